@@ -1,0 +1,229 @@
+"""Overrides in, frozen RunSpec out. The only file that touches Hydra, and no DictConfig leaves it.
+
+Hydra's override grammar and config groups work as users know them: `method=...`, `method.lr=0.2`, `+key=...`,
+`--config-dir DIR` for one's own groups. The groups `method` and `data` come from the registry, `cluster` from the YAML
+files of `cluster_configs`.
+"""
+
+import dataclasses
+import os
+import subprocess
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from launcher import registry
+from launcher.errors import InputError
+from launcher.rundir import pin_init_from
+from launcher.spec import ClusterConfig, LaunchConfig, Recipe, RunSpec, freeze
+from methods.data.spec import DATA
+from methods.data.spec import check as check_data
+
+SMALL = ("demo", "tiny")  # recipes that run on the machine at hand unless told otherwise
+
+
+def resolve(overrides: list[str], *, config_dir: Path | None = None, planning: bool = False) -> tuple[RunSpec, Recipe]:
+    """The frozen spec of `overrides`, validated, and the recipe that it started from.
+
+    `planning` accepts data that are not at hand and assumes the generic cluster where there is none. Raises InputError
+    with one clear line for whatever a person can get wrong.
+    """
+    root, recipe = composed(overrides, config_dir=config_dir, planning=planning)
+    config = _to_object(root)
+    return _freeze(config, recipe, planning=planning), recipe
+
+
+def composed(overrides: list[str], *, config_dir: Path | None = None, planning: bool = False) -> tuple[Any, Recipe]:
+    """The composed config before it is frozen, for `--cfg`, and its recipe."""
+    chosen = _choices(overrides)
+    own = _own_groups(config_dir)
+    roots = {f.name for f in dataclasses.fields(LaunchConfig)}
+    for key in chosen:
+        if "." not in key and key.partition("@")[0] not in roots:
+            registry.unknown(key, chosen[key], roots, what="key")
+    method_name = _method_name(chosen, own)
+    recipe = registry.method(method_name).recipe(chosen.get("recipe", "paper"))
+    for group, known in (("data", DATA), ("eval_data", DATA), ("cluster", clusters())):
+        if group in chosen and chosen[group] not in {*known, *own.get(group, ()), "auto", "null"}:
+            registry.unknown(group, chosen[group], {*known, *own.get(group, ())})
+    store = ConfigStore.instance()
+    store.store(group="method", name=method_name, node=recipe.method)
+    for name, kind in DATA.items():
+        default = recipe.data if recipe.data.name == name else kind()
+        store.store(group="data", name=name, node=default)
+        store.store(group="eval_data", name=name, node=default)
+    cluster = _cluster(chosen, planning)
+    if cluster in clusters():
+        schema = OmegaConf.structured(ClusterConfig)
+        store.store(group="cluster", name=cluster, node=OmegaConf.merge(schema, OmegaConf.load(clusters()[cluster])))
+    defaults = [
+        {"method": chosen.get("method")},
+        {"data": recipe.data.name},
+        {"optional eval_data": None},
+        {"cluster": cluster},
+        "_self_",
+    ]
+    store.store(name="sslrun", node={"defaults": defaults, **dataclasses.asdict(LaunchConfig())})
+    rest = [o for o in overrides if o.split("=")[0] not in ("method", "cluster") and o != "eval_data=null"]
+    start = initialize_config_dir(str(config_dir.resolve()), version_base="1.3") if config_dir else None
+    try:
+        with start or initialize(config_path=None, version_base="1.3"):
+            root = compose("sslrun", overrides=_typed(rest))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, overrides, recipe) from None
+    return root, recipe
+
+
+@cache
+def clusters() -> dict[str, Path]:
+    """The clusters that ship with sslrun: name -> YAML file."""
+    return {Path(str(f)).stem: Path(str(f)) for f in files("cluster_configs").iterdir() if f.name.endswith(".yaml")}
+
+
+def _choices(overrides: list[str]) -> dict[str, str]:
+    """Root-level `key=value` pairs as Hydra's own grammar reads them. Raises InputError for what it cannot read."""
+    chosen = {}
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_overrides([text])[0]
+        except HydraException:
+            raise InputError(
+                f"{text}: not an override; write key=value, and quote values with spaces or commas"
+            ) from None
+        if override.is_sweep_override():
+            raise InputError(f"{text}: this is a sweep over several values; one run takes one value")
+        chosen[override.key_or_group] = "null" if override.value() is None else str(override.value())
+    return chosen
+
+
+def _own_groups(config_dir: Path | None) -> dict[str, set[str]]:
+    if config_dir is None:
+        return {}
+    if not config_dir.is_dir():
+        raise InputError.of(
+            "--config-dir", config_dir, "there is no such folder", "give the folder that holds your groups"
+        )
+    return {g: {p.stem for p in (config_dir / g).glob("*.yaml")} for g in ("method", "data", "eval_data", "cluster")}
+
+
+def _method_name(chosen: dict[str, str], own: dict[str, set[str]]) -> str:
+    """The registered method behind `method=`; one's own YAML names the one it extends first in its defaults."""
+    name = chosen.get("method")
+    if name is None:
+        raise InputError(f"method is missing; say method=NAME, one of {', '.join(registry.names())}")
+    if name not in own.get("method", ()):
+        return registry.method(name).name
+    return chosen.get("method.name", next((m for m in registry.names() if name.startswith(m)), registry.names()[0]))
+
+
+def _cluster(chosen: dict[str, str], planning: bool) -> str:
+    """cluster=auto: local for small recipes, else Slurm when its controller answers, else local (or generic, to plan)."""
+    name = chosen.get("cluster", "auto")
+    if name != "auto":
+        return name
+    if chosen.get("recipe") in SMALL:
+        return "local"
+    if planning or _slurm_is_up():
+        return "generic"
+    return "local"
+
+
+def _slurm_is_up() -> bool:
+    try:
+        ping = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=2)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return " UP" in ping.stdout
+
+
+def _typed(overrides: list[str]) -> list[str]:
+    """Hydra calls a key with no value `key=` an empty string; every other value is left to its grammar."""
+    return [o if "=" in o or o.startswith("~") else f"{o}=null" for o in overrides]
+
+
+def _to_object(root: Any) -> dict[str, Any]:
+    try:
+        schema = OmegaConf.merge(OmegaConf.structured(LaunchConfig), root)
+        return {f.name: _plain(schema[f.name]) for f in dataclasses.fields(LaunchConfig)}
+    except OmegaConfBaseException as error:
+        raise InputError(_first_line(error)) from None
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+
+
+def _freeze(config: dict[str, Any], recipe: Recipe, *, planning: bool) -> RunSpec:
+    method = registry.method(config["method"].name)
+    for field in ("nodes", "tasks_per_node"):
+        if config[field] is not None and config[field] < 1:
+            raise InputError.of(field, config[field], "it must be at least 1", "give a positive number")
+    if config["seed"] < 0:
+        raise InputError.of("seed", config["seed"], "it is negative", "give 0 or more")
+    for key in ("data", "eval_data"):
+        if config[key] is not None:
+            _absolute(config[key])
+            if not planning:
+                try:
+                    check_data(config[key], key)
+                except ValueError as error:
+                    raise InputError(str(error)) from None
+    method.validate(config["method"], getattr(config["data"], "images", None))
+    cluster: ClusterConfig = config["cluster"]
+    if cluster.kind == "local" and config["nodes"] > 1:
+        fix = "use tasks_per_node, or cluster=NAME on a machine with Slurm"
+        raise InputError.of("nodes", config["nodes"], "cluster=local is this one machine", fix)
+    runs = os.path.abspath(os.path.expanduser(config["runs"]))
+    return RunSpec(
+        method=freeze(config["method"]),
+        data=freeze(config["data"]),
+        eval_data=config["eval_data"] and freeze(config["eval_data"]),
+        cluster=freeze(cluster),
+        recipe=config["recipe"],
+        nodes=config["nodes"],
+        tasks_per_node=config["tasks_per_node"] or max(1, cluster.gpus_per_node),
+        seed=config["seed"],
+        init_from=pin_init_from(config["init_from"], Path(runs), config["method"].backbone),
+        runs=runs,
+    )
+
+
+def _absolute(data: Any) -> None:
+    if getattr(data, "path", None):
+        data.path = os.path.abspath(os.path.expanduser(data.path))
+
+
+def _explain(error: Exception, overrides: list[str], recipe: Recipe) -> InputError:
+    """One line for what Hydra refused: an unknown key with the nearest known one, or the value's type."""
+    data = {f.name for kind in DATA.values() for f in dataclasses.fields(kind)}
+    fields = {
+        "method": {f.name for f in dataclasses.fields(recipe.method)},
+        "data": data,
+        "eval_data": data,
+        "cluster": {f.name for f in dataclasses.fields(ClusterConfig)},
+    }
+    for text in overrides:
+        key, _, value = text.partition("=")
+        group, _, field = key.lstrip("+~").partition(".")
+        if field and field not in fields.get(group, ()):
+            try:
+                registry.unknown(key, value, {f"{group}.{name}" for name in fields.get(group, ())}, what="key")
+            except InputError as refused:
+                return refused
+    return InputError(_first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    cause = error.__cause__ or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
+    # "Value 'abc' of type 'str' could not be converted to Float": reason and fix in one.
+    return f"{key}: {lines[0]}; give {lines[0].rpartition(' ')[2].lower()}" if key else lines[0]

@@ -1,0 +1,33 @@
+"""What a person is told when something is wrong: one line, and the exit code that goes with it."""
+
+
+class SslrunError(Exception):
+    """Ends the program with one line on stderr and `exit_code`; never with a traceback."""
+
+    exit_code = 4
+
+    def __str__(self) -> str:
+        # One line, whatever a path or a value contained.
+        return " ".join(super().__str__().split())
+
+
+class InputError(SslrunError):
+    """The user's input is wrong. The line names the field, the value, the reason and the fix."""
+
+    exit_code = 2
+
+    @classmethod
+    def of(cls, field: str, value: object, reason: str, fix: str) -> "InputError":
+        return cls(f"{field}={value}: {reason}; {fix}")
+
+
+class ClusterError(SslrunError):
+    """The cluster refused, or there is none where one is needed."""
+
+    exit_code = 3
+
+
+class RunFailed(SslrunError):
+    """The run itself failed (a crash, a divergence); the ledger of the run says how."""
+
+    exit_code = 4

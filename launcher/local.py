@@ -1,0 +1,155 @@
+"""cluster=local: the ranks of a run as processes of this machine, watched until they end.
+
+The launcher holds the run's lock and hands it to rank 0, so that it is held as long as either of them lives. Ctrl-C goes
+to the launcher alone, which asks the ranks to stop at their next safe point.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.errors import InputError
+from launcher.rundir import Ledger, RunDir
+from launcher.spec import RunSpec
+
+POLL_SECONDS = 0.1
+KILL_AFTER_SECONDS = 10.0  # how long the other ranks of a dead one may live
+PR_SET_PDEATHSIG = 1
+STOPPED_CODE = 75  # see worker.py
+
+
+@dataclass
+class Outcome:
+    """How a run ended: its state, the cause for the ledger, what to tell a person, and the exit code."""
+
+    state: str
+    cause: str
+    message: str
+    exit_code: int
+
+
+def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Callable[[], None]) -> Outcome | None:
+    """Start the ranks and see them through; None when somebody else is the writer. `watch` is called while they work."""
+    lock = run.lock()
+    if lock is None:
+        return None
+    generation = run.generation() + 1
+    ledger = Ledger(run, generation, "launcher")
+    ledger.write("start", cause=cause, pid=os.getpid(), world_size=spec.world_size)
+    stops = _Stops()
+    with tempfile.TemporaryDirectory(prefix="sslrun-") as folder, stops:
+        ranks = [
+            _start(run, spec, rank, generation, Path(folder) / "rendezvous", lock) for rank in range(spec.world_size)
+        ]
+        codes = _see_through(ranks, stops, watch)
+    outcome = _judge(run, generation, codes)
+    ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, exit_codes=codes)
+    os.close(lock)
+    return outcome
+
+
+def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: Path, lock: int) -> subprocess.Popen:
+    cores = len(os.sched_getaffinity(0))
+    threads = str(max(1, cores // spec.world_size))
+    environment = {
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(spec.world_size),
+        "SSLRUN_GENERATION": str(generation),
+        "SSLRUN_RENDEZVOUS": rendezvous.as_uri(),
+        "SSLRUN_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+        # Threads that wait do not spin: on a machine that is also used otherwise spinning costs a factor of ten.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONSAFEPATH": "1",  # a folder named `methods` where the user stands is not ours
+        "PYTHONUNBUFFERED": "1",
+    }
+    environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are here; the host name may resolve to nothing
+    with (run.path / "logs" / f"rank{rank}.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "launcher.worker", str(run.path)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C of the terminal reaches the launcher only
+            pass_fds=[lock] if rank == 0 else [],
+            preexec_fn=_die_with_parent,
+        )
+
+
+def _die_with_parent() -> None:
+    """A launcher that was killed leaves no rank behind (Linux; elsewhere the ranks end by themselves)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class _Stops:
+    """Ctrl-C, TERM or a closed terminal: once asks the ranks to stop, twice kills them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "_Stops":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _on_signal(self, *_: object) -> None:
+        self.count += 1
+
+
+def _see_through(ranks: list[subprocess.Popen], stops: _Stops, watch: Callable[[], None]) -> list[int]:
+    """Wait for all ranks; pass stops on; when one dies, the others follow within KILL_AFTER_SECONDS."""
+    told, first_death = 0, None
+    while any(rank.poll() is None for rank in ranks):
+        if stops.count > told:
+            told = stops.count
+            for rank in ranks:
+                if rank.poll() is None:
+                    rank.send_signal(signal.SIGTERM if told == 1 else signal.SIGKILL)
+        dead = [rank for rank in ranks if rank.poll() not in (None, 0)]
+        if dead and first_death is None:
+            first_death = time.monotonic()
+        if first_death is not None and time.monotonic() - first_death > KILL_AFTER_SECONDS:
+            for rank in ranks:
+                rank.kill()
+        watch()
+        time.sleep(POLL_SECONDS)
+    return [rank.returncode for rank in ranks]
+
+
+def _judge(run: RunDir, generation: int, codes: list[int]) -> Outcome:
+    """What the exit codes and the ranks' own words in the ledger amount to."""
+    if all(code == 0 for code in codes):
+        return Outcome("done", "done", "", 0)
+    errors = [e for e in run.events() if e["event"] == "error" and e["generation"] == generation]
+    if any(code == InputError.exit_code for code in codes):
+        message = next((e["message"] for e in errors if e["exit_code"] == InputError.exit_code), "the input is wrong")
+        return Outcome("failed", "input", message, InputError.exit_code)
+    if errors:
+        message = errors[0]["message"]
+        return Outcome("failed", "diverged" if "not a number" in message else "crash", message, 4)
+    if all(code in (0, STOPPED_CODE) for code in codes):
+        return Outcome("stopped", "stopped", "stopped at a safe point, state saved", 130)
+    killed = [f"rank {rank}: {_how(code)}" for rank, code in enumerate(codes) if code not in (0, STOPPED_CODE)]
+    log = run.path / "logs" / f"rank{next(r for r, c in enumerate(codes) if c not in (0, STOPPED_CODE))}.log"
+    return Outcome("failed", "killed", f"{'; '.join(killed)}; see {log}", 4)
+
+
+def _how(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,266 @@
+"""The run directory: the only truth about a run.
+
+    <runs>/<id>/
+        spec.json  plan.json       frozen at submission
+        events/                    the ledger: one append-only file a writer and generation, merged on reading
+        metrics.jsonl              one line every log_every steps
+        progress.json              what is being done right now, replaced whole
+        checkpoints/step_00000300/ committed by one rename; see runtime/checkpoint.py
+        logs/rank0.log ...         stdout and stderr of each rank
+        tensorboard/  clusters.png
+        lock                       held (flock) by whoever runs the run
+
+A generation is one start of the run: the first is 1, each resume adds one. Time stamps are for people; no decision
+reads a clock.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import InputError
+from launcher.spec import InitFrom, RunSpec
+
+
+class RunDir:
+    """One run's folder. Reading it needs no torch and changes nothing."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    def create(self, spec: RunSpec, plan: dict[str, Any]) -> None:
+        """Make the folder and freeze the spec in it; a folder that already holds one is left as it is.
+
+        Raises InputError where one cannot write, or where not even one checkpoint would fit.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.path.parent).free / 1e9
+            if free < plan["disk_gb"]:
+                reason = f"a checkpoint takes {plan['disk_gb']:.3f} GB and the disk has {free:.3f} GB free"
+                raise InputError.of("runs", self.path.parent, reason, "choose another folder with runs=PATH")
+            for name in ("events", "checkpoints", "logs"):
+                (self.path / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not (self.path / "spec.json").exists():
+                write_json(self.path / "plan.json", plan)
+                write_json(self.path / "spec.json", spec.to_json())  # last: a folder with a spec is complete
+        except OSError as error:
+            fix = "choose another folder with runs=PATH"
+            raise InputError.of("runs", self.path.parent, f"cannot write there ({error.strerror})", fix) from None
+
+    def spec(self) -> RunSpec:
+        try:
+            return RunSpec.from_json(read_json(self.path / "spec.json"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.path}/spec.json: {error}; start a new run instead of editing this one") from None
+
+    def plan(self) -> dict[str, Any]:
+        return read_json(self.path / "plan.json")
+
+    # -- the ledger ----------------------------------------------------------------------------------------------
+
+    def events(self) -> list[dict[str, Any]]:
+        """Every event of every writer, by generation, then in the order in which each writer wrote them."""
+        rows = []
+        for file in sorted((self.path / "events").glob("*.jsonl")):
+            for line in file.read_text(errors="replace").splitlines():
+                with contextlib.suppress(ValueError):  # the last line of a killed writer may be torn
+                    rows.append(json.loads(line))
+        # The launcher writes a generation's first event and its last, around those of the ranks.
+        order = {"start": 0, "end": 2}
+        return sorted(rows, key=lambda e: (e["generation"], order.get(e["event"], 1), e["writer"], e["number"]))
+
+    def generation(self) -> int:
+        """Number of times the run was started."""
+        return sum(event["event"] == "start" for event in self.events())
+
+    def state(self) -> str:
+        """pending, running, done, failed, preempted, cancelled or stopped: from the ledger and from who holds the lock."""
+        events = self.events()
+        starts = [e["generation"] for e in events if e["event"] == "start"]
+        held = self.held()
+        if not starts:
+            return "running" if held else "pending"
+        latest = [e for e in events if e["generation"] == starts[-1]]
+        ends = [e["state"] for e in latest if e["event"] == "end"]
+        if ends and not held:
+            cancelled = any(e["event"] == "cancel" for e in latest)
+            return "cancelled" if cancelled and ends[-1] == "stopped" else ends[-1]
+        return "running" if held else "failed"  # nobody holds it and nobody wrote its end: it was killed
+
+    # -- the one writer ------------------------------------------------------------------------------------------
+
+    def lock(self) -> int | None:
+        """Become the run's writer: a file descriptor that holds the lock until it is closed, or None: someone has it."""
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            fix = "choose another folder with runs=PATH"
+            raise InputError.of("runs", self.path.parent, f"cannot write there ({error.strerror})", fix) from None
+        for _ in range(10):  # a reader that asks `held()` has it for an instant, a killed writer until it is reaped
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            time.sleep(0.1)
+        os.close(descriptor)
+        return None
+
+    def held(self) -> bool:
+        """Does some process hold the lock?"""
+        if not (self.path / "lock").exists():
+            return False
+        descriptor = os.open(self.path / "lock", os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
+
+    # -- what a person asks --------------------------------------------------------------------------------------
+
+    def checkpoints(self) -> list[Path]:
+        """Committed checkpoints, oldest first. Temporary and quarantined ones have other names."""
+        return sorted((self.path / "checkpoints").glob("step_" + "[0-9]" * 8))
+
+    def progress(self) -> dict[str, Any]:
+        """What the run is doing, as rank 0 last said; empty before it spoke."""
+        with contextlib.suppress(OSError, ValueError):
+            return read_json(self.path / "progress.json")
+        return {}
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The logged rows in order of step; where a restart repeated a step, the last writer's row stands."""
+        rows: dict[int, dict[str, Any]] = {}
+        with contextlib.suppress(OSError):
+            for line in (self.path / "metrics.jsonl").read_text().splitlines():
+                with contextlib.suppress(ValueError, KeyError):
+                    row = json.loads(line)
+                    rows[row["step"]] = row
+        return [rows[step] for step in sorted(rows)]
+
+    def summary(self, *, digest: bool = True) -> dict[str, Any]:
+        """The JSON of `sslrun show`. Raises InputError when the spec was edited."""
+        spec, events, progress = self.spec(), self.events(), self.progress()
+        saved = self.checkpoints()
+        manifest = read_json(saved[-1] / "manifest.json") if saved else {}
+        causes = Counter(e["cause"] for e in events if e["event"] == "start" and e["generation"] > 1)
+        evals: dict[str, Any] = {}
+        for event in events:
+            if event["event"] == "eval":
+                evals[event["protocol"]] = event["scores"]
+        last = [e for e in events if e["event"] == "end"][-1:]
+        return {
+            "id": self.id,
+            "path": str(self.path),
+            "method": spec.method.name,
+            "state": self.state(),
+            "step": manifest.get("step", 0) if digest else max(manifest.get("step", 0), progress.get("step", 0)),
+            "steps": progress.get("steps") or manifest.get("steps") or self.plan()["steps"],
+            **({"state_digest": manifest.get("digest")} if digest else {}),
+            "checkpoint": str(saved[-1]) if saved else None,
+            "restarts": dict(causes),
+            "lost_steps": sum(e.get("lost_steps", 0) for e in events if e["event"] == "restored"),
+            "evals": evals,
+            "message": last[0].get("message", "") if last else "",
+        }
+
+
+class Ledger:
+    """One writer's pen. Each process appends to a file of its own, so that no line is ever torn by another."""
+
+    def __init__(self, run: RunDir, generation: int, writer: str):
+        self._file = run.path / "events" / f"{generation:04d}-{writer}.jsonl"
+        self.generation = generation
+        self._head = {"generation": generation, "writer": writer, "host": socket.gethostname()}
+        self._number = len(self._file.read_bytes().splitlines()) if self._file.exists() else 0
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event. A full disk must not kill a run that could still be saved: it is said on stderr instead."""
+        self._number += 1
+        row = {"event": event, **self._head, "number": self._number, "time": round(time.time(), 3), **fields}
+        try:
+            with self._file.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            print(f"ledger: {error.strerror}: {json.dumps(row)}", flush=True)
+
+
+def find(name: str, runs: Path) -> RunDir:
+    """The run that a person means: a path, an id, or the unique beginning of one. Raises InputError otherwise."""
+    for path in (Path(name).expanduser(), runs / name):
+        if (path / "spec.json").is_file():
+            return RunDir(path.resolve())
+    matches = [run for run in every(runs) if run.id.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    known = ", ".join(sorted(run.id for run in every(runs))[:6]) or "none"
+    why = "several runs begin like this" if matches else "there is no such run"
+    raise InputError.of("RUN", name, f"{why} in {runs}", f"runs there: {known}")
+
+
+def every(runs: Path) -> Iterator[RunDir]:
+    """All runs of a folder."""
+    for path in sorted(runs.glob("*/spec.json")):
+        yield RunDir(path.parent.resolve())
+
+
+def pin_init_from(name: str | None, runs: Path, backbone: str) -> InitFrom | None:
+    """Pin what a run starts from: a run's newest checkpoint or a .safetensors file, with the digest of its content.
+
+    Raises InputError when there is no such run or file, when the run has no checkpoint yet, or when its backbone is another.
+    """
+    if name is None:
+        return None
+    file = Path(name).expanduser()
+    if file.is_file():
+        if file.suffix != ".safetensors":
+            fix = "give a run, or weights written by `sslrun export`"
+            raise InputError.of("init_from", name, "only .safetensors files are read: others can run code", fix)
+        with file.open("rb") as stream:
+            return InitFrom(str(file.resolve()), hashlib.file_digest(stream, "sha256").hexdigest())
+    try:
+        run = find(name, runs)
+    except InputError as error:
+        raise InputError(str(error).replace("RUN=", "init_from=", 1)) from None
+    theirs = run.spec().method.backbone
+    if theirs != backbone:
+        fix = f"use method.backbone={theirs} or another run"
+        raise InputError.of("init_from", name, f"that run has the backbone {theirs}, not {backbone}", fix)
+    saved = run.checkpoints()
+    if not saved:
+        raise InputError.of("init_from", name, "that run has no checkpoint yet", f"wait, or `sslrun resume {run.id}`")
+    return InitFrom(str(saved[-1]), read_json(saved[-1] / "manifest.json")["digest"])
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` whole: a reader sees the old file or the new one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("w") as file:
+            json.dump(value, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.rename(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,148 @@
+"""The ranks of one job: who am I, which device, which groups. One process without a launcher is a world of one."""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the ranks. `control` is a gloo group of its own for votes and small objects."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+    control: Any = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's picklable `value` on every rank (among the ranks of one job; nothing is read from a file)."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's `value`, by rank, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def collect(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """Every rank's `rows` [n_r, ...], in order of rank, on rank 0; None elsewhere. n_r may differ."""
+        if self.size == 1:
+            return rows
+        counts = self.gather(len(rows))
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in counts] if self.is_main else None
+        dist.gather(padded, parts, dst=0, group=self.control)
+        return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)]) if parts else None
+
+    def exchange(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Send parts[r] [n, ...] to rank r; returns what was sent to this rank, in order of the senders."""
+        if self.size == 1:
+            return parts[0]
+        counts = self.gather([len(part) for part in parts])
+        incoming = [counts[sender][self.rank] for sender in range(self.size)]
+        received = parts[0].new_empty((sum(incoming), *parts[0].shape[1:]))
+        dist.all_to_all_single(
+            received, torch.cat(list(parts)), incoming, [len(part) for part in parts], group=self.control
+        )
+        return received
+
+    def group_of(self, ranks: Sequence[Sequence[int]]) -> Any:
+        """Partition the world into process groups and return the one that holds this rank; None for a group of one.
+
+        Collective: every rank passes the same partition.
+        """
+        mine = None
+        for members in ranks:
+            group = dist.new_group(list(members)) if len(members) > 1 else None
+            if self.rank in members:
+                mine = group
+        return mine
+
+
+def init(rendezvous: str | None = None) -> World:
+    """Join the ranks as the environment says: RANK, WORLD_SIZE, LOCAL_RANK; rendezvous is a file or env://."""
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if size == 1:
+        return World(rank, size, local_rank, device)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=rendezvous or "env://",
+        rank=rank,
+        world_size=size,
+        timeout=datetime.timedelta(minutes=30),  # a k-means pass or a save may keep the others waiting
+    )
+    return World(rank, size, local_rank, device, control=dist.new_group(backend="gloo"))
+
+
+def shutdown() -> None:
+    """Leave the process group. A rank that fails must not wait for the others here."""
+    if dist.is_initialized():
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+class Vote:
+    """All ranks stop together: an all-reduce of a small number that nobody waits for, read one step later.
+
+    `cast(code)` starts this step's vote and returns the outcome of the previous one: the largest code that any rank had.
+    """
+
+    def __init__(self, world: World):
+        self._world = world
+        self._pending: tuple[torch.Tensor, Any] | None = None
+        self._alone = 0
+
+    def cast(self, code: int) -> int:
+        if self._world.size == 1:
+            previous, self._alone = self._alone, code
+            return previous
+        outcome = self.settle()
+        ballot = torch.tensor([code], dtype=torch.int32)
+        work = dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=self._world.control, async_op=True)
+        self._pending = (ballot, work)
+        return outcome
+
+    def settle(self) -> int:
+        """Wait for the vote under way and return its outcome."""
+        if self._world.size == 1:
+            previous, self._alone = self._alone, 0
+            return previous
+        if self._pending is None:
+            return 0
+        ballot, work = self._pending
+        work.wait()
+        self._pending = None
+        return int(ballot.item())
+
+    def now(self, code: int) -> int:
+        """Vote and wait: for safe points that are seconds apart, not for training steps."""
+        earlier = self.cast(code)
+        return max(earlier, self.settle())

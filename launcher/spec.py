@@ -1,0 +1,203 @@
+"""What a run is: the schema that Hydra composes over, and the frozen, hashed RunSpec that everything after it reads.
+
+A schema is a plain mutable dataclass, because OmegaConf needs one; `RunSpec.of` turns a composed tree of them into frozen
+values, and from then on nothing changes: what was resolved at submission is what runs. Fields made with `ops()` say where
+and how comfortably a run runs; all other fields are the science and make up the run's identity.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import Any
+
+FORMAT = 1  # of spec.json; a reader refuses a newer one
+
+
+def ops(default: Any = MISSING, *, default_factory: Any = MISSING) -> Any:
+    """A field that does not change the science: it stays out of the run's identity."""
+    if default_factory is not MISSING:
+        return field(default_factory=default_factory, metadata={"science": False})
+    return field(default=default, metadata={"science": False})
+
+
+@dataclass
+class TrainConfig:
+    """What every method's schema begins with; `methods/<method>/spec.py` adds the rest and gives the recipes."""
+
+    name: str = "???"  # the registered method whose trainer runs
+    backbone: str = "???"
+    image_size: int = 224  # pixels, square
+    crop_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])  # share of the area kept by a random crop
+    epochs: int = 100
+    global_batch: int = 256  # images an optimiser step, over all ranks: part of the science, whatever the node count
+    batch_norm_group: int = 0  # images that share batch statistics; 0 = the whole global batch
+    lr: float = 0.1
+    schedule: str = "constant"  # constant | cosine (to 0 at the last step)
+    warmup_epochs: float = 0.0  # linear, from lr / 100
+    momentum: float = 0.9
+    weight_decay: float = 1e-5
+    dropout: float = 0.5
+    precision: str = "fp32"  # bf16 | fp16 | fp32
+    workers: int = ops(8)  # data-loader processes a rank; 0 loads inside the training process
+    checkpoint_every: int = ops(0)  # steps; 0 = the plan decides
+    keep_checkpoints: int = ops(2)
+    log_every: int = ops(10)  # steps
+    eval_every: int = ops(0)  # epochs; 0 = only at the end
+    knn_neighbours: int = ops(20)  # thesis 5.3.2: 20 works best for most runs
+
+
+@dataclass
+class ClusterConfig:
+    """One kind of cluster; its YAML lives in `cluster_configs/`. The queue's fields carry Slurm's own names."""
+
+    name: str = "???"
+    kind: str = "slurm"  # slurm | local
+    gpus_per_node: int = 8  # 0: CPU processes
+    cpus_per_node: int = 64
+    mem_gb_per_node: float = 512.0
+    gpu_mem_gb: float = 32.0
+    gpu_tflops: float = 125.0  # dense bf16/fp16 peak of one GPU
+    gpu_fp32_tflops: float = 15.7
+    efficiency: float = 0.35  # share of the peak that a convnet reaches in training
+    network_gb_s: float = 10.0  # all-reduce bandwidth a node
+    disk_gb_s: float = 1.0  # of the shared file system, one writer
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    time_limit_minutes: int = 1440
+    setup: list[str] = field(default_factory=list)  # shell lines before srun (module load ...)
+
+
+@dataclass
+class LaunchConfig:
+    """The root that overrides address: `sslrun method=... nodes=...`."""
+
+    method: Any = "???"
+    data: Any = "???"
+    eval_data: Any = None
+    cluster: Any = "???"
+    recipe: str = "paper"
+    nodes: int = 1
+    tasks_per_node: int | None = None  # one a GPU by default; one process where there are none
+    seed: int = 0
+    init_from: str | None = None  # a run or a .safetensors file
+    runs: str = "runs"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A published or a miniature setting of one method. `source` says where its numbers come from."""
+
+    method: TrainConfig
+    data: Any  # the data config that it trains on unless told otherwise
+    images: int  # size of that data, for plans made before the data are at hand
+    source: str
+    expect: str  # what a reader may expect: hours, accuracy
+
+
+@dataclass(frozen=True)
+class InitFrom:
+    """Where the backbone starts from, pinned: the path may move, the digest may not."""
+
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run, resolved. Immutable all the way down; `identity` is what makes two submissions the same run."""
+
+    method: Any
+    data: Any
+    eval_data: Any
+    cluster: Any
+    recipe: str
+    nodes: int
+    tasks_per_node: int
+    seed: int
+    init_from: InitFrom | None
+    runs: str
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.tasks_per_node
+
+    @property
+    def identity(self) -> str:
+        """sha256 over what changes the science: method, data, backbone, batch, schedule, seed; not where it runs."""
+        science = {
+            "method": _science(self.method),
+            "data": _science(self.data),
+            "seed": self.seed,
+            "init_from": self.init_from.digest if self.init_from else None,
+        }
+        return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.method.name}-{self.recipe}-{self.identity[:8]}"
+
+    def to_json(self) -> dict:
+        return {"format": FORMAT, "identity": self.identity, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "RunSpec":
+        """The spec that was frozen at submission. Raises ValueError when it was edited or comes from a newer sslrun."""
+        from launcher import registry
+        from methods.data.spec import DATA
+
+        if stored.get("format", 0) > FORMAT:
+            raise ValueError(
+                f"spec.json has format {stored['format']}, this sslrun reads up to {FORMAT}; upgrade sslrun"
+            )
+        fields = {f.name: stored[f.name] for f in dataclasses.fields(cls)}
+        fields["method"] = freeze(registry.method(fields["method"]["name"]).config(**fields["method"]))
+        for key in ("data", "eval_data"):
+            fields[key] = fields[key] and freeze(DATA[fields[key]["name"]](**fields[key]))
+        fields["cluster"] = freeze(ClusterConfig(**fields["cluster"]))
+        fields["init_from"] = fields["init_from"] and InitFrom(**fields["init_from"])
+        spec = cls(**fields)
+        if spec.identity != stored["identity"]:
+            raise ValueError("spec.json does not match its own identity: it was edited after the run was submitted")
+        return spec
+
+    def differences(self, other: "RunSpec") -> list[str]:
+        """Operational fields in which `other` differs, as `field: here -> there`; the science is equal by identity."""
+        here, there = _flat(self.to_json()), _flat(other.to_json())
+        return [
+            f"{name}: {here.get(name)} -> {there.get(name)}"
+            for name in {**here, **there}
+            if here.get(name) != there.get(name)
+        ]
+
+
+def freeze(config: Any) -> Any:
+    """The same dataclass instance, no longer assignable; lists become tuples. isinstance keeps working."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if isinstance(value, list):
+            setattr(config, item.name, tuple(value))
+    kind = type(config)
+    config.__class__ = type(kind.__name__, (kind,), {"__setattr__": _refuse, "__delattr__": _refuse})
+    return config
+
+
+def _refuse(self: Any, name: str, *_: Any) -> None:
+    raise dataclasses.FrozenInstanceError(f"{type(self).__name__}.{name} is frozen: a spec never changes")
+
+
+def _science(config: Any) -> dict:
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.metadata.get("science", True)}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -1,0 +1,193 @@
+"""Everything a person sees: the plan, progress, tables of runs, the closing screen."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from launcher.plan import Plan
+from launcher.rundir import RunDir
+
+PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
+COLOURS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "cancelled": "yellow"}
+
+
+def console() -> Console:
+    """Where people read: stderr, so that stdout stays the scripts'."""
+    return Console(stderr=True, highlight=False)
+
+
+def plan(plan: Plan, screen: Console) -> None:
+    """A number a line, each with where it comes from."""
+    table = Table(box=SIMPLE_HEAD, title=f"{plan.method} ({plan.recipe}) as run {plan.run}", title_justify="left")
+    table.add_column("", no_wrap=True)
+    table.add_column("plan", justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    rows: list[tuple[str, Any, str]] = [
+        ("ranks", plan.world_size, "world_size"),
+        ("global batch", plan.global_batch, "global_batch"),
+        ("images per GPU", _per_gpu(plan), "per_gpu_batch"),
+        ("accumulation", plan.accumulation, "accumulation"),
+        ("groups", f"{plan.groups.count} of {plan.groups.size}", "groups"),
+        ("", "", "group_size"),
+        ("clusters", "", "clusters"),
+        ("learning rate", f"{plan.lr:g}", "lr"),
+        ("steps", f"{plan.steps:,}", "steps"),
+        ("memory", f"{plan.memory_gb:.2f} GB", "memory_gb"),
+        ("disk", f"{plan.disk_gb:.2f} GB", "disk_gb"),
+        ("", "", "disk"),
+        ("checkpoint every", f"{plan.checkpoint_every:,} steps", "checkpoint_every"),
+        ("time", _duration(plan.hours * 3600), "hours"),
+        ("GPU-hours", f"{plan.gpu_hours:,.0f}", ""),
+    ]
+    for label, value, key in rows:
+        if value != "" or key in plan.why:
+            table.add_row(label, str(value), plan.why.get(key, ""))
+    screen.print(table)
+    if plan.waste:
+        screen.print(
+            f"[yellow]wasteful:[/] {plan.waste}\n  sslrun plan method={plan.method} nodes={plan.nodes} {' '.join(plan.variant)}"
+        )
+    if plan.sbatch:
+        screen.print(Text("\n" + plan.sbatch), style="dim")
+
+
+def _per_gpu(plan: Plan) -> str:
+    return str(plan.per_gpu_batch) if plan.accumulation == 1 else f"{plan.per_gpu_batch} x {plan.accumulation}"
+
+
+class Watch:
+    """Shows progress.json while a local run works: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, run: RunDir, screen: Console):
+        self._run, self._screen = run, screen
+        self._said, self._shown, self._noticed = 0.0, "", 0
+        self._bar: Progress | None = None
+        if screen.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[figures]}"),
+                console=screen,
+                transient=True,
+            )
+            self._task = self._bar.add_task("starting", total=None, figures="")
+
+    def __enter__(self) -> "Watch":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self) -> None:
+        now = self._run.progress()
+        if not now:
+            return
+        for notice in now.get("notices", ())[self._noticed :]:
+            self._noticed += 1
+            self._screen.print(notice, soft_wrap=True, markup=False)
+        stage, done, total = now["stage"], now.get("done", 0), now.get("total", 1)
+        step, steps = now.get("step", 0), now.get("steps")
+        inside = "" if stage in ("training", "done", "stopped") else f" {done}/{total}"
+        if self._bar:
+            description = f"{stage}{inside}"
+            self._bar.update(self._task, description=description, completed=step, total=steps, figures=_figures(now))
+        elif time.monotonic() - self._said > PLAIN_SECONDS:
+            line = f"{stage}{inside}, step {step} of {steps or '?'}, {_figures(now)}"
+            if line != self._shown:
+                self._said, self._shown = time.monotonic(), line
+                self._screen.print(line, soft_wrap=True, markup=False)
+
+
+def _figures(now: dict[str, Any]) -> str:
+    parts = []
+    if now.get("steps"):
+        parts.append(f"{now.get('step', 0)}/{now['steps']}")
+    if now.get("loss") is not None:
+        parts.append(f"loss {now['loss']:.3f}")
+    if now.get("images_per_s"):
+        parts.append(f"{now['images_per_s']:,.0f} images/s")
+    if now.get("seconds_left") is not None:
+        parts.append(f"{_duration(now['seconds_left'])} left")
+    if now.get("broken"):
+        parts.append(f"{now['broken']} broken images")
+    return ", ".join(parts)
+
+
+def closing(run: RunDir, screen: Console) -> None:
+    """The last screen of a finished run: scores beside what they must beat, and where everything lies."""
+    summary = run.summary()
+    table = Table(box=SIMPLE_HEAD, title=f"{run.id}: done, {summary['step']} steps", title_justify="left")
+    table.add_column("evaluation")
+    table.add_column("score", justify="right")
+    knn = summary["evals"].get("knn", {})
+    for key, label in (("trained", "trained"), ("untrained", "same network untrained"), ("raw_pixels", "raw pixels")):
+        if key in knn:
+            table.add_row(f"k-NN, {label}", f"{knn[key]:.1f} %")
+    clusters = summary["evals"].get("clusters", {})
+    for key, label in (
+        ("nmi_labels", "NMI of clusters and labels"),
+        ("nmi_previous", "NMI of the last two clusterings"),
+    ):
+        if key in clusters:
+            table.add_row(label, f"{clusters[key]:.3f}")
+    screen.print(table)
+    finished = [e for e in run.events() if e["event"] == "finished"]
+    if finished:
+        seconds = finished[-1]["seconds"]
+        shares = ", ".join(f"{name} {value:.0f} s" for name, value in sorted(seconds.items(), key=lambda s: -s[1]))
+        screen.print(f"time       {shares}", soft_wrap=True)
+    broken = [e for e in run.events() if e["event"] == "broken_images"]
+    if broken:
+        screen.print(
+            f"broken     {broken[-1]['count']} images could not be decoded: {', '.join(broken[-1]['files'][:3])}"
+        )
+    if (run.path / "clusters.png").exists():
+        screen.print(f"picture    {run.path / 'clusters.png'}", soft_wrap=True)
+    screen.print(f"curves     tensorboard --logdir {run.path / 'tensorboard'}", soft_wrap=True)
+    screen.print(f"weights    sslrun export {run.id}", soft_wrap=True)
+
+
+def runs(rows: Sequence[dict[str, Any]], screen: Console) -> None:
+    """The table of `sslrun status`."""
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("run", "state", "step", "k-NN", "restarts", "lost", ""):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        knn = row["evals"].get("knn", {}).get("trained")
+        table.add_row(
+            row["id"],
+            Text(row["state"], style=COLOURS.get(row["state"], "")),
+            f"{row['step']}/{row['steps']}",
+            f"{knn:.1f} %" if knn is not None else "",
+            ", ".join(f"{cause} {n}" for cause, n in row["restarts"].items()),
+            str(row["lost_steps"] or ""),
+            row["message"] if row["state"] == "failed" else "",
+        )
+    screen.print(table)
+
+
+def show(summary: dict[str, Any], screen: Console) -> None:
+    """One run, a field a line."""
+    for key, value in summary.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        screen.print(f"{key:13} {value}", soft_wrap=True, markup=False)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+    return f"{seconds / 86400:.1f} days"

@@ -1,0 +1,86 @@
+"""What each task of a job executes: `python -P -m launcher.worker RUN`. All it is told is the run's path.
+
+Rank, world size and rendezvous come from the environment. The trainer is imported here and nowhere else.
+"""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from launcher.errors import InputError, SslrunError
+from launcher.rundir import Ledger, RunDir
+from launcher.runtime.preempt import StopFlag, Stopped
+
+STOPPED_CODE = 75  # EX_TEMPFAIL: saved, can go on later
+FAILED_CODE = 4
+
+
+def main() -> int:
+    """Run this rank to its end. Returns the exit code; its reason is in the ledger."""
+    stop = StopFlag().install()  # first, so that a signal during the imports is not lost
+    run = RunDir(Path(sys.argv[1]))
+    rank = int(os.environ.get("RANK", 0))
+    ledger = Ledger(run, int(os.environ.get("SSLRUN_GENERATION", "1")), f"rank{rank}")
+    try:
+        from launcher.runtime import dist
+
+        world = dist.init(os.environ.get("SSLRUN_RENDEZVOUS"))
+        figures = _train(run, world, ledger, stop)
+        if world.is_main:
+            ledger.write("finished", **figures)
+        world.barrier()
+        dist.shutdown()
+        return 0
+    except Stopped:
+        ledger.write("stopped_at_safe_point")
+        return STOPPED_CODE
+    except SslrunError as error:
+        ledger.write("error", message=str(error), exit_code=error.exit_code)
+        print(error, flush=True)
+        return error.exit_code
+    except Exception as error:
+        # The traceback is for the log of this rank; the person who asks gets the line, the rank and the host.
+        traceback.print_exc()
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        ledger.write("error", message=f"rank {rank} on {os.uname().nodename}: {line}", exit_code=FAILED_CODE)
+        return FAILED_CODE
+
+
+def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag) -> dict:
+    import torch
+
+    from launcher import environment, registry
+    from methods import data, engine
+    from methods.evals.during import evaluate
+    from methods.job import Job
+
+    spec = run.spec()
+    threads = int(os.environ.get("SSLRUN_THREADS", "0"))
+    if threads:
+        torch.set_num_threads(threads)
+    before = [event for event in run.events() if event["event"] == "environment"]
+    now = environment.describe()
+    if world.is_main:
+        ledger.write("environment", **now)
+    method = registry.method(spec.method.name)
+    try:
+        dataset = data.build(spec.data, "train")
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    method.validate(spec.method, len(dataset))
+    job = Job(run, spec, world, method.layout(spec.method, world.size), ledger, stop, dataset)
+    if before:
+        changes = environment.changes(before[-1], now)
+        job.notices += [f"the environment changed, results may differ in rounding: {change}" for change in changes]
+    job.probe()
+    trainer = registry.load_trainer(spec.method.name)(job)
+    return engine.train(job, trainer, evaluate)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A rank that failed must not wait for its peers in destructors of process groups.
+    os._exit(code)

@@ -1,0 +1,70 @@
+"""Crops: one call of PIL each, from decoded image to pixels of the final size."""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+
+def train_view(
+    image: Image.Image,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip: bool = True,
+) -> np.ndarray:
+    """A random resized crop (Szegedy et al. 2015), then mirrored for one half of the draws: uint8 [C, size, size].
+
+    `scale` is the crop's share of the image's area, `ratio` its width by its height, both before resizing. Boxes are
+    distributed as in torchvision's RandomResizedCrop. `image` is "L" or "RGB". At a box's border the filter also sees
+    the pixels just outside it, which torchvision, cutting first, leaves out.
+    """
+    left, top, width, height = crop_box(*image.size, rng, scale, ratio)
+    view = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+    return _planes(view, mirrored=flip and rng.random() < 0.5)
+
+
+def centre_view(image: Image.Image, size: int, resize: int | None = None) -> np.ndarray:
+    """The shorter side resized to `resize`, then the central square of side `size`: uint8 [C, size, size].
+
+    `resize` is `size` * 8 / 7 by default: 256 for 224, as in ImageNet evaluations. Raises ValueError where it is
+    below `size`.
+    """
+    resize = round(size * 8 / 7) if resize is None else resize
+    if resize < size:
+        raise ValueError(f"resize={resize}: a square of {size} pixels does not fit; give {size} or more")
+    width, height = image.size
+    side = min(width, height) * size / resize
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, min(left + side, width), min(top + side, height))  # PIL refuses a rounding error beyond the image
+    return _planes(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def crop_box(
+    width: int, height: int, rng: np.random.Generator, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of a random crop of an image of `width` x `height` pixels."""
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(10):
+        area = width * height * (scale[0] + (scale[1] - scale[0]) * rng.random())
+        aspect = math.exp(low + (high - low) * rng.random())
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.random() * (width - w + 1)), int(rng.random() * (height - h + 1)), w, h
+    # No luck: the largest central crop that `ratio` allows.
+    w = min(width, max(1, round(height * ratio[1])))
+    h = min(height, max(1, round(width / ratio[0])))
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def _planes(image: Image.Image, *, mirrored: bool = False) -> np.ndarray:
+    """uint8 [C, H, W], contiguous and writable."""
+    if image.mode not in ("L", "RGB"):
+        raise ValueError(f"mode={image.mode!r}: views are made of L or RGB images; convert it first")
+    pixels = np.asarray(image)
+    if mirrored:
+        pixels = pixels[:, ::-1]
+    planes = pixels[None] if image.mode == "L" else pixels.transpose(2, 0, 1)
+    return np.array(planes, order="C")

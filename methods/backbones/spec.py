@@ -1,0 +1,27 @@
+"""Constants of the backbones, for plans made without torch. A test checks the counts against the real modules."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BackboneSize:
+    """parameters: fp32 scalars; feature_dim: width of the clustered feature; macs: multiply-adds of one forward pass and
+    activations: fp32 scalars kept for the backward pass, both for one image at `image_size`."""
+
+    parameters: int
+    feature_dim: int
+    image_size: int
+    macs: float
+    activations: float
+
+    def at(self, image_size: int) -> float:
+        """Cost relative to `image_size`: convolutions dominate, so it grows with the area."""
+        return (image_size / self.image_size) ** 2
+
+
+BACKBONES = {
+    # Simonyan & Zisserman 2014, configuration D with batch normalisation, without its last layer, first layer on the
+    # 2 channels of a Sobel filter. 13.5M outputs of convolutions an image, kept before and after normalisation.
+    "vgg16_bn": BackboneSize(134_268_416, 4096, 224, 15.47e9, 2 * 13.55e6),
+    "small_vgg": BackboneSize(388_000, 128, 32, 14e6, 2 * 0.1e6),
+}

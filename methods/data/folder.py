@@ -1,0 +1,142 @@
+"""Any folder of images, recursively: its splits, its labels, and decoding that names what it cannot read."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from methods.data import BrokenImage
+from methods.data.index import Index, open_index
+from methods.data.spec import absolute, split_folders, unlabelled_reason
+
+# Named, because PIL would otherwise try every plugin it has, and its EPS plugin runs Ghostscript on what it reads.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+
+
+class ImageFolder:
+    """The images under `path`, as RGB, in an order that depends on their names alone.
+
+    Splits: `train/` with `val/` (else `test/`) where the folder has them. Otherwise, a folder with labels gives a fixed
+    tenth of its images, chosen by a hash of their relative paths, to the test split; without labels all images train.
+    Labels: the first-level sub-folders' names for labels="folders"; "auto" takes them where there are at least two and
+    no image lies outside them; none for "none". A test split that is one flat folder has none.
+
+    The first process to open a large folder walks it, the others read its cache: open it on one rank first.
+    Raises ValueError where the labels asked for are not there.
+    """
+
+    channels = 3
+
+    def __init__(self, path: str | Path, split: str, *, labels: str = "auto", cache: Path | None = None):
+        root = absolute(path)
+        train, test = split_folders(root)
+        self._root = test if test and split == "test" else train
+        self._index = open_index(self._root, cache)
+        self._prefix = os.path.relpath(self._root, root) + "/" if test else ""
+        self._rows: np.ndarray | None = None  # int64: the index's rows that belong to this split; None: all of them
+        known = _classes(self._index if self._root == train else open_index(train, cache), train, labels)
+        self.classes: tuple[str, ...] | None = known
+        if test is None:
+            self._rows = _split_rows(self._index.digits, split, labelled=known is not None)
+        elif split == "test" and known is not None:
+            self.classes = _known_classes(self._index, test, known)
+
+    def __len__(self) -> int:
+        return len(self._index) if self._rows is None else len(self._rows)
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """int64 [N], or None."""
+        if self.classes is None:
+            return None
+        number = {name: label for label, name in enumerate(self.classes)}
+        counts = [(number[each.name], each.images) for each in self._index.folders if each.images]
+        labels = np.repeat(*np.array(counts, np.int64).reshape(-1, 2).T)
+        return labels if self._rows is None else labels[self._rows]
+
+    def image(self, index: int) -> Image.Image:
+        """RGB, at the size stored. The EXIF orientation is ignored, as in torchvision; alpha is dropped.
+
+        Decoded at full size: PIL's `draft` needs to know how small a crop may be, and changes its pixels.
+        """
+        file = os.path.join(os.fsencode(self._root), self._path(index))
+        try:
+            with open(file, "rb") as stream, Image.open(stream, formats=_FORMATS) as image:
+                if min(image.size) == 0:
+                    raise ValueError("it has no pixels")
+                return _to_rgb(image)
+        except Exception as error:  # damaged bytes lead a decoder anywhere: OSError, SyntaxError, IndexError, ...
+            raise BrokenImage(self.name_of(index), _reason(error)) from error
+
+    def name_of(self, index: int) -> str:
+        return self._prefix + _printable(self._path(index))
+
+    def _path(self, index: int) -> bytes:
+        if self._rows is None:
+            return self._index.path(index)
+        if not 0 <= index < len(self._rows):
+            raise IndexError(f"image {index} of {len(self._rows)}")
+        return self._index.path(int(self._rows[index]))
+
+
+def _classes(index: Index, folder: str, labels: str) -> tuple[str, ...] | None:
+    """The names of the first-level sub-folders that hold images, where `labels` wants them and they are classes."""
+    if labels == "none":
+        return None
+    names = tuple(each.name for each in index.folders[1:] if each.images)
+    outside = index.folders[0].images
+    if labels == "auto":
+        return names if len(names) > 1 and not outside else None
+    if not names or outside:
+        reason = unlabelled_reason(folder) or f"no sub-folder of {folder!r} holds an image"
+        raise ValueError(f"data.labels='folders': {reason}; give every class a sub-folder, or set data.labels=none")
+    return names
+
+
+def _known_classes(index: Index, folder: str, known: tuple[str, ...]) -> tuple[str, ...] | None:
+    """`known`, the training split's classes, or None where the test split is flat."""
+    if index.folders[0].images:
+        return None
+    strange = {each.name for each in index.folders if each.images} - set(known)
+    if strange:
+        reason = f"{folder!r} has images of {min(strange)!r}, which is no class of the training split"
+        raise ValueError(f"data.path: {reason}; remove them, or set data.labels=none")
+    return known
+
+
+def _split_rows(digits: np.ndarray, split: str, *, labelled: bool) -> np.ndarray | None:
+    """Rows of one split of a folder that has no splits of its own: int64, or None for all."""
+    if not labelled:
+        return None if split == "train" else np.empty(0, np.int64)
+    held = digits == digits.min()  # the digit 0, but a folder of a few images may have none
+    if held.all():
+        held[1:] = False
+    return np.flatnonzero(held if split == "test" else ~held)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):  # PIL's own conversion clips at 255: a 16-bit image would come out white
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
+        if image.mode == "F":
+            values *= 255 if values.max() <= 1 else 1
+        else:
+            values = np.floor(values / 256)
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:  # straight to RGB, PIL warns once an image
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its own text is the address of a file object
+        return f"not an image of a known format ({', '.join(_FORMATS)})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"
+
+
+def _printable(path: bytes) -> str:
+    text = path.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

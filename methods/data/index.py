@@ -1,0 +1,164 @@
+"""The list of a folder's images: walked once, kept in a cache file, mapped by every process of a node.
+
+Made for 10^8 files: a path costs its own bytes and nine more, and no Python object outlives its folder's listing.
+The cache is believed while the root and its first-level sub-folders keep their modification times. Changes further down
+do not show there: `touch` the folder, and the next run walks again.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from methods.data.spec import listing
+
+# A file: magic, crc32 of all that follows (uint64), length of the header (uint64), header (JSON), ends, digits, blob.
+_MAGIC = b"sslrun index 1\n\0"
+_ALIGN = 64
+
+
+class Folder(NamedTuple):
+    """The root itself (name "") or a first-level sub-folder; its images are contiguous in the index."""
+
+    name: str
+    mtime_ns: int
+    images: int
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Relative paths, root's own images first, then those of each first-level sub-folder, sorted by bytes."""
+
+    folders: list[Folder]
+    ends: np.ndarray  # uint64 [N]: where each path ends in `blob`
+    digits: np.ndarray  # uint8 [N]: a stable hash of each path, 0 to 9
+    blob: np.ndarray  # uint8: the paths, one after the other, as the file system's bytes
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def path(self, position: int) -> bytes:
+        if not 0 <= position < len(self):
+            raise IndexError(f"image {position} of {len(self)}")
+        return self.blob[self.ends[position - 1] if position else 0 : self.ends[position]].tobytes()
+
+
+def open_index(root: str | Path, cache: Path | None = None) -> Index:
+    """The index of `root`, from the cache where it is still true, else by walking.
+
+    `cache` is a folder, by default `$XDG_CACHE_HOME/sslrun` or `~/.cache/sslrun`; one that cannot be written means no
+    cache. Raises ValueError where a folder cannot be listed.
+    """
+    root = os.path.realpath(root)
+    key = hashlib.blake2b(os.fsencode(root), digest_size=12).hexdigest()
+    file = (cache or _default_cache()) / f"images-{key}.index"
+    index = _load(file)
+    if index is not None and _still_true(index, root):
+        return index
+    index = _walk(root)
+    _save(index, file)
+    return _load(file) or index  # mapped: one copy a node instead of one a process
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sslrun"
+
+
+def _walk(root: str) -> Index:
+    folders = []
+    ends, digits, blob = array("Q"), bytearray(), bytearray()
+    seen: set[tuple[int, int]] = set()
+
+    def take(folder: bytes, prefix: bytes) -> list[bytes]:
+        """Append the images that lie directly in `folder`; return its sub-folders."""
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:  # reached twice through symlinks, perhaps its own parent
+            return []
+        seen.add((status.st_dev, status.st_ino))
+        images, inner = [], []
+        for name, is_folder in listing(folder):
+            (inner if is_folder else images).append(name)
+        for name in sorted(images):
+            path = prefix + name
+            blob.extend(path)
+            ends.append(len(blob))
+            digits.append(int.from_bytes(hashlib.blake2b(path, digest_size=8).digest()) % 10)
+        return sorted(inner)
+
+    def mtime(folder: bytes) -> int:
+        return os.stat(folder).st_mtime_ns
+
+    top = os.fsencode(root)
+    try:
+        # Times are read before the listing: what changes meanwhile makes the index stale, not wrong.
+        changed = mtime(top)
+        names = take(top, b"")
+        folders.append(Folder("", changed, len(ends)))
+        for name in names:
+            changed, before = mtime(os.path.join(top, name)), len(ends)
+            pending = [name]
+            while pending:  # depth first; reversed, so that the stack pops in sorted order
+                relative = pending.pop()
+                inner = take(os.path.join(top, relative), relative + b"/")
+                pending += [relative + b"/" + each for each in reversed(inner)]
+            folders.append(Folder(os.fsdecode(name), changed, len(ends) - before))
+    except OSError as error:
+        place = os.fsdecode(error.filename or top)
+        raise ValueError(f"data.path={root!r}: cannot list {place!r} ({error.strerror}); make it readable") from error
+    arrays = np.frombuffer(ends, np.uint64), np.frombuffer(digits, np.uint8), np.frombuffer(blob, np.uint8)
+    return Index(folders, *arrays)
+
+
+def _still_true(index: Index, root: str) -> bool:
+    try:
+        return all(os.stat(os.path.join(root, each.name)).st_mtime_ns == each.mtime_ns for each in index.folders)
+    except OSError:
+        return False
+
+
+def _save(index: Index, file: Path) -> None:
+    """Write beside, rename: a reader sees the old file or the new one. Not being able to is no error."""
+    # json escapes the lone surrogates that stand for bytes which are not UTF-8
+    header = json.dumps({"folders": index.folders, "count": len(index), "bytes": len(index.blob)}).encode()
+    header += b" " * (-(len(_MAGIC) + 16 + len(header)) % _ALIGN)  # `ends` must lie at a multiple of its 8 bytes
+    parts = [len(header).to_bytes(8, "little"), header, index.ends, index.digits, index.blob]
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    temporary = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=file.name, dir=file.parent)
+        with os.fdopen(handle, "wb") as out:
+            for part in [_MAGIC, crc.to_bytes(8, "little"), *parts]:
+                out.write(part)
+        os.replace(temporary, file)
+    except OSError:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _load(file: Path) -> Index | None:
+    """The index kept in `file`; None where there is none, or its checksum is not that of its content."""
+    try:
+        data = np.asarray(np.memmap(file, np.uint8, "r"))
+    except (OSError, ValueError):  # missing, unreadable; empty
+        return None
+    start = len(_MAGIC) + 16
+    if len(data) < start or data[: len(_MAGIC)].tobytes() != _MAGIC:
+        return None
+    crc, length = data[len(_MAGIC) : start].view(np.uint64).tolist()
+    if zlib.crc32(data[len(_MAGIC) + 8 :]) != crc:
+        return None
+    header = json.loads(data[start : start + length].tobytes())
+    count, start = header["count"], start + length
+    ends, digits = start + 8 * count, start + 9 * count
+    folders = [Folder(*each) for each in header["folders"]]
+    return Index(folders, data[start:ends].view(np.uint64), data[ends:digits], data[digits : digits + header["bytes"]])

@@ -1,0 +1,169 @@
+"""From requests (which samples, in which epoch) to batches of pixels, in this process or in workers.
+
+A batch is a function of its request alone: the number of workers changes when it is ready, never what is in it.
+"""
+
+import atexit
+import functools
+import multiprocessing.connection
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from methods.data import BrokenImage, ImageDataset
+
+# (image, sample id, epoch) -> uint8 [C, H, W], the same shape for all samples
+View = Callable[[Image.Image, int, int], np.ndarray]
+
+# Slurm sends these to every process of a job. Workers leave them to the main process, whose last step may need them.
+_LEFT_TO_MAIN = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
+class Request(NamedTuple):
+    """One batch to make."""
+
+    ids: np.ndarray  # int64 [B]: positions in the dataset
+    epoch: int
+    columns: dict[str, np.ndarray]  # int64 [B] each: what travels with the samples (labels, positions in a group, ...)
+
+
+class Batch(NamedTuple):
+    """One batch made. Its rows are the request's, unless some images were broken."""
+
+    images: torch.Tensor  # uint8 [B, C, H, W]
+    ids: torch.Tensor  # int64 [B]
+    columns: dict[str, torch.Tensor]  # int64 [B] each
+    broken: list[tuple[int, str]]  # (sample id, "file: reason") of each image that could not be decoded
+
+
+def batches(
+    dataset: ImageDataset,
+    view: View,
+    requests: Iterable[Request],
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+    replace_broken: bool = True,
+) -> Iterator[Batch]:
+    """Yield the batch of each request, in order. Workers run ahead of what is yielded by two requests each.
+
+    A broken image's row becomes a copy of a good row of its batch, id and columns included (the good rows in turn), so
+    that batches keep their size; with replace_broken=False the row is left out, and `ids` tells what is there.
+
+    Workers are forked here and end with the iterator: exhaust it or `close()` it. Raises BrokenImage where nothing of a
+    batch can be decoded and rows are to be replaced, RuntimeError where a worker died, and what `dataset` and `view`
+    raise.
+    """
+    loader = DataLoader(
+        _Fetch(dataset, view, drop=not replace_broken),
+        sampler=requests,
+        batch_size=None,  # a request is a batch already
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        pin_memory=pin_memory and torch.cuda.is_available(),
+        worker_init_fn=_start_worker if workers else None,
+        # Forked: nothing is pickled, and no worker imports torch again, which would cost each seconds an epoch.
+        multiprocessing_context="fork" if workers else None,
+        # Of its own: a loader draws a seed, and must not move the global stream that the model's dropout reads.
+        generator=torch.Generator(),
+    )
+    # Blocked until `_start_worker` ignores them, so that no signal finds a worker between the two.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_MAIN if workers else ())
+    try:
+        iterator = iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    processes = list(iterator._workers) if workers else []
+    at_exit = functools.partial(_kill_at_exit, processes)
+    atexit.register(at_exit)
+    try:
+        for batch in iterator:
+            if replace_broken and batch.broken and not len(batch.ids):
+                names = ", ".join(reason for _, reason in batch.broken[:3])
+                raise BrokenImage(f"all {len(batch.broken)} images of a batch", names)
+            yield batch
+    except (OSError, EOFError) as error:
+        # A batch's memory is fetched from the worker that made it: its death may first show as a broken connection.
+        dead = workers and multiprocessing.connection.wait([each.sentinel for each in processes], timeout=1)
+        if dead:
+            raise RuntimeError("DataLoader worker died while it handed over a batch") from error
+        raise
+    finally:
+        try:
+            if workers:  # waits for the batches being made; by name, since an exception's traceback keeps it from `del`
+                iterator._shutdown_workers()
+        finally:
+            _kill(processes)  # any that hangs in a read
+            atexit.unregister(at_exit)
+
+
+class _Fetch(Dataset):
+    def __init__(self, dataset: ImageDataset, view: View, *, drop: bool):
+        self._dataset, self._view, self._drop = dataset, view, drop
+
+    def __getitem__(self, request: Request) -> Batch:
+        pixels, good, bad, broken = None, [], [], []
+        for row, sample in enumerate(request.ids.tolist()):
+            try:
+                image = self._dataset.image(sample)
+            except BrokenImage as error:
+                bad.append(row)
+                broken.append((sample, str(error)))
+                continue
+            array = self._view(image, sample, request.epoch)
+            if pixels is None:
+                pixels = np.empty((len(request.ids), *array.shape), np.uint8)
+            elif array.shape != pixels.shape[1:]:
+                # Said here, because numpy would broadcast a grey image into a coloured batch.
+                raise ValueError(f"sample {sample}: its view is {array.shape}, those before it {pixels.shape[1:]}")
+            pixels[row] = array
+            good.append(row)
+        if not good:
+            return self._empty(request, broken)
+        rows = np.arange(len(request.ids))
+        if bad and self._drop:
+            rows = np.array(good)
+        elif bad:
+            rows[bad] = np.resize(good, len(bad))  # repeats `good` as often as it takes
+        if bad:
+            pixels = pixels[rows]
+        return _batch(pixels, request, rows, broken)
+
+    def _empty(self, request: Request, broken: list[tuple[int, str]]) -> Batch:
+        """No rows, but the shape that views have: seen on a blank image."""
+        blank = Image.new("L" if self._dataset.channels == 1 else "RGB", (256, 256))
+        pixels = np.empty((0, *self._view(blank, 0, request.epoch).shape), np.uint8)
+        return _batch(pixels, request, np.empty(0, np.int64), broken)
+
+
+def _batch(pixels: np.ndarray, request: Request, rows: np.ndarray, broken: list[tuple[int, str]]) -> Batch:
+    columns = {name: torch.from_numpy(column[rows]) for name, column in request.columns.items()}
+    return Batch(torch.from_numpy(pixels), torch.from_numpy(request.ids[rows]), columns, broken)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    for number in _LEFT_TO_MAIN:
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)  # a worker is one core; threads of its own would fight its siblings for theirs
+
+
+def _kill(processes: list) -> None:
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+
+
+def _kill_at_exit(processes: list) -> None:
+    """End workers whose iterator nobody closed. They ignore the SIGTERM after which multiprocessing waits for ever."""
+    if processes:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise that a worker was killed
+    _kill(processes)

@@ -1,0 +1,128 @@
+"""The embedded data set: patches of the photographs that ship with scikit-image and scikit-learn.
+
+Nothing is downloaded. The class of a patch is the photograph it was cut from, so the labels are known without any
+annotation; they serve the evaluation only. Each photograph is cut by a fixed lattice of test tiles: test patches lie
+inside the tiles and train patches touch none of them, so that no test pixel is ever part of a train patch. Patches
+are grey by default because the palette of a photograph alone gives its class away.
+"""
+
+import zlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+# Drawings, synthetic images, and second shots of the same scene are left out.
+SOURCES = {
+    "skimage/data": (
+        "astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "coffee.png", "coins.png",
+        "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png",
+        "page.png", "retina.jpg", "rocket.jpg", "text.png",
+    ),
+    "sklearn/datasets/images": ("china.jpg", "flower.jpg"),
+}  # fmt: skip
+FILES = {name.split(".")[0]: f"{folder}/{name}" for folder, names in SOURCES.items() for name in names}
+
+TILE = 96  # side of a test tile; one tile per TILE * 2 pixels in both directions, a quarter of the photograph
+STRIDE = 4  # windows start at multiples of this many pixels
+SCALES = {1.0: "1", 1.5: "2/3", 2.0: "1/2"}  # window side / patch side, and how a patch's name says it
+FLAT = 6.0  # a window whose grey levels have a smaller standard deviation (sky, black border) shows nothing
+
+
+class Photos:
+    """Patches of 19 photographs, every photograph equally often: item i belongs to class i % 19.
+
+    classes: names of the photographs; labels: int64 [N], index into classes; channels: 1 (grey) or 3 (RGB).
+    The same arguments always give the same patches, and fewer images give a prefix of more images.
+    """
+
+    classes: tuple[str, ...] = tuple(sorted(FILES))
+
+    def __init__(self, split: str, *, patch: int = 32, images: int = 6080, colour: bool = False):
+        """split: "train" or "test"; patch: side in pixels; images: train patches (the test split has a quarter)."""
+        if split not in ("train", "test"):
+            raise ValueError(f"split must be 'train' or 'test', not {split!r}")
+        if not 8 <= patch <= TILE / max(SCALES):
+            raise ValueError(f"patch must lie between 8 and {int(TILE / max(SCALES))} pixels, not {patch}")
+        if images < 4 * len(self.classes):
+            raise ValueError(f"images must be at least {4 * len(self.classes)}, not {images}")
+        count = images if split == "train" else images // 4
+        self.channels = 3 if colour else 1
+        self.labels = np.arange(count, dtype=np.int64) % len(self.classes)
+        self._pixels = np.empty((count, patch, patch, 3) if colour else (count, patch, patch), np.uint8)
+        self._names = np.empty(count, object)
+        for label, name in enumerate(self.classes):
+            self._cut(name, np.flatnonzero(self.labels == label), split, patch)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> Image.Image:
+        """Patch number index, [patch, patch] pixels, mode "L" or "RGB"."""
+        return Image.fromarray(self._pixels[index])
+
+    def name_of(self, index: int) -> str:
+        """Where the patch comes from: "chelsea[120:184,40:104]@1/2" is rows, columns and the reduction."""
+        return self._names[index]
+
+    def _cut(self, name: str, items: np.ndarray, split: str, patch: int) -> None:
+        photograph = load(name)
+        pools = windows(name, np.asarray(photograph.convert("L")), split, patch)
+        photograph = photograph.convert("RGB" if self.channels == 3 else "L")
+        for turn, item in enumerate(items):
+            scale, pool = pools[turn % len(pools)]
+            row, column = pool[turn // len(pools) % len(pool)].tolist()
+            side = round(scale * patch)
+            # Cropped before it is reduced: the filter must not reach over the border of the window.
+            window = photograph.crop((column, row, column + side, row + side))
+            self._pixels[item] = window.resize((patch, patch), Image.Resampling.BILINEAR)
+            self._names[item] = f"{name}[{row}:{row + side},{column}:{column + side}]@{SCALES[scale]}"
+
+
+def load(name: str) -> Image.Image:
+    """One of the photographs, in its own PIL mode, from the folder of the installed package that contains it."""
+    package, _, file = FILES[name].partition("/")
+    spec = find_spec(package)  # does not import the package, which would take longer than all the rest
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"the photograph {name!r} comes with the package {package}, which is not installed")
+    with Image.open(Path(spec.submodule_search_locations[0], file)) as photograph:
+        photograph.load()
+    return photograph
+
+
+def tiles(height: int, width: int) -> np.ndarray:
+    """Pixels reserved for testing, bool [height, width]: every other tile of every other row of tiles, staggered."""
+    rows, columns = np.arange(height)[:, None] // TILE, np.arange(width)[None] // TILE
+    return (rows % 2 == 0) & ((columns + rows // 2) % 2 == 0)
+
+
+def windows(name: str, grey: np.ndarray, split: str, patch: int) -> list[tuple[float, np.ndarray]]:
+    """The windows of the photograph `grey`, uint8 [height, width], that the split may use.
+
+    Returns (scale, corners) per scale; corners: row and column, int64 [n, 2], in a fixed random order.
+    """
+    grey = grey.astype(np.int64)
+    level, square, tested = (summed(values) for values in (grey, grey**2, tiles(*grey.shape)))
+    pools = []
+    for scale in SCALES:
+        side = round(scale * patch)
+        variance = box_mean(square, side) - box_mean(level, side) ** 2
+        share = box_mean(tested, side)
+        allowed = (share == 1 if split == "test" else share == 0) & (variance >= FLAT**2)
+        corners = np.argwhere(allowed) * STRIDE
+        if len(corners):
+            seed = zlib.crc32(f"{name} {split} {side}".encode())
+            pools.append((scale, np.random.default_rng(seed).permutation(corners)))
+    return pools
+
+
+def summed(values: np.ndarray) -> np.ndarray:
+    """Summed-area table: integers [h, w] -> int64 [h + 1, w + 1], exact."""
+    return np.pad(values.cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
+
+
+def box_mean(table: np.ndarray, side: int) -> np.ndarray:
+    """Means over the side x side windows that start at multiples of STRIDE, from a summed-area table."""
+    strips = table[side::STRIDE] - table[:-side:STRIDE]
+    return (strips[:, side::STRIDE] - strips[:, :-side:STRIDE]) / side**2

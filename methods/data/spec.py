@@ -1,0 +1,188 @@
+"""What the launcher reads about data: the config schema, and a check of its values that imports neither torch nor PIL.
+
+The dataclasses are plain and mutable because OmegaConf wants its schemas so. `check` finds before a job is queued what
+would otherwise be found hours later on 64 nodes; it opens no image and stops at the first one it finds.
+"""
+
+import errno
+import os
+from dataclasses import dataclass
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
+LABELS = ("auto", "folders", "none")
+
+CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+CIFAR10_TEST = ("test_batch.bin",)
+CIFAR10_ROW = 1 + 3 * 32 * 32  # bytes: the label, then the red, green and blue planes
+
+
+@dataclass
+class PhotosData:
+    """Patches of the photographs that come with installed Python packages: real images without a download."""
+
+    name: str = "photos"
+    images: int = 6080  # train patches; the test split has a quarter of them
+    patch: int = 32  # side in pixels
+    colour: bool = False
+    max_broken: float = 0.01  # share of broken images that stops a run; so on every dataset
+
+
+@dataclass
+class ImageFolderData:
+    """Any folder of images; `methods.data.folder` says which are its splits and what `labels` makes of sub-folders."""
+
+    name: str = "image_folder"
+    path: str | None = None
+    labels: str = "auto"
+    max_broken: float = 0.01
+
+
+@dataclass
+class Cifar10Data:
+    """CIFAR-10 in its published binary version (https://www.cs.toronto.edu/~kriz/cifar.html)."""
+
+    name: str = "cifar10"
+    path: str | None = None
+    max_broken: float = 0.01
+
+
+DATA = {"photos": PhotosData, "image_folder": ImageFolderData, "cifar10": Cifar10Data}
+
+
+def check(config, field="data"):
+    """Raise ValueError, one line with field, value, reason and fix, where `config` (of a class in DATA) cannot be used.
+
+    `field` is the name under which the user set it: "data" or "eval_data".
+    """
+    if not 0 <= config.max_broken <= 1:
+        raise ValueError(f"{field}.max_broken={config.max_broken}: a share of the images; give a number from 0 to 1")
+    if isinstance(config, ImageFolderData):
+        _check_image_folder(config, field)
+    elif isinstance(config, Cifar10Data):
+        _check_cifar10(config, field)
+
+
+def absolute(path):
+    """`path` made absolute, with a leading ~ (which shells leave alone after `data.path=`) expanded."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def split_folders(root):
+    """(train, test) folders: `root/train` and `root/val` (else `root/test`) where both exist, else (root, None)."""
+    train = os.path.join(root, "train")
+    for name in ("val", "test"):
+        test = os.path.join(root, name)
+        if os.path.isdir(train) and os.path.isdir(test):
+            return train, test
+    return root, None
+
+
+def is_image_name(name):
+    """Whether a file name (bytes or str) is an image's. Dot files are not: macOS leaves `._a.jpg` beside `a.jpg`."""
+    text = os.fsdecode(name)
+    return text.lower().endswith(IMAGE_SUFFIXES) and not text.startswith(".")
+
+
+def listing(folder):
+    """Yield (name, is_folder) of the images and the visible sub-folders directly in `folder` (bytes or str), unsorted.
+
+    Symlinks are followed, so a caller that descends must remember where it has been. Dangling ones are left out.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                if entry.is_dir():
+                    if entry.name[:1] not in (".", b"."):
+                        yield entry.name, True
+                elif is_image_name(entry.name) and entry.is_file():
+                    yield entry.name, False
+            except OSError as error:
+                if error.errno != errno.ELOOP:  # a symlink to itself
+                    raise
+
+
+def cifar10_folder(path):
+    """The folder with the binary files: `path`, or the sub-folder that the published archive unpacks to."""
+    inner = os.path.join(absolute(path), "cifar-10-batches-bin")
+    return inner if os.path.isdir(inner) else absolute(path)
+
+
+def _check_image_folder(config, field):
+    if config.labels not in LABELS:
+        raise ValueError(f"{field}.labels={config.labels!r}: unknown; choose one of {', '.join(LABELS)}")
+    path = _check_folder(config.path, field, "a folder of images")
+    train, test = split_folders(path)
+    for folder in filter(None, (train, test)):
+        try:
+            found = _holds_image(folder)
+        except OSError as error:
+            reason = f"cannot list {error.filename!r} ({error.strerror})"
+            raise _invalid(field, config.path, reason, "make it readable") from None
+        if not found:
+            where = "" if folder == path else f" in its {os.path.basename(folder)}/"
+            fix = f"give a folder with {' '.join(IMAGE_SUFFIXES)} files"
+            raise _invalid(field, config.path, f"no image found{where}", fix)
+    if config.labels == "folders":
+        problem = unlabelled_reason(train)
+        if problem:
+            fix = f"give every class a sub-folder, or set {field}.labels=none"
+            raise ValueError(f"{field}.labels='folders': {problem}; {fix}")
+
+
+def unlabelled_reason(folder):
+    """Why the first-level sub-folders of `folder` cannot be the labels, or None where they can."""
+    folders = 0
+    for name, is_folder in listing(folder):
+        if not is_folder:
+            return f"{name!r} lies directly in {folder!r}, outside every class"
+        folders += 1
+    return None if folders else f"{folder!r} has no sub-folders"
+
+
+def _check_cifar10(config, field):
+    fix = "unpack cifar-10-binary.tar.gz (the binary version) there"
+    _check_folder(config.path, field, "the folder of CIFAR-10's binary files")
+    folder = cifar10_folder(config.path)
+    for name in CIFAR10_TRAIN + CIFAR10_TEST:
+        file = os.path.join(folder, name)
+        if not os.path.isfile(file):
+            raise _invalid(field, config.path, f"{name} is missing", fix)
+        size = os.path.getsize(file)
+        if size == 0 or size % CIFAR10_ROW:
+            reason = f"{name} has {size} bytes, not a multiple of {CIFAR10_ROW} (published: {10_000 * CIFAR10_ROW})"
+            raise _invalid(field, config.path, reason, f"{fix} again")
+        if not os.access(file, os.R_OK):
+            raise _invalid(field, config.path, f"{name} is not readable by you", f"chmod +r {file!r}")
+
+
+def _check_folder(path, field, what):
+    if not path:
+        raise ValueError(f"{field}.path=null: this dataset is read from disk; give {what}: {field}.path=/path/to/it")
+    folder = absolute(path)
+    if not os.path.exists(folder):
+        raise _invalid(field, path, "does not exist on this machine", f"give {what}")
+    if not os.path.isdir(folder):
+        raise _invalid(field, path, "is not a folder", f"give {what}")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise _invalid(field, path, "is not readable by you", f"chmod u+rx {folder!r}, or ask its owner")
+    return folder
+
+
+def _invalid(field, path, reason, fix):
+    return ValueError(f"{field}.path={path!r}: {reason}; {fix}")
+
+
+def _holds_image(root):
+    """Whether any image lies under `root`. Streams: a flat folder of 10^8 files costs as much as one of three."""
+    pending, seen = [root], set()
+    while pending:
+        folder = pending.pop()
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:  # a symlink that leads back up
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for name, is_folder in listing(folder):
+            if not is_folder:
+                return True
+            pending.append(os.path.join(folder, name))
+    return False

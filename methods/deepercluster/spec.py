@@ -1,0 +1,217 @@
+"""DeeperCluster (Caron et al., ICCV 2019; thesis 3.3.1): hierarchical clusters x rotations as targets.
+
+sslrun method=deepercluster nodes=8 data.path=/data/yfcc100m     # 64 GPUs; 73.0 on VOC07 (thesis, Table 3.3)
+sslrun method=deepercluster recipe=demo                          # minutes on 2 CPU cores, embedded photographs
+"""
+
+from dataclasses import dataclass
+
+from launcher.errors import InputError
+from launcher.registry import Layout, Method, Sizes
+from launcher.spec import Recipe, TrainConfig
+from methods.backbones.spec import BACKBONES
+from methods.data.spec import ImageFolderData, PhotosData
+from methods.layout import batch_norm_layout, check_training
+
+ROTATIONS = 4  # 0, 90, 180 and 270 degrees
+
+
+@dataclass
+class DeeperClusterConfig(TrainConfig):
+    """m super-clusters x 4 rotations = 4m super-classes, each with its own communication group and k sub-classes."""
+
+    name: str = "deepercluster"
+    backbone: str = "vgg16_bn"
+    super_clusters: int = 4  # m
+    clusters: int = 80_000  # k, inside each super-cluster
+    reassign_every: int = 3  # T, epochs
+    rotation_epochs: int = 0  # epochs before the first clustering, in which the only targets are the 4 rotations
+    pca_dim: int = 4096
+    kmeans_iterations: int = 10  # "k-means converges in 10 iterations" (3.3.1)
+    sampling: str = "clusters"  # clusters: uniform over sub-classes, as DeepCluster (3.2.1) | images: a permutation
+    sub_gradient: str = "global"  # global: Eq. 3.4, mean over the global batch | group: mean over the group (released)
+
+    @property
+    def groups(self) -> int:
+        """G = 4m (3.3.1): one group a super-class."""
+        return ROTATIONS * self.super_clusters
+
+
+def paper() -> Recipe:
+    """Thesis 3.3.1, "Implementation details": 64 GPUs x 48 images, SGD, constant lr 0.1, reassigned every 3 epochs."""
+    return Recipe(
+        method=DeeperClusterConfig(
+            epochs=100,  # released main.sh; the thesis does not say
+            global_batch=3072,
+            batch_norm_group=48,  # images a GPU: statistics are not synchronised
+            precision="bf16",  # ours; the thesis trained in fp32
+            weight_decay=1e-5,  # released main.sh
+        ),
+        data=ImageFolderData(),
+        images=95_920_149,  # YFCC100M as far as it could be downloaded (released main.sh)
+        source="thesis 3.3.1; pca_dim, epochs and weight decay from the released main.sh",
+        expect="VOC07 classification 73.0, ImageNet linear 45.6 (thesis Table 3.3), initialised from RotNet",
+    )
+
+
+def demo() -> Recipe:
+    """A network of the same shape on the embedded photographs. Figures and spread: README, "What to expect"."""
+    return Recipe(
+        method=DeeperClusterConfig(
+            backbone="small_vgg",
+            image_size=32,
+            super_clusters=2,
+            clusters=20,
+            reassign_every=4,
+            rotation_epochs=8,
+            pca_dim=64,
+            epochs=24,
+            global_batch=256,
+            lr=0.05,
+            schedule="cosine",
+            weight_decay=1e-4,
+            dropout=0.0,
+            workers=0,
+            checkpoint_every=100,
+        ),
+        data=PhotosData(),
+        images=6080,
+        source="our own search on the embedded photographs; not a published setting",
+        expect="k-NN at least 15 points over the untrained network, in under 3 minutes on 2 cores",
+    )
+
+
+def tiny() -> Recipe:
+    """Seconds: the whole method on 4 optimiser steps an epoch, for tests and drills. It learns nothing."""
+    recipe = demo()
+    return Recipe(
+        method=DeeperClusterConfig(
+            **{
+                **vars(recipe.method),
+                "image_size": 16,
+                "super_clusters": 2,
+                "clusters": 4,
+                "reassign_every": 1,
+                "rotation_epochs": 1,
+                "pca_dim": 8,
+                "kmeans_iterations": 3,
+                "epochs": 3,
+                "global_batch": 64,
+                "checkpoint_every": 3,
+                "log_every": 2,
+                "dropout": 0.1,
+            }
+        ),
+        data=PhotosData(images=304),
+        images=304,
+        source="ours",
+        expect="nothing but speed",
+    )
+
+
+def validate(config: DeeperClusterConfig, images: int | None) -> None:
+    """Raises InputError naming the first field that cannot work. `images`: size of the training data, if known."""
+    check_training(config, images)
+    for field in ("super_clusters", "clusters", "reassign_every", "pca_dim", "kmeans_iterations"):
+        if getattr(config, field) < 1:
+            raise InputError.of(
+                f"method.{field}", getattr(config, field), "it must be at least 1", "give a positive size"
+            )
+    if config.rotation_epochs < 0:
+        raise InputError.of("method.rotation_epochs", config.rotation_epochs, "it is negative", "give 0 or more epochs")
+    for field, known in (("sampling", ("clusters", "images")), ("sub_gradient", ("global", "group"))):
+        if getattr(config, field) not in known:
+            raise InputError.of(
+                f"method.{field}", getattr(config, field), "no such choice", f"use {' or '.join(known)}"
+            )
+    width = BACKBONES[config.backbone].feature_dim
+    if config.pca_dim > width:
+        fix = f"use at most {width}"
+        raise InputError.of("method.pca_dim", config.pca_dim, f"{config.backbone} has {width} features", fix)
+    total = config.super_clusters * config.clusters
+    if images is not None and total > images:
+        raise InputError.of(
+            "method.clusters",
+            config.clusters,
+            f"{config.super_clusters} x {config.clusters} = {total} clusters are more than the {images} images",
+            f"use at most {images // config.super_clusters}, better a tenth of it",
+        )
+    if config.global_batch % config.groups:
+        lower = config.global_batch // config.groups * config.groups
+        raise InputError.of(
+            "method.global_batch",
+            config.global_batch,
+            f"it does not divide into 4m = {config.groups} groups",
+            f"use {lower or config.groups} or {lower + config.groups}",
+        )
+
+
+def layout(config: DeeperClusterConfig, world_size: int) -> Layout:
+    """4m groups on `world_size` ranks (3.3.1, "Distributed training"). Raises InputError with the worlds that fit."""
+    groups, group_batch = config.groups, config.global_batch // config.groups
+    if (world_size % groups and groups % world_size) or (world_size > groups and group_batch % (world_size // groups)):
+        fits = [n for n in range(1, groups + 1) if groups % n == 0]
+        fits += [groups * p for p in range(2, group_batch + 1) if group_batch % p == 0]
+        raise InputError.of(
+            "nodes x tasks_per_node",
+            world_size,
+            f"4m = {groups} groups of {group_batch} images do not fit {world_size} ranks",
+            f"use {', '.join(map(str, fits))} ranks",
+        )
+    group_size = max(1, world_size // groups)
+    hosted = max(1, groups // world_size)
+    per_rank = config.global_batch // world_size
+    micro, accumulation, bn_ranks, bn_why = batch_norm_layout(config, per_rank, world_size)
+    why = {
+        "groups": f"m = {config.super_clusters} super-clusters x 4 rotations (thesis 3.3.1: G = 4m communication groups)",
+        "group_size": f"{world_size} ranks / {groups} groups"
+        if world_size >= groups
+        else f"{groups} groups on {world_size} ranks: each rank hosts {hosted}, its sub-classifiers are not shared",
+        "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images a rank and step; {bn_why}",
+        "accumulation": "samples meet only in batch statistics, whose group is kept, and in the mean of the loss"
+        if accumulation > 1
+        else "the rank's share is one forward pass",
+    }
+    waste, variant = None, ()
+    published = 48  # images a GPU in thesis 3.3.1
+    if config.backbone == "vgg16_bn" and per_rank < published // 2:
+        factor = published // per_rank
+        waste = (
+            f"{per_rank} images a GPU waste most of it (the thesis used {published}); the linearly scaled variant is a new run: "
+            f"global batch {config.global_batch * factor}, lr {config.lr * factor:g}"
+        )
+        variant = (f"method.global_batch={config.global_batch * factor}", f"method.lr={config.lr * factor:g}")
+    return Layout(micro, accumulation, groups, group_size, hosted, bn_ranks, why, waste, variant)
+
+
+def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:
+    """Scalars of the backbone with V (Eq. 3.4), and of the 4m sub-classifiers W_s that the ranks hold in shares."""
+    backbone = BACKBONES[config.backbone]
+    head = lambda classes: classes * (backbone.feature_dim + 1)  # noqa: E731
+    hosted = max(1, config.groups // world_size)
+    macs = backbone.macs * backbone.at(config.image_size) + head(config.clusters) + head(config.groups)
+    return Sizes(
+        parameters=backbone.parameters + head(config.groups),
+        sharded_parameters=config.groups * head(config.clusters),
+        hosted_parameters=hosted * head(config.clusters),
+        optimiser_slots=1,  # momentum
+        flops_per_image=6 * macs,  # a multiply-add is 2, and backward costs twice forward
+        activations=4 * (backbone.activations * backbone.at(config.image_size) + 2 * config.clusters),
+        why={
+            "clusters": f"k = {config.super_clusters} x {config.clusters:,} (thesis 3.3.1: m = 4, k = 80k)",
+            "disk": f"{config.groups} sub-classifiers of {config.clusters:,} x {backbone.feature_dim} with momentum are most of it",
+        },
+    )
+
+
+METHOD = Method(
+    name="deepercluster",
+    summary="hierarchical k-means and rotations as targets (Caron et al. 2019)",
+    config=DeeperClusterConfig,
+    recipes={"paper": paper, "demo": demo, "tiny": tiny},
+    trainer="methods.deepercluster.trainer:DeeperCluster",
+    validate=validate,
+    layout=layout,
+    sizes=sizes,
+    global_batch_images=lambda config: config.global_batch,
+)

@@ -1,0 +1,256 @@
+"""DeeperCluster (thesis 3.3.1), top to bottom: networks, clustering between epochs, sampling per group, loss.
+
+The 4m super-classes are clusters x rotations: super-class s = 4 c + r holds the images of super-cluster c, turned by r
+quarter turns. A group of ranks serves each; it owns the sub-classifier W_s and sees only that group's images.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from launcher.kmeans import fit_whitening, hierarchical, nmi
+from launcher.runtime.stateful import ModuleState, OptimizerState, ValueState
+from methods import backbones
+from methods.batchnorm import synchronise
+from methods.data.loader import Batch, Request
+from methods.deepercluster.spec import ROTATIONS
+from methods.deepercluster.subclassifiers import GroupState, SubClassifiers
+from methods.deepercluster.targets import Targets, hosted_groups, ranks_of_group
+from methods.evals.montage import montage
+from methods.features import extract
+from methods.initialise import load_backbone
+from methods.job import Job
+from methods.views import TrainView
+
+HEAD_STD = 0.01  # released code of DeepCluster: top layer ~ N(0, 0.01), new at every reassignment
+
+
+class Network(nn.Module):
+    """uint8 [B, C, H, W] -> (features after their ReLU [B, d], scores V f(x) of the super-classes [B, 4m])."""
+
+    def __init__(self, backbone: nn.Module, super_classes: int):
+        super().__init__()
+        self.backbone = backbone
+        self.super_classifier = nn.Linear(backbone.feature_dim, super_classes)  # V
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = torch.relu(self.backbone(images))
+        return features, self.super_classifier(features)
+
+
+class DeeperCluster:
+    """Alternates between hierarchical k-means of the features and predicting clusters and rotations."""
+
+    def __init__(self, job: Job):
+        self.job, config, world = job, job.config, job.world
+        groups = config.groups
+        self.hosted = hosted_groups(world.rank, world.size, groups)
+        blocks = [ranks_of_group(s, world.size, groups) for s in range(groups)] if world.size > groups else []
+
+        torch.manual_seed(job.seed_for(0))
+        network = Network(backbones.build(config.backbone, dropout=config.dropout), groups)
+        load_backbone(network.backbone, job)
+        self.backbone, self.head = network.backbone, network.super_classifier
+        self.sub = SubClassifiers(len(self.hosted), config.clusters, self.backbone.feature_dim)
+        # theta and V are shared by all ranks, W_s by the ranks of group s (3.3.1, "Distributed training").
+        self.network = job.distribute(synchronise(network, world, job.layout.batch_norm_ranks))
+        self.shared_sub = job.distribute(self.sub, world.group_of(blocks), ranks=job.layout.group_size)
+        self.networks = [self.network, self.shared_sub]
+        self._scale_sub_gradients()
+
+        options = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+        self.optimizer = torch.optim.SGD(network.parameters(), **options)
+        self.sub_optimizer = torch.optim.SGD(self.sub.parameters(), **options)
+        self.optimizers = [self.optimizer, self.sub_optimizer]
+        self.steps_per_epoch = len(job.dataset) // config.global_batch
+
+        self.targets = {c: Targets() for c in sorted({s // ROTATIONS for s in self.hosted})}
+        self.assigned_epoch = -1  # in which the targets were made; -1: rotations only
+        self.assignments = np.full(len(job.dataset), -1, np.int32)  # on rank 0: c k + sub-cluster of each sample
+        self.nmi_previous: float | None = None
+        self._register(network)
+
+    def _register(self, network: nn.Module) -> None:
+        registry, world, groups = self.job.registry, self.job.world, self.job.config.groups
+        registry.add("network", ModuleState(network))
+        registry.add("optimizer", OptimizerState(self.optimizer, dict(network.named_parameters())))
+        registry.add("round", ValueState(self._round, self._set_round))
+        if world.is_main:
+            registry.add("assignments", ValueState(self._history, self._set_history), shard="assignments", writes=True)
+        for slot, s in enumerate(self.hosted):
+            first = world.rank == min(ranks_of_group(s, world.size, groups))
+            state = GroupState(self.sub, self.sub_optimizer, slot)
+            registry.add(f"sub_classifier_{s:03d}", state, shard=f"group_{s:03d}", writes=first)
+        for c, targets in self.targets.items():
+            owner = min(min(ranks_of_group(ROTATIONS * c + r, world.size, groups)) for r in range(ROTATIONS))
+            registry.add(f"targets_{c:03d}", targets, shard=f"cluster_{c:03d}", writes=world.rank == owner)
+
+    # -- between epochs ------------------------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Every T epochs, once the rotation epochs are over: new targets, new heads."""
+        since = epoch - self.job.config.rotation_epochs
+        if since >= 0 and since % self.job.config.reassign_every == 0 and self.assigned_epoch != epoch:
+            self._reassign(epoch)
+
+    def _reassign(self, epoch: int) -> None:
+        """Features -> whitened -> m clusters -> k inside each -> the targets of the groups that this rank hosts."""
+        job, config = self.job, self.job.config
+        self.backbone.eval()
+        features, ids = extract(job, job.dataset, self.backbone, stage="features")
+        whitening = fit_whitening(features, min(config.pca_dim, features.shape[1]))
+        features = whitening.apply(features)
+        hierarchy = hierarchical(
+            features,
+            (config.super_clusters, config.clusters),
+            iterations=config.kmeans_iterations,
+            seed=job.seed_for(2, epoch) % 2**32,
+            safe_point=job.safe_point,
+        )
+        # From here on nothing stops in between: targets, heads and history change together.
+        ids = torch.from_numpy(ids)
+        clusters, labels = hierarchy.super_clusters.assignments.cpu(), hierarchy.sub_assignments.cpu()
+        self._exchange(ids, clusters, labels)
+        self._remember(ids, clusters * config.clusters + labels)
+        self._reset_heads(epoch)
+        self.assigned_epoch = epoch
+
+    def _exchange(self, ids: torch.Tensor, clusters: torch.Tensor, labels: torch.Tensor) -> None:
+        """The one exchange: each rank learns (sample, sub-class) of the super-clusters whose groups it hosts."""
+        world, groups = self.job.world, self.job.config.groups
+        rows = torch.stack([ids, clusters, labels], dim=1)
+        wanted = [{s // ROTATIONS for s in hosted_groups(r, world.size, groups)} for r in range(world.size)]
+        mine = world.exchange([rows[torch.isin(clusters, torch.tensor(sorted(w)))] for w in wanted])
+        for c, targets in self.targets.items():
+            targets.set(mine[mine[:, 1] == c][:, [0, 2]])
+
+    def _remember(self, ids: torch.Tensor, flat: torch.Tensor) -> None:
+        """Rank 0 keeps all assignments: for the NMI between successive clusterings (3.2.2) and for the pictures."""
+        world = self.job.world
+        rows = world.collect(torch.stack([ids, flat], dim=1))
+        if rows is None:
+            return
+        previous, self.assignments = self.assignments, np.full_like(self.assignments, -1)
+        self.assignments[rows[:, 0].numpy()] = rows[:, 1].numpy()
+        both = (previous >= 0) & (self.assignments >= 0)
+        self.nmi_previous = nmi(previous[both], self.assignments[both]) if both.any() else None
+
+    def _reset_heads(self, epoch: int) -> None:
+        """V and every W_s start anew; a head's draw depends on (seed, epoch, s) alone, not on who hosts it."""
+        generator = torch.Generator().manual_seed(self.job.seed_for(3, epoch))
+        with torch.no_grad():
+            self.head.weight.copy_(torch.randn(self.head.weight.shape, generator=generator) * HEAD_STD)
+            self.head.bias.zero_()
+        for slot, s in enumerate(self.hosted):
+            self.sub.reset(slot, torch.Generator().manual_seed(self.job.seed_for(4, epoch, s)), HEAD_STD)
+        for parameter in self.head.parameters():
+            self.optimizer.state.pop(parameter, None)
+        self.sub_optimizer.state.clear()
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    def steps(self, epoch: int, first: int) -> Iterator[list[Batch]]:
+        """Each group's share of a step is global_batch / 4m images; its ranks split it, its order is (seed, epoch, s)."""
+        job, config = self.job, self.job.config
+        share = config.global_batch // config.groups // job.layout.group_size  # a rank's part of a group's batch
+        position = job.world.rank % job.layout.group_size
+        orders = {s: self._order(epoch, s) for s in self.hosted}
+        passes = job.layout.accumulation
+
+        def requests() -> Iterator[Request]:
+            for step in range(first, self.steps_per_epoch):
+                begin = (step * job.layout.group_size + position) * share
+                rows = [np.s_[begin : begin + share]] * len(self.hosted)
+                ids = np.concatenate([orders[s][0][r] for s, r in zip(self.hosted, rows, strict=True)])
+                labels = np.concatenate([orders[s][1][r] for s, r in zip(self.hosted, rows, strict=True)])
+                slots = np.repeat(np.arange(len(self.hosted)), share)
+                for part in np.split(np.arange(len(ids)), passes):
+                    yield Request(ids[part], epoch, {"label": labels[part], "slot": slots[part]})
+
+        stream = job.load(TrainView(job.spec.seed, config.image_size, config.crop_scale), requests())
+        for _ in range(first, self.steps_per_epoch):
+            yield [next(stream) for _ in range(passes)]
+
+    def _order(self, epoch: int, s: int) -> tuple[np.ndarray, np.ndarray]:
+        """(sample ids, labels) that group s sees in an epoch: N / 4m of them."""
+        config = self.job.config
+        count = self.steps_per_epoch * (config.global_batch // config.groups)
+        if self.assigned_epoch < 0:  # rotations only: the images are dealt out to the groups, each once an epoch
+            everything = np.random.default_rng(self.job.seed_for(5, epoch)).permutation(len(self.job.dataset))
+            dealt = everything[s :: config.groups][:count]
+            return dealt, np.zeros(count, np.int64)
+        rng = np.random.default_rng(self.job.seed_for(5, epoch, s))
+        return self.targets[s // ROTATIONS].draw(count, rng, uniform=config.sampling == "clusters")
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Eq. 3.4: l(V f(x), y) + sum_s y_s l(W_s f(x), z^s), mean over the batch; y = 4 c + r, z^s = the sub-cluster."""
+        device = self.job.world.device
+        slots = batch.columns["slot"]
+        super_class = torch.tensor(self.hosted)[slots]
+        images = self._turned(batch.images.to(device, non_blocking=True), super_class)
+        features, super_scores = self.network(images)
+        if self.assigned_epoch < 0:
+            super_class = super_class % ROTATIONS
+        super_class = super_class.to(device, non_blocking=True)
+        super_loss = cross_entropy(super_scores.float(), super_class)
+        hits = (super_scores.detach().argmax(1) == super_class).float().mean()
+        scalars = {"super_loss": super_loss.detach(), "super_accuracy": hits}
+        if self.assigned_epoch < 0:
+            return super_loss, scalars
+        sub_scores, rows = self.shared_sub(features, slots)
+        label = batch.columns["label"][rows].to(device, non_blocking=True)
+        sub_loss = cross_entropy(sub_scores.float(), label)
+        return super_loss + sub_loss, {**scalars, "sub_loss": sub_loss.detach()}
+
+    def _turned(self, images: torch.Tensor, super_class: torch.Tensor) -> torch.Tensor:
+        """Each image by its group's angle. Square images keep their place in memory."""
+        for angle in range(1, ROTATIONS):
+            rows = torch.nonzero(super_class % ROTATIONS == angle).flatten().to(images.device, non_blocking=True)
+            if len(rows):
+                images[rows] = torch.rot90(images[rows], angle, (2, 3))
+        return images
+
+    def _scale_sub_gradients(self) -> None:
+        """Eq. 3.4 averages over the global batch, of which a group is 1/4m; averaging over hosts or ranks of the group
+        alone leaves W_s with the mean over the images that this rank or group saw."""
+        config, hosted = self.job.config, len(self.hosted)
+        scale = float(hosted) if config.sub_gradient == "group" else hosted / config.groups
+        for parameter in self.sub.parameters():
+            parameter.register_hook(lambda gradient: gradient * scale)
+
+    # -- figures -------------------------------------------------------------------------------------------------
+
+    def evaluate(self, step: int) -> dict[str, Any]:
+        """NMI of the clusters with the labels and with the clustering before (3.2.2), and their picture; on rank 0."""
+        if not self.job.world.is_main or self.assigned_epoch < 0:
+            return {}
+        dataset, known = self.job.dataset, self.assignments >= 0
+        scores: dict[str, Any] = {"clusters": len(np.unique(self.assignments[known]))}
+        if dataset.labels is not None:
+            scores["nmi_labels"] = round(nmi(self.assignments[known], dataset.labels[known]), 4)
+        if self.nmi_previous is not None:
+            scores["nmi_previous"] = round(self.nmi_previous, 4)
+        picture = montage(dataset, self.assignments, seed=self.job.spec.seed)
+        path = self.job.run.path / "clusters.png"
+        picture.save(path.with_suffix(".tmp"), format="PNG")
+        path.with_suffix(".tmp").replace(path)
+        self.job.reporter.image("clusters", np.asarray(picture), step)
+        return {"clusters": scores}
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def _round(self) -> dict[str, Any]:
+        return {"assigned_epoch": self.assigned_epoch}
+
+    def _set_round(self, state: Mapping[str, Any]) -> None:
+        self.assigned_epoch = state["assigned_epoch"]
+
+    def _history(self) -> dict[str, Any]:
+        return {"assignments": torch.from_numpy(self.assignments), "nmi_previous": self.nmi_previous}
+
+    def _set_history(self, state: Mapping[str, Any]) -> None:
+        self.assignments, self.nmi_previous = state["assignments"].numpy(), state["nmi_previous"]

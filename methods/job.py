@@ -1,0 +1,177 @@
+"""What a trainer gets to work with: its spec, its ranks, its data, and the safe points at which it may be stopped."""
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from launcher.errors import InputError
+from launcher.registry import Layout
+from launcher.rundir import Ledger, RunDir
+from launcher.runtime.checkpoint import Registry
+from launcher.runtime.dist import Vote, World
+from launcher.runtime.metrics import Reporter
+from launcher.runtime.preempt import StopFlag, Stopped
+from launcher.spec import RunSpec
+from methods.data import ImageDataset
+from methods.data.loader import Batch, Request, View, batches
+
+GO, STOP, BROKEN, DIVERGED = range(4)  # what the ranks vote on; the largest wins
+NAMED = 20  # broken files named one by one in the ledger
+PROBED = 32  # images decoded before a run begins
+
+
+class Job:
+    """One rank's view of one life of a run."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        spec: RunSpec,
+        world: World,
+        layout: Layout,
+        ledger: Ledger,
+        stop: StopFlag,
+        dataset: ImageDataset,
+    ):
+        self.run, self.spec, self.config, self.world, self.layout = run, spec, spec.method, world, layout
+        self.ledger, self.stop, self.dataset = ledger, stop, dataset
+        self.registry = Registry(world)
+        self.vote = Vote(world)
+        self.reporter: Reporter | None = None  # speaks once the step to start from is known
+        self.notices: list[str] = []  # what the person who watches should know
+        self.seconds: dict[str, float] = defaultdict(float)  # wall time by what it went into
+        self._broken: set[int] = set()
+        self._read = 0
+
+    # -- ranks ---------------------------------------------------------------------------------------------------
+
+    def distribute(self, module: nn.Module, group: Any = None, *, ranks: int | None = None) -> nn.Module:
+        """`module` with gradients averaged over `group` (default: all `ranks` of the world), overlapped with backward."""
+        module.to(self.world.device)
+        if (ranks or self.world.size) == 1:
+            return module
+        cuda = self.world.device.type == "cuda"
+        return DistributedDataParallel(
+            module,
+            device_ids=[self.world.device] if cuda else None,
+            process_group=group,
+            broadcast_buffers=False,  # the engine keeps them equal
+            # Without it the buckets are rebuilt after the first backward, and a resumed run, whose first backward comes
+            # later, sums gradients in another order. On CPU exactness is promised; on GPUs a tolerance, and speed.
+            find_unused_parameters=not cuda,
+            gradient_as_bucket_view=True,
+        )
+
+    def safe_point(self, stage: str, done: int, total: int) -> None:
+        """Say what is being done; stop here, on every rank, if any rank was told to. Collective. Raises Stopped."""
+        if self.reporter is not None:
+            self.reporter.progress(stage=stage, done=done, total=total)
+        self.decide(self.vote.now(self.verdict()))
+
+    def verdict(self) -> int:
+        """This rank's vote."""
+        if self.too_many_broken():
+            return BROKEN
+        return STOP if self.stop else GO
+
+    def decide(self, outcome: int) -> None:
+        """Act on what all ranks agreed: raises Stopped, or InputError where too many images are broken."""
+        if outcome == STOP:
+            raise Stopped
+        if outcome == BROKEN:
+            raise self.broken_error()
+
+    # -- data ----------------------------------------------------------------------------------------------------
+
+    def load(
+        self, view: View, requests: Iterable[Request], *, dataset: ImageDataset | None = None, drop: bool = False
+    ) -> Iterator[Batch]:
+        """Batches with broken images counted. `drop` leaves them out; otherwise good samples of the batch stand in."""
+        cuda = self.world.device.type == "cuda"
+        stream = batches(
+            dataset or self.dataset,
+            view,
+            requests,
+            workers=self.config.workers,
+            pin_memory=cuda,
+            replace_broken=not drop,
+        )
+        with contextlib.closing(stream):
+            while True:
+                with self.clock("data"):
+                    batch = next(stream, None)
+                if batch is None:
+                    return
+                self._read += len(batch.ids)
+                self._note(batch.broken)
+                yield batch
+
+    def _note(self, broken: list[tuple[int, str]]) -> None:
+        fresh = [(sample, reason) for sample, reason in broken if sample not in self._broken]
+        if fresh:
+            self._broken.update(sample for sample, _ in fresh)
+            listed = [reason for _, reason in fresh] if len(self._broken) <= NAMED else []
+            self.ledger.write("broken_images", count=len(self._broken), files=listed)
+
+    @property
+    def broken(self) -> int:
+        """Images that this rank could not decode in this life."""
+        return len(self._broken)
+
+    def too_many_broken(self) -> bool:
+        """More than the allowed share of the images that this rank has read (of 100 at least, where there are 100)."""
+        size = len(self.dataset)
+        return len(self._broken) > self.spec.data.max_broken * max(min(self._read, size), min(100, size))
+
+    def broken_error(self) -> InputError:
+        """Collective: names the files of all ranks."""
+        names = [self.dataset.name_of(sample) for sample in sorted(self._broken)[:5]]
+        named = sorted({name for part in self.world.gather(names) for name in part})
+        total = sum(self.world.gather(len(self._broken)))
+        return InputError.of(
+            "data.max_broken",
+            self.spec.data.max_broken,
+            f"{total} images cannot be decoded, more than this share of those read: {', '.join(named[:10])}",
+            "mend or remove them, or allow a larger share",
+        )
+
+    def probe(self) -> None:
+        """Decode a few images before anything starts. Raises InputError where there are none, or none is readable."""
+        dataset, reasons = self.dataset, []
+        if not len(dataset):
+            raise InputError("data: it holds no image to train on; give another folder")
+        sample = sorted({int(i) for i in np.linspace(0, len(dataset) - 1, PROBED)})
+        for index in sample:
+            try:
+                dataset.image(index)
+                return
+            except Exception as error:  # BrokenImage, or whatever a decoder raises: the count decides
+                reasons.append(str(error))
+        raise InputError(
+            f"data: not one of {len(sample)} images tried can be decoded, the first: {reasons[0]}; "
+            "give a folder with readable images"
+        )
+
+    # -- randomness ----------------------------------------------------------------------------------------------
+
+    def seed_for(self, *purpose: int) -> int:
+        """A 63-bit seed for one purpose, the same whatever happened before: (seed, purpose...) hashed."""
+        state = np.random.SeedSequence([self.spec.seed, *purpose]).generate_state(1, np.uint64)
+        return int(state[0] >> np.uint64(1))
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def clock(self, what: str) -> Iterator[None]:
+        """Book the wall time of a block under `what`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] += time.perf_counter() - start

@@ -1,0 +1,64 @@
+"""How a global batch and its groups of batch statistics lie on a world; shared by every method's spec. No torch."""
+
+from launcher.errors import InputError
+from launcher.registry import unknown
+from launcher.spec import TrainConfig
+from methods.backbones.spec import BACKBONES
+
+POSITIVE = ("image_size", "epochs", "global_batch", "lr", "log_every", "keep_checkpoints", "knn_neighbours")
+NOT_NEGATIVE = ("batch_norm_group", "warmup_epochs", "weight_decay", "workers", "checkpoint_every", "eval_every")
+CHOICES = {"schedule": ("constant", "cosine"), "precision": ("bf16", "fp16", "fp32")}
+
+
+def check_training(config: TrainConfig, images: int | None) -> None:
+    """Validate the fields that every method has. Raises InputError naming the first that cannot work.
+
+    `images`: the size of the training data, None while it is not known.
+    """
+    if config.backbone not in BACKBONES:
+        unknown("method.backbone", config.backbone, BACKBONES)
+    for field in POSITIVE:
+        if not getattr(config, field) > 0:
+            raise InputError.of(
+                f"method.{field}", getattr(config, field), "it must be positive", "give a positive number"
+            )
+    for field in NOT_NEGATIVE:
+        if not getattr(config, field) >= 0:
+            raise InputError.of(f"method.{field}", getattr(config, field), "it is negative", "give 0 or more")
+    for field, known in CHOICES.items():
+        if getattr(config, field) not in known:
+            raise InputError.of(
+                f"method.{field}", getattr(config, field), "no such choice", f"use {' or '.join(known)}"
+            )
+    for field in ("momentum", "dropout"):
+        if not 0 <= getattr(config, field) < 1:
+            fix = "give a number from 0 to below 1"
+            raise InputError.of(f"method.{field}", getattr(config, field), "out of range", fix)
+    scale = tuple(config.crop_scale)
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+        fix = "give [smallest, largest] with 0 < smallest <= largest <= 1"
+        raise InputError.of("method.crop_scale", list(scale), "not a range of area shares", fix)
+    if images is not None and config.global_batch > images:
+        fix = f"use at most {images}, or more data"
+        raise InputError.of("method.global_batch", config.global_batch, f"there are only {images} images", fix)
+
+
+def batch_norm_layout(config: TrainConfig, per_rank: int, world_size: int) -> tuple[int, int, int, str]:
+    """Keep the number of images that share batch statistics, whatever the world.
+
+    Returns (images a forward pass, forward passes a step, ranks that share statistics, why). Raises InputError when
+    the group of `config.batch_norm_group` images can be laid out on no whole number of passes or ranks.
+    """
+    group = config.batch_norm_group or config.global_batch
+    if per_rank >= group and per_rank % group == 0:
+        passes = per_rank // group
+        return group, passes, 1, f"batch statistics over {group} images, {passes} x a step"
+    if per_rank < group and group % per_rank == 0 and world_size % (group // per_rank) == 0:
+        ranks = group // per_rank
+        return per_rank, 1, ranks, f"batch statistics over {group} images, synchronised over {ranks} ranks"
+    raise InputError.of(
+        "method.batch_norm_group",
+        config.batch_norm_group,
+        f"{per_rank} images a rank are neither a multiple nor a divisor of it",
+        "use 0 (the whole global batch) or another number of ranks",
+    )

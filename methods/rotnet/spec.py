@@ -1,0 +1,117 @@
+"""RotNet (Gidaris et al., ICLR 2018; thesis 2.2.3): predict by which of 4 angles an image was turned.
+
+sslrun method=rotnet nodes=8 data.path=/data/yfcc100m            # what DeeperCluster starts from (thesis 3.3.1)
+sslrun method=rotnet recipe=demo                                 # minutes on 2 CPU cores, embedded photographs
+"""
+
+from dataclasses import dataclass
+
+from launcher.errors import InputError
+from launcher.registry import Layout, Method, Sizes
+from launcher.spec import Recipe, TrainConfig
+from methods.backbones.spec import BACKBONES
+from methods.data.spec import ImageFolderData, PhotosData
+from methods.layout import batch_norm_layout, check_training
+
+ROTATIONS = 4
+
+
+@dataclass
+class RotNetConfig(TrainConfig):
+    """`global_batch` counts images; each gives four inputs, the same crop at 0, 90, 180 and 270 degrees."""
+
+    name: str = "rotnet"
+    backbone: str = "vgg16_bn"
+
+
+def paper() -> Recipe:
+    """VGG-16 on YFCC100M, 62.2 on VOC07 (thesis Table 3.3). Its schedule is not published: DeeperCluster's is used."""
+    return Recipe(
+        method=RotNetConfig(
+            epochs=100,
+            global_batch=768,  # x 4 angles = the 3072 inputs of DeeperCluster's step
+            batch_norm_group=12,  # x 4 angles = 48 inputs a GPU
+            precision="bf16",
+        ),
+        data=ImageFolderData(),
+        images=95_920_149,
+        source="thesis 3.3.1 for DeeperCluster (optimiser, batch); RotNet's own schedule on YFCC100M is unpublished",
+        expect="VOC07 classification 62.2, ImageNet linear 33.0 (thesis Table 3.3)",
+    )
+
+
+def demo() -> Recipe:
+    """The demo network on the embedded photographs."""
+    return Recipe(
+        method=RotNetConfig(
+            backbone="small_vgg",
+            image_size=32,
+            epochs=24,
+            global_batch=64,
+            lr=0.05,
+            schedule="cosine",
+            weight_decay=1e-4,
+            dropout=0.0,
+            workers=0,
+            checkpoint_every=200,
+        ),
+        data=PhotosData(),
+        images=6080,
+        source="our own setting on the embedded photographs",
+        expect="k-NN above the untrained network, in under 3 minutes on 2 cores",
+    )
+
+
+def tiny() -> Recipe:
+    """Seconds, for tests and drills. It learns nothing."""
+    small = {"image_size": 16, "epochs": 2, "global_batch": 32, "checkpoint_every": 3, "log_every": 2, "dropout": 0.1}
+    method = RotNetConfig(**{**vars(demo().method), **small})
+    return Recipe(method=method, data=PhotosData(images=304), images=304, source="ours", expect="nothing but speed")
+
+
+def layout(config: RotNetConfig, world_size: int) -> Layout:
+    """Data parallel. Raises InputError when the global batch does not divide by the world."""
+    if config.global_batch % world_size:
+        fits = [n for n in range(1, config.global_batch + 1) if config.global_batch % n == 0]
+        raise InputError.of(
+            "nodes x tasks_per_node",
+            world_size,
+            f"a global batch of {config.global_batch} does not divide by it",
+            f"use {', '.join(map(str, fits))} ranks",
+        )
+    per_rank = config.global_batch // world_size
+    micro, accumulation, bn_ranks, bn_why = batch_norm_layout(config, per_rank, world_size)
+    why = {
+        "groups": "the loss couples no group of ranks",
+        "group_size": "the whole world",
+        "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images, each at 4 angles; {bn_why}",
+        "accumulation": "samples meet only in batch statistics, whose group is kept, and in the mean of the loss",
+    }
+    return Layout(micro, accumulation, 1, world_size, 1, bn_ranks, why)
+
+
+def sizes(config: RotNetConfig, world_size: int) -> Sizes:
+    """Scalars of the backbone with the 4-way classifier; four forward passes an image."""
+    backbone = BACKBONES[config.backbone]
+    return Sizes(
+        parameters=backbone.parameters + ROTATIONS * (backbone.feature_dim + 1),
+        sharded_parameters=0,
+        hosted_parameters=0,
+        optimiser_slots=1,
+        flops_per_image=6 * ROTATIONS * backbone.macs * backbone.at(config.image_size),
+        activations=4 * ROTATIONS * backbone.activations * backbone.at(config.image_size),
+        why={"disk": "the network and its momentum"},
+    )
+
+
+METHOD = Method(
+    name="rotnet",
+    summary="predict the rotation of an image (Gidaris et al. 2018)",
+    config=RotNetConfig,
+    recipes={"paper": paper, "demo": demo, "tiny": tiny},
+    trainer="methods.rotnet.trainer:RotNet",
+    validate=check_training,
+    layout=layout,
+    sizes=sizes,
+    global_batch_images=lambda config: config.global_batch,
+)
