@@ -6,7 +6,9 @@ inside the tiles and train patches touch none of them, so that no test pixel is 
 are grey by default because the palette of a photograph alone gives its class away.
 """
 
+import itertools
 import zlib
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -68,16 +70,18 @@ class Photos:
 
     def _cut(self, name: str, items: np.ndarray, split: str, patch: int) -> None:
         photograph = load(name)
-        pools = windows(name, np.asarray(photograph.convert("L")), split, patch)
-        photograph = photograph.convert("RGB" if self.channels == 3 else "L")
+        grey = photograph.convert("L")
+        photograph = photograph.convert("RGB") if self.channels == 3 else grey
+        sides = [round(scale * patch) for scale in SCALES]
+        pools = [windows(np.asarray(grey), split, side, f"{name} {split} {side}") for side in sides]
         for turn, item in enumerate(items):
-            scale, pool = pools[turn % len(pools)]
-            row, column = pool[turn // len(pools) % len(pool)].tolist()
-            side = round(scale * patch)
+            choice = turn % len(sides)
+            row, column = next(pools[choice])
+            bottom, right = row + sides[choice], column + sides[choice]
             # Cropped before it is reduced: the filter must not reach over the border of the window.
-            window = photograph.crop((column, row, column + side, row + side))
+            window = photograph.crop((column, row, right, bottom))
             self._pixels[item] = window.resize((patch, patch), Image.Resampling.BILINEAR)
-            self._names[item] = f"{name}[{row}:{row + side},{column}:{column + side}]@{SCALES[scale]}"
+            self._names[item] = f"{name}[{row}:{bottom},{column}:{right}]@{list(SCALES.values())[choice]}"
 
 
 def load(name: str) -> Image.Image:
@@ -91,38 +95,29 @@ def load(name: str) -> Image.Image:
     return photograph
 
 
-def tiles(height: int, width: int) -> np.ndarray:
-    """Pixels reserved for testing, bool [height, width]: every other tile of every other row of tiles, staggered."""
-    rows, columns = np.arange(height)[:, None] // TILE, np.arange(width)[None] // TILE
+def reserved(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Whether pixels are kept for testing, bool: every other tile of every other row of tiles, staggered."""
+    rows, columns = rows // TILE, columns // TILE
     return (rows % 2 == 0) & ((columns + rows // 2) % 2 == 0)
 
 
-def windows(name: str, grey: np.ndarray, split: str, patch: int) -> list[tuple[float, np.ndarray]]:
-    """The windows of the photograph `grey`, uint8 [height, width], that the split may use.
+def windows(grey: np.ndarray, split: str, side: int, seed: str) -> Iterator[tuple[int, int]]:
+    """Top left corners (row, column) of the split's windows in a photograph, uint8 [height, width], without end.
 
-    Returns (scale, corners) per scale; corners: row and column, int64 [n, 2], in a fixed random order.
+    They come in a random order that the seed fixes, and start over when all have been given.
     """
-    grey = grey.astype(np.int64)
-    level, square, tested = (summed(values) for values in (grey, grey**2, tiles(*grey.shape)))
-    pools = []
-    for scale in SCALES:
-        side = round(scale * patch)
-        variance = box_mean(square, side) - box_mean(level, side) ** 2
-        share = box_mean(tested, side)
-        allowed = (share == 1 if split == "test" else share == 0) & (variance >= FLAT**2)
-        corners = np.argwhere(allowed) * STRIDE
-        if len(corners):
-            seed = zlib.crc32(f"{name} {split} {side}".encode())
-            pools.append((scale, np.random.default_rng(seed).permutation(corners)))
-    return pools
-
-
-def summed(values: np.ndarray) -> np.ndarray:
-    """Summed-area table: integers [h, w] -> int64 [h + 1, w + 1], exact."""
-    return np.pad(values.cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
-
-
-def box_mean(table: np.ndarray, side: int) -> np.ndarray:
-    """Means over the side x side windows that start at multiples of STRIDE, from a summed-area table."""
-    strips = table[side::STRIDE] - table[:-side:STRIDE]
-    return (strips[:, side::STRIDE] - strips[:, :-side:STRIDE]) / side**2
+    height, width = grey.shape
+    rows, columns = np.arange(0, height - side + 1, STRIDE), np.arange(0, width - side + 1, STRIDE)
+    corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+    # No window is larger than a tile and no two test tiles touch: the four corner pixels tell about all pixels.
+    ends = itertools.product((0, side - 1), repeat=2)
+    tested = sum(reserved(corners[:, 0] + down, corners[:, 1] + right).astype(int) for down, right in ends)
+    corners = corners[tested == (4 if split == "test" else 0)]
+    corners = np.random.default_rng(zlib.crc32(seed.encode())).permutation(corners).tolist()
+    given = True
+    while given:
+        given = False
+        for row, column in corners:
+            if grey[row : row + side, column : column + side].std() >= FLAT:
+                given = True
+                yield row, column

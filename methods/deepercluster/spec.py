@@ -29,6 +29,7 @@ class DeeperClusterConfig(TrainConfig):
     pca_dim: int = 4096
     kmeans_iterations: int = 10  # "k-means converges in 10 iterations" (3.3.1)
     sampling: str = "clusters"  # clusters: uniform over sub-classes, as DeepCluster (3.2.1) | images: a permutation
+    head_std: float = 0.01  # heads are drawn from N(0, head_std) at every reassignment (released DeepCluster)
     sub_gradient: str = "global"  # global: Eq. 3.4, mean over the global batch | group: mean over the group (released)
 
     @property
@@ -60,19 +61,25 @@ def demo() -> Recipe:
         method=DeeperClusterConfig(
             backbone="small_vgg",
             image_size=32,
+            crop_scale=[0.3, 1.0],
             super_clusters=2,
-            clusters=20,
-            reassign_every=4,
-            rotation_epochs=8,
+            clusters=80,
+            reassign_every=2,
+            rotation_epochs=1,
             pca_dim=64,
-            epochs=24,
-            global_batch=256,
+            sampling="images",
+            sub_gradient="group",
+            head_std=0.05,
+            epochs=17,  # 1 + 8 x 2: the last heads get both epochs of their clustering
+            global_batch=64,  # small batches, because at 6080 images steps are what is scarce
             lr=0.05,
+            warmup_epochs=0.2,
             schedule="cosine",
             weight_decay=1e-4,
             dropout=0.0,
             workers=0,
-            checkpoint_every=100,
+            checkpoint_every=200,
+            log_every=20,
         ),
         data=PhotosData(),
         images=6080,

@@ -26,8 +26,6 @@ from methods.initialise import load_backbone
 from methods.job import Job
 from methods.views import TrainView
 
-HEAD_STD = 0.01  # released code of DeepCluster: top layer ~ N(0, 0.01), new at every reassignment
-
 
 class Network(nn.Module):
     """uint8 [B, C, H, W] -> (features after their ReLU [B, d], scores V f(x) of the super-classes [B, 4m])."""
@@ -143,10 +141,12 @@ class DeeperCluster:
         """V and every W_s start anew; a head's draw depends on (seed, epoch, s) alone, not on who hosts it."""
         generator = torch.Generator().manual_seed(self.job.seed_for(3, epoch))
         with torch.no_grad():
-            self.head.weight.copy_(torch.randn(self.head.weight.shape, generator=generator) * HEAD_STD)
+            self.head.weight.copy_(torch.randn(self.head.weight.shape, generator=generator) * self.job.config.head_std)
             self.head.bias.zero_()
         for slot, s in enumerate(self.hosted):
-            self.sub.reset(slot, torch.Generator().manual_seed(self.job.seed_for(4, epoch, s)), HEAD_STD)
+            self.sub.reset(
+                slot, torch.Generator().manual_seed(self.job.seed_for(4, epoch, s)), self.job.config.head_std
+            )
         for parameter in self.head.parameters():
             self.optimizer.state.pop(parameter, None)
         self.sub_optimizer.state.clear()

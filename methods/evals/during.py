@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from methods import backbones
+from methods.backbones.sobel import GREY_MEAN, GREY_STD
 from methods.data import ImageDataset, build
 from methods.engine import Trainer
 from methods.evals.knn import Bank, accuracy
@@ -32,15 +33,15 @@ def _knn(job: Job, trainer: Trainer) -> dict[str, float]:
         if job.world.is_main:
             print("k-NN: no labels in data, and no eval_data; left out", flush=True)
         return {}
-    scores = {"trained": _score(job, train, test, trainer.backbone.pooled, "k-NN")}
+    scores = {"trained": _score(job, train, test, trainer.backbone, "k-NN")}
     known = next((e["scores"] for e in job.run.events() if e["event"] == "eval" and e["protocol"] == "knn"), None)
     known = job.world.broadcast(known)
     if known:  # what does not change was measured before
         return scores | {key: known[key] for key in ("untrained", "raw_pixels")}
     torch.manual_seed(job.seed_for(0))
     untrained = backbones.build(job.config.backbone, dropout=job.config.dropout).to(job.world.device).eval()
-    scores["untrained"] = _score(job, train, test, untrained.pooled, "k-NN untrained")
-    scores["raw_pixels"] = _score(job, train, test, lambda images: images.flatten(1).float(), "k-NN raw pixels")
+    scores["untrained"] = _score(job, train, test, untrained, "k-NN untrained")
+    scores["raw_pixels"] = _score(job, train, test, _pixels, "k-NN raw pixels")
     return scores
 
 
@@ -52,6 +53,11 @@ def labelled(job: Job) -> tuple[ImageDataset | None, ImageDataset | None]:
         return None, None
     test = build(config, "test")
     return (train, test) if len(test) and len(train) else (None, None)
+
+
+def _pixels(images: torch.Tensor) -> torch.Tensor:
+    """Standardised as the networks' input is: cosines between all-positive vectors would say little."""
+    return ((images.float() / 255 - GREY_MEAN) / GREY_STD).flatten(1)
 
 
 def _score(
