@@ -25,8 +25,8 @@ Train self-supervised vision models on Slurm clusters, and on the machine at han
   sslrun plan method=deepercluster nodes=8     what a run would take, and why
   sslrun status | show RUN | logs RUN -f | resume RUN | cancel RUN | export RUN
 
-method, recipe, data, eval_data, cluster, nodes, tasks_per_node, seed, init_from and runs are set at the root; everything
-else in its group: method.lr=0.2, data.path=/images. `sslrun plan METHOD... --cfg` prints every field.
+method, recipe, data, eval_data, cluster, nodes, tasks_per_node, seed, init_from and runs are set at the root; all else
+in its group: method.lr=0.2, data.path=/images. `sslrun plan METHOD... --cfg` prints every field.
 """
 
 
@@ -58,7 +58,7 @@ def _dispatch(arguments: list[str]) -> int:
     return (VERBS[verb][0] if verb else _launch)(options)
 
 
-# -- verbs -------------------------------------------------------------------------------------------------------------
+# -- verbs ----------------------------------------------------------------------------------------------------
 
 
 def _launch(options: Namespace) -> int:
@@ -246,7 +246,7 @@ def _export(options: Namespace) -> int:
     return 0
 
 
-# -- parts of verbs ------------------------------------------------------------------------------------------------------
+# -- parts of verbs ------------------------------------------------------------------------------------------------
 
 
 def _find(options: Namespace) -> "RunDir":
@@ -287,7 +287,7 @@ def _print_config(options: Namespace, *, planning: bool) -> int:
     return 0
 
 
-# -- the parser ------------------------------------------------------------------------------------------------------------
+# -- the parser --------------------------------------------------------------------------------------------------
 
 
 VERBS: dict[str, tuple[Callable[[Namespace], int], str]] = {

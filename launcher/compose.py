@@ -125,7 +125,7 @@ def _method_name(chosen: dict[str, str], own: dict[str, set[str]]) -> str:
 
 
 def _cluster(chosen: dict[str, str], planning: bool) -> str:
-    """cluster=auto: local for small recipes, else Slurm when its controller answers, else local (or generic, to plan)."""
+    """cluster=auto: local for small recipes, else Slurm when its controller answers, else local (to plan: generic)."""
     name = chosen.get("cluster", "auto")
     if name != "auto":
         return name

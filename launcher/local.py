@@ -1,7 +1,7 @@
 """cluster=local: the ranks of a run as processes of this machine, watched until they end.
 
-The launcher holds the run's lock and hands it to rank 0, so that it is held as long as either of them lives. Ctrl-C goes
-to the launcher alone, which asks the ranks to stop at their next safe point.
+The launcher holds the run's lock and hands it to rank 0, so that it is held as long as either of them lives. Ctrl-C
+goes to the launcher alone, which asks the ranks to stop at their next safe point.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class Outcome:
 
 
 def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Callable[[], None]) -> Outcome | None:
-    """Start the ranks and see them through; None when somebody else is the writer. `watch` is called while they work."""
+    """Start the ranks and see them through; None when somebody else is the writer. Calls `watch` all the while."""
     lock = run.lock()
     if lock is None:
         return None

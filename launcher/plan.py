@@ -67,7 +67,7 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
     reduce = cost.all_reduce_seconds(sizes, world, cluster)
     seconds = max(step, reduce)
     save = (shared_gb + sharded_gb) / cluster.disk_gb_s
-    # Saves take 1 % of the time or come every half hour, whichever is more often, but not more often than every 10 steps.
+    # Saves take 1 % of the time or come every half hour, whichever is sooner, but never within 10 steps.
     every = spec.method.checkpoint_every or max(10, int(min(100 * save, 1800) / max(seconds, 1e-9)))
     hours = (steps * seconds + steps / every * save) / 3600
     per_gpu = "a GPU" if cluster.gpus_per_node else "a process"

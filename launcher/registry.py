@@ -1,4 +1,4 @@
-"""Which methods there are: a folder under `methods/` with a spec.py, or an entry point `sslrun.methods` of another package."""
+"""Which methods there are: folders under `methods/` with a trainer.py, and entry points `sslrun.methods` elsewhere."""
 
 import difflib
 import importlib

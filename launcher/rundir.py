@@ -88,7 +88,7 @@ class RunDir:
         return sum(event["event"] == "start" for event in self.events())
 
     def state(self) -> str:
-        """pending, running, done, failed, preempted, cancelled or stopped: from the ledger and from who holds the lock."""
+        """pending, running, done, failed, preempted, cancelled or stopped: from the ledger and the lock."""
         events = self.events()
         starts = [e["generation"] for e in events if e["event"] == "start"]
         held = self.held()
@@ -104,7 +104,7 @@ class RunDir:
     # -- the one writer ------------------------------------------------------------------------------------------
 
     def lock(self) -> int | None:
-        """Become the run's writer: a file descriptor that holds the lock until it is closed, or None: someone has it."""
+        """Become the run's writer: a descriptor that holds the lock until it is closed, or None: someone has it."""
         try:
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
@@ -223,7 +223,7 @@ def every(runs: Path) -> Iterator[RunDir]:
 def pin_init_from(name: str | None, runs: Path, backbone: str) -> InitFrom | None:
     """Pin what a run starts from: a run's newest checkpoint or a .safetensors file, with the digest of its content.
 
-    Raises InputError when there is no such run or file, when the run has no checkpoint yet, or when its backbone is another.
+    Raises InputError when there is no such run or file, when the run has no checkpoint yet or another backbone.
     """
     if name is None:
         return None

@@ -51,7 +51,8 @@ def plan(plan: Plan, screen: Console) -> None:
     screen.print(table)
     if plan.waste:
         screen.print(
-            f"[yellow]wasteful:[/] {plan.waste}\n  sslrun plan method={plan.method} nodes={plan.nodes} {' '.join(plan.variant)}"
+            f"[yellow]wasteful:[/] {plan.waste}\n  sslrun plan method={plan.method} nodes={plan.nodes} "
+            + " ".join(plan.variant)
         )
     if plan.sbatch:
         screen.print(Text("\n" + plan.sbatch), style="dim")
@@ -66,6 +67,7 @@ class Watch:
 
     def __init__(self, run: RunDir, screen: Console):
         self._run, self._screen = run, screen
+        self._before = run.progress()  # of an earlier life: not news
         self._said, self._shown, self._noticed = 0.0, "", 0
         self._bar: Progress | None = None
         if screen.is_terminal:
@@ -89,7 +91,7 @@ class Watch:
 
     def __call__(self) -> None:
         now = self._run.progress()
-        if not now:
+        if now == self._before:
             return
         for notice in now.get("notices", ())[self._noticed :]:
             self._noticed += 1
@@ -125,7 +127,8 @@ def _figures(now: dict[str, Any]) -> str:
 def closing(run: RunDir, screen: Console) -> None:
     """The last screen of a finished run: scores beside what they must beat, and where everything lies."""
     summary = run.summary()
-    table = Table(box=SIMPLE_HEAD, title=f"{run.id}: done, {summary['step']} steps", title_justify="left")
+    screen.print(f"{run.id}: done, {summary['step']} steps", style="bold", soft_wrap=True)
+    table = Table(box=SIMPLE_HEAD)
     table.add_column("evaluation")
     table.add_column("score", justify="right")
     knn = summary["evals"].get("knn", {})
@@ -159,8 +162,9 @@ def closing(run: RunDir, screen: Console) -> None:
 def runs(rows: Sequence[dict[str, Any]], screen: Console) -> None:
     """The table of `sslrun status`."""
     table = Table(box=SIMPLE_HEAD)
-    for name in ("run", "state", "step", "k-NN", "restarts", "lost", ""):
-        table.add_column(name, overflow="fold")
+    table.add_column("run", no_wrap=True)
+    for name in ("state", "step", "k-NN", "restarts", "lost"):
+        table.add_column(name)
     for row in rows:
         knn = row["evals"].get("knn", {}).get("trained")
         table.add_row(
@@ -170,9 +174,11 @@ def runs(rows: Sequence[dict[str, Any]], screen: Console) -> None:
             f"{knn:.1f} %" if knn is not None else "",
             ", ".join(f"{cause} {n}" for cause, n in row["restarts"].items()),
             str(row["lost_steps"] or ""),
-            row["message"] if row["state"] == "failed" else "",
         )
     screen.print(table)
+    for row in rows:
+        if row["state"] == "failed":
+            screen.print(f"{row['id']}: {row['message'] or 'killed'}", soft_wrap=True, markup=False)
 
 
 def show(summary: dict[str, Any], screen: Console) -> None:

@@ -53,7 +53,7 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag) -> dict:
     from launcher import environment, registry
     from methods import data, engine
     from methods.evals.during import evaluate
-    from methods.job import Job
+    from methods.job import Job, probe
 
     spec = run.spec()
     threads = int(os.environ.get("SSLRUN_THREADS", "0"))
@@ -68,12 +68,12 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag) -> dict:
         dataset = data.build(spec.data, "train")
     except ValueError as error:
         raise InputError(str(error)) from None
+    probe(dataset)
     method.validate(spec.method, len(dataset))
     job = Job(run, spec, world, method.layout(spec.method, world.size), ledger, stop, dataset)
     if before:
         changes = environment.changes(before[-1], now)
         job.notices += [f"the environment changed, results may differ in rounding: {change}" for change in changes]
-    job.probe()
     trainer = registry.load_trainer(spec.method.name)(job)
     return engine.train(job, trainer, evaluate)
 

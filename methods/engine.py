@@ -34,8 +34,8 @@ class Trainer(Protocol):
     steps_per_epoch: int
 
     def begin_epoch(self, epoch: int) -> None:
-        """Between epochs, before the steps of `epoch`; also after a restore in its middle. Collective; may raise Stopped
-        and must then have changed nothing."""
+        """Between epochs, before the steps of `epoch`; also after a restore in its middle. Collective; may raise
+        Stopped and must then have changed nothing."""
 
     def steps(self, epoch: int, first: int) -> Iterator[list[Batch]]:
         """The micro-batches of each step of `epoch` from step `first` on."""
@@ -50,8 +50,8 @@ class Trainer(Protocol):
 def train(job: Job, trainer: Trainer, evaluate: Any) -> dict[str, Any]:
     """Train to the end and return the closing figures.
 
-    `evaluate(job, trainer, step)` runs every `eval_every` epochs and at the end. Raises Stopped after a save when told to
-    stop, RunFailed on divergence, InputError on too many broken images or a disk that stays full.
+    `evaluate(job, trainer, step)` runs every `eval_every` epochs and at the end. Raises Stopped after a save when told
+    to stop, RunFailed on divergence, InputError on too many broken images or a disk that stays full.
     """
     config, world, registry = job.config, job.world, job.registry
     per_epoch, steps = trainer.steps_per_epoch, trainer.steps_per_epoch * config.epochs
@@ -170,7 +170,7 @@ class _Saves:
                         "runs",
                         job.run.path,
                         f"the checkpoint at step {step} could not be written ({error})",
-                        f"free some space and `sslrun resume {job.run.id}`; {last.name if last else 'no checkpoint'} stands",
+                        f"free some space and `sslrun resume {job.run.id}`; {last.name if last else 'nothing'} stands",
                     ) from None
                 return
         self._failed = 0
@@ -220,8 +220,8 @@ class _LossWatch:
         last = self._checkpoints.last()
         raise RunFailed(
             f"the loss is not a number at step {step} on rank {rank}, samples {', '.join(map(str, ids[:16]))}"
-            f"{', ...' if len(ids) > 16 else ''}; the last good checkpoint is {last.name if last else 'none'}. Going on from "
-            "it would meet the same step again: lower method.lr or change the data, as a new run"
+            f"{', ...' if len(ids) > 16 else ''}; the last good checkpoint is {last.name if last else 'none'}. "
+            "Going on would meet the same step again: lower method.lr or change the data, as a new run"
         )
 
     def _read(self) -> None:
@@ -251,7 +251,7 @@ class _last_synchronises:
 
 @torch.no_grad()
 def _agree_on_overflow(job: Job, trainer: Trainer, scaler: torch.amp.GradScaler) -> None:
-    """fp16: where one rank's gradients overflowed, all must skip the step, or their scales part. No rank waits for it."""
+    """fp16: where one rank's gradients overflowed, all skip the step, or their scales part. No rank waits."""
     if not scaler.is_enabled() or job.world.size == 1:
         return
     grads = [p.grad for o in trainer.optimizers for g in o.param_groups for p in g["params"] if p.grad is not None]

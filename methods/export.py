@@ -1,4 +1,4 @@
-"""A run's backbone as one safetensors file, under the parameter names of torchvision (or of the demo network's class)."""
+"""A run's backbone as one safetensors file, under torchvision's (or the demo network's) parameter names."""
 
 import uuid
 from pathlib import Path
@@ -20,8 +20,8 @@ INPUT = (
 def export(run: RunDir, target: Path) -> dict[str, str]:
     """Write the backbone of the newest checkpoint to `target` and return the file's metadata.
 
-    The file loads with strict=True into what `metadata["load"]` names. Raises InputError where there is no checkpoint or
-    `target` exists or cannot be written, RunFailed where the checkpoint is damaged.
+    The file loads with strict=True into what `metadata["load"]` names. Raises InputError where there is no checkpoint
+    or `target` exists or cannot be written, RunFailed where the checkpoint is damaged.
     """
     saved = run.checkpoints()
     if not saved:
@@ -58,15 +58,15 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
 _EXPLAIN = {
     "vgg16_bn": {
         "load": "torchvision.models.vgg16_bn()",
-        "padding": "features.0.weight has a third input channel of zeros: feed (sobel x, sobel y, 0). classifier.6 is not "
-        "trained and is zero; classifier.3 gives the 4096 features before their ReLU",
+        "padding": "features.0.weight has a third input channel of zeros: feed (sobel x, sobel y, 0). classifier.6 is "
+        "untrained and zero; classifier.3 gives the 4096 features before their ReLU",
     },
     "small_vgg": {"load": "methods.backbones.small.SmallVGG()", "padding": "none: feed (sobel x, sobel y)"},
 }
 
 
 def exported(state: dict[str, torch.Tensor], backbone: str) -> dict[str, torch.Tensor]:
-    """A trunk's state in the shape of the public class. VGG: input padded to 3 channels, the last layer filled with zeros."""
+    """A trunk's state in the shape of the public class. VGG: input padded to 3 channels, last layer of zeros."""
     if backbone != "vgg16_bn":
         return state
     first = state["features.0.weight"]  # [64, 2, 3, 3]

@@ -18,7 +18,7 @@ from launcher.runtime.dist import Vote, World
 from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.spec import RunSpec
-from methods.data import ImageDataset
+from methods.data import BrokenImage, ImageDataset
 from methods.data.loader import Batch, Request, View, batches
 
 GO, STOP, BROKEN, DIVERGED = range(4)  # what the ranks vote on; the largest wins
@@ -52,7 +52,7 @@ class Job:
     # -- ranks ---------------------------------------------------------------------------------------------------
 
     def distribute(self, module: nn.Module, group: Any = None, *, ranks: int | None = None) -> nn.Module:
-        """`module` with gradients averaged over `group` (default: all `ranks` of the world), overlapped with backward."""
+        """`module` with gradients averaged over `group` (all ranks by default), overlapped with backward."""
         module.to(self.world.device)
         if (ranks or self.world.size) == 1:
             return module
@@ -141,23 +141,6 @@ class Job:
             "mend or remove them, or allow a larger share",
         )
 
-    def probe(self) -> None:
-        """Decode a few images before anything starts. Raises InputError where there are none, or none is readable."""
-        dataset, reasons = self.dataset, []
-        if not len(dataset):
-            raise InputError("data: it holds no image to train on; give another folder")
-        sample = sorted({int(i) for i in np.linspace(0, len(dataset) - 1, PROBED)})
-        for index in sample:
-            try:
-                dataset.image(index)
-                return
-            except Exception as error:  # BrokenImage, or whatever a decoder raises: the count decides
-                reasons.append(str(error))
-        raise InputError(
-            f"data: not one of {len(sample)} images tried can be decoded, the first: {reasons[0]}; "
-            "give a folder with readable images"
-        )
-
     # -- randomness ----------------------------------------------------------------------------------------------
 
     def seed_for(self, *purpose: int) -> int:
@@ -175,3 +158,21 @@ class Job:
             yield
         finally:
             self.seconds[what] += time.perf_counter() - start
+
+
+def probe(dataset: ImageDataset) -> None:
+    """Decode a few images before anything starts. Raises InputError where there are none, or none is readable."""
+    if not len(dataset):
+        raise InputError("data: it holds no image to train on; give another folder")
+    tried = sorted({int(i) for i in np.linspace(0, len(dataset) - 1, PROBED)})
+    reasons = []
+    for index in tried:
+        try:
+            dataset.image(index)
+            return
+        except BrokenImage as error:
+            reasons.append(str(error))
+    raise InputError(
+        f"data: none of {len(tried)} images tried can be decoded, the first: {reasons[0]}; "
+        "give a folder with readable images"
+    )

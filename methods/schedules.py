@@ -6,7 +6,7 @@ from launcher.spec import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int, steps_per_epoch: int) -> float:
-    """lr at `step` (0-based) of `steps`: linear warm-up from lr / 100, then constant or a cosine to 0 at the last step."""
+    """lr at `step` (0-based) of `steps`: linear warm-up from lr / 100, then constant or a cosine to 0 at the end."""
     warmup = round(config.warmup_epochs * steps_per_epoch)
     if step < warmup:
         return config.lr * (0.01 + 0.99 * step / warmup)

@@ -58,7 +58,7 @@ class Registry:
         self._entries: dict[str, _Entry] = {}
 
     def add(self, name: str, owner: Stateful, *, shard: str = SHARED, writes: bool | None = None) -> None:
-        """Register `owner`. `shard`: its file; equal state has one writer: rank 0 for "shared", else whoever `writes`."""
+        """Register `owner`. `shard`: its file, written by the rank that says `writes`; by default by rank 0."""
         if name in self._entries:
             raise ValueError(f"state {name!r} is registered twice")
         self._entries[name] = _Entry(owner, shard, self._world.is_main if writes is None else writes)
@@ -80,7 +80,7 @@ class Checkpointer:
         self._keep, self._generation = keep, generation
 
     def save(self, step: int, steps: int) -> Path:
-        """Commit the registered state as that of `step`. Raises SaveFailed, on every rank alike, and leaves no trace."""
+        """Commit the registered state as that of `step`. Raises SaveFailed, on all ranks alike, and leaves no trace."""
         target = self._folder / f"step_{step:08d}"
         if self._world.broadcast(target.exists()):
             return target

@@ -112,7 +112,7 @@ def shutdown() -> None:
 class Vote:
     """All ranks stop together: an all-reduce of a small number that nobody waits for, read one step later.
 
-    `cast(code)` starts this step's vote and returns the outcome of the previous one: the largest code that any rank had.
+    `cast(code)` starts this step's vote and returns the previous one's outcome: the largest code of any rank.
     """
 
     def __init__(self, world: World):

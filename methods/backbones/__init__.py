@@ -1,4 +1,4 @@
-"""Backbones by name. `spec.py` holds their sizes for the launcher; `build` imports torch, and torchvision where needed."""
+"""Backbones by name. `spec.py` holds their sizes for the launcher; `build` imports torch and what else it needs."""
 
 from typing import TYPE_CHECKING
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BackboneSize:
-    """parameters: fp32 scalars; feature_dim: width of the clustered feature; macs: multiply-adds of one forward pass and
+    """parameters: fp32 scalars; feature_dim: width of the clustered feature; macs: multiply-adds of a forward pass and
     activations: fp32 scalars kept for the backward pass, both for one image at `image_size`."""
 
     parameters: int

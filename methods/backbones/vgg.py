@@ -26,5 +26,5 @@ class VGG16(nn.Module):
         return self.classifier(torch.flatten(self.avgpool(self.features(images)), 1))
 
     def pooled(self, images: torch.Tensor) -> torch.Tensor:
-        """[B, 2, H, W] -> [B, 8192]: the last layer average-pooled to 4 x 4 cells (thesis 3.3.2, linear classifiers)."""
+        """[B, 2, H, W] -> [B, 8192]: last convolution averaged over 4 x 4 cells (thesis 3.3.2, linear classifiers)."""
         return nn.functional.adaptive_avg_pool2d(self.features(images), 4).flatten(1)

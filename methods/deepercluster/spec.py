@@ -170,7 +170,7 @@ def layout(config: DeeperClusterConfig, world_size: int) -> Layout:
     per_rank = config.global_batch // world_size
     micro, accumulation, bn_ranks, bn_why = batch_norm_layout(config, per_rank, world_size)
     why = {
-        "groups": f"m = {config.super_clusters} super-clusters x 4 rotations (thesis 3.3.1: G = 4m communication groups)",
+        "groups": f"m = {config.super_clusters} super-clusters x 4 rotations (thesis 3.3.1: G = 4m groups)",
         "group_size": f"{world_size} ranks / {groups} groups"
         if world_size >= groups
         else f"{groups} groups on {world_size} ranks: each rank hosts {hosted}, its sub-classifiers are not shared",
@@ -184,7 +184,7 @@ def layout(config: DeeperClusterConfig, world_size: int) -> Layout:
     if config.backbone == "vgg16_bn" and per_rank < published // 2:
         factor = published // per_rank
         waste = (
-            f"{per_rank} images a GPU waste most of it (the thesis used {published}); the linearly scaled variant is a new run: "
+            f"{per_rank} images a GPU waste most of it (thesis {published}); the linearly scaled variant is a new run: "
             f"global batch {config.global_batch * factor}, lr {config.lr * factor:g}"
         )
         variant = (f"method.global_batch={config.global_batch * factor}", f"method.lr={config.lr * factor:g}")
@@ -206,7 +206,7 @@ def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:
         activations=4 * (backbone.activations * backbone.at(config.image_size) + 2 * config.clusters),
         why={
             "clusters": f"k = {config.super_clusters} x {config.clusters:,} (thesis 3.3.1: m = 4, k = 80k)",
-            "disk": f"{config.groups} sub-classifiers of {config.clusters:,} x {backbone.feature_dim} with momentum are most of it",
+            "disk": f"{config.groups} sub-classifiers of {config.clusters:,} x {backbone.feature_dim} are most of it",
         },
     )
 

@@ -37,7 +37,7 @@ class Targets:
         self._ids, self._labels = rows[order, 0].contiguous(), rows[order, 1].contiguous()
 
     def draw(self, count: int, rng: np.random.Generator, *, uniform: bool) -> tuple[np.ndarray, np.ndarray]:
-        """(ids, labels), int64 [count] each. uniform: every sub-class equally often (thesis 3.2.1), its samples in turn;
+        """(ids, labels), int64 [count] each. uniform: every sub-class equally often (3.2.1), its samples in turn;
         otherwise every sample equally often. Starts over when the samples are used up."""
         ids, labels = self._ids.numpy(), self._labels.numpy()
         if not uniform:

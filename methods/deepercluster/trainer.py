@@ -154,7 +154,7 @@ class DeeperCluster:
     # -- steps ---------------------------------------------------------------------------------------------------
 
     def steps(self, epoch: int, first: int) -> Iterator[list[Batch]]:
-        """Each group's share of a step is global_batch / 4m images; its ranks split it, its order is (seed, epoch, s)."""
+        """A group's share of a step is global_batch / 4m images, split by its ranks, ordered by (seed, epoch, s)."""
         job, config = self.job, self.job.config
         share = config.global_batch // config.groups // job.layout.group_size  # a rank's part of a group's batch
         position = job.world.rank % job.layout.group_size
@@ -187,7 +187,7 @@ class DeeperCluster:
         return self.targets[s // ROTATIONS].draw(count, rng, uniform=config.sampling == "clusters")
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Eq. 3.4: l(V f(x), y) + sum_s y_s l(W_s f(x), z^s), mean over the batch; y = 4 c + r, z^s = the sub-cluster."""
+        """Eq. 3.4: l(V f(x), y) + sum_s y_s l(W_s f(x), z^s), mean over the batch; y = 4 c + r, z^s: sub-cluster."""
         device = self.job.world.device
         slots = batch.columns["slot"]
         super_class = torch.tensor(self.hosted)[slots]

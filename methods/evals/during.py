@@ -14,7 +14,7 @@ from methods.job import Job
 
 
 def evaluate(job: Job, trainer: Trainer, step: int) -> None:
-    """Write `knn` and the trainer's own figures into the ledger. Collective. Without labels k-NN is left out, and said."""
+    """Write `knn` and the trainer's own figures into the ledger. Collective. Without labels there is no k-NN."""
     own = trainer.evaluate(step)
     scores = _knn(job, trainer)
     if not job.world.is_main:
