@@ -49,7 +49,7 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     for key in chosen:
         if "." not in key and key.partition("@")[0] not in roots:
             registry.unknown(key, chosen[key], roots, what="key")
-    method_name = _method_name(chosen, own)
+    method_name = _method_name(chosen, own, config_dir)
     recipe = registry.method(method_name).recipe(chosen.get("recipe", "paper"))
     for group, known in (("data", DATA), ("eval_data", DATA), ("cluster", clusters())):
         if group in chosen and chosen[group] not in {*known, *own.get(group, ()), "auto", "null"}:
@@ -60,16 +60,15 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
         default = recipe.data if recipe.data.name == name else kind()
         store.store(group="data", name=name, node=default)
         store.store(group="eval_data", name=name, node=default)
-    cluster = _cluster(chosen, planning)
-    if cluster in clusters():
-        schema = OmegaConf.structured(ClusterConfig)
-        store.store(group="cluster", name=cluster, node=OmegaConf.merge(schema, OmegaConf.load(clusters()[cluster])))
+    schema = OmegaConf.structured(ClusterConfig)
+    for name, file in clusters().items():
+        store.store(group="cluster", name=name, node=OmegaConf.merge(schema, OmegaConf.load(file)))
     defaults = [
+        "_self_",
         {"method": chosen.get("method")},
         {"data": recipe.data.name},
         {"optional eval_data": None},
-        {"cluster": cluster},
-        "_self_",
+        {"cluster": _cluster(chosen, planning)},
     ]
     store.store(name="sslrun", node={"defaults": defaults, **dataclasses.asdict(LaunchConfig())})
     rest = [o for o in overrides if o.split("=")[0] not in ("method", "cluster") and o != "eval_data=null"]
@@ -114,14 +113,18 @@ def _own_groups(config_dir: Path | None) -> dict[str, set[str]]:
     return {g: {p.stem for p in (config_dir / g).glob("*.yaml")} for g in ("method", "data", "eval_data", "cluster")}
 
 
-def _method_name(chosen: dict[str, str], own: dict[str, set[str]]) -> str:
-    """The registered method behind `method=`; one's own YAML names the one it extends first in its defaults."""
+def _method_name(chosen: dict[str, str], own: dict[str, set[str]], config_dir: Path | None) -> str:
+    """The registered method behind `method=`: the name itself, or what one's own YAML extends in its defaults list."""
     name = chosen.get("method")
     if name is None:
         raise InputError(f"method is missing; say method=NAME, one of {', '.join(registry.names())}")
-    if name not in own.get("method", ()):
+    if config_dir is None or name not in own["method"]:
         return registry.method(name).name
-    return chosen.get("method.name", next((m for m in registry.names() if name.startswith(m)), registry.names()[0]))
+    file = config_dir / "method" / f"{name}.yaml"
+    extends = [entry for entry in OmegaConf.load(file).get("defaults", []) if entry in registry.names()]
+    if not extends:
+        raise InputError(f"{file}: it extends no method; begin it with `defaults: [{registry.names()[0]}, _self_]`")
+    return extends[0]
 
 
 def _cluster(chosen: dict[str, str], planning: bool) -> str:
@@ -225,5 +228,6 @@ def _first_line(error: Exception) -> str:
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
-    # "Value 'abc' of type 'str' could not be converted to Float": reason and fix in one.
-    return f"{key}: {lines[0]}; give {lines[0].rpartition(' ')[2].lower()}" if key else lines[0]
+    if "could not be converted to" in lines[0]:  # "Value 'abc' of type 'str' could not be converted to Float"
+        lines[0] += f"; give one {lines[0].rpartition(' ')[2].lower()}"
+    return f"{key}: {lines[0]}" if key else lines[0]

@@ -70,7 +70,7 @@ def demo() -> Recipe:
             sampling="images",
             sub_gradient="group",
             head_std=0.05,
-            epochs=17,  # 1 + 8 x 2: the last heads get both epochs of their clustering
+            epochs=21,  # 1 + 10 x 2: the last heads get both epochs of their clustering
             global_batch=64,  # small batches, because at 6080 images steps are what is scarce
             lr=0.05,
             warmup_epochs=0.2,
