@@ -181,9 +181,8 @@ def _freeze(config: dict[str, Any], recipe: Recipe, *, planning: bool) -> RunSpe
                     raise InputError(str(error)) from None
     method.validate(config["method"], getattr(config["data"], "images", None))
     cluster: ClusterConfig = config["cluster"]
-    if cluster.kind == "local" and config["nodes"] > 1:
-        fix = "use tasks_per_node, or cluster=NAME on a machine with Slurm"
-        raise InputError.of("nodes", config["nodes"], "cluster=local is this one machine", fix)
+    if cluster.kind == "local":
+        _fit_local(config, cluster)
     runs = os.path.abspath(os.path.expanduser(config["runs"]))
     return RunSpec(
         method=freeze(config["method"]),
@@ -197,6 +196,19 @@ def _freeze(config: dict[str, Any], recipe: Recipe, *, planning: bool) -> RunSpe
         init_from=pin_init_from(config["init_from"], Path(runs), config["method"].backbone),
         runs=runs,
     )
+
+
+def _fit_local(config: dict[str, Any], cluster: ClusterConfig) -> None:
+    """This machine: one node, with the GPUs that it has."""
+    if config["nodes"] > 1:
+        fix = "use tasks_per_node, or cluster=NAME on a machine with Slurm"
+        raise InputError.of("nodes", config["nodes"], "cluster=local is this one machine", fix)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))  # 0.1 ms; asking the driver takes a second
+    cluster.gpus_per_node = gpus if visible is None else min(gpus, len([v for v in visible.split(",") if v.strip()]))
+    if cluster.gpus_per_node and (config["tasks_per_node"] or 1) > cluster.gpus_per_node:
+        reason = f"this machine has {cluster.gpus_per_node} GPUs, and each rank takes one"
+        raise InputError.of("tasks_per_node", config["tasks_per_node"], reason, "use fewer")
 
 
 def _absolute(data: Any) -> None:

@@ -12,9 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from launcher.errors import InputError
 from launcher.rundir import Ledger, RunDir
@@ -24,6 +24,16 @@ POLL_SECONDS = 0.1
 KILL_AFTER_SECONDS = 10.0  # how long the other ranks of a dead one may live
 PR_SET_PDEATHSIG = 1
 STOPPED_CODE = 75  # see worker.py
+
+
+class Watcher(Protocol):
+    """Who shows a person what happens."""
+
+    def __call__(self) -> None:
+        """Called every POLL_SECONDS while the ranks work."""
+
+    def stopping(self, *, again: bool) -> None:
+        """The ranks were asked to stop, or, `again`, were killed."""
 
 
 @dataclass
@@ -36,7 +46,7 @@ class Outcome:
     exit_code: int
 
 
-def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Callable[[], None]) -> Outcome | None:
+def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | None:
     """Start the ranks and see them through; None when somebody else is the writer. Calls `watch` all the while."""
     lock = run.lock()
     if lock is None:
@@ -49,8 +59,8 @@ def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Callable[[], None]) ->
         ranks = [
             _start(run, spec, rank, generation, Path(folder) / "rendezvous", lock) for rank in range(spec.world_size)
         ]
-        codes = _see_through(ranks, stops, watch)
-    outcome = _judge(run, generation, codes)
+        codes, first = _see_through(ranks, stops, watch)
+    outcome = _judge(run, generation, codes, first)
     ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, exit_codes=codes)
     os.close(lock)
     return outcome
@@ -113,42 +123,47 @@ class _Stops:
         self.count += 1
 
 
-def _see_through(ranks: list[subprocess.Popen], stops: _Stops, watch: Callable[[], None]) -> list[int]:
-    """Wait for all ranks; pass stops on; when one dies, the others follow within KILL_AFTER_SECONDS."""
-    told, first_death = 0, None
+def _see_through(ranks: list[subprocess.Popen], stops: _Stops, watch: Watcher) -> tuple[list[int], int | None]:
+    """Wait for all ranks; pass stops on; when one dies, the others follow within KILL_AFTER_SECONDS.
+
+    Returns the exit codes, and which rank failed first: the others' failures follow from it.
+    """
+    told, first, first_death = 0, None, 0.0
     while any(rank.poll() is None for rank in ranks):
         if stops.count > told:
             told = stops.count
+            watch.stopping(again=told > 1)
             for rank in ranks:
                 if rank.poll() is None:
                     rank.send_signal(signal.SIGTERM if told == 1 else signal.SIGKILL)
-        dead = [rank for rank in ranks if rank.poll() not in (None, 0)]
-        if dead and first_death is None:
-            first_death = time.monotonic()
-        if first_death is not None and time.monotonic() - first_death > KILL_AFTER_SECONDS:
+        failed = [number for number, rank in enumerate(ranks) if rank.poll() not in (None, 0, STOPPED_CODE)]
+        if failed and first is None:
+            first, first_death = failed[0], time.monotonic()
+        if first is not None and time.monotonic() - first_death > KILL_AFTER_SECONDS:
             for rank in ranks:
                 rank.kill()
         watch()
         time.sleep(POLL_SECONDS)
-    return [rank.returncode for rank in ranks]
+    return [rank.returncode for rank in ranks], first
 
 
-def _judge(run: RunDir, generation: int, codes: list[int]) -> Outcome:
+def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) -> Outcome:
     """What the exit codes and the ranks' own words in the ledger amount to."""
     if all(code == 0 for code in codes):
         return Outcome("done", "done", "", 0)
-    errors = [e for e in run.events() if e["event"] == "error" and e["generation"] == generation]
-    if any(code == InputError.exit_code for code in codes):
-        message = next((e["message"] for e in errors if e["exit_code"] == InputError.exit_code), "the input is wrong")
-        return Outcome("failed", "input", message, InputError.exit_code)
-    if errors:
-        message = errors[0]["message"]
-        return Outcome("failed", "diverged" if "not a number" in message else "crash", message, 4)
     if all(code in (0, STOPPED_CODE) for code in codes):
         return Outcome("stopped", "stopped", "stopped at a safe point, state saved", 130)
-    killed = [f"rank {rank}: {_how(code)}" for rank, code in enumerate(codes) if code not in (0, STOPPED_CODE)]
-    log = run.path / "logs" / f"rank{next(r for r, c in enumerate(codes) if c not in (0, STOPPED_CODE))}.log"
-    return Outcome("failed", "killed", f"{'; '.join(killed)}; see {log}", 4)
+    errors = [e for e in run.events() if e["event"] == "error" and e["generation"] == generation]
+    wrong_input = [e for e in errors if e["exit_code"] == InputError.exit_code]
+    if wrong_input:
+        return Outcome("failed", "input", wrong_input[0]["message"], InputError.exit_code)
+    first = next(rank for rank, code in enumerate(codes) if code not in (0, STOPPED_CODE)) if first is None else first
+    said = [e for e in errors if e["writer"] == f"rank{first}"]
+    if said:
+        message = said[0]["message"]
+        return Outcome("failed", "diverged" if "not a number" in message else "crash", message, 4)
+    log = run.path / "logs" / f"rank{first}.log"
+    return Outcome("failed", "killed", f"rank {first} on {os.uname().nodename}: {_how(codes[first])}; see {log}", 4)
 
 
 def _how(code: int) -> str:

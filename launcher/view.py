@@ -102,11 +102,15 @@ class Watch:
         if self._bar:
             description = f"{stage}{inside}"
             self._bar.update(self._task, description=description, completed=step, total=steps, figures=_figures(now))
-        elif time.monotonic() - self._said > PLAIN_SECONDS:
+        elif stage not in ("done", "stopped") and time.monotonic() - self._said > PLAIN_SECONDS:
             line = f"{stage}{inside}, step {step} of {steps or '?'}, {_figures(now)}"
             if line != self._shown:
                 self._said, self._shown = time.monotonic(), line
                 self._screen.print(line, soft_wrap=True, markup=False)
+
+    def stopping(self, *, again: bool) -> None:
+        told = "killing the ranks" if again else "stopping at the next safe point, to save first; once more kills"
+        self._screen.print(told, soft_wrap=True)
 
 
 def _figures(now: dict[str, Any]) -> str:
@@ -148,11 +152,10 @@ def closing(run: RunDir, screen: Console) -> None:
         seconds = finished[-1]["seconds"]
         shares = ", ".join(f"{name} {value:.0f} s" for name, value in sorted(seconds.items(), key=lambda s: -s[1]))
         screen.print(f"time       {shares}", soft_wrap=True)
-    broken = [e for e in run.events() if e["event"] == "broken_images"]
+    broken = {e["writer"]: e for e in run.events() if e["event"] == "broken_images"}.values()  # each rank's last word
     if broken:
-        screen.print(
-            f"broken     {broken[-1]['count']} images could not be decoded: {', '.join(broken[-1]['files'][:3])}"
-        )
+        count, files = sum(e["count"] for e in broken), [file for e in broken for file in e["files"]]
+        screen.print(f"broken     {count} images could not be decoded: {', '.join(files[:3])}", soft_wrap=True)
     if (run.path / "clusters.png").exists():
         screen.print(f"picture    {run.path / 'clusters.png'}", soft_wrap=True)
     screen.print(f"curves     tensorboard --logdir {run.path / 'tensorboard'}", soft_wrap=True)

@@ -46,6 +46,7 @@ class RankBatchNorm(nn.BatchNorm2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(x)
+        given, x = x.dtype, x.float()  # as PyTorch's own: statistics in fp32 under autocast
         axes = [d for d in range(x.dim()) if d != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.numel() // x.shape[1] * self._ranks
@@ -57,7 +58,7 @@ class RankBatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * scale.view(shape) + self.bias.view(shape)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(given)
 
     def _sum(self, value: torch.Tensor) -> torch.Tensor:
         return all_reduce(value, op=dist.ReduceOp.SUM, group=self._group)

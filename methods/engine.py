@@ -4,6 +4,7 @@ A trainer (see `Trainer`) says what a step computes; the engine steps: precision
 points, checkpoints, logging, evaluation. Read `train` from top to bottom.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, NoReturn, Protocol
@@ -22,7 +23,6 @@ from methods.schedules import learning_rate
 from methods.throughput import Throughput
 
 SAVES_THAT_MAY_FAIL = 3  # in a row, before a run that cannot save stops
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class Trainer(Protocol):
@@ -68,8 +68,6 @@ def train(job: Job, trainer: Trainer, evaluate: Any) -> dict[str, Any]:
     saves = _Saves(job, checkpoints, steps)
     loss_watch = _LossWatch(job, checkpoints)
     throughput = Throughput(config.global_batch)
-    autocast = {"device_type": world.device.type, "dtype": PRECISIONS[config.precision]}
-    autocast["enabled"] = config.precision != "fp32"
     try:
         while step < steps:
             epoch = step // per_epoch
@@ -79,42 +77,27 @@ def train(job: Job, trainer: Trainer, evaluate: Any) -> dict[str, Any]:
             for network in trainer.networks:
                 network.train()
             throughput.restart()
-            for batches in trainer.steps(epoch, step % per_epoch):
-                # Dropout is a function of (seed, step, rank), as augmentation is of the sample: nothing to save.
-                torch.manual_seed(job.seed_for(step, world.rank))
-                with job.clock("training"):
-                    for optimizer in trainer.optimizers:
-                        for group in optimizer.param_groups:
-                            group["lr"] = learning_rate(config, step, steps, per_epoch) * group.get("lr_scale", 1.0)
-                        optimizer.zero_grad(set_to_none=True)
-                    scalars: dict[str, torch.Tensor] = {}
-                    for number, batch in enumerate(batches):
-                        with _last_synchronises(trainer.networks, number == len(batches) - 1):
-                            with torch.autocast(**autocast):
-                                loss, parts = trainer.loss(batch)
-                            scaler.scale(loss / len(batches)).backward()
-                        for name, value in {"loss": loss.detach(), **parts}.items():
-                            scalars[name] = scalars.get(name, 0) + value / len(batches)
-                    _agree_on_overflow(job, trainer, scaler)
-                    for optimizer in trainer.optimizers:
-                        scaler.step(optimizer)
-                    scaler.update()
-                    _average_statistics(job, trainer.networks)
-                step += 1
-                loss_watch.note(step, scalars, [batch.ids for batch in batches])
-                throughput.count()
-                job.reporter.progress(
-                    stage="training", step=step, steps=steps, epoch=epoch, loss=loss_watch.latest, broken=job.broken,
-                    images_per_s=throughput.rate, seconds_left=throughput.seconds(steps - step),
-                )  # fmt: skip
-                if step % config.log_every == 0 or step == steps:
-                    job.reporter.log(step, **loss_watch.settled(), images_per_s=throughput.rate, epoch=step / per_epoch)
-                outcome = job.vote.cast(max(job.verdict(), loss_watch.verdict()))
-                if outcome == DIVERGED:
-                    loss_watch.raise_diverged()
-                job.decide(outcome)
-                if step % saves.every == 0 and step < steps:
-                    saves.save(step, loss_watch)
+            with contextlib.closing(trainer.steps(epoch, step % per_epoch)) as stream:
+                for batches in stream:
+                    rate = learning_rate(config, step, steps, per_epoch)
+                    torch.manual_seed(job.seed_for(step, world.rank))  # dropout, as augmentation, has no state to save
+                    with job.clock("training"):
+                        scalars = _step(job, trainer, scaler, batches, rate)
+                    step += 1
+                    loss_watch.note(step, scalars, [batch.ids for batch in batches])
+                    throughput.count()
+                    job.reporter.progress(
+                        stage="training", step=step, steps=steps, epoch=epoch, loss=loss_watch.latest, broken=job.broken,
+                        images_per_s=throughput.rate, seconds_left=throughput.seconds(steps - step),
+                    )  # fmt: skip
+                    if step % config.log_every == 0 or step == steps:
+                        job.reporter.log(step, **loss_watch.settled(), lr=rate, images_per_s=throughput.rate)
+                    outcome = job.vote.cast(max(job.verdict(), loss_watch.verdict()))
+                    if outcome == DIVERGED:
+                        loss_watch.raise_diverged()
+                    job.decide(outcome)
+                    if step % saves.every == 0 and step < steps:
+                        saves.save(step, loss_watch)
             if config.eval_every and (epoch + 1) % config.eval_every == 0 and step < steps:
                 _evaluate(job, trainer, evaluate, step)
         saves.save(step, loss_watch, final=True)
@@ -127,6 +110,31 @@ def train(job: Job, trainer: Trainer, evaluate: Any) -> dict[str, Any]:
     finally:
         job.reporter.close()
     return {"step": step, "seconds": {name: round(value, 3) for name, value in job.seconds.items()}}
+
+
+def _step(
+    job: Job, trainer: Trainer, scaler: torch.amp.GradScaler, batches: list[Batch], rate: float
+) -> dict[str, torch.Tensor]:
+    """One optimiser step over the micro-batches `batches`. Returns the mean of what they had to log, on the device."""
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+    scalars: dict[str, torch.Tensor] = {}
+    for number, batch in enumerate(batches):
+        with _last_synchronises(trainer.networks, number == len(batches) - 1):
+            with job.autocast():
+                loss, parts = trainer.loss(batch)
+            scaler.scale(loss / len(batches)).backward()
+        for name, value in {"loss": loss.detach(), **parts}.items():
+            scalars[name] = scalars.get(name, 0) + value / len(batches)
+    _agree_on_overflow(job, trainer, scaler)
+    for optimizer in trainer.optimizers:
+        if _gradients(optimizer):  # heads that a phase does not use have none
+            scaler.step(optimizer)
+    scaler.update()
+    _average_statistics(job, trainer.networks)
+    return scalars
 
 
 def _say_restored(job: Job, step: int) -> None:
@@ -249,12 +257,16 @@ class _last_synchronises:
             context.__exit__(*error)
 
 
+def _gradients(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
 @torch.no_grad()
 def _agree_on_overflow(job: Job, trainer: Trainer, scaler: torch.amp.GradScaler) -> None:
     """fp16: where one rank's gradients overflowed, all skip the step, or their scales part. No rank waits."""
     if not scaler.is_enabled() or job.world.size == 1:
         return
-    grads = [p.grad for o in trainer.optimizers for g in o.param_groups for p in g["params"] if p.grad is not None]
+    grads = [gradient for optimizer in trainer.optimizers for gradient in _gradients(optimizer)]
     worst = torch.stack([g.abs().max() for g in grads]).sum()  # inf or nan if any is
     flag = torch.where(torch.isfinite(worst), 0.0, 1.0)
     torch.distributed.all_reduce(flag)

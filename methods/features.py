@@ -1,5 +1,6 @@
 """Features of a whole dataset, each rank its shard: sample i belongs to rank i mod world_size."""
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -31,14 +32,14 @@ def extract(
     stream = job.load(
         CentreView(job.config.image_size), (r for r in requests if len(r.ids)), dataset=dataset, drop=True
     )
-    for number in range(total):
-        if number % SAFE_POINT_EVERY == 0:
-            job.safe_point(stage, number, total)
-        batch = next(stream, None)
-        if batch is not None and len(batch.ids):
-            features.append(encode(batch.images.to(world.device, non_blocking=True)).float().cpu())
-            ids.append(batch.ids.numpy())
-    stream.close()
+    with contextlib.closing(stream), job.autocast():
+        for number in range(total):
+            if number % SAFE_POINT_EVERY == 0:
+                job.safe_point(stage, number, total)
+            batch = next(stream, None)
+            if batch is not None and len(batch.ids):
+                features.append(encode(batch.images.to(world.device, non_blocking=True)).float().cpu())
+                ids.append(batch.ids.numpy())
     job.safe_point(stage, total, total)
     if not features:
         blank = torch.zeros(1, dataset.channels, job.config.image_size, job.config.image_size, dtype=torch.uint8)

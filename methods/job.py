@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -22,6 +23,7 @@ from methods.data import BrokenImage, ImageDataset
 from methods.data.loader import Batch, Request, View, batches
 
 GO, STOP, BROKEN, DIVERGED = range(4)  # what the ranks vote on; the largest wins
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 NAMED = 20  # broken files named one by one in the ledger
 PROBED = 32  # images decoded before a run begins
 
@@ -86,6 +88,11 @@ class Job:
             raise Stopped
         if outcome == BROKEN:
             raise self.broken_error()
+
+    def autocast(self) -> torch.autocast:
+        """The arithmetic of the spec's precision."""
+        dtype, kind = PRECISIONS[self.config.precision], self.world.device.type
+        return torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32)
 
     # -- data ----------------------------------------------------------------------------------------------------
 
@@ -152,12 +159,13 @@ class Job:
 
     @contextlib.contextmanager
     def clock(self, what: str) -> Iterator[None]:
-        """Book the wall time of a block under `what`."""
-        start = time.perf_counter()
+        """Book the wall time of a block under `what`, without what blocks inside it book for themselves."""
+        start, inside = time.perf_counter(), sum(self.seconds.values())
         try:
             yield
         finally:
-            self.seconds[what] += time.perf_counter() - start
+            booked = sum(self.seconds.values()) - inside
+            self.seconds[what] += time.perf_counter() - start - booked
 
 
 def probe(dataset: ImageDataset) -> None:

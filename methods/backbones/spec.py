@@ -22,6 +22,6 @@ class BackboneSize:
 BACKBONES = {
     # Simonyan & Zisserman 2014, configuration D with batch normalisation, without its last layer, first layer on the
     # 2 channels of a Sobel filter. 13.5M outputs of convolutions an image, kept before and after normalisation.
-    "vgg16_bn": BackboneSize(134_268_416, 4096, 224, 15.47e9, 2 * 13.55e6),
-    "small_vgg": BackboneSize(388_000, 128, 32, 14e6, 2 * 0.1e6),
+    "vgg16_bn": BackboneSize(134_268_416, 4096, 224, 15.44e9, 2 * 13.55e6),
+    "small_vgg": BackboneSize(491_520, 256, 32, 4.23e6, 2 * 30_720),
 }
