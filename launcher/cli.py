@@ -81,7 +81,7 @@ def _launch(options: Namespace) -> int:
     screen = view.console()
     if joined:
         for change in run.spec().differences(spec):
-            if not change.startswith(("runs:", "identity:")):
+            if not change.startswith(("runs:", "checksum:")):
                 screen.print(f"kept as first submitted: {change}", markup=False, soft_wrap=True)
     else:
         run.create(spec, plan.to_json())

@@ -141,7 +141,9 @@ class RunSpec:
         return f"{self.method.name}-{self.recipe}-{self.identity[:8]}"
 
     def to_json(self) -> dict:
-        return {"format": FORMAT, "identity": self.identity, **dataclasses.asdict(self)}
+        """What spec.json holds, with a checksum over it."""
+        stored = {"format": FORMAT, "identity": self.identity, **dataclasses.asdict(self)}
+        return {**stored, "checksum": _checksum(stored)}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "RunSpec":
@@ -153,16 +155,16 @@ class RunSpec:
             raise ValueError(
                 f"spec.json has format {stored['format']}, this sslrun reads up to {FORMAT}; upgrade sslrun"
             )
+        # Over what was written, not the identity worked out anew: a later sslrun may know more fields.
+        if stored["checksum"] != _checksum({key: value for key, value in stored.items() if key != "checksum"}):
+            raise ValueError("its checksum does not fit: it was edited after the run was submitted")
         fields = {f.name: stored[f.name] for f in dataclasses.fields(cls)}
         fields["method"] = freeze(registry.method(fields["method"]["name"]).config(**fields["method"]))
         for key in ("data", "eval_data"):
             fields[key] = fields[key] and freeze(DATA[fields[key]["name"]](**fields[key]))
         fields["cluster"] = freeze(ClusterConfig(**fields["cluster"]))
         fields["init_from"] = fields["init_from"] and InitFrom(**fields["init_from"])
-        spec = cls(**fields)
-        if spec.identity != stored["identity"]:
-            raise ValueError("spec.json does not match its own identity: it was edited after the run was submitted")
-        return spec
+        return cls(**fields)
 
     def differences(self, other: "RunSpec") -> list[str]:
         """Operational fields in which `other` differs, as `field: here -> there`; the science is equal by identity."""
@@ -172,6 +174,10 @@ class RunSpec:
             for name in {**here, **there}
             if here.get(name) != there.get(name)
         ]
+
+
+def _checksum(stored: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
 
 def freeze(config: Any) -> Any:

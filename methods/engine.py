@@ -80,15 +80,15 @@ def train(job: Job, trainer: Trainer, evaluate: Any) -> dict[str, Any]:
             with contextlib.closing(trainer.steps(epoch, step % per_epoch)) as stream:
                 for batches in stream:
                     rate = learning_rate(config, step, steps, per_epoch)
-                    torch.manual_seed(job.seed_for(step, world.rank))  # dropout, as augmentation, has no state to save
+                    torch.manual_seed(job.seed_for(step, world.rank))  # dropout has no state to save, as data has none
                     with job.clock("training"):
                         scalars = _step(job, trainer, scaler, batches, rate)
                     step += 1
                     loss_watch.note(step, scalars, [batch.ids for batch in batches])
                     throughput.count()
                     job.reporter.progress(
-                        stage="training", step=step, steps=steps, epoch=epoch, loss=loss_watch.latest, broken=job.broken,
-                        images_per_s=throughput.rate, seconds_left=throughput.seconds(steps - step),
+                        stage="training", step=step, steps=steps, epoch=epoch, loss=loss_watch.latest,
+                        images_per_s=throughput.rate, seconds_left=throughput.seconds(steps - step), broken=job.broken,
                     )  # fmt: skip
                     if step % config.log_every == 0 or step == steps:
                         job.reporter.log(step, **loss_watch.settled(), lr=rate, images_per_s=throughput.rate)

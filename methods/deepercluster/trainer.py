@@ -68,7 +68,8 @@ class DeeperCluster:
 
         self.targets = {c: Targets() for c in sorted({s // ROTATIONS for s in self.hosted})}
         self.assigned_epoch = -1  # in which the targets were made; -1: rotations only
-        self.assignments = np.full(len(job.dataset), -1, np.int32)  # on rank 0: c k + sub-cluster of each sample
+        # c k + sub-cluster of each sample, -1 for none; kept by rank 0 alone.
+        self.assignments = np.full(len(job.dataset) if world.is_main else 0, -1, np.int32)
         self.nmi_previous: float | None = None
         self._register(network)
 
@@ -100,8 +101,8 @@ class DeeperCluster:
         job, config = self.job, self.job.config
         self.backbone.eval()
         features, ids = extract(job, job.dataset, self.backbone, stage="features")
-        whitening = fit_whitening(features, min(config.pca_dim, features.shape[1]))
-        features = whitening.apply(features)
+        features = features.to(job.world.device)
+        features = fit_whitening(features, config.pca_dim).apply(features)
         hierarchy = hierarchical(
             features,
             (config.super_clusters, config.clusters),
