@@ -87,38 +87,37 @@ def _launch(options: Namespace) -> int:
         run.create(spec, plan.to_json())
         if plan.waste:
             screen.print(f"wasteful: {plan.waste}", markup=False, soft_wrap=True)
-    return _work(run, joined=joined, options=options, first="submitted")
+    return _work(run, joined=joined, options=options)
 
 
 def _resume(options: Namespace) -> int:
     """Go on with a run from its newest checkpoint."""
     run = _find(options)
-    return _work(run, joined=True, options=options, first="submitted", force=options.force)
+    return _work(run, joined=True, options=options, force=options.force)
 
 
-def _work(run: "RunDir", *, joined: bool, options: Namespace, first: str, force: bool = False) -> int:
+def _work(run: "RunDir", *, joined: bool, options: Namespace, force: bool = False) -> int:
     """See a local run through from wherever it stands, and say how it ended."""
     from launcher import local, view
 
     screen, state = view.console(), run.state()
-    events = run.events()
-    ends = [e for e in events if e["event"] == "end"]
+    ends = [e for e in run.events() if e["event"] == "end"]
     if state == "done":
         view.closing(run, screen)
         return _answer(run, joined, options, 0)
     if ends and ends[-1]["cause"] == "diverged" and state == "failed" and not force:
         raise RunFailed(f"{ends[-1]['message']} (`sslrun resume {run.id} --force` tries all the same)")
-    spec = run.spec()
-    if not run.path.is_dir() or not os.access(run.path, os.W_OK):
+    if not os.access(run.path, os.W_OK):
         raise InputError.of("runs", run.path.parent, "you cannot write there", "choose another folder with runs=PATH")
-    cause = ends[-1]["cause"] if ends else ("killed" if run.generation() else first)
-    if run.generation() and (not ends or ends[-1]["generation"] < run.generation()):
-        cause = "killed"  # the last life left no word
+    # Why this life begins: what ended the one before; a life that left no word was killed.
+    lives = run.generation()
+    ended = [e["cause"] for e in ends if e["generation"] == lives]
+    cause = "submitted" if not lives else ended[-1] if ended else "killed"
     screen.print(f"run {run.id} in {run.path}", soft_wrap=True, markup=False)
     with view.Watch(run, screen) as watch:
-        outcome = local.run(run, spec, cause=cause, watch=watch)
+        outcome = local.run(run, run.spec(), cause=cause, watch=watch)
     if outcome is None:
-        holder = next((e for e in reversed(events) if e["event"] == "start"), {})
+        holder = next((e for e in reversed(run.events()) if e["event"] == "start"), {})
         message = f"{run.id} is running already (process {holder.get('pid', '?')} on {holder.get('host', '?')})"
         if options.verb == "resume":
             raise InputError(f"RUN={run.id}: {message}, and a run has one writer; `sslrun logs {run.id} -f` follows it")

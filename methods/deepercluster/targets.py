@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from launcher.errors import RunFailed
+
 
 def hosted_groups(rank: int, world_size: int, groups: int) -> list[int]:
     """Groups that `rank` serves: a block of several where the world is smaller than 4m, else the one of its block."""
@@ -38,8 +40,13 @@ class Targets:
 
     def draw(self, count: int, rng: np.random.Generator, *, uniform: bool) -> tuple[np.ndarray, np.ndarray]:
         """(ids, labels), int64 [count] each. uniform: every sub-class equally often (3.2.1), its samples in turn;
-        otherwise every sample equally often. Starts over when the samples are used up."""
+        otherwise every sample equally often. Starts over when the samples are used up. Raises RunFailed where there are
+        none."""
         ids, labels = self._ids.numpy(), self._labels.numpy()
+        if not len(ids):
+            raise RunFailed(
+                "a super-cluster holds no image: the features have collapsed; lower method.lr, as a new run"
+            )
         if not uniform:
             turns = [rng.permutation(len(ids)) for _ in range(-(-count // len(ids)))]
             rows = np.concatenate(turns)[:count]
