@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The machine's own uv where it has one; neither ensurepip nor a writable system Python is needed.
+UV := $(or $(shell command -v uv),.uv/bin/uv)
 export PYTHONSAFEPATH = 1
 
 .PHONY: run test test-full lint lock clean
@@ -26,20 +28,21 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 # Every version exactly, without addresses: the registry that pip and uv are set up for is used.
-lock: $(BIN)/uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header --no-emit-index-url \
+lock: $(UV)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --extra dev --no-header --no-emit-index-url \
 		--no-emit-find-links pyproject.toml --output-file requirements.lock
 
-$(BIN)/uv:
-	@echo "making $(VENV)"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+.uv/bin/uv:
+	@echo "installing uv into .uv"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv
 
 # Under a name of its own until it is complete: an installation that was interrupted starts over.
-$(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+$(STAMP): requirements.lock pyproject.toml | $(UV)
+	@echo "setting up $(VENV): about 7 GB the first time"
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	@$(UV) pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .uv build *.egg-info .pytest_cache .ruff_cache

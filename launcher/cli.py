@@ -3,6 +3,7 @@
 Nothing here imports torch; what a verb needs beyond the standard library is imported in the verb.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -41,6 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
         if "--json" in arguments:
             print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"sslrun: {error.strerror}: {error.filename}", file=sys.stderr)
+        sys.exit(InputError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -103,7 +107,7 @@ def _work(run: "RunDir", *, joined: bool, options: Namespace, force: bool = Fals
     screen, state = view.console(), run.state()
     ends = [e for e in run.events() if e["event"] == "end"]
     if state == "done":
-        view.closing(run, screen)
+        view.closing(run, screen, _runs_option(run))
         return _answer(run, joined, options, 0)
     if ends and ends[-1]["cause"] == "diverged" and state == "failed" and not force:
         raise RunFailed(f"{ends[-1]['message']} (`sslrun resume {run.id} --force` tries all the same)")
@@ -118,13 +122,13 @@ def _work(run: "RunDir", *, joined: bool, options: Namespace, force: bool = Fals
         outcome = local.run(run, run.spec(), cause=cause, watch=watch)
     if outcome is None:
         holder = next((e for e in reversed(run.events()) if e["event"] == "start"), {})
-        message = f"{run.id} is running already (process {holder.get('pid', '?')} on {holder.get('host', '?')})"
+        message = f"running already (process {holder.get('pid', '?')} on {holder.get('host', '?')})"
         if options.verb == "resume":
-            raise InputError(f"RUN={run.id}: {message}, and a run has one writer; `sslrun logs {run.id} -f` follows it")
-        screen.print(f"{message}; `sslrun logs {run.id} -f` follows it", soft_wrap=True, markup=False)
+            raise InputError.of("RUN", run.id, f"{message}, and a run has one writer", f"`sslrun logs {run.id} -f`")
+        screen.print(f"{run.id} is {message}; `sslrun logs {run.id} -f` follows it", soft_wrap=True, markup=False)
         return _answer(run, True, options, 0)
     if outcome.state == "done":
-        view.closing(run, screen)
+        view.closing(run, screen, _runs_option(run))
     else:
         screen.print(f"sslrun: {outcome.message}", soft_wrap=True, markup=False)
         if outcome.cause in ("stopped", "killed", "crash"):
@@ -149,7 +153,7 @@ def _plan(options: Namespace) -> int:
     screen = view.Console(highlight=False)
     view.plan(plan, screen)
     if spec.cluster.name == "generic":
-        screen.print("No cluster is at hand: a generic one of 8 GPUs a node is assumed (cluster=NAME picks another).")
+        screen.print("No cluster is named: a generic one of 8 GPUs a node is assumed (cluster=NAME picks another).")
     if spec.data.name == "image_folder" and not spec.data.path:
         screen.print(f"data.path is not given yet; the size is the recipe's, {recipe.images:,} images.")
     return 0
@@ -224,9 +228,11 @@ def _cancel(options: Namespace) -> int:
     if start["host"] != os.uname().nodename:
         raise InputError(f"RUN={run.id}: it runs on {start['host']}; cancel it there")
     Ledger(run, start["generation"], "cancel").write("cancel", by=os.getpid())
-    os.kill(start["pid"], signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it ended a moment ago
+        os.kill(start["pid"], signal.SIGTERM)
     while run.held():
         time.sleep(0.1)
+    print(f"{run.id} is {run.state()}", file=sys.stderr)
     return _answer(run, False, options, 0)
 
 
@@ -308,10 +314,22 @@ class _Parser(ArgumentParser):
 
 
 def _launch_parser() -> ArgumentParser:
-    parser = _Parser("sslrun", description=ABOUT, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = _Parser(
+        "sslrun",
+        description=ABOUT,
+        epilog=_methods(),
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.set_defaults(verb="launch")
     return _composing(parser)
+
+
+def _methods() -> str:
+    from launcher import registry
+
+    return "methods:\n" + "\n".join(f"  {name:15} {registry.method(name).summary}" for name in registry.names())
 
 
 def _composing(parser: ArgumentParser) -> ArgumentParser:
@@ -327,7 +345,7 @@ def _verb_parser(verb: str) -> ArgumentParser:
     parser.set_defaults(verb=verb)
     if verb not in ("plan", "status"):
         parser.add_argument("run", metavar="RUN", help="an id, its beginning, or a path")
-    parser.add_argument("overrides", nargs="*", metavar="key=value" if verb == "plan" else "runs=FOLDER")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value" if verb == "plan" else "runs=FOLDER")
     if verb == "plan":
         return _composing(parser)
     if verb == "logs":

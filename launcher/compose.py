@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from launcher import registry
 from launcher.errors import InputError
@@ -75,9 +76,11 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     start = initialize_config_dir(str(config_dir.resolve()), version_base="1.3") if config_dir else None
     try:
         with start or initialize(config_path=None, version_base="1.3"):
-            root = compose("sslrun", overrides=_typed(rest))
+            root = compose("sslrun", overrides=rest)
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, overrides, recipe) from None
+    except YAMLError as error:
+        raise InputError(f"--config-dir={config_dir}: {error}; mend the YAML") from None
     return root, recipe
 
 
@@ -121,7 +124,11 @@ def _method_name(chosen: dict[str, str], own: dict[str, set[str]], config_dir: P
     if config_dir is None or name not in own["method"]:
         return registry.method(name).name
     file = config_dir / "method" / f"{name}.yaml"
-    extends = [entry for entry in OmegaConf.load(file).get("defaults", []) if entry in registry.names()]
+    try:
+        own_config = OmegaConf.load(file)
+    except YAMLError as error:
+        raise InputError(f"{file}: {error}; mend the YAML") from None
+    extends = [entry for entry in own_config.get("defaults", []) if entry in registry.names()]
     if not extends:
         raise InputError(f"{file}: it extends no method; begin it with `defaults: [{registry.names()[0]}, _self_]`")
     return extends[0]
@@ -145,11 +152,6 @@ def _slurm_is_up() -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return " UP" in ping.stdout
-
-
-def _typed(overrides: list[str]) -> list[str]:
-    """Hydra calls a key with no value `key=` an empty string; every other value is left to its grammar."""
-    return [o if "=" in o or o.startswith("~") else f"{o}=null" for o in overrides]
 
 
 def _to_object(root: Any) -> dict[str, Any]:
@@ -206,6 +208,10 @@ def _fit_local(config: dict[str, Any], cluster: ClusterConfig) -> None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))  # 0.1 ms; asking the driver takes a second
     cluster.gpus_per_node = gpus if visible is None else min(gpus, len([v for v in visible.split(",") if v.strip()]))
+    if cluster.gpus_per_node:
+        generic = OmegaConf.load(clusters()["generic"])
+        for field in ("gpu_mem_gb", "gpu_tflops", "gpu_fp32_tflops", "efficiency", "network_gb_s", "disk_gb_s"):
+            setattr(cluster, field, generic[field])
     if cluster.gpus_per_node and (config["tasks_per_node"] or 1) > cluster.gpus_per_node:
         reason = f"this machine has {cluster.gpus_per_node} GPUs, and each rank takes one"
         raise InputError.of("tasks_per_node", config["tasks_per_node"], reason, "use fewer")

@@ -5,7 +5,18 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-PACKAGES = ("sslrun", "torch", "torchvision", "numpy", "faiss-gpu", "faiss-cpu", "safetensors", "pillow")
+PACKAGES = (
+    "sslrun",
+    "torch",
+    "torchvision",
+    "numpy",
+    "faiss-gpu",
+    "faiss-cpu",
+    "safetensors",
+    "pillow",
+    "scikit-image",
+    "scikit-learn",
+)
 
 
 def describe() -> dict[str, Any]:

@@ -5,6 +5,7 @@ class SslrunError(Exception):
     """Ends the program with one line on stderr and `exit_code`; never with a traceback."""
 
     exit_code = 4
+    cause = "crash"  # for the ledger
 
     def __str__(self) -> str:
         # One line, whatever a path or a value contained.
@@ -15,6 +16,7 @@ class InputError(SslrunError):
     """The user's input is wrong. The line names the field, the value, the reason and the fix."""
 
     exit_code = 2
+    cause = "input"
 
     @classmethod
     def of(cls, field: str, value: object, reason: str, fix: str) -> "InputError":
@@ -28,6 +30,10 @@ class ClusterError(SslrunError):
 
 
 class RunFailed(SslrunError):
-    """The run itself failed (a crash, a divergence); the ledger of the run says how."""
+    """The run itself failed; the ledger of the run says how."""
 
-    exit_code = 4
+
+class Diverged(RunFailed):
+    """The loss is not a number, or the features collapsed: going on would meet the same step again."""
+
+    cause = "diverged"

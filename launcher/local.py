@@ -76,6 +76,7 @@ def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: P
         "WORLD_SIZE": str(spec.world_size),
         "SSLRUN_GENERATION": str(generation),
         "SSLRUN_RENDEZVOUS": rendezvous.as_uri(),
+        **({"SSLRUN_LOCK_FD": str(lock)} if rank == 0 else {}),
         "SSLRUN_THREADS": threads,
         "OMP_NUM_THREADS": threads,
         # Threads that wait do not spin: on a machine that is also used otherwise spinning costs a factor of ten.
@@ -160,8 +161,7 @@ def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) ->
     first = next(rank for rank, code in enumerate(codes) if code not in (0, STOPPED_CODE)) if first is None else first
     said = [e for e in errors if e["writer"] == f"rank{first}"]
     if said:
-        message = said[0]["message"]
-        return Outcome("failed", "diverged" if "not a number" in message else "crash", message, 4)
+        return Outcome("failed", said[0]["cause"], said[0]["message"], 4)
     log = run.path / "logs" / f"rank{first}.log"
     return Outcome("failed", "killed", f"rank {first} on {os.uname().nodename}: {_how(codes[first])}; see {log}", 4)
 

@@ -58,7 +58,9 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
     method, cluster, world = registry.method(spec.method.name), spec.cluster, spec.world_size
     layout = method.layout(spec.method, world)
     sizes = method.sizes(spec.method, world)
-    count = getattr(spec.data, "images", None) or recipe.images
+    known = getattr(spec.data, "images", None)
+    count = known or recipe.images
+    given = {f for f in ("global_batch", "lr", "epochs") if getattr(spec.method, f) != getattr(recipe.method, f)}
     batch = spec.method.global_batch
     steps = count // batch * spec.method.epochs
     memory = cost.memory(sizes, layout, spec.method.precision)
@@ -69,15 +71,22 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
     save = (shared_gb + sharded_gb) / cluster.disk_gb_s
     # Saves take 1 % of the time or come every half hour, whichever is sooner, but never within 10 steps.
     every = spec.method.checkpoint_every or max(10, int(min(100 * save, 1800) / max(seconds, 1e-9)))
+    waste = layout.waste
+    if cluster.gpus_per_node and memory.total > cluster.gpu_mem_gb:
+        short = f"{memory.total:.0f} GB a GPU do not fit its {cluster.gpu_mem_gb:.0f} GB; use more ranks"
+        waste = f"{waste}; {short}" if waste else short
     hours = (steps * seconds + steps / every * save) / 3600
     per_gpu = "a GPU" if cluster.gpus_per_node else "a process"
     why = {
         **sizes.why,
         **layout.why,
         "world_size": f"nodes={spec.nodes} x {spec.tasks_per_node} tasks a node on cluster {cluster.name}",
-        "global_batch": f"the recipe's ({recipe.source}); it stays when the number of nodes changes",
-        "lr": f"the recipe's, for a global batch of {batch}; {spec.method.schedule}",
-        "steps": f"{count:,} images (the recipe's data) / {batch} x {spec.method.epochs} epochs",
+        "global_batch": ("given" if "global_batch" in given else f"the recipe's ({recipe.source})")
+        + "; it stays when the number of nodes changes",
+        "lr": ("given" if "lr" in given else "the recipe's")
+        + f", for a global batch of {batch}; {spec.method.schedule}",
+        "steps": f"{count:,} images ({'the data' if known else 'the recipe'}) / {batch} x {spec.method.epochs} epochs",
+        "expect": recipe.expect if not given else "the recipe was changed: unknown",
         "memory_gb": f"{per_gpu}: weights {memory.weights:.2f}, gradients {memory.gradients:.2f}, optimiser "
         f"{memory.optimiser:.2f}, activations {memory.activations:.2f} (model, not measured)",
         "disk_gb": f"one checkpoint: network {shared_gb:.2f}, sub-classifiers and the like {sharded_gb:.2f}; "
@@ -110,7 +119,7 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
         hours=round(hours, 4),
         gpu_hours=round(hours * world, 3) if cluster.gpus_per_node else 0.0,
         sbatch=_sbatch(spec, cluster) if cluster.kind == "slurm" else None,
-        waste=layout.waste,
+        waste=waste,
         variant=layout.variant,
         why=why,
     )

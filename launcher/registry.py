@@ -54,7 +54,6 @@ class Method:
     validate: Callable[[Any, int | None], None]  # (config, number of images if known); raises InputError
     layout: Callable[[Any, int], Layout]  # (config, world_size); raises InputError with the sizes that work
     sizes: Callable[[Any, int], Sizes]  # (config, world_size)
-    global_batch_images: Callable[[Any], int]  # images read from the data an optimiser step
 
     def recipe(self, name: str) -> Recipe:
         if name not in self.recipes:

@@ -89,9 +89,9 @@ class RunDir:
 
     def state(self) -> str:
         """pending, running, done, failed, preempted, cancelled or stopped: from the ledger and the lock."""
+        held = self.held()  # before the ledger: whoever lets go of the lock has written the end
         events = self.events()
         starts = [e["generation"] for e in events if e["event"] == "start"]
-        held = self.held()
         if not starts:
             return "running" if held else "pending"
         latest = [e for e in events if e["generation"] == starts[-1]]
@@ -143,16 +143,6 @@ class RunDir:
         with contextlib.suppress(OSError, ValueError):
             return read_json(self.path / "progress.json")
         return {}
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """The logged rows in order of step; where a restart repeated a step, the last writer's row stands."""
-        rows: dict[int, dict[str, Any]] = {}
-        with contextlib.suppress(OSError):
-            for line in (self.path / "metrics.jsonl").read_text().splitlines():
-                with contextlib.suppress(ValueError, KeyError):
-                    row = json.loads(line)
-                    rows[row["step"]] = row
-        return [rows[step] for step in sorted(rows)]
 
     def summary(self, *, digest: bool = True) -> dict[str, Any]:
         """The JSON of `sslrun show`. Raises InputError when the spec was edited."""
@@ -252,14 +242,15 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace `path` whole: a reader sees the old file or the new one."""
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Replace `path` whole: a reader sees the old file or the new one. `durable`: also after a power cut."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("w") as file:
             json.dump(value, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         beside.rename(path)
     except OSError:
         beside.unlink(missing_ok=True)

@@ -56,7 +56,6 @@ class ClusterConfig:
     kind: str = "slurm"  # slurm | local
     gpus_per_node: int = 8  # 0: CPU processes
     cpus_per_node: int = 64
-    mem_gb_per_node: float = 512.0
     gpu_mem_gb: float = 32.0
     gpu_tflops: float = 125.0  # dense bf16/fp16 peak of one GPU
     gpu_fp32_tflops: float = 15.7

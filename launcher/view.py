@@ -44,18 +44,20 @@ def plan(plan: Plan, screen: Console) -> None:
         ("checkpoint every", f"{plan.checkpoint_every:,} steps", "checkpoint_every"),
         ("time", _duration(plan.hours * 3600), "hours"),
         ("GPU-hours", f"{plan.gpu_hours:,.0f}", ""),
+        ("expect", "", "expect"),
     ]
     for label, value, key in rows:
         if value != "" or key in plan.why:
             table.add_row(label, str(value), plan.why.get(key, ""))
     screen.print(table)
     if plan.waste:
-        screen.print(
-            f"[yellow]wasteful:[/] {plan.waste}\n  sslrun plan method={plan.method} nodes={plan.nodes} "
-            + " ".join(plan.variant)
-        )
+        screen.print(f"[yellow]wasteful:[/] {plan.waste}", soft_wrap=True)
+    if plan.variant:
+        command = f"sslrun plan method={plan.method} nodes={plan.nodes} {' '.join(plan.variant)}"
+        screen.print(f"  {command}", soft_wrap=True, markup=False)
     if plan.sbatch:
-        screen.print(Text("\n" + plan.sbatch), style="dim")
+        screen.print("\nThe batch script, for reading: `sslrun` cannot submit it yet.", soft_wrap=True)
+        screen.print(Text(plan.sbatch), style="dim", soft_wrap=True)
 
 
 def _per_gpu(plan: Plan) -> str:
@@ -98,12 +100,14 @@ class Watch:
             self._screen.print(notice, soft_wrap=True, markup=False)
         stage, done, total = now["stage"], now.get("done", 0), now.get("total", 1)
         step, steps = now.get("step", 0), now.get("steps")
-        inside = "" if stage in ("training", "done", "stopped") else f" {done}/{total}"
+        inside = (
+            f" {done}/{total}" if "done" in now and stage not in ("training", "starting", "done", "stopped") else ""
+        )
         if self._bar:
             description = f"{stage}{inside}"
             self._bar.update(self._task, description=description, completed=step, total=steps, figures=_figures(now))
         elif stage not in ("done", "stopped") and time.monotonic() - self._said > PLAIN_SECONDS:
-            line = f"{stage}{inside}, step {step} of {steps or '?'}, {_figures(now)}"
+            line = f"{stage}{inside}, {_figures(now)}"
             if line != self._shown:
                 self._said, self._shown = time.monotonic(), line
                 self._screen.print(line, soft_wrap=True, markup=False)
@@ -128,8 +132,11 @@ def _figures(now: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def closing(run: RunDir, screen: Console) -> None:
-    """The last screen of a finished run: scores beside what they must beat, and where everything lies."""
+def closing(run: RunDir, screen: Console, where: str) -> None:
+    """The last screen of a finished run: scores beside what they must beat, and where everything lies.
+
+    `where`: what a command needs behind the run's id to find it from here.
+    """
     summary = run.summary()
     screen.print(f"{run.id}: done, {summary['step']} steps", style="bold", soft_wrap=True)
     table = Table(box=SIMPLE_HEAD)
@@ -159,7 +166,7 @@ def closing(run: RunDir, screen: Console) -> None:
     if (run.path / "clusters.png").exists():
         screen.print(f"picture    {run.path / 'clusters.png'}", soft_wrap=True)
     screen.print(f"curves     tensorboard --logdir {run.path / 'tensorboard'}", soft_wrap=True)
-    screen.print(f"weights    sslrun export {run.id}", soft_wrap=True)
+    screen.print(f"weights    sslrun export {run.id}{where}", soft_wrap=True)
 
 
 def runs(rows: Sequence[dict[str, Any]], screen: Console) -> None:

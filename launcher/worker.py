@@ -21,6 +21,11 @@ def main() -> int:
     stop = StopFlag().install()  # first, so that a signal during the imports is not lost
     run = RunDir(Path(sys.argv[1]))
     rank = int(os.environ.get("RANK", 0))
+    if "RANK" not in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        print("sslrun: this job was not started by sslrun; its ranks do not know each other", flush=True)
+        return InputError.exit_code
+    if "SSLRUN_LOCK_FD" in os.environ:  # data-loader workers may outlive us by seconds; the lock must not
+        os.register_at_fork(after_in_child=lambda: os.close(int(os.environ["SSLRUN_LOCK_FD"])))
     ledger = Ledger(run, int(os.environ.get("SSLRUN_GENERATION", "1")), f"rank{rank}")
     try:
         from launcher.runtime import dist
@@ -36,14 +41,16 @@ def main() -> int:
         ledger.write("stopped_at_safe_point")
         return STOPPED_CODE
     except SslrunError as error:
-        ledger.write("error", message=str(error), exit_code=error.exit_code)
+        ledger.write("error", message=str(error), exit_code=error.exit_code, cause=error.cause)
         print(error, flush=True)
         return error.exit_code
     except Exception as error:
         # The traceback is for the log of this rank; the person who asks gets the line, the rank and the host.
         traceback.print_exc()
         line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        ledger.write("error", message=f"rank {rank} on {os.uname().nodename}: {line}", exit_code=FAILED_CODE)
+        ledger.write(
+            "error", message=f"rank {rank} on {os.uname().nodename}: {line}", exit_code=FAILED_CODE, cause="crash"
+        )
         return FAILED_CODE
 
 
@@ -52,7 +59,7 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag) -> dict:
 
     from launcher import environment, registry
     from methods import data, engine
-    from methods.evals.during import evaluate
+    from methods.evals.during import evaluate, labelled
     from methods.job import Job, probe
 
     spec = run.spec()
@@ -64,13 +71,22 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag) -> dict:
     if world.is_main:
         ledger.write("environment", **now)
     method = registry.method(spec.method.name)
-    try:
-        dataset = data.build(spec.data, "train")
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    probe(dataset)
+
+    def build() -> tuple:
+        try:
+            dataset = data.build(spec.data, "train")
+            probe(dataset)
+            return dataset, labelled(spec, dataset)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+    # Rank 0 first: it walks the folders and keeps the index that the others then read.
+    datasets = build() if world.is_main else None
+    world.barrier()
+    dataset, evaluation = datasets or build()
     method.validate(spec.method, len(dataset))
-    job = Job(run, spec, world, method.layout(spec.method, world.size), ledger, stop, dataset)
+    layout = method.layout(spec.method, world.size)
+    job = Job(run, spec, world, layout, ledger, stop, dataset, evaluation)
     if before:
         changes = environment.changes(before[-1], now)
         job.notices += [f"the environment changed, results may differ in rounding: {change}" for change in changes]

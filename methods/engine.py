@@ -5,24 +5,21 @@ points, checkpoints, logging, evaluation. Read `train` from top to bottom.
 """
 
 import contextlib
-from collections import deque
-from collections.abc import Iterator
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from launcher.errors import InputError, RunFailed
-from launcher.runtime.checkpoint import Checkpointer, SaveFailed
+from launcher.runtime.checkpoint import Checkpointer
 from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import Stopped
 from launcher.runtime.stateful import ValueState
 from methods.data.loader import Batch
-from methods.job import DIVERGED, GO, Job
+from methods.guards import LossWatch, Saves
+from methods.job import Job
 from methods.schedules import learning_rate
 from methods.throughput import Throughput
-
-SAVES_THAT_MAY_FAIL = 3  # in a row, before a run that cannot save stops
 
 
 class Trainer(Protocol):
@@ -47,7 +44,7 @@ class Trainer(Protocol):
         """What a method has to say of its own state at an evaluation (clusters, pictures); written to the ledger."""
 
 
-def train(job: Job, trainer: Trainer, evaluate: Any) -> dict[str, Any]:
+def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], None]) -> dict[str, Any]:
     """Train to the end and return the closing figures.
 
     `evaluate(job, trainer, step)` runs every `eval_every` epochs and at the end. Raises Stopped after a save when told
@@ -65,12 +62,14 @@ def train(job: Job, trainer: Trainer, evaluate: Any) -> dict[str, Any]:
     job.reporter = Reporter(job.run, speaks=world.is_main, purge_step=step)
     _say_restored(job, step)
     job.reporter.progress(force=True, stage="starting", step=step, steps=steps, notices=job.notices)
-    saves = _Saves(job, checkpoints, steps)
-    loss_watch = _LossWatch(job, checkpoints)
+    watch = LossWatch(job, checkpoints)
+    saves = Saves(job, checkpoints, watch, steps)
+    evaluations = _Evaluations(job, trainer, evaluate)
     throughput = Throughput(config.global_batch)
     try:
         while step < steps:
             epoch = step // per_epoch
+            evaluations.catch_up(step, epoch)
             job.safe_point("epoch", epoch, config.epochs)
             with job.clock("clustering"):
                 trainer.begin_epoch(epoch)
@@ -80,31 +79,29 @@ def train(job: Job, trainer: Trainer, evaluate: Any) -> dict[str, Any]:
             with contextlib.closing(trainer.steps(epoch, step % per_epoch)) as stream:
                 for batches in stream:
                     rate = learning_rate(config, step, steps, per_epoch)
-                    torch.manual_seed(job.seed_for(step, world.rank))  # dropout has no state to save, as data has none
+                    torch.manual_seed(job.seed_for("dropout", step, world.rank))  # nothing to save, as for augmentation
                     with job.clock("training"):
                         scalars = _step(job, trainer, scaler, batches, rate)
-                    step += 1
-                    loss_watch.note(step, scalars, [batch.ids for batch in batches])
+                        step += 1
+                        watch.note(step, scalars, [batch.ids for batch in batches])
                     throughput.count()
                     job.reporter.progress(
-                        stage="training", step=step, steps=steps, epoch=epoch, loss=loss_watch.latest,
+                        stage="training", step=step, steps=steps, epoch=epoch, loss=watch.latest,
                         images_per_s=throughput.rate, seconds_left=throughput.seconds(steps - step), broken=job.broken,
                     )  # fmt: skip
                     if step % config.log_every == 0 or step == steps:
-                        job.reporter.log(step, **loss_watch.settled(), lr=rate, images_per_s=throughput.rate)
-                    outcome = job.vote.cast(max(job.verdict(), loss_watch.verdict()))
-                    if outcome == DIVERGED:
-                        loss_watch.raise_diverged()
-                    job.decide(outcome)
+                        read, means = watch.averaged()
+                        job.reporter.log(read, **means, lr=rate, images_per_s=throughput.rate)
+                    outcome = job.vote.cast(max(job.verdict(), watch.verdict()))
+                    watch.decide(outcome)
                     if step % saves.every == 0 and step < steps:
-                        saves.save(step, loss_watch)
-            if config.eval_every and (epoch + 1) % config.eval_every == 0 and step < steps:
-                _evaluate(job, trainer, evaluate, step)
-        saves.save(step, loss_watch, final=True)
-        _evaluate(job, trainer, evaluate, step)
+                        saves.save(step)
+            watch.decide(job.vote.now(max(job.verdict(), watch.verdict(wait=True))))
+        saves.save(step, final=True)
+        evaluations.run(step)
         job.reporter.progress(force=True, stage="done", step=step, steps=steps, broken=job.broken)
     except Stopped:
-        saves.save(step, loss_watch, final=True)
+        saves.save(step, final=True)
         job.reporter.progress(force=True, stage="stopped", step=step, steps=steps)
         raise
     finally:
@@ -121,11 +118,13 @@ def _step(
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
     scalars: dict[str, torch.Tensor] = {}
+    statistics = _RunningStatistics(job, trainer.networks, len(batches))
     for number, batch in enumerate(batches):
         with _last_synchronises(trainer.networks, number == len(batches) - 1):
             with job.autocast():
                 loss, parts = trainer.loss(batch)
             scaler.scale(loss / len(batches)).backward()
+        statistics.after_pass()
         for name, value in {"loss": loss.detach(), **parts}.items():
             scalars[name] = scalars.get(name, 0) + value / len(batches)
     _agree_on_overflow(job, trainer, scaler)
@@ -133,7 +132,7 @@ def _step(
         if _gradients(optimizer):  # heads that a phase does not use have none
             scaler.step(optimizer)
     scaler.update()
-    _average_statistics(job, trainer.networks)
+    statistics.settle()
     return scalars
 
 
@@ -144,102 +143,29 @@ def _say_restored(job: Job, step: int) -> None:
         print(f"restored step {step}", flush=True)
 
 
-def _evaluate(job: Job, trainer: Trainer, evaluate: Any, step: int) -> None:
-    with job.clock("evaluation"):
-        for network in trainer.networks:
-            network.eval()
-        evaluate(job, trainer, step)
+class _Evaluations:
+    """Every `eval_every` epochs and at the end; one that a stop or a kill prevented is made up for."""
 
+    def __init__(self, job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], None]):
+        self._job, self._trainer, self._evaluate = job, trainer, evaluate
+        done = {event["step"] for event in job.run.events() if event["event"] == "eval"}
+        self._done = job.world.broadcast(done)
 
-class _Saves:
-    """Periodic saves: a failed one is said and leaves the last one standing; several in a row end the run."""
+    def catch_up(self, step: int, epoch: int) -> None:
+        """Evaluate if one is due before `epoch`, whose first step `step` then is."""
+        every = self._job.config.eval_every
+        if every and step == epoch * self._trainer.steps_per_epoch and epoch and epoch % every == 0:
+            self.run(step)
 
-    def __init__(self, job: Job, checkpoints: Checkpointer, steps: int):
-        self._job, self._checkpoints, self._steps = job, checkpoints, steps
-        self._failed = 0
-        self.every = job.config.checkpoint_every or job.run.plan()["checkpoint_every"]
-
-    def save(self, step: int, watch: "_LossWatch", *, final: bool = False) -> None:
-        """Save, unless the loss diverged. Raises InputError when the last chance to save failed."""
-        job = self._job
-        if job.vote.now(watch.verdict(wait=True)) == DIVERGED:
-            watch.raise_diverged()
-        with job.clock("checkpointing"):
-            try:
-                path = self._checkpoints.save(step, self._steps)
-            except SaveFailed as error:
-                self._failed += 1
-                if job.world.is_main:
-                    job.ledger.write("save_failed", step=step, reason=str(error))
-                    print(f"checkpoint at step {step} failed: {error}", flush=True)
-                if final or self._failed >= SAVES_THAT_MAY_FAIL:
-                    last = self._checkpoints.last()
-                    raise InputError.of(
-                        "runs",
-                        job.run.path,
-                        f"the checkpoint at step {step} could not be written ({error})",
-                        f"free some space and `sslrun resume {job.run.id}`; {last.name if last else 'nothing'} stands",
-                    ) from None
-                return
-        self._failed = 0
-        if job.world.is_main:
-            job.ledger.write("checkpoint", step=step, path=path.name)
-
-
-class _LossWatch:
-    """Sees a loss that is not a number without making the GPU wait: each is read when the next step has been queued."""
-
-    def __init__(self, job: Job, checkpoints: Checkpointer):
-        self._job, self._checkpoints = job, checkpoints
-        self._waiting: deque[tuple[int, dict[str, torch.Tensor], list[torch.Tensor]]] = deque()
-        self._values: dict[str, float] = {}
-        self._bad: tuple[int, list[int]] | None = None
-        self._lag = 1 if job.world.device.type == "cuda" else 0
-
-    @property
-    def latest(self) -> float | None:
-        return self._values.get("loss")
-
-    def note(self, step: int, scalars: dict[str, torch.Tensor], ids: list[torch.Tensor]) -> None:
-        names = list(scalars)
-        stacked = torch.stack([scalars[name].float() for name in names]).to("cpu", non_blocking=True)
-        ready = None
-        if self._lag:
-            ready = torch.cuda.Event()
-            ready.record()
-        self._waiting.append((step, {"names": names, "values": stacked, "ready": ready}, ids))
-        while len(self._waiting) > self._lag:
-            self._read()
-
-    def settled(self) -> dict[str, float]:
-        """The newest scalars that were read."""
-        return dict(self._values)
-
-    def verdict(self, *, wait: bool = False) -> int:
-        while wait and self._waiting:
-            self._read()
-        return DIVERGED if self._bad else GO
-
-    def raise_diverged(self) -> NoReturn:
-        """Collective: name the earliest step that any rank saw go wrong, and its samples."""
-        world = self._job.world
-        seen = [(*bad, rank) for rank, bad in enumerate(world.gather(self._bad)) if bad]
-        step, ids, rank = min(seen)
-        last = self._checkpoints.last()
-        raise RunFailed(
-            f"the loss is not a number at step {step} on rank {rank}, samples {', '.join(map(str, ids[:16]))}"
-            f"{', ...' if len(ids) > 16 else ''}; the last good checkpoint is {last.name if last else 'none'}. "
-            "Going on would meet the same step again: lower method.lr or change the data, as a new run"
-        )
-
-    def _read(self) -> None:
-        step, scalars, ids = self._waiting.popleft()
-        if scalars["ready"] is not None:
-            scalars["ready"].synchronize()
-        values = scalars["values"]
-        self._values = dict(zip(scalars["names"], values.tolist(), strict=True))
-        if self._bad is None and not bool(torch.isfinite(values).all()):
-            self._bad = (step, [int(i) for part in ids for i in part])
+    def run(self, step: int) -> None:
+        """Evaluate the state at `step`, once."""
+        if step in self._done:
+            return
+        with self._job.clock("evaluation"):
+            for network in self._trainer.networks:
+                network.eval()
+            self._evaluate(self._job, self._trainer, step)
+        self._done.add(step)
 
 
 class _last_synchronises:
@@ -274,16 +200,37 @@ def _agree_on_overflow(job: Job, trainer: Trainer, scaler: torch.amp.GradScaler)
         grad.masked_fill_(flag > 0, float("inf"))
 
 
-@torch.no_grad()
-def _average_statistics(job: Job, networks: list[nn.Module]) -> None:
-    """Running batch statistics are equal on all ranks: each rank sees its own groups only, so their mean is kept."""
-    if job.world.size == 1 or job.layout.batch_norm_ranks == job.world.size:
-        return
-    buffers = [b for n in networks for name, b in n.named_buffers() if name.endswith(("running_mean", "running_var"))]
-    if not buffers:
-        return
-    flat = torch.cat([b.flatten() for b in buffers])
-    torch.distributed.all_reduce(flat)
-    flat /= job.world.size
-    for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
-        buffer.copy_(part.view_as(buffer))
+class _RunningStatistics:
+    """Running batch statistics of a step: the mean over its forward passes and over the ranks.
+
+    Passes are ordered by group, and ranks serve different ones: left alone, the last group would weigh most, and each
+    rank would keep its own.
+    """
+
+    def __init__(self, job: Job, networks: list[nn.Module], passes: int):
+        names = ("running_mean", "running_var")
+        self._job, self._passes = job, passes
+        self._alike = job.world.size == 1 or job.layout.batch_norm_ranks == job.world.size
+        wanted = passes > 1 or not self._alike
+        self._buffers = [b for n in networks for k, b in n.named_buffers() if k.endswith(names)] if wanted else []
+        self._before = [b.clone() for b in self._buffers] if passes > 1 else []
+        self._sums = [torch.zeros_like(b) for b in self._before]
+
+    @torch.no_grad()
+    def after_pass(self) -> None:
+        """Add what the pass made of them, and put back what it found."""
+        if self._sums:
+            for total, buffer, before in zip(self._sums, self._buffers, self._before, strict=True):
+                total += buffer
+                buffer.copy_(before)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        if not self._buffers:
+            return
+        mean = torch.cat([b.flatten() for b in self._sums or self._buffers]) / (self._passes if self._sums else 1)
+        if not self._alike:
+            torch.distributed.all_reduce(mean)
+            mean /= self._job.world.size
+        for buffer, part in zip(self._buffers, mean.split([b.numel() for b in self._buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))

@@ -22,13 +22,13 @@ def extract(
     """(features float32 [n, d] in host memory, sample ids int64 [n]) of this rank's shard, centre crops, broken images
     left out. `encode`: uint8 [B, C, H, W] on the device -> [B, d]. Collective: raises Stopped between batches.
     """
-    world, count = job.world, len(dataset)
-    mine = np.arange(world.rank, count, world.size)
+    world, size = job.world, len(dataset)
+    mine = np.arange(world.rank, size, world.size)
     # Every rank makes as many batches, so that all meet at the same safe points; the last ones may be short.
-    longest = -(-count // world.size)
+    longest = -(-size // world.size)
     total = -(-longest // BATCH)
     requests = [Request(mine[i * BATCH : (i + 1) * BATCH], 0, {}) for i in range(total)]
-    features, ids = [], []
+    features, ids, count = None, [], 0
     stream = job.load(
         CentreView(job.config.image_size), (r for r in requests if len(r.ids)), dataset=dataset, drop=True
     )
@@ -38,10 +38,14 @@ def extract(
                 job.safe_point(stage, number, total)
             batch = next(stream, None)
             if batch is not None and len(batch.ids):
-                features.append(encode(batch.images.to(world.device, non_blocking=True)).float().cpu())
+                encoded = encode(batch.images.to(world.device, non_blocking=True))
+                if features is None:  # the whole shard at once: a list to join would need the memory twice
+                    features = torch.empty(len(mine), encoded.shape[1])
+                features[count : count + len(encoded)] = encoded
+                count += len(encoded)
                 ids.append(batch.ids.numpy())
     job.safe_point(stage, total, total)
-    if not features:
+    if features is None:
         blank = torch.zeros(1, dataset.channels, job.config.image_size, job.config.image_size, dtype=torch.uint8)
         return encode(blank.to(world.device)).float().cpu()[:0], np.empty(0, np.int64)
-    return torch.cat(features), np.concatenate(ids)
+    return features[:count], np.concatenate(ids)

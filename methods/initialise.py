@@ -21,7 +21,7 @@ def load_backbone(backbone: nn.Module, job: Job) -> None:
     Raises InputError when the source is gone, has changed since the run was submitted, or is another backbone.
     """
     source = job.spec.init_from
-    if source is None:
+    if source is None or job.run.checkpoints():  # a run that has saved goes on from its own state
         return
     path = Path(source.path)
     try:

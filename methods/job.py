@@ -1,6 +1,8 @@
 """What a trainer gets to work with: its spec, its ranks, its data, and the safe points at which it may be stopped."""
 
 import contextlib
+import hashlib
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -20,11 +22,12 @@ from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.spec import RunSpec
 from methods.data import BrokenImage, ImageDataset
+from methods.data.broken import Tally
 from methods.data.loader import Batch, Request, View, batches
 
 GO, STOP, BROKEN, DIVERGED = range(4)  # what the ranks vote on; the largest wins
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-NAMED = 20  # broken files named one by one in the ledger
+NAMED = 5  # broken files that one event of the ledger names
 PROBED = 32  # images decoded before a run begins
 
 
@@ -40,16 +43,17 @@ class Job:
         ledger: Ledger,
         stop: StopFlag,
         dataset: ImageDataset,
+        labelled: tuple[ImageDataset, ImageDataset] | None,
     ):
         self.run, self.spec, self.config, self.world, self.layout = run, spec, spec.method, world, layout
         self.ledger, self.stop, self.dataset = ledger, stop, dataset
+        self.labelled = labelled  # (train, test) that k-NN uses; None where there are no labels
         self.registry = Registry(world)
         self.vote = Vote(world)
         self.reporter: Reporter | None = None  # speaks once the step to start from is known
         self.notices: list[str] = []  # what the person who watches should know
         self.seconds: dict[str, float] = defaultdict(float)  # wall time by what it went into
-        self._broken: set[int] = set()
-        self._read = 0
+        self._tallies: dict[int, Tally] = {}  # by dataset
 
     # -- ranks ---------------------------------------------------------------------------------------------------
 
@@ -78,7 +82,7 @@ class Job:
 
     def verdict(self) -> int:
         """This rank's vote."""
-        if self.too_many_broken():
+        if any(tally.too_many for tally in self._tallies.values()):
             return BROKEN
         return STOP if self.stop else GO
 
@@ -100,9 +104,10 @@ class Job:
         self, view: View, requests: Iterable[Request], *, dataset: ImageDataset | None = None, drop: bool = False
     ) -> Iterator[Batch]:
         """Batches with broken images counted. `drop` leaves them out; otherwise good samples of the batch stand in."""
-        cuda = self.world.device.type == "cuda"
+        dataset, cuda = dataset or self.dataset, self.world.device.type == "cuda"
+        tally = self._tallies.setdefault(id(dataset), Tally(dataset, self.spec.data.max_broken))
         stream = batches(
-            dataset or self.dataset,
+            dataset,
             view,
             requests,
             workers=self.config.workers,
@@ -111,49 +116,40 @@ class Job:
         )
         with contextlib.closing(stream):
             while True:
-                with self.clock("data"):
-                    batch = next(stream, None)
+                try:
+                    with self.clock("data"):
+                        batch = next(stream, None)
+                except BrokenImage as error:  # not one of a batch: no good image can stand in
+                    raise InputError(f"data: {error}; mend or remove them") from None
                 if batch is None:
                     return
-                self._read += len(batch.ids)
-                self._note(batch.broken)
+                fresh = tally.add(len(batch.ids) + len(batch.broken), batch.broken)
+                if fresh:
+                    self.ledger.write("broken_images", count=self.broken, files=fresh[:NAMED])
                 yield batch
-
-    def _note(self, broken: list[tuple[int, str]]) -> None:
-        fresh = [(sample, reason) for sample, reason in broken if sample not in self._broken]
-        if fresh:
-            self._broken.update(sample for sample, _ in fresh)
-            listed = [reason for _, reason in fresh] if len(self._broken) <= NAMED else []
-            self.ledger.write("broken_images", count=len(self._broken), files=listed)
 
     @property
     def broken(self) -> int:
         """Images that this rank could not decode in this life."""
-        return len(self._broken)
-
-    def too_many_broken(self) -> bool:
-        """More than the allowed share of the images that this rank has read (of 100 at least, where there are 100)."""
-        size = len(self.dataset)
-        return len(self._broken) > self.spec.data.max_broken * max(min(self._read, size), min(100, size))
+        return sum(len(tally.reasons) for tally in self._tallies.values())
 
     def broken_error(self) -> InputError:
         """Collective: names the files of all ranks."""
-        names = [self.dataset.name_of(sample) for sample in sorted(self._broken)[:5]]
-        named = sorted({name for part in self.world.gather(names) for name in part})
-        total = sum(self.world.gather(len(self._broken)))
+        mine = [reason for tally in self._tallies.values() for reason in tally.reasons.values()]
+        gathered = [reason for part in self.world.gather(sorted(mine)) for reason in part]
         return InputError.of(
             "data.max_broken",
             self.spec.data.max_broken,
-            f"{total} images cannot be decoded, more than this share of those read: {', '.join(named[:10])}",
+            f"{len(gathered)} images cannot be decoded, more than this share: {', '.join(sorted(set(gathered))[:10])}",
             "mend or remove them, or allow a larger share",
         )
 
     # -- randomness ----------------------------------------------------------------------------------------------
 
-    def seed_for(self, *purpose: int) -> int:
-        """A 63-bit seed for one purpose, the same whatever happened before: (seed, purpose...) hashed."""
-        state = np.random.SeedSequence([self.spec.seed, *purpose]).generate_state(1, np.uint64)
-        return int(state[0] >> np.uint64(1))
+    def seed_for(self, purpose: str, *numbers: int) -> int:
+        """A 63-bit seed for one purpose, the same whatever happened before."""
+        digest = hashlib.sha256(json.dumps([self.spec.seed, purpose, *numbers]).encode()).digest()
+        return int.from_bytes(digest[:8], "big") >> 1
 
     # -- time ----------------------------------------------------------------------------------------------------
 

@@ -38,9 +38,22 @@ def check_training(config: TrainConfig, images: int | None) -> None:
     if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
         fix = "give [smallest, largest] with 0 < smallest <= largest <= 1"
         raise InputError.of("method.crop_scale", list(scale), "not a range of area shares", fix)
+    smallest = BACKBONES[config.backbone].smallest
+    if config.image_size < smallest:
+        fix = f"use at least {smallest}"
+        raise InputError.of("method.image_size", config.image_size, f"too small for {config.backbone}", fix)
     if images is not None and config.global_batch > images:
         fix = f"use at most {images}, or more data"
         raise InputError.of("method.global_batch", config.global_batch, f"there are only {images} images", fix)
+
+
+def batch_norm_fits(config: TrainConfig, per_rank: int, world_size: int) -> bool:
+    """Whether `batch_norm_layout` has an answer."""
+    try:
+        batch_norm_layout(config, per_rank, world_size)
+    except InputError:
+        return False
+    return True
 
 
 def batch_norm_layout(config: TrainConfig, per_rank: int, world_size: int) -> tuple[int, int, int, str]:

@@ -21,6 +21,14 @@ class Whitening:
     projection: torch.Tensor
 
     @torch.no_grad()
+    def apply_(self, x: torch.Tensor, chunk: int = 65_536) -> torch.Tensor:
+        """`apply` in the memory of x: overwrites its first `dim` columns and returns a view of them."""
+        dim = self.projection.shape[1]
+        for start in range(0, len(x), chunk):
+            x[start : start + chunk, :dim] = self.apply(x[start : start + chunk])
+        return x[:, :dim]
+
+    @torch.no_grad()
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """Whitened and L2-normalised rows of x [n, d], float32 [n, dim]; a row that whitens to zero stays zero."""
         whitened = (x.float() - self.mean.to(x.device)) @ self.projection.to(x.device)

@@ -87,10 +87,15 @@ class Checkpointer:
         beside = Path(self._world.broadcast(str(self._folder / f".saving-{step:08d}-{uuid.uuid4().hex[:8]}")))
         written: dict[str, Any] = {}
         reason = ""
-        try:
-            if self._world.is_main:
+        if self._world.is_main:
+            try:
                 beside.mkdir()
-            self._world.barrier()
+            except OSError as error:
+                reason = f"rank 0: {error.strerror or error}"
+        reason = self._world.broadcast(reason)
+        if reason:
+            raise SaveFailed(reason)
+        try:
             for shard, entries in sorted(self._registry.shards().items()):
                 if any(entry.writes for entry in entries.values()):
                     written[f"{shard}.safetensors"] = _write(beside / f"{shard}.safetensors", entries)

@@ -17,7 +17,6 @@ class World:
 
     rank: int
     size: int
-    local_rank: int
     device: torch.device
     control: Any = None
 
@@ -91,7 +90,7 @@ def init(rendezvous: str | None = None) -> World:
     else:
         device = torch.device("cpu")
     if size == 1:
-        return World(rank, size, local_rank, device)
+        return World(rank, size, device)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         init_method=rendezvous or "env://",
@@ -99,7 +98,7 @@ def init(rendezvous: str | None = None) -> World:
         world_size=size,
         timeout=datetime.timedelta(minutes=30),  # a k-means pass or a save may keep the others waiting
     )
-    return World(rank, size, local_rank, device, control=dist.new_group(backend="gloo"))
+    return World(rank, size, device, control=dist.new_group(backend="gloo"))
 
 
 def shutdown() -> None:

@@ -1,7 +1,9 @@
 """What a run says while it trains: metrics.jsonl and TensorBoard every few steps, progress.json for whoever looks."""
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from launcher.rundir import RunDir, write_json
@@ -24,32 +26,39 @@ class Reporter:
             self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=purge_step or None)
 
     def log(self, step: int, **values: float) -> None:
-        """One row of metrics. A full disk is no reason to end a run here: the next save says so."""
+        """One row of metrics."""
         if not self._speaks:
             return
-        try:
+        with _said_if_full("metrics"):
             with (self._run.path / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
-        except OSError as error:
-            print(f"metrics: {error.strerror}", flush=True)
 
     def progress(self, *, force: bool = False, **values: Any) -> None:
         """Replace what the run is doing now; calls closer together than PROGRESS_SECONDS only remember."""
         self._row |= values
         if self._speaks and (force or time.monotonic() - self._said > PROGRESS_SECONDS):
             self._said = time.monotonic()
-            try:
-                write_json(self._run.path / "progress.json", self._row)
-            except OSError as error:
-                print(f"progress: {error.strerror}", flush=True)
+            with _said_if_full("progress"):
+                write_json(self._run.path / "progress.json", self._row, durable=False)
 
     def image(self, name: str, pixels: Any, step: int) -> None:
         """pixels: uint8 [H, W, 3]."""
         if self._speaks:
-            self._board.add_image(name, pixels, step, dataformats="HWC")
+            with _said_if_full("picture"):
+                self._board.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         if self._board is not None:
-            self._board.close()
+            with _said_if_full("tensorboard"):
+                self._board.close()
+
+
+@contextlib.contextmanager
+def _said_if_full(what: str) -> Iterator[None]:
+    """A full disk is no reason to end a run here: the next save says so, in one clear line."""
+    try:
+        yield
+    except OSError as error:
+        print(f"{what}: {error.strerror or error}", flush=True)

@@ -24,7 +24,3 @@ class VGG16(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.classifier(torch.flatten(self.avgpool(self.features(images)), 1))
-
-    def pooled(self, images: torch.Tensor) -> torch.Tensor:
-        """[B, 2, H, W] -> [B, 8192]: last convolution averaged over 4 x 4 cells (thesis 3.3.2, linear classifiers)."""
-        return nn.functional.adaptive_avg_pool2d(self.features(images), 4).flatten(1)

@@ -17,7 +17,3 @@ class Backbone(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.trunk(self.input(images))
-
-    def pooled(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [B, C, H, W] -> [B, D]: the trunk's last convolution, average-pooled over a few cells."""
-        return self.trunk.pooled(self.input(images))

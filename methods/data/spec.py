@@ -7,12 +7,14 @@ would otherwise be found hours later on 64 nodes; it opens no image and stops at
 import errno
 import os
 from dataclasses import dataclass
+from typing import ClassVar
 
 from launcher.spec import ops
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 LABELS = ("auto", "folders", "none")
 
+PHOTOGRAPHS = 19  # in methods.data.photos, which cuts four patches of each at least
 CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 CIFAR10_TEST = ("test_batch.bin",)
 CIFAR10_ROW = 1 + 3 * 32 * 32  # bytes: the label, then the red, green and blue planes
@@ -43,6 +45,7 @@ class ImageFolderData:
 class Cifar10Data:
     """CIFAR-10 in its published binary version (https://www.cs.toronto.edu/~kriz/cifar.html)."""
 
+    images: ClassVar[int] = 50_000
     name: str = "cifar10"
     path: str | None = None
     max_broken: float = ops(0.01)
@@ -58,7 +61,9 @@ def check(config, field="data"):
     """
     if not 0 <= config.max_broken <= 1:
         raise ValueError(f"{field}.max_broken={config.max_broken}: a share of the images; give a number from 0 to 1")
-    if isinstance(config, ImageFolderData):
+    if isinstance(config, PhotosData):
+        _check_photos(config, field)
+    elif isinstance(config, ImageFolderData):
         _check_image_folder(config, field)
     elif isinstance(config, Cifar10Data):
         _check_cifar10(config, field)
@@ -107,6 +112,13 @@ def cifar10_folder(path):
     """The folder with the binary files: `path`, or the sub-folder that the published archive unpacks to."""
     inner = os.path.join(absolute(path), "cifar-10-batches-bin")
     return inner if os.path.isdir(inner) else absolute(path)
+
+
+def _check_photos(config, field):
+    for name, smallest, largest in (("images", 4 * PHOTOGRAPHS, 10**6), ("patch", 8, 48)):
+        value = getattr(config, name)
+        if not smallest <= value <= largest:
+            raise ValueError(f"{field}.{name}={value}: out of range; give {smallest} to {largest}")
 
 
 def _check_image_folder(config, field):

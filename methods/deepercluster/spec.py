@@ -11,7 +11,7 @@ from launcher.registry import Layout, Method, Sizes
 from launcher.spec import Recipe, TrainConfig
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import batch_norm_layout, check_training
+from methods.layout import batch_norm_fits, batch_norm_layout, check_training
 
 ROTATIONS = 4  # 0, 90, 180 and 270 degrees
 
@@ -48,7 +48,7 @@ def paper() -> Recipe:
             precision="bf16",  # ours; the thesis trained in fp32
             weight_decay=1e-5,  # released main.sh
         ),
-        data=ImageFolderData(),
+        data=ImageFolderData(labels="none"),  # its folders are no classes
         images=95_920_149,  # YFCC100M as far as it could be downloaded (released main.sh)
         source="thesis 3.3.1; pca_dim, epochs and weight decay from the released main.sh",
         expect="VOC07 classification 73.0, ImageNet linear 45.6 (thesis Table 3.3), initialised from RotNet",
@@ -156,13 +156,15 @@ def validate(config: DeeperClusterConfig, images: int | None) -> None:
 def layout(config: DeeperClusterConfig, world_size: int) -> Layout:
     """4m groups on `world_size` ranks (3.3.1, "Distributed training"). Raises InputError with the worlds that fit."""
     groups, group_batch = config.groups, config.global_batch // config.groups
-    if (world_size % groups and groups % world_size) or (world_size > groups and group_batch % (world_size // groups)):
-        fits = [n for n in range(1, groups + 1) if groups % n == 0]
-        fits += [groups * p for p in range(2, group_batch + 1) if group_batch % p == 0]
+    worlds = [n for n in range(1, groups + 1) if groups % n == 0]
+    worlds += [groups * p for p in range(2, group_batch + 1) if group_batch % p == 0]
+    fits = [n for n in worlds if batch_norm_fits(config, config.global_batch // n, n)]
+    if world_size not in fits:
+        shared = config.batch_norm_group or config.global_batch
         raise InputError.of(
             "nodes x tasks_per_node",
             world_size,
-            f"4m = {groups} groups of {group_batch} images do not fit {world_size} ranks",
+            f"4m = {groups} groups of {group_batch} images, {shared} of them sharing batch statistics, do not fit",
             f"use {', '.join(map(str, fits))} ranks",
         )
     group_size = max(1, world_size // groups)
@@ -220,5 +222,4 @@ METHOD = Method(
     validate=validate,
     layout=layout,
     sizes=sizes,
-    global_batch_images=lambda config: config.global_batch,
 )

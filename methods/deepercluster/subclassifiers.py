@@ -20,10 +20,11 @@ class SubClassifiers(nn.Module):
 
         Returns (scores [B, k], rows int64 [B] on the host): scores[i] belongs to input row rows[i].
         """
-        rows = [torch.nonzero(slots == slot).flatten() for slot in torch.unique(slots).tolist()]
         present = torch.unique(slots).tolist()
+        rows = [torch.nonzero(slots == slot).flatten() for slot in present]
+        weights, biases = self.weight.unbind(), self.bias.unbind()  # once: indexing would make a full gradient for each
         scores = [
-            nn.functional.linear(features[r.to(features.device, non_blocking=True)], self.weight[slot], self.bias[slot])
+            nn.functional.linear(features[r.to(features.device, non_blocking=True)], weights[slot], biases[slot])
             for slot, r in zip(present, rows, strict=True)
         ]
         return torch.cat(scores), torch.cat(rows)

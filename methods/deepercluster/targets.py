@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from launcher.errors import RunFailed
+from launcher.errors import Diverged
 
 
 def hosted_groups(rank: int, world_size: int, groups: int) -> list[int]:
@@ -40,13 +40,11 @@ class Targets:
 
     def draw(self, count: int, rng: np.random.Generator, *, uniform: bool) -> tuple[np.ndarray, np.ndarray]:
         """(ids, labels), int64 [count] each. uniform: every sub-class equally often (3.2.1), its samples in turn;
-        otherwise every sample equally often. Starts over when the samples are used up. Raises RunFailed where there are
+        otherwise every sample equally often. Starts over when the samples are used up. Raises Diverged where there are
         none."""
         ids, labels = self._ids.numpy(), self._labels.numpy()
         if not len(ids):
-            raise RunFailed(
-                "a super-cluster holds no image: the features have collapsed; lower method.lr, as a new run"
-            )
+            raise Diverged("a super-cluster holds no image: the features have collapsed; lower method.lr, as a new run")
         if not uniform:
             turns = [rng.permutation(len(ids)) for _ in range(-(-count // len(ids)))]
             rows = np.concatenate(turns)[:count]

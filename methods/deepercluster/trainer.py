@@ -40,6 +40,13 @@ class Network(nn.Module):
         return features, self.super_classifier(features)
 
 
+def _where_they_fit(features: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On the GPU when it has twice their room, else in host memory (96M x 4096 on 64 ranks: 25 GB each)."""
+    if device.type == "cuda" and 2 * features.nbytes < torch.cuda.mem_get_info(device)[0]:
+        return features.to(device)
+    return features
+
+
 class DeeperCluster:
     """Alternates between hierarchical k-means of the features and predicting clusters and rotations."""
 
@@ -49,7 +56,7 @@ class DeeperCluster:
         self.hosted = hosted_groups(world.rank, world.size, groups)
         blocks = [ranks_of_group(s, world.size, groups) for s in range(groups)] if world.size > groups else []
 
-        torch.manual_seed(job.seed_for(0))
+        torch.manual_seed(job.seed_for("network"))
         network = Network(backbones.build(config.backbone, dropout=config.dropout), groups)
         load_backbone(network.backbone, job)
         self.backbone, self.head = network.backbone, network.super_classifier
@@ -101,13 +108,13 @@ class DeeperCluster:
         job, config = self.job, self.job.config
         self.backbone.eval()
         features, ids = extract(job, job.dataset, self.backbone, stage="features")
-        features = features.to(job.world.device)
-        features = fit_whitening(features, config.pca_dim).apply(features)
+        features = _where_they_fit(features, job.world.device)
+        features = fit_whitening(features, config.pca_dim).apply_(features)
         hierarchy = hierarchical(
             features,
             (config.super_clusters, config.clusters),
             iterations=config.kmeans_iterations,
-            seed=job.seed_for(2, epoch) % 2**32,
+            seed=job.seed_for("k-means", epoch) % 2**32,
             safe_point=job.safe_point,
         )
         # From here on nothing stops in between: targets, heads and history change together.
@@ -140,13 +147,15 @@ class DeeperCluster:
 
     def _reset_heads(self, epoch: int) -> None:
         """V and every W_s start anew; a head's draw depends on (seed, epoch, s) alone, not on who hosts it."""
-        generator = torch.Generator().manual_seed(self.job.seed_for(3, epoch))
+        generator = torch.Generator().manual_seed(self.job.seed_for("super-classifier", epoch))
         with torch.no_grad():
             self.head.weight.copy_(torch.randn(self.head.weight.shape, generator=generator) * self.job.config.head_std)
             self.head.bias.zero_()
         for slot, s in enumerate(self.hosted):
             self.sub.reset(
-                slot, torch.Generator().manual_seed(self.job.seed_for(4, epoch, s)), self.job.config.head_std
+                slot,
+                torch.Generator().manual_seed(self.job.seed_for("sub-classifier", epoch, s)),
+                self.job.config.head_std,
             )
         for parameter in self.head.parameters():
             self.optimizer.state.pop(parameter, None)
@@ -181,10 +190,10 @@ class DeeperCluster:
         config = self.job.config
         count = self.steps_per_epoch * (config.global_batch // config.groups)
         if self.assigned_epoch < 0:  # rotations only: the images are dealt out to the groups, each once an epoch
-            everything = np.random.default_rng(self.job.seed_for(5, epoch)).permutation(len(self.job.dataset))
+            everything = np.random.default_rng(self.job.seed_for("deal", epoch)).permutation(len(self.job.dataset))
             dealt = everything[s :: config.groups][:count]
             return dealt, np.zeros(count, np.int64)
-        rng = np.random.default_rng(self.job.seed_for(5, epoch, s))
+        rng = np.random.default_rng(self.job.seed_for("order", epoch, s))
         return self.targets[s // ROTATIONS].draw(count, rng, uniform=config.sampling == "clusters")
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -237,8 +246,11 @@ class DeeperCluster:
             scores["nmi_previous"] = round(self.nmi_previous, 4)
         picture = montage(dataset, self.assignments, seed=self.job.spec.seed)
         path = self.job.run.path / "clusters.png"
-        picture.save(path.with_suffix(".tmp"), format="PNG")
-        path.with_suffix(".tmp").replace(path)
+        try:
+            picture.save(path.with_suffix(".tmp"), format="PNG")
+            path.with_suffix(".tmp").replace(path)
+        except OSError as error:  # a full disk: the next save says so
+            print(f"picture: {error}", flush=True)
         self.job.reporter.image("clusters", np.asarray(picture), step)
         return {"clusters": scores}
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from launcher.spec import RunSpec
 from methods import backbones
 from methods.backbones.sobel import GREY_MEAN, GREY_STD
 from methods.data import ImageDataset, build
@@ -11,6 +12,8 @@ from methods.engine import Trainer
 from methods.evals.knn import Bank, accuracy
 from methods.features import extract
 from methods.job import Job
+
+LARGEST_BANK = 2_000_000  # images whose features rank 0 gathers; ImageNet has 1.3 million
 
 
 def evaluate(job: Job, trainer: Trainer, step: int) -> None:
@@ -28,31 +31,33 @@ def evaluate(job: Job, trainer: Trainer, step: int) -> None:
 
 
 def _knn(job: Job, trainer: Trainer) -> dict[str, float]:
-    train, test = labelled(job)
-    if train is None or test is None:
+    if job.labelled is None or len(job.labelled[0]) > LARGEST_BANK:
         if job.world.is_main:
-            print("k-NN: no labels in data, and no eval_data; left out", flush=True)
+            print(f"k-NN is left out: no labels in data or eval_data, or over {LARGEST_BANK:,} of them", flush=True)
         return {}
+    train, test = job.labelled
     scores = {"trained": _score(job, train, test, trainer.backbone, "k-NN")}
     known = next((e["scores"] for e in job.run.events() if e["event"] == "eval" and e["protocol"] == "knn"), None)
     known = job.world.broadcast(known)
     if known:  # what does not change was measured before
         return scores | {key: known[key] for key in ("untrained", "raw_pixels")}
-    torch.manual_seed(job.seed_for(0))
+    torch.manual_seed(job.seed_for("network"))
     untrained = backbones.build(job.config.backbone, dropout=job.config.dropout).to(job.world.device).eval()
     scores["untrained"] = _score(job, train, test, untrained, "k-NN untrained")
     scores["raw_pixels"] = _score(job, train, test, _pixels, "k-NN raw pixels")
     return scores
 
 
-def labelled(job: Job) -> tuple[ImageDataset | None, ImageDataset | None]:
-    """The labelled (train, test) splits that k-NN uses: of eval_data where given, else of the training data."""
-    config = job.spec.eval_data or job.spec.data
-    train = job.dataset if job.spec.eval_data is None else build(config, "train")
-    if train.labels is None:
-        return None, None
-    test = build(config, "test")
-    return (train, test) if len(test) and len(train) else (None, None)
+def labelled(spec: RunSpec, dataset: ImageDataset) -> tuple[ImageDataset, ImageDataset] | None:
+    """The labelled (train, test) splits that k-NN uses: of eval_data where given, else of the training data `dataset`.
+
+    None where there are no labels or no test split. Raises ValueError where eval_data cannot be used.
+    """
+    train = dataset if spec.eval_data is None else build(spec.eval_data, "train")
+    if train.labels is None or not len(train):
+        return None
+    test = build(spec.eval_data or spec.data, "test")
+    return (train, test) if len(test) else None
 
 
 def _pixels(images: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from launcher.registry import Layout, Method, Sizes
 from launcher.spec import Recipe, TrainConfig
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import batch_norm_layout, check_training
+from methods.layout import batch_norm_fits, batch_norm_layout, check_training
 
 ROTATIONS = 4
 
@@ -33,7 +33,7 @@ def paper() -> Recipe:
             batch_norm_group=12,  # x 4 angles = 48 inputs a GPU
             precision="bf16",
         ),
-        data=ImageFolderData(),
+        data=ImageFolderData(labels="none"),
         images=95_920_149,
         source="thesis 3.3.1 for DeeperCluster (optimiser, batch); RotNet's own schedule on YFCC100M is unpublished",
         expect="VOC07 classification 62.2, ImageNet linear 33.0 (thesis Table 3.3)",
@@ -74,12 +74,13 @@ def tiny() -> Recipe:
 
 def layout(config: RotNetConfig, world_size: int) -> Layout:
     """Data parallel. Raises InputError when the global batch does not divide by the world."""
-    if config.global_batch % world_size:
-        fits = [n for n in range(1, config.global_batch + 1) if config.global_batch % n == 0]
+    worlds = [n for n in range(1, config.global_batch + 1) if config.global_batch % n == 0]
+    fits = [n for n in worlds if batch_norm_fits(config, config.global_batch // n, n)]
+    if world_size not in fits:
         raise InputError.of(
             "nodes x tasks_per_node",
             world_size,
-            f"a global batch of {config.global_batch} does not divide by it",
+            f"a global batch of {config.global_batch} does not divide by it, or its batch statistics do not",
             f"use {', '.join(map(str, fits))} ranks",
         )
     per_rank = config.global_batch // world_size
@@ -116,5 +117,4 @@ METHOD = Method(
     validate=check_training,
     layout=layout,
     sizes=sizes,
-    global_batch_images=lambda config: config.global_batch,
 )

@@ -35,7 +35,7 @@ class RotNet:
 
     def __init__(self, job: Job):
         self.job, config = job, job.config
-        torch.manual_seed(job.seed_for(0))
+        torch.manual_seed(job.seed_for("network"))
         network = Network(backbones.build(config.backbone, dropout=config.dropout))
         load_backbone(network.backbone, job)
         self.backbone = network.backbone
@@ -55,7 +55,7 @@ class RotNet:
     def steps(self, epoch: int, first: int) -> Iterator[list[Batch]]:
         """A permutation of the images from (seed, epoch); rank r takes every world_size-th image of a global batch."""
         job, config = self.job, self.job.config
-        order = np.random.default_rng(job.seed_for(1, epoch)).permutation(len(job.dataset))
+        order = np.random.default_rng(job.seed_for("order", epoch)).permutation(len(job.dataset))
         passes = job.layout.accumulation
         requests = [
             Request(part, epoch, {})

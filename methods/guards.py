@@ -1,0 +1,115 @@
+"""What keeps a run from harm: saves that may fail, and a loss that may not be a number."""
+
+from collections import deque
+from typing import NoReturn
+
+import torch
+
+from launcher.errors import Diverged, InputError
+from launcher.runtime.checkpoint import Checkpointer, SaveFailed
+from methods.job import DIVERGED, GO, Job
+
+SAVES_THAT_MAY_FAIL = 3  # in a row, before a run that cannot save stops
+
+
+class Saves:
+    """Periodic saves: a failed one is said and leaves the last one standing; several in a row end the run."""
+
+    def __init__(self, job: Job, checkpoints: Checkpointer, watch: "LossWatch", steps: int):
+        self._job, self._checkpoints, self._watch, self._steps = job, checkpoints, watch, steps
+        self._failed = 0
+        self.every = job.config.checkpoint_every or job.run.plan()["checkpoint_every"]
+
+    def save(self, step: int, *, final: bool = False) -> None:
+        """Save, unless the loss diverged. Raises InputError when the last chance to save failed."""
+        job = self._job
+        if job.vote.now(self._watch.verdict(wait=True)) == DIVERGED:
+            self._watch.raise_diverged()
+        with job.clock("checkpointing"):
+            try:
+                path = self._checkpoints.save(step, self._steps)
+            except SaveFailed as error:
+                self._failed += 1
+                if job.world.is_main:
+                    job.ledger.write("save_failed", step=step, reason=str(error))
+                    print(f"checkpoint at step {step} failed: {error}", flush=True)
+                if final or self._failed >= SAVES_THAT_MAY_FAIL:
+                    last = self._checkpoints.last()
+                    raise InputError.of(
+                        "runs",
+                        job.run.path,
+                        f"the checkpoint at step {step} could not be written ({error})",
+                        f"free some space and `sslrun resume {job.run.id}`; {last.name if last else 'nothing'} stands",
+                    ) from None
+                return
+        self._failed = 0
+        if job.world.is_main:
+            job.ledger.write("checkpoint", step=step, path=path.name)
+
+
+class LossWatch:
+    """Sees a loss that is not a number without making the GPU wait: each is read when the next step has been queued."""
+
+    def __init__(self, job: Job, checkpoints: Checkpointer):
+        self._job, self._checkpoints = job, checkpoints
+        self._waiting: deque[tuple[int, dict[str, torch.Tensor], list[torch.Tensor]]] = deque()
+        self._values: dict[str, float] = {}
+        self._read_step = 0
+        self._bad: tuple[int, list[int]] | None = None
+        self._lag = 1 if job.world.device.type == "cuda" else 0
+
+    @property
+    def latest(self) -> float | None:
+        return self._values.get("loss")
+
+    def note(self, step: int, scalars: dict[str, torch.Tensor], ids: list[torch.Tensor]) -> None:
+        names = list(scalars)
+        stacked = torch.stack([scalars[name].float() for name in names]).to("cpu", non_blocking=True)
+        ready = None
+        if self._lag:
+            ready = torch.cuda.Event()
+            ready.record()
+        self._waiting.append((step, {"names": names, "values": stacked, "ready": ready}, ids))
+        while len(self._waiting) > self._lag:
+            self._read()
+
+    def averaged(self) -> tuple[int, dict[str, float]]:
+        """Collective: the newest step whose scalars were read, and their means over the ranks."""
+        names = sorted(self._values)
+        values = torch.tensor([self._values[name] for name in names], dtype=torch.float64)
+        if self._job.world.size > 1:
+            torch.distributed.all_reduce(values, group=self._job.world.control)
+        return self._read_step, dict(zip(names, (values / self._job.world.size).tolist(), strict=True))
+
+    def decide(self, outcome: int) -> None:
+        """Act on a vote: raises Diverged, Stopped or InputError, on all ranks alike."""
+        if outcome == DIVERGED:
+            self.raise_diverged()
+        self._job.decide(outcome)
+
+    def verdict(self, *, wait: bool = False) -> int:
+        while wait and self._waiting:
+            self._read()
+        return DIVERGED if self._bad else GO
+
+    def raise_diverged(self) -> NoReturn:
+        """Collective: name the earliest step that any rank saw go wrong, and its samples."""
+        world = self._job.world
+        seen = [(*bad, rank) for rank, bad in enumerate(world.gather(self._bad)) if bad]
+        step, ids, rank = min(seen)
+        last = self._checkpoints.last()
+        raise Diverged(
+            f"the loss is not a number at step {step} on rank {rank}, samples {', '.join(map(str, ids[:16]))}"
+            f"{', ...' if len(ids) > 16 else ''}; the last good checkpoint is {last.name if last else 'none'}. "
+            "Going on would meet the same step again: lower method.lr or change the data, as a new run"
+        )
+
+    def _read(self) -> None:
+        step, scalars, ids = self._waiting.popleft()
+        if scalars["ready"] is not None:
+            scalars["ready"].synchronize()
+        values = scalars["values"]
+        self._read_step = step
+        self._values = dict(zip(scalars["names"], values.tolist(), strict=True))
+        if self._bad is None and not bool(torch.isfinite(values).all()):
+            self._bad = (step, [int(i) for part in ids for i in part])
