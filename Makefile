@@ -40,7 +40,7 @@ lock: $(UV)
 $(STAMP): requirements.lock pyproject.toml | $(UV)
 	@echo "setting up $(VENV): about 7 GB the first time"
 	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
-	@$(UV) pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 

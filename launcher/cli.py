@@ -111,6 +111,7 @@ def _work(run: "RunDir", *, joined: bool, options: Namespace, force: bool = Fals
         return _answer(run, joined, options, 0)
     if ends and ends[-1]["cause"] == "diverged" and state == "failed" and not force:
         raise RunFailed(f"{ends[-1]['message']} (`sslrun resume {run.id} --force` tries all the same)")
+    spec = run.spec()
     if not os.access(run.path, os.W_OK):
         raise InputError.of("runs", run.path.parent, "you cannot write there", "choose another folder with runs=PATH")
     # Why this life begins: what ended the one before; a life that left no word was killed.
@@ -119,7 +120,7 @@ def _work(run: "RunDir", *, joined: bool, options: Namespace, force: bool = Fals
     cause = "submitted" if not lives else ended[-1] if ended else "killed"
     screen.print(f"run {run.id} in {run.path}", soft_wrap=True, markup=False)
     with view.Watch(run, screen) as watch:
-        outcome = local.run(run, run.spec(), cause=cause, watch=watch)
+        outcome = local.run(run, spec, cause=cause, watch=watch)
     if outcome is None:
         holder = next((e for e in reversed(run.events()) if e["event"] == "start"), {})
         message = f"running already (process {holder.get('pid', '?')} on {holder.get('host', '?')})"

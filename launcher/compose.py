@@ -24,7 +24,7 @@ from yaml import YAMLError
 from launcher import registry
 from launcher.errors import InputError
 from launcher.rundir import pin_init_from
-from launcher.spec import ClusterConfig, LaunchConfig, Recipe, RunSpec, freeze
+from launcher.spec import ClusterConfig, LaunchConfig, Recipe, RunSpec, TrainConfig, freeze
 from methods.data.spec import DATA
 from methods.data.spec import check as check_data
 
@@ -49,9 +49,12 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     roots = {f.name for f in dataclasses.fields(LaunchConfig)}
     for key in chosen:
         if "." not in key and key.partition("@")[0] not in roots:
+            if key in {field.name for field in dataclasses.fields(TrainConfig)}:
+                raise InputError.of(key, chosen[key], "there is no such key at the root", f"did you mean method.{key}?")
             registry.unknown(key, chosen[key], roots, what="key")
     method_name = _method_name(chosen, own, config_dir)
     recipe = registry.method(method_name).recipe(chosen.get("recipe", "paper"))
+    _refuse_unknown_fields(overrides, recipe)
     for group, known in (("data", DATA), ("eval_data", DATA), ("cluster", clusters())):
         if group in chosen and chosen[group] not in {*known, *own.get(group, ()), "auto", "null"}:
             registry.unknown(group, chosen[group], {*known, *own.get(group, ())})
@@ -78,7 +81,7 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
         with start or initialize(config_path=None, version_base="1.3"):
             root = compose("sslrun", overrides=rest)
     except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, overrides, recipe) from None
+        raise InputError(_first_line(error)) from None
     except YAMLError as error:
         raise InputError(f"--config-dir={config_dir}: {error}; mend the YAML") from None
     return root, recipe
@@ -176,15 +179,18 @@ def _freeze(config: dict[str, Any], recipe: Recipe, *, planning: bool) -> RunSpe
     for key in ("data", "eval_data"):
         if config[key] is not None:
             _absolute(config[key])
-            if not planning:
-                try:
-                    check_data(config[key], key)
-                except ValueError as error:
-                    raise InputError(str(error)) from None
+            try:
+                check_data(config[key], key, at_hand=not planning)
+            except ValueError as error:
+                raise InputError(str(error)) from None
     method.validate(config["method"], getattr(config["data"], "images", None))
     cluster: ClusterConfig = config["cluster"]
+    if cluster.kind not in ("slurm", "local"):
+        raise InputError.of("cluster.kind", cluster.kind, "no such kind", "use slurm or local")
     if cluster.kind == "local":
         _fit_local(config, cluster)
+    if not config["runs"]:
+        raise InputError.of("runs", "", "it is empty", "give a folder")
     runs = os.path.abspath(os.path.expanduser(config["runs"]))
     return RunSpec(
         method=freeze(config["method"]),
@@ -222,8 +228,8 @@ def _absolute(data: Any) -> None:
         data.path = os.path.abspath(os.path.expanduser(data.path))
 
 
-def _explain(error: Exception, overrides: list[str], recipe: Recipe) -> InputError:
-    """One line for what Hydra refused: an unknown key with the nearest known one, or the value's type."""
+def _refuse_unknown_fields(overrides: list[str], recipe: Recipe) -> None:
+    """Hydra would take `+method.x=1` for a new field, and nobody would ever read it."""
     data = {f.name for kind in DATA.values() for f in dataclasses.fields(kind)}
     fields = {
         "method": {f.name for f in dataclasses.fields(recipe.method)},
@@ -235,11 +241,7 @@ def _explain(error: Exception, overrides: list[str], recipe: Recipe) -> InputErr
         key, _, value = text.partition("=")
         group, _, field = key.lstrip("+~").partition(".")
         if field and field not in fields.get(group, ()):
-            try:
-                registry.unknown(key, value, {f"{group}.{name}" for name in fields.get(group, ())}, what="key")
-            except InputError as refused:
-                return refused
-    return InputError(_first_line(error))
+            registry.unknown(key, value, {f"{group}.{name}" for name in fields.get(group, ())}, what="key")
 
 
 def _first_line(error: Exception) -> str:
@@ -248,4 +250,6 @@ def _first_line(error: Exception) -> str:
     key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
     if "could not be converted to" in lines[0]:  # "Value 'abc' of type 'str' could not be converted to Float"
         lines[0] += f"; give one {lines[0].rpartition(' ')[2].lower()}"
+    if "is not a ListConfig" in lines[0]:
+        lines[0] = "it is a list; give one like [0.3,1]"
     return f"{key}: {lines[0]}" if key else lines[0]

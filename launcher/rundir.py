@@ -64,7 +64,7 @@ class RunDir:
     def spec(self) -> RunSpec:
         try:
             return RunSpec.from_json(read_json(self.path / "spec.json"))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{self.path}/spec.json: {error}; start a new run instead of editing this one") from None
 
     def plan(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import uuid
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from launcher.errors import InputError, RunFailed
@@ -47,11 +48,9 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     try:
         save_file(state, beside, metadata=metadata)
         beside.rename(target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         beside.unlink(missing_ok=True)
-        raise InputError.of(
-            "--out", target, f"cannot be written ({error.strerror or error})", "give another file"
-        ) from None
+        raise InputError.of("--out", target, f"cannot be written ({error})", "give another file") from None
     return metadata
 
 

@@ -1,5 +1,6 @@
 """Start a backbone from another run or from exported weights (`init_from`)."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -27,10 +28,13 @@ def load_backbone(backbone: nn.Module, job: Job) -> None:
     try:
         if path.is_dir():
             if read_json(path / "manifest.json")["digest"] != source.digest:
-                raise InputError.of("init_from", path, "it has changed since this run was submitted", "start a new run")
+                raise _changed(path)
             saved = load_tensors(path, "network", SHARED)
             state = {key.removeprefix(PREFIX): value for key, value in saved.items() if key.startswith(PREFIX)}
         else:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != source.digest:
+                    raise _changed(path)
             state = imported(_read_file(path), job.config.backbone)
         backbone.load_state_dict(state, strict=True)
     except (OSError, SafetensorError) as error:
@@ -41,6 +45,10 @@ def load_backbone(backbone: nn.Module, job: Job) -> None:
         raise InputError.of(
             "init_from", path, f"other weights than {job.config.backbone}'s ({reason})", "use its own"
         ) from None
+
+
+def _changed(path: Path) -> InputError:
+    return InputError.of("init_from", path, "it has changed since this run was submitted", "start a new run")
 
 
 def _read_file(path: Path) -> dict[str, torch.Tensor]:

@@ -43,7 +43,7 @@ class Job:
         ledger: Ledger,
         stop: StopFlag,
         dataset: ImageDataset,
-        labelled: tuple[ImageDataset, ImageDataset] | None,
+        labelled: tuple[ImageDataset, ImageDataset] | None = None,
     ):
         self.run, self.spec, self.config, self.world, self.layout = run, spec, spec.method, world, layout
         self.ledger, self.stop, self.dataset = ledger, stop, dataset

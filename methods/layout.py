@@ -1,5 +1,7 @@
 """How a global batch and its groups of batch statistics lie on a world; shared by every method's spec. No torch."""
 
+import math
+
 from launcher.errors import InputError
 from launcher.registry import unknown
 from launcher.spec import TrainConfig
@@ -18,13 +20,15 @@ def check_training(config: TrainConfig, images: int | None) -> None:
     if config.backbone not in BACKBONES:
         unknown("method.backbone", config.backbone, BACKBONES)
     for field in POSITIVE:
-        if not getattr(config, field) > 0:
+        if not 0 < getattr(config, field) < math.inf:
             raise InputError.of(
-                f"method.{field}", getattr(config, field), "it must be positive", "give a positive number"
+                f"method.{field}", getattr(config, field), "it must be positive and finite", "give a positive number"
             )
     for field in NOT_NEGATIVE:
-        if not getattr(config, field) >= 0:
-            raise InputError.of(f"method.{field}", getattr(config, field), "it is negative", "give 0 or more")
+        if not 0 <= getattr(config, field) < math.inf:
+            raise InputError.of(
+                f"method.{field}", getattr(config, field), "it is negative or infinite", "give 0 or more"
+            )
     for field, known in CHOICES.items():
         if getattr(config, field) not in known:
             raise InputError.of(

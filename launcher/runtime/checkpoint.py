@@ -153,7 +153,7 @@ class Checkpointer:
             aside = path.with_name(f"broken-{path.name}-{uuid.uuid4().hex[:4]}")
             path.rename(aside)
             print(f"checkpoint {path.name} is set aside as {aside.name}: {broken}", flush=True)
-        if saved:
+        if saved or any(self._folder.glob("broken-step_*")):  # never start over in silence
             return f"no checkpoint of {self._run.id} can be read; they are set aside as broken-* in {self._folder}"
         return None
 
@@ -170,13 +170,15 @@ def verify(path: Path) -> str:
     """Why the checkpoint at `path` cannot be used; empty when every file is as its manifest says."""
     try:
         manifest = read_json(path / "manifest.json")
+        if path.name != f"step_{manifest['step']:08d}":
+            return f"the manifest is that of step {manifest['step']}"
         for name, entry in manifest["files"].items():
             if _sha256(path / name) != entry["sha256"]:
                 return f"{name} is not what was written"
         if manifest["digest"] != _digest(manifest["files"]):
             return "the manifest contradicts itself"
-    except (OSError, ValueError, KeyError) as error:
-        return str(error)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
     return ""
 
 
@@ -214,10 +216,9 @@ def _commit(beside: Path, target: Path, manifest: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.rename(target)
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # the rename itself must survive a power cut
-    finally:
+    with contextlib.suppress(OSError):  # it is committed; that the rename survives a power cut is a bonus
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        os.fsync(descriptor)
         os.close(descriptor)
 
 

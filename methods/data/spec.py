@@ -54,18 +54,19 @@ class Cifar10Data:
 DATA = {"photos": PhotosData, "image_folder": ImageFolderData, "cifar10": Cifar10Data}
 
 
-def check(config, field="data"):
+def check(config, field="data", *, at_hand=True):
     """Raise ValueError, one line with field, value, reason and fix, where `config` (of a class in DATA) cannot be used.
 
+    With at_hand=False the data themselves may be missing or elsewhere: only the values are checked.
     `field` is the name under which the user set it: "data" or "eval_data".
     """
     if not 0 <= config.max_broken <= 1:
         raise ValueError(f"{field}.max_broken={config.max_broken}: a share of the images; give a number from 0 to 1")
     if isinstance(config, PhotosData):
         _check_photos(config, field)
-    elif isinstance(config, ImageFolderData):
+    elif at_hand and isinstance(config, ImageFolderData):
         _check_image_folder(config, field)
-    elif isinstance(config, Cifar10Data):
+    elif at_hand and isinstance(config, Cifar10Data):
         _check_cifar10(config, field)
 
 

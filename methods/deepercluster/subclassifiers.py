@@ -15,19 +15,10 @@ class SubClassifiers(nn.Module):
         self.weight = nn.Parameter(torch.zeros(hosted, classes, features))
         self.bias = nn.Parameter(torch.zeros(hosted, classes))
 
-    def forward(self, features: torch.Tensor, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """features [B, d] on the device, slots int64 [B] on the host: which classifier serves each row.
-
-        Returns (scores [B, k], rows int64 [B] on the host): scores[i] belongs to input row rows[i].
-        """
-        present = torch.unique(slots).tolist()
-        rows = [torch.nonzero(slots == slot).flatten() for slot in present]
-        weights, biases = self.weight.unbind(), self.bias.unbind()  # once: indexing would make a full gradient for each
-        scores = [
-            nn.functional.linear(features[r.to(features.device, non_blocking=True)], weights[slot], biases[slot])
-            for slot, r in zip(present, rows, strict=True)
-        ]
-        return torch.cat(scores), torch.cat(rows)
+    def forward(self, features: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+        """features [B, d], `sizes[i]` rows for classifier i after those of classifier i - 1 -> scores [B, k]."""
+        parts = zip(features.split(sizes), self.weight.unbind(), self.bias.unbind(), strict=True)
+        return torch.cat([nn.functional.linear(x, weight, bias) for x, weight, bias in parts])
 
     @torch.no_grad()
     def reset(self, slot: int, generator: torch.Generator, std: float) -> None:

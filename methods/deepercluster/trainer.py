@@ -199,10 +199,13 @@ class DeeperCluster:
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Eq. 3.4: l(V f(x), y) + sum_s y_s l(W_s f(x), z^s), mean over the batch; y = 4 c + r, z^s: sub-cluster."""
         device = self.job.world.device
-        slots = batch.columns["slot"]
+        images, slots, labels = batch.images, batch.columns["slot"], batch.columns["label"]
+        if batch.broken:  # a stand-in may come from another group; the groups lie side by side again
+            order = torch.argsort(slots, stable=True)
+            images, slots, labels = images[order], slots[order], labels[order]
+        sizes = torch.bincount(slots, minlength=len(self.hosted)).tolist()
+        features, super_scores = self.network(self._turned(images.to(device, non_blocking=True), sizes))
         super_class = torch.tensor(self.hosted)[slots]
-        images = self._turned(batch.images.to(device, non_blocking=True), super_class)
-        features, super_scores = self.network(images)
         if self.assigned_epoch < 0:
             super_class = super_class % ROTATIONS
         super_class = super_class.to(device, non_blocking=True)
@@ -211,18 +214,14 @@ class DeeperCluster:
         scalars = {"super_loss": super_loss.detach(), "super_accuracy": hits}
         if self.assigned_epoch < 0:
             return super_loss, scalars
-        sub_scores, rows = self.shared_sub(features, slots)
-        label = batch.columns["label"][rows].to(device, non_blocking=True)
-        sub_loss = cross_entropy(sub_scores.float(), label)
+        sub_scores = self.shared_sub(features, sizes)
+        sub_loss = cross_entropy(sub_scores.float(), labels.to(device, non_blocking=True))
         return super_loss + sub_loss, {**scalars, "sub_loss": sub_loss.detach()}
 
-    def _turned(self, images: torch.Tensor, super_class: torch.Tensor) -> torch.Tensor:
-        """Each image by its group's angle. Square images keep their place in memory."""
-        for angle in range(1, ROTATIONS):
-            rows = torch.nonzero(super_class % ROTATIONS == angle).flatten().to(images.device, non_blocking=True)
-            if len(rows):
-                images[rows] = torch.rot90(images[rows], angle, (2, 3))
-        return images
+    def _turned(self, images: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+        """Each group's images by its angle. images: [B, C, H, H], group after group, `sizes` of each hosted group."""
+        parts = zip(images.split(sizes), self.hosted, strict=True)
+        return torch.cat([torch.rot90(part, s % ROTATIONS, (2, 3)) for part, s in parts])
 
     def _scale_sub_gradients(self) -> None:
         """Eq. 3.4 averages over the global batch, of which a group is 1/4m; averaging over hosts or ranks of the group

@@ -1,0 +1,212 @@
+"""The real command line as subprocesses, and finished runs that several tests look at."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SSLRUN = Path(sys.executable).with_name("sslrun")
+# 40 steps, a checkpoint every 3 and a clustering every 4 from step 4 on: long enough to be killed in the middle.
+JOURNEY = ("method=deepercluster", "recipe=tiny", "method.epochs=10")
+
+
+@dataclass
+class Answer:
+    """How one command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        """The last line of stdout."""
+        return json.loads(self.out.splitlines()[-1])
+
+    @property
+    def complaint(self) -> str:
+        """The one line on stderr that begins with `sslrun: `; fails where there is none, or more, or a traceback."""
+        assert "Traceback" not in self.out + self.err
+        lines = [line for line in self.err.splitlines() if line.startswith("sslrun: ")]
+        assert len(lines) == 1, self.err
+        return lines[0]
+
+
+class Sslrun:
+    """`sslrun(verb_or_override, ...)` waits for the command; `start` leaves it running."""
+
+    def __init__(self, home: Path):
+        self.home = home
+        kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONSAFEPATH", "PYTHONPATH")}
+        self.environment = {**kept, "XDG_CACHE_HOME": str(home / "cache"), "TERM": "dumb", "COLUMNS": "100"}
+        self._started: list[subprocess.Popen] = []
+
+    def __call__(self, *arguments: object, code: int | None = 0, cwd: Path | None = None, timeout: float = 240):
+        answer = self.start(*arguments, cwd=cwd)
+        out, err = answer.communicate(timeout=timeout)
+        if code is not None:
+            assert answer.returncode == code, f"exit code {answer.returncode}, not {code}\n{out}\n{err}"
+        return Answer(answer.returncode, out, err)
+
+    def start(self, *arguments: object, cwd: Path | None = None) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [SSLRUN, *map(str, arguments)],
+            cwd=cwd or self.home,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen, timeout: float = 240) -> Answer:
+        out, err = process.communicate(timeout=timeout)
+        return Answer(process.returncode, out, err)
+
+    def show(self, run: Path) -> dict:
+        return self("show", run, "--json").json
+
+    def close(self) -> None:
+        """A test that failed in the middle leaves nothing running; the ranks die with their launcher."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+class Watched:
+    """A run seen from outside, through its files and /proc."""
+
+    def __init__(self, runs: Path):
+        self.runs = runs
+
+    @property
+    def path(self) -> Path:
+        """The only run of the folder, once it is there."""
+        return until(lambda: next(iter(self.runs.glob("*/spec.json")), None)).parent
+
+    def step(self) -> int:
+        try:
+            return json.loads((self.path / "progress.json").read_text())["step"]
+        except FileNotFoundError:
+            return 0
+
+    def reach(self, step: int, launcher: subprocess.Popen) -> None:
+        """Wait until the run has done `step` steps; fails when its launcher ends before."""
+
+        def reached() -> bool:
+            assert launcher.poll() is None, f"it ended before step {step}: {launcher.communicate()}"
+            return any(self.runs.glob("*/spec.json")) and self.step() >= step
+
+        until(reached, poll=0.01)
+
+    def processes(self) -> list[int]:
+        """Ranks and their children: every process with the run's path in its command line."""
+        return [pid for pid, words in _commands() if str(self.path) in words]
+
+    def gone(self, seconds: float = 15) -> bool:
+        return bool(until(lambda: not self.processes(), seconds=seconds))
+
+    def events(self, name: str) -> list[dict]:
+        lines = [line for file in sorted((self.path / "events").iterdir()) for line in file.read_text().splitlines()]
+        return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+def _commands():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if "launcher.worker" in words:
+                yield int(entry.name), words
+
+
+def until(condition: Callable, *, seconds: float = 120, poll: float = 0.05):
+    """The first true value of `condition()`; fails when it takes too long."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        time.sleep(poll)
+    return value
+
+
+@pytest.fixture(scope="session")
+def sslrun(tmp_path_factory):
+    command = Sslrun(tmp_path_factory.mktemp("home"))
+    yield command
+    command.close()
+
+
+@pytest.fixture
+def watched(tmp_path) -> Watched:
+    """The run that a test starts with `runs={watched.runs}`."""
+    return Watched(tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def journey() -> tuple[str, ...]:
+    """The overrides of the run that the tests interrupt."""
+    return JOURNEY
+
+
+@pytest.fixture(scope="session")
+def endless() -> tuple[str, ...]:
+    """The overrides of a run that is still running when a test is through with it."""
+    return (*JOURNEY[:2], "method.epochs=1000")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(sslrun, tmp_path_factory):
+    """`undisturbed(ranks=2, overrides=...)`: a finished run that nobody interrupted, made once a session."""
+    made: dict[tuple, Path] = {}
+
+    def run(ranks: int = 1, overrides: tuple[str, ...] = JOURNEY) -> Path:
+        key = (ranks, *overrides)
+        if key not in made:
+            runs = tmp_path_factory.mktemp("undisturbed")
+            made[key] = Path(sslrun(*overrides, f"tasks_per_node={ranks}", f"runs={runs}", "--json").json["path"])
+        return made[key]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def interrupted(sslrun, tmp_path_factory) -> tuple[Path, Answer]:
+    """The journey, stopped with Ctrl-C in its middle, and what the launcher said; work on a copy of it (`copied`)."""
+    watched = Watched(tmp_path_factory.mktemp("interrupted"))
+    launcher = sslrun.start(*JOURNEY, f"runs={watched.runs}")
+    watched.reach(8, launcher)
+    launcher.send_signal(signal.SIGINT)
+    return watched.path, sslrun.finish(launcher)
+
+
+@pytest.fixture
+def copied(interrupted, tmp_path) -> Path:
+    """A copy of the interrupted run that a test may change."""
+    return Path(shutil.copytree(interrupted[0], tmp_path / "copied" / interrupted[0].name))
+
+
+@pytest.fixture(scope="session")
+def one_line():
+    """`one_line(answer)`: the only thing said about bad input; `inside` a run it may follow lines of progress."""
+
+    def check(answer: Answer, *, inside: bool = False) -> str:
+        assert answer.code == 2, answer
+        line = answer.complaint
+        lines = answer.err.splitlines()
+        assert lines[-1] == line if inside else lines == [line], answer.err
+        return line
+
+    return check

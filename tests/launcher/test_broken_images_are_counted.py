@@ -1,0 +1,65 @@
+"""Images that cannot be decoded: a few are skipped, counted and said, too many end the run with their names."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = ("method=rotnet", "recipe=tiny", "method.epochs=1", "data=image_folder")
+ODD = (
+    "with space.png",
+    "ünïcode-図.png",
+    'quote\'s "both".png',
+    "[bold]markup.png",
+    "new\nline.png",
+    "-dash.png",
+)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """200 small pictures in two classes, some with names that need care."""
+    folder = tmp_path_factory.mktemp("images")
+    names = [*ODD, *(f"{number}.png" for number in range(len(ODD), 200))]
+    for number, name in enumerate(names):
+        place = folder / "ab"[number % 2]
+        place.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (20, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(place / name)
+    Image.fromarray(pixels).save(os.fsencode(folder / "a") + b"/latin-\xe9.png", format="PNG")
+    return folder
+
+
+def broken(images, folder, names):
+    """A copy of the folder, by links, in which `names` are damaged."""
+    for name in "ab":
+        (folder / name).mkdir(parents=True)
+        for image in os.listdir(os.fsencode(images / name)):
+            os.link(os.fsencode(images / name) + b"/" + image, os.fsencode(folder / name) + b"/" + image)
+    for name in names:
+        (folder / name).unlink()
+        (folder / name).write_bytes(b"\x89PNG, but not for long")
+    return folder
+
+
+def test_a_few_are_skipped_and_said(sslrun, watched, images, tmp_path):
+    folder = broken(images, tmp_path / "data", ["a/10.png"])
+    answer = sslrun(*TINY, f"data.path={folder}", f"runs={watched.runs}", "--json")
+    assert answer.json["state"] == "done"
+    assert "broken     1 images could not be decoded: a/10.png" in answer.err
+    (event,) = watched.events("broken_images")
+    assert event["count"] == 1
+    assert event["files"][0].startswith("a/10.png: ")
+
+
+def test_too_many_end_the_run_and_are_named(sslrun, one_line, watched, images, tmp_path):
+    names = ["a/with space.png", "b/ünïcode-図.png", 'a/quote\'s "both".png', "a/new\nline.png"]
+    names += [f"{'ab'[number % 2]}/{number}.png" for number in range(40, 70)]
+    folder = broken(images, tmp_path / "data", names)
+    line = one_line(sslrun(*TINY, f"data.path={folder}", f"runs={watched.runs}", code=2), inside=True)
+    assert all(part in line for part in ("data.max_broken=0.01", "cannot be decoded", "mend or remove them"))
+    named = [name for name in map(repr, names) if name[1:-1] in line]
+    assert named, line
+    assert watched.events("end")[-1]["cause"] == "input"
+    assert watched.gone()

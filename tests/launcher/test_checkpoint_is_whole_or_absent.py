@@ -1,0 +1,288 @@
+"""A checkpoint is there whole or not at all, whatever happens to the disk or to the process.
+
+Run as a script, this file saves and is killed, once before every call that changes the disk.
+"""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from launcher.errors import RunFailed
+from launcher.rundir import RunDir
+from launcher.runtime import checkpoint
+from launcher.runtime.checkpoint import Checkpointer, Registry, SaveFailed, load_tensors, verify
+from launcher.runtime.dist import World
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+class Counter:
+    """State that is a function of one number."""
+
+    def __init__(self, value=0):
+        self.value = value
+
+    def state(self):
+        weight = torch.arange(12.0).view(3, 4) + self.value
+        return {"weight": weight.t(), "half": weight.bfloat16(), "ids": torch.tensor(self.value), "note": [self.value]}
+
+    def load_state(self, state):
+        self.value = state["note"][0]
+        assert all(torch.equal(state[key], value) for key, value in self.state().items() if key != "note")
+
+
+class Store:
+    """A run's checkpoints, of one value in two shards."""
+
+    def __init__(self, folder, keep=2):
+        self.run, self.shared, self.owned = RunDir(folder), Counter(), Counter()
+        self.folder = folder / "checkpoints"
+        self.folder.mkdir(exist_ok=True)
+        registry = Registry(ALONE)
+        registry.add("network", self.shared)
+        registry.add("sub_classifier", self.owned, shard="group_000", writes=True)
+        self._checkpoints = Checkpointer(self.run, ALONE, registry, keep=keep, generation=1)
+
+    def save(self, step):
+        self.shared.value = self.owned.value = step
+        return self._checkpoints.save(step, 100)
+
+    def restore(self):
+        step = self._checkpoints.restore()
+        assert self.shared.value == self.owned.value == step
+        return step
+
+    def names(self):
+        return sorted(path.name for path in self.folder.iterdir())
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path)
+    store.save(5)
+    store.save(10)
+    return store
+
+
+def manifest(path):
+    return json.loads((path / "manifest.json").read_text())
+
+
+# -- what holds of a good one ------------------------------------------------------------------------------------------
+
+
+def test_nothing_saved_is_step_0(tmp_path):
+    assert Store(tmp_path).restore() == 0
+
+
+def test_the_newest_is_restored_bit_for_bit(store, tmp_path):
+    fresh = Store(tmp_path)
+    assert fresh.restore() == 10
+    assert fresh.shared.value == 10
+
+
+def test_it_is_not_there_before_it_is_whole(tmp_path):
+    store = Store(tmp_path)
+    seen = []
+    state = store.owned.state
+    store.owned.state = lambda: seen.append(store.run.checkpoints()) or state()
+    store.save(5)
+    assert seen == [[]]
+    assert store.names() == ["step_00000005"] and verify(store.folder / "step_00000005") == ""
+
+
+def test_equal_state_has_an_equal_digest_and_other_state_another(tmp_path):
+    digests = []
+    for name, step, value in (("a", 1, 7), ("b", 1, 7), ("c", 1, 8)):
+        (tmp_path / name).mkdir()
+        store = Store(tmp_path / name)
+        store.save(step)
+        store.shared.value = value
+        digests.append(manifest(store._checkpoints.save(step + 1, 100))["digest"])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_one_owners_tensors_can_be_read_alone(store):
+    tensors = load_tensors(store.folder / "step_00000010", "sub_classifier", "group_000")
+    assert set(tensors) == {"weight", "half", "ids"} and tensors["ids"].item() == 10
+
+
+def test_the_newest_are_kept_and_older_ones_go(tmp_path):
+    store = Store(tmp_path, keep=3)
+    for step in (1, 2, 30, 4, 500):
+        store.save(step)
+    assert store.names() == ["step_00000004", "step_00000030", "step_00000500"]
+
+
+def test_the_same_step_is_saved_once(store):
+    before = manifest(store.folder / "step_00000010")
+    store.shared.value = 11
+    store._checkpoints.save(10, 100)
+    assert manifest(store.folder / "step_00000010") == before and store.restore() == 10
+
+
+# -- what is broken is set aside ---------------------------------------------------------------------------------------
+
+
+def flip_a_byte(path, at=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * at)] ^= 1
+    path.write_bytes(content)
+
+
+def edit_manifest(**fields):
+    return lambda path: (path / "manifest.json").write_text(json.dumps({**manifest(path), **fields}))
+
+
+def forget_a_shard(path):
+    files = manifest(path)["files"]
+    del files["group_000.safetensors"]
+    edit_manifest(files=files)(path)
+
+
+DAMAGES = {
+    "flipped byte of a tensor": lambda path: flip_a_byte(path / "shared.safetensors", 0.999),
+    "flipped byte of a header": lambda path: flip_a_byte(path / "group_000.safetensors", 0.1),
+    "truncated shard": lambda path: os.truncate(path / "shared.safetensors", 100),
+    "empty shard": lambda path: os.truncate(path / "group_000.safetensors", 0),
+    "missing shard": lambda path: (path / "group_000.safetensors").unlink(),
+    "missing manifest": lambda path: (path / "manifest.json").unlink(),
+    "truncated manifest": lambda path: os.truncate(path / "manifest.json", 40),
+    "empty manifest": lambda path: os.truncate(path / "manifest.json", 0),
+    "manifest of another kind": lambda path: (path / "manifest.json").write_text("[]"),
+    "manifest with another step": edit_manifest(step=9),
+    "manifest without a step": edit_manifest(step=None),
+    "manifest with another digest": edit_manifest(digest="0" * 64),
+    "manifest without files": edit_manifest(files={}),
+    "manifest that forgets a shard": forget_a_shard,
+    "a file in its place": lambda path: (shutil.rmtree(path), path.write_text("")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_broken_one_is_set_aside_and_the_older_one_loaded(store, damage, capsys):
+    DAMAGES[damage](store.folder / "step_00000010")
+    assert store.restore() == 5
+    assert [p.name for p in store.run.checkpoints()] == ["step_00000005"]
+    assert len(list(store.folder.glob("broken-step_00000010-*"))) == 1
+    assert "step_00000010 is set aside" in capsys.readouterr().out
+    assert store.save(10).is_dir() and store.restore() == 10
+
+
+def test_where_none_can_be_read_the_run_fails_and_does_not_begin_anew(store):
+    for path in store.run.checkpoints():
+        flip_a_byte(path / "shared.safetensors")
+    with pytest.raises(RunFailed, match="no checkpoint"):
+        store.restore()
+    with pytest.raises(RunFailed):  # nor does the next resume
+        store.restore()
+
+
+def test_what_a_killed_life_left_is_ignored_and_removed(store):
+    beside = store.folder / ".saving-00000015-abc"
+    shutil.copytree(store.folder / "step_00000010", beside)
+    assert store.run.checkpoints()[-1].name == "step_00000010"
+    assert store.restore() == 10
+    assert not beside.exists()
+
+
+# -- a save that fails leaves the old one ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3], ids=["first shard", "second shard", "manifest"])
+def test_a_full_disk_leaves_what_was_there(store, monkeypatch, nth):
+    calls, fsync = [], os.fsync
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == nth:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(SaveFailed, match="No space left"):
+        store.save(15)
+    assert store.names() == ["step_00000005", "step_00000010"]
+    assert store.restore() == 10
+    assert store.save(15).is_dir() and store.restore() == 15  # there is space again
+
+
+def test_a_disk_that_stores_something_else_is_noticed_at_once(store, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_sha256", lambda path: "0" * 64)
+    with pytest.raises(SaveFailed, match="reads back otherwise"):
+        store.save(15)
+    monkeypatch.undo()
+    assert store.restore() == 10
+
+
+def test_a_folder_that_is_gone_is_a_failed_save(store):
+    shutil.rmtree(store.folder)
+    with pytest.raises(SaveFailed):
+        store.save(15)
+
+
+# -- killed in the middle of a save ------------------------------------------------------------------------------------
+
+CALLS = [(Path, "mkdir"), (Path, "open"), (os, "fsync"), (Path, "rename"), (shutil, "rmtree")]
+
+
+def killed_at(folder, nth):
+    """Save step 15 in a child that is killed before its nth call that changes the disk; False where it has fewer."""
+    child = os.fork()
+    if child == 0:
+        store, count = Store(folder), 0
+
+        def lethal(call):
+            def counted(*args, **kwargs):
+                nonlocal count
+                count += 1
+                if count == nth:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*args, **kwargs)
+
+            return counted
+
+        for owner, name in CALLS:
+            setattr(owner, name, lethal(getattr(owner, name)))
+        store.save(15)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] != 0
+
+
+def kill_everywhere(folder):
+    """[step restored after a kill, what is in the folder then] for each point of a save."""
+    outcomes, nth = [], 1
+    while True:
+        run = folder / str(nth)
+        run.mkdir()
+        Store(run).save(5)
+        Store(run).save(10)
+        if not killed_at(run, nth):
+            return outcomes
+        outcomes.append((Store(run).restore(), Store(run).names()))
+        nth += 1
+
+
+if __name__ == "__main__":
+    print(json.dumps(kill_everywhere(Path(sys.argv[1]))))
+
+
+def test_a_kill_at_any_point_of_a_save_leaves_the_old_or_the_new(tmp_path):
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, __file__, str(tmp_path)]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": root}, check=True, capture_output=True, text=True, timeout=100
+    )
+    outcomes = json.loads(done.stdout.splitlines()[-1])
+    steps = [step for step, _ in outcomes]
+    assert {10, 15} == set(steps) and steps == sorted(steps) and len(steps) >= 8
+    for step, names in outcomes:
+        assert f"step_{step:08d}" in names and all(name.startswith("step_") for name in names)

@@ -1,0 +1,53 @@
+"""What a person types answers at once: nothing heavy is imported before a job runs."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "torch",
+    "torchvision",
+    "faiss",
+    "submitit",
+    "PIL",
+    "skimage",
+    "sklearn",
+    "scipy",
+    "tensorboard",
+    "safetensors",
+}
+PROBE = """
+import sys
+from launcher.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code, end.code
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+COMMANDS = {
+    "help": ["--help"],
+    "plan": ["plan", "method=deepercluster", "nodes=8", "--json"],
+    "plan for people": ["plan", "method=rotnet", "recipe=tiny"],
+    "config": ["plan", "method=deepercluster", "recipe=demo", "--cfg"],
+    "status": ["status", "runs={runs}"],
+    "show": ["show", "{run}"],
+    "show as JSON": ["show", "{run}", "--json"],
+    "logs": ["logs", "{run}"],
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS.keys())
+def test_it_imports_nothing_heavy(undisturbed, sslrun, words):
+    run = undisturbed()
+    words = [word.format(run=run, runs=run.parent) for word in words]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROBE, *words],
+        cwd=sslrun.home,
+        env=sslrun.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not HEAVY.intersection(done.stdout.splitlines()[-1].split())

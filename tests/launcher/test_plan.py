@@ -1,0 +1,113 @@
+"""What `sslrun plan` promises of DeeperCluster's published setting, on 1 to 512 GPUs."""
+
+import re
+
+import pytest
+
+from launcher import plan as planning
+from launcher import registry
+from launcher.compose import resolve
+from launcher.errors import InputError
+
+METHODS = ("deepercluster", "rotnet")
+
+
+def planned(*overrides):
+    spec, recipe = resolve(["method=deepercluster", "cluster=generic", *overrides], planning=True)
+    return planning.make(spec, recipe), spec
+
+
+def laid_out(method, world_size):
+    """The layout of a method's published recipe, or the refusal."""
+    method = registry.method(method)
+    try:
+        return method.layout(method.recipe("paper").method, world_size)
+    except InputError as refusal:
+        return refusal
+
+
+def test_eight_nodes_are_the_thesis_setting():
+    plan, spec = planned("nodes=8")
+    assert (plan.world_size, plan.groups.count, plan.groups.size) == (64, 16, 4)
+    assert (plan.per_gpu_batch, plan.accumulation, plan.global_batch, plan.lr) == (48, 1, 3072, 0.1)
+    assert (spec.method.super_clusters, spec.method.clusters) == (4, 80_000)
+    assert "4 x 80,000" in plan.why["clusters"]
+    assert plan.waste is None and plan.variant == ()
+
+
+def test_sub_classifiers_are_most_of_a_checkpoint():
+    plan, _ = planned("nodes=8")
+    sub_classifiers = 16 * 80_000 * (4096 + 1) * 2 * 4 / 1e9  # with momentum, fp32
+    assert plan.disk_gb == pytest.approx(43.0, abs=0.1)
+    assert sub_classifiers / plan.disk_gb > 0.95
+    assert "sub-classifiers" in plan.why["disk_gb"] and f"{sub_classifiers:.2f}" in plan.why["disk_gb"]
+
+
+@pytest.mark.parametrize("nodes", [1, 8, 64])
+def test_every_number_says_where_it_comes_from(nodes):
+    plan, _ = planned(f"nodes={nodes}")
+    numbers = (
+        "world_size per_gpu_batch accumulation global_batch lr groups steps checkpoint_every memory_gb disk_gb hours"
+    )
+    for number in [*numbers.split(), "clusters"]:
+        assert plan.why.get(number), f"{number} has no reason"
+
+
+@pytest.mark.parametrize(
+    "nodes, per_gpu, variant",
+    [
+        (32, 12, ("method.global_batch=12288", "method.lr=0.4")),
+        (64, 6, ("method.global_batch=24576", "method.lr=0.8")),
+    ],
+)
+def test_more_nodes_keep_the_global_batch_and_say_what_they_waste(nodes, per_gpu, variant):
+    plan, _ = planned(f"nodes={nodes}")
+    assert (plan.global_batch, plan.lr, plan.per_gpu_batch) == (3072, 0.1, per_gpu)
+    assert plan.waste.startswith(f"{per_gpu} images a GPU waste")
+    assert plan.variant == variant
+    scaled, spec = planned(f"nodes={nodes}", *variant)
+    assert scaled.per_gpu_batch == 48 and scaled.waste is None
+    assert spec.identity != planned("nodes=8")[1].identity
+
+
+def test_the_number_of_nodes_is_not_part_of_the_identity():
+    ids = {planned(f"nodes={nodes}")[0].run for nodes in (1, 2, 4, 8, 32, 64)}
+    assert len(ids) == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_layout_keeps_the_global_batch_and_the_batch_norm_group(method):
+    config = registry.method(method).recipe("paper").method
+    layouts = {n: layout for n in range(1, 513) if not isinstance(layout := laid_out(method, n), InputError)}
+    assert {1, 2, 4, 8, 16, 64, 256} <= set(layouts)
+    for world_size, layout in layouts.items():
+        assert layout.per_gpu_batch * layout.accumulation * world_size == config.global_batch
+        assert layout.per_gpu_batch * layout.batch_norm_ranks == config.batch_norm_group
+        assert world_size % layout.batch_norm_ranks == 0
+
+
+def test_every_group_of_deepercluster_is_hosted_in_equal_shares():
+    for world_size in range(1, 513):
+        layout = laid_out("deepercluster", world_size)
+        if not isinstance(layout, InputError):
+            assert layout.groups == 16
+            assert layout.group_size * 16 == world_size * layout.groups_per_rank
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_refusal_names_sizes_that_work(method):
+    refusals = {n: laid_out(method, n) for n in (3, 24, 48, 100, 500)}
+    assert all(isinstance(refusal, InputError) for refusal in refusals.values())
+    for world_size, refusal in refusals.items():
+        named = re.search(r"use ([\d, ]+) ranks", str(refusal))
+        assert named, f"{world_size}: {refusal}"
+        wrong = [n for n in map(int, named[1].split(",")) if isinstance(laid_out(method, n), InputError)]
+        assert not wrong, f"{world_size} ranks are refused with {wrong}, which are refused too"
+
+
+@pytest.mark.parametrize("nodes", [3, 5])
+def test_a_world_that_does_not_fit_is_wrong_input(nodes):
+    with pytest.raises(InputError, match="do not fit") as refused:
+        planned(f"nodes={nodes}")
+    assert refused.value.exit_code == 2
+    assert str(nodes * 8) in str(refused.value) and "64" in str(refused.value)

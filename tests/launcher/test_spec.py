@@ -1,0 +1,122 @@
+"""A spec is frozen: nothing assigns to it, its identity is its science, and what was stored is what runs."""
+
+import dataclasses
+import json
+
+import pytest
+
+from launcher import registry
+from launcher.compose import resolve
+from launcher.errors import InputError
+from launcher.rundir import RunDir
+from launcher.spec import FORMAT, RunSpec, TrainConfig, freeze
+
+OPS = ("workers", "checkpoint_every", "keep_checkpoints", "log_every", "eval_every", "knn_neighbours")
+
+
+def spec_of(*overrides, method="deepercluster"):
+    return resolve([f"method={method}", "recipe=tiny", *overrides], planning=True)[0]
+
+
+def stored(spec):
+    """What spec.json holds."""
+    return json.loads(json.dumps(spec.to_json()))
+
+
+def changed(value):
+    """Another value of the same type."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return value + "x"
+        case tuple():
+            return tuple(item / 2 for item in value)
+    raise TypeError(value)
+
+
+def test_nothing_assigns_to_a_spec():
+    spec = spec_of()
+    for part, name in ((spec, "seed"), (spec.method, "lr"), (spec.data, "images"), (spec.cluster, "name")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(part, name, 1)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            delattr(part, name)
+    assert isinstance(spec.method.crop_scale, tuple)
+
+
+def test_a_frozen_config_is_still_of_its_class():
+    assert isinstance(spec_of().method, registry.method("deepercluster").config)
+
+
+@pytest.mark.parametrize("method", ["deepercluster", "rotnet"])
+def test_the_identity_is_the_science_and_nothing_else(method):
+    spec, schema = spec_of(method=method), registry.method(method).config
+    for item in dataclasses.fields(schema):
+        values = {**dataclasses.asdict(spec.method), item.name: changed(getattr(spec.method, item.name))}
+        same = dataclasses.replace(spec, method=freeze(schema(**values))).identity == spec.identity
+        assert same == (item.name in OPS), item.name
+
+
+@pytest.mark.parametrize("override", ["tasks_per_node=2", "runs=/elsewhere", "cluster=generic", "method.workers=3"])
+def test_where_and_how_comfortably_it_runs_is_not_its_identity(override):
+    assert spec_of(override).identity == spec_of().identity
+
+
+@pytest.mark.parametrize("override", ["seed=1", "method.lr=0.2", "data.colour=true", "data.images=400"])
+def test_what_changes_the_result_changes_the_identity(override):
+    assert spec_of(override).identity != spec_of().identity
+
+
+def test_the_source_of_the_weights_counts_and_where_it_lies_does_not(tmp_path):
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+    a, b, c = (spec_of(f"init_from={tmp_path}/{name}.safetensors").identity for name in "abc")
+    assert a == b
+    assert len({a, c, spec_of().identity}) == 3
+
+
+def test_json_and_back_is_the_same_spec():
+    spec = spec_of("seed=7", "method.clusters=5", "eval_data=photos")
+    back = RunSpec.from_json(stored(spec))
+    assert stored(back) == stored(spec)
+    assert (back.identity, back.run_id) == (spec.identity, spec.run_id)
+    assert back.differences(spec) == []
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        back.method.lr = 1
+
+
+def test_the_differences_are_named():
+    assert "method.workers: 0 -> 3" in spec_of().differences(spec_of("method.workers=3"))
+
+
+@pytest.mark.parametrize("group, field", [("method", "lr"), ("method", "clusters"), ("data", "images")])
+def test_an_edited_spec_is_refused(tmp_path, group, field):
+    edited = stored(spec_of())
+    edited[group][field] += 1
+    with pytest.raises(ValueError, match="edited"):
+        RunSpec.from_json(edited)
+    (tmp_path / "spec.json").write_text(json.dumps(edited))
+    with pytest.raises(InputError, match="start a new run"):
+        RunDir(tmp_path).spec()
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", "null", '{"format": 1}'])
+def test_a_damaged_spec_is_one_line(tmp_path, text):
+    (tmp_path / "spec.json").write_text(text)
+    with pytest.raises(InputError):
+        RunDir(tmp_path).spec()
+
+
+def test_a_spec_of_a_newer_sslrun_is_refused():
+    with pytest.raises(ValueError, match="upgrade"):
+        RunSpec.from_json({**stored(spec_of()), "format": FORMAT + 1})
+
+
+def test_every_field_of_every_method_is_of_a_type_that_composes():
+    for name in registry.names():
+        for item in dataclasses.fields(registry.method(name).config):
+            assert item.type in (str, int, float, bool, list[float]), f"{name}.{item.name}: {item.type}"
+    assert set(OPS) == {f.name for f in dataclasses.fields(TrainConfig) if not f.metadata.get("science", True)}

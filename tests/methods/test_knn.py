@@ -1,0 +1,75 @@
+"""Weighted k-NN (thesis 5.3.2) against its definition in double precision, and against scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from methods.evals.knn import TEMPERATURE, Bank, accuracy
+
+CLASSES = 5
+
+
+def banks(seed=0, noise=1.2, d=12):
+    """Overlapping blobs: about half of the test samples are classified right."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(CLASSES, d))
+    made = []
+    for count in (230, 90):
+        labels = rng.integers(CLASSES, size=count)
+        features = (centres[labels] + noise * rng.normal(size=(count, d))) * rng.uniform(0.1, 9, size=(count, 1))
+        made.append(Bank(features.astype(np.float32), labels))
+    return made
+
+
+def by_definition(train, test, neighbours):
+    """One query at a time: each of the nearest votes for its label with exp(cosine / T)."""
+    cosine = lambda a, b: float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))  # noqa: E731
+    right = 0
+    for query, truth in zip(test.features.astype(np.float64), test.labels, strict=True):
+        samples = zip(train.features.astype(np.float64), train.labels, strict=True)
+        near = sorted(((cosine(query, x), y) for x, y in samples), reverse=True)
+        votes = dict.fromkeys(range(CLASSES), 0.0)
+        for similarity, label in near[:neighbours]:
+            votes[int(label)] += math.exp(similarity / TEMPERATURE)
+        right += max(votes, key=votes.get) == truth
+    return right / len(test.labels)
+
+
+@pytest.mark.parametrize("neighbours", [1, 5, 20, 230])
+def test_it_is_what_the_definition_gives(neighbours):
+    train, test = banks()
+    found = accuracy(train, test, neighbours=neighbours, classes=CLASSES)
+    assert found == pytest.approx(by_definition(train, test, neighbours))
+    assert 0.3 < found < 0.95
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_is_what_scikit_learn_gives(seed):
+    train, test = banks(seed)
+    weights = lambda distance: np.exp((1 - distance) / TEMPERATURE)  # noqa: E731
+    theirs = KNeighborsClassifier(20, weights=weights, metric="cosine", algorithm="brute")
+    theirs.fit(train.features.astype(np.float64), train.labels)
+    expected = theirs.score(test.features.astype(np.float64), test.labels)
+    assert accuracy(train, test, neighbours=20, classes=CLASSES) == pytest.approx(expected)
+
+
+def test_more_neighbours_than_samples_are_all_of_them():
+    train, test = banks()
+    all_of_them = accuracy(train, test, neighbours=len(train.labels), classes=CLASSES)
+    assert accuracy(train, test, neighbours=10_000, classes=CLASSES) == all_of_them
+
+
+def test_the_scale_of_a_feature_does_not_matter():
+    train, test = banks()
+    scaled = Bank(train.features * 1000, train.labels)
+    assert accuracy(scaled, test, neighbours=20, classes=CLASSES) == accuracy(
+        train, test, neighbours=20, classes=CLASSES
+    )
+
+
+def test_features_of_nothing_but_zeros_are_no_error():
+    train, test = banks()
+    dead = Bank(np.zeros_like(test.features), test.labels)
+    assert 0 <= accuracy(train, dead, neighbours=20, classes=CLASSES) <= 1
