@@ -63,3 +63,19 @@ def test_too_many_end_the_run_and_are_named(sslrun, one_line, watched, images, t
     assert named, line
     assert watched.events("end")[-1]["cause"] == "input"
     assert watched.gone()
+
+
+def test_broken_images_of_eval_data_are_named_as_such(sslrun, one_line, watched, images, tmp_path):
+    judged = broken(images, tmp_path / "judged", [f"a/{number}.png" for number in range(8, 40, 2)])
+    launch = (*TINY, f"data.path={images}", "data.labels=none", "eval_data=image_folder", f"eval_data.path={judged}")
+    line = one_line(sslrun(*launch, f"runs={watched.runs}", code=2), inside=True)
+    assert "a/8.png: " in line or "a/10.png: " in line
+
+
+def test_a_killed_run_with_loader_workers_can_be_resumed_at_once(sslrun, watched, images):
+    launch = ("method=rotnet", "recipe=tiny", "data=image_folder", f"data.path={images}", "method.workers=2")
+    launcher = sslrun.start(*launch, f"runs={watched.runs}")
+    watched.reach(4, launcher)
+    launcher.kill()
+    launcher.wait()
+    assert sslrun("resume", watched.path, "--json").json["state"] == "done"

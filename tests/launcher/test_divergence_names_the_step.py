@@ -26,3 +26,9 @@ def test_it_names_step_rank_samples_and_the_last_good_checkpoint(sslrun, watched
     assert len(watched.events("start")) == 1
     assert f"at step {step} " in sslrun("resume", watched.path, "--force", code=4).complaint
     assert len(watched.events("start")) == 2
+
+
+def test_the_last_step_before_a_clustering_is_no_exception(sslrun, watched):
+    two_steps_an_epoch = ("method.global_batch=152", "method.lr=1e30", "method.schedule=constant")
+    line = sslrun("method=deepercluster", "recipe=tiny", *two_steps_an_epoch, f"runs={watched.runs}", code=4).complaint
+    assert "the loss is not a number at step 2 on rank 0" in line
