@@ -57,7 +57,8 @@ def main() -> int:
 def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag) -> dict:
     import torch
 
-    from launcher import environment, registry
+    from launcher import registry
+    from launcher.runtime import environment
     from methods import data, engine
     from methods.evals.during import evaluate, labelled
     from methods.job import Job, probe

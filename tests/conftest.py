@@ -210,3 +210,14 @@ def one_line():
         return line
 
     return check
+
+
+@pytest.fixture
+def one_thread():
+    """On a shared machine, threads that wait for one another make small tests slow."""
+    import torch  # seconds, and most tests here do without
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

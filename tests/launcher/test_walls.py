@@ -31,14 +31,13 @@ EXCEPTIONS = {
     ("launcher/worker.py", ""): {"launcher.runtime.preempt"},
     ("launcher/worker.py", "main"): {"launcher.runtime.dist"},
     ("launcher/worker.py", "_train"): {
-        "torch", "methods.data", "methods.engine", "methods.evals.during", "methods.job",
+        "torch", "launcher.runtime.environment", "methods.data", "methods.engine", "methods.evals.during", "methods.job",
     },
-    ("launcher/environment.py", "describe"): {"torch"},  # called inside a job
     ("launcher/cli.py", "_export"): {"methods.export"},  # the one verb that touches weights
 }  # fmt: skip
 
 # What may not be imported by whom: spec <- plan <- submit <- {sweep, cli}.
-ORDER = ["errors", "spec", "registry", "cost", "plan", "rundir", "compose", "environment", "local", "view", "cli"]
+ORDER = ["errors", "spec", "registry", "cost", "plan", "rundir", "compose", "local", "view", "cli"]
 
 
 def imports(file: Path) -> Iterator[tuple[str, str]]:

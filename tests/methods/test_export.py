@@ -24,15 +24,9 @@ from methods.deepercluster.trainer import Network
 from methods.export import export, exported, imported
 from methods.initialise import load_backbone
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ALONE = World(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def images(count=2, side=32, channels=3):

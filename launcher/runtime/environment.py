@@ -5,6 +5,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
+
 PACKAGES = (
     "sslrun",
     "torch",
@@ -20,9 +22,7 @@ PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """Called inside a job: asks torch for the device and the threads."""
-    import torch
-
+    """Versions, device, threads of this process."""
     versions = {}
     for name in PACKAGES:
         try:
