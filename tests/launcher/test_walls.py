@@ -31,7 +31,8 @@ EXCEPTIONS = {
     ("launcher/worker.py", ""): {"launcher.runtime.preempt"},
     ("launcher/worker.py", "main"): {"launcher.runtime.dist"},
     ("launcher/worker.py", "_train"): {
-        "torch", "launcher.runtime.environment", "methods.data", "methods.engine", "methods.evals.during", "methods.job",
+        "torch", "launcher.runtime.environment",
+        "methods.data", "methods.engine", "methods.evals.during", "methods.job",
     },
     ("launcher/cli.py", "_export"): {"methods.export"},  # the one verb that touches weights
 }  # fmt: skip
