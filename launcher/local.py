@@ -67,7 +67,7 @@ def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | 
 
 
 def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: Path, lock: int) -> subprocess.Popen:
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = str(max(1, cores // spec.world_size))
     environment = {
         **os.environ,
@@ -84,7 +84,8 @@ def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: P
         "PYTHONSAFEPATH": "1",  # a folder named `methods` where the user stands is not ours
         "PYTHONUNBUFFERED": "1",
     }
-    environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are here; the host name may resolve to nothing
+    if sys.platform == "linux":  # all ranks are here; the host name may resolve to nothing
+        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     with (run.path / "logs" / f"rank{rank}.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "launcher.worker", str(run.path)],
