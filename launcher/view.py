@@ -143,7 +143,12 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     table.add_column("evaluation")
     table.add_column("score", justify="right")
     knn = summary["evals"].get("knn", {})
-    for key, label in (("trained", "trained"), ("untrained", "same network untrained"), ("raw_pixels", "raw pixels")):
+    for key, label in (
+        ("trained", "trained"),
+        ("untrained", "same network untrained"),
+        ("untrained_adapted", "untrained, batch statistics of the data"),
+        ("raw_pixels", "raw pixels"),
+    ):
         if key in knn:
             table.add_row(f"k-NN, {label}", f"{knn[key]:.1f} %")
     clusters = summary["evals"].get("clusters", {})

@@ -24,6 +24,8 @@ def test_deepercluster_beats_the_untrained_network_by_15_points(tmp_path):
     gains = [s["trained"] - s["untrained"] for s in scores]
     assert statistics.mean(gains) >= 15, scores
     assert all(s["trained"] > s["raw_pixels"] + 15 for s in scores)
+    harder = [s["trained"] - s["untrained_adapted"] for s in scores]
+    assert statistics.mean(harder) - 2 * statistics.stdev(harder) > 0, scores
 
 
 @pytest.mark.slow
