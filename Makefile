@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # The machine's own uv where it has one; neither ensurepip nor a writable system Python is needed.
-UV := $(or $(shell command -v uv),.uv/bin/uv)
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 export PYTHONSAFEPATH = 1
 
 .PHONY: run test test-full lint lock clean

@@ -32,7 +32,7 @@ in its group: method.lr=0.2, data.path=/images. `sslrun plan METHOD... --cfg` pr
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The console script. Exit codes: 0 done or joined, 2 wrong input, 3 the cluster refused, 4 the run failed."""
+    """The console script. Exit codes: 0 done or joined, 2 input, 3 cluster, 4 failed, 130 stopped."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sslrun status | head` ends quietly
     try:
@@ -109,14 +109,14 @@ def _work(run: "RunDir", *, joined: bool, options: Namespace, force: bool = Fals
     if state == "done":
         view.closing(run, screen, _runs_option(run))
         return _answer(run, joined, options, 0)
-    if ends and ends[-1]["cause"] == "diverged" and state == "failed" and not force:
+    lives = run.generation()
+    ended = [e["cause"] for e in ends if e["generation"] == lives]
+    if ended and ended[-1] == "diverged" and not force:
         raise RunFailed(f"{ends[-1]['message']} (`sslrun resume {run.id} --force` tries all the same)")
     spec = run.spec()
     if not os.access(run.path, os.W_OK):
         raise InputError.of("runs", run.path.parent, "you cannot write there", "choose another folder with runs=PATH")
     # Why this life begins: what ended the one before; a life that left no word was killed.
-    lives = run.generation()
-    ended = [e["cause"] for e in ends if e["generation"] == lives]
     cause = "submitted" if not lives else ended[-1] if ended else "killed"
     screen.print(f"run {run.id} in {run.path}", soft_wrap=True, markup=False)
     with view.Watch(run, screen) as watch:

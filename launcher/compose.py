@@ -10,6 +10,7 @@ import os
 import subprocess
 from functools import cache
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +214,7 @@ def _fit_local(config: dict[str, Any], cluster: ClusterConfig) -> None:
         raise InputError.of("nodes", config["nodes"], "cluster=local is this one machine", fix)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))  # 0.1 ms; asking the driver takes a second
-    cluster.gpus_per_node = gpus if visible is None else min(gpus, len([v for v in visible.split(",") if v.strip()]))
+    cluster.gpus_per_node = gpus if visible is None else min(gpus, _visible(visible))
     if cluster.gpus_per_node:
         generic = OmegaConf.load(clusters()["generic"])
         for field in ("gpu_mem_gb", "gpu_tflops", "gpu_fp32_tflops", "efficiency", "network_gb_s", "disk_gb_s"):
@@ -221,6 +222,11 @@ def _fit_local(config: dict[str, Any], cluster: ClusterConfig) -> None:
     if cluster.gpus_per_node and (config["tasks_per_node"] or 1) > cluster.gpus_per_node:
         reason = f"this machine has {cluster.gpus_per_node} GPUs, and each rank takes one"
         raise InputError.of("tasks_per_node", config["tasks_per_node"], reason, "use fewer")
+
+
+def _visible(devices: str) -> int:
+    """How many CUDA_VISIBLE_DEVICES names; it ends at the first that is not a device."""
+    return len(list(takewhile(lambda name: name.strip() and not name.strip().startswith("-"), devices.split(","))))
 
 
 def _absolute(data: Any) -> None:

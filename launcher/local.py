@@ -140,7 +140,9 @@ def _see_through(ranks: list[subprocess.Popen], stops: _Stops, watch: Watcher) -
                     rank.send_signal(signal.SIGTERM if told == 1 else signal.SIGKILL)
         failed = [number for number, rank in enumerate(ranks) if rank.poll() not in (None, 0, STOPPED_CODE)]
         if failed and first is None:
-            first, first_death = failed[0], time.monotonic()
+            # Peers of a dead rank fail within milliseconds: what a signal ended comes first.
+            first = min(failed, key=lambda number: (ranks[number].returncode >= 0, number))
+            first_death = time.monotonic()
         if first is not None and time.monotonic() - first_death > KILL_AFTER_SECONDS:
             for rank in ranks:
                 rank.kill()
@@ -160,7 +162,7 @@ def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) ->
     if wrong_input:
         return Outcome("failed", "input", wrong_input[0]["message"], InputError.exit_code)
     first = next(rank for rank, code in enumerate(codes) if code not in (0, STOPPED_CODE)) if first is None else first
-    said = [e for e in errors if e["writer"] == f"rank{first}"]
+    said = [e for e in errors if e["cause"] == "diverged"] or [e for e in errors if e["writer"] == f"rank{first}"]
     if said:
         return Outcome("failed", said[0]["cause"], said[0]["message"], 4)
     log = run.path / "logs" / f"rank{first}.log"

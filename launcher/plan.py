@@ -60,7 +60,8 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
     sizes = method.sizes(spec.method, world)
     known = getattr(spec.data, "images", None)
     count = known or recipe.images
-    given = {f for f in ("global_batch", "lr", "epochs") if getattr(spec.method, f) != getattr(recipe.method, f)}
+    given = {name for name, value in vars(recipe.method).items() if _changed(value, getattr(spec.method, name))}
+    as_published = not given and spec.data.name == recipe.data.name
     batch = spec.method.global_batch
     steps = count // batch * spec.method.epochs
     memory = cost.memory(sizes, layout, spec.method.precision)
@@ -86,7 +87,7 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
         "lr": ("given" if "lr" in given else "the recipe's")
         + f", for a global batch of {batch}; {spec.method.schedule}",
         "steps": f"{count:,} images ({'the data' if known else 'the recipe'}) / {batch} x {spec.method.epochs} epochs",
-        "expect": recipe.expect if not given else "the recipe was changed: unknown",
+        "expect": recipe.expect if as_published else "the recipe or its data were changed: unknown",
         "memory_gb": f"{per_gpu}: weights {memory.weights:.2f}, gradients {memory.gradients:.2f}, optimiser "
         f"{memory.optimiser:.2f}, activations {memory.activations:.2f} (model, not measured)",
         "disk_gb": f"one checkpoint: network {shared_gb:.2f}, sub-classifiers and the like {sharded_gb:.2f}; "
@@ -123,6 +124,10 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
         variant=layout.variant,
         why=why,
     )
+
+
+def _changed(recipes: Any, given: Any) -> bool:
+    return (list(given) if isinstance(given, tuple) else given) != recipes
 
 
 def _sbatch(spec: RunSpec, cluster: ClusterConfig) -> str:

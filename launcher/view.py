@@ -53,8 +53,7 @@ def plan(plan: Plan, screen: Console) -> None:
     if plan.waste:
         screen.print(f"[yellow]wasteful:[/] {plan.waste}", soft_wrap=True)
     if plan.variant:
-        command = f"sslrun plan method={plan.method} nodes={plan.nodes} {' '.join(plan.variant)}"
-        screen.print(f"  {command}", soft_wrap=True, markup=False)
+        screen.print(f"  to have it, add: {' '.join(plan.variant)}", soft_wrap=True, markup=False)
     if plan.sbatch:
         screen.print("\nThe batch script, for reading: `sslrun` cannot submit it yet.", soft_wrap=True)
         screen.print(Text(plan.sbatch), style="dim", soft_wrap=True)
@@ -164,10 +163,9 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
         seconds = finished[-1]["seconds"]
         shares = ", ".join(f"{name} {value:.0f} s" for name, value in sorted(seconds.items(), key=lambda s: -s[1]))
         screen.print(f"time       {shares}", soft_wrap=True)
-    broken = {e["writer"]: e for e in run.events() if e["event"] == "broken_images"}.values()  # each rank's last word
-    if broken:
-        count, files = sum(e["count"] for e in broken), [file for e in broken for file in e["files"]]
-        screen.print(f"broken     {count} images could not be decoded: {', '.join(files[:3])}", soft_wrap=True)
+    files = list(dict.fromkeys(f for e in run.events() if e["event"] == "broken_images" for f in e["files"]))
+    if files:
+        screen.print(f"broken     {len(files)} images could not be decoded: {', '.join(files[:3])}", soft_wrap=True)
     if (run.path / "clusters.png").exists():
         screen.print(f"picture    {run.path / 'clusters.png'}", soft_wrap=True)
     screen.print(f"curves     tensorboard --logdir {run.path / 'tensorboard'}", soft_wrap=True)

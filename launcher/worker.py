@@ -3,6 +3,7 @@
 Rank, world size and rendezvous come from the environment. The trainer is imported here and nowhere else.
 """
 
+import contextlib
 import os
 import sys
 import traceback
@@ -25,7 +26,7 @@ def main() -> int:
         print("sslrun: this job was not started by sslrun; its ranks do not know each other", flush=True)
         return InputError.exit_code
     if "SSLRUN_LOCK_FD" in os.environ:  # data-loader workers may outlive us by seconds; the lock must not
-        os.register_at_fork(after_in_child=lambda: os.close(int(os.environ["SSLRUN_LOCK_FD"])))
+        os.register_at_fork(after_in_child=_let_go_of_the_lock)
     ledger = Ledger(run, int(os.environ.get("SSLRUN_GENERATION", "1")), f"rank{rank}")
     try:
         from launcher.runtime import dist
@@ -52,6 +53,11 @@ def main() -> int:
             "error", message=f"rank {rank} on {os.uname().nodename}: {line}", exit_code=FAILED_CODE, cause="crash"
         )
         return FAILED_CODE
+
+
+def _let_go_of_the_lock() -> None:
+    with contextlib.suppress(OSError, KeyError):
+        os.close(int(os.environ.pop("SSLRUN_LOCK_FD")))  # once: a child of a child must not close another file
 
 
 def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag) -> dict:

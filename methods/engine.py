@@ -59,12 +59,12 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     checkpoints = Checkpointer(job.run, world, registry, keep=config.keep_checkpoints, generation=generation)
 
     step = checkpoints.restore()
-    job.reporter = Reporter(job.run, speaks=world.is_main, purge_step=step)
+    job.reporter = Reporter(job.run, speaks=world.is_main, purge_step=step + 1)
     _say_restored(job, step)
     job.reporter.progress(force=True, stage="starting", step=step, steps=steps, notices=job.notices)
-    watch = LossWatch(job, checkpoints)
+    watch = LossWatch(job, checkpoints, trainer.networks)
     saves = Saves(job, checkpoints, watch, steps)
-    evaluations = _Evaluations(job, trainer, evaluate)
+    evaluations = _Evaluations(job, trainer, evaluate, step)
     throughput = Throughput(config.global_batch)
     try:
         while step < steps:
@@ -146,9 +146,9 @@ def _say_restored(job: Job, step: int) -> None:
 class _Evaluations:
     """Every `eval_every` epochs and at the end; one that a stop or a kill prevented is made up for."""
 
-    def __init__(self, job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], None]):
+    def __init__(self, job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], None], restored: int):
         self._job, self._trainer, self._evaluate = job, trainer, evaluate
-        done = {event["step"] for event in job.run.events() if event["event"] == "eval"}
+        done = {event["step"] for event in job.run.events() if event["event"] == "eval" and event["step"] <= restored}
         self._done = job.world.broadcast(done)
 
     def catch_up(self, step: int, epoch: int) -> None:

@@ -4,6 +4,7 @@ from collections import deque
 from typing import NoReturn
 
 import torch
+from torch import nn
 
 from launcher.errors import Diverged, InputError
 from launcher.runtime.checkpoint import Checkpointer, SaveFailed
@@ -23,8 +24,9 @@ class Saves:
     def save(self, step: int, *, final: bool = False) -> None:
         """Save, unless the loss diverged. Raises InputError when the last chance to save failed."""
         job = self._job
-        if job.vote.now(self._watch.verdict(wait=True)) == DIVERGED:
-            self._watch.raise_diverged()
+        outcome = job.vote.now(max(job.verdict(), self._watch.verdict(wait=True)))
+        if outcome == DIVERGED or not final:
+            self._watch.decide(outcome)
         with job.clock("checkpointing"):
             try:
                 path = self._checkpoints.save(step, self._steps)
@@ -50,11 +52,11 @@ class Saves:
 class LossWatch:
     """Sees a loss that is not a number without making the GPU wait: each is read when the next step has been queued."""
 
-    def __init__(self, job: Job, checkpoints: Checkpointer):
-        self._job, self._checkpoints = job, checkpoints
+    def __init__(self, job: Job, checkpoints: Checkpointer, networks: list[nn.Module]):
+        self._job, self._checkpoints, self._networks = job, checkpoints, networks
         self._waiting: deque[tuple[int, dict[str, torch.Tensor], list[torch.Tensor]]] = deque()
         self._values: dict[str, float] = {}
-        self._read_step = 0
+        self._read_step, self._read_ids = 0, []
         self._bad: tuple[int, list[int]] | None = None
         self._lag = 1 if job.world.device.type == "cuda" else 0
 
@@ -88,8 +90,12 @@ class LossWatch:
         self._job.decide(outcome)
 
     def verdict(self, *, wait: bool = False) -> int:
+        """This rank's vote. `wait`: after reading every loss, and looking at the weights, which the last step may have
+        spoilt although its loss was a number."""
         while wait and self._waiting:
             self._read()
+        if wait and self._bad is None and not all(_finite(network) for network in self._networks):
+            self._bad = (self._read_step, self._read_ids)
         return DIVERGED if self._bad else GO
 
     def raise_diverged(self) -> NoReturn:
@@ -109,7 +115,11 @@ class LossWatch:
         if scalars["ready"] is not None:
             scalars["ready"].synchronize()
         values = scalars["values"]
-        self._read_step = step
+        self._read_step, self._read_ids = step, [int(i) for part in ids for i in part]
         self._values = dict(zip(scalars["names"], values.tolist(), strict=True))
         if self._bad is None and not bool(torch.isfinite(values).all()):
-            self._bad = (step, [int(i) for part in ids for i in part])
+            self._bad = (step, self._read_ids)
+
+
+def _finite(network: nn.Module) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())

@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from launcher.runtime.checkpoint import Registry
 from launcher.runtime.dist import Vote, World
 from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import StopFlag, Stopped
+from launcher.runtime.stateful import ValueState
 from launcher.spec import RunSpec
 from methods.data import BrokenImage, ImageDataset
 from methods.data.broken import Tally
@@ -27,7 +28,7 @@ from methods.data.loader import Batch, Request, View, batches
 
 GO, STOP, BROKEN, DIVERGED = range(4)  # what the ranks vote on; the largest wins
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-NAMED = 5  # broken files that one event of the ledger names
+NAMED = 50  # broken files that one event of the ledger names
 PROBED = 32  # images decoded before a run begins
 
 
@@ -49,11 +50,23 @@ class Job:
         self.ledger, self.stop, self.dataset = ledger, stop, dataset
         self.labelled = labelled  # (train, test) that k-NN uses; None where there are no labels
         self.registry = Registry(world)
+        self.registry.add("data", ValueState(self._data, self._check_data))
         self.vote = Vote(world)
         self.reporter: Reporter | None = None  # speaks once the step to start from is known
         self.notices: list[str] = []  # what the person who watches should know
         self.seconds: dict[str, float] = defaultdict(float)  # wall time by what it went into
         self._tallies: dict[int, Tally] = {}  # by dataset
+
+    def _data(self) -> dict[str, Any]:
+        """What the positions that the state speaks of refer to: size and a sample of the names."""
+        size = len(self.dataset)
+        names = [self.dataset.name_of(int(i)) for i in np.linspace(0, size - 1, PROBED)]
+        return {"images": size, "names": hashlib.sha256(json.dumps(names).encode()).hexdigest()}
+
+    def _check_data(self, saved: Mapping[str, Any]) -> None:
+        if saved != self._data():
+            reason = f"the data changed since this run's checkpoint ({saved['images']} images then)"
+            raise InputError.of("data", f"{len(self.dataset)} images", reason, "restore them, or start a new run")
 
     # -- ranks ---------------------------------------------------------------------------------------------------
 
@@ -120,10 +133,10 @@ class Job:
                     with self.clock("data"):
                         batch = next(stream, None)
                 except BrokenImage as error:  # not one of a batch: no good image can stand in
-                    raise InputError(f"data: {error}; mend or remove them") from None
+                    raise InputError(f"data: {error}; mend them") from None
                 if batch is None:
                     return
-                fresh = tally.add(len(batch.ids) + len(batch.broken), batch.broken)
+                fresh = tally.add(batch.ids.numpy(), batch.broken)
                 if fresh:
                     self.ledger.write("broken_images", count=self.broken, files=fresh[:NAMED])
                 yield batch
@@ -136,12 +149,12 @@ class Job:
     def broken_error(self) -> InputError:
         """Collective: names the files of all ranks."""
         mine = [reason for tally in self._tallies.values() for reason in tally.reasons.values()]
-        gathered = [reason for part in self.world.gather(sorted(mine)) for reason in part]
+        gathered = sorted({reason for part in self.world.gather(mine) for reason in part})
         return InputError.of(
             "data.max_broken",
             self.spec.data.max_broken,
-            f"{len(gathered)} images cannot be decoded, more than this share: {', '.join(sorted(set(gathered))[:10])}",
-            "mend or remove them, or allow a larger share",
+            f"{len(gathered)} images cannot be decoded, more than this share: {', '.join(gathered[:10])}",
+            "mend them and resume, or start a new run without them or with a larger share",
         )
 
     # -- randomness ----------------------------------------------------------------------------------------------

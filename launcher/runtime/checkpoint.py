@@ -154,7 +154,8 @@ class Checkpointer:
             path.rename(aside)
             print(f"checkpoint {path.name} is set aside as {aside.name}: {broken}", flush=True)
         if saved or any(self._folder.glob("broken-step_*")):  # never start over in silence
-            return f"no checkpoint of {self._run.id} can be read; they are set aside as broken-* in {self._folder}"
+            where = f"they are broken-* in {self._folder}; delete these to begin anew"
+            return f"no checkpoint of {self._run.id} can be read; {where}"
         return None
 
     def _prune(self) -> None:
@@ -215,10 +216,18 @@ def _commit(beside: Path, target: Path, manifest: dict[str, Any]) -> None:
         json.dump(manifest, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
+    with contextlib.suppress(OSError):
+        _sync(beside)
     beside.rename(target)
     with contextlib.suppress(OSError):  # it is committed; that the rename survives a power cut is a bonus
-        descriptor = os.open(target.parent, os.O_RDONLY)
+        _sync(target.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
         os.fsync(descriptor)
+    finally:
         os.close(descriptor)
 
 

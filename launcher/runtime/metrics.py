@@ -22,8 +22,8 @@ class Reporter:
         if speaks:
             from torch.utils.tensorboard import SummaryWriter
 
-            # Points after the restored step were written by a life that was cut off: TensorBoard drops them.
-            self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=purge_step or None)
+            # TensorBoard drops points from this step on: they were written by a life that was cut off.
+            self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=purge_step)
 
     def log(self, step: int, **values: float) -> None:
         """One row of metrics."""

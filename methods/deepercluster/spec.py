@@ -159,6 +159,8 @@ def layout(config: DeeperClusterConfig, world_size: int) -> Layout:
     worlds = [n for n in range(1, groups + 1) if groups % n == 0]
     worlds += [groups * p for p in range(2, group_batch + 1) if group_batch % p == 0]
     fits = [n for n in worlds if batch_norm_fits(config, config.global_batch // n, n)]
+    if not fits:
+        batch_norm_layout(config, config.global_batch, 1)  # says what is wrong with the group of batch statistics
     if world_size not in fits:
         shared = config.batch_norm_group or config.global_batch
         raise InputError.of(

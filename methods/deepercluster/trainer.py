@@ -174,9 +174,8 @@ class DeeperCluster:
         def requests() -> Iterator[Request]:
             for step in range(first, self.steps_per_epoch):
                 begin = (step * job.layout.group_size + position) * share
-                rows = [np.s_[begin : begin + share]] * len(self.hosted)
-                ids = np.concatenate([orders[s][0][r] for s, r in zip(self.hosted, rows, strict=True)])
-                labels = np.concatenate([orders[s][1][r] for s, r in zip(self.hosted, rows, strict=True)])
+                part = slice(begin, begin + share)
+                ids, labels = (np.concatenate([orders[s][i][part] for s in self.hosted]) for i in (0, 1))
                 slots = np.repeat(np.arange(len(self.hosted)), share)
                 for part in np.split(np.arange(len(ids)), passes):
                     yield Request(ids[part], epoch, {"label": labels[part], "slot": slots[part]})

@@ -64,7 +64,7 @@ def labelled(spec: RunSpec, dataset: ImageDataset) -> tuple[ImageDataset, ImageD
     if train.labels is None or not len(train):
         return None
     test = build(spec.eval_data or spec.data, "test")
-    return (train, test) if len(test) else None
+    return (train, test) if len(test) and test.labels is not None else None
 
 
 @torch.no_grad()
@@ -78,6 +78,7 @@ def _adapt_statistics(job: Job, network: torch.nn.Module) -> None:
             module.momentum = None  # the plain mean over batches
     dataset = job.labelled[0]
     ids = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), ADAPTED_TO)).astype(np.int64))
+    ids = np.random.default_rng(job.seed_for("adapt")).permutation(ids)  # folders lie in order of their classes
     requests = [Request(ids[i : i + BATCH], 0, {}) for i in range(0, len(ids), BATCH)]
     stream = job.load(CentreView(job.config.image_size), requests, dataset=dataset, drop=True)
     with contextlib.closing(stream):

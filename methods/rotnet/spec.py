@@ -76,6 +76,8 @@ def layout(config: RotNetConfig, world_size: int) -> Layout:
     """Data parallel. Raises InputError when the global batch does not divide by the world."""
     worlds = [n for n in range(1, config.global_batch + 1) if config.global_batch % n == 0]
     fits = [n for n in worlds if batch_norm_fits(config, config.global_batch // n, n)]
+    if not fits:
+        batch_norm_layout(config, config.global_batch, 1)  # says what is wrong with the group of batch statistics
     if world_size not in fits:
         raise InputError.of(
             "nodes x tasks_per_node",
