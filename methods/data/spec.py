@@ -9,8 +9,6 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar
 
-from launcher.spec import ops
-
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 LABELS = ("auto", "folders", "none")
 
@@ -28,7 +26,7 @@ class PhotosData:
     images: int = 6080  # train patches; the test split has a quarter of them
     patch: int = 32  # side in pixels
     colour: bool = False
-    max_broken: float = ops(0.01)  # share of broken images that stops a run; so on every dataset
+    max_broken: float = 0.01  # share of broken images that stops a run; so on every dataset
 
 
 @dataclass
@@ -38,7 +36,7 @@ class ImageFolderData:
     name: str = "image_folder"
     path: str | None = None
     labels: str = "auto"
-    max_broken: float = ops(0.01)
+    max_broken: float = 0.01
 
 
 @dataclass
@@ -48,7 +46,7 @@ class Cifar10Data:
     images: ClassVar[int] = 50_000
     name: str = "cifar10"
     path: str | None = None
-    max_broken: float = ops(0.01)
+    max_broken: float = 0.01
 
 
 DATA = {"photos": PhotosData, "image_folder": ImageFolderData, "cifar10": Cifar10Data}

@@ -58,7 +58,7 @@ def test_too_many_end_the_run_and_are_named(sslrun, one_line, watched, images, t
     names += [f"{'ab'[number % 2]}/{number}.png" for number in range(40, 70)]
     folder = broken(images, tmp_path / "data", names)
     line = one_line(sslrun(*TINY, f"data.path={folder}", f"runs={watched.runs}", code=2), inside=True)
-    assert all(part in line for part in ("data.max_broken=0.01", "cannot be decoded", "mend or remove them"))
+    assert all(part in line for part in ("data.max_broken=0.01", "cannot be decoded", "mend them and resume"))
     named = [name for name in map(repr, names) if name[1:-1] in line]
     assert named, line
     assert watched.events("end")[-1]["cause"] == "input"
