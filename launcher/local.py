@@ -138,17 +138,20 @@ def _see_through(ranks: list[subprocess.Popen], stops: _Stops, watch: Watcher) -
             for rank in ranks:
                 if rank.poll() is None:
                     rank.send_signal(signal.SIGTERM if told == 1 else signal.SIGKILL)
-        failed = [number for number, rank in enumerate(ranks) if rank.poll() not in (None, 0, STOPPED_CODE)]
-        if failed and first is None:
-            # Peers of a dead rank fail within milliseconds: what a signal ended comes first.
-            first = min(failed, key=lambda number: (ranks[number].returncode >= 0, number))
-            first_death = time.monotonic()
+        if first is None:
+            first, first_death = _first_failed(ranks), time.monotonic()
         if first is not None and time.monotonic() - first_death > KILL_AFTER_SECONDS:
             for rank in ranks:
                 rank.kill()
         watch()
         time.sleep(POLL_SECONDS)
-    return [rank.returncode for rank in ranks], first
+    return [rank.returncode for rank in ranks], _first_failed(ranks) if first is None else first
+
+
+def _first_failed(ranks: list[subprocess.Popen]) -> int | None:
+    """The rank to blame. Peers of a dead rank fail within milliseconds: one that a signal ended comes first."""
+    failed = [number for number, rank in enumerate(ranks) if rank.poll() not in (None, 0, STOPPED_CODE)]
+    return min(failed, key=lambda number: (ranks[number].returncode >= 0, number), default=None)
 
 
 def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) -> Outcome:
@@ -161,7 +164,6 @@ def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) ->
     wrong_input = [e for e in errors if e["exit_code"] == InputError.exit_code]
     if wrong_input:
         return Outcome("failed", "input", wrong_input[0]["message"], InputError.exit_code)
-    first = next(rank for rank, code in enumerate(codes) if code not in (0, STOPPED_CODE)) if first is None else first
     said = [e for e in errors if e["cause"] == "diverged"] or [e for e in errors if e["writer"] == f"rank{first}"]
     if said:
         return Outcome("failed", said[0]["cause"], said[0]["message"], 4)
