@@ -7,7 +7,6 @@ files of `cluster_configs`.
 
 import dataclasses
 import os
-import subprocess
 from functools import cache
 from importlib.resources import files
 from itertools import takewhile
@@ -22,10 +21,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from launcher import registry
+from launcher import registry, slurm
 from launcher.errors import InputError
 from launcher.rundir import pin_init_from
-from launcher.spec import ClusterConfig, LaunchConfig, Recipe, RunSpec, TrainConfig, freeze
+from launcher.spec import PROTOCOLS, ClusterConfig, LaunchConfig, Recipe, RunSpec, TrainConfig, freeze
 from methods.data.spec import DATA
 from methods.data.spec import check as check_data
 
@@ -39,8 +38,7 @@ def resolve(overrides: list[str], *, config_dir: Path | None = None, planning: b
     with one clear line for whatever a person can get wrong.
     """
     root, recipe = composed(overrides, config_dir=config_dir, planning=planning)
-    config = _to_object(root)
-    return _freeze(config, recipe, planning=planning), recipe
+    return frozen(to_object(typed(root)), planning=planning), recipe
 
 
 def composed(overrides: list[str], *, config_dir: Path | None = None, planning: bool = False) -> tuple[Any, Recipe]:
@@ -76,13 +74,13 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
         {"cluster": _cluster(chosen, planning)},
     ]
     store.store(name="sslrun", node={"defaults": defaults, **dataclasses.asdict(LaunchConfig())})
-    rest = [o for o in overrides if o.split("=")[0] not in ("method", "cluster") and o != "eval_data=null"]
+    rest = [_opened(o) for o in overrides if o.split("=")[0] not in ("method", "cluster") and o != "eval_data=null"]
     start = initialize_config_dir(str(config_dir.resolve()), version_base="1.3") if config_dir else None
     try:
         with start or initialize(config_path=None, version_base="1.3"):
             root = compose("sslrun", overrides=rest)
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_first_line(error)) from None
+        raise InputError(first_line(error)) from None
     except YAMLError as error:
         raise InputError(f"--config-dir={config_dir}: {error}; mend the YAML") from None
     return root, recipe
@@ -105,7 +103,7 @@ def _choices(overrides: list[str]) -> dict[str, str]:
                 f"{text}: not an override; write key=value, and quote values with spaces or commas"
             ) from None
         if override.is_sweep_override():
-            raise InputError(f"{text}: this is a sweep over several values; one run takes one value")
+            raise InputError(f"{text}: this is a sweep over several values; add --multirun, or quote a list as [a,b]")
         chosen[override.key_or_group] = "null" if override.value() is None else str(override.value())
     return chosen
 
@@ -145,32 +143,35 @@ def _cluster(chosen: dict[str, str], planning: bool) -> str:
         return name
     if chosen.get("recipe") in SMALL:
         return "local"
-    if planning or _slurm_is_up():
+    if planning or slurm.up():
         return "generic"
     return "local"
 
 
-def _slurm_is_up() -> bool:
+def typed(root: Any) -> Any:
+    """The composed config with every key typed by its schema. Raises InputError for what does not fit."""
     try:
-        ping = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=2)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return " UP" in ping.stdout
-
-
-def _to_object(root: Any) -> dict[str, Any]:
-    try:
-        schema = OmegaConf.merge(OmegaConf.structured(LaunchConfig), root)
-        return {f.name: _plain(schema[f.name]) for f in dataclasses.fields(LaunchConfig)}
+        # One's own cluster need not extend one of ours: the schema gives what its YAML leaves out.
+        own = {"cluster": OmegaConf.merge(OmegaConf.structured(ClusterConfig), root.cluster)}
+        return OmegaConf.merge(OmegaConf.structured(LaunchConfig), root, own)
     except OmegaConfBaseException as error:
-        raise InputError(_first_line(error)) from None
+        raise InputError(first_line(error)) from None
 
 
-def _plain(value: Any) -> Any:
+def to_object(root: Any) -> dict[str, Any]:
+    """The typed config as plain dataclasses. Raises InputError for what is missing."""
+    try:
+        return {f.name: plain(root[f.name]) for f in dataclasses.fields(LaunchConfig)}
+    except OmegaConfBaseException as error:
+        raise InputError(first_line(error)) from None
+
+
+def plain(value: Any) -> Any:
     return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
-def _freeze(config: dict[str, Any], recipe: Recipe, *, planning: bool) -> RunSpec:
+def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
+    """Validate what `to_object` gave and freeze it. Raises InputError."""
     method = registry.method(config["method"].name)
     for field in ("nodes", "tasks_per_node"):
         if config[field] is not None and config[field] < 1:
@@ -204,7 +205,18 @@ def _freeze(config: dict[str, Any], recipe: Recipe, *, planning: bool) -> RunSpe
         seed=config["seed"],
         init_from=pin_init_from(config["init_from"], Path(runs), config["method"].backbone),
         runs=runs,
+        group=config["group"],
+        eval_after=_protocols(config["eval_after"]),
     )
+
+
+def _protocols(given: Any) -> tuple[str, ...]:
+    """`eval_after=knn` and `eval_after=[knn,linear]`. Raises InputError for a protocol that is not there."""
+    names = tuple(given) if isinstance(given, list) else (given,) if given else ()
+    for name in names:
+        if name not in PROTOCOLS:
+            registry.unknown("eval_after", name, PROTOCOLS)
+    return names
 
 
 def _fit_local(config: dict[str, Any], cluster: ClusterConfig) -> None:
@@ -246,11 +258,25 @@ def _refuse_unknown_fields(overrides: list[str], recipe: Recipe) -> None:
     for text in overrides:
         key, _, value = text.partition("=")
         group, _, field = key.lstrip("+~").partition(".")
-        if field and field not in fields.get(group, ()):
+        if field and field not in fields.get(group, ()) and not _is_open(key):
             registry.unknown(key, value, {f"{group}.{name}" for name in fields.get(group, ())}, what="key")
 
 
-def _first_line(error: Exception) -> str:
+def _is_open(key: str) -> bool:
+    """Does the key lie in a mapping to which the user adds keys: `cluster.environment.NCCL_DEBUG`?"""
+    group, field, *inner = [*key.lstrip("+~").split(".", 2), ""]
+    return group == "cluster" and bool(inner[0]) and field in ("environment", "additional_parameters")
+
+
+def _opened(override: str) -> str:
+    """Hydra wants a `+` before a key that the YAML leaves out, and none before one that is there: one's own cluster
+    need not say all, and mappings in it take new keys.
+    """
+    return f"++{override}" if override.startswith("cluster.") else override
+
+
+def first_line(error: Exception) -> str:
+    """The one line of a Hydra or OmegaConf error that tells a person something."""
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")

@@ -1,12 +1,20 @@
-"""What a run costs: memory, disk, time. Pure arithmetic on a method's `Sizes` and a cluster's rates."""
+"""What a run costs: memory, disk, time, and how often to save. Pure arithmetic on a method's `Sizes` and a cluster's
+rates. GB are 1e9 bytes, times are seconds."""
 
+import math
 from dataclasses import dataclass
 
-from launcher.registry import Layout, Sizes
-from launcher.spec import ClusterConfig
+from launcher.registry import Layout, Rounds, Sizes
+from launcher.spec import ClusterConfig, Rate
 
 FP32 = 4  # bytes
 GB = 1e9
+V100_FP32_TFLOPS = 15.7
+RANK_GB, LOADER_GB = 3.0, 0.5  # of host memory: a process with PyTorch and CUDA, a data-loader worker (assumed)
+SAVE_SHARE = 0.1  # of the time, at most
+LONGEST_INTERVAL = 3600.0  # between two saves, however seldom a cluster fails
+START_SLACK = 30.0  # until a signalled job begins to save: Slurm looks now and then, a step or a chunk ends first
+SHORTEST_SIGNAL = 60  # Slurm may be this late
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,18 @@ class Memory:
         return self.weights + self.gradients + self.optimiser + self.activations
 
 
+@dataclass(frozen=True)
+class HostMemory:
+    """GB on one node, by part."""
+
+    processes: float
+    features: float
+
+    @property
+    def total(self) -> float:
+        return self.processes + self.features
+
+
 def memory(sizes: Sizes, layout: Layout, precision: str) -> Memory:
     """fp32 weights, gradients and optimiser slots; activations of one forward pass, halved under bf16 or fp16."""
     held = (sizes.parameters + sizes.hosted_parameters) * FP32 / GB
@@ -32,20 +52,72 @@ def memory(sizes: Sizes, layout: Layout, precision: str) -> Memory:
     return Memory(held, held, held * sizes.optimiser_slots, activations)
 
 
+def host_memory(sizes: Sizes, images: int, nodes: int, tasks_per_node: int, workers: int) -> HostMemory:
+    """The ranks of a node with their data-loader workers, and the node's share of the features of all images."""
+    processes = tasks_per_node * (RANK_GB + workers * LOADER_GB)
+    features = images / nodes * sizes.rounds.host_bytes / GB if sizes.rounds else 0.0
+    return HostMemory(processes, features)
+
+
 def checkpoint_gb(sizes: Sizes) -> tuple[float, float]:
     """GB of one checkpoint: (what every rank shares, what is sharded over groups). Weights and optimiser slots."""
     scalars = 1 + sizes.optimiser_slots
     return sizes.parameters * scalars * FP32 / GB, sizes.sharded_parameters * scalars * FP32 / GB
 
 
-def step_seconds(sizes: Sizes, images: int, cluster: ClusterConfig, precision: str) -> float:
-    """Seconds of one optimiser step on a GPU that sees `images` images: arithmetic at the cluster's efficiency."""
-    peak = cluster.gpu_fp32_tflops if precision == "fp32" else cluster.gpu_tflops
-    return images * sizes.flops_per_image / (peak * 1e12 * cluster.efficiency)
+def peak_tflops(cluster: ClusterConfig, precision: str, tasks_per_node: int) -> float:
+    """Peak of what one rank computes on: a GPU, or its share of a machine's CPUs."""
+    peak = cluster.gpu_tflops
+    if precision == "fp32" or (precision == "bf16" and not cluster.bf16):
+        peak = cluster.gpu_fp32_tflops
+    return peak if cluster.gpus_per_node else peak / tasks_per_node
 
 
-def all_reduce_seconds(sizes: Sizes, world_size: int, cluster: ClusterConfig) -> float:
-    """Ring all-reduce of the gradients that all ranks share: 2 (G-1)/G bytes over the node's network."""
-    if world_size == 1:
-        return 0.0
-    return 2 * (world_size - 1) / world_size * sizes.parameters * FP32 / (cluster.network_gb_s * GB)
+def measured_efficiency(rate: Rate, sizes: Sizes) -> float:
+    """Share of its peak that a device of `rate` reached on the network of `sizes`."""
+    return rate.images_per_s * sizes.flops_per_image / (rate.tflops * 1e12)
+
+
+def step_seconds(sizes: Sizes, images: float, tflops: float) -> float:
+    """One optimiser step of a rank that sees `images` images and computes at `tflops`."""
+    return images * sizes.flops_per_image / (tflops * 1e12)
+
+
+def all_reduce_seconds(sizes: Sizes, layout: Layout, nodes: int, tasks_per_node: int, cluster: ClusterConfig) -> float:
+    """Ring all-reduces of a step's gradients, 2 (n-1)/n bytes each over the network of n nodes; inside a node free.
+
+    First what all ranks share, then, where a group spans several nodes, what the ranks of a group share.
+    """
+    group_nodes = layout.group_size / tasks_per_node
+    seconds = _ring(sizes.parameters, nodes, cluster)
+    return seconds + (_ring(sizes.hosted_parameters, group_nodes, cluster) if group_nodes > 1 else 0.0)
+
+
+def _ring(parameters: float, nodes: float, cluster: ClusterConfig) -> float:
+    return 2 * (nodes - 1) / nodes * parameters * FP32 / (cluster.network_gb_s * GB)
+
+
+def round_seconds(rounds: Rounds, images: int, world_size: int, tflops: float, cluster: ClusterConfig) -> tuple:
+    """One round between epochs: (features of all images at `tflops` a rank, their k-means as published, scaled)."""
+    kmeans_tflops = rounds.kmeans_tflops * cluster.gpu_fp32_tflops / V100_FP32_TFLOPS
+    share = images / world_size / 1e12
+    return share * rounds.forward_flops / tflops, share * rounds.kmeans_flops / kmeans_tflops
+
+
+def save_interval(save: float, nodes: int, cluster: ClusterConfig) -> tuple[float, float]:
+    """(seconds between saves, mean seconds between interruptions of the whole job).
+
+    Young 1974, Daly 2006: sqrt(2 x save x MTBF) loses least to saving and to repeating together. Bounded: saving takes
+    a tenth of the time at most, and an hour's work is the most that is at stake.
+    """
+    rate = cluster.interruptions_per_node_day * nodes
+    mtbf = 86_400 / rate if rate else math.inf
+    shortest = save / SAVE_SHARE
+    return max(shortest, min(math.sqrt(2 * save * mtbf), LONGEST_INTERVAL)), mtbf
+
+
+def signal_delay(save: float, timeout_min: int) -> int:
+    """Whole seconds before the time limit at which the ranks are told: three saves and the start, and less than half
+    the limit."""
+    wanted = max(SHORTEST_SIGNAL, math.ceil(3 * save + START_SLACK))
+    return max(1, min(wanted, 30 * timeout_min - 1, 65_535))

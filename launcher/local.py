@@ -12,18 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from launcher.errors import InputError
+from launcher import snapshot
+from launcher.ending import STOPPED_CODE, Outcome, judge
 from launcher.rundir import Ledger, RunDir
 from launcher.spec import RunSpec
 
 POLL_SECONDS = 0.1
 KILL_AFTER_SECONDS = 10.0  # how long the other ranks of a dead one may live
 PR_SET_PDEATHSIG = 1
-STOPPED_CODE = 75  # see worker.py
 
 
 class Watcher(Protocol):
@@ -36,18 +35,9 @@ class Watcher(Protocol):
         """The ranks were asked to stop, or, `again`, were killed."""
 
 
-@dataclass
-class Outcome:
-    """How a run ended: its state, the cause for the ledger, what to tell a person, and the exit code."""
-
-    state: str
-    cause: str
-    message: str
-    exit_code: int
-
-
 def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | None:
     """Start the ranks and see them through; None when somebody else is the writer. Calls `watch` all the while."""
+    snapshot.verify(run.code_folder(), run.code()["digest"])
     lock = run.lock()
     if lock is None:
         return None
@@ -81,6 +71,7 @@ def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: P
         "OMP_NUM_THREADS": threads,
         # Threads that wait do not spin: on a machine that is also used otherwise spinning costs a factor of ten.
         "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(run.code_folder()), os.environ.get("PYTHONPATH")])),
         "PYTHONSAFEPATH": "1",  # a folder named `methods` where the user stands is not ours
         "PYTHONUNBUFFERED": "1",
     }
@@ -155,20 +146,12 @@ def _first_failed(ranks: list[subprocess.Popen]) -> int | None:
 
 
 def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) -> Outcome:
-    """What the exit codes and the ranks' own words in the ledger amount to."""
-    if all(code == 0 for code in codes):
-        return Outcome("done", "done", "", 0)
-    if all(code in (0, STOPPED_CODE) for code in codes):
-        return Outcome("stopped", "stopped", "stopped at a safe point, state saved", 130)
-    errors = [e for e in run.events() if e["event"] == "error" and e["generation"] == generation]
-    wrong_input = [e for e in errors if e["exit_code"] == InputError.exit_code]
-    if wrong_input:
-        return Outcome("failed", "input", wrong_input[0]["message"], InputError.exit_code)
-    said = [e for e in errors if e["cause"] == "diverged"] or [e for e in errors if e["writer"] == f"rank{first}"]
-    if said:
-        return Outcome("failed", said[0]["cause"], said[0]["message"], 4)
-    log = run.path / "logs" / f"rank{first}.log"
-    return Outcome("failed", "killed", f"rank {first} on {os.uname().nodename}: {_how(codes[first])}; see {log}", 4)
+    code = 0 if not any(codes) else STOPPED_CODE if all(c in (0, STOPPED_CODE) for c in codes) else 4
+    otherwise = ""
+    if first is not None:
+        log = run.path / "logs" / f"rank{first}.log"
+        otherwise = f"rank {first} on {os.uname().nodename}: {_how(codes[first])}; see {log}"
+    return judge([e for e in run.events() if e["generation"] == generation], code, first, otherwise)
 
 
 def _how(code: int) -> str:

@@ -1,12 +1,16 @@
 """(spec, recipe) -> Plan: how the run lies on the cluster, what it takes, and why. Pure: computes, touches nothing."""
 
 import dataclasses
-import shlex
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from launcher import cost, registry
-from launcher.spec import ClusterConfig, Recipe, RunSpec
+from launcher import cost, registry, script
+from launcher.registry import Layout, Sizes
+from launcher.spec import Recipe, RunSpec
+
+LEAST_STEPS = 10  # between two saves
 
 
 @dataclass(frozen=True)
@@ -35,69 +39,78 @@ class Plan:
     groups: Groups
     groups_per_rank: int
     batch_norm_ranks: int
+    cpus_per_task: int
     steps: int
     checkpoint_every: int
+    save_seconds: float
+    signal_delay_s: int
+    timeout_min: int
     memory_gb: float
+    host_memory_gb: float  # a node
     disk_gb: float
     hours: float
     gpu_hours: float
     sbatch: str | None
     waste: str | None
     variant: tuple[str, ...]
+    warnings: tuple[str, ...]
     why: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
+@dataclass(frozen=True)
+class _Times:
+    """Seconds, and what they rest on."""
+
+    step: float
+    all_reduce: float
+    features: float  # a round
+    kmeans: float  # a round
+    save: float
+    every: int  # steps between saves
+    mtbf: float
+    efficiency: float
+    source: str  # of the efficiency
+
+    @property
+    def per_step(self) -> float:
+        """The gradients travel while the backward pass goes on."""
+        return max(self.step, self.all_reduce)
+
+
 def make(spec: RunSpec, recipe: Recipe) -> Plan:
     """Size the job. The number of images is the data's where its config tells, the recipe's own otherwise.
 
-    Raises InputError when the method cannot be laid out on this world, naming the sizes that work.
+    Raises InputError when the method cannot be laid out on this world, naming the sizes that work, and when the
+    cluster's figures cannot be or its queue's cannot stand in a batch script.
     """
-    method, cluster, world = registry.method(spec.method.name), spec.cluster, spec.world_size
-    layout = method.layout(spec.method, world)
-    sizes = method.sizes(spec.method, world)
+    cluster, world = spec.cluster, spec.world_size
+    cluster.validate()
+    slurm = cluster.kind == "slurm"
+    if slurm:
+        script.gpus_per_node(spec)
+    method = registry.method(spec.method.name)
+    layout, sizes = method.layout(spec.method, world), method.sizes(spec.method, world)
     known = getattr(spec.data, "images", None)
-    count = known or recipe.images
-    given = {name for name, value in vars(recipe.method).items() if _changed(value, getattr(spec.method, name))}
-    as_published = not given and spec.data.name == recipe.data.name
-    batch = spec.method.global_batch
-    steps = count // batch * spec.method.epochs
+    images = known or recipe.images
+    steps = images // spec.method.global_batch * spec.method.epochs
+    times = _times(spec, recipe, layout, sizes, images, steps)
     memory = cost.memory(sizes, layout, spec.method.precision)
-    shared_gb, sharded_gb = cost.checkpoint_gb(sizes)
-    step = cost.step_seconds(sizes, batch // world, cluster, spec.method.precision)
-    reduce = cost.all_reduce_seconds(sizes, world, cluster)
-    seconds = max(step, reduce)
-    save = (shared_gb + sharded_gb) / cluster.disk_gb_s
-    # Saves take 1 % of the time or come every half hour, whichever is sooner, but never within 10 steps.
-    every = spec.method.checkpoint_every or max(10, int(min(100 * save, 1800) / max(seconds, 1e-9)))
+    host = cost.host_memory(sizes, images, spec.nodes, spec.tasks_per_node, spec.method.workers)
+    rounds = sizes.rounds.count if sizes.rounds else 0
+    seconds = steps * times.per_step + rounds * (times.features + times.kmeans) + steps / times.every * times.save
+    delay = cluster.signal_delay_s or cost.signal_delay(times.save, cluster.timeout_min)
     waste = layout.waste
     if cluster.gpus_per_node and memory.total > cluster.gpu_mem_gb:
         short = f"{memory.total:.0f} GB a GPU do not fit its {cluster.gpu_mem_gb:.0f} GB; use more ranks"
         waste = f"{waste}; {short}" if waste else short
-    hours = (steps * seconds + steps / every * save) / 3600
-    per_gpu = "a GPU" if cluster.gpus_per_node else "a process"
-    why = {
-        **sizes.why,
-        **layout.why,
-        "world_size": f"nodes={spec.nodes} x {spec.tasks_per_node} tasks a node on cluster {cluster.name}",
-        "global_batch": ("given" if "global_batch" in given else f"the recipe's ({recipe.source})")
-        + "; it stays when the number of nodes changes",
-        "lr": ("given" if "lr" in given else "the recipe's")
-        + f", for a global batch of {batch}; {spec.method.schedule}",
-        "steps": f"{count:,} images ({'the data' if known else 'the recipe'}) / {batch} x {spec.method.epochs} epochs",
-        "expect": recipe.expect if as_published else "the recipe or its data were changed: unknown",
-        "memory_gb": f"{per_gpu}: weights {memory.weights:.2f}, gradients {memory.gradients:.2f}, optimiser "
-        f"{memory.optimiser:.2f}, activations {memory.activations:.2f} (model, not measured)",
-        "disk_gb": f"one checkpoint: network {shared_gb:.2f}, sub-classifiers and the like {sharded_gb:.2f}; "
-        f"{spec.method.keep_checkpoints} are kept",
-        "checkpoint_every": "given"
-        if spec.method.checkpoint_every
-        else f"a save takes about {save:.0f} s; 1 % of the time, at least every half hour",
-        "hours": f"{seconds:.3g} s a step: arithmetic {step:.3g} at {cluster.efficiency:.0%} of the peak, all-reduce "
-        f"{reduce:.3g}; without data loading and k-means (model, not measured)",
-    }
+    text = None
+    if slurm:
+        folder, python = Path(spec.runs, spec.run_id, "submit"), script.python_of(cluster)
+        wanted = script.parameters(spec, signal_delay_s=delay, folder=folder, python=python)
+        text = script.text(folder, wanted, python=python)
     return Plan(
         method=spec.method.name,
         recipe=spec.recipe,
@@ -108,52 +121,152 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
         world_size=world,
         per_gpu_batch=layout.per_gpu_batch,
         accumulation=layout.accumulation,
-        global_batch=batch,
+        global_batch=spec.method.global_batch,
         lr=spec.method.lr,
         groups=Groups(layout.groups, layout.group_size),
         groups_per_rank=layout.groups_per_rank,
         batch_norm_ranks=layout.batch_norm_ranks,
+        cpus_per_task=script.cpus_per_task(spec),
         steps=steps,
-        checkpoint_every=every,
+        checkpoint_every=times.every,
+        save_seconds=round(times.save, 3),
+        signal_delay_s=delay,
+        timeout_min=cluster.timeout_min,
         memory_gb=round(memory.total, 3),
-        disk_gb=round(shared_gb + sharded_gb, 3),
-        hours=round(hours, 4),
-        gpu_hours=round(hours * world, 3) if cluster.gpus_per_node else 0.0,
-        sbatch=_sbatch(spec, cluster) if cluster.kind == "slurm" else None,
+        host_memory_gb=round(host.total, 1),
+        disk_gb=round(sum(cost.checkpoint_gb(sizes)), 3),
+        hours=round(seconds / 3600, 4),
+        gpu_hours=round(seconds / 3600 * world, 3) if cluster.gpus_per_node else 0.0,
+        sbatch=text,
         waste=waste,
         variant=layout.variant,
-        why=why,
+        warnings=tuple(_warnings(spec, times, host, delay)),
+        why={
+            **_why_science(spec, recipe, steps, known),
+            **sizes.why,
+            **layout.why,
+            **_why_resources(spec, sizes, memory, host),
+            **_why_times(spec, sizes, times, seconds, delay),
+        },
     )
+
+
+def _times(spec: RunSpec, recipe: Recipe, layout: Layout, sizes: Sizes, images: int, steps: int) -> _Times:
+    cluster, config, rate = spec.cluster, spec.method, recipe.rate
+    efficiency, source = cluster.efficiency, f"{cluster.efficiency:.0%} of the peak, assumed"
+    same = (config.backbone, config.precision) == (recipe.method.backbone, recipe.method.precision)
+    if rate and same and rate.gpu == bool(cluster.gpus_per_node):
+        published = registry.method(config.name).sizes(recipe.method, spec.world_size)
+        efficiency = cost.measured_efficiency(rate, published)
+        source = f"scaled from {rate.images_per_s:,.0f} images/s at {rate.tflops:g} TFLOP/s ({rate.source})"
+    tflops = efficiency * cost.peak_tflops(cluster, config.precision, spec.tasks_per_node)
+    step = cost.step_seconds(sizes, config.global_batch / spec.world_size, tflops)
+    reduce = cost.all_reduce_seconds(sizes, layout, spec.nodes, spec.tasks_per_node, cluster)
+    features, kmeans = 0.0, 0.0
+    if sizes.rounds:
+        features, kmeans = cost.round_seconds(sizes.rounds, images, spec.world_size, tflops, cluster)
+    save = sum(cost.checkpoint_gb(sizes)) / cluster.disk_gb_s
+    interval, mtbf = cost.save_interval(save, spec.nodes, cluster)
+    every = config.checkpoint_every or min(max(LEAST_STEPS, int(interval / max(step, reduce))), max(1, steps))
+    return _Times(step, reduce, features, kmeans, save, every, mtbf, efficiency, source)
+
+
+def _warnings(spec: RunSpec, times: _Times, host: cost.HostMemory, delay: int) -> list[str]:
+    """What will go on, but not as one would wish."""
+    cluster, config = spec.cluster, spec.method
+    warnings = []
+    if cluster.kind != "slurm":
+        return warnings
+    if cluster.preemptible and times.save + times.per_step > cluster.grace_s:
+        lost = _span(times.every * times.per_step)
+        warnings.append(
+            f"a save takes about {times.save:.0f} s and a preemption leaves {cluster.grace_s} s (cluster.grace_s): "
+            f"each may lose up to {lost} of work; ask for a longer GraceTime, or set method.checkpoint_every"
+        )
+    if times.save > delay:
+        warnings.append(
+            f"a save takes about {times.save:.0f} s and the time limit leaves {delay} s (signal_delay_s): each job may "
+            f"lose up to {_span(times.every * times.per_step)} of work; use a longer cluster.timeout_min"
+        )
+    if cluster.gpus_per_node and config.precision == "bf16" and not cluster.bf16:
+        warnings.append(
+            f"method.precision=bf16: the GPUs of {cluster.name} are fast in fp16 alone; "
+            "method.precision=fp16 is several times as fast, and a new run"
+        )
+    asked = script.asked_memory_gb(spec)
+    needed = f"a node needs about {host.total:.0f} GB of host memory"
+    if host.total > cluster.host_mem_gb:
+        warnings.append(f"{needed} and has cluster.host_mem_gb={cluster.host_mem_gb:g}; use more nodes")
+    elif asked and host.total > asked:
+        warnings.append(f"{needed} and the job asks for {asked:.0f}; raise it, or cluster.mem_gb=0 for all of it")
+    return warnings
+
+
+def _why_science(spec: RunSpec, recipe: Recipe, steps: int, known: int | None) -> dict[str, str]:
+    config = spec.method
+    given = {name for name, value in vars(recipe.method).items() if _changed(value, getattr(config, name))}
+    as_published = not given and spec.data.name == recipe.data.name
+    images = known or recipe.images
+    return {
+        "global_batch": ("given" if "global_batch" in given else f"the recipe's ({recipe.source})")
+        + "; it stays when the number of nodes changes",
+        "lr": ("given" if "lr" in given else "the recipe's")
+        + f", for a global batch of {config.global_batch}; {config.schedule}",
+        "steps": f"{images:,} images ({'the data' if known else 'the recipe'}) / {config.global_batch} x "
+        f"{config.epochs} epochs",
+        "expect": recipe.expect if as_published else "the recipe or its data were changed: unknown",
+    }
+
+
+def _why_resources(spec: RunSpec, sizes: Sizes, memory: cost.Memory, host: cost.HostMemory) -> dict[str, str]:
+    cluster = spec.cluster
+    shared_gb, sharded_gb = cost.checkpoint_gb(sizes)
+    cpus = f"{cluster.cpus_per_node} CPUs a node / {max(spec.tasks_per_node, cluster.gpus_per_node)}"
+    features = f"features of its images until they are clustered {host.features:.0f}, " if sizes.rounds else ""
+    asked = script.asked_memory_gb(spec)
+    asks = f"the job asks for {asked:.0f}" if asked else "it asks for all" if cluster.mem_gb == 0 else "not asked for"
+    return {
+        "world_size": f"nodes={spec.nodes} x {spec.tasks_per_node} tasks a node on cluster {cluster.name}",
+        "cpus_per_task": "given" if cluster.cpus_per_task or cluster.cpus_per_gpu else cpus,
+        "memory_gb": f"{'a GPU' if cluster.gpus_per_node else 'a process'}: weights {memory.weights:.2f}, gradients "
+        f"{memory.gradients:.2f}, optimiser {memory.optimiser:.2f}, activations {memory.activations:.2f} (model, not "
+        "measured)",
+        "host_memory_gb": f"a node: {features}processes {host.processes:.0f} (assumed); {asks}",
+        "disk_gb": f"one checkpoint: network {shared_gb:.2f}"
+        + (f", sub-classifiers and the like {sharded_gb:.2f}" if sharded_gb else "")
+        + f"; {spec.method.keep_checkpoints} are kept",
+    }
+
+
+def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay: int) -> dict[str, str]:
+    cluster, rounds = spec.cluster, sizes.rounds
+    often = f"one interruption in {_span(times.mtbf)}" if times.mtbf < math.inf else "no interruption expected"
+    hours = [f"{times.per_step:.3g} s a step: arithmetic {times.step:.3g}, {times.source}"]
+    if times.all_reduce:
+        hours.append(f"beside it all-reduce {times.all_reduce:.3g}")
+    if rounds:
+        hours.append(
+            f"{rounds.count} rounds of features {_span(times.features)} and k-means {_span(times.kmeans)}, the latter "
+            f"scaled by fp32 peak from {rounds.kmeans_source}"
+        )
+    hours.append("without data loading and evaluation (model, not measured)")
+    jobs = math.ceil(seconds / max(1, 60 * cluster.timeout_min - delay))
+    interval = f"a save takes about {times.save:.2g} s, {often}: sqrt(2 x save x that) (Young, Daly), an hour at most"
+    return {
+        "checkpoint_every": "given" if spec.method.checkpoint_every else interval,
+        "hours": "; ".join(hours),
+        "timeout_min": f"{jobs} job{'s' if jobs > 1 else ''} of this length, each going on from the last checkpoint",
+        "signal_delay_s": "given" if cluster.signal_delay_s else "before the time limit: three saves and some slack",
+    }
+
+
+def _span(seconds: float) -> str:
+    """A duration in the unit that suits it."""
+    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.2g} {name}" if seconds < 10 * unit else f"{seconds / unit:,.0f} {name}"
+    return f"{seconds:.2g} s"
 
 
 def _changed(recipes: Any, given: Any) -> bool:
     return (list(given) if isinstance(given, tuple) else given) != recipes
-
-
-def _sbatch(spec: RunSpec, cluster: ClusterConfig) -> str:
-    """The batch script of one run: one task a GPU, requeued on preemption, ended whole when one rank dies."""
-    options = {
-        "job-name": spec.run_id,
-        "nodes": spec.nodes,
-        "ntasks-per-node": spec.tasks_per_node,
-        "gpus-per-node": cluster.gpus_per_node,
-        "cpus-per-task": max(1, cluster.cpus_per_node // spec.tasks_per_node),
-        "partition": cluster.partition,
-        "account": cluster.account,
-        "qos": cluster.qos,
-        "constraint": cluster.constraint,
-        "time": cluster.time_limit_minutes,
-        "signal": "USR2@120",
-        "requeue": True,
-        "open-mode": "append",
-        "output": f"{spec.runs}/{spec.run_id}/logs/slurm-%j.log",
-    }
-    lines = ["#!/bin/bash"]
-    for key, value in options.items():
-        if value is True:
-            lines.append(f"#SBATCH --{key}")
-        elif value is not None:
-            lines.append(f"#SBATCH --{key}={shlex.quote(str(value)) if key == 'output' else value}")
-    run = shlex.quote(f"{spec.runs}/{spec.run_id}")
-    lines += ["export PYTHONSAFEPATH=1", *cluster.setup, f"srun --kill-on-bad-exit=1 python -m launcher.worker {run}"]
-    return "\n".join(lines) + "\n"

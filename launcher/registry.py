@@ -30,6 +30,18 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Rounds:
+    """What a method does over all images between epochs: features, then k-means of them."""
+
+    count: int  # in a whole run
+    forward_flops: float  # an image, for its feature
+    kmeans_flops: float  # an image, over all iterations
+    kmeans_tflops: float  # that one GPU of 15.7 TFLOP/s (fp32) was seen to reach in k-means
+    kmeans_source: str
+    host_bytes: float  # an image, in host memory until the round ends
+
+
+@dataclass(frozen=True)
 class Sizes:
     """What the cost models need to know of a network. Counts of fp32 scalars and floating-point operations."""
 
@@ -40,6 +52,7 @@ class Sizes:
     flops_per_image: float  # forward and backward
     activations: float  # bytes an image in fp32
     why: Mapping[str, str]
+    rounds: Rounds | None = None  # where the method has any
 
 
 @dataclass(frozen=True)

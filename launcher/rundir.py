@@ -2,6 +2,8 @@
 
     <runs>/<id>/
         spec.json  plan.json       frozen at submission
+        code -> ../.code/DIGEST    the code that runs; see snapshot.py
+        submit/                    the batch script, the pickle and Slurm's log; see submit.py
         events/                    the ledger: one append-only file a writer and generation, merged on reading
         metrics.jsonl              one line every log_every steps
         progress.json              what is being done right now, replaced whole
@@ -23,12 +25,18 @@ import shutil
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from launcher import snapshot
 from launcher.errors import InputError
+from launcher.snapshot import Snapshot
 from launcher.spec import InitFrom, RunSpec
+from launcher.state import State, of
+
+if TYPE_CHECKING:
+    from launcher.slurm import Job
 
 
 class RunDir:
@@ -41,25 +49,36 @@ class RunDir:
     def id(self) -> str:
         return self.path.name
 
-    def create(self, spec: RunSpec, plan: dict[str, Any]) -> None:
-        """Make the folder and freeze the spec in it; a folder that already holds one is left as it is.
+    def create(self, spec: RunSpec, plan: dict[str, Any], take: Callable[[], Snapshot]) -> None:
+        """Make the folder and freeze in it the spec and the code that `take` takes; one that is there stays as it is.
 
         Raises InputError where one cannot write, or where not even one checkpoint would fit.
         """
+        self.keep_private(spec)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.path.parent).free / 1e9
             if free < plan["disk_gb"]:
                 reason = f"a checkpoint takes {plan['disk_gb']:.3f} GB and the disk has {free:.3f} GB free"
                 raise InputError.of("runs", self.path.parent, reason, "choose another folder with runs=PATH")
-            for name in ("events", "checkpoints", "logs"):
-                (self.path / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            for name in ("", "events", "checkpoints", "logs"):
+                (self.path / name).mkdir(exist_ok=True)
+                if spec.group:
+                    shutil.chown(self.path / name, group=spec.group)
+                    (self.path / name).chmod(0o2750)
             if not (self.path / "spec.json").exists():
+                self.adopt(take())
                 write_json(self.path / "plan.json", plan)
                 write_json(self.path / "spec.json", spec.to_json())  # last: a folder with a spec is complete
+        except LookupError:
+            raise InputError.of("group", spec.group, "there is no such group", "see `id -Gn`") from None
         except OSError as error:
             fix = "choose another folder with runs=PATH"
             raise InputError.of("runs", self.path.parent, f"cannot write there ({error.strerror})", fix) from None
+
+    def keep_private(self, spec: RunSpec) -> None:
+        """What this process writes from now on is the user's alone, or readable by the spec's group."""
+        os.umask(0o027 if spec.group else 0o077)
 
     def spec(self) -> RunSpec:
         try:
@@ -70,6 +89,21 @@ class RunDir:
     def plan(self) -> dict[str, Any]:
         return read_json(self.path / "plan.json")
 
+    # -- the code that it runs -------------------------------------------------------------------------------------
+
+    def adopt(self, code: Snapshot) -> None:
+        """Run `code` from the next start on; the ledger says since when."""
+        snapshot.link(self.path, code.path)
+        Ledger(self, self.generation() + 1, "submit").write("code", digest=code.digest, origin=code.origin)
+
+    def code_folder(self) -> Path:
+        """What goes before everything else on the ranks' PYTHONPATH."""
+        return self.path / "code"
+
+    def code(self) -> dict[str, Any]:
+        """The ledger's last word on the code: digest, origin."""
+        return [e for e in self.events() if e["event"] == "code"][-1]
+
     # -- the ledger ----------------------------------------------------------------------------------------------
 
     def events(self) -> list[dict[str, Any]]:
@@ -79,27 +113,18 @@ class RunDir:
             for line in file.read_text(errors="replace").splitlines():
                 with contextlib.suppress(ValueError):  # the last line of a killed writer may be torn
                     rows.append(json.loads(line))
-        # The launcher writes a generation's first event and its last, around those of the ranks.
-        order = {"start": 0, "end": 2}
+        # Asking for a generation comes first; whoever starts it writes its first event and its last, around the ranks'.
+        order = {"intent": -1, "submitted": -1, "withdrawn": -1, "start": 0, "end": 2}
         return sorted(rows, key=lambda e: (e["generation"], order.get(e["event"], 1), e["writer"], e["number"]))
 
     def generation(self) -> int:
         """Number of times the run was started."""
         return sum(event["event"] == "start" for event in self.events())
 
-    def state(self) -> str:
-        """pending, running, done, failed, preempted, cancelled or stopped: from the ledger and the lock."""
+    def state(self, queue: "Mapping[str, Job] | None" = None) -> State:
+        """Where it stands: from the ledger, the lock and, where given, Slurm's queue."""
         held = self.held()  # before the ledger: whoever lets go of the lock has written the end
-        events = self.events()
-        starts = [e["generation"] for e in events if e["event"] == "start"]
-        if not starts:
-            return "running" if held else "pending"
-        latest = [e for e in events if e["generation"] == starts[-1]]
-        ends = [e["state"] for e in latest if e["event"] == "end"]
-        if ends and not held:
-            cancelled = any(e["event"] == "cancel" for e in latest)
-            return "cancelled" if cancelled and ends[-1] == "stopped" else ends[-1]
-        return "running" if held else "failed"  # nobody holds it and nobody wrote its end: it was killed
+        return of(self.events(), held=held, queue=queue)
 
     # -- the one writer ------------------------------------------------------------------------------------------
 
@@ -117,6 +142,14 @@ class RunDir:
             time.sleep(0.1)
         os.close(descriptor)
         return None
+
+    def refuse_second_writer(self) -> None:
+        """Raises InputError when somebody runs it."""
+        if self.held():
+            start = next((e for e in reversed(self.events()) if e["event"] == "start"), {})
+            who = f"job {start['job']}" if start.get("job") else f"process {start.get('pid', '?')}"
+            reason = f"{who} on {start.get('host', '?')} runs it, and a run has one writer"
+            raise InputError.of("RUN", self.id, reason, f"`sslrun cancel {self.id}` stops it")
 
     def held(self) -> bool:
         """Does some process hold the lock?"""
@@ -144,9 +177,11 @@ class RunDir:
             return read_json(self.path / "progress.json")
         return {}
 
-    def summary(self, *, digest: bool = True) -> dict[str, Any]:
+    def summary(self, queue: "Mapping[str, Job] | None" = None, *, digest: bool = True) -> dict[str, Any]:
         """The JSON of `sslrun show`. Raises InputError when the spec was edited."""
+        held = self.held()
         spec, events, progress = self.spec(), self.events(), self.progress()
+        state = of(events, held=held, queue=queue)
         saved = self.checkpoints()
         manifest = read_json(saved[-1] / "manifest.json") if saved else {}
         causes = Counter(e["cause"] for e in events if e["event"] == "start" and e["generation"] > 1)
@@ -154,12 +189,12 @@ class RunDir:
         for event in events:
             if event["event"] == "eval":
                 evals[event["protocol"]] = event["scores"]
-        last = [e for e in events if e["event"] == "end"][-1:]
         return {
             "id": self.id,
             "path": str(self.path),
             "method": spec.method.name,
-            "state": self.state(),
+            "state": state.name,
+            "job": state.job,
             "step": manifest.get("step", 0) if digest else max(manifest.get("step", 0), progress.get("step", 0)),
             "steps": progress.get("steps") or manifest.get("steps") or self.plan()["steps"],
             **({"state_digest": manifest.get("digest")} if digest else {}),
@@ -167,7 +202,7 @@ class RunDir:
             "restarts": dict(causes),
             "lost_steps": sum(e.get("lost_steps", 0) for e in events if e["event"] == "restored"),
             "evals": evals,
-            "message": last[0].get("message", "") if last else "",
+            "message": state.message or state.why_pending,
         }
 
 

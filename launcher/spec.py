@@ -8,10 +8,14 @@ run runs; all other fields are the science and make up the run's identity.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
+from launcher.errors import InputError
+
+PROTOCOLS = ("knn",)  # evaluations that can run as jobs of their own
 FORMAT = 1  # of spec.json; a reader refuses a newer one
 
 
@@ -50,24 +54,84 @@ class TrainConfig:
 
 @dataclass
 class ClusterConfig:
-    """One kind of cluster; its YAML lives in `cluster_configs/`. The queue's fields carry Slurm's own names."""
+    """One kind of cluster; its YAML lives in `cluster_configs/`. The queue's fields are named as in submitit and its
+    Hydra plugin. GB are 1e9 bytes, except in what is asked of Slurm, which counts 1024 MB."""
 
     name: str = "???"
     kind: str = "slurm"  # slurm | local
+
+    # What a node has, and how fast it is: the plan computes with it.
     gpus_per_node: int = 8  # 0: CPU processes
     cpus_per_node: int = 64
+    host_mem_gb: float = 256.0
     gpu_mem_gb: float = 32.0
     gpu_tflops: float = 125.0  # dense bf16/fp16 peak of one GPU
     gpu_fp32_tflops: float = 15.7
+    bf16: bool = True  # whether the GPUs reach that peak in bf16; before Ampere they do in fp16 alone
     efficiency: float = 0.35  # share of the peak that a convnet reaches in training
     network_gb_s: float = 10.0  # all-reduce bandwidth a node
-    disk_gb_s: float = 1.0  # of the shared file system, one writer
+    disk_gb_s: float = 1.0  # of the shared file system, for all ranks of a job together
+
+    # How long it lets a job work.
+    preemptible: bool = False
+    grace_s: int = 0  # from the signal of a preemption to the kill; Slurm's GraceTime, 0 unless somebody set it
+    interruptions_per_node_day: float = 0.1  # preemptions and failures
+
+    # The queue. None: as the cluster has it.
     partition: str | None = None
-    account: str | None = None
     qos: str | None = None
+    account: str | None = None
     constraint: str | None = None
-    time_limit_minutes: int = 1440
-    setup: list[str] = field(default_factory=list)  # shell lines before srun (module load ...)
+    exclude: str | None = None  # nodes
+    gres: str | None = None  # in place of gpus_per_node where it names GPUs, such as gpu:a100:8
+    timeout_min: int = 1440
+    mem_gb: float | None = None  # a node; 0: all of it
+    mem_per_gpu: str | None = None  # such as 60G
+    mem_per_cpu: str | None = None
+    cpus_per_task: int | None = None  # None: the plan shares the node's CPUs
+    cpus_per_gpu: int | None = None
+    array_parallelism: int = 256  # jobs of one sweep at a time
+    signal_delay_s: int | None = None  # warning before the time limit; None: the plan sizes it from the save time
+    additional_parameters: dict[str, Any] = field(default_factory=dict)  # any other option of sbatch
+    setup: list[str] = field(default_factory=list)  # lines of bash, run as they stand: module load ...
+    environment: dict[str, str] = field(default_factory=dict)  # of the ranks: NCCL_DEBUG, ...
+    python: str | None = None  # shell words that start a rank: an interpreter, or a container command; None: ours
+
+    def validate(self) -> None:
+        """Raises InputError naming the first number that cannot be, or two fields that exclude each other."""
+        for name in _POSITIVE:
+            _refuse_unless(name, getattr(self, name), lambda x: 0 < x < math.inf, "it must be positive and finite")
+        for name in _NOT_NEGATIVE:
+            _refuse_unless(name, getattr(self, name), lambda x: 0 <= x < math.inf, "it is negative or infinite")
+        _refuse_unless("efficiency", self.efficiency, lambda x: x <= 1, "it is a share of the peak", "give 0 to 1")
+        delay, limit = self.signal_delay_s, min(30 * self.timeout_min - 1, _LONGEST_SIGNAL)
+        reason = f"the warning must come in the later half of timeout_min={self.timeout_min}"
+        _refuse_unless("signal_delay_s", delay, lambda x: x <= limit, reason, f"use at most {limit}")
+        for names in (("mem_gb", "mem_per_gpu", "mem_per_cpu"), ("cpus_per_task", "cpus_per_gpu")):
+            given = [name for name in names if getattr(self, name) is not None]
+            if len(given) > 1:
+                first, second = given[:2]
+                fix = f"set cluster.{first}=null"
+                raise InputError.of(f"cluster.{second}", getattr(self, second), f"cluster.{first} is given too", fix)
+        for name in ("cpus_per_gpu", "mem_per_gpu"):
+            if getattr(self, name) is not None and not self.gpus_per_node:
+                fix = f"use cluster.{name.replace('gpu', 'cpu' if 'mem' in name else 'task')}"
+                raise InputError.of(f"cluster.{name}", getattr(self, name), "this cluster has no GPUs", fix)
+
+
+_POSITIVE = (
+    "cpus_per_node", "gpu_tflops", "gpu_fp32_tflops", "efficiency", "network_gb_s", "disk_gb_s", "timeout_min",
+    "cpus_per_task", "cpus_per_gpu", "array_parallelism", "signal_delay_s",
+)  # fmt: skip
+_NOT_NEGATIVE = ("gpus_per_node", "host_mem_gb", "gpu_mem_gb", "grace_s", "interruptions_per_node_day", "mem_gb")
+_LONGEST_SIGNAL = 65535  # seconds; sbatch takes no more
+
+
+def _refuse_unless(
+    name: str, value: Any, holds: Callable[[Any], bool], reason: str, fix: str = "give another number"
+) -> None:
+    if value is not None and not holds(value):
+        raise InputError.of(f"cluster.{name}", value, reason, fix)
 
 
 @dataclass
@@ -84,6 +148,18 @@ class LaunchConfig:
     seed: int = 0
     init_from: str | None = None  # a run or a .safetensors file
     runs: str = "runs"
+    group: str | None = None  # a Unix group that may read the runs; they are private otherwise
+    eval_after: Any = None  # protocols to run as jobs of their own once the run is done: knn or [knn,...]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast somebody trained a recipe. The plan scales it by arithmetic: peak of the device, operations an image."""
+
+    images_per_s: float  # of one GPU, or of one machine without
+    tflops: float  # peak of that device in the recipe's precision
+    gpu: bool
+    source: str
 
 
 @dataclass(frozen=True)
@@ -95,6 +171,7 @@ class Recipe:
     images: int  # size of that data, for plans made before the data are at hand
     source: str
     expect: str  # what a reader may expect: hours, accuracy
+    rate: Rate | None = None  # where one was published or measured
 
 
 @dataclass(frozen=True)
@@ -119,6 +196,8 @@ class RunSpec:
     seed: int
     init_from: InitFrom | None
     runs: str
+    group: str | None = None
+    eval_after: tuple[str, ...] = ()
 
     @property
     def world_size(self) -> int:
@@ -157,11 +236,13 @@ class RunSpec:
         # Over what was written, not the identity worked out anew: a later sslrun may know more fields.
         if stored["checksum"] != _checksum({key: value for key, value in stored.items() if key != "checksum"}):
             raise ValueError("its checksum does not fit: it was edited after the run was submitted")
-        fields = {f.name: stored[f.name] for f in dataclasses.fields(cls)}
+        fields = {f.name: stored[f.name] for f in dataclasses.fields(cls) if f.name in stored}
+        fields["eval_after"] = tuple(fields.get("eval_after", ()))
         fields["method"] = freeze(registry.method(fields["method"]["name"]).config(**fields["method"]))
         for key in ("data", "eval_data"):
             fields[key] = fields[key] and freeze(DATA[fields[key]["name"]](**fields[key]))
-        fields["cluster"] = freeze(ClusterConfig(**fields["cluster"]))
+        cluster = {_RENAMED.get(name, name): value for name, value in fields["cluster"].items()}
+        fields["cluster"] = freeze(ClusterConfig(**cluster))
         fields["init_from"] = fields["init_from"] and InitFrom(**fields["init_from"])
         return cls(**fields)
 
@@ -179,15 +260,36 @@ def _checksum(stored: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
 
+_RENAMED = {"time_limit_minutes": "timeout_min"}  # fields of clusters in specs that were frozen long ago
+
+
 def freeze(config: Any) -> Any:
-    """The same dataclass instance, no longer assignable; lists become tuples. isinstance keeps working."""
+    """The same dataclass instance, no longer assignable, with its lists and mappings frozen. isinstance keeps working.
+
+    What it holds is left as JSON can write it.
+    """
     for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if isinstance(value, list):
-            setattr(config, item.name, tuple(value))
+        setattr(config, item.name, _frozen(getattr(config, item.name)))
     kind = type(config)
     config.__class__ = type(kind.__name__, (kind,), {"__setattr__": _refuse, "__delattr__": _refuse})
     return config
+
+
+class FrozenDict(dict):
+    """A dict that nobody changes: json and dataclasses.asdict take it for what it is."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise dataclasses.FrozenInstanceError("a spec never changes")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item) for item in value)
+    if isinstance(value, dict):
+        return FrozenDict((key, _frozen(item)) for key, item in value.items())
+    return value
 
 
 def _refuse(self: Any, name: str, *_: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -43,19 +44,28 @@ def plan(plan: Plan, screen: Console) -> None:
         ("", "", "disk"),
         ("checkpoint every", f"{plan.checkpoint_every:,} steps", "checkpoint_every"),
         ("time", _duration(plan.hours * 3600), "hours"),
-        ("GPU-hours", f"{plan.gpu_hours:,.0f}", ""),
+        ("GPU-hours", f"{plan.gpu_hours:,.0f}" if plan.gpus_per_node else "", "gpu_hours"),
         ("expect", "", "expect"),
     ]
+    if plan.sbatch:
+        rows[-1:-1] = [
+            ("CPUs a rank", plan.cpus_per_task, "cpus_per_task"),
+            ("host memory", f"{plan.host_memory_gb:,.0f} GB", "host_memory_gb"),
+            ("time limit", _duration(plan.timeout_min * 60), "timeout_min"),
+            ("warned", f"{plan.signal_delay_s} s", "signal_delay_s"),
+        ]
     for label, value, key in rows:
         if value != "" or key in plan.why:
             table.add_row(label, str(value), plan.why.get(key, ""))
     screen.print(table)
     if plan.waste:
-        screen.print(f"[yellow]wasteful:[/] {plan.waste}", soft_wrap=True)
+        screen.print(f"[yellow]wasteful:[/] {escape(plan.waste)}", soft_wrap=True)
     if plan.variant:
         screen.print(f"  to have it, add: {' '.join(plan.variant)}", soft_wrap=True, markup=False)
+    for warning in plan.warnings:
+        screen.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     if plan.sbatch:
-        screen.print("\nThe batch script, for reading: `sslrun` cannot submit it yet.", soft_wrap=True)
+        screen.print("\nThe batch script, as it will be submitted:", soft_wrap=True)
         screen.print(Text(plan.sbatch), style="dim", soft_wrap=True)
 
 

@@ -5,15 +5,16 @@ Rank, world size and rendezvous come from the environment. The trainer is import
 
 import contextlib
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
 
+from launcher.ending import STOPPED_CODE
 from launcher.errors import InputError, SslrunError
 from launcher.rundir import Ledger, RunDir
 from launcher.runtime.preempt import StopFlag, Stopped
 
-STOPPED_CODE = 75  # EX_TEMPFAIL: saved, can go on later
 FAILED_CODE = 4
 
 
@@ -21,6 +22,8 @@ def main() -> int:
     """Run this rank to its end. Returns the exit code; its reason is in the ledger."""
     stop = StopFlag().install()  # first, so that a signal during the imports is not lost
     run = RunDir(Path(sys.argv[1]))
+    if "SSLRUN_GENERATION" in os.environ and "RANK" not in os.environ and "SLURM_PROCID" in os.environ:
+        os.environ |= {"RANK": os.environ["SLURM_PROCID"], "LOCAL_RANK": os.environ["SLURM_LOCALID"]}
     rank = int(os.environ.get("RANK", 0))
     if "RANK" not in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
         print("sslrun: this job was not started by sslrun; its ranks do not know each other", flush=True)
@@ -39,8 +42,8 @@ def main() -> int:
         dist.shutdown()
         return 0
     except Stopped:
-        ledger.write("stopped_at_safe_point")
-        return STOPPED_CODE
+        ledger.write("stopped_at_safe_point", signal=stop.signal and signal.Signals(stop.signal).name)
+        return int(os.environ.get("SSLRUN_STOPPED_CODE", STOPPED_CODE))
     except SslrunError as error:
         ledger.write("error", message=str(error), exit_code=error.exit_code, cause=error.cause)
         print(error, flush=True)

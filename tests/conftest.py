@@ -142,6 +142,12 @@ def until(condition: Callable, *, seconds: float = 120, poll: float = 0.05):
     return value
 
 
+@pytest.fixture(scope="session", name="until")
+def until_fixture() -> Callable:
+    """`until(condition, seconds=120)`, for tests."""
+    return until
+
+
 @pytest.fixture(scope="session")
 def sslrun(tmp_path_factory):
     command = Sslrun(tmp_path_factory.mktemp("home"))

@@ -25,6 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from launcher.errors import RunFailed
+from launcher.manifest import digest, sha256, verify
 from launcher.rundir import RunDir, read_json
 from launcher.runtime.dist import World
 
@@ -167,22 +168,6 @@ class Checkpointer:
             shutil.rmtree(doomed, ignore_errors=True)
 
 
-def verify(path: Path) -> str:
-    """Why the checkpoint at `path` cannot be used; empty when every file is as its manifest says."""
-    try:
-        manifest = read_json(path / "manifest.json")
-        if path.name != f"step_{manifest['step']:08d}":
-            return f"the manifest is that of step {manifest['step']}"
-        for name, entry in manifest["files"].items():
-            if _sha256(path / name) != entry["sha256"]:
-                return f"{name} is not what was written"
-        if manifest["digest"] != _digest(manifest["files"]):
-            return "the manifest contradicts itself"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
-
-
 def load_tensors(path: Path, owner: str, shard: str = SHARED) -> dict[str, torch.Tensor]:
     """The tensors that `owner` saved in the checkpoint at `path`."""
     state = _read(path / f"{shard}.safetensors").get(owner, {})
@@ -200,18 +185,18 @@ def _write(path: Path, entries: Mapping[str, _Entry]) -> dict[str, Any]:
             else:
                 values[f"{name}/{key}"] = value
     content = save(tensors, metadata={"values": json.dumps(values, sort_keys=True)})
-    digest = hashlib.sha256(content).hexdigest()
+    expected = hashlib.sha256(content).hexdigest()
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    if _sha256(path) != digest:
+    if sha256(path) != expected:
         raise OSError(f"{path.name} reads back otherwise than it was written")
-    return {"size": len(content), "sha256": digest}
+    return {"size": len(content), "sha256": expected}
 
 
 def _commit(beside: Path, target: Path, manifest: dict[str, Any]) -> None:
-    manifest["digest"] = _digest(manifest["files"])
+    manifest["digest"] = digest(manifest["files"])
     with (beside / "manifest.json").open("w") as file:
         json.dump(manifest, file, indent=1)
         file.flush()
@@ -229,16 +214,6 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _digest(files: Mapping[str, Any]) -> str:
-    """One hash over all registered state: of the files' hashes, by name."""
-    return hashlib.sha256(json.dumps({n: e["sha256"] for n, e in sorted(files.items())}).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

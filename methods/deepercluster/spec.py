@@ -7,8 +7,8 @@ sslrun method=deepercluster recipe=demo                          # minutes on 2 
 from dataclasses import dataclass
 
 from launcher.errors import InputError
-from launcher.registry import Layout, Method, Sizes
-from launcher.spec import Recipe, TrainConfig
+from launcher.registry import Layout, Method, Rounds, Sizes
+from launcher.spec import Rate, Recipe, TrainConfig
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
 from methods.layout import batch_norm_fits, batch_norm_layout, check_training
@@ -85,6 +85,7 @@ def demo() -> Recipe:
         images=6080,
         source="our own search on the embedded photographs; not a published setting",
         expect="k-NN at least 15 points over the untrained network, in under 3 minutes on 2 cores",
+        rate=Rate(1570, tflops=0.15, gpu=False, source="docs/benchmarks.md: 127,680 images in 81.5 s on 2 cores"),
     )
 
 
@@ -200,7 +201,8 @@ def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:
     backbone = BACKBONES[config.backbone]
     head = lambda classes: classes * (backbone.feature_dim + 1)  # noqa: E731
     hosted = max(1, config.groups // world_size)
-    macs = backbone.macs * backbone.at(config.image_size) + head(config.clusters) + head(config.groups)
+    body = backbone.macs * backbone.at(config.image_size)
+    macs = body + head(config.clusters) + head(config.groups)
     return Sizes(
         parameters=backbone.parameters + head(config.groups),
         sharded_parameters=config.groups * head(config.clusters),
@@ -212,6 +214,15 @@ def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:
             "clusters": f"k = {config.super_clusters} x {config.clusters:,} (thesis 3.3.1: m = 4, k = 80k)",
             "disk": f"{config.groups} sub-classifiers of {config.clusters:,} x {backbone.feature_dim} are most of it",
         },
+        rounds=Rounds(
+            count=len(range(config.rotation_epochs, config.epochs, config.reassign_every)),
+            forward_flops=2 * body,
+            kmeans_flops=2 * (config.super_clusters + config.clusters) * config.pca_dim * config.kmeans_iterations,
+            # 96M features x (4 + 80k) centroids x 4096 in 1 + 4 minutes an iteration on 64 GPUs (3.3.1).
+            kmeans_tflops=2 * 96e6 * 80_004 * 4096 / 300 / 64 / 1e12,
+            kmeans_source="thesis 3.3.1, 5 minutes an iteration on 64 GPUs, taken for V100",
+            host_bytes=4 * backbone.feature_dim,
+        ),
     )
 
 

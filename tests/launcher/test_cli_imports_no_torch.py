@@ -9,7 +9,6 @@ HEAVY = {
     "torch",
     "torchvision",
     "faiss",
-    "submitit",
     "PIL",
     "skimage",
     "sklearn",

@@ -1,0 +1,194 @@
+"""What a batch script runs on the first node of a job: one generation of a run, its ranks started with srun.
+
+The twin of local.py. It holds the run's lock and writes the generation's first event and its last; the ranks are
+started only once the code is what was submitted and every node sees the run and its Python. The pickle that brings
+Slurm here holds the run's path and nothing else.
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+from launcher import badnodes, slurm, snapshot
+from launcher.ending import STOPPED_CODE, Outcome, judge
+from launcher.errors import ClusterError, SslrunError
+from launcher.rundir import Ledger, RunDir
+from launcher.spec import RunSpec
+from launcher.state import of
+
+PREFLIGHT_SECONDS = 120
+# srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
+BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
+PREFLIGHT = """\
+test -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
+command -v "$2" >/dev/null || { echo "$SLURMD_NODENAME has no $2"; exit 3; }
+"""
+
+
+def main(path: str) -> None:
+    """Run one generation of the run in `path` and exit: 0 when it is done or will go on later, 2 to 4 otherwise."""
+    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGCONT):
+        signal.signal(number, lambda *_: None)  # the ranks are told too; this process sees them through
+    run = RunDir(path)
+    lock = run.lock()
+    if lock is None:
+        print(f"sslrun: {run.id} is being run by somebody else", flush=True)
+        sys.exit(ClusterError.exit_code)
+    if of(run.events(), held=False).name == "done":  # it finished while it was being preempted
+        sys.exit(0)
+    generation = run.generation() + 1
+    ledger = Ledger(run, generation, "batch")
+    try:
+        ledger.write("start", cause=_cause(run), pid=os.getpid(), **_allocation())
+        spec = run.spec()
+        run.keep_private(spec)
+        snapshot.verify(run.code_folder(), run.code()["digest"])
+        _preflight(run, spec)
+        outcome = _ranks(run, spec, generation)
+    except SslrunError as error:
+        outcome = Outcome("failed", error.cause, str(error), error.exit_code)
+    again = None
+    if outcome.state == "stopped":
+        outcome, again = _why_stopped(run, generation, outcome)
+    if outcome.message:
+        print(f"sslrun: {outcome.message}", flush=True)
+    _end(ledger, outcome, requeued=again is not None)
+    os.close(lock)
+    if again == "ours":
+        _requeue(ledger, outcome)
+    sys.exit(0 if outcome.state in ("stopped", "preempted", "cancelled") else outcome.exit_code)
+
+
+def _end(ledger: Ledger, outcome: Outcome, *, requeued: bool) -> None:
+    ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, requeued=requeued)
+
+
+def _allocation() -> dict[str, Any]:
+    """What Slurm gave."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return {
+        "job": f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"],
+        "restart_count": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
+        "nodes": os.environ["SLURM_JOB_NODELIST"],
+        "world_size": int(os.environ["SLURM_JOB_NUM_NODES"]) * _tasks_per_node(),
+    }
+
+
+def _tasks_per_node() -> int:
+    return int(os.environ["SLURM_NTASKS_PER_NODE"])
+
+
+def _cause(run: RunDir) -> str:
+    """Why this generation begins: what ended the one before. One that left no word was killed with its node or job."""
+    before = [e for e in run.events() if e["event"] in ("start", "end")]
+    if not before:
+        return "submitted"
+    last = before[-1]
+    if last["event"] == "end":
+        return last["cause"]
+    with contextlib.suppress(ClusterError, KeyError):
+        lost = set(slurm.expand(last["nodes"])) & {n.name for n in slurm.nodes() if n.state == "down"}
+        if lost:
+            badnodes.mark(run, sorted(lost), "went down while it ran this")
+            return "node_failure"
+    return "killed"
+
+
+def _preflight(run: RunDir, spec: RunSpec) -> None:
+    """Every node sees the run and has the Python that starts a rank, or the job ends here with the node's name."""
+    command = ["srun", f"--nodes={spec.nodes}", f"--ntasks={spec.nodes}", "--ntasks-per-node=1", "--chdir=/"]
+    words = ["sh", "-c", PREFLIGHT, "sslrun", str(run.path), _python(spec)[0]]
+    try:
+        answer = subprocess.run([*command, *words], capture_output=True, text=True, timeout=PREFLIGHT_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"a node of {os.environ['SLURM_JOB_NODELIST']} does not start a task") from None
+    if answer.returncode:
+        print(answer.stderr, flush=True)
+        said = sorted(line for line in answer.stdout.splitlines() if line.strip())
+        if not said:
+            raise ClusterError(f"starting a task on every node failed: {answer.stderr.strip().splitlines()[-1:]}")
+        badnodes.mark(run, [line.split()[0] for line in said], "did not see the run, or lacked its Python")
+        raise ClusterError("; ".join(said[:5]))
+
+
+def _python(spec: RunSpec) -> list[str]:
+    return shlex.split(spec.cluster.python) if spec.cluster.python else [sys.executable]
+
+
+def _ranks(run: RunDir, spec: RunSpec, generation: int) -> Outcome:
+    """Start the ranks, see them through, and say how they ended."""
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")
+    log = str(run.path / "logs" / "rank").replace("%", "%%") + "%t.log"
+    command = [
+        "srun", "--kill-on-bad-exit=1", f"--nodes={spec.nodes}", f"--ntasks={spec.world_size}",
+        f"--ntasks-per-node={spec.tasks_per_node}", f"--cpus-per-task={cpus}", "--input=none",
+        f"--output={log}", f"--error={log}", "--open-mode=append", "--chdir=/",
+        *_python(spec), "-P", "-m", "launcher.worker", str(run.path),
+    ]  # fmt: skip
+    environment = {
+        "MASTER_ADDR": socket.gethostname(),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **os.environ,
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(spec.world_size),
+        "SSLRUN_GENERATION": str(generation),
+        "SSLRUN_STOPPED_CODE": "0",  # --kill-on-bad-exit must not meet a rank that is still committing
+        "SSLRUN_THREADS": cpus,
+        "OMP_NUM_THREADS": cpus,
+        "PYTHONUNBUFFERED": "1",
+        **spec.cluster.environment,
+    }
+    step = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
+    blamed, said = None, []
+    for line in step.stderr:
+        print(line, end="", flush=True)
+        said = [*said[-20:], line.strip()]
+        blamed = blamed or BLAME.search(line)
+    code = step.wait()
+    events = [e for e in run.events() if e["generation"] == generation]
+    if code == 0 and not any(e["event"] == "finished" for e in events):
+        code = STOPPED_CODE
+    first = int(blamed["rank"]) if blamed else None
+    otherwise = f"rank {first} on {blamed['node']}: {blamed['how']}" if blamed else (said or [f"exit code {code}"])[-1]
+    return judge(events, code, first, f"{otherwise}; see `sslrun logs {run.id} --all`")
+
+
+def _free_port() -> int:
+    """Rank 0 runs on this node: what is free here now will be free for it in a second."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def _why_stopped(run: RunDir, generation: int, outcome: Outcome) -> tuple[Outcome, str | None]:
+    """(how the ranks' stop is to be understood, who starts them again: "slurm", "ours" or nobody)."""
+    events = [e for e in run.events() if e["generation"] == generation]
+    found = slurm.ended(os.environ["SLURM_JOB_ID"])
+    if any(e["event"] == "cancel" for e in events) or (found and found.state.startswith("CANCELLED")):
+        return Outcome("cancelled", "cancelled", "cancelled, state saved", outcome.exit_code), None
+    if found and found.preempted:
+        return Outcome("preempted", "preempted", "preempted, state saved", 0), "slurm"
+    signals = {e.get("signal") for e in events if e["event"] == "stopped_at_safe_point"}
+    end = float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
+    if "SIGUSR2" in signals and end - time.time() < run.plan()["signal_delay_s"] + 60:  # up to 60 s early
+        return Outcome("preempted", "time_limit", "the time limit came, state saved", 0), "ours"
+    return Outcome("preempted", "asked", f"told to stop by {' and '.join(sorted(filter(None, signals)))}", 0), "ours"
+
+
+def _requeue(ledger: Ledger, outcome: Outcome) -> None:
+    """Back into the queue under the same job id. Slurm ends this script for it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        slurm.requeue(os.environ["SLURM_JOB_ID"])
+        time.sleep(120)
+    except ClusterError as error:
+        stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {error}", outcome.exit_code)
+        print(f"sslrun: {stopped.message}", flush=True)
+        _end(ledger, stopped, requeued=False)

@@ -1,0 +1,258 @@
+"""What `sslrun doctor --launch` runs on the nodes of a job: no training, only what training needs to start.
+
+Standard library alone and no import of ours, because it must run, and say what is wrong, where nothing else would:
+
+    python -I -S FOLDER/probe.py batch FOLDER     on the first node: starts the tasks with srun, writes report.json
+    python -I -S -c SOURCE task ORDER             one a rank; SOURCE is this file, for nodes that do not see the folder
+
+Rank 0 listens where training would; every rank connects, says who it is, and waits to be let go. One that cannot
+connect says so on its standard output instead, which srun carries to the batch script.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+
+SAID = "sslrun-probe:"  # before each line of JSON on the way through srun
+ATTEMPT_SECONDS = 5.0  # to connect once
+ATTEMPTS = 3  # after which an address is out of reach; one that refuses only has no listener yet
+PINGS = 8  # a node: the fastest bounds the error of the clocks' offset
+WAIT_AFTER_SECONDS = 30.0  # beyond the ranks' own deadline, for srun to end
+
+
+def main(role: str, given: str) -> int:
+    """Exit code 0 when the role was played to its end, whatever it found."""
+    if role == "batch":
+        return batch(given)
+    order = json.loads(given)
+    if int(os.environ["SLURM_PROCID"]) == 0 and os.fork():
+        return listen(order)  # the other process is rank 0 like any rank
+    return task(order)
+
+
+# -- on the first node -------------------------------------------------------------------------------------------------
+
+
+def batch(folder: str) -> int:
+    """Start the tasks as training's ranks are started, and write down what came of it."""
+    import subprocess
+    import threading
+
+    with open(f"{folder}/order.json") as file:
+        given = json.load(file)
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    order = {
+        "folder": folder,
+        "token": given["token"],
+        "world_size": given["world_size"],
+        "seconds": given["seconds"],
+        "address": given["environment"].get("MASTER_ADDR") or socket.gethostname(),
+        "port": port,
+    }
+    with open(__file__) as file:
+        source = file.read()
+    command = [
+        "srun", "--kill-on-bad-exit=0", "--input=none", "--chdir=/", "--unbuffered",
+        f"--nodes={given['nodes']}", f"--ntasks={given['world_size']}",
+        f"--ntasks-per-node={given['tasks_per_node']}", f"--cpus-per-task={os.environ.get('SLURM_CPUS_PER_TASK', 1)}",
+        *given["python"], "-I", "-S", "-c", source, "task", json.dumps(order),
+    ]  # fmt: skip
+    report: dict = {"ranks": [], "clocks": {}, "failures": []}
+    began = time.time()
+    with open(f"{folder}/srun.log", "wb") as log:
+        environment = {**os.environ, **given["environment"]}
+        step = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    timer = threading.Timer(given["seconds"] + WAIT_AFTER_SECONDS, step.kill)
+    timer.start()
+    for line in step.stdout:
+        _, found, said = line.partition(SAID)
+        if found:
+            said = json.loads(said)
+            report.update(said.get("report", {}))
+            if "failure" in said:
+                report["failures"].append(said["failure"])
+                _give_up(order, said["failure"]["rank"])
+    code = step.wait()
+    timer.cancel()
+    for rank in report["ranks"]:
+        rank["seconds"] = round(rank["seconds"] - began, 3)
+    with open(f"{folder}/srun.log", errors="replace") as log:
+        said = log.read().splitlines()[-20:]
+    report.update(
+        job=os.environ["SLURM_JOB_ID"],
+        nodes=os.environ["SLURM_JOB_NODELIST"],
+        address=order["address"],
+        wrote=sorted(name[5:] for name in os.listdir(folder) if name.startswith("node-")),
+        seconds=round(time.time() - began, 3),
+        srun={"code": code, "said": said},
+    )
+    with open(f"{folder}/report.tmp", "w") as file:
+        json.dump(report, file)
+    os.replace(f"{folder}/report.tmp", f"{folder}/report.json")
+    return 0
+
+
+def _give_up(order: dict, rank: int) -> None:
+    """Tell rank 0, which is on this node, not to wait for a rank."""
+    with contextlib.suppress(OSError), socket.create_connection(("localhost", order["port"]), ATTEMPT_SECONDS) as line:
+        line.sendall(json.dumps({"token": order["token"], "lost": rank}).encode() + b"\n")
+
+
+# -- one a rank --------------------------------------------------------------------------------------------------------
+
+
+def task(order: dict) -> int:
+    """Say who and where this rank is, to rank 0 or, where that cannot be reached, to srun."""
+    me = {
+        "token": order["token"],
+        "rank": int(os.environ["SLURM_PROCID"]),
+        "local_rank": int(os.environ["SLURM_LOCALID"]),
+        "node_rank": int(os.environ["SLURM_NODEID"]),
+        "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        "sees": _sees(order),
+    }
+    try:
+        with _connect(order) as connection, connection.makefile("rwb") as stream:
+            _send(stream, me)
+            while (said := stream.readline()) and said != b"go\n":
+                _send(stream, {"time": time.time()})
+            return 0
+    except OSError as error:
+        failure = {"node": me["node"], "rank": me["rank"], "sees": me["sees"], "reason": _reason(error)}
+        _say({"failure": failure})
+        return 1
+
+
+def _sees(order: dict) -> str:
+    """ "" when the folder holds what the submitter left there, and this node can write to it; else what is wrong."""
+    folder = order["folder"]
+    for _ in range(3):
+        try:
+            with open(f"{folder}/token") as file:
+                if file.read() != order["token"]:
+                    return "another folder of that name"
+            if os.environ["SLURM_LOCALID"] == "0":
+                with open(f"{folder}/node-{os.environ.get('SLURMD_NODENAME') or socket.gethostname()}", "w") as file:
+                    file.write(order["token"])
+            return ""
+        except OSError as error:
+            wrong = error.strerror
+            time.sleep(0.5)  # a network file system may be a moment behind
+    return wrong
+
+
+def _connect(order: dict) -> socket.socket:
+    deadline, failed = time.monotonic() + order["seconds"], 0
+    while True:
+        try:
+            connection = socket.create_connection((order["address"], order["port"]), ATTEMPT_SECONDS)
+            connection.settimeout(order["seconds"] + WAIT_AFTER_SECONDS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connection
+        except OSError as error:
+            failed += not isinstance(error, ConnectionRefusedError)
+            if failed >= ATTEMPTS or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+# -- rank 0 ------------------------------------------------------------------------------------------------------------
+
+
+def listen(order: dict) -> int:
+    """Take every rank's word until all have come or the time is up, compare the clocks, let them go, and report."""
+    import resource
+    import selectors
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one connection a rank
+    server = socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET)
+    with contextlib.suppress(OSError, AttributeError):
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        server.bind(("", order["port"]))
+    except OSError as error:
+        _say({"failure": {"node": socket.gethostname(), "rank": 0, "sees": "", "reason": f"cannot listen: {error}"}})
+        return 1
+    server.listen(order["world_size"])
+    ready = selectors.DefaultSelector()
+    ready.register(server, selectors.EVENT_READ)
+    ranks, streams, lost = [], {}, set()
+    deadline = time.monotonic() + order["seconds"] + 2 * ATTEMPT_SECONDS
+    while len(ranks) + len(lost) < order["world_size"] and (left := deadline - time.monotonic()) > 0:
+        for key, _ in ready.select(left):
+            if key.fileobj is server:
+                connection, _ = server.accept()
+                connection.settimeout(ATTEMPT_SECONDS)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                ready.register(connection, selectors.EVENT_READ)
+                continue
+            ready.unregister(key.fileobj)
+            stream = key.fileobj.makefile("rwb")
+            with contextlib.suppress(OSError, ValueError):  # not one of ours
+                said = json.loads(stream.readline())
+                if said.pop("token") != order["token"]:
+                    continue
+                if "lost" in said:
+                    lost.add(said["lost"])
+                else:
+                    ranks.append({**said, "seconds": time.time()})
+                    streams[said["rank"]] = stream
+    clocks = {}
+    for rank in sorted(ranks, key=lambda rank: rank["rank"]):
+        if rank["local_rank"] == 0:
+            with contextlib.suppress(OSError, ValueError):
+                clocks[rank["node"]] = _offset(streams[rank["rank"]])
+    for stream in streams.values():
+        with contextlib.suppress(OSError):
+            stream.write(b"go\n")
+            stream.flush()
+    _say({"report": {"ranks": ranks, "clocks": clocks}})
+    return 0
+
+
+def _offset(stream) -> tuple[float, float]:
+    """(seconds that the other clock is ahead, how far off that may be): half the quickest round trip."""
+    best = None
+    for _ in range(PINGS):
+        sent, before = time.time(), time.perf_counter()
+        stream.write(b"ping\n")
+        stream.flush()
+        there = json.loads(stream.readline())["time"]
+        trip = time.perf_counter() - before
+        if best is None or trip / 2 < best[1]:
+            best = (there - sent - trip / 2, trip / 2)
+    return best
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def _send(stream, words: dict) -> None:
+    stream.write(json.dumps(words).encode() + b"\n")
+    stream.flush()
+
+
+def _say(words: dict) -> None:
+    # One write a line: 512 ranks share the pipe.
+    os.write(1, f"\n{SAID}{json.dumps(words)}\n".encode())
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved there"
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return (error.strerror or str(error)).lower()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,371 @@
+"""The one file that talks to Slurm. Every call has a time-out, and every failure is a ClusterError of one line.
+
+Slurm's client programs are asked, not its library or its JSON: these exist in every version. Nothing here needs
+accounting, which many clusters do not have. Where Slurm lets people choose the text (names, comments, reasons), fields
+are separated by control characters and that text comes last.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.errors import ClusterError
+
+SECONDS = 30.0  # a busy controller takes seconds to answer; the programs themselves would wait for minutes
+SUBMIT_SECONDS = 120.0  # sbatch waits and tries again when the controller takes no more jobs for the moment
+RECORD, FIELD = "\x1e", "\x1f"
+# What the variables of an allocation that one happens to sit in must not decide; these say only which cluster it is.
+WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
+KEPT = ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_WCKEY")
+# Field of Job -> squeue's letter for it, scontrol's key, sacct's column; what people write themselves comes last.
+SQUEUE = dict(id="i", raw_id="A", state="T", reason="r", start="S", nodes="N", left="L", partition="P", name="j")
+SQUEUE |= dict(comment="k")
+CONTROL = dict(raw_id="JobId", state="JobState", reason="Reason", start="StartTime", nodes="NodeList")
+CONTROL |= dict(partition="Partition", comment="Comment", exit_code="ExitCode")
+ACCOUNTING = dict(id="JobID", raw_id="JobIDRaw", state="State", start="Start", nodes="NodeList", partition="Partition")
+ACCOUNTING |= dict(exit_code="ExitCode", name="JobName", comment="Comment")
+EMPTY = ("", "(null)", "None", "none", "N/A", "Unknown", "NONE", "None assigned")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A queue. `max_minutes` and `max_nodes` are None where there is no limit; no accounts named = all may use it."""
+
+    name: str
+    default: bool
+    up: bool
+    nodes: tuple[str, ...]
+    max_minutes: int | None
+    max_nodes: int | None
+    grace_s: int  # between the signals of a preemption and the kill
+    preempt_mode: str  # OFF, REQUEUE, CANCEL, SUSPEND: what happens to its jobs when others want the nodes
+    priority_tier: int  # jobs of a higher tier may preempt those of a lower one
+    allow_accounts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine, as configured. `state` is Slurm's own word without its flags: IDLE, MIXED, ALLOCATED, DRAINED..."""
+
+    name: str
+    cpus: int
+    memory_mb: int
+    gpus: int
+    gpu_type: str  # as the cluster calls it, "" where it does not
+    state: str
+    reason: str  # why it is down or drained
+    partitions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job or one task of an array. Times are ISO 8601 in the cluster's time zone, "" when not known."""
+
+    id: str  # "7", or "7_3" for task 3 of array 7
+    raw_id: str  # the number that Slurm gave this very job: 9 where id is "7_3"
+    name: str
+    state: str  # PENDING, RUNNING, COMPLETING, COMPLETED, CANCELLED, FAILED, TIMEOUT, NODE_FAIL...
+    reason: str
+    start: str  # expected or actual
+    nodes: str  # as Slurm writes it: n[1-3]
+    left: str  # of the time limit, [days-]hours:minutes:seconds
+    partition: str
+    comment: str
+    restarts: int | None = None  # None: squeue does not tell
+    exit_code: str = ""  # "code:signal", of a job that ended
+    preempted: bool = False  # in this life of the job, as far as `ended` knows; Slurm forgets it at a requeue
+
+
+def installed() -> bool:
+    """Whether Slurm's programs are here; it says nothing about whether a cluster answers."""
+    return shutil.which("sbatch") is not None
+
+
+def up(timeout: float = 2.0) -> bool:
+    """Whether a controller answers (about 10 ms); False within `timeout` seconds otherwise. Never raises."""
+    try:
+        ping = subprocess.run(
+            ["scontrol", "ping"], env=_plain(), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return b" is UP" in ping.stdout  # a backup that answers is enough
+
+
+def config() -> dict[str, str]:
+    """slurm.conf as the controller uses it, with defaults: {"JobRequeue": "1", "KillWait": "30 sec", ...}."""
+    lines = _ask("scontrol", "show", "config").splitlines()
+    return {key.strip(): value.strip() for key, equals, value in (line.partition("=") for line in lines) if equals}
+
+
+def partitions() -> list[Partition]:
+    """The partitions that this user may see."""
+    rows = [dict(_pairs(line)) for line in _ask("scontrol", "show", "partition", "-o").splitlines() if "=" in line]
+    return [
+        Partition(
+            name=row["PartitionName"],
+            default=row.get("Default") == "YES",
+            up=row.get("State") == "UP",
+            nodes=tuple(expand(row.get("Nodes", ""))),
+            max_minutes=_minutes(row.get("MaxTime", "")),
+            max_nodes=_number(row.get("MaxNodes", "")),
+            grace_s=_number(row.get("GraceTime", "")) or 0,
+            preempt_mode=row.get("PreemptMode", "OFF"),
+            priority_tier=_number(row.get("PriorityTier", "")) or 0,
+            allow_accounts=_words(row.get("AllowAccounts", "ALL")),
+        )
+        for row in rows
+    ]
+
+
+def nodes() -> list[Node]:
+    """Every node of those partitions, once."""
+    seen: dict[str, Node] = {}
+    for row in _table("sinfo", ["--noheader", "--Node"], "--format=", "NcmGTRE"):
+        name, cpus, memory, gres, state, partition, reason = row
+        before = seen[name].partitions if name in seen else ()
+        gpus, gpu_type = _gpus(gres)
+        word = state.rstrip("*~#!%$@^-+").upper()
+        said = "" if reason in EMPTY else reason
+        seen[name] = Node(
+            name=name,
+            cpus=_number(cpus) or 0,
+            memory_mb=_number(memory) or 0,
+            gpus=gpus,
+            gpu_type=gpu_type,
+            state=word,
+            reason=said or ("not responding" if "*" in state else ""),
+            partitions=(*before, partition),
+        )
+    return list(seen.values())
+
+
+def jobs(ids: Iterable[str] | None = None) -> dict[str, Job]:
+    """This user's jobs in the queue, tasks of arrays one by one, by their id; only `ids` where given.
+
+    An id of an array stands for all its tasks. Raises ClusterError when the controller does not answer.
+    """
+    wanted = None if ids is None else set(ids)
+    found = {}
+    options = ["--noheader", "--array", f"--user={os.getuid()}"]
+    for row in _table("squeue", options, "--format=", "".join(SQUEUE.values())):
+        job = Job(**dict(zip(SQUEUE, map(_text, row), strict=True)))
+        if wanted is None or wanted & {job.id, job.raw_id, job.id.partition("_")[0]}:
+            found[job.id] = job
+    return found
+
+
+def ended(job_id: str) -> Job | None:
+    """What Slurm still knows of a job that has left the queue: the controller for minutes, accounting for longer.
+
+    None when neither knows it any more. Also answers for a job that is still there.
+    """
+    try:
+        lines = _ask("scontrol", "show", "job", "-o", job_id)
+    except ClusterError as error:
+        if "Invalid job id" not in str(error):
+            raise
+        return _accounted(job_id)
+    for record in re.split(r"\n(?=JobId=)", lines):
+        # The name is the user's, and comes before what it could imitate.
+        name = re.search(r"(?s)\bJobName=(.*?) UserId=", record)
+        row = {}
+        for key, value in _pairs(record.replace(name[0], "", 1) if name else record):
+            row.setdefault(key, value)
+        if "JobId" not in row:
+            continue
+        array, task = row.get("ArrayJobId"), row.get("ArrayTaskId", "")
+        id = f"{array}_{task}" if array and task.isdigit() else row["JobId"]
+        if job_id in (id, row["JobId"]):
+            known = {field: _text(row.get(key, "")) for field, key in CONTROL.items()}
+            restarts, preempted = _number(row.get("Restarts", "")), bool(_text(row.get("PreemptTime", "")))
+            return Job(id, name=name[1] if name else "", left="", restarts=restarts, preempted=preempted, **known)
+    return None
+
+
+def _accounted(job_id: str) -> Job | None:
+    options = ["--parsable2", "--noheader", "--allocations", f"--format={','.join(ACCOUNTING.values())}"]
+    try:
+        text = _ask("sacct", f"--jobs={job_id}", f"--delimiter={FIELD}", *options, seconds=10)
+    except ClusterError:  # switched off, or its database is
+        return None
+    for line in text.splitlines():
+        row = dict(zip(ACCOUNTING, map(_text, line.split(FIELD, len(ACCOUNTING) - 1)), strict=False))
+        if job_id in (row.get("id"), row.get("raw_id")) and len(row) == len(ACCOUNTING):
+            row["state"] = row["state"].partition(" ")[0]  # "CANCELLED by 1000"
+            return Job(reason="", left="", **row)
+    return None
+
+
+def submit(
+    script: Path, options: Sequence[str] = (), *, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+) -> str:
+    """Submit a batch script; returns the job's id, for an array the array's.
+
+    `environment` is what sbatch reads and the job inherits (see `environment`). Raises ClusterError with Slurm's
+    reason. A time-out leaves open whether there is a job.
+    """
+    command = ["sbatch", "--parsable", *options, str(script)]
+    answer = _run(command, seconds=SUBMIT_SECONDS, environment=environment, pass_fds=pass_fds)
+    return answer.stdout.strip().splitlines()[-1].partition(";")[0]  # "id;cluster"
+
+
+def test_only(script: Path, options: Sequence[str] = (), *, environment: Mapping[str, str]) -> str:
+    """What Slurm says it would do with a batch script, submitting nothing. Raises ClusterError with its reason.
+
+    It knows whether a job could run at all, not the limits of a partition where the cluster does not enforce them.
+    """
+    answer = _run(["sbatch", "--test-only", *options, str(script)], environment=environment)
+    return _clean(answer.stderr + answer.stdout)
+
+
+def environment(base: Mapping[str, str] | None = None, *, keep: Sequence[str] = KEPT) -> dict[str, str]:
+    """What sbatch should inherit: `base` (this process's by default) without what would change the job.
+
+    The SLURM_* of an allocation that one sits in bind the job's ranks to its cores (three times slower), and SBATCH_*
+    override the #SBATCH lines. `keep` names those that say what the script does not.
+    """
+    kept = {*WHICH_CLUSTER, *keep}
+    prefixes = ("SLURM_", "SLURMD_", "SBATCH_", "SALLOC_", "SRUN_")
+    base = os.environ if base is None else base
+    return {key: value for key, value in base.items() if key in kept or not key.startswith(prefixes)}
+
+
+def cancel(job_ids: Iterable[str], *, signal: str | None = None) -> None:
+    """Cancel jobs, or send their steps (not the batch shell) a signal such as "USR2". Those that ended are let be."""
+    ids = list(job_ids)
+    try:
+        if ids:
+            _ask("scancel", *([f"--signal={signal}"] if signal else []), *ids)
+    except ClusterError as error:
+        if not re.search("Invalid job id specified|already completing or completed", str(error)):
+            raise
+
+
+def requeue(job_id: str) -> None:
+    """Put a job back into the queue; its steps are killed at once. Raises ClusterError where that is not allowed."""
+    _ask("scontrol", "requeue", job_id)
+
+
+def expand(nodelist: str) -> list[str]:
+    """The names behind Slurm's short form: "n[1-3,7]" -> n1 n2 n3 n7, "r[0-1]n[01-02],login" -> five names."""
+    if _text(nodelist) == "":
+        return []
+    names: list[str] = []
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodelist):
+        here = [""]
+        for text, ranges in re.findall(r"([^\[]+)|\[([^\]]*)\]", part):
+            here = [name + piece for name in here for piece in ([text] if text else _numbers(ranges))]
+        names += here
+    return names
+
+
+def _numbers(ranges: str) -> Iterator[str]:
+    for item in ranges.split(","):
+        first, _, last = item.partition("-")
+        yield from (str(n).zfill(len(first)) for n in range(int(first), int(last or first) + 1))
+
+
+# -- asking, and reading the answer ------------------------------------------------------------------------------------
+
+
+def _plain() -> dict[str, str]:
+    """Without the variables with which people set up their own squeue or scancel (a filter, a question, a format)."""
+    prefixes = ("SQUEUE_", "SINFO_", "SCONTROL_", "SCANCEL_", "SACCT_")
+    kept = {key: value for key, value in environment().items() if not key.startswith(prefixes)}
+    return {**kept, "LC_ALL": "C.UTF-8"}
+
+
+def _ask(*command: str, seconds: float = SECONDS) -> str:
+    return _run(command, seconds=seconds, environment=_plain()).stdout
+
+
+def _run(
+    command: Sequence[str], *, environment: Mapping[str, str], seconds: float = SECONDS, pass_fds: Sequence[int] = ()
+) -> "subprocess.CompletedProcess[str]":
+    if not installed():
+        raise ClusterError(f"{command[0]}: there is no Slurm on this machine; use cluster=local, or a login node")
+    if not up():  # the programs would try again for ten seconds and more
+        raise ClusterError(f"{command[0]}: slurmctld does not answer; try again, or ask the cluster's administrators")
+    try:
+        answer = subprocess.run(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=seconds,
+            pass_fds=tuple(pass_fds),
+        )
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"{command[0]}: no answer within {seconds:.0f} s; Slurm is overloaded, try again") from None
+    except OSError as error:
+        raise ClusterError(f"{command[0]}: {error.strerror}; Slurm is not complete on this machine") from None
+    if answer.returncode:
+        reason = _clean(answer.stderr or answer.stdout) or f"exit code {answer.returncode}"
+        raise ClusterError(f"{command[0]}: {reason}")
+    return answer
+
+
+def _clean(said: str) -> str:
+    """Slurm's own words in one line, without the programs' names before them."""
+    lines = []
+    for line in said.splitlines():
+        line = re.sub(r"^(sbatch|scontrol|squeue|sinfo|scancel|sacct): ((error|fatal|warning): )?", "", line.strip())
+        line = re.sub(r"^(Batch job submission failed|allocation failure|slurm_load_jobs error): ", "", line)
+        if line and line not in lines and not line.startswith("Try "):
+            lines.append(line)
+    return "; ".join(lines)
+
+
+def _table(tool: str, options: Sequence[str], flag: str, letters: str) -> Iterator[list[str]]:
+    """Rows of squeue or sinfo: one value a format letter, the last of which may hold anything."""
+    text = _ask(tool, *options, flag + RECORD + FIELD.join(f"%{letter}" for letter in letters))
+    for record in text.split(RECORD)[1:]:
+        row = record.rstrip("\n").split(FIELD, len(letters) - 1)
+        if len(row) == len(letters):
+            yield row
+
+
+def _pairs(record: str) -> Iterator[tuple[str, str]]:
+    """Key=value pairs of `scontrol -o`; a value ends where the next key begins, and may hold spaces."""
+    for match in re.finditer(r"(?s)(?:^|\s)([A-Z][\w/:]*)=(.*?)(?=\s[A-Z][\w/:]*=|\s*$)", record):
+        yield match[1], match[2]
+
+
+def _text(value: str) -> str:
+    return "" if value in EMPTY else value
+
+
+def _words(value: str) -> tuple[str, ...]:
+    return () if value in ("ALL", *EMPTY) else tuple(value.split(","))
+
+
+def _number(value: str) -> int | None:
+    match = re.match(r"\d+", value)
+    return int(match[0]) if match else None
+
+
+def _minutes(limit: str) -> int | None:
+    """[days-]hours:minutes:seconds -> minutes, None for UNLIMITED."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if not match:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return (days * 24 + hours) * 60 + minutes + (seconds > 0)
+
+
+def _gpus(gres: str) -> tuple[int, str]:
+    """How many, and their kinds: "gpu:a100:8(S:0-1),mps:800" -> 8, "a100"."""
+    total, kinds = 0, []
+    for item in re.sub(r"\([^)]*\)", "", gres).split(","):
+        name, *rest = item.split(":")
+        if name == "gpu":
+            total += int(rest[-1]) if rest and rest[-1].isdigit() else 1
+            kinds += [rest[0]] if rest and not rest[0].isdigit() else []
+    return total, "+".join(kinds)

@@ -1,0 +1,177 @@
+"""Runs -> jobs in Slurm's queue, each exactly once.
+
+Before sbatch is called, an `intent` with a token goes into the ledger of every run, and the token goes with the job as
+its comment; afterwards the job's id. Whoever finds an intent without a job asks the queue for its token: the job is
+there (and is taken over), or there is none. Submitters of one folder take turns, and sbatch keeps the turn while it
+lives, so nobody looks before the answer is known.
+"""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher import badnodes, batch, limits, script, slurm, snapshot
+from launcher.errors import ClusterError
+from launcher.rundir import Ledger, RunDir
+from launcher.spec import RunSpec
+from launcher.state import ACTIVE, State, open_intent
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """`joined`: the run was in the queue already."""
+
+    job: str | None
+    joined: bool
+
+
+def check(spec: RunSpec, plan: Mapping[str, Any]) -> None:
+    """Refuse what the queue would never start. Raises InputError with the field, or ClusterError with Slurm's words."""
+    limits.check(spec)
+    folder = Path(spec.runs) / spec.run_id / "submit"
+    text = script.text(folder, script.parameters(spec, folder=folder, signal_delay_s=plan["signal_delay_s"]))
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(text)
+        file.flush()
+        slurm.test_only(Path(file.name), _exclude(spec), environment=slurm.environment())
+
+
+def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) -> dict[str, Submitted]:
+    """Put every run that is neither queued, running nor done into the queue; several that are alike as one array.
+
+    name: of the array's jobs. after: only once this job has ended well. Returns what became of each run, by its id.
+    Raises ClusterError when Slurm refuses or does not answer; runs submitted before that keep their jobs.
+    """
+    outcome: dict[str, Submitted] = {}
+    folder = runs[0].path.parent
+    with _turn(folder) as lock:
+        queue = slurm.jobs()
+        waiting = []
+        for run in runs:
+            state = settle(run, queue)
+            if state.name in (*ACTIVE, "done") and (state.job or state.name != "pending"):
+                outcome[run.id] = Submitted(state.job, joined=True)
+            else:
+                waiting.append(run)
+        for alike in _alike(waiting):
+            outcome |= _submit_alike(alike, name, after, lock)
+    return outcome
+
+
+def settle(run: RunDir, queue: Mapping[str, slurm.Job]) -> State:
+    """Where the run stands, after an intent that its submitter did not live to complete has been looked up."""
+    intent = open_intent(run.events())
+    if intent:
+        ledger = Ledger(run, intent["generation"], "submit")
+        found = _find(intent, queue)
+        if found:
+            ledger.write("submitted", job=found, token=intent["token"], folder=intent["folder"])
+        else:
+            ledger.write("withdrawn", token=intent["token"], why="no job has its token")
+    return run.state(queue)
+
+
+def _find(intent: Mapping[str, Any], queue: Mapping[str, slurm.Job]) -> str | None:
+    ids = [job for job, found in queue.items() if found.comment == _comment(intent["token"])]
+    if intent["index"] is not None:
+        ids = [job for job in ids if job.endswith(f"_{intent['index']}")]
+    return ids[0] if ids else None
+
+
+def _comment(token: str) -> str:
+    return f"sslrun:{token}"
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[int]:
+    """One submitter a folder of runs at a time; yields the descriptor that sbatch inherits."""
+    descriptor = os.open(folder / ".submit.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _alike(runs: Sequence[RunDir]) -> list[list[RunDir]]:
+    """Runs that one array can hold: the same nodes, queue and code."""
+    groups: dict[Any, list[RunDir]] = {}
+    for run in runs:
+        spec, plan = run.spec(), run.plan()
+        parameters = script.parameters(spec, folder=Path(), signal_delay_s=plan["signal_delay_s"])
+        key = repr(({k: v for k, v in parameters.items() if k != "job_name"}, run.code()["digest"]))
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def _submit_alike(runs: Sequence[RunDir], name: str, after: str | None, lock: int) -> dict[str, Submitted]:
+    """One job, or one array, or several where Slurm takes no array that long."""
+    largest = max(1, int(slurm.config().get("MaxArraySize", 1))) if len(runs) > 1 else 1
+    dependency = f"afterok:{after}" if after else None
+    outcome: dict[str, Submitted] = {}
+    for first in range(0, len(runs), largest):
+        part = runs[first : first + largest]
+        jobs = _submit_part(part, name, dependency, lock)
+        outcome |= {run.id: Submitted(job, joined=False) for run, job in zip(part, jobs, strict=True)}
+        if runs[0].spec().cluster.array_parallelism < len(runs):
+            # Several arrays together must not run more points at once than one would: each waits for the one before.
+            dependency = f"afterany:{jobs[0].partition('_')[0]}"
+    return outcome
+
+
+def _submit_part(runs: Sequence[RunDir], name: str, dependency: str | None, lock: int) -> list[str]:
+    from launcher.executor import Executor  # submitit takes a tenth of a second
+
+    token, spec, plan = uuid.uuid4().hex, runs[0].spec(), runs[0].plan()
+    folder = _folder(runs, token)
+    parameters = script.parameters(spec, folder=folder, signal_delay_s=plan["signal_delay_s"])
+    if len(runs) > 1:
+        log = parameters["additional_parameters"]["output"].replace("%j", "%A_%a")
+        parameters |= {"job_name": script.job_name(name or spec.method.name)}
+        parameters["additional_parameters"] |= {"output": log}
+    options = [f"--comment={_comment(token)}", *_exclude(spec)]
+    if dependency:
+        options += [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"]
+    pens = [Ledger(run, run.generation() + 1, "submit") for run in runs]
+    for index, pen in enumerate(pens):
+        pen.write("intent", token=token, index=index if len(runs) > 1 else None, folder=str(folder))
+    executor = Executor(folder, parameters, options=options, lock=lock, python=script.python_of(spec.cluster))
+    try:
+        if len(runs) == 1:
+            jobs = [executor.submit(batch.main, str(runs[0].path)).job_id]
+        else:
+            jobs = [job.job_id for job in executor.map_array(batch.main, [str(run.path) for run in runs])]
+    except ClusterError as error:
+        with contextlib.suppress(ClusterError):  # it may be there all the same; who cannot ask leaves the intent open
+            if not any(job.comment == _comment(token) for job in slurm.jobs().values()):
+                for pen in pens:
+                    pen.write("withdrawn", token=token, why=str(error))
+        raise
+    for pen, job in zip(pens, jobs, strict=True):
+        pen.write("submitted", job=job, token=token, folder=str(folder))
+    return jobs
+
+
+def _folder(runs: Sequence[RunDir], token: str) -> Path:
+    """The submission's own folder: in the run's, or, for an array, beside the runs."""
+    run = runs[0]
+    folder = run.path / "submit" if len(runs) == 1 else run.path.parent / ".arrays" / token
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    snapshot.link(folder, run.code_folder())
+    return folder
+
+
+def _exclude(spec: RunSpec) -> list[str]:
+    """Leave out nodes that failed lately, unless too few would remain."""
+    bad = set(badnodes.listed(Path(spec.runs)))
+    partition = limits.find(spec.cluster.partition)
+    if not bad or partition is None or len(set(partition.nodes) - bad) < spec.nodes:
+        return []
+    mine = [spec.cluster.exclude] if spec.cluster.exclude else []
+    return [f"--exclude={','.join([*mine, *sorted(bad & set(partition.nodes))])}"]

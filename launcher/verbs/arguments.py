@@ -1,0 +1,76 @@
+"""What several verbs take from the command line, and how they answer."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.errors import InputError
+
+if TYPE_CHECKING:
+    from launcher.rundir import RunDir
+
+
+def add_run(parser: ArgumentParser, *, many: bool = False) -> None:
+    """RUN (or several) and runs=FOLDER."""
+    what = "an id, its beginning, or a path"
+    parser.add_argument("run", metavar="RUN", nargs="+" if many else None, help=what)
+    if not many:
+        add_runs(parser)
+
+
+def add_runs(parser: ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", default=[], metavar="runs=FOLDER")
+
+
+def add_json(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="the last line of stdout is JSON")
+
+
+def add_composing(parser: ArgumentParser) -> None:
+    """Options of what composes a spec."""
+    parser.add_argument("--config-dir", type=Path, help="a folder with your own groups: method/, data/, cluster/")
+    parser.add_argument("--cfg", action="store_true", help="print the composed config and stop")
+    add_json(parser)
+
+
+def find(options: Namespace) -> "RunDir":
+    """The run that `RUN` and `runs=` mean."""
+    from launcher import rundir
+
+    return rundir.find(options.run, runs_folder(options.overrides))
+
+
+def runs_folder(overrides: list[str]) -> Path:
+    """The folder that `runs=` names, ./runs by default. Raises InputError for any other override."""
+    folder = Path("runs")
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key != "runs":
+            raise InputError(f"{text}: this verb takes runs=FOLDER and nothing else")
+        folder = Path(value)
+    return folder.expanduser().absolute()
+
+
+def runs_option(run: "RunDir") -> str:
+    """What a person must add so that the run is found from here."""
+    import shlex
+
+    return "" if run.path.parent == Path("runs").absolute() else f" runs={shlex.quote(str(run.path.parent))}"
+
+
+def print_config(options: Namespace, *, planning: bool) -> int:
+    """`--cfg`: the composed config as YAML."""
+    from omegaconf import OmegaConf
+
+    from launcher.compose import composed
+
+    root, _ = composed(options.overrides, config_dir=options.config_dir, planning=planning)
+    print(OmegaConf.to_yaml(root), end="")
+    return 0
+
+
+def answer(run: "RunDir", options: Namespace, *, joined: bool, state: str, job: str | None = None) -> None:
+    """The JSON of a launch, where it is asked for."""
+    if options.json:
+        print(json.dumps({"id": run.id, "path": str(run.path), "state": state, "job": job, "joined": joined}))

@@ -1,0 +1,68 @@
+"""`sslrun logs`: what the ranks printed, across all starts of a run."""
+
+import json
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from launcher.errors import InputError
+from launcher.verbs import arguments
+
+EXAMPLE = "sslrun logs deepercluster-demo -f"
+POLL_SECONDS = 0.5
+QUEUE_SECONDS = 10.0  # between two looks at the queue; the files are looked at more often
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    arguments.add_run(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on while the run does, across its restarts")
+    parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--all", action="store_true", help="every rank, each line with its rank")
+    parser.add_argument("--json", action="store_true", help="no text: the last line of stdout lists the log files")
+
+
+def run(options: Namespace) -> int:
+    """What the ranks printed."""
+    from launcher import queue, view
+    from launcher.state import ACTIVE
+
+    found = arguments.find(options)
+    folder = found.path / "logs"
+    if options.json:
+        print(json.dumps({"id": found.id, "logs": [str(p) for p in _wanted(folder, every=True, rank=0)]}))
+        return 0
+    screen, read, told, asked = view.console(), {}, "", -QUEUE_SECONDS
+    while True:
+        for log in _wanted(folder, every=options.all, rank=options.rank):
+            _print_new(log, read, labelled=options.all)
+        if time.monotonic() - asked > QUEUE_SECONDS or not options.follow:
+            asked = time.monotonic()
+            state = found.state(queue.of_runs([found])[0])
+        elif found.state().name not in ACTIVE:
+            asked = -QUEUE_SECONDS  # the ledger says that it ended: look at once whether it will go on
+        if not options.follow or state.name not in ACTIVE:
+            break
+        if state.name != "running" and state != told:
+            why = f" ({state.why_pending})" if state.why_pending else ""
+            screen.print(f"{found.id} is {state.name}{why}", soft_wrap=True, markup=False)
+            told = state
+        time.sleep(POLL_SECONDS)
+    if not read:
+        words = queue.last_words(found) or state.message
+        reason = f"{found.id} is {state.name} and has no log of it" + (f" ({words})" if words else "")
+        raise InputError.of("--rank", options.rank, reason, "use --all, or start the run first")
+    return 0
+
+
+def _wanted(folder: Path, *, every: bool, rank: int) -> list[Path]:
+    logs = sorted(folder.glob("rank*.log"), key=lambda p: int(p.stem[4:]))
+    return logs if every else [p for p in logs if p.stem == f"rank{rank}"]
+
+
+def _print_new(log: Path, read: dict[Path, int], *, labelled: bool) -> None:
+    with log.open("rb") as file:
+        file.seek(read.get(log, 0))
+        text = file.read()
+    read[log] = read.get(log, 0) + len(text)
+    for line in text.decode(errors="replace").splitlines():
+        print(f"{log.stem}: {line}" if labelled else line, flush=True)

@@ -1,0 +1,114 @@
+"""`sslrun --multirun`: every point a run of its own, all of them at once or one after the other."""
+
+import json
+import time
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from launcher import queue, sweep, view
+from launcher.errors import InputError, RunFailed
+from launcher.rundir import RunDir
+from launcher.state import ACTIVE
+from launcher.verbs import launch
+
+WAIT_SECONDS = 2.0
+
+
+def run(options: Namespace) -> int:
+    """Freeze every point, submit those that are neither queued nor done, and return; `--wait` stays and watches."""
+    from launcher.points import expand
+
+    points = expand(options.overrides, options.config_dir)
+    runs_folder = Path(points[0].spec.runs)
+    runs = sweep.create(points)
+    name = sweep.record(options.overrides, points, runs)
+    screen = view.console()
+    if points[0].spec.cluster.kind == "slurm":
+        worst = _submit(runs, name, screen)
+    else:
+        worst = _one_after_the_other(runs, options)
+    if options.wait:
+        worst = max(worst, _wait(runs, screen))
+    states = _states(runs)
+    if options.json:
+        rows = [
+            {"id": run.id, "path": str(run.path), "state": state.name, "job": state.job}
+            for run, state in zip(runs, states, strict=True)
+        ]
+        print(json.dumps({"sweep": name, "runs": rows}))
+    counted = ", ".join(f"{n} {state}" for state, n in Counter(s.name for s in states).items())
+    screen.print(f"sweep {name}: {len(runs)} runs in {runs_folder}, {counted}", soft_wrap=True, markup=False)
+    return worst
+
+
+def _submit(runs: list[RunDir], name: str, screen: "view.Console") -> int:
+    from launcher import submit
+
+    good = []
+    for found in runs:
+        diverged = launch.divergence(found)
+        if diverged:
+            screen.print(f"{found.id}: left as it is: {diverged}", soft_wrap=True, markup=False)
+        else:
+            good.append(found)
+    outcome = submit.submit(good, name=name) if good else {}
+    fresh = [s.job for s in outcome.values() if not s.joined]
+    jobs = sorted({job.partition("_")[0] for job in fresh}, key=int)
+    screen.print(
+        f"submitted {len(fresh)} runs as job {', '.join(jobs)}" if fresh else "nothing is missing",
+        soft_wrap=True,
+        markup=False,
+    )
+    return 0 if len(good) == len(runs) else RunFailed.exit_code
+
+
+def _one_after_the_other(runs: list[RunDir], options: Namespace) -> int:
+    """On this machine: each run to its end; one that fails does not keep the others from running."""
+    worst = 0
+    quiet = Namespace(**{**vars(options), "json": False})
+    for found in runs:
+        try:
+            code = launch.go_on(found, quiet, joined=False)
+        except (InputError, RunFailed) as error:
+            view.console().print(f"sslrun: {error}", soft_wrap=True, markup=False)
+            code = error.exit_code
+        if code == 130:  # Ctrl-C means the sweep
+            return code
+        worst = max(worst, code)
+    return worst
+
+
+def _states(runs: list[RunDir]) -> list[Any]:
+    jobs, _ = queue.of_runs(runs)
+    return [found.state(jobs) for found in runs]
+
+
+def _wait(runs: list[RunDir], screen: "view.Console") -> int:
+    """A live table until every run has ended. Exit code 4 when one failed."""
+    from rich.live import Live
+
+    with Live(console=screen, refresh_per_second=2) as live:
+        while True:
+            states = _states(runs)
+            live.update(_table(runs, states))
+            if not any(state.name in ACTIVE for state in states):
+                break
+            time.sleep(WAIT_SECONDS)
+    return RunFailed.exit_code if any(state.name == "failed" for state in states) else 0
+
+
+def _table(runs: list[RunDir], states: list[Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=view.SIMPLE_HEAD)
+    for name in ("run", "state", "step", "loss"):
+        table.add_column(name)
+    for found, state in zip(runs, states, strict=True):
+        now: Mapping[str, Any] = found.progress()
+        loss = now.get("loss")
+        steps = f"{now['step']}/{now['steps']}" if now.get("steps") else ""
+        table.add_row(found.id, state.name, steps, "" if loss is None else f"{loss:.3f}")
+    return table

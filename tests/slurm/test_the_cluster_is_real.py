@@ -1,0 +1,146 @@
+"""What the other tests here rely on: these clusters are Slurm itself, and leave nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("cluster.py")
+
+
+def until(condition: Callable, seconds: float = 30):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        time.sleep(0.1)
+    return value
+
+
+def processes(folder: Path) -> list[str]:
+    """Command lines of everything alive that names the cluster's folder, in its arguments or its environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command, environment = ((entry / name).read_bytes() for name in ("cmdline", "environ"))
+        except OSError:
+            continue
+        if f"{folder}/".encode() in command + b"/" + environment:
+            found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def submit(cluster, script: str, *options: str) -> str:
+    text = f"#!/bin/bash\n{script}\n"
+    done = subprocess.run(
+        ["sbatch", "--parsable", f"--output={cluster.folder}/out-%j", *options],
+        input=text,
+        env=cluster.environ(),
+        cwd=cluster.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def state(cluster, job: str) -> str:
+    return cluster.run("squeue", "--noheader", "--format=%T", f"--jobs={job}", check=False).stdout.strip()
+
+
+def test_tasks_run_on_every_node(cluster):
+    said = cluster.run("srun", "--nodes=2", "--ntasks-per-node=2", "sh", "-c", "echo $SLURMD_NODENAME").stdout
+    assert sorted(said.split()) == ["n1", "n1", "n2", "n2"]
+
+
+def test_512_tasks_run_on_64_nodes(big_cluster):
+    said = big_cluster.run("srun", "--nodes=64", "--gpus-per-node=8", "--ntasks-per-node=8", "printenv", "SLURM_PROCID")
+    assert sorted(map(int, said.stdout.split())) == list(range(512))
+
+
+def test_a_preempted_job_is_told_and_runs_again(cluster, tmp_path):
+    saves = (
+        "trap 'echo told; sleep 1; echo saved; exit 1' TERM; echo run $SLURM_RESTART_COUNT; while :; do sleep 0.1; done"
+    )
+    script = f'srun --output={tmp_path}/%j bash -c "{saves.replace("$", chr(92) + "$")}"'
+    low = submit(cluster, script, "--partition=low", "--nodes=2", "--open-mode=append", "--exclusive")
+    said = tmp_path / low
+    until(lambda: said.exists() and said.read_text().split() == ["run", "run"])
+
+    high = submit(cluster, "sleep 0.1", "--partition=high", "--nodes=2", "--exclusive")
+
+    until(lambda: said.read_text().count("saved") == 2)  # GraceTime left it the second that it asked for
+    until(lambda: not state(cluster, high))
+    until(lambda: said.read_text().count("run 1") == 2)
+    assert said.read_text().count("told") == 2
+
+
+def test_a_lost_node_is_noticed_and_its_job_runs_again(cluster, start_cluster):
+    with start_cluster(nodes=2, config={"SlurmdTimeout": 5}) as own:
+        assert own.folder != cluster.folder
+        job = submit(own, "srun sh -c 'touch $SLURMD_NODENAME-$SLURM_RESTART_COUNT; sleep 1000'", "--nodes=2")
+        until(lambda: (own.folder / "n2-").exists())
+        assert state(own, job) == "RUNNING"
+        assert state(cluster, job) != "RUNNING", "two clusters that share their jobs"
+
+        own.kill_node("n2")
+
+        assert not [words for words in processes(own.folder) if "-N n2" in words]
+        until(lambda: "down" in own.run("sinfo", "--noheader", "--nodes=n2", "--format=%T").stdout)
+        until(lambda: state(own, job) == "PENDING")
+        own.start_node("n2")
+        until(lambda: (own.folder / "n2-1").exists())
+
+
+def test_a_folder_can_be_hidden_from_a_node(start_cluster, tmp_path):
+    if os.geteuid():
+        pytest.skip("mounts need root")
+    (tmp_path / "file").touch()
+    with start_cluster(nodes=2, hide={"n2": tmp_path}) as own:
+        look = f"echo $SLURMD_NODENAME $(ls {tmp_path})"
+        assert sorted(own.run("srun", "--nodes=2", "sh", "-c", look).stdout.splitlines()) == ["n1 file", "n2"]
+
+
+def test_the_controller_can_be_away(cluster):
+    job = submit(cluster, "sleep 1000")
+    until(lambda: state(cluster, job) == "RUNNING")
+    cluster.stop_controller()
+    assert "DOWN" in cluster.run("scontrol", "ping", check=False).stdout
+    cluster.start_controller()
+    until(lambda: "UP" in cluster.run("scontrol", "ping", check=False).stdout)
+    assert state(cluster, job) == "RUNNING"
+
+
+def test_nothing_is_left_of_a_cluster_that_was_stopped(start_cluster):
+    own = start_cluster(nodes=2)
+    submit(own, "srun sh -c 'trap : TERM; touch started; setsid sleep 1000 & while :; do sleep 1; done'")
+    until((own.folder / "started").exists)
+    assert len(processes(own.folder)) > 5
+    own.stop()
+    assert not processes(own.folder)
+    assert not own.folder.exists()
+
+
+def test_nothing_is_left_of_a_cluster_whose_process_was_killed(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, PROGRAM, "--", "sh", "-c", "srun sleep 1000 & echo $SLURM_CONF; wait"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    folder = Path(holder.stdout.readline().strip()).parent
+    until(lambda: any("slurmstepd" in words for words in processes(folder)))
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    until(lambda: not processes(folder), seconds=10)
+    assert not folder.exists()
+
+
+def test_a_cluster_that_cannot_start_says_what_its_daemons_said(start_cluster):
+    with pytest.raises(RuntimeError, match=r"slurmctld ended(.|\n)*NoSuchType"):
+        start_cluster(nodes=1, config={"SelectType": "select/NoSuchType"})
