@@ -55,3 +55,11 @@ def _check_nodes(spec: RunSpec, nodes: Sequence[slurm.Node], partition: slurm.Pa
     if spec.nodes > limit:
         gpus = f" with {wanted} GPUs" if wanted else ""
         raise InputError.of("nodes", spec.nodes, f"{where} gives a job {limit}{gpus} at most", f"use nodes={limit}")
+
+
+def away(spec: RunSpec) -> bool:
+    """Are nodes of the run's partition drained or down, which the run would get once they are back?"""
+    partition = find(spec.cluster.partition)
+    names = set(partition.nodes) if partition else None
+    idle = ("idle", "mixed", "allocated", "completing", "mix", "alloc")
+    return any(n.state not in idle for n in slurm.nodes() if names is None or n.name in names)

@@ -164,6 +164,7 @@ def check(cluster: ClusterConfig) -> None:
         _check_text(f"cluster.environment.{name}", value, may_be_empty=True)
     if cluster.python is not None and not _words(cluster.python):
         raise InputError.of("cluster.python", cluster.python, "a shell finds no words in it", "close its quotes")
+    _additional(cluster)
 
 
 def _words(text: str) -> list[str]:

@@ -94,6 +94,8 @@ class Cluster:
 
     def start(self, timeout: float = 60) -> "Cluster":
         """Return once every node is idle. Raises ClusterFailed with the logs when that takes over `timeout` seconds."""
+        if self._keeper:
+            return self
         for attempt in range(4):
             try:
                 return self._start(timeout)
@@ -301,11 +303,14 @@ class Cluster:
 
     def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         end = time.monotonic() + seconds
-        while not condition():
-            dead = {"slurmctld", *self.nodes}.difference(self._ask({"do": "running"}))
-            if dead or time.monotonic() > end:
-                reason = f"{', '.join(sorted(dead))} ended" if dead else f"{what} after {seconds} s"
-                raise ClusterFailed(f"the test cluster: {reason}\n{self.logs()}")
+        while True:
+            # First, because without a slurmctld every question takes seconds.
+            if dead := {"slurmctld", *self.nodes}.difference(self._ask({"do": "running"})):
+                raise ClusterFailed(f"the test cluster: {', '.join(sorted(dead))} ended\n{self.logs()}")
+            if condition():
+                return
+            if time.monotonic() > end:
+                raise ClusterFailed(f"the test cluster: {what} after {seconds} s\n{self.logs()}")
             time.sleep(0.1)
 
 

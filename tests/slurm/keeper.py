@@ -42,7 +42,7 @@ class Keeper:
             case "kill":
                 # The daemon first: it would report the end of its steps, which a lost node cannot do.
                 self._kill([self.daemons.pop(name)] if name in self.daemons else [])
-                while steps := [pid for pid in descendants() if self._belongs(pid, name)]:
+                while steps := list(having(f"SLURMD_NODENAME={name}", descendants())):
                     self._kill(steps)
             case "end":
                 if name in self.daemons:
@@ -62,10 +62,11 @@ class Keeper:
             self.daemons = {}
 
     def end(self) -> None:
-        """Kill every descendant, also those that are born meanwhile, and remove the folder."""
+        """Kill every descendant, also those that are born meanwhile, and whoever uses the cluster; remove the folder."""
         self._kill(self.daemons.values())  # they are what starts further processes
         for _ in range(10):  # not for ever: a process in uninterruptible sleep cannot be killed by anybody
-            if not (left := list(descendants())):
+            # An srun, or a script of them, would wait for its tasks for ever.
+            if not (left := [*descendants(), *having(f"SLURM_CONF={self.folder}/slurm.conf")]):
                 break
             self._kill(left)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -102,14 +103,6 @@ class Keeper:
                 return
             time.sleep(0.01)
 
-    def _belongs(self, pid: int, node: str) -> bool:
-        """Whether it is a step daemon of that node, or what such a one started."""
-        try:
-            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            return False
-        return f"SLURMD_NODENAME={node}".encode() in environment
-
 
 def alive(pid: int) -> bool:
     """A zombie is not alive: its parent has only not looked yet."""
@@ -133,6 +126,17 @@ def descendants() -> Iterator[int]:
     for pid in below:
         below += children.get(pid, [])
     return (pid for pid in below[1:] if alive(pid))
+
+
+def having(setting: str, pids: Iterable[int] | None = None) -> Iterator[int]:
+    """Those of the processes (all on this machine by default) that were started with the environment's NAME=value."""
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if pids is None else pids:
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if setting.encode() in environment and alive(pid):
+            yield pid
 
 
 def main(folder: Path) -> None:
