@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from launcher import badnodes, slurm, snapshot
+from launcher import badnodes, script, slurm, snapshot
 from launcher.ending import STOPPED_CODE, Outcome, judge
 from launcher.errors import ClusterError, SslrunError
 from launcher.rundir import Ledger, RunDir
@@ -94,7 +94,7 @@ def _cause(run: RunDir) -> str:
     if last["event"] == "end":
         return last["cause"]
     with contextlib.suppress(ClusterError, KeyError):
-        lost = set(slurm.expand(last["nodes"])) & {n.name for n in slurm.nodes() if n.state == "down"}
+        lost = set(slurm.expand(last["nodes"])) & {n.name for n in slurm.nodes() if n.state == "DOWN"}
         if lost:
             badnodes.mark(run, sorted(lost), "went down while it ran this")
             return "node_failure"
@@ -124,7 +124,7 @@ def _python(spec: RunSpec) -> list[str]:
 
 def _ranks(run: RunDir, spec: RunSpec, generation: int) -> Outcome:
     """Start the ranks, see them through, and say how they ended."""
-    cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")
+    cpus = str(script.cpus_per_task(spec))
     log = str(run.path / "logs" / "rank").replace("%", "%%") + "%t.log"
     command = [
         "srun", "--kill-on-bad-exit=1", f"--nodes={spec.nodes}", f"--ntasks={spec.world_size}",

@@ -63,15 +63,16 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
         default = recipe.data if recipe.data.name == name else kind()
         store.store(group="data", name=name, node=default)
         store.store(group="eval_data", name=name, node=default)
-    schema = OmegaConf.structured(ClusterConfig)
+    schema, cluster = OmegaConf.structured(ClusterConfig), _cluster(chosen, planning)
     for name, file in clusters().items():
-        store.store(group="cluster", name=name, node=OmegaConf.merge(schema, OmegaConf.load(file)))
+        if name == cluster or cluster not in clusters():  # one's own may extend any of them; each takes 10 ms
+            store.store(group="cluster", name=name, node=OmegaConf.merge(schema, OmegaConf.load(file)))
     defaults = [
         "_self_",
         {"method": chosen.get("method")},
         {"data": recipe.data.name},
         {"optional eval_data": None},
-        {"cluster": _cluster(chosen, planning)},
+        {"cluster": cluster},
     ]
     store.store(name="sslrun", node={"defaults": defaults, **dataclasses.asdict(LaunchConfig())})
     rest = [_opened(o) for o in overrides if o.split("=")[0] not in ("method", "cluster") and o != "eval_data=null"]
@@ -269,9 +270,8 @@ def _is_open(key: str) -> bool:
 
 
 def _opened(override: str) -> str:
-    """Hydra wants a `+` before a key that the YAML leaves out, and none before one that is there: one's own cluster
-    need not say all, and mappings in it take new keys.
-    """
+    """Hydra wants a sign before a field that is new to it: a key of such a mapping, or a field that one's own cluster
+    leaves to the schema. Fields that do not exist were refused before."""
     return f"++{override}" if override.startswith("cluster.") else override
 
 

@@ -75,8 +75,8 @@ def choose(partitions: Sequence[slurm.Partition], name: str | None) -> slurm.Par
     return found[0]
 
 
-def kill_seconds(config: Mapping[str, str], partition: slurm.Partition) -> int:
-    """Seconds from the signal of a preemption to the kill: the partition's GraceTime, else the KillWait of any end."""
+def grace_seconds(config: Mapping[str, str], partition: slurm.Partition) -> int:
+    """Seconds that the ranks of a preempted job surely have: GraceTime, or the KillWait of every end where it is 0."""
     return partition.grace_s or _seconds(config.get("KillWait", "30"))
 
 
@@ -93,7 +93,7 @@ def preempted_by(
 def as_yaml(config: Mapping[str, str], partition: slurm.Partition, partitions: Sequence[slurm.Partition]) -> str:
     """A cluster config for jobs of `partition`, for `--config-dir DIR` as DIR/cluster/NAME.yaml."""
     nodes = [node for node in slurm.nodes() if node.name in set(partition.nodes)]
-    common = _commonest(nodes)
+    common = commonest(nodes)
     name = re.sub(r"\W+", "_", f"{config.get('ClusterName', 'cluster')}_{partition.name}")
     limit = min(partition.max_minutes or 1440, 1440)
     rates = f"of a {common.gpu_type}" if common.gpu_type else "of your GPUs"
@@ -108,7 +108,7 @@ def as_yaml(config: Mapping[str, str], partition: slurm.Partition, partitions: S
         f"cpus_per_node: {common.cpus}",
         f"host_mem_gb: {common.memory_mb * 2**20 / 1e9:.0f}",
         f"preemptible: {'true' if preempted_by(config, partition, partitions) else 'false'}",
-        f"grace_s: {kill_seconds(config, partition)}",
+        f"grace_s: {grace_seconds(config, partition)}",
         f"# gpu_mem_gb, gpu_tflops, gpu_fp32_tflops: {rates}, as in cluster_configs/" if common.gpus else None,
     ]
     return "\n".join(line for line in lines if line is not None) + "\n"
@@ -147,12 +147,13 @@ def _preemption(
         if kind in ("preempt/none", "(null)", "") or partition.preempt_mode.upper() == "OFF":
             why = "preemption is off"
         return [Row("preemption", OK, f"jobs of {partition.name} keep their nodes: {why}")]
-    seconds, mode = kill_seconds(config, partition), partition.preempt_mode.upper()
+    seconds, mode = grace_seconds(config, partition), partition.preempt_mode.upper()
     fate = {"REQUEUE": "requeued", "CANCEL": "cancelled", "SUSPEND": "suspended"}.get(mode, mode.lower())
     told = "GraceTime" if partition.grace_s else "KillWait, since GraceTime is 0"
+    signal = "SIGUSR2" if partition.grace_s and _sends_user_signal(config) else "SIGTERM"
     found = (
-        f"jobs of {', '.join(by)} take nodes from jobs of {partition.name}: every rank gets SIGTERM, is killed "
-        f"{seconds} s later ({told}), and the job is {fate}"
+        f"jobs of {', '.join(by)} take nodes from jobs of {partition.name}: every rank gets {signal}, has {seconds} s "
+        f"({told}) until it is killed, and the job is {fate}"
     )
     if mode == "CANCEL":
         row = Row("preemption", WARN, found, "`sslrun resume RUN` starts a cancelled run again; nobody else does")
@@ -167,15 +168,19 @@ def _preemption(
     return [row, _user_signal(config)]
 
 
-def _user_signal(config: Mapping[str, str]) -> Row:
+def _sends_user_signal(config: Mapping[str, str]) -> bool:
     """It moved from SlurmctldParameters to PreemptParameters in later versions."""
     options = f"{config.get('PreemptParameters', '')},{config.get('SlurmctldParameters', '')}"
-    if re.search(r"\b(preempt_)?send_user_signal\b", options):
-        return Row("preemption signal", OK, "a preempted job also gets the signal that it asked for, USR2")
-    found = "preemption sends SIGTERM alone; the signal that a job asks for comes before the time limit only"
-    return Row(
-        "preemption signal", OK, found, "nothing: sslrun heeds both (programs that wait for USR2 lose their work)"
-    )
+    return re.search(r"\b(preempt_)?send_user_signal\b", options) is not None
+
+
+def _user_signal(config: Mapping[str, str]) -> Row:
+    advice = "none needed: sslrun heeds both"
+    if _sends_user_signal(config):
+        found = "within a GraceTime, preemption sends the signal that a job asked for (USR2) in place of SIGTERM"
+    else:
+        found = "preemption sends SIGTERM alone; the signal that a job asks for comes before the time limit only"
+    return Row("preemption signal", OK, found, advice)
 
 
 def _requeue(config: Mapping[str, str]) -> Row:
@@ -330,7 +335,7 @@ def _fit(
             f"cluster.timeout_min={cluster.timeout_min}, and {partition.name} ends jobs after {partition.max_minutes}"
         )
         rows.append(Row("config", BAD, found, f"set timeout_min: {partition.max_minutes}"))
-    by, seconds = preempted_by(config, partition, partitions), kill_seconds(config, partition)
+    by, seconds = preempted_by(config, partition, partitions), grace_seconds(config, partition)
     if by and not cluster.preemptible:
         found = f"cluster.preemptible=false, and jobs of {', '.join(by)} take nodes from {partition.name}"
         rows.append(Row("config", WARN, found, f"set preemptible: true and grace_s: {seconds}"))
@@ -351,7 +356,7 @@ def some(names: Sequence[str], *, most: int = 8) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _commonest(nodes: Sequence[slurm.Node]) -> slurm.Node:
+def commonest(nodes: Sequence[slurm.Node]) -> slurm.Node:
     """A node of the most frequent kind, those with GPUs before others."""
     kinds = Counter((n.gpus, n.gpu_type, n.cpus, n.memory_mb) for n in nodes)
     best = max(kinds, key=lambda kind: (kind[0] > 0, kinds[kind]), default=(0, "", 1, 0))

@@ -1,10 +1,16 @@
-"""What the queue could never start is refused before sbatch, with the field to change."""
+"""What the queue could never start is refused before sbatch, with the field to change.
+
+A job of more memory or GPUs than any node has is taken by sbatch while nodes are drained, and then waits for ever: so
+it is the configuration of the nodes that is looked at here, not their state.
+"""
 
 from collections.abc import Sequence
 
 from launcher import script, slurm
 from launcher.errors import InputError
 from launcher.spec import RunSpec
+
+IN_USE = ("IDLE", "MIXED", "ALLOCATED", "COMPLETING", "PLANNED", "RESERVED")
 
 
 def find(name: str | None) -> slurm.Partition | None:
@@ -15,9 +21,10 @@ def find(name: str | None) -> slurm.Partition | None:
     partitions = {p.name: p for p in slurm.partitions()}
     if name is None:
         return next((p for p in partitions.values() if p.default), None)
-    if name not in partitions and "," not in name:
-        known = ", ".join(sorted(partitions))
-        raise InputError.of("cluster.partition", name, "the cluster has no such partition", f"it has: {known}")
+    for wanted in name.split(","):
+        if wanted not in partitions:
+            known = ", ".join(sorted(partitions))
+            raise InputError.of("cluster.partition", wanted, "the cluster has no such partition", f"it has: {known}")
     return partitions.get(name)
 
 
@@ -29,7 +36,7 @@ def check(spec: RunSpec) -> None:
         return
     where = f"partition {partition.name}"
     if not partition.up:
-        raise InputError.of("cluster.partition", partition.name, "it is down", "use another, or wait")
+        raise InputError.of("cluster.partition", partition.name, "it is down or drained", "use another, or wait")
     if cluster.account and partition.allow_accounts and cluster.account not in partition.allow_accounts:
         allowed = ", ".join(partition.allow_accounts)
         raise InputError.of("cluster.account", cluster.account, f"{where} does not take it", f"it takes: {allowed}")
@@ -37,29 +44,60 @@ def check(spec: RunSpec) -> None:
         reason = f"{where} ends jobs after {partition.max_minutes} minutes"
         fix = f"use cluster.timeout_min={partition.max_minutes}: a run goes on over several jobs"
         raise InputError.of("cluster.timeout_min", cluster.timeout_min, reason, fix)
-    _check_nodes(spec, [n for n in slurm.nodes() if n.name in set(partition.nodes)], partition, where)
-
-
-def _check_nodes(spec: RunSpec, nodes: Sequence[slurm.Node], partition: slurm.Partition, where: str) -> None:
-    wanted = spec.cluster.gpus_per_node
-    most = max((n.gpus for n in nodes), default=0)
-    if wanted > most:
-        fix = f"use cluster.gpus_per_node={most}" if most else "use a partition with GPUs"
-        raise InputError.of("cluster.gpus_per_node", wanted, f"the nodes of {where} have {most} at most", fix)
-    cpus = spec.tasks_per_node * script.cpus_per_task(spec)
-    fitting = [n for n in nodes if n.gpus >= wanted and n.cpus >= cpus]
-    if not fitting:
-        reason = f"{cpus} CPUs a node are needed, and the nodes of {where} have {max(n.cpus for n in nodes)}"
-        raise InputError.of("cluster.cpus_per_node", spec.cluster.cpus_per_node, reason, "set it to what they have")
-    limit = min(len(fitting), partition.max_nodes or len(fitting))
-    if spec.nodes > limit:
-        gpus = f" with {wanted} GPUs" if wanted else ""
-        raise InputError.of("nodes", spec.nodes, f"{where} gives a job {limit}{gpus} at most", f"use nodes={limit}")
+    _check_nodes(spec, _nodes(spec, partition), partition, where)
 
 
 def away(spec: RunSpec) -> bool:
     """Are nodes of the run's partition drained or down, which the run would get once they are back?"""
     partition = find(spec.cluster.partition)
     names = set(partition.nodes) if partition else None
-    idle = ("idle", "mixed", "allocated", "completing", "mix", "alloc")
-    return any(n.state not in idle for n in slurm.nodes() if names is None or n.name in names)
+    return any(n.state not in IN_USE for n in slurm.nodes() if names is None or n.name in names)
+
+
+def _nodes(spec: RunSpec, partition: slurm.Partition) -> list[slurm.Node]:
+    """Those that the run may get."""
+    try:
+        left_out = set(slurm.expand(spec.cluster.exclude or ""))
+    except ValueError:  # Slurm will say what is wrong with it
+        left_out = set()
+    names = set(partition.nodes) - left_out
+    return [n for n in slurm.nodes() if n.name in names]
+
+
+def _check_nodes(spec: RunSpec, nodes: Sequence[slurm.Node], partition: slurm.Partition, where: str) -> None:
+    gpus = script.gpus_per_node(spec)
+    most = max((n.gpus for n in nodes), default=0)
+    if gpus > most:
+        fix = f"use cluster.gpus_per_node={most}" if most else "use a partition with GPUs"
+        reason = f"the nodes of {where} have {most} at most"
+        raise InputError.of("cluster.gpus_per_node", spec.cluster.gpus_per_node, reason, fix)
+    cpus = spec.tasks_per_node * script.cpus_per_task(spec)
+    fitting = [n for n in nodes if n.gpus >= gpus and n.cpus >= cpus]
+    if not fitting:
+        _too_many_cpus(spec, cpus, max((n.cpus for n in nodes if n.gpus >= gpus), default=0), where)
+    memory = script.asked_memory_gb(spec) or 0.0
+    fitting, before = [n for n in fitting if n.memory_mb * 2**20 / 1e9 >= memory], fitting
+    if not fitting:
+        _too_much_memory(spec, max(n.memory_mb for n in before), where)
+    limit = min(len(fitting), partition.max_nodes or len(fitting))
+    if spec.nodes > limit:
+        with_gpus = f" with {gpus} GPUs" if gpus else ""
+        reason = f"{where} gives a job at most {limit} nodes{with_gpus}"
+        raise InputError.of("nodes", spec.nodes, reason, f"use nodes={limit}, or another partition")
+
+
+def _too_many_cpus(spec: RunSpec, cpus: int, most: int, where: str) -> None:
+    reason = f"{cpus} CPUs a node are needed, and the nodes of {where} have {most}"
+    cluster, share = spec.cluster, most // spec.tasks_per_node
+    for name in ("cpus_per_task", "cpus_per_gpu"):
+        if share and getattr(cluster, name):
+            raise InputError.of(f"cluster.{name}", getattr(cluster, name), reason, f"use at most {share}")
+    if not share:
+        raise InputError.of("tasks_per_node", spec.tasks_per_node, reason, f"use at most {most}")
+    raise InputError.of("cluster.cpus_per_node", cluster.cpus_per_node, reason, f"use cluster.cpus_per_node={most}")
+
+
+def _too_much_memory(spec: RunSpec, most_mb: int, where: str) -> None:
+    reason = f"the nodes of {where} have {most_mb / 1024:g} GB"
+    name = next(n for n in ("mem_gb", "mem_per_gpu", "mem_per_cpu") if getattr(spec.cluster, n) is not None)
+    raise InputError.of(f"cluster.{name}", getattr(spec.cluster, name), reason, "ask for less; cluster.mem_gb=0 is all")

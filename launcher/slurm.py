@@ -174,7 +174,7 @@ def ended(job_id: str) -> Job | None:
         # The name is the user's, and comes before what it could imitate.
         name = re.search(r"(?s)\bJobName=(.*?) UserId=", record)
         row = {}
-        for key, value in _pairs(record.replace(name[0], "", 1) if name else record):
+        for key, value in _pairs(record.replace(name[0], "UserId=", 1) if name else record):
             row.setdefault(key, value)
         if "JobId" not in row:
             continue

@@ -76,6 +76,7 @@ class ClusterConfig:
     preemptible: bool = False
     grace_s: int = 0  # from the signal of a preemption to the kill; Slurm's GraceTime, 0 unless somebody set it
     interruptions_per_node_day: float = 0.1  # preemptions and failures
+    stall_minutes: float = 10  # without progress, before a rank's stacks are written to its log; 0: never
 
     # The queue. None: as the cluster has it.
     partition: str | None = None
@@ -123,7 +124,9 @@ _POSITIVE = (
     "cpus_per_node", "gpu_tflops", "gpu_fp32_tflops", "efficiency", "network_gb_s", "disk_gb_s", "timeout_min",
     "cpus_per_task", "cpus_per_gpu", "array_parallelism", "signal_delay_s",
 )  # fmt: skip
-_NOT_NEGATIVE = ("gpus_per_node", "host_mem_gb", "gpu_mem_gb", "grace_s", "interruptions_per_node_day", "mem_gb")
+_NOT_NEGATIVE = (
+    "gpus_per_node", "host_mem_gb", "gpu_mem_gb", "grace_s", "interruptions_per_node_day", "stall_minutes", "mem_gb",
+)  # fmt: skip
 _LONGEST_SIGNAL = 65535  # seconds; sbatch takes no more
 
 

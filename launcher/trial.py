@@ -56,7 +56,7 @@ def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list
                 job = slurm.submit(file, options, environment=slurm.environment())
             end = time.monotonic() + seconds
             last = _wait(job, end, seconds, say)
-            report = _read(folder / "report.json")
+            report = _read(job, folder / "report.json")
             rows = judge(report, spec) if report else [_silence(job, last, folder)]
             stamp = time.strftime("%Y%m%d-%H%M%S")
             kept = folder.parent / f"{stamp}-{job}.json"
@@ -137,14 +137,15 @@ def _wait(job: str, end: float, seconds: float, say: Callable[[str], None]) -> s
         time.sleep(POLL_SECONDS)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The report; nothing looked for it before, so that no cache says that it is not there."""
-    end = time.monotonic() + NEWS_SECONDS
+def _read(job: str, file: Path) -> dict[str, Any]:
+    """The report, {} where there is none. Nothing looked for it before, so no cache says that it is not there."""
+    found = slurm.ended(job)
+    end = time.monotonic() + (NEWS_SECONDS if found is None or found.state == "COMPLETED" else 0)
     while True:
         try:
             return json.loads(file.read_text())
         except OSError:
-            if time.monotonic() > end or not (file.parent / "job-began").exists():
+            if time.monotonic() > end:
                 return {}
             time.sleep(0.5)
 
@@ -162,10 +163,8 @@ def _silence(job: str, last: slurm.Job | None, folder: Path) -> Row:
         for log in folder.glob("slurm-*.log"):
             said += [line.removeprefix("sslrun: ") for line in log.read_text(errors="replace").splitlines() if line]
     state = f"{found.state.lower()}, exit code {found.exit_code or '?'}" if found else "gone"
-    found_line = (
-        f"job {job} on {first} ended before it could report: {state}; {said[-1] if said else 'it said nothing'}"
-    )
-    return Row("launch", BAD, found_line, "see cluster.setup and cluster.python")
+    last_word = f"job {job} on {first} ended without a report: {state}; {said[-1] if said else 'it said nothing'}"
+    return Row("launch", BAD, last_word, "see cluster.setup and cluster.python")
 
 
 @contextlib.contextmanager
@@ -227,13 +226,14 @@ def _ranks(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Row:
     seen = {rank["rank"] for rank in ranks}
     count = f"{len(seen)} of {expected} ranks in {report['seconds']:.1f} s"
     if seen != set(range(expected)) or len(ranks) != expected:
-        here = [rank["node"] for rank in ranks]
+        if len(seen | {failure["rank"] for failure in report["failures"]}) == expected:
+            return Row("launch", BAD, f"{count}; the others started, but did not reach rank 0", "see rendezvous")
+        here = [rank["node"] for rank in (*ranks, *report["failures"])]
         lost = [f"{n} ({spec.tasks_per_node - here.count(n)})" for n in nodes if here.count(n) < spec.tasks_per_node]
         said = [line for line in report["srun"]["said"] if "error" in line][:1]
         why = f"; {said[0]}" if said else ""
-        return Row(
-            "launch", BAD, f"{count}; missing on {some(lost)}{why}", "leave these nodes out with cluster.exclude"
-        )
+        advice = "leave these nodes out with cluster.exclude"
+        return Row("launch", BAD, f"{count}; missing on {some(lost)}{why}", advice)
     # Training takes a rank's node and GPU from its number: ranks of one node are neighbours.
     wrong = [
         rank["rank"]
@@ -251,12 +251,10 @@ def _ranks(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Row:
 def _rendezvous(report: Mapping[str, Any], nodes: list[str]) -> Row:
     address, reasons = report["address"], {}
     for failure in report["failures"]:
-        reasons.setdefault(failure["reason"], {})[failure["node"]] = None
+        reasons.setdefault(failure["reason"], set()).add(failure["node"])
     if reasons:
-        said = "; ".join(f"{some(list(where))}: {reason}" for reason, where in reasons.items())
-        advice = (
-            "set cluster.environment.MASTER_ADDR to a name that every node resolves, and open the ports between nodes"
-        )
+        said = _by_reason(reasons, nodes)
+        advice = "open the ports between nodes, or set cluster.environment.MASTER_ADDR to a name that they resolve"
         return Row("rendezvous", BAD, f"not every node reaches {address}: {said}", advice)
     reached = {rank["node"] for rank in report["ranks"]}
     if not reached:
@@ -267,12 +265,12 @@ def _rendezvous(report: Mapping[str, Any], nodes: list[str]) -> Row:
 
 def _directory(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Row:
     advice = "choose a folder that every node mounts with runs=PATH"
-    reasons: dict[str, dict[str, None]] = {}
+    reasons: dict[str, set[str]] = {}
     for rank in (*report["ranks"], *report["failures"]):
         if rank["sees"]:
-            reasons.setdefault(rank["sees"].lower(), {})[rank["node"]] = None
+            reasons.setdefault(rank["sees"].lower(), set()).add(rank["node"])
     if reasons:
-        said = "; ".join(f"{some(list(where))}: {reason}" for reason, where in reasons.items())
+        said = _by_reason(reasons, nodes)
         return Row("run directory", BAD, f"not every node sees {spec.runs}: {said}", advice)
     known = {rank["node"] for rank in (*report["ranks"], *report["failures"])}
     silent = [node for node in nodes if node in known and node not in report["wrote"]]
@@ -297,6 +295,11 @@ def _slowest(ranks: list[Mapping[str, Any]]) -> Row:
     if slow["seconds"] > SLOW_SECONDS:
         return Row("slowest start", WARN, found, "a slow file system under Python? every start of a run pays this")
     return Row("slowest start", OK, found)
+
+
+def _by_reason(reasons: Mapping[str, set[str]], nodes: list[str]) -> str:
+    """ "n2, n3: no answer; n7: its name cannot be resolved there"."""
+    return "; ".join(f"{some(sorted(where, key=nodes.index))}: {reason}" for reason, where in reasons.items())
 
 
 def _ms(seconds: float) -> str:

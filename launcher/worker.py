@@ -13,6 +13,7 @@ from pathlib import Path
 from launcher.ending import STOPPED_CODE
 from launcher.errors import InputError, SslrunError
 from launcher.rundir import Ledger, RunDir
+from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag, Stopped
 
 FAILED_CODE = 4
@@ -30,12 +31,16 @@ def main() -> int:
         return InputError.exit_code
     if "SSLRUN_LOCK_FD" in os.environ:  # data-loader workers may outlive us by seconds; the lock must not
         os.register_at_fork(after_in_child=_let_go_of_the_lock)
-    ledger = Ledger(run, int(os.environ.get("SSLRUN_GENERATION", "1")), f"rank{rank}")
+    generation, size = int(os.environ.get("SSLRUN_GENERATION", "1")), int(os.environ.get("WORLD_SIZE", 1))
+    ledger = Ledger(run, generation, f"rank{rank}")
+    heart = Heart(run, generation=generation, rank=rank, size=size)
     try:
+        heart.start(60 * run.spec().cluster.stall_minutes)
         from launcher.runtime import dist
 
         world = dist.init(os.environ.get("SSLRUN_RENDEZVOUS"))
-        figures = _train(run, world, ledger, stop)
+        heart.joined()
+        figures = _train(run, world, ledger, stop, heart)
         if world.is_main:
             ledger.write("finished", **figures)
         world.barrier()
@@ -63,7 +68,7 @@ def _let_go_of_the_lock() -> None:
         os.close(int(os.environ.pop("SSLRUN_LOCK_FD")))  # once: a child of a child must not close another file
 
 
-def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag) -> dict:
+def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
     import torch
 
     from launcher import registry
@@ -96,7 +101,7 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag) -> dict:
     dataset, evaluation = datasets or build()
     method.validate(spec.method, len(dataset))
     layout = method.layout(spec.method, world.size)
-    job = Job(run, spec, world, layout, ledger, stop, dataset, evaluation)
+    job = Job(run, spec, world, layout, ledger, stop, dataset, evaluation, heart)
     if before:
         changes = environment.changes(before[-1], now)
         job.notices += [f"the environment changed, results may differ in rounding: {change}" for change in changes]

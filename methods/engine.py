@@ -60,6 +60,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
 
     step = checkpoints.restore()
     job.reporter = Reporter(job.run, speaks=world.is_main, purge_step=step + 1)
+    job.heart.step = step
     _say_restored(job, step)
     job.reporter.progress(force=True, stage="starting", step=step, steps=steps, notices=job.notices)
     watch = LossWatch(job, checkpoints, trainer.networks)
@@ -93,15 +94,17 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                         read, means = watch.averaged()
                         job.reporter.log(read, **means, lr=rate, images_per_s=throughput.rate)
                     outcome = job.vote.cast(max(job.verdict(), watch.verdict()))
+                    job.heart.step = step
+                    job.heart.point()
                     watch.decide(outcome)
                     if step % saves.every == 0 and step < steps:
                         saves.save(step)
             watch.decide(job.vote.now(max(job.verdict(), watch.verdict(wait=True))))
-        saves.save(step, final=True)
+        saves.last(step)
         evaluations.run(step)
         job.reporter.progress(force=True, stage="done", step=step, steps=steps, broken=job.broken)
     except Stopped:
-        saves.save(step, final=True)
+        saves.last(step)
         job.reporter.progress(force=True, stage="stopped", step=step, steps=steps)
         raise
     finally:

@@ -14,39 +14,65 @@ SAVES_THAT_MAY_FAIL = 3  # in a row, before a run that cannot save stops
 
 
 class Saves:
-    """Periodic saves: a failed one is said and leaves the last one standing; several in a row end the run."""
+    """Periodic saves go on behind the training; a failed one is said and leaves the last one standing, several in a
+    row end the run. What became of one is known when the next is due."""
 
     def __init__(self, job: Job, checkpoints: Checkpointer, watch: "LossWatch", steps: int):
         self._job, self._checkpoints, self._watch, self._steps = job, checkpoints, watch, steps
         self._failed = 0
+        self._step = -1  # of the save under way
         self.every = job.config.checkpoint_every or job.run.plan()["checkpoint_every"]
 
-    def save(self, step: int, *, final: bool = False) -> None:
-        """Save, unless the loss diverged. Raises InputError when the last chance to save failed."""
-        job = self._job
-        outcome = job.vote.now(max(job.verdict(), self._watch.verdict(wait=True)))
-        if outcome == DIVERGED or not final:
-            self._watch.decide(outcome)
-        with job.clock("checkpointing"):
-            try:
-                path = self._checkpoints.save(step, self._steps)
-            except SaveFailed as error:
-                self._failed += 1
-                if job.world.is_main:
-                    job.ledger.write("save_failed", step=step, reason=str(error))
-                    print(f"checkpoint at step {step} failed: {error}", flush=True)
-                if final or self._failed >= SAVES_THAT_MAY_FAIL:
-                    last = self._checkpoints.last()
-                    raise InputError.of(
-                        "runs",
-                        job.run.path,
-                        f"the checkpoint at step {step} could not be written ({error})",
-                        f"free some space and `sslrun resume {job.run.id}`; {last.name if last else 'nothing'} stands",
-                    ) from None
+    def save(self, step: int) -> None:
+        """Begin to save, unless the loss diverged, and go on. Raises InputError after several failures."""
+        self._watch.decide(self._vote())
+        with self._job.clock("checkpointing"):
+            self._settle()
+            self._begin(step)
+
+    def last(self, step: int) -> None:
+        """Save now, and wait for it. A save under way of an older step is given up. Raises InputError on failure."""
+        if self._vote() == DIVERGED:
+            self._watch.raise_diverged()
+        with self._job.clock("checkpointing"):
+            if self._step == step:  # nothing happened since
+                self._settle(final=True)
                 return
-        self._failed = 0
-        if job.world.is_main:
-            job.ledger.write("checkpoint", step=step, path=path.name)
+            self._settle(drop=True)
+            self._begin(step)
+            self._settle(final=True)
+
+    def _vote(self) -> int:
+        return self._job.vote.now(max(self._job.verdict(), self._watch.verdict(wait=True)))
+
+    def _begin(self, step: int) -> None:
+        self._step = step
+        self._checkpoints.begin(step, self._steps)
+
+    def _settle(self, *, drop: bool = False, final: bool = False) -> None:
+        job, step = self._job, self._step
+        try:
+            path = self._checkpoints.settle(drop=drop)
+        except SaveFailed as error:
+            if job.world.is_main:
+                job.ledger.write("save_failed", step=step, reason=str(error))
+                print(f"checkpoint at step {step} failed: {error}", flush=True)
+            if drop:  # the next one is tried at once
+                return
+            self._failed += 1
+            if final or self._failed >= SAVES_THAT_MAY_FAIL:
+                last = self._checkpoints.last()
+                raise InputError.of(
+                    "runs",
+                    job.run.path,
+                    f"the checkpoint at step {step} could not be written ({error})",
+                    f"free some space and `sslrun resume {job.run.id}`; {last.name if last else 'nothing'} stands",
+                ) from None
+            return
+        if path is not None:
+            self._failed = 0
+            if job.world.is_main:
+                job.ledger.write("checkpoint", step=step, path=path.name)
 
 
 class LossWatch:

@@ -18,6 +18,7 @@ from launcher.registry import Layout
 from launcher.rundir import Ledger, RunDir
 from launcher.runtime.checkpoint import Registry
 from launcher.runtime.dist import Vote, World
+from launcher.runtime.health import Heart
 from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.runtime.stateful import ValueState
@@ -45,10 +46,12 @@ class Job:
         stop: StopFlag,
         dataset: ImageDataset,
         labelled: tuple[ImageDataset, ImageDataset] | None = None,
+        heart: Heart | None = None,
     ):
         self.run, self.spec, self.config, self.world, self.layout = run, spec, spec.method, world, layout
         self.ledger, self.stop, self.dataset = ledger, stop, dataset
         self.labelled = labelled  # (train, test) that k-NN uses; None where there are no labels
+        self.heart = heart or Heart(run)  # counts, and is heard of by nobody
         self.registry = Registry(world)
         self.registry.add("data", ValueState(self._data, self._check_data))
         self.vote = Vote(world)
@@ -91,7 +94,10 @@ class Job:
         """Say what is being done; stop here, on every rank, if any rank was told to. Collective. Raises Stopped."""
         if self.reporter is not None:
             self.reporter.progress(stage=stage, done=done, total=total)
-        self.decide(self.vote.now(self.verdict()))
+        self.heart.mark(stage)
+        outcome = self.vote.now(self.verdict())
+        self.heart.point()
+        self.decide(outcome)
 
     def verdict(self) -> int:
         """This rank's vote."""
@@ -169,10 +175,12 @@ class Job:
     @contextlib.contextmanager
     def clock(self, what: str) -> Iterator[None]:
         """Book the wall time of a block under `what`, without what blocks inside it book for themselves."""
-        start, inside = time.perf_counter(), sum(self.seconds.values())
+        start, inside, outer = time.perf_counter(), sum(self.seconds.values()), self.heart.stage
+        self.heart.mark(what)
         try:
             yield
         finally:
+            self.heart.mark(outer)
             booked = sum(self.seconds.values()) - inside
             self.seconds[what] += time.perf_counter() - start - booked
 

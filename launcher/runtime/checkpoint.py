@@ -10,10 +10,11 @@ as they are, other JSON values into its header. Reading one executes no code.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
+import threading
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,15 +22,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 
 from launcher.errors import RunFailed
-from launcher.manifest import digest, sha256, verify
+from launcher.manifest import digest, verify
 from launcher.rundir import RunDir, read_json
+from launcher.runtime import shard
 from launcher.runtime.dist import World
 
 SHARED = "shared"
+DROPPED = "dropped: the run was told to stop while it was being written"
 
 
 class Stateful(Protocol):
@@ -73,51 +74,127 @@ class Registry:
 
 
 class Checkpointer:
-    """Saves and restores a Registry in a run's folder. Every method is collective."""
+    """Saves and restores a Registry in a run's folder. Every method is collective.
+
+    `begin` copies the state, and returns; a thread of every rank writes the copy, and the threads agree among
+    themselves, over a group of their own, whether it is committed. `settle` waits for them.
+    """
 
     def __init__(self, run: RunDir, world: World, registry: Registry, *, keep: int, generation: int):
         self._run, self._world, self._registry = run, world, registry
+        self._behind = world.apart()  # for the threads
         self._folder = run.path / "checkpoints"
         self._keep, self._generation = keep, generation
+        self._copies: dict[str, torch.Tensor] = {}
+        self._under_way: _Save | None = None
+        self.seconds: float | None = None  # that the latest save took, from its copy to its commit
 
     def save(self, step: int, steps: int) -> Path:
-        """Commit the registered state as that of `step`. Raises SaveFailed, on all ranks alike, and leaves no trace."""
-        target = self._folder / f"step_{step:08d}"
-        if self._world.broadcast(target.exists()):
-            return target
-        beside = Path(self._world.broadcast(str(self._folder / f".saving-{step:08d}-{uuid.uuid4().hex[:8]}")))
-        written: dict[str, Any] = {}
-        reason = ""
-        if self._world.is_main:
-            try:
-                beside.mkdir()
-            except OSError as error:
-                reason = f"rank 0: {error.strerror or error}"
-        reason = self._world.broadcast(reason)
-        if reason:
-            raise SaveFailed(reason)
+        """`begin` and `settle`. Raises SaveFailed, on all ranks alike, and leaves no trace."""
+        self.begin(step, steps)
+        return self.settle()
+
+    def begin(self, step: int, steps: int) -> None:
+        """Copy the registered state as that of `step` and start to write it. The one before must be settled."""
+        assert self._under_way is None
+        save = _Save(self._folder / f"step_{step:08d}", step, steps)
+        self._under_way = save
+        if self._world.broadcast(save.target.exists()):
+            return
+        name = f".saving-{step:08d}-{uuid.uuid4().hex[:8]}"
+        save.beside = Path(self._world.broadcast(str(self._folder / name)))
+        shards = [self._copied(file, entries) for file, entries in sorted(self._registry.shards().items())]
+        save.thread = threading.Thread(target=self._write, args=(save, [s for s in shards if s]), daemon=True)
+        save.thread.start()
+
+    def settle(self, *, drop: bool = False) -> Path | None:
+        """Wait for the save under way and return its folder; None where there is none. Raises SaveFailed.
+
+        drop: give it up unless every rank has written its part already.
+        """
+        save, self._under_way = self._under_way, None
+        if save is None:
+            return None
+        save.dropped = drop
+        if save.thread is not None:
+            save.thread.join()
+            self.seconds = time.monotonic() - save.begun
+        if save.reason:
+            raise SaveFailed(save.reason)
+        return save.target
+
+    def _copied(self, file: str, entries: Mapping[str, _Entry]) -> tuple[str, dict, dict] | None:
+        """(file, tensors, values) as they are now, where this rank writes any of them. Buffers are used again."""
+        if not any(entry.writes for entry in entries.values()):
+            return None
+        tensors: dict[str, torch.Tensor] = {}
+        values: dict[str, Any] = {}
+        for name, entry in entries.items():
+            for key, value in entry.owner.state().items():
+                if isinstance(value, torch.Tensor):
+                    tensors[f"{name}/{key}"] = self._copy(f"{file}/{name}/{key}", value)
+                else:
+                    values[f"{name}/{key}"] = value
+        if self._world.device.type == "cuda":
+            torch.cuda.synchronize()
+        return file, tensors, json.loads(json.dumps(values))
+
+    def _copy(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        copy = self._copies.get(name)
+        if copy is None or (copy.shape, copy.dtype) != (value.shape, value.dtype):
+            copy = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            self._copies[name] = copy
+        return copy.copy_(value.detach(), non_blocking=True)
+
+    def _write(self, save: "_Save", shards: list[tuple[str, dict, dict]]) -> None:
+        """In the thread: write this rank's part, agree, and have rank 0 commit."""
         try:
-            for shard, entries in sorted(self._registry.shards().items()):
-                if any(entry.writes for entry in entries.values()):
-                    written[f"{shard}.safetensors"] = _write(beside / f"{shard}.safetensors", entries)
-        except OSError as error:
-            reason = f"rank {self._world.rank}: {error.strerror or error}"
-        reports = self._world.gather((reason, written))
-        files = {name: entry for _, part in reports for name, entry in part.items()}
-        reason = "; ".join(text for text, _ in reports if text)
-        if self._world.is_main and not reason:
+            save.reason = self._written_and_committed(save, shards)
+        except Exception as error:  # a peer died; the main thread will meet the same
+            save.reason = f"rank {self._world.rank}: {type(error).__name__}: {error}"
+
+    def _written_and_committed(self, save: "_Save", shards: list[tuple[str, dict, dict]]) -> str:
+        world, reason = self._behind, ""
+        if world.is_main:
             try:
-                _commit(beside, target, {"step": step, "steps": steps, "generation": self._generation, "files": files})
+                save.beside.mkdir()
             except OSError as error:
                 reason = f"rank 0: {error.strerror or error}"
-        reason = self._world.broadcast(reason)
-        if self._world.is_main:
-            shutil.rmtree(beside, ignore_errors=True)  # gone already when it was committed
+        reason = world.broadcast(reason)
         if reason:
-            raise SaveFailed(reason)
-        if self._world.is_main:
-            self._prune()
-        return target
+            return reason
+        files: dict[str, Any] = {}
+        try:
+            for name, tensors, values in shards:
+                path = save.beside / f"{name}.safetensors"
+                files[path.name] = shard.write(path, tensors, values, abandon=lambda: save.dropped)
+        except OSError as error:
+            reason = f"rank {world.rank}: {error.strerror or error}"
+        except shard.Abandoned:
+            reason = DROPPED
+        reports = world.gather((reason, files))
+        files = {name: entry for _, part in reports for name, entry in part.items()}
+        reason = "; ".join(dict.fromkeys(text for text, _ in reports if text))
+        if world.is_main and not reason:
+            reason = self._commit(save, files)
+        reason = world.broadcast(reason)
+        if world.is_main:
+            shutil.rmtree(save.beside, ignore_errors=True)  # gone already when it was committed
+            if not reason:
+                self._prune()
+        return reason
+
+    def _commit(self, save: "_Save", files: Mapping[str, Any]) -> str:
+        """On rank 0; returns why it could not be, or nothing."""
+        newest = self._run.generation()
+        if newest > self._generation:  # we were stopped for long, and the run was started again
+            return f"start {newest} of this run has taken over from start {self._generation}"
+        manifest = {"step": save.step, "steps": save.steps, "generation": self._generation, "files": files}
+        try:
+            _commit(save.beside, save.target, manifest)
+        except OSError as error:
+            return f"rank 0: {error.strerror or error}"
+        return ""
 
     def restore(self) -> int:
         """Load the newest intact checkpoint on every rank and return its step; 0 where none was ever committed.
@@ -133,8 +210,8 @@ class Checkpointer:
         if found is None:
             return 0
         step, path = found
-        for shard, entries in self._registry.shards().items():
-            stored = _read(Path(path) / f"{shard}.safetensors")
+        for file, entries in self._registry.shards().items():
+            stored = shard.read(Path(path) / f"{file}.safetensors")
             for name, entry in entries.items():
                 entry.owner.load_state(stored.get(name, {}))
         return step
@@ -168,31 +245,22 @@ class Checkpointer:
             shutil.rmtree(doomed, ignore_errors=True)
 
 
-def load_tensors(path: Path, owner: str, shard: str = SHARED) -> dict[str, torch.Tensor]:
+def load_tensors(path: Path, owner: str, file: str = SHARED) -> dict[str, torch.Tensor]:
     """The tensors that `owner` saved in the checkpoint at `path`."""
-    state = _read(path / f"{shard}.safetensors").get(owner, {})
+    state = shard.read(path / f"{file}.safetensors").get(owner, {})
     return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
 
 
-def _write(path: Path, entries: Mapping[str, _Entry]) -> dict[str, Any]:
-    """Write one shard to the disk, read it back, and return its entry of the manifest."""
-    tensors: dict[str, torch.Tensor] = {}
-    values: dict[str, Any] = {}
-    for name, entry in entries.items():
-        for key, value in entry.owner.state().items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
-            else:
-                values[f"{name}/{key}"] = value
-    content = save(tensors, metadata={"values": json.dumps(values, sort_keys=True)})
-    expected = hashlib.sha256(content).hexdigest()
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    if sha256(path) != expected:
-        raise OSError(f"{path.name} reads back otherwise than it was written")
-    return {"size": len(content), "sha256": expected}
+class _Save:
+    """One save under way."""
+
+    def __init__(self, target: Path, step: int, steps: int):
+        self.target, self.step, self.steps = target, step, steps
+        self.begun = time.monotonic()
+        self.beside = target
+        self.thread: threading.Thread | None = None
+        self.dropped = False
+        self.reason = ""  # why it is not there; written by the thread
 
 
 def _commit(beside: Path, target: Path, manifest: dict[str, Any]) -> None:
@@ -214,15 +282,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """owner -> {key: tensor or JSON value} of one shard."""
-    state: dict[str, dict[str, Any]] = {}
-    with safe_open(path, framework="pt") as file:
-        items = [(key, file.get_tensor(key)) for key in file.keys()]  # noqa: SIM118 (not a dict)
-        items += json.loads((file.metadata() or {}).get("values", "{}")).items()
-    for key, value in items:
-        owner, _, inner = key.partition("/")
-        state.setdefault(owner, {})[inner] = value
-    return state

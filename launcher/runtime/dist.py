@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -66,6 +66,10 @@ class World:
             received, torch.cat(list(parts)), incoming, [len(part) for part in parts], group=self.control
         )
         return received
+
+    def apart(self) -> "World":
+        """The same ranks with a control group of its own, for a thread beside the main one. Collective."""
+        return self if self.size == 1 else replace(self, control=dist.new_group(backend="gloo"))
 
     def group_of(self, ranks: Sequence[Sequence[int]]) -> Any:
         """Partition the world into process groups and return the one that holds this rank; None for a group of one.

@@ -47,8 +47,8 @@ def run(options: Namespace) -> int:
 
             submit.check(spec, plan)
         run.create(spec, plan, lambda: snapshot.take(spec.method.name, Path(spec.runs)))
-        if plan["waste"]:
-            screen.print(f"wasteful: {plan['waste']}", markup=False, soft_wrap=True)
+        for warning in ([f"wasteful: {plan['waste']}"] if plan["waste"] else []) + list(plan["warnings"]):
+            screen.print(warning, markup=False, soft_wrap=True)
     return go_on(run, options, joined=joined)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 
 from launcher.verbs import arguments
 
@@ -15,13 +16,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """One run: state, progress, restarts, evaluations."""
-    from launcher import queue, view
+    from launcher import heartbeats, queue, view
 
     found = arguments.find(options)
     summary = found.summary(queue.of_runs([found])[0])
     summary["message"] = queue.last_words(found) or summary["message"]
+    # Only while it runs does silence mean anything.
+    late = heartbeats.slowest(found) if summary["state"] == "running" else []
     if options.json:
-        print(json.dumps(summary))
+        print(json.dumps({**summary, "waits_for": [asdict(suspect) for suspect in late]}))
         return 0
+    if summary["state"] == "running":
+        summary["waits_for"] = heartbeats.named(late) or "nobody"
+        stalled = heartbeats.stalled(found)
+        if stalled:
+            summary["stalled"] = f"{len(stalled)} ranks; their stacks are in {found.path / 'logs'}"
     view.show(summary, view.Console(highlight=False))
     return 0

@@ -1,46 +1,226 @@
-"""`sslrun status`: all runs of a folder."""
+"""`sslrun status`: the runs of a folder, as a table, live, as CSV or as JSON; any of them, in any order."""
 
+import csv
 import json
+import math
+import sys
+import threading
+import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import InputError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
-    from launcher.rundir import RunDir
+    from rich.console import Console, ConsoleOptions, RenderResult
 
-EXAMPLE = "sslrun status"
+    from launcher.index import Index, Row
+    from launcher.query import Condition
+
+EXAMPLE = "sslrun status --watch, sslrun status --where state=done --where 'method.lr>=0.1' --sort=-evals.knn.trained"
+WATCH_SECONDS = 5.0
+WORDS_SECONDS = 0.4  # how long Slurm may take to say more about jobs that never began
+UNBOUNDED = 10_000  # characters a line where nobody says how wide it may be
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_runs(parser)
+    parser.add_argument("--watch", action="store_true", help="stay and show what changes, until Ctrl-C")
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only runs for which this holds, with = != < <= > or >=, of any key: state, step, method.lr, seed, "
+        "cluster.partition, evals.knn.trained, restarts.preempted; given again: both hold",
+    )
+    parser.add_argument("--sort", metavar="KEY", help="by any such key; --sort=-KEY begins with the largest")
+    parser.add_argument("--columns", metavar="KEY,KEY", help="these and no others; with --json: these, too")
+    parser.add_argument("--csv", action="store_true", help="every key, or --columns, for a spreadsheet")
     arguments.add_json(parser)
 
 
 def run(options: Namespace) -> int:
-    """All runs of a folder."""
-    from launcher import queue, rundir
+    """The runs of a folder: state, progress, checkpoints, restarts, time left, k-NN; what is going on comes first."""
+    from launcher import query
+    from launcher.index import Index
 
-    runs = list(rundir.every(arguments.runs_folder(options.overrides)))
-    jobs, trouble = queue.of_runs(runs)
-    rows = []
-    for found in runs:
-        try:
-            rows.append(found.summary(jobs, digest=False))
-        except InputError as error:  # one damaged run must not hide the others
-            rows.append(_damaged(found, str(error)))
-    if options.json:
-        print(json.dumps(rows))
-        return 0
-    from launcher import view
-
-    view.runs(rows, view.Console(highlight=False))
+    _refuse_contradictions(options)
+    where = [query.Condition.read(said) for said in options.where]
+    columns = [name.strip() for name in options.columns.split(",")] if options.columns is not None else []
+    sort = [options.sort.removeprefix("-")] if options.sort else []
+    asked = [*(condition.key for condition in where), *sort, *columns]
+    everything = options.csv and not columns
+    index = Index(arguments.runs_folder(options.overrides), config=everything or query.needs_config(asked))
+    view = _View(index, where, options.sort, columns)
+    if options.watch:
+        return _watch(view)
+    rows, _, trouble = view.rows()
     if trouble:
-        view.console().print(trouble, soft_wrap=True)
+        print(trouble, file=sys.stderr)
+    view.explain(rows)
+    if options.json:
+        print(_json(rows, columns))
+    elif options.csv:
+        _write_csv(rows, columns)
+    else:
+        from rich.console import Console
+
+        screen = Console(highlight=False)
+        for text in view.texts(rows, _width(screen)):
+            if screen.is_terminal:
+                screen.print(text, soft_wrap=True, end="")
+            else:  # ten thousand lines in no time
+                sys.stdout.write(text.plain)
     return 0
 
 
-def _damaged(run: "RunDir", message: str) -> dict[str, Any]:
-    empty: dict[str, Any] = {"restarts": {}, "lost_steps": 0, "evals": {}, "step": 0, "steps": 0, "checkpoint": None}
-    return {"id": run.id, "path": str(run.path), "method": "?", "state": "failed", **empty, "message": message}
+def _refuse_contradictions(options: Namespace) -> None:
+    answers = [name for name in ("watch", "csv", "json") if getattr(options, name)]
+    if len(answers) > 1:
+        raise InputError.of(f"--{answers[0]}", f"--{answers[1]}", "both say how to answer", "give one of them")
+    if options.watch and not sys.stdout.isatty():
+        raise InputError("--watch: the answer goes to no terminal; leave it out, or ask again and again for --json")
+
+
+class _View:
+    """What was asked for: of which runs, in which order, in which columns."""
+
+    def __init__(self, index: "Index", where: "Sequence[Condition]", sort: str | None, columns: Sequence[str]):
+        self._index, self._where, self._sort, self._columns = index, where, sort, columns
+        self._folder: Path = index.runs
+        self._total = 0
+        self._words: dict[tuple[str, str], str] = {}  # (run, job) -> why the job ended before the run began
+        self._asking: threading.Thread | None = None
+
+    def rows(self) -> "tuple[list[Row], int, str]":
+        """(the rows, of how many runs, why the queue could not be asked). Raises InputError for an unknown key."""
+        from launcher import query, table
+
+        rows, trouble = self._index.rows()
+        for option, names in (
+            ("--where", [condition.key for condition in self._where]),
+            ("--sort", [self._sort.removeprefix("-")] if self._sort else []),
+            ("--columns", self._columns),
+        ):
+            query.refuse_unknown(option, names, rows)
+        self._total = len(rows)
+        rows = [row for row in table.by_state(rows) if all(condition.holds(row) for condition in self._where)]
+        return query.ordered(rows, self._sort) if self._sort else rows, self._total, trouble
+
+    def explain(self, rows: "Sequence[Row]") -> None:
+        """Put Slurm's last words about jobs that ended before their run began into the rows, as far as it says them in
+        time; what it says later is there for the next call.
+        """
+        lost = [row.facts for row in rows if row.facts["lost_job"]]
+        unknown = [facts for facts in lost if (facts["id"], facts["lost_job"]) not in self._words]
+        if unknown and not (self._asking and self._asking.is_alive()):
+            self._asking = threading.Thread(target=self._ask, args=(unknown,), daemon=True)
+            self._asking.start()
+            self._asking.join(WORDS_SECONDS)
+        for facts in lost:
+            facts["message"] = self._words.get((facts["id"], facts["lost_job"])) or facts["message"]
+
+    def _ask(self, lost: Sequence[dict[str, Any]]) -> None:
+        from launcher import queue
+        from launcher.rundir import RunDir
+
+        for facts in lost:
+            try:
+                said = queue.last_words(RunDir(facts["path"]))
+            except (OSError, KeyError):  # it was removed meanwhile
+                said = ""
+            self._words[facts["id"], facts["lost_job"]] = said
+
+    def texts(self, rows: "Sequence[Row]", width: int, height: int | None = None) -> Iterator[Any]:
+        """The table and what is to be said below it, in at most `height` lines."""
+        from rich.text import Text
+
+        from launcher import badnodes, table
+
+        if self._columns:
+            titles, cells = table.chosen(self._columns, rows)
+        else:
+            titles, cells = table.fitting(rows, width)
+        most = None if height is None else table.NOTES
+        notes = table.notes(rows, badnodes.listed(self._folder), most=most)
+        room = None if height is None else max(1, height - len(notes.plain.splitlines()) - 4)
+        if rows:
+            yield table.lines(rows, titles, cells, most=room)
+        yield notes
+        total = f"{table.counted(rows, self._total)} in {self._folder}" if self._total else f"no runs in {self._folder}"
+        yield Text(f"{total}\n", style="dim", no_wrap=True, end="")
+
+
+def _width(screen: "Console") -> int:
+    """Of a terminal, or of who says it has one; what goes into a file or a pipe has no width."""
+    import os
+
+    return screen.width if screen.is_terminal or "COLUMNS" in os.environ else UNBOUNDED
+
+
+def _watch(view: _View) -> int:
+    from rich.console import Console
+    from rich.live import Live
+
+    screen = Console(highlight=False)
+    try:
+        with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
+            while True:
+                rows, _, trouble = view.rows()
+                view.explain(rows)
+                live.update(_Frame(view, rows, trouble), refresh=True)
+                time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        return 0
+
+
+class _Frame:
+    """One picture of what is watched, in the size that the terminal has when it is drawn."""
+
+    def __init__(self, view: _View, rows: "Sequence[Row]", trouble: str):
+        self._view, self._rows, self._trouble = view, rows, trouble
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.text import Text
+
+        yield from self._view.texts(self._rows, options.max_width, console.height - bool(self._trouble))
+        if self._trouble:
+            yield Text(f"{self._trouble}\n", style="red", no_wrap=True, overflow="ellipsis", end="")
+
+
+def _json(rows: "Sequence[Row]", columns: Sequence[str]) -> str:
+    from launcher import query
+
+    answer = [{**row.facts, **{name: query.value(row, name) for name in columns}} for row in rows]
+    try:
+        return json.dumps(answer, allow_nan=False)
+    except ValueError:  # a loss that is not a number, which JSON has no word for
+        return json.dumps(_finite(answer))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_csv(rows: "Sequence[Row]", columns: Sequence[str]) -> None:
+    from launcher import query
+    from launcher.index import EMPTY
+
+    if columns:
+        answer = [{name: query.value(row, name) for name in columns} for row in rows]
+    else:
+        answer = [query.flat(row) for row in rows]
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    names = columns or list(dict.fromkeys(name for row in answer for name in row)) or list(EMPTY)
+    writer.writerow(names)
+    for row in answer:
+        values = map(row.get, names)
+        writer.writerow([json.dumps(value) if isinstance(value, dict | list | bool) else value for value in values])

@@ -17,7 +17,7 @@ import torch
 
 from launcher.errors import RunFailed
 from launcher.rundir import RunDir
-from launcher.runtime import checkpoint
+from launcher.runtime import checkpoint, shard
 from launcher.runtime.checkpoint import Checkpointer, Registry, SaveFailed, load_tensors, verify
 from launcher.runtime.dist import World
 
@@ -216,7 +216,7 @@ def test_a_full_disk_leaves_what_was_there(store, monkeypatch, nth):
 
 
 def test_a_disk_that_stores_something_else_is_noticed_at_once(store, monkeypatch):
-    monkeypatch.setattr(checkpoint, "sha256", lambda path: "0" * 64)
+    monkeypatch.setattr(shard, "sha256", lambda path: "0" * 64)
     with pytest.raises(SaveFailed, match="reads back otherwise"):
         store.save(15)
     monkeypatch.undo()

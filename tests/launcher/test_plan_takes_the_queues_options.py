@@ -151,7 +151,7 @@ def test_what_cannot_be_is_refused_by_name(override, words):
     [
         ("cluster.environmnt.A=1", ("cluster.environmnt.A", "did you mean cluster.environment?")),
         ("cluster.partition.x=1", ("cluster.partition.x",)),
-        ("cluster.time_limit_minutes=5", ("cluster.time_limit_minutes", "cluster.timeout_min")),
+        ("cluster.timeout_minutes=5", ("cluster.timeout_minutes", "did you mean cluster.timeout_min?")),
         ("cluster.timeout_min=soon", ("cluster.timeout_min", "soon", "integer")),
         ("cluster.preemptible=often", ("cluster.preemptible", "often", "bool")),
     ],

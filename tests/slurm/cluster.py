@@ -31,7 +31,7 @@ KEEPER = Path(__file__).with_name("keeper.py")
 # By PriorityTier: jobs of `high` take the nodes of `low`, whose jobs are told, get GraceTime seconds and are requeued.
 PARTITIONS = {
     "main": "Default=YES MaxTime=2-0 DefaultTime=1:00:00 PriorityTier=1 PreemptMode=OFF",
-    "low": "MaxTime=2-0 DefaultTime=1:00:00 PriorityTier=1 PreemptMode=REQUEUE GraceTime=20",
+    "low": "MaxTime=2-0 DefaultTime=1:00:00 PriorityTier=1 PreemptMode=REQUEUE",
     "high": "MaxTime=2-0 DefaultTime=1:00:00 PriorityTier=100 PreemptMode=OFF",
     "short": "MaxTime=10 DefaultTime=5 PriorityTier=1 PreemptMode=OFF",
 }
@@ -52,8 +52,10 @@ class Cluster:
     """Nodes n1 to nN; a context manager.
 
     `folder` is where the cluster's own folder is made (the system's for temporary files by default), `cpus` and `gpus`
-    are those of a node, `config` holds further lines of slurm.conf or others' values (`{"MaxArraySize": 11}`),
-    `partitions` replaces PARTITIONS, and `hide={"n2": "/data"}` lets node n2 see an empty folder there (root only).
+    are those of a node, `grace_s` is how long (s) a preempted job of `low` may go on, `user_signal` whether it is told
+    by the signal that it asked for (`--signal`), `config` holds further lines of slurm.conf or other values of those
+    here (`{"MaxArraySize": 11}`), `partitions` replaces PARTITIONS, and `hide={"n2": "/data"}` lets node n2 see an
+    empty folder there (root only).
     """
 
     def __init__(
@@ -63,15 +65,19 @@ class Cluster:
         nodes: int = 2,
         gpus: int = 0,
         cpus: int = 4,
+        grace_s: int = 20,
+        user_signal: bool = False,
         partitions: Mapping[str, str] | None = None,
         config: Mapping[str, object] | None = None,
         hide: Mapping[str, str | Path] | None = None,
     ):
         self.nodes = [f"n{i + 1}" for i in range(nodes)]
         self.gpus, self.cpus = gpus, cpus
-        self.partitions = dict(PARTITIONS if partitions is None else partitions)
+        graceful = {**PARTITIONS, "low": f"{PARTITIONS['low']} GraceTime={grace_s}"}
+        self.partitions = dict(graceful if partitions is None else partitions)
         self.folder: Path | None = None
-        self._parent, self._config, self._hide = folder, dict(config or {}), dict(hide or {})
+        self._parent, self._hide = folder, dict(hide or {})
+        self._config = {**(dict([_user_signal()]) if user_signal else {}), **(config or {})}
         self._keeper: subprocess.Popen | None = None
         self._claim: socket.socket | None = None  # keeps the block of ports ours
 
@@ -157,7 +163,9 @@ class Cluster:
         """Wait until every node is idle. Raises ClusterFailed with the logs after `timeout` seconds."""
 
         def idle() -> bool:
-            answer = self.run("sinfo", "--noheader", "--Node", "--format=%N %T", check=False, timeout=timeout)
+            if not self._up():  # sinfo alone would wait for nine seconds
+                return False
+            answer = self.run("sinfo", "--noheader", "--Node", "--format=%N %T", check=False)
             states = set(answer.stdout.split("\n")[:-1])
             return answer.returncode == 0 and states == {f"{node} idle" for node in self.nodes}
 
@@ -304,7 +312,6 @@ class Cluster:
     def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         end = time.monotonic() + seconds
         while True:
-            # First, because without a slurmctld every question takes seconds.
             if dead := {"slurmctld", *self.nodes}.difference(self._ask({"do": "running"})):
                 raise ClusterFailed(f"the test cluster: {', '.join(sorted(dead))} ended\n{self.logs()}")
             if condition():
@@ -317,6 +324,13 @@ class Cluster:
 def _version() -> tuple[int, ...]:
     said = subprocess.run([shutil.which("slurmd", path=SEARCHED), "-V"], capture_output=True, text=True).stdout
     return tuple(map(int, re.findall(r"\d+", said)[:2]))
+
+
+def _user_signal() -> tuple[str, str]:
+    """The line of slurm.conf that has `--signal` sent at preemption; it moved."""
+    if _version() < (23, 2):
+        return "SlurmctldParameters", "preempt_send_user_signal"
+    return "PreemptParameters", "send_user_signal"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -47,7 +47,7 @@ def _must_be_here() -> bool:
 
 @pytest.fixture(scope="session")
 def start_cluster():
-    """`start_cluster(nodes=2, ...)`: one more Cluster with cluster.py's options; it ends with the session, or by `stop`."""
+    """`start_cluster(nodes=2, ...)`: one more Cluster with cluster.py's options; stop it, or the session does."""
     started = []
 
     def start(**options):

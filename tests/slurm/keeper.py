@@ -62,7 +62,7 @@ class Keeper:
             self.daemons = {}
 
     def end(self) -> None:
-        """Kill every descendant, also those that are born meanwhile, and whoever uses the cluster; remove the folder."""
+        """Kill every descendant, those born meanwhile too, and whoever uses the cluster; remove the folder."""
         self._kill(self.daemons.values())  # they are what starts further processes
         for _ in range(10):  # not for ever: a process in uninterruptible sleep cannot be killed by anybody
             # An srun, or a script of them, would wait for its tasks for ever.
