@@ -1,5 +1,5 @@
 # make run    train DeeperCluster on real photographs, here, in minutes       METHOD=rotnet trains another
-# make test   everything that must hold, in under ten minutes
+# make test   everything that must hold, in under ten minutes; installs Slurm for it where root and apt-get allow
 # Both set up .venv first; a machine needs Python 3.11 to 3.13, make and pip.
 
 METHOD ?= deepercluster
@@ -11,17 +11,21 @@ STAMP := $(VENV)/.installed
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 export PYTHONSAFEPATH = 1
 
-.PHONY: run test test-full lint lock clean
+.PHONY: run test test-full slurm lint lock clean
 
 run: $(STAMP)
 	$(BIN)/sslrun method=$(METHOD) recipe=demo
 
-test: $(STAMP) lint
+test: $(STAMP) lint slurm
 	$(BIN)/python -m pytest -q -m "not slow"
 
 # Shows that something learns: three seeds of the demo, some ten minutes on two cores.
-test-full: $(STAMP) lint
+test-full: $(STAMP) lint slurm
 	$(BIN)/python -m pytest -q
+
+# What tests/slurm starts its own clusters with.
+slurm:
+	@sh tests/slurm/install.sh
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

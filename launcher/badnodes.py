@@ -5,6 +5,7 @@
 
 import contextlib
 import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,40 @@ from launcher.rundir import RunDir, read_json, write_json
 HOURS = 24.0
 
 
-def mark(run: RunDir, nodes: list[str], why: str, *, hours: float = HOURS) -> None:
+def mark(run: RunDir, nodes: Sequence[str], why: str, *, hours: float = HOURS) -> None:
     """Leave `nodes` out of submissions for `hours`. A list that cannot be written is no reason to fail."""
     entry = {"until": time.time() + hours * 3600, "why": why, "run": run.id}
     with contextlib.suppress(OSError):
-        write_json(_file(run.path.parent), {**listed(run.path.parent), **dict.fromkeys(nodes, entry)})
+        write_json(_file(run.runs), {**listed(run.runs), **dict.fromkeys(nodes, entry)})
 
 
 def listed(runs: Path) -> dict[str, dict[str, Any]]:
-    """Nodes that are left out now."""
+    """Nodes that are left out now; none where the list is missing or damaged."""
     try:
         known = read_json(_file(runs))
-    except (OSError, ValueError):
+        read = {node: _entry(entry) for node, entry in known.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return {node: entry for node, entry in known.items() if entry["until"] > time.time()}
+    return {node: entry for node, entry in read.items() if entry["until"] > time.time()}
+
+
+def choose(runs: Path, usable: Collection[str], needed: int) -> tuple[list[str], str]:
+    """(nodes to leave out of a submission, what to tell a person about it).
+
+    usable: nodes that the job could get. Where fewer than `needed` would remain, all are used and the person is told.
+    """
+    bad = {node: entry for node, entry in listed(runs).items() if node in usable}
+    if not bad:
+        return [], ""
+    said = "; ".join(f"{node} ({entry['why']})" for node, entry in sorted(bad.items()))
+    if len(usable) - len(bad) < needed:
+        return [], f"used all the same, because too few other nodes are left: {said}"
+    until = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(entry["until"] for entry in bad.values())))
+    return sorted(bad), f"left out until {until}: {said}; remove {_file(runs)} to use them again"
+
+
+def _entry(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"until": float(entry["until"]), "why": str(entry["why"]), "run": str(entry["run"])}
 
 
 def _file(runs: Path) -> Path:

@@ -14,11 +14,12 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
-from launcher import badnodes, script, slurm, snapshot
-from launcher.ending import STOPPED_CODE, Outcome, judge
-from launcher.errors import ClusterError, SslrunError
+from launcher import badnodes, requeue, script, slurm, snapshot
+from launcher.ending import STOPPED_CODE, Outcome, judge, stuck
+from launcher.errors import ClusterError, NoProgress, RunFailed, SslrunError
 from launcher.rundir import Ledger, RunDir
 from launcher.spec import RunSpec
 from launcher.state import of
@@ -28,6 +29,7 @@ PREFLIGHT_SECONDS = 120
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
 PREFLIGHT = """\
 test -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
+test -w "$1/logs" || { echo "$SLURMD_NODENAME cannot write to $1"; exit 3; }
 command -v "$2" >/dev/null || { echo "$SLURMD_NODENAME has no $2"; exit 3; }
 """
 
@@ -43,25 +45,29 @@ def main(path: str) -> None:
         sys.exit(ClusterError.exit_code)
     if of(run.events(), held=False).name == "done":  # it finished while it was being preempted
         sys.exit(0)
+    cause = _how_it_ended_before(run)
     generation = run.generation() + 1
     ledger = Ledger(run, generation, "batch")
+    print(_mark(generation), flush=True)
     try:
-        ledger.write("start", cause=_cause(run), pid=os.getpid(), **_allocation())
+        ledger.write("start", cause=cause, pid=os.getpid(), **_allocation())
         spec = run.spec()
+        _refuse_hopeless(run)
         run.keep_private(spec)
         snapshot.verify(run.code_folder(), run.code()["digest"])
         _preflight(run, spec)
         outcome = _ranks(run, spec, generation)
     except SslrunError as error:
         outcome = Outcome("failed", error.cause, str(error), error.exit_code)
-    again = None
-    if outcome.state == "stopped":
-        outcome, again = _why_stopped(run, generation, outcome)
+    by_slurm = False
+    if outcome.state != "done":
+        outcome, by_slurm = _why(run, generation, outcome)
+    outcome, again = requeue.decide(run.events(), outcome)
     if outcome.message:
         print(f"sslrun: {outcome.message}", flush=True)
-    _end(ledger, outcome, requeued=again is not None)
+    _end(ledger, outcome, requeued=again)
     os.close(lock)
-    if again == "ours":
+    if again and not by_slurm:
         _requeue(ledger, outcome)
     sys.exit(0 if outcome.state in ("stopped", "preempted", "cancelled") else outcome.exit_code)
 
@@ -85,20 +91,51 @@ def _tasks_per_node() -> int:
     return int(os.environ["SLURM_NTASKS_PER_NODE"])
 
 
-def _cause(run: RunDir) -> str:
-    """Why this generation begins: what ended the one before. One that left no word was killed with its node or job."""
+def _mark(generation: int) -> str:
+    """Begins a generation's part of the job's log, which holds one part a start."""
+    return f"== start {generation}"
+
+
+def _how_it_ended_before(run: RunDir) -> str:
+    """Why this generation begins: what ended the one before. An end that nobody could write down is written now, with
+    Slurm's word for it where the job's log has one."""
     before = [e for e in run.events() if e["event"] in ("start", "end")]
     if not before:
         return "submitted"
     last = before[-1]
     if last["event"] == "end":
         return last["cause"]
-    with contextlib.suppress(ClusterError, KeyError):
-        lost = set(slurm.expand(last["nodes"])) & {n.name for n in slurm.nodes() if n.state == "DOWN"}
-        if lost:
-            badnodes.mark(run, sorted(lost), "went down while it ran this")
-            return "node_failure"
-    return "killed"
+    lost: list[str] = []
+    with contextlib.suppress(ClusterError):
+        lost = sorted(set(slurm.expand(last.get("nodes", ""))) & {n.name for n in slurm.nodes() if n.state == "DOWN"})
+    cause = requeue.died_of(_log_of(run, last), node_down=bool(lost))
+    if lost:
+        badnodes.mark(run, lost, "went down while it ran this")
+    ended = Outcome("preempted", cause, f"ended without a word: {cause}", 0)
+    _end(Ledger(run, last["generation"], "afterwards"), ended, requeued=True)
+    return cause
+
+
+def _log_of(run: RunDir, start: dict[str, Any]) -> str:
+    """What the job's log says of one generation; empty where it cannot be read."""
+    given = [e for e in run.events() if e["event"] == "submitted" and e["job"] == start.get("job")]
+    with contextlib.suppress(OSError, IndexError):
+        log = Path(given[-1]["folder"]) / f"slurm-{start['job']}.log"
+        return log.read_text(errors="replace").rpartition(_mark(start["generation"]))[2].partition("\n== start ")[0]
+    return ""
+
+
+def _refuse_hopeless(run: RunDir) -> None:
+    """Slurm starts a run again also when nobody decided it: its node died, say. Raises NoProgress or RunFailed."""
+    events = run.events()
+    generations = [e["generation"] for e in events if e["event"] == "start"]
+    before = [e for e in events if e["generation"] < generations[-1]]
+    last = [e for e in before if e["event"] == "end"][-1:]
+    if last and last[0]["writer"] == "afterwards":
+        judged = [e for e in before if e is not last[0]]
+        outcome, again = requeue.decide(judged, Outcome("failed", last[0]["cause"], last[0]["message"], 4))
+        if not again:
+            raise (NoProgress if outcome.cause == NoProgress.cause else RunFailed)(outcome.message)
 
 
 def _preflight(run: RunDir, spec: RunSpec) -> None:
@@ -114,7 +151,9 @@ def _preflight(run: RunDir, spec: RunSpec) -> None:
         said = sorted(line for line in answer.stdout.splitlines() if line.strip())
         if not said:
             raise ClusterError(f"starting a task on every node failed: {answer.stderr.strip().splitlines()[-1:]}")
-        badnodes.mark(run, [line.split()[0] for line in said], "did not see the run, or lacked its Python")
+        if len(said) < spec.nodes:  # what all of them lack is no node's fault
+            for node, _, why in (line.partition(" ") for line in said):
+                badnodes.mark(run, [node], why)
         raise ClusterError("; ".join(said[:5]))
 
 
@@ -125,11 +164,11 @@ def _python(spec: RunSpec) -> list[str]:
 def _ranks(run: RunDir, spec: RunSpec, generation: int) -> Outcome:
     """Start the ranks, see them through, and say how they ended."""
     cpus = str(script.cpus_per_task(spec))
-    log = str(run.path / "logs" / "rank").replace("%", "%%") + "%t.log"
     command = [
         "srun", "--kill-on-bad-exit=1", f"--nodes={spec.nodes}", f"--ntasks={spec.world_size}",
         f"--ntasks-per-node={spec.tasks_per_node}", f"--cpus-per-task={cpus}", "--input=none",
-        f"--output={log}", f"--error={log}", "--open-mode=append", "--chdir=/",
+        # From there: srun makes something else of some paths with a % in them, however it is written.
+        f"--chdir={run.path / 'logs'}", "--output=rank%t.log", "--error=rank%t.log", "--open-mode=append",
         *_python(spec), "-P", "-m", "launcher.worker", str(run.path),
     ]  # fmt: skip
     environment = {
@@ -154,7 +193,8 @@ def _ranks(run: RunDir, spec: RunSpec, generation: int) -> Outcome:
     code = step.wait()
     events = [e for e in run.events() if e["generation"] == generation]
     if code == 0 and not any(e["event"] == "finished" for e in events):
-        code = STOPPED_CODE
+        # srun ends with 0 also when it could start no rank at all.
+        code = STOPPED_CODE if any(e["event"] == "stopped_at_safe_point" for e in events) else 1
     first = int(blamed["rank"]) if blamed else None
     otherwise = f"rank {first} on {blamed['node']}: {blamed['how']}" if blamed else (said or [f"exit code {code}"])[-1]
     return judge(events, code, first, f"{otherwise}; see `sslrun logs {run.id} --all`")
@@ -167,19 +207,24 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _why_stopped(run: RunDir, generation: int, outcome: Outcome) -> tuple[Outcome, str | None]:
-    """(how the ranks' stop is to be understood, who starts them again: "slurm", "ours" or nobody)."""
+def _why(run: RunDir, generation: int, outcome: Outcome) -> tuple[Outcome, bool]:
+    """(how the end is to be understood, whether Slurm itself starts the run again), from evidence."""
     events = [e for e in run.events() if e["generation"] == generation]
+    stopped = outcome.state == "stopped"
+    saved = ", state saved" if stopped else f"; {outcome.message}"
     found = slurm.ended(os.environ["SLURM_JOB_ID"])
     if any(e["event"] == "cancel" for e in events) or (found and found.state.startswith("CANCELLED")):
-        return Outcome("cancelled", "cancelled", "cancelled, state saved", outcome.exit_code), None
-    if found and found.preempted:
-        return Outcome("preempted", "preempted", "preempted, state saved", 0), "slurm"
+        return Outcome("cancelled", "cancelled", f"cancelled{saved}", outcome.exit_code), False
+    if found and found.preempted and (stopped or outcome.cause in ("killed", "crash")):
+        return Outcome("preempted", "preempted", f"preempted{saved}", 0), True
+    if not stopped:
+        return stuck(run, outcome), False
     signals = {e.get("signal") for e in events if e["event"] == "stopped_at_safe_point"}
     end = float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
     if "SIGUSR2" in signals and end - time.time() < run.plan()["signal_delay_s"] + 60:  # up to 60 s early
-        return Outcome("preempted", "time_limit", "the time limit came, state saved", 0), "ours"
-    return Outcome("preempted", "asked", f"told to stop by {' and '.join(sorted(filter(None, signals)))}", 0), "ours"
+        return Outcome("preempted", "time_limit", "the time limit came, state saved", 0), False
+    names = " and ".join(sorted(filter(None, signals)))
+    return Outcome("preempted", "asked", f"told to stop by {names}, state saved", 0), False
 
 
 def _requeue(ledger: Ledger, outcome: Outcome) -> None:

@@ -28,6 +28,7 @@ from launcher.spec import PROTOCOLS, ClusterConfig, LaunchConfig, Recipe, RunSpe
 from methods.data.spec import DATA
 from methods.data.spec import check as check_data
 
+OF_THE_RUN = "of-the-run"  # what the cluster of a run is called while one of its evaluations is composed
 SMALL = ("demo", "tiny")  # recipes that run on the machine at hand unless told otherwise
 
 
@@ -63,10 +64,8 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
         default = recipe.data if recipe.data.name == name else kind()
         store.store(group="data", name=name, node=default)
         store.store(group="eval_data", name=name, node=default)
-    schema, cluster = OmegaConf.structured(ClusterConfig), _cluster(chosen, planning)
-    for name, file in clusters().items():
-        if name == cluster or cluster not in clusters():  # one's own may extend any of them; each takes 10 ms
-            store.store(group="cluster", name=name, node=OmegaConf.merge(schema, OmegaConf.load(file)))
+    cluster = _cluster(chosen, planning)
+    _store_clusters(store, cluster)
     defaults = [
         "_self_",
         {"method": chosen.get("method")},
@@ -75,16 +74,81 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
         {"cluster": cluster},
     ]
     store.store(name="sslrun", node={"defaults": defaults, **dataclasses.asdict(LaunchConfig())})
-    rest = [_opened(o) for o in overrides if o.split("=")[0] not in ("method", "cluster") and o != "eval_data=null"]
+    rest = [o for o in overrides if o.split("=")[0] not in ("method", "cluster") and o != "eval_data=null"]
+    return _compose("sslrun", rest, config_dir), recipe
+
+
+def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
+    """`spec` where one of its evaluations runs: `cluster`, `nodes`, `tasks_per_node`, and the labels of `eval_data`.
+
+    Without `cluster=NAME` it is the run's own cluster, of which single fields can be changed. Raises InputError.
+    """
+    chosen, own = _choices(overrides), _own_groups(config_dir)
+    groups: dict[str, set[str]] = {"cluster": {*clusters()}, "eval_data": {*DATA}}
+    for key, value in chosen.items():
+        group = key.lstrip("+~").partition(".")[0]
+        if group not in (*groups, "nodes", "tasks_per_node"):
+            registry.unknown(key, value, (*groups, "nodes", "tasks_per_node", "protocol", "step", "runs"), what="key")
+        if group == "eval_data" and "eval_data" not in chosen:
+            raise InputError.of(key, value, "it belongs to no data set yet", "say eval_data=NAME, too")
+        if key in groups and value not in {*groups[key], *own.get(key, ())}:
+            registry.unknown(key, value, {*groups[key], *own.get(key, ())})
+    _refuse_unknown_fields(overrides, registry.method(spec.method.name).recipe(spec.recipe))
+    store, cluster = ConfigStore.instance(), chosen.get("cluster", OF_THE_RUN)
+    if cluster != OF_THE_RUN:
+        _store_clusters(store, cluster)
+    store.store(group="cluster", name=OF_THE_RUN, node=ClusterConfig(**spec.to_json()["cluster"]))
+    for name, kind in DATA.items():
+        store.store(group="eval_data", name=name, node=kind())
+    defaults = ["_self_", {"optional eval_data": None}, {"cluster": cluster}]
+    store.store(name="evaluation", node={"defaults": defaults, "nodes": 1, "tasks_per_node": None})
+    root = _compose("evaluation", [o for o in overrides if o.partition("=")[0] != "cluster"], config_dir)
+    try:
+        typed_cluster = OmegaConf.merge(OmegaConf.structured(ClusterConfig), root.cluster)
+        root = OmegaConf.merge(OmegaConf.structured(_Evaluation), root, {"cluster": typed_cluster})
+        config = {f.name: plain(root[f.name]) for f in dataclasses.fields(_Evaluation)}
+    except OmegaConfBaseException as error:
+        raise InputError(first_line(error)) from None
+    _check_shape(config)
+    _check_data(config, ("eval_data",), at_hand=True)
+    where = _checked_cluster(config)
+    where.validate()
+    return dataclasses.replace(
+        spec,
+        cluster=freeze(where),
+        nodes=config["nodes"],
+        tasks_per_node=config["tasks_per_node"] or max(1, where.gpus_per_node),
+        eval_data=spec.eval_data if config["eval_data"] is None else freeze(config["eval_data"]),
+        eval_after=(),
+    )
+
+
+@dataclasses.dataclass
+class _Evaluation:
+    """What `for_evaluation` composes."""
+
+    nodes: int = 1
+    tasks_per_node: int | None = None
+    cluster: Any = None
+    eval_data: Any = None
+
+
+def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
     start = initialize_config_dir(str(config_dir.resolve()), version_base="1.3") if config_dir else None
     try:
         with start or initialize(config_path=None, version_base="1.3"):
-            root = compose("sslrun", overrides=rest)
+            return compose(name, overrides=[_opened(o) for o in overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(first_line(error)) from None
     except YAMLError as error:
         raise InputError(f"--config-dir={config_dir}: {error}; mend the YAML") from None
-    return root, recipe
+
+
+def _store_clusters(store: ConfigStore, wanted: str) -> None:
+    schema = OmegaConf.structured(ClusterConfig)
+    for name, file in clusters().items():
+        if name == wanted or wanted not in clusters():  # one's own may extend any of them; each takes 10 ms
+            store.store(group="cluster", name=name, node=OmegaConf.merge(schema, OmegaConf.load(file)))
 
 
 @cache
@@ -174,24 +238,12 @@ def plain(value: Any) -> Any:
 def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
     """Validate what `to_object` gave and freeze it. Raises InputError."""
     method = registry.method(config["method"].name)
-    for field in ("nodes", "tasks_per_node"):
-        if config[field] is not None and config[field] < 1:
-            raise InputError.of(field, config[field], "it must be at least 1", "give a positive number")
+    _check_shape(config)
     if config["seed"] < 0:
         raise InputError.of("seed", config["seed"], "it is negative", "give 0 or more")
-    for key in ("data", "eval_data"):
-        if config[key] is not None:
-            _absolute(config[key])
-            try:
-                check_data(config[key], key, at_hand=not planning)
-            except ValueError as error:
-                raise InputError(str(error)) from None
+    _check_data(config, ("data", "eval_data"), at_hand=not planning)
     method.validate(config["method"], getattr(config["data"], "images", None))
-    cluster: ClusterConfig = config["cluster"]
-    if cluster.kind not in ("slurm", "local"):
-        raise InputError.of("cluster.kind", cluster.kind, "no such kind", "use slurm or local")
-    if cluster.kind == "local":
-        _fit_local(config, cluster)
+    cluster = _checked_cluster(config)
     if not config["runs"]:
         raise InputError.of("runs", "", "it is empty", "give a folder")
     runs = os.path.abspath(os.path.expanduser(config["runs"]))
@@ -209,6 +261,31 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
         group=config["group"],
         eval_after=_protocols(config["eval_after"]),
     )
+
+
+def _check_shape(config: dict[str, Any]) -> None:
+    for field in ("nodes", "tasks_per_node"):
+        if config[field] is not None and config[field] < 1:
+            raise InputError.of(field, config[field], "it must be at least 1", "give a positive number")
+
+
+def _check_data(config: dict[str, Any], keys: tuple[str, ...], *, at_hand: bool) -> None:
+    for key in keys:
+        if config[key] is not None:
+            _absolute(config[key])
+            try:
+                check_data(config[key], key, at_hand=at_hand)
+            except ValueError as error:
+                raise InputError(str(error)) from None
+
+
+def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:
+    cluster: ClusterConfig = config["cluster"]
+    if cluster.kind not in ("slurm", "local"):
+        raise InputError.of("cluster.kind", cluster.kind, "no such kind", "use slurm or local")
+    if cluster.kind == "local":
+        _fit_local(config, cluster)
+    return cluster
 
 
 def _protocols(given: Any) -> tuple[str, ...]:

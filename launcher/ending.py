@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from launcher import heartbeats
 from launcher.errors import InputError
+from launcher.rundir import RunDir
 
 STOPPED_CODE = 75  # EX_TEMPFAIL: a rank that saved and can go on later
 
@@ -39,3 +41,11 @@ def judge(events: Sequence[Mapping[str, Any]], code: int, first: int | None, oth
     if said:
         return Outcome("failed", said[0]["cause"], said[0]["message"], 4)
     return Outcome("failed", "killed", otherwise, 4)
+
+
+def stuck(run: RunDir, outcome: Outcome) -> Outcome:
+    """`outcome`, unless the ranks ended because they got nowhere: then who kept the others waiting."""
+    if outcome.cause not in ("crash", "killed") or not heartbeats.stalled(run):
+        return outcome
+    slow = heartbeats.named(heartbeats.to_blame(run)) or "no rank got on"
+    return Outcome("failed", "stuck", f"stuck: {slow}; every rank's stacks are in its log", 4)

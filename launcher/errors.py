@@ -27,6 +27,7 @@ class ClusterError(SslrunError):
     """The cluster refused, or there is none where one is needed."""
 
     exit_code = 3
+    cause = "cluster"
 
 
 class RunFailed(SslrunError):
@@ -37,3 +38,10 @@ class Diverged(RunFailed):
     """The loss is not a number, or the features collapsed: going on would meet the same step again."""
 
     cause = "diverged"
+
+
+class NoProgress(RunFailed):
+    """The run ended several times in a row without getting on; starting it again would only burn GPUs."""
+
+    exit_code = 5
+    cause = "no_progress"

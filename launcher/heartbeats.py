@@ -53,6 +53,20 @@ def slowest(run: RunDir) -> list[Suspect]:
     return _silent(beats) or _behind(beats)
 
 
+def to_blame(run: RunDir) -> list[Suspect]:
+    """After ranks ended because they got nowhere: those that never noticed, because they were stopped, else those that
+    had passed less than the others; empty where all were alike."""
+    starts = [e for e in run.events() if e["event"] == "start"]
+    beats = _read(run.path / "heartbeats", starts[-1]["generation"]) if starts else []
+    silent = [beat for beat in beats if not beat["stalled"]]
+    if silent:
+        return [_suspect(beat, "no sign of life while the others waited") for beat in silent]
+    place = {beat["rank"]: (beat["points"], beat["marks"]) for beat in beats}
+    last = min(place.values(), default=None)
+    behind = [beat for beat in beats if place[beat["rank"]] == last]
+    return [_suspect(beat, "behind the others") for beat in behind] if len(behind) < len(beats) else []
+
+
 def named(suspects: Sequence[Suspect]) -> str:
     """The first few of them in one line; empty where there are none."""
     more = f"; and {len(suspects) - NAMED} more" if len(suspects) > NAMED else ""

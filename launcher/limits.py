@@ -4,12 +4,24 @@ A job of more memory or GPUs than any node has is taken by sbatch while nodes ar
 it is the configuration of the nodes that is looked at here, not their state.
 """
 
+import os
 from collections.abc import Sequence
 
 from launcher import script, slurm
-from launcher.errors import InputError
+from launcher.errors import ClusterError, InputError
 from launcher.spec import RunSpec
 
+# Words of Slurm -> what they may be about.
+FIELDS = {
+    "feature": ("constraint",),
+    "generic resource": ("gres",),
+    "node name": ("exclude", "additional_parameters.nodelist"),
+    "reservation": ("additional_parameters.reservation",),
+    "qos": ("qos", "account"),
+    "account": ("account", "partition"),
+    "partition": ("partition",),
+    "node configuration": ("constraint", "gres", "exclude", "additional_parameters.nodelist"),
+}
 IN_USE = ("IDLE", "MIXED", "ALLOCATED", "COMPLETING", "PLANNED", "RESERVED")
 
 
@@ -37,31 +49,53 @@ def check(spec: RunSpec) -> None:
     where = f"partition {partition.name}"
     if not partition.up:
         raise InputError.of("cluster.partition", partition.name, "it is down or drained", "use another, or wait")
-    if cluster.account and partition.allow_accounts and cluster.account not in partition.allow_accounts:
-        allowed = ", ".join(partition.allow_accounts)
-        raise InputError.of("cluster.account", cluster.account, f"{where} does not take it", f"it takes: {allowed}")
+    _check_account(cluster.account, partition, where)
     if partition.max_minutes is not None and cluster.timeout_min > partition.max_minutes:
         reason = f"{where} ends jobs after {partition.max_minutes} minutes"
         fix = f"use cluster.timeout_min={partition.max_minutes}: a run goes on over several jobs"
         raise InputError.of("cluster.timeout_min", cluster.timeout_min, reason, fix)
-    _check_nodes(spec, _nodes(spec, partition), partition, where)
+    _check_nodes(spec, usable(spec), partition, where)
 
 
-def away(spec: RunSpec) -> bool:
-    """Are nodes of the run's partition drained or down, which the run would get once they are back?"""
+def usable(spec: RunSpec) -> list[slurm.Node]:
+    """The nodes of the run's partitions, without those that the user leaves out, whatever their state."""
     partition = find(spec.cluster.partition)
-    names = set(partition.nodes) if partition else None
-    return any(n.state not in IN_USE for n in slurm.nodes() if names is None or n.name in names)
-
-
-def _nodes(spec: RunSpec, partition: slurm.Partition) -> list[slurm.Node]:
-    """Those that the run may get."""
+    wanted = set((spec.cluster.partition or "").split(","))
     try:
         left_out = set(slurm.expand(spec.cluster.exclude or ""))
     except ValueError:  # Slurm will say what is wrong with it
         left_out = set()
-    names = set(partition.nodes) - left_out
-    return [n for n in slurm.nodes() if n.name in names]
+    return [
+        n
+        for n in slurm.nodes()
+        if n.name not in left_out and (n.name in partition.nodes if partition else wanted & set(n.partitions))
+    ]
+
+
+def explained(error: ClusterError, spec: RunSpec) -> ClusterError:
+    """`error` with the fields behind it: Slurm names none, and says little."""
+    fields = next((fields for words, fields in FIELDS.items() if words in str(error).lower()), ())
+    given = {name: getattr(spec.cluster, name) for name in fields if "." not in name}
+    more = {f"additional_parameters.{name}": value for name, value in spec.cluster.additional_parameters.items()}
+    given |= {name: value for name, value in more.items() if name in fields}
+    said = ", ".join(f"cluster.{name}={value}" for name, value in given.items() if value is not None)
+    return ClusterError(f"{error}; look at {said}") if said else error
+
+
+def away(spec: RunSpec) -> bool:
+    """Are nodes of the run's partition drained or down, which the run would get once they are back?"""
+    return any(n.state not in IN_USE for n in usable(spec))
+
+
+def _check_account(account: str | None, partition: slurm.Partition, where: str) -> None:
+    if not partition.allow_accounts:
+        return
+    account, allowed = account or os.environ.get("SBATCH_ACCOUNT"), ", ".join(partition.allow_accounts)
+    if account and account not in partition.allow_accounts:
+        raise InputError.of("cluster.account", account, f"{where} does not take it", f"it takes: {allowed}")
+    # With accounting everybody has an account to begin with, and Slurm says when it is the wrong one.
+    if not account and slurm.config().get("AccountingStorageType", "").endswith("none"):
+        raise InputError.of("cluster.account", None, f"{where} asks for one", f"it takes: {allowed}")
 
 
 def _check_nodes(spec: RunSpec, nodes: Sequence[slurm.Node], partition: slurm.Partition, where: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from launcher import snapshot
-from launcher.ending import STOPPED_CODE, Outcome, judge
+from launcher.ending import STOPPED_CODE, Outcome, judge, stuck
 from launcher.rundir import Ledger, RunDir
 from launcher.spec import RunSpec
 
@@ -151,7 +151,7 @@ def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) ->
     if first is not None:
         log = run.path / "logs" / f"rank{first}.log"
         otherwise = f"rank {first} on {os.uname().nodename}: {_how(codes[first])}; see {log}"
-    return judge([e for e in run.events() if e["generation"] == generation], code, first, otherwise)
+    return stuck(run, judge([e for e in run.events() if e["generation"] == generation], code, first, otherwise))
 
 
 def _how(code: int) -> str:

@@ -12,6 +12,7 @@ connect says so on its standard output instead, which srun carries to the batch 
 import contextlib
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -57,41 +58,45 @@ def batch(folder: str) -> int:
     with open(__file__) as file:
         source = file.read()
     command = [
-        "srun", "--kill-on-bad-exit=0", "--input=none", "--chdir=/", "--unbuffered",
+        "srun", "--kill-on-bad-exit=0", "--input=none", "--chdir=/",
         f"--nodes={given['nodes']}", f"--ntasks={given['world_size']}",
         f"--ntasks-per-node={given['tasks_per_node']}", f"--cpus-per-task={os.environ.get('SLURM_CPUS_PER_TASK', 1)}",
         *given["python"], "-I", "-S", "-c", source, "task", json.dumps(order),
     ]  # fmt: skip
     report: dict = {"ranks": [], "clocks": {}, "failures": []}
     began = time.time()
-    with open(f"{folder}/srun.log", "wb") as log:
-        environment = {**os.environ, **given["environment"]}
-        step = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    timer = threading.Timer(given["seconds"] + WAIT_AFTER_SECONDS, step.kill)
-    timer.start()
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    step = subprocess.Popen(command, env={**os.environ, **given["environment"]}, text=True, errors="replace", **pipes)
+    said: list[str] = []
+    gone: set[int] = set()
+    threads = [
+        threading.Thread(target=_heed, args=(step.stderr, said, gone)),
+        threading.Thread(target=_pass_on, args=(step, gone, order)),
+    ]
+    for thread in threads:
+        thread.start()
     for line in step.stdout:
-        _, found, said = line.partition(SAID)
+        _, found, words = line.partition(SAID)
         if found:
-            said = json.loads(said)
-            report.update(said.get("report", {}))
-            if "failure" in said:
-                report["failures"].append(said["failure"])
-                _give_up(order, said["failure"]["rank"])
+            with contextlib.suppress(ValueError):  # torn by a kill
+                words = json.loads(words)
+                report["clocks"].update(words.pop("clock", {}))
+                for kind, what in words.items():
+                    report[f"{kind}s"].append(what)
+                if "failure" in words:
+                    gone.add(words["failure"]["rank"])
     code = step.wait()
-    timer.cancel()
+    for thread in threads:
+        thread.join()
     for rank in report["ranks"]:
         rank["seconds"] = round(rank["seconds"] - began, 3)
-    with open(f"{folder}/srun.log", errors="replace") as log:
-        said = log.read().splitlines()[-20:]
     report.update(
         job=os.environ["SLURM_JOB_ID"],
         nodes=os.environ["SLURM_JOB_NODELIST"],
         address=order["address"],
         wrote=sorted(name[5:] for name in os.listdir(folder) if name.startswith("node-")),
         seconds=round(time.time() - began, 3),
-        srun={"code": code, "said": said},
+        srun={"code": code, "said": said[-20:]},
     )
     with open(f"{folder}/report.tmp", "w") as file:
         json.dump(report, file)
@@ -99,10 +104,31 @@ def batch(folder: str) -> int:
     return 0
 
 
-def _give_up(order: dict, rank: int) -> None:
-    """Tell rank 0, which is on this node, not to wait for a rank."""
-    with contextlib.suppress(OSError), socket.create_connection(("localhost", order["port"]), ATTEMPT_SECONDS) as line:
-        line.sendall(json.dumps({"token": order["token"], "lost": rank}).encode() + b"\n")
+def _heed(stream, said: list[str], gone: set[int]) -> None:
+    """Keep what srun says, and which ranks it says have failed: `srun: error: n2: tasks 2-3: Exited with ...`."""
+    for line in stream:
+        said.append(line.rstrip())
+        ended = re.search(r"error: \S+: tasks? ([\d,-]+): ", line)
+        if ended:
+            for part in ended[1].split(","):
+                first, _, last = part.partition("-")
+                gone.update(range(int(first), int(last or first) + 1))
+
+
+def _pass_on(step, gone: set[int], order: dict) -> None:
+    """Tell rank 0, which is on this node, whom not to wait for, as soon as it listens; end what takes too long."""
+    told: set[int] = set()
+    end = time.monotonic() + order["seconds"] + WAIT_AFTER_SECONDS
+    while step.poll() is None:
+        now = set(gone)
+        if now - told:
+            words = json.dumps({"token": order["token"], "lost": sorted(now)}).encode() + b"\n"
+            with contextlib.suppress(OSError), socket.create_connection(("localhost", order["port"]), 1) as line:
+                line.sendall(words)
+                told = now
+        if time.monotonic() > end:
+            step.kill()
+        time.sleep(0.2)
 
 
 # -- one a rank --------------------------------------------------------------------------------------------------------
@@ -187,7 +213,7 @@ def listen(order: dict) -> int:
     ready.register(server, selectors.EVENT_READ)
     ranks, streams, lost = [], {}, set()
     deadline = time.monotonic() + order["seconds"] + 2 * ATTEMPT_SECONDS
-    while len(ranks) + len(lost) < order["world_size"] and (left := deadline - time.monotonic()) > 0:
+    while len({*streams, *lost}) < order["world_size"] and (left := deadline - time.monotonic()) > 0:
         for key, _ in ready.select(left):
             if key.fileobj is server:
                 connection, _ = server.accept()
@@ -202,7 +228,7 @@ def listen(order: dict) -> int:
                 if said.pop("token") != order["token"]:
                     continue
                 if "lost" in said:
-                    lost.add(said["lost"])
+                    lost.update(said["lost"])
                 else:
                     ranks.append({**said, "seconds": time.time()})
                     streams[said["rank"]] = stream
@@ -215,7 +241,7 @@ def listen(order: dict) -> int:
         with contextlib.suppress(OSError):
             stream.write(b"go\n")
             stream.flush()
-    _say({"report": {"ranks": ranks, "clocks": clocks}})
+    _say(*({"rank": rank} for rank in ranks), *({"clock": {node: offset}} for node, offset in clocks.items()))
     return 0
 
 
@@ -241,9 +267,10 @@ def _send(stream, words: dict) -> None:
     stream.flush()
 
 
-def _say(words: dict) -> None:
-    # One write a line: 512 ranks share the pipe.
-    os.write(1, f"\n{SAID}{json.dumps(words)}\n".encode())
+def _say(*words: dict) -> None:
+    """To the batch script. Short lines: srun mixes those of different ranks, but only long ones in their middle."""
+    sys.stdout.write("".join(f"\n{SAID}{json.dumps(word)}\n" for word in words))
+    sys.stdout.flush()
 
 
 def _reason(error: OSError) -> str:

@@ -9,6 +9,8 @@
         progress.json              what is being done right now, replaced whole
         checkpoints/step_00000300/ committed by one rename; see runtime/checkpoint.py
         logs/rank0.log ...         stdout and stderr of each rank
+        heartbeats/rank0.json ...  a sign of life of each; see runtime/health.py
+        evals/knn-1/               an evaluation as a job of its own: a folder like this one; see evaluation.py
         tensorboard/  clusters.png
         lock                       held (flock) by whoever runs the run
 
@@ -47,7 +49,19 @@ class RunDir:
 
     @property
     def id(self) -> str:
-        return self.path.name
+        """Its folder's name; RUN/evals/NAME for an evaluation."""
+        return str(self.path.relative_to(self.runs))
+
+    @property
+    def runs(self) -> Path:
+        """The folder of runs that it lies in."""
+        return (self.owner or self).path.parent
+
+    @property
+    def owner(self) -> "RunDir | None":
+        """The run that an evaluation is one of; None for a run in its own right."""
+        evaluates = self.path.parent.name == "evals" and (self.path / "eval.json").exists()
+        return RunDir(self.path.parents[1]) if evaluates else None
 
     def create(self, spec: RunSpec, plan: dict[str, Any], take: Callable[[], Snapshot]) -> None:
         """Make the folder and freeze in it the spec and the code that `take` takes; one that is there stays as it is.
@@ -186,9 +200,9 @@ class RunDir:
         manifest = read_json(saved[-1] / "manifest.json") if saved else {}
         causes = Counter(e["cause"] for e in events if e["event"] == "start" and e["generation"] > 1)
         evals: dict[str, Any] = {}
-        for event in events:
-            if event["event"] == "eval":
-                evals[event["protocol"]] = event["scores"]
+        # The latest step's stand: an evaluation as a job of its own may look at an older one.
+        for event in sorted((e for e in events if e["event"] == "eval"), key=lambda e: e["step"]):
+            evals[event["protocol"]] = event["scores"]
         return {
             "id": self.id,
             "path": str(self.path),

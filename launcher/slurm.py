@@ -172,9 +172,9 @@ def ended(job_id: str) -> Job | None:
         return _accounted(job_id)
     for record in re.split(r"\n(?=JobId=)", lines):
         # The name is the user's, and comes before what it could imitate.
-        name = re.search(r"(?s)\bJobName=(.*?) UserId=", record)
+        name = re.search(r"(?s)\bJobName=(.*?) UserId=[^=]+ GroupId=", record)
         row = {}
-        for key, value in _pairs(record.replace(name[0], "UserId=", 1) if name else record):
+        for key, value in _pairs(record.replace(name[0], "GroupId=", 1) if name else record):
             row.setdefault(key, value)
         if "JobId" not in row:
             continue
@@ -280,13 +280,18 @@ def _plain() -> dict[str, str]:
     return {**kept, "LC_ALL": "C.UTF-8"}
 
 
-def _ask(*command: str, seconds: float = SECONDS) -> str:
+def _ask(*command: str, seconds: float | None = None) -> str:
     return _run(command, seconds=seconds, environment=_plain()).stdout
 
 
 def _run(
-    command: Sequence[str], *, environment: Mapping[str, str], seconds: float = SECONDS, pass_fds: Sequence[int] = ()
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    seconds: float | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> "subprocess.CompletedProcess[str]":
+    seconds = SECONDS if seconds is None else seconds
     if not installed():
         raise ClusterError(f"{command[0]}: there is no Slurm on this machine; use cluster=local, or a login node")
     if not up():  # the programs would try again for ten seconds and more
@@ -303,7 +308,7 @@ def _run(
             pass_fds=tuple(pass_fds),
         )
     except subprocess.TimeoutExpired:
-        raise ClusterError(f"{command[0]}: no answer within {seconds:.0f} s; Slurm is overloaded, try again") from None
+        raise ClusterError(f"{command[0]}: no answer within {seconds:g} s; Slurm is overloaded, try again") from None
     except OSError as error:
         raise ClusterError(f"{command[0]}: {error.strerror}; Slurm is not complete on this machine") from None
     if answer.returncode:

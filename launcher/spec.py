@@ -76,7 +76,7 @@ class ClusterConfig:
     preemptible: bool = False
     grace_s: int = 0  # from the signal of a preemption to the kill; Slurm's GraceTime, 0 unless somebody set it
     interruptions_per_node_day: float = 0.1  # preemptions and failures
-    stall_minutes: float = 10  # without progress, before a rank's stacks are written to its log; 0: never
+    stall_minutes: float = 30  # without progress, before a rank writes its stacks and ends; 0: never
 
     # The queue. None: as the cluster has it.
     partition: str | None = None

@@ -12,25 +12,26 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launcher import badnodes, batch, limits, script, slurm, snapshot
+from launcher import badnodes, batch, limits, queue, script, slurm, snapshot
 from launcher.errors import ClusterError
-from launcher.rundir import Ledger, RunDir
+from launcher.rundir import Ledger, RunDir, write_json
 from launcher.spec import RunSpec
-from launcher.state import ACTIVE, State, open_intent
+from launcher.state import ACTIVE, State, job_of, open_intent
 
 NOT_NOW = "node configuration is not available"
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """`joined`: the run was in the queue already."""
+    """`joined`: the run was in the queue already. `note`: what to tell a person about nodes that are left out."""
 
     job: str | None
     joined: bool
+    note: str = ""
 
 
 def check(spec: RunSpec, plan: Mapping[str, Any]) -> None:
@@ -42,11 +43,28 @@ def check(spec: RunSpec, plan: Mapping[str, Any]) -> None:
         file.write(text)
         file.flush()
         try:
-            slurm.test_only(Path(file.name), _exclude(spec), environment=slurm.environment())
+            slurm.test_only(Path(file.name), _exclude(spec)[0], environment=slurm.environment())
         except ClusterError as error:
             # Slurm's test asks whether the job could start on the nodes of this minute; a job may wait for the others.
             if NOT_NOW not in str(error) or not limits.away(spec):
-                raise
+                raise limits.explained(error, spec) from None
+
+
+def amend(run: RunDir, spec: RunSpec, plan: dict[str, Any]) -> bool:
+    """Let a run that never began, and that no job has, take from `spec` what is not its science; True when it did.
+
+    Else a run that Slurm refused would keep what it was refused for. Raises InputError or ClusterError as `check` does.
+    """
+    with _turn(run.path.parent):
+        events = run.events()
+        asked = job_of(events) or open_intent(events)
+        if run.generation() or run.held() or (asked and settle(run, slurm.jobs()).job):
+            return False
+        if spec.cluster.kind == "slurm":
+            check(spec, plan)
+        write_json(run.path / "plan.json", plan)
+        write_json(run.path / "spec.json", replace(spec, group=run.spec().group).to_json())
+    return True
 
 
 def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) -> dict[str, Submitted]:
@@ -58,34 +76,35 @@ def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) 
     outcome: dict[str, Submitted] = {}
     folder = runs[0].path.parent
     with _turn(folder) as lock:
-        queue = slurm.jobs()
+        jobs = slurm.jobs()
         waiting = []
         for run in runs:
-            state = settle(run, queue)
+            state = settle(run, jobs)
             if state.name in (*ACTIVE, "done") and (state.job or state.name != "pending"):
                 outcome[run.id] = Submitted(state.job, joined=True)
             else:
                 waiting.append(run)
+        queue.blame(waiting)
         for alike in _alike(waiting):
             outcome |= _submit_alike(alike, name, after, lock)
     return outcome
 
 
-def settle(run: RunDir, queue: Mapping[str, slurm.Job]) -> State:
+def settle(run: RunDir, jobs: Mapping[str, slurm.Job]) -> State:
     """Where the run stands, after an intent that its submitter did not live to complete has been looked up."""
     intent = open_intent(run.events())
     if intent:
         ledger = Ledger(run, intent["generation"], "submit")
-        found = _find(intent, queue)
+        found = _find(intent, jobs)
         if found:
             ledger.write("submitted", job=found, token=intent["token"], folder=intent["folder"])
         else:
             ledger.write("withdrawn", token=intent["token"], why="no job has its token")
-    return run.state(queue)
+    return run.state(jobs)
 
 
-def _find(intent: Mapping[str, Any], queue: Mapping[str, slurm.Job]) -> str | None:
-    ids = [job for job, found in queue.items() if found.comment == _comment(intent["token"])]
+def _find(intent: Mapping[str, Any], jobs: Mapping[str, slurm.Job]) -> str | None:
+    ids = [job for job, found in jobs.items() if found.comment == _comment(intent["token"])]
     if intent["index"] is not None:
         ids = [job for job in ids if job.endswith(f"_{intent['index']}")]
     return ids[0] if ids else None
@@ -121,18 +140,20 @@ def _submit_alike(runs: Sequence[RunDir], name: str, after: str | None, lock: in
     """One job, or one array, or several where Slurm takes no array that long."""
     largest = max(1, int(slurm.config().get("MaxArraySize", 1))) if len(runs) > 1 else 1
     dependency = f"afterok:{after}" if after else None
+    left_out, note = _exclude(runs[0].spec())
     outcome: dict[str, Submitted] = {}
     for first in range(0, len(runs), largest):
         part = runs[first : first + largest]
-        jobs = _submit_part(part, name, dependency, lock)
-        outcome |= {run.id: Submitted(job, joined=False) for run, job in zip(part, jobs, strict=True)}
+        depends = [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"] if dependency else []
+        jobs = _submit_part(part, name, [*left_out, *depends], lock)
+        outcome |= {run.id: Submitted(job, joined=False, note=note) for run, job in zip(part, jobs, strict=True)}
         if runs[0].spec().cluster.array_parallelism < len(runs):
             # Several arrays together must not run more points at once than one would: each waits for the one before.
             dependency = f"afterany:{jobs[0].partition('_')[0]}"
     return outcome
 
 
-def _submit_part(runs: Sequence[RunDir], name: str, dependency: str | None, lock: int) -> list[str]:
+def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock: int) -> list[str]:
     from launcher.executor import Executor  # submitit takes a tenth of a second
 
     token, spec, plan = uuid.uuid4().hex, runs[0].spec(), runs[0].plan()
@@ -142,9 +163,7 @@ def _submit_part(runs: Sequence[RunDir], name: str, dependency: str | None, lock
         log = parameters["additional_parameters"]["output"].replace("%j", "%A_%a")
         parameters |= {"job_name": script.job_name(name or spec.method.name)}
         parameters["additional_parameters"] |= {"output": log}
-    options = [f"--comment={_comment(token)}", *_exclude(spec)]
-    if dependency:
-        options += [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"]
+    options = [f"--comment={_comment(token)}", *options]
     pens = [Ledger(run, run.generation() + 1, "submit") for run in runs]
     for index, pen in enumerate(pens):
         pen.write("intent", token=token, index=index if len(runs) > 1 else None, folder=str(folder))
@@ -159,7 +178,7 @@ def _submit_part(runs: Sequence[RunDir], name: str, dependency: str | None, lock
             if not any(job.comment == _comment(token) for job in slurm.jobs().values()):
                 for pen in pens:
                     pen.write("withdrawn", token=token, why=str(error))
-        raise
+        raise limits.explained(error, spec) from None
     for pen, job in zip(pens, jobs, strict=True):
         pen.write("submitted", job=job, token=token, folder=str(folder))
     return jobs
@@ -174,11 +193,11 @@ def _folder(runs: Sequence[RunDir], token: str) -> Path:
     return folder
 
 
-def _exclude(spec: RunSpec) -> list[str]:
-    """Leave out nodes that failed lately, unless too few would remain."""
-    bad = set(badnodes.listed(Path(spec.runs)))
-    partition = limits.find(spec.cluster.partition)
-    if not bad or partition is None or len(set(partition.nodes) - bad) < spec.nodes:
-        return []
+def _exclude(spec: RunSpec) -> tuple[list[str], str]:
+    """(options that leave out nodes which failed lately, what to tell a person about them)."""
+    runs = Path(spec.runs)
+    if not badnodes.listed(runs):
+        return [], ""
+    nodes, note = badnodes.choose(runs, {n.name for n in limits.usable(spec)}, spec.nodes)
     mine = [spec.cluster.exclude] if spec.cluster.exclude else []
-    return [f"--exclude={','.join([*mine, *sorted(bad & set(partition.nodes))])}"]
+    return [f"--exclude={','.join([*mine, *nodes])}"] if nodes else [], note

@@ -1,7 +1,6 @@
-"""Everything a person sees: the plan, progress, tables of runs, the closing screen."""
+"""What a person sees of one run: the plan, progress, the closing screen. table.py shows many."""
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -15,7 +14,12 @@ from launcher.plan import Plan
 from launcher.rundir import RunDir
 
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
-COLOURS = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "cancelled": "yellow"}
+KNN_SCORES = (
+    ("trained", "trained"),
+    ("untrained", "same network untrained"),
+    ("untrained_adapted", "untrained, batch statistics of the data"),
+    ("raw_pixels", "raw pixels"),
+)
 
 
 def console() -> Console:
@@ -116,7 +120,7 @@ class Watch:
             description = f"{stage}{inside}"
             self._bar.update(self._task, description=description, completed=step, total=steps, figures=_figures(now))
         elif stage not in ("done", "stopped") and time.monotonic() - self._said > PLAIN_SECONDS:
-            line = f"{stage}{inside}, {_figures(now)}"
+            line = ", ".join(filter(None, (f"{stage}{inside}", _figures(now))))
             if line != self._shown:
                 self._said, self._shown = time.monotonic(), line
                 self._screen.print(line, soft_wrap=True, markup=False)
@@ -147,19 +151,17 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     `where`: what a command needs behind the run's id to find it from here.
     """
     summary = run.summary()
-    screen.print(f"{run.id}: done, {summary['step']} steps", style="bold", soft_wrap=True)
+    of = next((e for e in run.events() if e["event"] == "eval"), None) if run.owner else None
+    done = f"{run.id}: done, step {of['step']} of {run.owner.id}" if of else f"{run.id}: done, {summary['step']} steps"
+    screen.print(done, style="bold", soft_wrap=True, markup=False)
     table = Table(box=SIMPLE_HEAD)
     table.add_column("evaluation")
     table.add_column("score", justify="right")
-    knn = summary["evals"].get("knn", {})
-    for key, label in (
-        ("trained", "trained"),
-        ("untrained", "same network untrained"),
-        ("untrained_adapted", "untrained, batch statistics of the data"),
-        ("raw_pixels", "raw pixels"),
-    ):
-        if key in knn:
-            table.add_row(f"k-NN, {label}", f"{knn[key]:.1f} %")
+    for protocol, knn in summary["evals"].items():
+        name, _, data = protocol.partition(":")
+        for key, label in KNN_SCORES if name == "knn" else ():
+            if key in knn:
+                table.add_row(f"k-NN{f' on {data}' if data else ''}, {label}", f"{knn[key]:.1f} %")
     clusters = summary["evals"].get("clusters", {})
     for key, label in (
         ("nmi_labels", "NMI of clusters and labels"),
@@ -176,32 +178,12 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     files = list(dict.fromkeys(f for e in run.events() if e["event"] == "broken_images" for f in e["files"]))
     if files:
         screen.print(f"broken     {len(files)} images could not be decoded: {', '.join(files[:3])}", soft_wrap=True)
+    if run.owner:
+        return
     if (run.path / "clusters.png").exists():
         screen.print(f"picture    {run.path / 'clusters.png'}", soft_wrap=True)
     screen.print(f"curves     tensorboard --logdir {run.path / 'tensorboard'}", soft_wrap=True)
     screen.print(f"weights    sslrun export {run.id}{where}", soft_wrap=True)
-
-
-def runs(rows: Sequence[dict[str, Any]], screen: Console) -> None:
-    """The table of `sslrun status`."""
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("run", no_wrap=True)
-    for name in ("state", "step", "k-NN", "restarts", "lost"):
-        table.add_column(name)
-    for row in rows:
-        knn = row["evals"].get("knn", {}).get("trained")
-        table.add_row(
-            row["id"],
-            Text(row["state"], style=COLOURS.get(row["state"], "")),
-            f"{row['step']}/{row['steps']}",
-            f"{knn:.1f} %" if knn is not None else "",
-            ", ".join(f"{cause} {n}" for cause, n in row["restarts"].items()),
-            str(row["lost_steps"] or ""),
-        )
-    screen.print(table)
-    for row in rows:
-        if row["state"] == "failed":
-            screen.print(f"{row['id']}: {row['message'] or 'killed'}", soft_wrap=True, markup=False)
 
 
 def show(summary: dict[str, Any], screen: Console) -> None:

@@ -40,7 +40,7 @@ def main() -> int:
 
         world = dist.init(os.environ.get("SSLRUN_RENDEZVOUS"))
         heart.joined()
-        figures = _train(run, world, ledger, stop, heart)
+        figures = (_evaluate if run.owner else _train)(run, world, ledger, stop, heart)
         if world.is_main:
             ledger.write("finished", **figures)
         world.barrier()
@@ -69,18 +69,14 @@ def _let_go_of_the_lock() -> None:
 
 
 def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
-    import torch
-
     from launcher import registry
     from launcher.runtime import environment
     from methods import data, engine
     from methods.evals.during import evaluate, labelled
     from methods.job import Job, probe
 
+    _limit_threads()
     spec = run.spec()
-    threads = int(os.environ.get("SSLRUN_THREADS", "0"))
-    if threads:
-        torch.set_num_threads(threads)
     before = [event for event in run.events() if event["event"] == "environment"]
     now = environment.describe()
     if world.is_main:
@@ -107,6 +103,21 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
         job.notices += [f"the environment changed, results may differ in rounding: {change}" for change in changes]
     trainer = registry.load_trainer(spec.method.name)(job)
     return engine.train(job, trainer, evaluate)
+
+
+def _evaluate(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
+    from methods.evals.alone import evaluate
+
+    _limit_threads()
+    return evaluate(run, world, ledger, stop, heart)
+
+
+def _limit_threads() -> None:
+    import torch
+
+    threads = int(os.environ.get("SSLRUN_THREADS", "0"))
+    if threads:
+        torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     step = checkpoints.restore()
     job.reporter = Reporter(job.run, speaks=world.is_main, purge_step=step + 1)
     job.heart.step = step
+    job.heart.end_when_stuck()
     _say_restored(job, step)
     job.reporter.progress(force=True, stage="starting", step=step, steps=steps, notices=job.notices)
     watch = LossWatch(job, checkpoints, trainer.networks)
@@ -151,7 +152,9 @@ class _Evaluations:
 
     def __init__(self, job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], None], restored: int):
         self._job, self._trainer, self._evaluate = job, trainer, evaluate
-        done = {event["step"] for event in job.run.events() if event["event"] == "eval" and event["step"] <= restored}
+        # Those that ran as jobs of their own (`by`) left out: they know nothing of the trainer's own figures.
+        evals = [e for e in job.run.events() if e["event"] == "eval" and not e.get("by")]
+        done = {event["step"] for event in evals if event["step"] <= restored}
         self._done = job.world.broadcast(done)
 
     def catch_up(self, step: int, epoch: int) -> None:

@@ -3,8 +3,9 @@
     <run>/heartbeats/rank3.json    replaced every few seconds by a thread; launcher/heartbeats.py reads them
 
 A thread that beats says that the process lives, marks by the main thread say that it gets somewhere. When marks stay
-away for `stall_s`, faulthandler's watchdog, which needs no interpreter and so works while a C call keeps it, writes the
-stacks of all threads to the rank's log, and the ledger gets a `stalled` event. No other process's clock is ever read.
+away for `stall_s`, the stacks of all threads go to the rank's log and the ledger gets a `stalled` event; once training
+has begun, faulthandler's watchdog, which needs no interpreter and so works while a C call keeps it, then ends the rank,
+and with it the others: a hung collective costs minutes, not the night. No other process's clock is ever read.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from launcher.rundir import Ledger, RunDir, write_json
 
 SHORTEST_BEAT, LONGEST_BEAT = 2.0, 15.0  # seconds
 BEATS_A_SECOND = 50  # of all ranks together: the folder is on a file system that others use, too
+LAST_WORDS = 10.0  # seconds from the stacks to the end, so that every rank gets to write its own
 LONGEST_REARM = 10.0  # seconds; setting the watchdog anew takes a thread, too dear for every step
 
 
@@ -36,7 +38,7 @@ class Heart:
         self._every = min(LONGEST_BEAT, max(SHORTEST_BEAT, size / BEATS_A_SECOND))
         self._stall_s = self._rearm = 0.0
         self._marked = self._armed = self._began = time.monotonic()
-        self._joined = False
+        self._joined = self._fatal = False
         self._ended = threading.Event()
 
     def start(self, stall_s: float) -> "Heart":
@@ -62,6 +64,12 @@ class Heart:
         self._began, self._joined = time.monotonic(), True
         self.point("starting")
 
+    def end_when_stuck(self) -> None:
+        """From now on a rank that gets nowhere ends; before, walking a folder of 10^8 images may take what it takes."""
+        self._fatal = True
+        self.mark()
+        self._arm(self._marked)
+
     def point(self, stage: str | None = None) -> None:
         """The main thread passed a point that all ranks pass together, equally often."""
         self._points, self._marks = self._points + 1, 0
@@ -84,7 +92,8 @@ class Heart:
         self._armed = now
         if self._stall_s:
             # So much later than at each mark that it never comes too early for one that did not set it.
-            faulthandler.dump_traceback_later(self._stall_s + self._rearm, file=sys.stderr)
+            later = self._stall_s + self._rearm + (LAST_WORDS if self._fatal else 0)
+            faulthandler.dump_traceback_later(later, file=sys.stderr, exit=self._fatal)
 
     def _beat(self) -> None:
         while True:
@@ -119,7 +128,8 @@ class Heart:
         }
 
     def _tell(self, still: float) -> None:
-        """One event a stall, by a writer of its own: the main thread may be in the middle of a line of the rank's."""
+        """The stacks, and one event, by a writer of its own: the main thread may be in the middle of a line."""
+        faulthandler.dump_traceback(file=sys.stderr)
         where = {"stage": self._stage, "step": self.step}
         ledger = Ledger(self._run, self._generation, f"health{self._rank}")
         ledger.write("stalled", rank=self._rank, node=self._host, seconds=round(still, 1), **where)

@@ -56,7 +56,7 @@ def runs_option(run: "RunDir") -> str:
     """What a person must add so that the run is found from here."""
     import shlex
 
-    return "" if run.path.parent == Path("runs").absolute() else f" runs={shlex.quote(str(run.path.parent))}"
+    return "" if run.runs == Path("runs").absolute() else f" runs={shlex.quote(str(run.runs))}"
 
 
 def print_config(options: Namespace, *, planning: bool) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from launcher.errors import InputError, RunFailed
 from launcher.verbs import arguments
+from launcher.verbs import eval as evaluating
 
 if TYPE_CHECKING:
     from launcher.rundir import RunDir
@@ -38,9 +39,14 @@ def run(options: Namespace) -> int:
     joined = (run.path / "spec.json").exists()
     screen = view.console()
     if joined:
-        for change in run.spec().differences(spec):
-            if not change.startswith(("runs:", "checksum:")):
-                screen.print(f"kept as first submitted: {change}", markup=False, soft_wrap=True)
+        changes = [c for c in run.spec().differences(spec) if not c.startswith(("runs:", "checksum:"))]
+        if changes and not run.generation():
+            from launcher import submit
+
+            if submit.amend(run, spec, plan):
+                changes = []
+        for change in changes:
+            screen.print(f"kept as first submitted: {change}", markup=False, soft_wrap=True)
     else:
         if spec.cluster.kind == "slurm":
             from launcher import submit
@@ -76,8 +82,9 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     screen, spec = view.console(), run.spec()
     if run.state().name == "done":
         view.closing(run, screen, arguments.runs_option(run))
+        worst = evaluating.afterwards(run, options)
         arguments.answer(run, options, joined=True, state="done")
-        return 0
+        return worst
     found = submit.submit([run])[run.id]
     where = f"{spec.nodes} x {spec.tasks_per_node} ranks on {spec.cluster.name}"
     if found.joined:
@@ -86,7 +93,10 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
             raise InputError.of("RUN", run.id, f"job {found.job} has it, and a run has one writer", _follow(run))
     else:
         message = f"{run.id}: job {found.job}, {where}"
+        if found.note:
+            message += f"\nnodes {found.note}"
     screen.print(f"{message}\nfollow it: {_follow(run)}", soft_wrap=True, markup=False)
+    evaluating.afterwards(run, options, job=found.job)
     arguments.answer(run, options, joined=joined, state="pending", job=found.job)
     return 0
 
@@ -104,8 +114,9 @@ def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     cause = "submitted" if not lives else lives[-1]["cause"] if lives[-1]["event"] == "end" else "killed"
     if run.state().name == "done":
         view.closing(run, screen, arguments.runs_option(run))
+        worst = evaluating.afterwards(run, options)
         arguments.answer(run, options, joined=joined, state="done")
-        return 0
+        return worst
     screen.print(f"run {run.id} in {run.path}", soft_wrap=True, markup=False)
     with view.Watch(run, screen) as watch:
         outcome = local.run(run, spec, cause=cause, watch=watch)
@@ -119,6 +130,7 @@ def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
         return 0
     if outcome.state == "done":
         view.closing(run, screen, arguments.runs_option(run))
+        outcome.exit_code = evaluating.afterwards(run, options)
     else:
         screen.print(f"sslrun: {outcome.message}", soft_wrap=True, markup=False)
         if outcome.cause in ("stopped", "killed", "crash"):

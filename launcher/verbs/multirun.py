@@ -12,6 +12,7 @@ from launcher import queue, sweep, view
 from launcher.errors import InputError, RunFailed
 from launcher.rundir import RunDir
 from launcher.state import ACTIVE
+from launcher.verbs import eval as evaluating
 from launcher.verbs import launch
 
 WAIT_SECONDS = 2.0
@@ -27,7 +28,7 @@ def run(options: Namespace) -> int:
     name = sweep.record(options.overrides, points, runs)
     screen = view.console()
     if points[0].spec.cluster.kind == "slurm":
-        worst = _submit(runs, name, screen)
+        worst = _submit(runs, name, screen, options)
     else:
         worst = _one_after_the_other(runs, options)
     if options.wait:
@@ -44,7 +45,7 @@ def run(options: Namespace) -> int:
     return worst
 
 
-def _submit(runs: list[RunDir], name: str, screen: "view.Console") -> int:
+def _submit(runs: list[RunDir], name: str, screen: "view.Console", options: Namespace) -> int:
     from launcher import submit
 
     good = []
@@ -62,6 +63,8 @@ def _submit(runs: list[RunDir], name: str, screen: "view.Console") -> int:
         soft_wrap=True,
         markup=False,
     )
+    for found in good:
+        evaluating.afterwards(found, options, job=outcome[found.id].job)
     return 0 if len(good) == len(runs) else RunFailed.exit_code
 
 

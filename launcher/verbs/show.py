@@ -16,10 +16,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """One run: state, progress, restarts, evaluations."""
-    from launcher import heartbeats, queue, view
+    from launcher import evaluation, heartbeats, queue, view
 
     found = arguments.find(options)
-    summary = found.summary(queue.of_runs([found])[0])
+    evaluations = evaluation.every(found)
+    jobs, _ = queue.of_runs([found, *evaluations])
+    summary = found.summary(jobs)
+    summary["evaluations"] = {e.path.name: e.state(jobs).name for e in evaluations}
     summary["message"] = queue.last_words(found) or summary["message"]
     # Only while it runs does silence mean anything.
     late = heartbeats.slowest(found) if summary["state"] == "running" else []

@@ -152,6 +152,18 @@ def unlabelled_reason(folder):
     return None if folders else f"{folder!r} has no sub-folders"
 
 
+def no_labels(config):
+    """Why the images of `config` have no labels, or None where they seem to. Looks at names of folders alone."""
+    if not isinstance(config, ImageFolderData):
+        return None
+    if config.labels == "none" or not config.path:
+        return f"labels={config.labels}"
+    try:
+        return unlabelled_reason(split_folders(absolute(config.path))[0])
+    except OSError as error:
+        return f"{config.path!r} cannot be listed ({error.strerror})"
+
+
 def _check_cifar10(config, field):
     fix = "unpack cifar-10-binary.tar.gz (the binary version) there"
     _check_folder(config.path, field, "the folder of CIFAR-10's binary files")

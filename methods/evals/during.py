@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from launcher.rundir import RunDir
+from launcher.runtime.dist import World
 from launcher.spec import RunSpec
 from methods import backbones
 from methods.backbones.sobel import GREY_MEAN, GREY_STD
@@ -24,7 +26,7 @@ LARGEST_BANK = 2_000_000  # images whose features rank 0 gathers; ImageNet has 1
 def evaluate(job: Job, trainer: Trainer, step: int) -> None:
     """Write `knn` and the trainer's own figures into the ledger. Collective. Without labels there is no k-NN."""
     own = trainer.evaluate(step)
-    scores = _knn(job, trainer)
+    scores = knn(job, trainer.backbone, known=_measured(job.world, job.run))
     if not job.world.is_main:
         return
     for protocol, values in {"knn": scores, **own}.items():
@@ -35,15 +37,15 @@ def evaluate(job: Job, trainer: Trainer, step: int) -> None:
             print(f"step {step}: {protocol} {values}", flush=True)
 
 
-def _knn(job: Job, trainer: Trainer) -> dict[str, float]:
+def knn(job: Job, backbone: torch.nn.Module, *, known: dict[str, float]) -> dict[str, float]:
+    """k-NN accuracies in percent of `backbone`, and of what it must beat where `known` does not hold them yet.
+    Collective; empty without labels."""
     if job.labelled is None or len(job.labelled[0]) > LARGEST_BANK:
         if job.world.is_main:
             print(f"k-NN is left out: no labels in data or eval_data, or over {LARGEST_BANK:,} of them", flush=True)
         return {}
     train, test = job.labelled
-    scores = {"trained": _score(job, train, test, trainer.backbone, "k-NN")}
-    known = next((e["scores"] for e in job.run.events() if e["event"] == "eval" and e["protocol"] == "knn"), None)
-    known = job.world.broadcast(known)
+    scores = {"trained": _score(job, train, test, backbone, "k-NN")}
     if known:  # what does not change was measured before
         return known | scores
     torch.manual_seed(job.seed_for("network"))
@@ -55,8 +57,18 @@ def _knn(job: Job, trainer: Trainer) -> dict[str, float]:
     return scores
 
 
-def labelled(spec: RunSpec, dataset: ImageDataset) -> tuple[ImageDataset, ImageDataset] | None:
-    """The labelled (train, test) splits that k-NN uses: of eval_data where given, else of the training data `dataset`.
+def _measured(world: World, run: RunDir) -> dict[str, float]:
+    """What the first k-NN of the run's own training found. Collective."""
+    found: dict[str, float] = {}
+    if world.is_main:
+        own = (e["scores"] for e in run.events() if e["event"] == "eval" and e["protocol"] == "knn" and not e.get("by"))
+        found = next(own, {})
+    return world.broadcast(found)
+
+
+def labelled(spec: RunSpec, dataset: ImageDataset | None) -> tuple[ImageDataset, ImageDataset] | None:
+    """The labelled (train, test) splits that k-NN uses: of eval_data where given (`dataset` may then be None), else of
+    the training data `dataset`.
 
     None where there are no labels or no test split. Raises ValueError where eval_data cannot be used.
     """

@@ -28,10 +28,12 @@ SPECS = {"methods.layout", "methods.backbones.spec", "methods.data.spec", *(f"me
 # (file, function that holds the import; "" is the top of the file) -> what it may import beyond the walls, and why.
 EXCEPTIONS = {
     # The worker is what runs inside a job. Only its top is read before torch is needed: the handlers come first.
-    ("launcher/worker.py", ""): {"launcher.runtime.preempt"},
+    ("launcher/worker.py", ""): {"launcher.runtime.health", "launcher.runtime.preempt"},
     ("launcher/worker.py", "main"): {"launcher.runtime.dist"},
+    ("launcher/worker.py", "_limit_threads"): {"torch"},
+    ("launcher/worker.py", "_evaluate"): {"methods.evals.alone"},
     ("launcher/worker.py", "_train"): {
-        "torch", "launcher.runtime.environment",
+        "launcher.runtime.environment",
         "methods.data", "methods.engine", "methods.evals.during", "methods.job",
     },
     ("launcher/verbs/export.py", "run"): {"methods.export"},  # the one verb that touches weights

@@ -11,7 +11,6 @@ the process that started the cluster is gone.
 
 import argparse
 import contextlib
-import getpass
 import json
 import os
 import random
@@ -122,6 +121,8 @@ class Cluster:
         if self._claim:
             self._claim.close()
             self._claim = None
+        if self.folder:  # where the keeper did not even start
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, *command: object, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run one of Slurm's commands, or any other, as a user of this cluster. With `check` it must end with 0."""
@@ -138,9 +139,14 @@ class Cluster:
             raise AssertionError(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stderr}")
         return done
 
-    def kill_node(self, node: str) -> None:
-        """Like a power failure: SIGKILL to the node's slurmd, to its steps and to all that they started."""
+    def kill_node(self, node: str, *, noticed: bool = False) -> None:
+        """Like a power failure: SIGKILL to the node's slurmd, to its steps and to all that they started.
+
+        Slurm finds out by itself after SlurmdTimeout (300 s unless `config` says otherwise), or at once with `noticed`.
+        """
         self._ask({"do": "kill", "name": node})
+        if noticed:
+            self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
 
     def start_node(self, node: str) -> None:
         """Start a node's daemon again; `wait_idle` waits until Slurm uses it."""
@@ -180,7 +186,7 @@ class Cluster:
         for node in self.nodes:
             if node not in running:
                 self.start_node(node)
-        mine = ("scancel", "--quiet", f"--user={getpass.getuser()}")
+        mine = ("scancel", "--quiet", f"--user={os.getuid()}")
         self.run(*mine, "--full", "--signal=KILL", check=False)  # at once; what ignores SIGTERM would live for KillWait
         self.run(*mine)
         self._until(lambda: not self.run("squeue", "--noheader").stdout, timeout, "jobs are left in the queue")
@@ -240,7 +246,7 @@ class Cluster:
 
     def _write_config(self, port: int) -> None:
         host = socket.gethostname().split(".")[0]
-        user = getpass.getuser()
+        user = os.getuid()
         gres = f" Gres=gpu:{self.gpus}" if self.gpus else ""
         settings = {
             "ClusterName": "test",

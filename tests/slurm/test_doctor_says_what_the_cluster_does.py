@@ -107,15 +107,8 @@ def test_the_signal_of_a_preemption_is_the_one_that_doctor_names(name, request, 
 def test_the_yaml_that_it_prints_fits_the_cluster(strict, examined, tmp_path):
     text = examined(strict)["cluster yaml"]["found"]
     about = yaml.safe_load(text)
-    assert {
-        key: about[key] for key in ("partition", "gpus_per_node", "cpus_per_node", "timeout_min", "preemptible")
-    } == {
-        "partition": "open",
-        "gpus_per_node": 4,
-        "cpus_per_node": 8,
-        "timeout_min": 30,
-        "preemptible": True,
-    }
+    assert (about["partition"], about["timeout_min"], about["preemptible"]) == ("open", 30, True)
+    assert (about["gpus_per_node"], about["cpus_per_node"]) == (4, 8)
     assert about["grace_s"] == 90
     folder = tmp_path / "own" / "cluster"
     folder.mkdir(parents=True)
@@ -142,7 +135,7 @@ def test_a_folder_for_runs_that_cannot_hold_them_is_bad(cluster, examined):
 def test_a_table_for_people_and_one_line_for_what_is_wrong(cluster, slurm_sslrun, tmp_path):
     sslrun = slurm_sslrun(cluster)
     answer = sslrun("doctor", f"runs={tmp_path}")
-    assert "KillWait" not in answer.out.partition("preemption")[0] and "grace_s:" in answer.out
+    assert "keep their nodes" in " ".join(answer.out.split()) and "\ngrace_s: " in answer.out
     assert (
         "the cluster has no such partition; it has: high, low"
         in sslrun("doctor", "cluster.partition=nope", code=2).complaint

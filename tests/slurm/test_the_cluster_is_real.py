@@ -4,21 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 PROGRAM = Path(__file__).with_name("cluster.py")
-
-
-def until(condition: Callable, seconds: float = 30):
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited {seconds} s in vain"
-        time.sleep(0.1)
-    return value
 
 
 def processes(folder: Path) -> list[str]:
@@ -64,9 +54,9 @@ def test_512_tasks_run_on_64_nodes(big_cluster):
     assert sorted(map(int, said.stdout.split())) == list(range(512))
 
 
-def test_a_preempted_job_is_told_and_runs_again(start_cluster):
-    with start_cluster(nodes=2, grace_s=4) as own:
-        saves = "trap 'sleep 1; echo saved; exit' TERM; echo run $SLURM_RESTART_COUNT; while :; do sleep 0.1; done"
+def test_a_preempted_job_is_told_and_runs_again(start_cluster, until):
+    with start_cluster(nodes=2, grace_s=2) as own:
+        saves = "trap 'sleep 0.5; echo saved; exit' TERM; echo run $SLURM_RESTART_COUNT; while :; do sleep 0.1; done"
         (own.folder / "task").write_text(saves)
         low = submit(
             own, f"srun --output=said --open-mode=append bash {own.folder}/task; sleep 1000", "--partition=low"
@@ -83,8 +73,8 @@ def test_a_preempted_job_is_told_and_runs_again(start_cluster):
         assert said.read_text().count("saved") == 1
 
 
-def test_a_lost_node_is_noticed_and_its_job_runs_again(cluster, start_cluster):
-    with start_cluster(nodes=2, config={"SlurmdTimeout": 5}) as own:
+def test_a_lost_node_is_noticed_and_its_job_runs_again(cluster, start_cluster, until):
+    with start_cluster(nodes=2, config={"SlurmdTimeout": 4, "MessageTimeout": 3, "TCPTimeout": 1}) as own:
         assert own.folder != cluster.folder
         job = submit(own, "srun sh -c 'touch $SLURMD_NODENAME-$SLURM_RESTART_COUNT; sleep 1000'", "--nodes=2")
         until(lambda: (own.folder / "n2-").exists())
@@ -109,7 +99,7 @@ def test_a_folder_can_be_hidden_from_a_node(start_cluster, tmp_path):
         assert sorted(own.run("srun", "--nodes=2", "sh", "-c", look).stdout.splitlines()) == ["n1 file", "n2"]
 
 
-def test_the_controller_can_be_away(cluster):
+def test_the_controller_can_be_away(cluster, until):
     job = submit(cluster, "sleep 1000")
     until(lambda: state(cluster, job) == "RUNNING")
     cluster.stop_controller()
@@ -119,7 +109,7 @@ def test_the_controller_can_be_away(cluster):
     assert state(cluster, job) == "RUNNING"
 
 
-def test_nothing_is_left_of_a_cluster_that_was_stopped(start_cluster):
+def test_nothing_is_left_of_a_cluster_that_was_stopped(start_cluster, until):
     own = start_cluster(nodes=2)
     submit(own, "srun sh -c 'trap : TERM; touch started; setsid sleep 1000 & while :; do sleep 1; done'")
     until((own.folder / "started").exists)
@@ -129,7 +119,7 @@ def test_nothing_is_left_of_a_cluster_that_was_stopped(start_cluster):
     assert not own.folder.exists()
 
 
-def test_nothing_is_left_of_a_cluster_whose_process_was_killed(tmp_path):
+def test_nothing_is_left_of_a_cluster_whose_process_was_killed(until):
     holder = subprocess.Popen(
         [sys.executable, PROGRAM, "--", "sh", "-c", "srun sleep 1000 & echo $SLURM_CONF; wait"],
         stdout=subprocess.PIPE,
@@ -142,6 +132,7 @@ def test_nothing_is_left_of_a_cluster_whose_process_was_killed(tmp_path):
     until(lambda: not folder.exists() and not processes(folder), seconds=10)
 
 
-def test_a_cluster_that_cannot_start_says_what_its_daemons_said(start_cluster):
+def test_a_cluster_that_cannot_start_says_what_its_daemons_said(start_cluster, tmp_path):
     with pytest.raises(RuntimeError, match=r"slurmctld ended(.|\n)*NoSuchType"):
-        start_cluster(nodes=1, config={"SelectType": "select/NoSuchType"})
+        start_cluster(folder=tmp_path, nodes=1, config={"SelectType": "select/NoSuchType"})
+    assert not list(tmp_path.iterdir())

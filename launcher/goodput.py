@@ -1,0 +1,42 @@
+"""What interruptions cost a run: steps done twice, time in the queue, GPU-hours. Pure, from its ledger."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Event = Mapping[str, Any]
+
+
+def interruptions(events: Sequence[Event], gpus: int) -> list[dict[str, Any]]:
+    """One entry a restart: cause, lost_steps, queue_s (from the end before to this start), lost_gpu_hours.
+
+    lost_gpu_hours: what its GPUs did between the start and the first step, or twice. Times are the hosts' own clocks.
+    """
+    starts = {e["generation"]: e for e in events if e["event"] == "start"}
+    ends = {e["generation"]: e for e in events if e["event"] == "end"}
+    found = []
+    for generation, start in starts.items():
+        if generation == min(starts):
+            continue
+        restored = next((e for e in events if e["event"] == "restored" and e["generation"] == generation), {})
+        before = ends.get(generation - 1, {}).get("time") or _last_word(events, generation - 1)
+        lost = restored.get("lost_steps", 0)
+        wasted = max(0.0, restored.get("time", start["time"]) - start["time"]) + restored.get("lost_seconds", 0.0)
+        found.append(
+            {
+                "cause": start["cause"],
+                "lost_steps": lost,
+                "queue_s": round(max(0.0, start["time"] - before), 1) if before else None,
+                "lost_gpu_hours": round(wasted * gpus / 3600, 3),
+            }
+        )
+    return found
+
+
+def goodput(events: Sequence[Event], step: int) -> float | None:
+    """Useful steps / steps executed; None before the first."""
+    lost = sum(e.get("lost_steps", 0) for e in events if e["event"] == "restored")
+    return round(step / (step + lost), 4) if step else None
+
+
+def _last_word(events: Sequence[Event], generation: int) -> float | None:
+    return max((e["time"] for e in events if e["generation"] == generation), default=None)

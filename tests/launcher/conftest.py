@@ -1,0 +1,55 @@
+"""Runs that never trained: folders and ledgers written by the launcher's own code, so that a test has many at once."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from launcher import plan as planning
+from launcher.compose import resolve
+from launcher.rundir import Ledger, RunDir, write_json
+from launcher.snapshot import Snapshot
+
+
+class Ledgers:
+    """A folder of such runs."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def create(self, *overrides: str) -> RunDir:
+        """A run that was made and never started."""
+        spec, recipe = resolve([*overrides, f"runs={self.folder}"])
+        run = RunDir(self.folder / spec.run_id)
+        code = Snapshot(self.folder / ".code" / "digest", "digest", "")
+        run.create(spec, planning.make(spec, recipe).to_json(), lambda: code)
+        return run
+
+    def start(self, run: RunDir, cause: str = "submitted", **fields: object) -> None:
+        """Its next generation."""
+        pen = Ledger(run, run.generation() + 1, "launcher")
+        pen.write("start", cause=cause, pid=os.getpid(), world_size=1, **fields)
+
+    def say(self, run: RunDir, event: str, **fields: object) -> None:
+        """An event of the generation that started last."""
+        Ledger(run, run.generation(), "rank0").write(event, **fields)
+
+    def progress(self, run: RunDir, step: int, **fields: object) -> None:
+        write_json(run.path / "progress.json", {"stage": "training", "step": step, "steps": 100, **fields})
+
+    def save(self, run: RunDir, step: int) -> Path:
+        """A committed checkpoint without content."""
+        path = run.path / "checkpoints" / f"step_{step:08d}"
+        path.mkdir()
+        write_json(path / "manifest.json", {"step": step, "steps": 100, "digest": "", "files": {}})
+        self.say(run, "checkpoint", step=step, path=path.name)
+        return path
+
+    def end(self, run: RunDir, state: str = "done", message: str = "") -> RunDir:
+        Ledger(run, run.generation(), "launcher").write("end", state=state, cause=state, message=message)
+        return run
+
+
+@pytest.fixture
+def ledgers(tmp_path) -> Ledgers:
+    return Ledgers(tmp_path / "runs")

@@ -1,0 +1,211 @@
+"""The index answers like the runs' own files, whatever happens to either: stale, deleted, corrupted or unwritable."""
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.index import NAME, Index
+
+CODE = """
+import json, sys
+from pathlib import Path
+from launcher.index import Index
+print(json.dumps([row.facts for row in Index(Path(sys.argv[1])).rows()[0]]))
+"""
+
+
+@pytest.fixture
+def ended(ledgers):
+    """Eight runs that have ended."""
+    runs = []
+    for seed, state in enumerate(["done", "failed", "stopped", "cancelled"] * 2):
+        run = ledgers.create("method=rotnet", "recipe=tiny", f"seed={seed}")
+        ledgers.start(run)
+        ledgers.save(run, 5 + seed)
+        ledgers.progress(run, 6 + seed, loss=1.5)
+        ledgers.say(run, "eval", protocol="knn", step=5, scores={"trained": 50.0 + seed})
+        runs.append(ledgers.end(run, state))
+    return runs
+
+
+def asked(folder, *, config=True):
+    """What a process that knows nothing yet is told."""
+    rows, trouble = Index(folder, config=config).rows()
+    assert not trouble
+    return rows
+
+
+def truth(folder, **options):
+    """The same without an index, which stays as it is."""
+    aside = folder.parent / "aside.sqlite"
+    (folder / NAME).rename(aside)
+    rows = asked(folder, **options)
+    aside.rename(folder / NAME)
+    return rows
+
+
+@pytest.fixture
+def warm(ended, ledgers):
+    """Their folder, with an index of all of them."""
+    assert len(asked(ledgers.folder)) == len(ended)
+    return ledgers.folder
+
+
+def test_what_has_ended_is_read_once(warm, ended):
+    before = asked(warm)
+    assert before == truth(warm) and [row.facts["id"] for row in before] == sorted(run.id for run in ended)
+    assert [row.config["seed"] for row in before] == [row.facts["step"] - 6 for row in before]
+    # A ledger that looks the same is not opened: nothing notices what could not happen to one that only grows.
+    ledger = next((ended[0].path / "events").glob("*rank0.jsonl"))
+    found = ledger.stat()
+    ledger.write_text(ledger.read_text().replace("50.0", "99.0"))
+    os.utime(ledger, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert asked(warm) == before
+    assert truth(warm) != before
+    os.utime(ledger)
+    assert asked(warm) == truth(warm) != before
+
+
+def test_without_the_configs_it_says_the_same(warm):
+    assert asked(warm, config=False) == truth(warm, config=False)
+    assert [row.facts for row in asked(warm, config=False)] == [row.facts for row in asked(warm)]
+
+
+def changes(ledgers, runs):
+    """name -> something that happens to runs that had ended."""
+    first, second, third, fourth, fifth, sixth, seventh, eighth = runs
+    yield "resumed", lambda: ledgers.start(third, "stopped")
+    yield "held before its first word", lambda: third.lock()
+    yield "ended again", lambda: ledgers.end(third, "failed", "killed")
+    yield "judged", lambda: ledgers.say(first, "eval", protocol="knn", step=5, scores={"trained": 77.7})
+    yield "submitted", lambda: ledgers.say(second, "submitted", job="7", token="t", folder="f")
+    yield "cancelled", lambda: ledgers.say(fifth, "cancel", by=1)
+    yield "saved", lambda: ledgers.save(seventh, 90)
+    yield "pruned", lambda: shutil.rmtree(seventh.checkpoints()[0])
+    yield "all pruned", lambda: shutil.rmtree(seventh.checkpoints()[0])
+    yield "its progress", lambda: ledgers.progress(sixth, 60, loss=0.5)
+    yield "its spec edited", lambda: (fourth.path / "spec.json").write_text("{}")
+    yield "made", lambda: ledgers.create("method=rotnet", "recipe=tiny", "seed=100")
+    yield "removed", lambda: shutil.rmtree(eighth.path)
+    yield "made again", lambda: ledgers.create("method=rotnet", "recipe=tiny", "seed=7")
+
+
+def test_it_is_never_stale(warm, ledgers, ended):
+    before = asked(warm)
+    watching = Index(warm, config=True)  # as `status --watch`, which keeps what it knows
+    watching.rows()
+    for name, change in changes(ledgers, ended):
+        change()
+        now = truth(warm)
+        assert now != before, f"{name}: nothing happened"
+        assert watching.rows()[0] == now, name
+        assert asked(warm) == now, name
+        before = now
+    assert {row.facts["state"] for row in before} >= {"running", "pending", "failed", "done", "cancelled"}
+
+
+def test_a_folder_that_was_moved_says_where_it_is(warm, tmp_path):
+    moved = warm.rename(tmp_path / "elsewhere")
+    rows = asked(moved)
+    assert rows == truth(moved)
+    assert all(Path(row.facts["checkpoint"]).is_dir() for row in rows)
+    (tmp_path / "linked").symlink_to(moved)
+    assert asked(tmp_path / "linked") == rows
+
+
+def garbage(file):
+    content = file.read_bytes()
+    yield "gone", file.unlink
+    yield "empty", lambda: file.write_bytes(b"")
+    yield "no database", lambda: file.write_bytes(b"this is no database" * 1000)
+    yield "cut off", lambda: file.write_bytes(content[: len(content) // 2])
+    yield "its head alone", lambda: file.write_bytes(content[:100])
+    yield "zeros inside", lambda: file.write_bytes(content[:8192] + bytes(8192) + content[16384:])
+    yield "a folder", lambda: (file.unlink(), file.mkdir())
+
+
+def test_an_index_that_is_damaged_is_made_anew(warm):
+    file, right = warm / NAME, asked(warm)
+    for name, damage in garbage(file):
+        damage()
+        assert asked(warm) == right, name
+        assert asked(warm) == right, name
+        if file.is_dir():
+            file.rmdir()
+        else:
+            assert sqlite3.connect(file).execute("SELECT count(*) FROM runs").fetchone() == (len(right),), name
+
+
+def test_no_flipped_bit_changes_an_answer(warm):
+    file, right = warm / NAME, asked(warm)
+    content, generator = file.read_bytes(), random.Random(0)
+    for _ in range(150):
+        broken = bytearray(content)
+        for place in generator.sample(range(len(broken)), 8):
+            broken[place] ^= 1 << generator.randrange(8)
+        file.write_bytes(broken)
+        assert asked(warm) == right
+        assert asked(warm) == right
+
+
+def test_rows_that_another_version_made_are_not_believed(warm):
+    right = asked(warm)
+    with sqlite3.connect(warm / NAME) as database:
+        database.execute("PRAGMA user_version = 1")
+        database.execute("ALTER TABLE runs RENAME COLUMN facts TO findings")
+    assert asked(warm) == right
+    assert asked(warm) == right == truth(warm)
+
+
+def test_a_folder_that_cannot_be_written_is_read_all_the_same(warm, ended, tmp_path):
+    right = [row.facts for row in asked(warm)]
+    (warm / NAME).unlink()
+    for path in (tmp_path, *warm.rglob("*")):  # somebody else may look, and not write
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    warm.chmod(0o555)
+    for parent in list(tmp_path.parents)[:-2]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    other = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
+    try:
+        said = subprocess.run([sys.executable, "-c", CODE, warm], **other, capture_output=True, text=True)
+        assert json.loads(said.stdout) == right, said.stderr
+        assert not (warm / NAME).exists()
+    finally:
+        for path in (tmp_path, warm, *warm.rglob("*")):
+            path.chmod(0o755)
+
+
+def test_one_that_is_busy_is_done_without(warm, ended, ledgers):
+    holder = sqlite3.connect(warm / NAME, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    ledgers.start(ended[0], "stopped")
+    ledgers.end(ended[0], "failed")
+    assert asked(warm)[0].facts.keys() and len(asked(warm)) == len(ended)
+    holder.execute("ROLLBACK")
+    assert asked(warm) == truth(warm)
+
+
+def test_many_at_once_agree(ended, ledgers):
+    command = [sys.executable, "-c", CODE, ledgers.folder]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    answers = [process.communicate()[0] for process in processes]
+    assert len(set(answers)) == 1
+    assert json.loads(answers[0]) == [row.facts for row in asked(ledgers.folder)]
+    count = sqlite3.connect(ledgers.folder / NAME).execute("SELECT count(*) FROM runs").fetchone()
+    assert count == (len(ended),)
+
+
+def test_it_is_as_private_as_what_it_holds(warm):
+    assert (warm / NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_is_left_where_there_are_no_runs(tmp_path):
+    assert asked(tmp_path) == [] == asked(tmp_path / "nothing")
+    assert list(tmp_path.iterdir()) == []

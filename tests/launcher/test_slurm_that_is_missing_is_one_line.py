@@ -1,0 +1,72 @@
+"""Without Slurm, or with a controller that does not answer: False, or one line, and soon."""
+
+import time
+
+import pytest
+
+from launcher import slurm
+from launcher.errors import ClusterError
+
+
+@pytest.fixture
+def programs(monkeypatch, tmp_path):
+    """`programs(name=shell lines)`: these, and the system's own tools, are all that the path has."""
+
+    def put(**scripts):
+        for name, lines in scripts.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{lines}\n")
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+
+    return put
+
+
+def test_no_slurm(programs):
+    programs()
+    assert not slurm.installed() and not slurm.up()
+    with pytest.raises(ClusterError, match="squeue: there is no Slurm on this machine"):
+        slurm.jobs()
+
+
+def test_a_controller_that_is_down_is_not_asked(programs):
+    programs(sbatch="exit 0", scontrol="echo 'Slurmctld(primary) at vm is DOWN'", squeue="/bin/sleep 100")
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match="slurmctld does not answer"):
+        slurm.jobs()
+    assert time.monotonic() - began < 2
+
+
+def test_a_backup_controller_is_enough(programs):
+    programs(scontrol="echo 'Slurmctld(primary) at a is DOWN'; echo 'Slurmctld(backup) at b is UP'; exit 1")
+    assert slurm.up()
+
+
+def test_a_ping_that_hangs_is_given_up(programs):
+    programs(sbatch="exit 0", scontrol="exec /bin/sleep 100")
+    began = time.monotonic()
+    assert not slurm.up(timeout=0.3)
+    assert time.monotonic() - began < 2
+
+
+def test_a_program_that_hangs_is_given_up(programs, monkeypatch):
+    programs(sbatch="exit 0", scontrol="echo 'Slurmctld(primary) at vm is UP'", squeue="exec /bin/sleep 100")
+    monkeypatch.setattr(slurm, "SECONDS", 0.3)
+    with pytest.raises(ClusterError, match="squeue: no answer within"):
+        slurm.jobs()
+
+
+def test_accounting_answers_where_the_controller_has_forgotten(programs):
+    """No database is at hand for a real sacct."""
+    row = "7_3\x1f9\x1fCANCELLED by 1000\x1f2026-01-02T03:04:05\x1fn[1-2]\x1fmain\x1f0:15\x1fname|with\x1fcomment"
+    programs(
+        sbatch="exit 0",
+        scontrol="""
+            [ "$1" = ping ] && echo 'Slurmctld(primary) at vm is UP' && exit
+            echo 'slurm_load_jobs error: Invalid job id specified' >&2
+            exit 1""",
+        sacct=f"printf '%s\\n' '{row}'",
+    )
+    job = slurm.ended("7_3")
+    assert (job.id, job.raw_id, job.state, job.exit_code) == ("7_3", "9", "CANCELLED", "0:15")
+    assert (job.nodes, job.name, job.comment) == ("n[1-2]", "name|with", "comment")
+    assert slurm.ended("8") is None

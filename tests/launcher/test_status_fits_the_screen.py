@@ -1,0 +1,114 @@
+"""The table of `sslrun status` is readable at 80 columns and says more on a wider screen; nothing leaves its line."""
+
+import json
+import os
+import time
+
+import pytest
+
+from launcher import badnodes
+
+
+@pytest.fixture
+def folder(ledgers):
+    """A run that is at work, one that failed and one that is done."""
+    working = ledgers.create("method=deepercluster", "recipe=tiny")
+    ledgers.start(working, nodes="n[1-64]")
+    ledgers.end(working, "preempted")
+    ledgers.start(working, "preempted", nodes="n[1-64]")
+    ledgers.save(working, 40)
+    ledgers.progress(working, 42, loss=3.25, images_per_s=12345.6, seconds_left=7200.0)
+    ledgers.say(working, "eval", protocol="knn", step=40, scores={"trained": 51.5})
+    ledgers.say(working, "restored", step=40, lost_steps=3)
+    failed = ledgers.create("method=rotnet", "recipe=tiny")
+    ledgers.start(failed, host="n7")
+    ledgers.end(failed, "failed", "rank 3 on n7: killed\x1b[2J\nby SIGKILL")
+    done = ledgers.create("method=rotnet", "recipe=tiny", "seed=1")
+    ledgers.start(done)
+    ledgers.save(done, 100)
+    ledgers.end(done)
+    lock = working.lock()  # as its launcher would
+    yield ledgers.folder, working, failed, done
+    os.close(lock)
+
+
+def table(sslrun, folder, columns, *words):
+    command = type(sslrun)(sslrun.home)
+    command.environment = {**sslrun.environment, "COLUMNS": str(columns)}
+    if columns is None:
+        del command.environment["COLUMNS"]
+    return command("status", f"runs={folder}", *words).out.splitlines()
+
+
+def test_80_columns_hold_what_matters_most(sslrun, folder):
+    runs, working, failed, done = folder
+    lines = table(sslrun, runs, 80)
+    rows = lines[:4]
+    assert max(map(len, rows)) <= 80
+    assert rows[0].split()[:3] == ["run", "state", "step"]
+    assert [row.split()[:3] for row in rows[1:]] == [
+        [working.id, "running", "42/100"],
+        [failed.id, "failed", "0/18"],
+        [done.id, "done", "100/100"],
+    ]
+    assert "2h00" in rows[1] and "51.5 %" in rows[1] and "3.250" in rows[1]
+    assert lines[4:] == [
+        f"{failed.id}: rank 3 on n7: killed?[2J by SIGKILL",
+        f"3 runs: 1 running, 1 failed, 1 done in {runs}",
+    ]
+
+
+def test_a_wider_screen_says_more(sslrun, folder):
+    runs, *_ = folder
+    wide = table(sslrun, runs, 200)
+    assert max(map(len, wide[:4])) <= 200
+    for word in ("12,346", "n[1-64]", "40, ", "ago", "preempted 1", "training"):
+        assert word in wide[1], word
+    assert "saved" in wide[0] and "40, " not in wide[3], "how old the last checkpoint of a finished run is matters not"
+    narrow, wider = (table(sslrun, runs, columns)[0].split() for columns in (90, 120))
+    assert set(narrow) < set(wider) < set(wide[0].split())
+
+
+def test_a_pipe_has_no_width(sslrun, folder):
+    runs, *_ = folder
+    assert table(sslrun, runs, None)[0].split() == table(sslrun, runs, 1000)[0].split()
+    assert "\x1b" not in "".join(table(sslrun, runs, None))
+
+
+def test_chosen_columns_and_no_others(sslrun, folder):
+    runs, working, failed, done = folder
+    lines = table(sslrun, runs, 80, "--columns", "seed,id,state,loss,evals.knn", "--where", "state!=failed")
+    assert [line.split() for line in lines[:3]] == [
+        ["seed", "id", "state", "loss", "evals.knn"],
+        ["0", working.id, "running", "3.25", "trained", "51.5"],
+        ["1", done.id, "done"],
+    ]
+    assert lines[3] == f"2 of 3 runs: 1 running, 1 done in {runs}"
+
+
+def test_nodes_that_are_left_out_are_named(sslrun, folder):
+    from launcher import badnodes
+
+    runs, working, *_ = folder
+    badnodes.mark(working, ["n7", "n9"], "went down while it ran this", hours=1)
+    badnodes.mark(working, ["n8"], "long forgotten", hours=-1)
+    lines = [line for line in table(sslrun, runs, 80) if line.startswith("node ")]
+    until = time.strftime("%H:%M", time.localtime(json.loads((runs / ".bad_nodes.json").read_text())["n7"]["until"]))
+    assert [line.split()[1] for line in lines] == ["n7", "n9"]
+    assert all(until in line and "went down while it ran this" in line and working.id in line for line in lines)
+
+
+def test_a_folder_without_runs(sslrun, tmp_path):
+    assert table(sslrun, tmp_path, 80) == [f"no runs in {tmp_path}"]
+
+
+def test_one_damaged_run_does_not_hide_the_others(sslrun, folder):
+    runs, working, failed, done = folder
+    (done.path / "spec.json").write_text("{")
+    ledger = next((failed.path / "events").glob("*-launcher.jsonl"))
+    ledger.write_text('{"event": "start"}\n')
+    rows = {row["id"]: row for row in sslrun("status", f"runs={runs}", "--json").json}
+    assert {key: row["state"] for key, row in rows.items()} == {
+        working.id: "running", failed.id: "failed", done.id: "failed",
+    }  # fmt: skip
+    assert "spec.json" in rows[done.id]["message"] and "damaged" in rows[failed.id]["message"]

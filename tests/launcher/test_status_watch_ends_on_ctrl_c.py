@@ -1,0 +1,94 @@
+"""`sslrun status --watch` on a real terminal: it shows what changes, and Ctrl-C ends it quietly."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+SSLRUN = Path(sys.executable).with_name("sslrun")
+LINES, COLUMNS = 20, 100
+
+
+class Terminal:
+    """A command on a pseudo-terminal of 20 lines of 100 characters."""
+
+    def __init__(self, command, environment):
+        self.said = ""
+        self._mine, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+        self.process = subprocess.Popen(
+            command,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that ^C becomes a signal
+        )
+        os.close(theirs)
+
+    def read(self, until, seconds=30):
+        """All that was written up to now, once `until` holds of it."""
+        end = time.monotonic() + seconds
+        while not until(self.said):
+            assert time.monotonic() < end, self.said
+            self._read()
+        return self.said
+
+    def type(self, text):
+        os.write(self._mine, text.encode())
+
+    def end(self, seconds=10):
+        """The exit code; the rest of what it wrote is in `said`."""
+        end = time.monotonic() + seconds
+        while self.process.poll() is None:
+            assert time.monotonic() < end, self.said
+            self._read()
+        while self._read():
+            pass
+        os.close(self._mine)
+        return self.process.returncode
+
+    def _read(self):
+        try:
+            ready, _, _ = select.select([self._mine], [], [], 0.1)
+            text = os.read(self._mine, 100_000).decode() if ready else ""
+        except OSError:  # the other side is closed
+            text = ""
+        self.said += text
+        return bool(text)
+
+
+def test_it_follows_the_runs_until_ctrl_c(sslrun, ledgers):
+    run = ledgers.create("method=rotnet", "recipe=tiny")
+    for seed in range(1, 40):
+        ledgers.create("method=rotnet", "recipe=tiny", f"seed={seed}")
+    kept = {key: value for key, value in sslrun.environment.items() if key not in ("COLUMNS", "TERM")}
+    terminal = Terminal([SSLRUN, "status", "--watch", f"runs={ledgers.folder}"], {**kept, "TERM": "xterm"})
+    try:
+        said = terminal.read(lambda said: "40 runs: 40 pending" in plain(said))
+        # What does not fit is counted: the newest state is always on the screen.
+        assert re.search(r"and \d+ more", plain(said))
+        assert len(plain(said).splitlines()) <= LINES
+        ledgers.start(run)
+        ledgers.end(run, "failed", "rank 0 on n1: killed by SIGKILL")
+        terminal.read(lambda said: "killed by SIGKILL" in said)
+        terminal.read(lambda said: "39 pending, 1 failed" in plain(said))
+        terminal.type("\x03")
+        assert terminal.end() == 0
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+    assert "Traceback" not in terminal.said and "Interrupt" not in terminal.said
+    assert terminal.said.endswith("\x1b[?25h"), "the cursor is visible again"
+
+
+def plain(said):
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said).replace("\r", "")

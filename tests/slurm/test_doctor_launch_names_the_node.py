@@ -1,0 +1,92 @@
+"""What is wrong on some nodes only is said with their names."""
+
+import os
+import time
+
+import pytest
+
+HIDES = pytest.mark.skipif(os.geteuid() != 0, reason="hiding a folder from a node takes a mount namespace, so root")
+
+
+@pytest.fixture(scope="module")
+def hidden(tmp_path_factory):
+    return tmp_path_factory.mktemp("hidden")
+
+
+@pytest.fixture(scope="module")
+def blind(start_cluster, hidden):
+    """Three nodes, of which n2 sees an empty folder where the others see `hidden`."""
+    cluster = start_cluster(nodes=3, hide={"n2": hidden})
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def launched(slurm_sslrun, tmp_path):
+    """`launched(cluster, *overrides)`: the findings of a launch in which something is bad, by their check."""
+
+    def run(cluster, *overrides):
+        runs = () if any(o.startswith("runs=") for o in overrides) else (f"runs={tmp_path / 'runs'}",)
+        answer = slurm_sslrun(cluster)("doctor", "--launch", "--json", *runs, *overrides, code=3)
+        assert "Traceback" not in answer.err
+        assert cluster.run("squeue", "--noheader").stdout == ""
+        return {row["check"]: row for row in answer.json}
+
+    return run
+
+
+@HIDES
+def test_a_node_that_does_not_see_the_folder(blind, hidden, launched):
+    rows = launched(blind, "nodes=3", f"runs={hidden}")
+    assert rows["launch"]["found"].startswith("3 of 3 ranks")
+    assert rows["run directory"]["level"] == "bad"
+    assert f"not every node sees {hidden}: n2: no such file" in rows["run directory"]["found"]
+
+
+@HIDES
+def test_a_first_node_that_does_not_see_the_folder(blind, hidden, launched):
+    rows = launched(blind, "nodes=1", f"runs={hidden}", "cluster.exclude='n1,n3'")
+    assert rows["run directory"]["found"] == f"n2 does not see {hidden}"
+
+
+def test_nodes_that_do_not_reach_the_first(cluster, launched):
+    rows = launched(cluster, "nodes=2", "tasks_per_node=2", "cluster.environment.MASTER_ADDR=nowhere.invalid")
+    assert rows["rendezvous"]["level"] == "bad"
+    assert "nowhere.invalid: n1, n2: its name cannot be resolved there" in rows["rendezvous"]["found"]
+    assert rows["launch"]["found"].startswith("0 of 4 ranks")
+    assert rows["launch"]["advice"] == "see rendezvous"
+    assert rows["run directory"]["level"] == "ok"
+
+
+def test_one_node_that_does_not_reach_the_first(cluster, launched, tmp_path):
+    # What starts the ranks may be a command of one's own; this one breaks the address on n2.
+    command = tmp_path / "python"
+    command.write_text(
+        '#!/bin/bash\nif [ "$SLURMD_NODENAME" = n2 ]; then set -- "${@//\\"address\\": \\"/&unknown-}"; fi\n'
+        'exec python3 "$@"\n'
+    )
+    command.chmod(0o755)
+    rows = launched(cluster, "nodes=2", "tasks_per_node=2", f"cluster.python={command} ")
+    assert rows["launch"]["found"].startswith("2 of 4 ranks")
+    assert ": n2: its name cannot be resolved there" in rows["rendezvous"]["found"]
+
+
+def test_a_node_that_starts_nothing(cluster, launched, tmp_path):
+    command = tmp_path / "python"
+    command.write_text('#!/bin/bash\n[ "$SLURMD_NODENAME" = n2 ] && exit 9\nexec python3 "$@"\n')
+    command.chmod(0o755)
+    began = time.monotonic()
+    rows = launched(cluster, "nodes=2", "tasks_per_node=2", f"cluster.python={command} ")
+    assert time.monotonic() - began < 30  # it does not wait for what cannot come
+    assert "2 of 4 ranks" in rows["launch"]["found"] and "missing on n2 (2)" in rows["launch"]["found"]
+    assert rows["launch"]["advice"].endswith("cluster.exclude")
+
+
+def test_a_python_that_the_nodes_lack(cluster, launched):
+    rows = launched(cluster, "nodes=2", "cluster.python=/nowhere/python")
+    assert "n1 has no /nowhere/python" in rows["launch"]["found"]
+
+
+def test_a_setup_that_fails(cluster, launched):
+    rows = launched(cluster, "nodes=2", "cluster.setup=['echo no such module; exit 7']")
+    assert "exit code 7:0; no such module" in rows["launch"]["found"]

@@ -1,0 +1,141 @@
+"""slurm.py against a real cluster, without accounting, with whatever people put into names and comments."""
+
+import pytest
+
+from launcher import slurm
+from launcher.errors import ClusterError
+
+NAME, COMMENT = "a b JobState=FAILED UserId=x", "what | is \x1f this\nJobState=TIMEOUT"
+
+
+@pytest.fixture
+def here(cluster, monkeypatch):
+    """This process as a user of the cluster, one who has set up Slurm's tools in his own way."""
+    for name, value in cluster.environ().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SQUEUE_FORMAT", "%i")
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+    monkeypatch.setenv("SCANCEL_NAME", "another")
+    return cluster
+
+
+@pytest.fixture
+def submit(here, tmp_path):
+    """`submit("exit 3", *options)`: the id of a job that runs these lines."""
+
+    def put(lines: str, *options: str) -> str:
+        script = tmp_path / "script.sh"
+        script.write_text(f"#!/bin/sh\n{lines}\n")
+        return slurm.submit(script, ["--output=/dev/null", *options], environment=slurm.environment())
+
+    return put
+
+
+def test_jobs_and_tasks_of_arrays_by_their_ids(here, submit):
+    array = submit("sleep 60", "--array=0-5%1", f"--job-name={NAME}", f"--comment={COMMENT}")
+    single = submit("sleep 60", "--hold", "--partition=low")
+    found = slurm.jobs()
+    assert set(found) == {*(f"{array}_{task}" for task in range(6)), single}
+    task = found[f"{array}_3"]
+    assert (task.id, task.state, task.partition) == (f"{array}_3", "PENDING", "main")
+    assert (task.name, task.comment) == (NAME, COMMENT)
+    assert (found[single].state, found[single].reason, found[single].partition) == ("PENDING", "JobHeldUser", "low")
+    assert found[single].comment == found[single].nodes == ""
+    assert set(slurm.jobs([f"{array}_2", single])) == {f"{array}_2", single}
+    assert len(slurm.jobs([array])) == 6
+    assert slurm.jobs(["99999"]) == slurm.jobs([]) == {}
+
+
+def test_a_running_job_says_where_and_how_long(submit, until):
+    job = submit("sleep 60", "--nodes=2", "--time=10")
+    until(lambda: slurm.jobs()[job].state == "RUNNING", seconds=20)
+    found = slurm.jobs()[job]
+    assert slurm.expand(found.nodes) == ["n1", "n2"]
+    assert found.left.startswith("9:") or found.left == "10:00"
+    assert found.start[:2] == "20" and found.reason == ""
+
+
+def test_a_job_that_ended_is_known_for_a_while(submit, until):
+    failed = submit("exit 3", f"--job-name={NAME}", f"--comment={COMMENT}")
+    array = submit("exit $SLURM_ARRAY_TASK_ID", "--array=0-1")
+    until(lambda: not slurm.jobs([failed, array]), seconds=30)
+    found = slurm.ended(failed)
+    assert (found.id, found.raw_id, found.name) == (failed, failed, NAME)
+    assert (found.state, found.reason, found.exit_code, found.restarts) == ("FAILED", "NonZeroExitCode", "3:0", 0)
+    assert found.nodes == "n1" and not found.preempted
+    assert slurm.ended(f"{array}_0").state == "COMPLETED"
+    assert slurm.ended(f"{array}_1").exit_code == "1:0"
+    assert slurm.ended("99999") is None
+
+
+def test_a_preempted_job_is_known_as_such(here, submit, until):
+    job = submit("srun sleep 60", "--partition=low", "--nodes=2", "--exclusive")
+    until(lambda: slurm.jobs()[job].state == "RUNNING", seconds=20)
+    assert not slurm.ended(job).preempted
+    submit("sleep 60", "--partition=high", "--nodes=2", "--exclusive")
+    until(lambda: slurm.ended(job).preempted, seconds=20)
+
+
+def test_cancel_signal_and_requeue(submit, until):
+    job = submit("sleep 60")
+    until(lambda: slurm.jobs()[job].state == "RUNNING", seconds=20)
+    slurm.requeue(job)
+    until(lambda: slurm.ended(job).restarts == 1, seconds=20)
+    slurm.cancel([job, "99999"])
+    until(lambda: not slurm.jobs(), seconds=20)
+    assert slurm.ended(job).state == "CANCELLED"
+    slurm.cancel([job])  # again, harmless
+    slurm.cancel([job], signal="USR2")
+    slurm.cancel([])
+    with pytest.raises(ClusterError, match="scontrol: Invalid job id"):
+        slurm.requeue("99999")
+
+
+def test_partitions_and_nodes(here):
+    partitions = {p.name: p for p in slurm.partitions()}
+    assert {name for name, p in partitions.items() if p.default} == {"main"}
+    assert partitions["short"].max_minutes == 10 and partitions["main"].max_minutes == 2880
+    assert (partitions["low"].grace_s, partitions["low"].preempt_mode) == (20, "REQUEUE")
+    assert partitions["high"].priority_tier > partitions["low"].priority_tier
+    assert all(p.up and p.nodes == ("n1", "n2") and p.allow_accounts == () for p in partitions.values())
+    nodes = slurm.nodes()
+    assert [(n.name, n.cpus, n.gpus, n.state, n.reason) for n in nodes] == [
+        ("n1", 4, 0, "IDLE", ""),
+        ("n2", 4, 0, "IDLE", ""),
+    ]
+    assert all(set(n.partitions) == set(partitions) for n in nodes)
+    assert slurm.config()["JobRequeue"] == "1"
+
+
+def test_gpus_are_counted(big_cluster, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", big_cluster.environment["SLURM_CONF"])
+    assert [n.gpus for n in slurm.nodes()] == [8] * 64
+    assert slurm.partitions()[0].nodes == tuple(f"n{i + 1}" for i in range(64))
+
+
+def test_a_refusal_is_slurms_own_reason_in_one_line(submit, here, tmp_path):
+    with pytest.raises(ClusterError) as refused:
+        submit("true", "--partition=nope")
+    assert str(refused.value) == "sbatch: invalid partition specified: nope; Invalid partition name specified"
+    with pytest.raises(ClusterError, match="sbatch: Unable to open file"):
+        slurm.submit(tmp_path / "none", environment=slurm.environment())
+
+
+def test_trying_submits_nothing(here, tmp_path):
+    script = tmp_path / "script.sh"
+    script.write_text("#!/bin/sh\n#SBATCH --nodes=2\ntrue\n")
+    assert "nodes n[1-2] in partition main" in slurm.test_only(script, environment=slurm.environment())
+    with pytest.raises(ClusterError, match="sbatch: Requested node configuration is not available"):
+        slurm.test_only(script, ["--nodes=3"], environment=slurm.environment())
+    assert slurm.jobs() == {}
+
+
+def test_a_controller_that_is_down_is_said_at_once(cluster, here):
+    cluster.stop_controller()
+    try:
+        assert not slurm.up()
+        with pytest.raises(ClusterError, match="slurmctld does not answer"):
+            slurm.jobs()
+    finally:
+        cluster.start_controller()
