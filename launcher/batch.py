@@ -59,15 +59,14 @@ def main(path: str) -> None:
         outcome = _ranks(run, spec, generation)
     except SslrunError as error:
         outcome = Outcome("failed", error.cause, str(error), error.exit_code)
-    by_slurm = False
     if outcome.state != "done":
-        outcome, by_slurm = _why(run, generation, outcome)
+        outcome = _why(run, generation, outcome)
     outcome, again = requeue.decide(run.events(), outcome)
     if outcome.message:
         print(f"sslrun: {outcome.message}", flush=True)
     _end(ledger, outcome, requeued=again)
     os.close(lock)
-    if again and not by_slurm:
+    if again:
         _requeue(ledger, outcome)
     sys.exit(0 if outcome.state in ("stopped", "preempted", "cancelled") else outcome.exit_code)
 
@@ -207,33 +206,40 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _why(run: RunDir, generation: int, outcome: Outcome) -> tuple[Outcome, bool]:
-    """(how the end is to be understood, whether Slurm itself starts the run again), from evidence."""
+def _why(run: RunDir, generation: int, outcome: Outcome) -> Outcome:
+    """How the end is to be understood, from evidence."""
     events = [e for e in run.events() if e["generation"] == generation]
     stopped = outcome.state == "stopped"
     saved = ", state saved" if stopped else f"; {outcome.message}"
     found = slurm.ended(os.environ["SLURM_JOB_ID"])
     if any(e["event"] == "cancel" for e in events) or (found and found.state.startswith("CANCELLED")):
-        return Outcome("cancelled", "cancelled", f"cancelled{saved}", outcome.exit_code), False
+        return Outcome("cancelled", "cancelled", f"cancelled{saved}", outcome.exit_code)
     if found and found.preempted and (stopped or outcome.cause in ("killed", "crash")):
-        return Outcome("preempted", "preempted", f"preempted{saved}", 0), True
+        return Outcome("preempted", "preempted", f"preempted{saved}", 0)
     if not stopped:
-        return stuck(run, outcome), False
+        return stuck(run, outcome)
     signals = {e.get("signal") for e in events if e["event"] == "stopped_at_safe_point"}
     end = float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
     if "SIGUSR2" in signals and end - time.time() < run.plan()["signal_delay_s"] + 60:  # up to 60 s early
-        return Outcome("preempted", "time_limit", "the time limit came, state saved", 0), False
+        return Outcome("preempted", "time_limit", "the time limit came, state saved", 0)
     names = " and ".join(sorted(filter(None, signals)))
-    return Outcome("preempted", "asked", f"told to stop by {names}, state saved", 0), False
+    return Outcome("preempted", "asked", f"told to stop by {names}, state saved", 0)
 
 
 def _requeue(ledger: Ledger, outcome: Outcome) -> None:
-    """Back into the queue under the same job id. Slurm ends this script for it."""
+    """Back into the queue under the same job id; Slurm ends this script for it.
+
+    Also after a preemption: a job that exits within the grace is over, whatever PreemptMode says.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    job = os.environ["SLURM_JOB_ID"]
     try:
-        slurm.requeue(os.environ["SLURM_JOB_ID"])
-        time.sleep(120)
+        slurm.requeue(job)
     except ClusterError as error:
-        stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {error}", outcome.exit_code)
-        print(f"sslrun: {stopped.message}", flush=True)
-        _end(ledger, stopped, requeued=False)
+        found = slurm.ended(job)
+        if found is None or (found.restarts or 0) <= int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+            stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {error}", outcome.exit_code)
+            print(f"sslrun: {stopped.message}", flush=True)
+            _end(ledger, stopped, requeued=False)
+            return
+    time.sleep(120)

@@ -20,6 +20,14 @@ SUBMIT_SECONDS = 120.0  # sbatch waits and tries again when the controller takes
 RECORD, FIELD = "\x1e", "\x1f"
 # What the variables of an allocation that one happens to sit in must not decide; these say only which cluster it is.
 WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
+RANKS = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)  # as torchrun leaves them
 KEPT = ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_WCKEY")
 # Field of Job -> squeue's letter for it, scontrol's key, sacct's column; what people write themselves comes last.
 SQUEUE = dict(id="i", raw_id="A", state="T", reason="r", start="S", nodes="N", left="L", partition="P", name="j")
@@ -226,13 +234,14 @@ def test_only(script: Path, options: Sequence[str] = (), *, environment: Mapping
 def environment(base: Mapping[str, str] | None = None, *, keep: Sequence[str] = KEPT) -> dict[str, str]:
     """What sbatch should inherit: `base` (this process's by default) without what would change the job.
 
-    The SLURM_* of an allocation that one sits in bind the job's ranks to its cores (three times slower), and SBATCH_*
-    override the #SBATCH lines. `keep` names those that say what the script does not.
+    The SLURM_* of an allocation that one sits in bind the job's ranks to its cores (three times slower), SBATCH_*
+    override the #SBATCH lines, and RANK would make all ranks the same one. `keep` names those that say what the script
+    does not.
     """
     kept = {*WHICH_CLUSTER, *keep}
-    prefixes = ("SLURM_", "SLURMD_", "SBATCH_", "SALLOC_", "SRUN_")
+    prefixes = ("SLURM_", "SLURMD_", "SBATCH_", "SALLOC_", "SRUN_", "SUBMITIT_", "SSLRUN_")
     base = os.environ if base is None else base
-    return {key: value for key, value in base.items() if key in kept or not key.startswith(prefixes)}
+    return {key: value for key, value in base.items() if key in kept or not (key.startswith(prefixes) or key in RANKS)}
 
 
 def cancel(job_ids: Iterable[str], *, signal: str | None = None) -> None:

@@ -159,6 +159,8 @@ def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock
     token, spec, plan = uuid.uuid4().hex, runs[0].spec(), runs[0].plan()
     folder = _folder(runs, token)
     parameters = script.parameters(spec, folder=folder, signal_delay_s=plan["signal_delay_s"])
+    if runs[0].owner:  # an evaluation: its spec is its run's
+        parameters["job_name"] = script.job_name(runs[0].id)
     if len(runs) > 1:
         log = parameters["additional_parameters"]["output"].replace("%j", "%A_%a")
         parameters |= {"job_name": script.job_name(name or spec.method.name)}

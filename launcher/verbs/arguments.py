@@ -1,6 +1,7 @@
 """What several verbs take from the command line, and how they answer."""
 
 import json
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,9 +28,16 @@ def add_json(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the last line of stdout is JSON")
 
 
+def add_config_dir(parser: ArgumentParser) -> None:
+    """--config-dir, or what the environment says in its place."""
+    given = os.environ.get("SSLRUN_CONFIG_DIR")
+    told = "a folder with your own groups: method/, data/, cluster/; SSLRUN_CONFIG_DIR by default"
+    parser.add_argument("--config-dir", type=Path, default=Path(given) if given else None, help=told)
+
+
 def add_composing(parser: ArgumentParser) -> None:
     """Options of what composes a spec."""
-    parser.add_argument("--config-dir", type=Path, help="a folder with your own groups: method/, data/, cluster/")
+    add_config_dir(parser)
     parser.add_argument("--cfg", action="store_true", help="print the composed config and stop")
     add_json(parser)
 

@@ -26,7 +26,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=900, metavar="SECONDS", help="with --launch: wait so long for the job; 900"
     )
-    parser.add_argument("--config-dir", type=Path, help="a folder with your own cluster/NAME.yaml")
+    parser.add_argument("--yaml", action="store_true", help="print this cluster as a file for --config-dir, no more")
+    arguments.add_config_dir(parser)
     arguments.add_json(parser)
 
 
@@ -37,6 +38,8 @@ def run(options: Namespace) -> int:
     for text in options.overrides:
         if text.lstrip("+").partition("=")[0].partition(".")[0] not in KEYS:
             raise InputError(f"{text}: this verb takes {', '.join(KEYS)} and cluster.FIELD, and nothing else")
+    if options.yaml and options.launch:
+        raise InputError("--yaml: --launch tries a cluster and describes none; leave out one of them")
     if options.timeout <= 0:
         raise InputError.of("--timeout", options.timeout, "it is not positive", "give seconds")
     spec = _spec(options.overrides, options.config_dir)
@@ -51,7 +54,9 @@ def run(options: Namespace) -> int:
         rows, snippet = _launch(options, spec, named=named), ""
     else:
         rows, snippet = _examine(spec, named=named)
-    if options.json:
+    if options.yaml:
+        print(snippet, end="")
+    elif options.json:
         print(json.dumps([asdict(row) for row in rows]))
     else:
         _show(rows, snippet)

@@ -1,7 +1,6 @@
 """`sslrun eval`: a protocol on a run's newest checkpoint, as a job of its own whose number joins the run."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import SslrunError
@@ -17,7 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="an id, its beginning, or a path")
     what = "protocol=NAME, and step, eval_data, cluster, nodes, tasks_per_node, runs"
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=what)
-    parser.add_argument("--config-dir", type=Path, help="a folder with your own groups: cluster/, eval_data/")
+    arguments.add_config_dir(parser)
     arguments.add_json(parser)
 
 

@@ -55,7 +55,7 @@ def test_512_tasks_run_on_64_nodes(big_cluster):
 
 
 def test_a_preempted_job_is_told_and_runs_again(start_cluster, until):
-    with start_cluster(nodes=2, grace_s=2) as own:
+    with start_cluster(nodes=2, grace_s=5) as own:
         saves = "trap 'sleep 0.5; echo saved; exit' TERM; echo run $SLURM_RESTART_COUNT; while :; do sleep 0.1; done"
         (own.folder / "task").write_text(saves)
         low = submit(
