@@ -19,12 +19,14 @@ from typing import Any
 
 from launcher import badnodes, requeue, script, slurm, snapshot
 from launcher.ending import STOPPED_CODE, Outcome, judge, stuck
-from launcher.errors import ClusterError, NoProgress, RunFailed, SslrunError
+from launcher.errors import ClusterError, NoProgress, RunFailed, SslrunError, Superseded
 from launcher.rundir import Ledger, RunDir
 from launcher.spec import RunSpec
 from launcher.state import of
 
 PREFLIGHT_SECONDS = 120
+LOCK_SECONDS, LOCK_POLL_SECONDS = 180.0, 2.0  # NFS forgets a client after 90 s
+CONTROLLER_SECONDS = 600.0  # how long a requeue waits for a controller that is being restarted
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
 PREFLIGHT = """\
@@ -39,7 +41,7 @@ def main(path: str) -> None:
     for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGCONT):
         signal.signal(number, lambda *_: None)  # the ranks are told too; this process sees them through
     run = RunDir(path)
-    lock = run.lock()
+    lock = _lock(run)
     if lock is None:
         print(f"sslrun: {run.id} is being run by somebody else", flush=True)
         sys.exit(ClusterError.exit_code)
@@ -59,7 +61,9 @@ def main(path: str) -> None:
         outcome = _ranks(run, spec, generation)
     except SslrunError as error:
         outcome = Outcome("failed", error.cause, str(error), error.exit_code)
-    if outcome.state != "done":
+    if run.generation() > generation:  # this node stood still for long, and Slurm has started the run elsewhere
+        outcome = Outcome("failed", Superseded.cause, "the run has been started again elsewhere", RunFailed.exit_code)
+    elif outcome.state != "done":
         outcome = _why(run, generation, outcome)
     outcome, again = requeue.decide(run.events(), outcome)
     if outcome.message:
@@ -69,6 +73,15 @@ def main(path: str) -> None:
     if again:
         _requeue(ledger, outcome)
     sys.exit(0 if outcome.state in ("stopped", "preempted", "cancelled") else outcome.exit_code)
+
+
+def _lock(run: RunDir) -> int | None:
+    """The run's lock. After a restart the file server may not yet have forgotten a node that was lost with it."""
+    patience = LOCK_SECONDS if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else 0.0
+    end = time.monotonic() + patience
+    while (lock := run.lock()) is None and time.monotonic() < end:
+        time.sleep(LOCK_POLL_SECONDS)
+    return lock
 
 
 def _end(ledger: Ledger, outcome: Outcome, *, requeued: bool) -> None:
@@ -211,7 +224,9 @@ def _why(run: RunDir, generation: int, outcome: Outcome) -> Outcome:
     events = [e for e in run.events() if e["generation"] == generation]
     stopped = outcome.state == "stopped"
     saved = ", state saved" if stopped else f"; {outcome.message}"
-    found = slurm.ended(os.environ["SLURM_JOB_ID"])
+    found = None
+    with contextlib.suppress(ClusterError):  # a controller that does not answer is no reason to end without a word
+        found = slurm.ended(os.environ["SLURM_JOB_ID"])
     if any(e["event"] == "cancel" for e in events) or (found and found.state.startswith("CANCELLED")):
         return Outcome("cancelled", "cancelled", f"cancelled{saved}", outcome.exit_code)
     if found and found.preempted and (stopped or outcome.cause in ("killed", "crash")):
@@ -232,14 +247,28 @@ def _requeue(ledger: Ledger, outcome: Outcome) -> None:
     Also after a preemption: a job that exits within the grace is over, whatever PreemptMode says.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    job = os.environ["SLURM_JOB_ID"]
-    try:
-        slurm.requeue(job)
-    except ClusterError as error:
-        found = slurm.ended(job)
-        if found is None or (found.restarts or 0) <= int(os.environ.get("SLURM_RESTART_COUNT", 0)):
-            stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {error}", outcome.exit_code)
-            print(f"sslrun: {stopped.message}", flush=True)
-            _end(ledger, stopped, requeued=False)
-            return
+    refused = _refused(os.environ["SLURM_JOB_ID"])
+    if refused:
+        stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {refused}", outcome.exit_code)
+        print(f"sslrun: {stopped.message}", flush=True)
+        _end(ledger, stopped, requeued=False)
+        return
     time.sleep(120)
+
+
+def _refused(job: str) -> str:
+    """Requeue `job`; why Slurm would not, or nothing. Waits for a controller that is being restarted."""
+    end, refusals = time.monotonic() + CONTROLLER_SECONDS, 0
+    while True:
+        try:
+            slurm.requeue(job)
+            return ""
+        except ClusterError as error:
+            with contextlib.suppress(ClusterError):
+                found = slurm.ended(job)
+                if found and (found.restarts or 0) > int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+                    return ""
+            refusals += slurm.up()  # the first may be the last word of a controller that has just come back
+            if refusals > 1 or time.monotonic() > end:
+                return str(error)
+        time.sleep(LOCK_POLL_SECONDS)

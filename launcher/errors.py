@@ -40,6 +40,12 @@ class Diverged(RunFailed):
     cause = "diverged"
 
 
+class Superseded(RunFailed):
+    """The run was started again elsewhere while this start of it stood still: it must touch nothing any more."""
+
+    cause = "superseded"
+
+
 class NoProgress(RunFailed):
     """The run ended several times in a row without getting on; starting it again would only burn GPUs."""
 

@@ -152,6 +152,7 @@ def _ops(spec: RunSpec) -> str:
 
 def _create(run: RunDir, wanted: Wanted) -> RunDir:
     folder, name = run.path / "evals", wanted.protocol
+    run.keep_private(wanted.spec)
     try:
         folder.mkdir(exist_ok=True)
         made = None

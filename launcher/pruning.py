@@ -45,6 +45,7 @@ def find(run: RunDir, keep: int) -> Findings:
     """Everything that can go, where the `keep` newest checkpoints that verify stay. Reads every byte of those."""
     found = Findings([], {}, [])
     _find_checkpoints(run, keep, found)
+    _find_work(run, found)
     found.doomed.extend(_unused_code(run.path.parent))
     _find_submissions(run, found)
     return found
@@ -122,6 +123,17 @@ def _pins(run: RunDir) -> dict[str, str]:
             if step is not None and evaluation.state().name not in ("done", "failed", "cancelled"):
                 pins[f"step_{step:08d}"] = f"evals/{evaluation.id} has not ended"
     return pins
+
+
+def _find_work(run: RunDir, found: Findings) -> None:
+    """What was kept of work between two steps (runtime/store.py): of use until a checkpoint of a later step stands."""
+    newest = max((path.name for path in run.checkpoints()), default="")
+    found.doomed.extend(_items(run.path.glob("features/.gone-*"), TEMPORARY))
+    for folder in sorted(run.path.glob("features/step_*")):
+        if folder.name < newest:
+            found.doomed.extend(_items([folder], TEMPORARY))
+        else:
+            found.kept[folder] = "features of a clustering with which `sslrun resume` goes on"
 
 
 # -- what the runs of a folder share ---------------------------------------------------------------------------------

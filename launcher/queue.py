@@ -1,5 +1,6 @@
 """What the queue adds to a run's own ledger: asked once for many runs, and never waited for when Slurm is down."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from launcher.state import job_of, of
 
 UNOPENED_LOG = "0:53"  # the exit code of a job whose first node could not open its log
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
-LACKS = re.compile(r"(?P<node>\S+) has no (?P<what>/.+?)( of yours)?; ")  # as the batch script says it
+LACKS = re.compile(r"(?P<node>\S+) has no (?P<what>/.+?)(?P<yours> of yours)?; ")  # as the batch script says it
 BLAMED = 16  # lost jobs that a submission asks Slurm about: a sweep may have lost a thousand to one node
 
 
@@ -67,8 +68,8 @@ def lost(run: RunDir) -> Lost:
     said = _log(log)
     lacks = LACKS.match(said)
     if lacks or (said and not began):
-        # What is not here either is no node's fault.
-        blamed = lacks and Path(lacks["what"]).exists()
+        # What is not here either, or somebody else's, is no node's fault.
+        blamed = lacks and Path(lacks["what"]).exists() and (not lacks["yours"] or folder.stat().st_uid == os.getuid())
         return Lost(said, lacks["node"], f"has no {lacks['what']}") if blamed else Lost(said)
     try:
         found = slurm.ended(job)
@@ -80,8 +81,9 @@ def lost(run: RunDir) -> Lost:
         return Lost()
     if found.exit_code == UNOPENED_LOG:
         first = slurm.expand(found.nodes)[0]
-        words = f"job {job}: its first node, {first}, could not open its log: it does not see {folder}"
-        return Lost(f"{words}; choose a folder that all nodes share with runs=PATH", first, f"does not see {folder}")
+        words = f"job {job}: its first node, {first}, could not open its log: it does not see {folder}, or cannot write"
+        fix = "choose a folder that all nodes share with runs=PATH"
+        return Lost(f"{words} there; {fix}", first, f"could not open a log in {folder}")
     when = "without a word" if began else "before the run began"
     where = f", on {found.nodes}" if found.nodes else ""
     return Lost(f"job {job} ended {when}: {found.state}, exit code {found.exit_code}{where}{_last_line(log)}")

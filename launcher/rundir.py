@@ -20,6 +20,7 @@ reads a clock.
 
 import contextlib
 import fcntl
+import grp
 import hashlib
 import json
 import os
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import snapshot
 from launcher.errors import InputError
+from launcher.goodput import goodput, interruptions
 from launcher.snapshot import Snapshot
 from launcher.spec import InitFrom, RunSpec
 from launcher.state import State, of
@@ -69,23 +71,23 @@ class RunDir:
         Raises InputError where one cannot write, or where not even one checkpoint would fit.
         """
         self.keep_private(spec)
+        _refuse_foreign_group(spec.group)
         try:
+            new = [p for p in (self.path.parent, *self.path.parent.parents) if not p.exists()]
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in new:
+                _share(folder, spec.group)
             free = shutil.disk_usage(self.path.parent).free / 1e9
             if free < plan["disk_gb"]:
                 reason = f"a checkpoint takes {plan['disk_gb']:.3f} GB and the disk has {free:.3f} GB free"
                 raise InputError.of("runs", self.path.parent, reason, "choose another folder with runs=PATH")
             for name in ("", "events", "checkpoints", "logs"):
                 (self.path / name).mkdir(exist_ok=True)
-                if spec.group:
-                    shutil.chown(self.path / name, group=spec.group)
-                    (self.path / name).chmod(0o2750)
+                _share(self.path / name, spec.group)
             if not (self.path / "spec.json").exists():
                 self.adopt(take())
                 write_json(self.path / "plan.json", plan)
                 write_json(self.path / "spec.json", spec.to_json())  # last: a folder with a spec is complete
-        except LookupError:
-            raise InputError.of("group", spec.group, "there is no such group", "see `id -Gn`") from None
         except OSError as error:
             fix = "choose another folder with runs=PATH"
             raise InputError.of("runs", self.path.parent, f"cannot write there ({error.strerror})", fix) from None
@@ -115,8 +117,12 @@ class RunDir:
         return self.path / "code"
 
     def code(self) -> dict[str, Any]:
-        """The ledger's last word on the code: digest, origin."""
-        return [e for e in self.events() if e["event"] == "code"][-1]
+        """The ledger's last word on the code: digest, origin. Raises InputError where it has none."""
+        taken = [e for e in self.events() if e["event"] == "code"]
+        if not taken:
+            fix = "`sslrun resume RUN --code=current` takes the code as it is now"
+            raise InputError(f"{self.path}/events: the ledger does not say which code to run; {fix}")
+        return taken[-1]
 
     # -- the ledger ----------------------------------------------------------------------------------------------
 
@@ -145,7 +151,8 @@ class RunDir:
     def lock(self) -> int | None:
         """Become the run's writer: a descriptor that holds the lock until it is closed, or None: someone has it."""
         try:
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            # The group's readers ask whether it is held.
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o640)
         except OSError as error:
             fix = "choose another folder with runs=PATH"
             raise InputError.of("runs", self.path.parent, f"cannot write there ({error.strerror})", fix) from None
@@ -198,6 +205,7 @@ class RunDir:
         state = of(events, held=held, queue=queue)
         saved = self.checkpoints()
         manifest = read_json(saved[-1] / "manifest.json") if saved else {}
+        step = manifest.get("step", 0) if digest else max(manifest.get("step", 0), progress.get("step", 0))
         causes = Counter(e["cause"] for e in events if e["event"] == "start" and e["generation"] > 1)
         evals: dict[str, Any] = {}
         # The latest step's stand: an evaluation as a job of its own may look at an older one.
@@ -209,12 +217,14 @@ class RunDir:
             "method": spec.method.name,
             "state": state.name,
             "job": state.job,
-            "step": manifest.get("step", 0) if digest else max(manifest.get("step", 0), progress.get("step", 0)),
+            "step": step,
             "steps": progress.get("steps") or manifest.get("steps") or self.plan()["steps"],
             **({"state_digest": manifest.get("digest")} if digest else {}),
             "checkpoint": str(saved[-1]) if saved else None,
             "restarts": dict(causes),
             "lost_steps": sum(e.get("lost_steps", 0) for e in events if e["event"] == "restored"),
+            "goodput": goodput(events, step),
+            "interruptions": interruptions(events, spec.world_size if spec.cluster.gpus_per_node else 0),
             "evals": evals,
             "message": state.message or state.why_pending,
         }
@@ -285,6 +295,25 @@ def pin_init_from(name: str | None, runs: Path, backbone: str) -> InitFrom | Non
     if not saved:
         raise InputError.of("init_from", name, "that run has no checkpoint yet", f"wait, or `sslrun resume {run.id}`")
     return InitFrom(str(saved[-1]), read_json(saved[-1] / "manifest.json")["digest"])
+
+
+def _refuse_foreign_group(name: str | None) -> None:
+    """Raises InputError for a group that one cannot give a folder to."""
+    if name is None:
+        return
+    try:
+        member = grp.getgrnam(name).gr_gid in (os.getegid(), *os.getgroups()) or os.geteuid() == 0
+    except KeyError:
+        raise InputError.of("group", name, "there is no such group", "see `id -Gn`") from None
+    if not member:
+        raise InputError.of("group", name, "you are not in it", "see `id -Gn`")
+
+
+def _share(folder: Path, group: str | None) -> None:
+    """Let `group` read what is, and what will be, in `folder`."""
+    if group:
+        shutil.chown(folder, group=group)
+        folder.chmod(0o2750)
 
 
 def read_json(path: Path) -> Any:

@@ -20,14 +20,8 @@ SUBMIT_SECONDS = 120.0  # sbatch waits and tries again when the controller takes
 RECORD, FIELD = "\x1e", "\x1f"
 # What the variables of an allocation that one happens to sit in must not decide; these say only which cluster it is.
 WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
-RANKS = (
-    "RANK",
-    "LOCAL_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)  # as torchrun leaves them
+# As torchrun leaves them in a shell.
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 KEPT = ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_WCKEY")
 # Field of Job -> squeue's letter for it, scontrol's key, sacct's column; what people write themselves comes last.
 SQUEUE = dict(id="i", raw_id="A", state="T", reason="r", start="S", nodes="N", left="L", partition="P", name="j")
@@ -258,6 +252,17 @@ def cancel(job_ids: Iterable[str], *, signal: str | None = None) -> None:
 def requeue(job_id: str) -> None:
     """Put a job back into the queue; its steps are killed at once. Raises ClusterError where that is not allowed."""
     _ask("scontrol", "requeue", job_id)
+
+
+def on_node(job_id: str, node: str, *command: str) -> str:
+    """Run a command on a node of a running job, beside its steps; returns what it printed."""
+    where = (f"--jobid={job_id}", f"--nodelist={node}", "--nodes=1", "--ntasks=1")
+    return _ask("srun", "--overlap", *where, "--input=none", *command)
+
+
+def set_node(name: str, state: str, reason: str = "") -> None:
+    """Mark a node "down" or "resume" it. Raises ClusterError for anybody but an administrator."""
+    _ask("scontrol", "update", f"nodename={name}", f"state={state}", *([f"reason={reason}"] if reason else []))
 
 
 def expand(nodelist: str) -> list[str]:

@@ -7,6 +7,7 @@ lives, so nobody looks before the answer is known.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import badnodes, batch, limits, queue, script, slurm, snapshot
-from launcher.errors import ClusterError
+from launcher.errors import ClusterError, InputError
 from launcher.rundir import Ledger, RunDir, write_json
 from launcher.spec import RunSpec
 from launcher.state import ACTIVE, State, job_of, open_intent
@@ -55,6 +56,7 @@ def amend(run: RunDir, spec: RunSpec, plan: dict[str, Any]) -> bool:
 
     Else a run that Slurm refused would keep what it was refused for. Raises InputError or ClusterError as `check` does.
     """
+    run.keep_private(spec)
     with _turn(run.path.parent):
         events = run.events()
         asked = job_of(events) or open_intent(events)
@@ -71,22 +73,28 @@ def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) 
     """Put every run that is neither queued, running nor done into the queue; several that are alike as one array.
 
     name: of the array's jobs. after: only once this job has ended well. Returns what became of each run, by its id.
-    Raises ClusterError when Slurm refuses or does not answer; runs submitted before that keep their jobs.
+    Raises ClusterError when Slurm refuses or does not answer, InputError when the code is not what was taken or the
+    disk is full; runs submitted before that keep their jobs.
     """
     outcome: dict[str, Submitted] = {}
     folder = runs[0].path.parent
-    with _turn(folder) as lock:
-        jobs = slurm.jobs()
-        waiting = []
-        for run in runs:
-            state = settle(run, jobs)
-            if state.name in (*ACTIVE, "done") and (state.job or state.name != "pending"):
-                outcome[run.id] = Submitted(state.job, joined=True)
-            else:
-                waiting.append(run)
-        queue.blame(waiting)
-        for alike in _alike(waiting):
-            outcome |= _submit_alike(alike, name, after, lock)
+    try:
+        with _turn(folder) as lock:
+            jobs = slurm.jobs()
+            waiting = []
+            for run in runs:
+                state = settle(run, jobs)
+                if state.name in (*ACTIVE, "done") and (state.job or state.name != "pending"):
+                    outcome[run.id] = Submitted(state.job, joined=True)
+                else:
+                    waiting.append(run)
+            queue.blame(waiting)
+            for alike in _alike(waiting):
+                snapshot.verify(alike[0].code_folder(), alike[0].code()["digest"])
+                outcome |= _submit_alike(alike, name, after, lock)
+    except OSError as error:
+        fix = "free some space, or choose another folder with runs=PATH"
+        raise InputError.of("runs", folder, f"cannot write there ({error.strerror})", fix) from None
     return outcome
 
 
@@ -169,6 +177,9 @@ def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock
     pens = [Ledger(run, run.generation() + 1, "submit") for run in runs]
     for index, pen in enumerate(pens):
         pen.write("intent", token=token, index=index if len(runs) > 1 else None, folder=str(folder))
+    for run in runs:
+        if (open_intent(run.events()) or {}).get("token") != token:  # a job that nobody could find again
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     executor = Executor(folder, parameters, options=options, lock=lock, python=script.python_of(spec.cluster))
     try:
         if len(runs) == 1:

@@ -187,11 +187,16 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
 
 
 def show(summary: dict[str, Any], screen: Console) -> None:
-    """One run, a field a line."""
+    """One run, a field a line; what is empty is left out."""
     for key, value in summary.items():
+        if value in (None, "", {}, []):
+            continue
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
-        screen.print(f"{key:13} {value}", soft_wrap=True, markup=False)
+        lines = value if isinstance(value, list) else [value]
+        for label, line in zip([key, *[""] * len(lines)], lines, strict=False):
+            said = ", ".join(f"{k} {v}" for k, v in line.items() if v is not None) if isinstance(line, dict) else line
+            screen.print(f"{label:13} {said}", soft_wrap=True, markup=False)
 
 
 def _duration(seconds: float) -> str:

@@ -18,6 +18,7 @@ from launcher.runtime.stateful import ValueState
 from methods.data.loader import Batch
 from methods.guards import LossWatch, Saves
 from methods.job import Job
+from methods.replay import Replay
 from methods.schedules import learning_rate
 from methods.throughput import Throughput
 
@@ -48,7 +49,8 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     """Train to the end and return the closing figures.
 
     `evaluate(job, trainer, step)` runs every `eval_every` epochs and at the end. Raises Stopped after a save when told
-    to stop, RunFailed on divergence, InputError on too many broken images or a disk that stays full.
+    to stop, RunFailed on divergence, InputError on too many broken images, a disk that stays full, or state that nobody
+    registered (see `replay`).
     """
     config, world, registry = job.config, job.world, job.registry
     per_epoch, steps = trainer.steps_per_epoch, trainer.steps_per_epoch * config.epochs
@@ -65,8 +67,10 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     _say_restored(job, step)
     job.reporter.progress(force=True, stage="starting", step=step, steps=steps, notices=job.notices)
     watch = LossWatch(job, checkpoints, trainer.networks)
-    saves = Saves(job, checkpoints, watch, steps)
+    saves = Saves(job, checkpoints, watch, steps, restored=step)
+    job.save = lambda: saves.before_work(step)
     evaluations = _Evaluations(job, trainer, evaluate, step)
+    replay = Replay(job, trainer, scaler, _step)
     throughput = Throughput(config.global_batch)
     try:
         while step < steps:
@@ -86,10 +90,12 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                         scalars = _step(job, trainer, scaler, batches, rate)
                         step += 1
                         watch.note(step, scalars, [batch.ids for batch in batches])
+                    replay.compare(step)
                     throughput.count()
                     job.reporter.progress(
                         stage="training", step=step, steps=steps, epoch=epoch, loss=watch.latest,
                         images_per_s=throughput.rate, seconds_left=throughput.seconds(steps - step), broken=job.broken,
+                        unkept_s=job.unkept_s,
                     )  # fmt: skip
                     if step % config.log_every == 0 or step == steps:
                         read, means = watch.averaged()
@@ -100,6 +106,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                     watch.decide(outcome)
                     if step % saves.every == 0 and step < steps:
                         saves.save(step)
+                        replay.begin(step, steps)
             watch.decide(job.vote.now(max(job.verdict(), watch.verdict(wait=True))))
         saves.last(step)
         evaluations.run(step)
@@ -141,9 +148,10 @@ def _step(
 
 
 def _say_restored(job: Job, step: int) -> None:
-    reached = job.run.progress().get("step", 0)
+    before = job.run.progress()
     if job.world.is_main and (step or job.ledger.generation > 1):
-        job.ledger.write("restored", step=step, lost_steps=max(0, reached - step))
+        lost = {"lost_steps": max(0, before.get("step", 0) - step), "lost_seconds": before.get("unkept_s", 0.0)}
+        job.ledger.write("restored", step=step, **lost)
         print(f"restored step {step}", flush=True)
 
 

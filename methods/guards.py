@@ -17,10 +17,10 @@ class Saves:
     """Periodic saves go on behind the training; a failed one is said and leaves the last one standing, several in a
     row end the run. What became of one is known when the next is due."""
 
-    def __init__(self, job: Job, checkpoints: Checkpointer, watch: "LossWatch", steps: int):
+    def __init__(self, job: Job, checkpoints: Checkpointer, watch: "LossWatch", steps: int, *, restored: int = 0):
         self._job, self._checkpoints, self._watch, self._steps = job, checkpoints, watch, steps
         self._failed = 0
-        self._step = -1  # of the save under way
+        self._step = restored or -1  # of the latest save: it may be under way
         self.every = job.config.checkpoint_every or job.run.plan()["checkpoint_every"]
 
     def save(self, step: int) -> None:
@@ -29,6 +29,11 @@ class Saves:
         with self._job.clock("checkpointing"):
             self._settle()
             self._begin(step)
+
+    def before_work(self, step: int) -> None:
+        """Save before something long happens at `step`, unless its state is saved already: behind it, as `save`."""
+        if self._step != step:
+            self.save(step)
 
     def last(self, step: int) -> None:
         """Save now, and wait for it. A save under way of an older step is given up. Raises InputError on failure."""
@@ -71,6 +76,7 @@ class Saves:
             return
         if path is not None:
             self._failed = 0
+            job.committed(step)
             if job.world.is_main:
                 job.ledger.write("checkpoint", step=step, path=path.name)
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from launcher.runtime.health import Heart
 from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.runtime.stateful import ValueState
+from launcher.runtime.store import Store, open_store
 from launcher.spec import RunSpec
 from methods.data import BrokenImage, ImageDataset
 from methods.data.broken import Tally
@@ -56,6 +57,9 @@ class Job:
         self.registry.add("data", ValueState(self._data, self._check_data))
         self.vote = Vote(world)
         self.reporter: Reporter | None = None  # speaks once the step to start from is known
+        self.save: Callable[[], None] = lambda: None  # the engine's: begin to save the state as it is now
+        self._store: Store | None = None  # of the work under way between two steps
+        self._worked_at, self._unkept_s = -1, 0.0  # the step of the last such work, and how much of it no file holds
         self.notices: list[str] = []  # what the person who watches should know
         self.seconds: dict[str, float] = defaultdict(float)  # wall time by what it went into
         self._tallies: dict[int, Tally] = {}  # by dataset
@@ -93,7 +97,7 @@ class Job:
     def safe_point(self, stage: str, done: int, total: int) -> None:
         """Say what is being done; stop here, on every rank, if any rank was told to. Collective. Raises Stopped."""
         if self.reporter is not None:
-            self.reporter.progress(stage=stage, done=done, total=total)
+            self.reporter.progress(stage=stage, done=done, total=total, unkept_s=self.unkept_s)
         self.heart.mark(stage)
         outcome = self.vote.now(self.verdict())
         self.heart.point()
@@ -116,6 +120,52 @@ class Job:
         """The arithmetic of the spec's precision."""
         dtype, kind = PRECISIONS[self.config.precision], self.world.device.type
         return torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32)
+
+    # -- work between two steps ----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def keeping(
+        self, step: int, key: Callable[[], Mapping[str, Any]], *, needed: int, every_s: float | None
+    ) -> Iterator[Store]:
+        """Where the work of minutes or hours between `step` and the next is kept until a checkpoint of a later step is
+        committed, so that a stop or a kill in its middle costs `every_s` seconds of it. Collective.
+
+        key: called on rank 0, what the work depends on, as JSON. needed: bytes that it will take. every_s: None keeps
+        nothing; nor does a disk that is too small. What the next life must do again is booked as lost_seconds.
+        """
+        self.save()
+        given = {"code": self.run.code()["digest"], "data": self._data()}
+        reserve = int(2e9 * self.run.plan()["disk_gb"])  # the checkpoint after this one is written beside it
+        store, why = open_store(
+            self.run, self.world, step, lambda: {**given, **key()}, needed=needed, reserve=reserve, every_s=every_s
+        )
+        if self.world.is_main and why:
+            self.ledger.write("work", step=step, kept=store.active, why=why)
+            print(f"work at step {step} {'begins anew' if store.active else 'is not kept'}: {why}", flush=True)
+        self._store, self._worked_at = store, step
+        try:
+            yield store
+            store.wait()
+        except Stopped:
+            store.flush()
+            raise
+        finally:
+            self._unkept_s, self._store = store.unkept_s, None
+            store.close()
+            if store.resumed:
+                self.ledger.write("work_resumed", step=step, states=store.resumed)
+            if store.trouble:
+                self.ledger.write("work", step=step, kept=False, why=store.trouble)
+
+    def committed(self, step: int) -> None:
+        """A checkpoint of `step` stands: nothing of the work before it can be lost any more."""
+        if step > self._worked_at:
+            self._unkept_s = 0.0
+
+    @property
+    def unkept_s(self) -> float:
+        """Seconds of such work that would have to be done again if this process were killed now."""
+        return round(self._store.unkept_s if self._store else self._unkept_s, 1)
 
     # -- data ----------------------------------------------------------------------------------------------------
 

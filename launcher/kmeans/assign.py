@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from launcher.kmeans.resume import Pass
 from launcher.kmeans.shards import Ranks, Shards
 
 
@@ -37,11 +38,11 @@ class Partition:
         return max(0.0, float(self.squares.sum() - 2 * crossed + (self.counts * centroids.square().sum(dim=1)).sum()))
 
 
-def mean_feature(features: torch.Tensor, ranks: Ranks, shards: Shards, chunk: int) -> torch.Tensor:
+def mean_feature(features: torch.Tensor, ranks: Ranks, shards: Shards, over: Pass) -> torch.Tensor:
     """Mean of the features of all ranks, float32 [d]; one all-reduce."""
     total = torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
-    for x in features.split(chunk):
-        total += x.double().sum(dim=0)
+    for rows in over:
+        total += features[rows].double().sum(dim=0)
     return (ranks.sum(total) / shards.total).float()
 
 
@@ -50,10 +51,10 @@ def assign(
     centroids: torch.Tensor,
     origin: torch.Tensor,
     ranks: Ranks,
-    chunk: int,
+    over: Pass,
     previous: torch.Tensor | None = None,
 ) -> Partition:
-    """Assign features [n, d] to centroids [k, d], `chunk` rows at a time; among equally near ones, the first wins.
+    """Assign features [n, d] to centroids [k, d], a chunk of `over` at a time; among equally near ones, the first wins.
 
     origin: float32 [d], where to measure from. Distances do not depend on it, but float32 scores tell more apart
     when the features lie around it, as they do around their mean.
@@ -68,8 +69,7 @@ def assign(
 
     shifted = centroids - origin
     bias = -0.5 * shifted.double().square().sum(dim=1).float()
-    for start in range(0, n, chunk):
-        rows = slice(start, start + chunk)
+    for rows in over:
         x = features[rows].float()
         # argmin |x - c|^2 = argmax x.c - |c|^2 / 2
         assignments[rows] = nearest = torch.addmm(bias, x - origin, shifted.T).argmax(dim=1)

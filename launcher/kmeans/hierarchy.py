@@ -1,11 +1,13 @@
 """Two levels of k-means: DeeperCluster's super-clusters and the sub-clusters within each (thesis 3.3.1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from launcher.kmeans.lloyd import Clusters, SafePoint, fit
+from launcher.kmeans.lloyd import Clusters, fit
+from launcher.kmeans.resume import SafePoint, Slot
 from launcher.kmeans.shards import Ranks, check_count, survey
 
 
@@ -34,6 +36,7 @@ def hierarchical(
     seed: int = 0,
     group: torch.distributed.ProcessGroup | None = None,
     safe_point: SafePoint | None = None,
+    resume: Callable[[str], Slot] | None = None,
 ) -> Hierarchy:
     """k-means into m clusters, then into k within each of these; sizes: (m, k); collective.
 
@@ -42,7 +45,7 @@ def hierarchical(
     super-clusters. (The thesis gives each super-cluster to a group of its own and moves the features there.)
     A super-cluster of fewer than k members gets as many sub-clusters as members; the counts beyond are 0.
     iterations, seed, group, safe_point: as for `fit`, iterations at each level; the stage that safe_point is told
-    names the level.
+    names the level. resume: name of a fit -> where its state is kept; a fit that had ended costs one assignment.
 
     Raises ValueError, the same on all ranks, as `fit` does for m, and if k < 1.
     """
@@ -51,7 +54,13 @@ def hierarchical(
     check_count("m", m, survey(features, ranks).total)
     check_count("k", k, k)
     super_clusters = fit(
-        features, m, iterations=iterations, seed=seed, group=group, safe_point=named(safe_point, "super-clusters")
+        features,
+        m,
+        iterations=iterations,
+        seed=seed,
+        group=group,
+        safe_point=named(safe_point, "super-clusters"),
+        resume=resume and resume("super-clusters"),
     )
 
     sub_assignments = torch.zeros_like(super_clusters.assignments)
@@ -69,6 +78,7 @@ def hierarchical(
             seed=int(np.random.SeedSequence([seed, s + 1]).generate_state(1)[0]),
             group=group,
             safe_point=named(safe_point, f"sub-clusters {s + 1}/{m}"),
+            resume=resume and resume(f"sub-clusters-{s + 1}"),
         )
         sub_assignments[here] = sub.assignments
         sub_centroids[s, : len(sub.centroids)] = sub.centroids

@@ -1,6 +1,5 @@
 """Lloyd's k-means over sharded features (thesis 3.3.1, "Distributed k-means")."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +8,8 @@ import torch
 from launcher.kmeans.assign import Partition, assign, mean_feature
 from launcher.kmeans.empty import empty_and_donors, split_donors
 from launcher.kmeans.init import initial_centroids
+from launcher.kmeans.resume import SafePoint, Slot, loaded, passes
 from launcher.kmeans.shards import Ranks, check_count, survey
-
-SafePoint = Callable[[str, int, int], None]  # (stage, done, total)
 
 # Iterations added at the end while a cluster is empty and another can be split: each may double the non-empty ones.
 REPAIRS = 10
@@ -45,6 +43,7 @@ def fit(
     group: torch.distributed.ProcessGroup | None = None,
     safe_point: SafePoint | None = None,
     chunk: int | None = None,
+    resume: Slot | None = None,
 ) -> Clusters:
     """Cluster the features of all ranks into k clusters (thesis Eq. 3.2); collective.
 
@@ -55,9 +54,12 @@ def fit(
     another could be split. A cluster stays empty only if there are fewer than k distinct features, or nearly so.
     init: "random" (k distinct features, drawn by `seed`) or centroids [k, d].
     group: None means all ranks, or this process alone where torch.distributed is not initialised.
-    safe_point: called as safe_point(stage, done, total) after each iteration, equally often on all ranks; a caller
-    that has to stop raises from it, on all ranks.
+    safe_point: called as safe_point(stage, done, total) after each iteration, and within one about every second,
+    equally often on all ranks; a caller that has to stop raises from it, on all ranks.
     chunk: rows compared with the centroids at a time; None chooses for the device.
+    resume: where the state is kept whenever the centroids have moved; with what an interrupted call of the same
+    arguments left there, the result is the same, byte for byte on the same ranks, and no iteration is done twice (the
+    one that was interrupted begins anew). `inertia` may then tell of one iteration more, which changed nothing.
 
     Raises ValueError, the same on all ranks, if k < 1, k > N, iterations < 1, a feature is NaN or infinite, the
     ranks differ in d, or `init` does not fit.
@@ -69,19 +71,41 @@ def fit(
         raise ValueError(f"iterations={iterations}: k-means needs one to move its centroids; set it to 1 or more")
 
     chunk = chunk or chunk_rows(k, features.device)
-    centroids = initial_centroids(features, k, init, seed, ranks, shards)
-    origin = mean_feature(features, ranks, shards, chunk)
-    partition = assign(features, centroids, origin, ranks, chunk)
+    d = features.shape[1]
     inertia: list[float] = []
-    converged = False
-    while not converged and (len(inertia) < iterations or needs_repair(partition, len(inertia) - iterations)):
-        generator = np.random.default_rng([seed, len(inertia) + 1])
-        centroids, splits = update(centroids, partition, generator)
-        partition = assign(features, centroids, origin, ranks, chunk, previous=partition.assignments)
-        inertia.append(partition.inertia(centroids))
-        converged = partition.changed == 0 and splits == 0
+
+    def point() -> None:
         if safe_point:
             safe_point("k-means", len(inertia), max(iterations, len(inertia)))
+
+    found = loaded(resume, {"centroids": (k, d)}, ("splits", "ended", "converged"), ranks, features.device)
+    if found:
+        centroids, inertia = found.tensors["centroids"], found.inertia
+    else:
+        centroids = initial_centroids(features, k, init, seed, ranks, shards)
+    splits = found and found.numbers["splits"]  # of the M-step that made the centroids; None before the first
+    origin = mean_feature(features, ranks, shards, passes(features, shards, chunk, d, point))
+    over = passes(features, shards, chunk, 2.0 * k * d, point)
+    previous, converged = None, False
+    while True:
+        partition = assign(features, centroids, origin, ranks, over, previous)
+        if found and found.numbers["ended"]:  # all that was missing are the assignments
+            converged = bool(found.numbers["converged"])
+            break
+        if splits is not None:
+            inertia.append(partition.inertia(centroids))
+            converged = partition.changed == 0 and splits == 0
+        ended = converged or not (len(inertia) < iterations or needs_repair(partition, len(inertia) - iterations))
+        if not ended:
+            centroids, splits = update(centroids, partition, np.random.default_rng([seed, len(inertia) + 1]))
+            previous = partition.assignments
+        if resume and ranks.rank == 0:
+            values = {"inertia": list(inertia), "splits": splits, "ended": ended, "converged": converged}
+            resume.note(len(inertia) + 1, {"centroids": centroids}, values)
+        if inertia:
+            point()
+        if ended:
+            break
     return Clusters(centroids, partition.assignments, partition.counts.long(), inertia, len(inertia), converged)
 
 

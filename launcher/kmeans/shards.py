@@ -48,10 +48,12 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Shards:
-    """How the data set lies on the ranks. total: features on all ranks; offset: global index of this rank's first."""
+    """How the data set lies on the ranks. total: features on all ranks; offset: global index of this rank's first;
+    longest: features of the rank that has most."""
 
     total: int
     offset: int
+    longest: int
 
 
 def survey(features: torch.Tensor, ranks: Ranks, chunk: int = 4096) -> Shards:
@@ -74,7 +76,12 @@ def survey(features: torch.Tensor, ranks: Ranks, chunk: int = 4096) -> Shards:
                 f"features: row {row} of rank {rank} is NaN or infinite and has no nearest centroid; "
                 "find out why the network gave it, or leave the sample out"
             )
-    return Shards(total=sum(counts), offset=sum(counts[: ranks.rank]))
+    return Shards(total=sum(counts), offset=sum(counts[: ranks.rank]), longest=max(counts))
+
+
+def longest(features: torch.Tensor, ranks: Ranks) -> int:
+    """Features of the rank that has most."""
+    return max(row[0] for row in ranks.table([len(features)]))
 
 
 def first_non_finite_row(features: torch.Tensor, chunk: int) -> int:

@@ -1,11 +1,13 @@
 """PCA and whitening of sharded features, which come before k-means (thesis 3.2.1 and 3.3.1, implementation details)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
-from launcher.kmeans.shards import Ranks, survey
+from launcher.kmeans.resume import Pass, SafePoint, Slot, loaded, passes
+from launcher.kmeans.shards import Ranks, longest, survey
 
 CHUNK = 4096  # rows added to the Gram matrix at a time
 
@@ -21,11 +23,21 @@ class Whitening:
     projection: torch.Tensor
 
     @torch.no_grad()
-    def apply_(self, x: torch.Tensor, chunk: int = 65_536) -> torch.Tensor:
-        """`apply` in the memory of x: overwrites its first `dim` columns and returns a view of them."""
-        dim = self.projection.shape[1]
-        for start in range(0, len(x), chunk):
-            x[start : start + chunk, :dim] = self.apply(x[start : start + chunk])
+    def apply_(
+        self,
+        x: torch.Tensor,
+        *,
+        group: torch.distributed.ProcessGroup | None = None,
+        safe_point: SafePoint | None = None,
+    ) -> torch.Tensor:
+        """`apply` in the memory of x: overwrites its first `dim` columns and returns a view of them.
+
+        group, safe_point: as for `fit_whitening`; with a safe point this is collective.
+        """
+        d, dim = self.projection.shape
+        most = longest(x, Ranks.of(group)) if safe_point else len(x)
+        for rows in Pass(len(x), most, CHUNK, 2.0 * d * dim, x.device, told(safe_point, "whitening", 1)):
+            x[rows, :dim] = self.apply(x[rows])
         return x[:, :dim]
 
     @torch.no_grad()
@@ -42,37 +54,53 @@ def fit_whitening(
     *,
     group: torch.distributed.ProcessGroup | None = None,
     floor: float = 1e-5,
+    safe_point: SafePoint | None = None,
+    resume: Slot | None = None,
 ) -> Whitening:
     """The first `dim` principal components of the features of all ranks, scaled to unit variance; collective.
 
     features: this rank's shard [n, d], floating point; n may be 0. Only the sum and the Gram matrix, float64,
     travel. floor: variances below floor * (the largest) are taken for that, so that the division does not blow up
     noise. The largest entry of each component is positive. Constant features whiten to zero.
+    safe_point: called as safe_point("whitening", done, 2) about every second, equally often on all ranks; resume: where
+    the answer is kept: one that lies there already is taken.
 
     Raises ValueError, the same on all ranks, if dim < 1 or dim > d, there are fewer than two features, a feature is
     NaN or infinite, or the ranks differ in d.
     """
     ranks = Ranks.of(group)
-    total, d = survey(features, ranks).total, features.shape[1]
+    shards, d = survey(features, ranks), features.shape[1]
     if not 1 <= dim <= d:
         raise ValueError(f"dim={dim}: features of dimension {d} have components 1 to {d}; set dim within these")
-    if total < 2:
-        raise ValueError(f"features: {total} on all ranks have no covariance; give two or more")
+    if shards.total < 2:
+        raise ValueError(f"features: {shards.total} on all ranks have no covariance; give two or more")
 
-    mean, covariance = moments(features, ranks, total)
+    found = loaded(resume, {"mean": (d,), "projection": (d, dim)}, (), ranks, features.device)
+    if found:
+        return Whitening(found.tensors["mean"], found.tensors["projection"])
+    over = passes(features, shards, CHUNK, 2.0 * d * d, told(safe_point, "whitening", 0))
+    mean, covariance = moments(features, ranks, shards.total, over)
     # Rank 0's answer for all: eigenvectors of close eigenvalues may come out differently on another kind of machine.
     projection = torch.zeros(d, dim, dtype=torch.float64, device=features.device)
     if ranks.rank == 0:
         projection += components(mean, covariance, dim, floor)
-    return Whitening(mean.float(), ranks.sum(projection).float())
+    whitening = Whitening(mean.float(), ranks.sum(projection).float())
+    if resume and ranks.rank == 0:
+        resume.note(1, vars(whitening), {})
+    return whitening
 
 
-def moments(features: torch.Tensor, ranks: Ranks, total: int) -> tuple[torch.Tensor, torch.Tensor]:
+def told(safe_point: SafePoint | None, stage: str, done: int) -> Callable[[], None] | None:
+    """The safe point between two chunks."""
+    return safe_point and (lambda: safe_point(stage, done, 2))
+
+
+def moments(features: torch.Tensor, ranks: Ranks, total: int, over: Pass) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean [d] and covariance [d, d] of the features of all ranks, float64; one all-reduce."""
     d = features.shape[1]
     packed = torch.zeros(d + 1, d, dtype=torch.float64, device=features.device)
-    for start in range(0, len(features), CHUNK):
-        x = features[start : start + CHUNK].double()
+    for rows in over:
+        x = features[rows].double()
         packed[0] += x.sum(dim=0)
         packed[1:] += x.T @ x
     packed = ranks.sum(packed)

@@ -23,13 +23,14 @@ from typing import Any, Protocol
 
 import torch
 
-from launcher.errors import RunFailed
+from launcher.errors import RunFailed, Superseded
 from launcher.manifest import digest, verify
 from launcher.rundir import RunDir, read_json
-from launcher.runtime import shard
+from launcher.runtime import shard, store
 from launcher.runtime.dist import World
 
 SHARED = "shared"
+TAKEN_OVER = "taken over"
 DROPPED = "dropped: the run was told to stop while it was being written"
 
 
@@ -108,7 +109,8 @@ class Checkpointer:
         save.thread.start()
 
     def settle(self, *, drop: bool = False) -> Path | None:
-        """Wait for the save under way and return its folder; None where there is none. Raises SaveFailed.
+        """Wait for the save under way and return its folder; None where there is none. Raises SaveFailed, or Superseded
+        where the run has been started again meanwhile.
 
         drop: give it up unless every rank has written its part already.
         """
@@ -119,6 +121,8 @@ class Checkpointer:
         if save.thread is not None:
             save.thread.join()
             self.seconds = time.monotonic() - save.begun
+        if save.reason.startswith(TAKEN_OVER):
+            raise Superseded(save.reason)
         if save.reason:
             raise SaveFailed(save.reason)
         return save.target
@@ -182,13 +186,14 @@ class Checkpointer:
             shutil.rmtree(save.beside, ignore_errors=True)  # gone already when it was committed
             if not reason:
                 self._prune()
+                store.discard(self._run, before=save.step)
         return reason
 
     def _commit(self, save: "_Save", files: Mapping[str, Any]) -> str:
         """On rank 0; returns why it could not be, or nothing."""
         newest = self._run.generation()
         if newest > self._generation:  # we were stopped for long, and the run was started again
-            return f"start {newest} of this run has taken over from start {self._generation}"
+            return f"{TAKEN_OVER}: start {newest} of this run has begun, and this is start {self._generation}"
         manifest = {"step": save.step, "steps": save.steps, "generation": self._generation, "files": files}
         try:
             _commit(save.beside, save.target, manifest)
@@ -210,6 +215,8 @@ class Checkpointer:
         if found is None:
             return 0
         step, path = found
+        if self._world.is_main:
+            store.discard(self._run, before=step)
         for file, entries in self._registry.shards().items():
             stored = shard.read(Path(path) / f"{file}.safetensors")
             for name, entry in entries.items():

@@ -63,9 +63,14 @@ def go_on(run: "RunDir", options: Namespace, *, joined: bool, force: bool = Fals
     diverged = divergence(run)
     if diverged and not force:
         raise RunFailed(f"{diverged} (`sslrun resume {run.id} --force` tries all the same)")
+    run.keep_private(run.spec())
     if not os.access(run.path, os.W_OK):
         raise InputError.of("runs", run.path.parent, "you cannot write there", "choose another folder with runs=PATH")
     if run.spec().cluster.kind == "slurm":
+        owner = run.path.stat().st_uid
+        if owner != os.getuid():  # a job refuses to run what somebody else wrote
+            fix = "choose a folder of your own with runs=PATH"
+            raise InputError.of("runs", run.path.parent, f"{run.id} belongs to user {owner}, not to you", fix)
         return _on_slurm(run, options, joined=joined)
     return _here(run, options, joined=joined)
 
@@ -97,7 +102,7 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
             message += f"\nnodes {found.note}"
     screen.print(f"{message}\nfollow it: {_follow(run)}", soft_wrap=True, markup=False)
     evaluating.afterwards(run, options, job=found.job)
-    arguments.answer(run, options, joined=joined, state="pending", job=found.job)
+    arguments.answer(run, options, joined=joined or found.joined, state="pending", job=found.job)
     return 0
 
 

@@ -4,11 +4,12 @@ sslrun method=deepercluster nodes=8 data.path=/data/yfcc100m     # 64 GPUs; 73.0
 sslrun method=deepercluster recipe=demo                          # minutes on 2 CPU cores, embedded photographs
 """
 
+import math
 from dataclasses import dataclass
 
 from launcher.errors import InputError
 from launcher.registry import Layout, Method, Rounds, Sizes
-from launcher.spec import Rate, Recipe, TrainConfig
+from launcher.spec import Rate, Recipe, TrainConfig, ops
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
 from methods.layout import batch_norm_fits, batch_norm_layout, check_training
@@ -31,6 +32,9 @@ class DeeperClusterConfig(TrainConfig):
     sampling: str = "clusters"  # clusters: uniform over sub-classes, as DeepCluster (3.2.1) | images: a permutation
     head_std: float = 0.01  # heads are drawn from N(0, head_std) at every reassignment (released DeepCluster)
     sub_gradient: str = "global"  # global: Eq. 3.4, mean over the global batch | group: mean over the group (released)
+    # Seconds of a clustering that a kill may cost: features and centroids go to disk that often where it has room.
+    # 0: after every batch and iteration; null: never, and a clustering that was interrupted begins anew.
+    keep_work_s: float | None = ops(10.0)
 
     @property
     def groups(self) -> int:
@@ -127,6 +131,9 @@ def validate(config: DeeperClusterConfig, images: int | None) -> None:
             )
     if config.rotation_epochs < 0:
         raise InputError.of("method.rotation_epochs", config.rotation_epochs, "it is negative", "give 0 or more epochs")
+    if config.keep_work_s is not None and not 0 <= config.keep_work_s < math.inf:
+        fix = "give seconds, 0 or more, or null"
+        raise InputError.of("method.keep_work_s", config.keep_work_s, "it is negative or infinite", fix)
     for field, known in (("sampling", ("clusters", "images")), ("sub_gradient", ("global", "group"))):
         if getattr(config, field) not in known:
             raise InputError.of(

@@ -21,7 +21,7 @@ from methods.deepercluster.spec import ROTATIONS
 from methods.deepercluster.subclassifiers import GroupState, SubClassifiers
 from methods.deepercluster.targets import Targets, hosted_groups, ranks_of_group
 from methods.evals.montage import montage
-from methods.features import extract
+from methods.features import digest_of, extract
 from methods.initialise import load_backbone
 from methods.job import Job
 from methods.views import TrainView
@@ -107,16 +107,22 @@ class DeeperCluster:
         """Features -> whitened -> m clusters -> k inside each -> the targets of the groups that this rank hosts."""
         job, config = self.job, self.job.config
         self.backbone.eval()
-        features, ids = extract(job, job.dataset, self.backbone, stage="features")
-        features = _where_they_fit(features, job.world.device)
-        features = fit_whitening(features, config.pca_dim).apply_(features)
-        hierarchy = hierarchical(
-            features,
-            (config.super_clusters, config.clusters),
-            iterations=config.kmeans_iterations,
-            seed=job.seed_for("k-means", epoch) % 2**32,
-            safe_point=job.safe_point,
-        )
+        centroids = config.super_clusters * (1 + config.clusters) * config.pca_dim
+        needed = 4 * (len(job.dataset) + config.pca_dim) * self.backbone.feature_dim + 4 * centroids
+        step, every_s = epoch * self.steps_per_epoch, config.keep_work_s
+        with job.keeping(step, lambda: {"weights": digest_of(self.backbone)}, needed=needed, every_s=every_s) as store:
+            features, ids = extract(job, job.dataset, self.backbone, stage="features", store=store)
+            features = _where_they_fit(features, job.world.device)
+            point = {"safe_point": job.safe_point}
+            whitening = fit_whitening(features, config.pca_dim, **point, resume=store.slot("whitening"))
+            hierarchy = hierarchical(
+                whitening.apply_(features, **point),
+                (config.super_clusters, config.clusters),
+                iterations=config.kmeans_iterations,
+                seed=job.seed_for("k-means", epoch) % 2**32,
+                **point,
+                resume=store.slot,
+            )
         # From here on nothing stops in between: targets, heads and history change together.
         ids = torch.from_numpy(ids)
         clusters, labels = hierarchy.super_clusters.assignments.cpu(), hierarchy.sub_assignments.cpu()

@@ -72,7 +72,7 @@ def test_an_evaluation_that_was_preempted_is_started_again(cluster, here, watche
     sslrun("method=rotnet", "recipe=tiny", *shape, f"runs={watched.runs}")
     run = watched.path
     done(sslrun, run, until)
-    large = ("eval_data=photos", "eval_data.images=20000", "nodes=2")
+    large = ("eval_data=photos", "eval_data.images=4000", "nodes=2")
     answer = sslrun("eval", run, "protocol=knn", *large, "cluster.partition=low", "--json").json
     folder = run / "evals" / "knn-1"
     until(lambda: (folder / "progress.json").exists())

@@ -7,11 +7,13 @@ import torch
 from launcher.kmeans import fit
 from launcher.kmeans.assign import assign
 from launcher.kmeans.empty import empty_and_donors, split_donors
+from launcher.kmeans.resume import Pass
 from launcher.kmeans.shards import Ranks
 
 
 def partition_of(features, centroids):
-    return assign(features, centroids, torch.zeros(features.shape[1]), Ranks(None, 0, 1), chunk=64)
+    over = Pass(len(features), len(features), 64, 1.0, features.device)
+    return assign(features, centroids, torch.zeros(features.shape[1]), Ranks(None, 0, 1), over)
 
 
 def gaussian(n, d, seed=0):

@@ -1,0 +1,84 @@
+"""A disk that takes nothing any more, and one that takes its time."""
+
+from launcher.drill.catalog import ANY, INTERVAL, NOTHING, fault
+from launcher.drill.preemption import grace, take_nodes
+from launcher.drill.simulated import SLOW_FILES
+from launcher.drill.subject import Subject
+
+# Bytes that a file of a rank may have: less than any shard, more than its ledger and its log.
+LIMIT = 1 << 16
+SLOW_SECONDS = 3.0  # of each fsync
+LONGEST_KILL_WAIT = 60.0  # of Slurm, from SIGTERM to SIGKILL; 30 by default
+
+
+def _limit(run: Subject, rank: dict, size: str) -> None:
+    """The kernel refuses a rank's writes beyond `size` bytes a file, as it does on a disk that is full."""
+    run.on(rank, "prlimit", "--pid", str(rank["pid"]), f"--fsize={size}:unlimited")
+
+
+def _writer(run: Subject) -> dict:
+    """The last rank that writes a shard: rank 0 where there is only one file."""
+    shards = list(run.run.checkpoints()[-1].glob("*.safetensors"))
+    return run.rank(-1 if len(shards) > 2 else 0)
+
+
+@fault(11, "one-rank-cannot-write", local=[], slurm=[], lost=NOTHING)
+def one_rank_cannot_write(run: Subject) -> None:
+    """No room for one rank's shard of one checkpoint: all agree that it failed, and training goes on"""
+    rank, before = _writer(run), run.saved()
+    run.hit()
+    _limit(run, rank, str(LIMIT))
+    failed = run.until(lambda: run.events("save_failed", since=run.seen.generation), "a save that failed")
+    _limit(run, rank, "unlimited")
+    newest = run.run.checkpoints()
+    run.check(newest and run.saved() >= before, f"step {before} was the newest checkpoint, and it is gone")
+    beside = [p.name for p in (run.run.path / "checkpoints").glob(f".saving-{failed[0]['step']:08d}-*")]
+    run.check(not beside, f"left over: {beside}")
+    said = f"rank {rank['rank']}: File too large"
+    run.check(said in failed[0]["reason"], f"the reason was: {failed[0]['reason']}")
+    run.until(lambda: run.saved() > failed[-1]["step"], "the next checkpoint")
+
+
+@fault(11, "no-rank-can-write", local=["input"], slurm=["input"], lost=ANY, by_hand="stops for good")
+def no_rank_can_write(run: Subject) -> None:
+    """No room for any checkpoint: after several the run stops, and is not started again until somebody does"""
+    ranks = run.ranks()
+    run.hit()
+    for rank in ranks:
+        _limit(run, rank, str(LIMIT))
+    run.ended()
+    state = run.rest()
+    message = run.run.state().message
+    run.check(state == "failed" and "free some space" in message, f"it is {state}: {message}")
+    run.resume()
+
+
+@fault(14, "kill-in-slow-save", local=["killed"], lost=INTERVAL, simulated=(SLOW_FILES,))
+def kill_in_slow_save(run: Subject) -> None:
+    """SIGKILL to rank 0 in the middle of a save that takes seconds (a slow file system, simulated)"""
+    rank, before = run.rank(0), run.saved()
+    run.slow_files(SLOW_SECONDS)
+    run.until(run.saving, "a save")
+    run.hit()
+    run.signal(rank, "KILL")
+    run.ended()
+    run.slow_files(0)
+    run.check(run.seen.saving, "the save was over: the file system was not slow enough")
+    run.check(run.saved() >= before, f"step {before} was saved, and {run.saved()} is the newest now")
+    run.back()
+
+
+@fault(
+    14, "preempt-in-slow-save", slurm=["preempted"], lost=INTERVAL, alone=True, needs=("preempt_with",),
+    simulated=(SLOW_FILES,),
+)  # fmt: skip
+def preempt_in_slow_save(run: Subject) -> None:
+    """Preempted where a save takes longer than the grace (a slow file system, simulated): the last commit stands"""
+    before = run.saved()
+    run.slow_files(grace(run) + SLOW_SECONDS + LONGEST_KILL_WAIT)
+    run.hit()
+    take_nodes(run)
+    run.ended()
+    run.slow_files(0)
+    run.check(run.saved() >= before, f"step {before} was saved, and {run.saved()} is the newest now")
+    run.back()

@@ -1,0 +1,101 @@
+"""Processes that die without a word."""
+
+from launcher.drill.catalog import INTERVAL, fault
+from launcher.drill.places import children
+from launcher.drill.subject import Subject
+
+STARTS_WITHOUT_PROGRESS = 3  # after which a run stops, as requeue.py says
+
+
+def _kill(run: Subject, number: int) -> None:
+    rank = run.rank(number)
+    run.hit()
+    run.signal(rank, "KILL")
+    run.ended()
+    run.back()
+
+
+@fault(1, "kill-rank-0", local=["killed"], slurm=["killed"], lost=INTERVAL, ends_s=60)
+def kill_rank_0(run: Subject) -> None:
+    """SIGKILL to rank 0"""
+    _kill(run, 0)
+
+
+@fault(1, "kill-last-rank", local=["killed"], slurm=["killed"], lost=INTERVAL, ends_s=60, needs=("ranks",))
+def kill_last_rank(run: Subject) -> None:
+    """SIGKILL to the last rank"""
+    _kill(run, -1)
+
+
+@fault(1, "kill-launcher", local=["killed"], lost=INTERVAL, ends_s=60)
+def kill_launcher(run: Subject) -> None:
+    """SIGKILL to the launcher of a local run: its ranks go with it"""
+    start = run.events("start")[-1]
+    run.hit()
+    run.on(run.rank(0), "kill", "-KILL", str(start["pid"]))
+    run.ended()
+    run.back()
+
+
+@fault(2, "kill-in-save", local=["killed", "killed"], slurm=["killed", "killed"], lost=INTERVAL, ends_s=60)
+def kill_in_save(run: Subject) -> None:
+    """SIGKILL to rank 0 as soon as a save has begun, and once more when a manifest is being written"""
+    for moment in (".saving-*", ".saving-*/manifest.json"):
+        rank = run.rank(0)
+        folder = run.run.path / "checkpoints"
+        before = run.saved()
+        run.until(lambda moment=moment, folder=folder: next(folder.glob(moment), None), "a save", poll=0.001)
+        run.hit()
+        run.signal(rank, "KILL")
+        run.ended()
+        run.check(run.saved() >= before, f"step {before} was saved, and {run.saved()} is the newest now")
+        run.back()
+        run.train()
+    leftovers = [path.name for path in folder.glob(".saving-*") if f"-{run.saved():08d}-" in path.name]
+    run.check(not leftovers, f"left over from a save: {leftovers}")
+
+
+@fault(
+    3,
+    "kill-loader-worker",
+    local=["crash|killed"],
+    slurm=["crash|killed"],
+    lost=INTERVAL,
+    overrides=("method.workers=2",),
+)
+def kill_loader_worker(run: Subject) -> None:
+    """SIGKILL to a data-loader process of the last rank"""
+    rank = run.rank(-1)
+    # Between epochs there are none: whoever looks must be quick, and looks where the rank is.
+    find = f'for i in $(seq 500); do w=$(pgrep -P {rank["pid"]} | head -n 1); [ -n "$w" ] && break; sleep 0.01; done'
+    run.hit()
+    killed = run.on(rank, "sh", "-c", f'{find}; kill -KILL "$w" && echo "$w"')
+    run.check(killed.strip(), f"rank {rank['rank']} has no data-loader process: {children(rank['pid'])}")
+    run.ended()
+    run.back()
+
+
+@fault(
+    17,
+    "crash-at-every-start",
+    slurm=["killed", "killed", "no_progress"],
+    lost=INTERVAL,
+    alone=True,
+    by_hand="stops for good",
+)
+def crash_at_every_start(run: Subject) -> None:
+    """SIGKILL to rank 0 of every start, before it does a step"""
+    run.hit()
+    run.signal(run.rank(0), "KILL")
+    run.ended()
+    for _ in range(STARTS_WITHOUT_PROGRESS):
+        generation = run.run.generation()
+        run.until(lambda g=generation: run.run.generation() > g or run.place.at_rest(run.run), "the next start")
+        if run.run.generation() == generation:
+            break
+        run.signal(run.rank(0), "KILL")
+    state = run.rest()
+    end = run.events("end")[-1]
+    run.check((state, end["cause"]) == ("failed", "no_progress"), f"it is {state}: {end['cause']}, {end['message']}")
+    # Started by the user alone from here on.
+    run.resume()

@@ -1,0 +1,39 @@
+"""Nodes that go away, and other numbers of them."""
+
+from launcher import slurm
+from launcher.drill.catalog import ANY, INTERVAL, fault
+from launcher.drill.subject import Subject
+from launcher.errors import InputError
+
+
+@fault(4, "node-down", slurm=["node_failure"], lost=INTERVAL, alone=True, needs=("admin", "spare"))
+def node_down(run: Subject) -> None:
+    """An administrator marks the run's last node as down: it goes on elsewhere, under the same job id"""
+    start = run.events("start")[-1]
+    node = slurm.expand(start["nodes"])[-1]
+    run.hit()
+    slurm.set_node(node, "down", "drill")
+    try:
+        run.ended()
+        run.back()
+    finally:
+        slurm.set_node(node, "resume")
+    after = run.events("start")[-1]
+    run.check(after["job"] == start["job"], f"it goes on as job {after['job']}, not {start['job']}")
+    count = (start["restart_count"], after["restart_count"])
+    run.check(count[1] == count[0] + 1, f"restart counts before and after: {count}")
+    run.check(node not in slurm.expand(after["nodes"]), f"it goes on with {node}, which was down")
+
+
+@fault(18, "impossible-layout", local=["stopped"], lost=ANY, by_hand="refused, nothing changed")
+def impossible_layout(run: Subject) -> None:
+    """Resumed on a number of ranks that the method cannot be laid out on: refused in one line, nothing has changed"""
+    run.stop()
+    before = (run.run.generation(), run.saved(), (run.run.path / "spec.json").read_bytes())
+    ranks = run.run.spec().method.global_batch + 1
+    answer = run.sslrun("resume", run.run.id, f"tasks_per_node={ranks}")
+    said = [line for line in answer.stderr.splitlines() if line.startswith("sslrun: ")]
+    run.check(answer.returncode == InputError.exit_code and len(said) == 1, f"it said: {answer.stderr.strip()}")
+    after = (run.run.generation(), run.saved(), (run.run.path / "spec.json").read_bytes())
+    run.check(after == before, "it changed the run all the same")
+    run.resume()

@@ -1,0 +1,165 @@
+"""Where a drilled run runs: on this machine, as a process that is started again by the drill, or in Slurm's queue."""
+
+import contextlib
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from launcher import slurm
+from launcher.drill.catalog import LOCAL, SLURM
+from launcher.errors import ClusterError
+from launcher.rundir import RunDir
+from launcher.state import ACTIVE, job_of
+
+COMMAND_SECONDS = 600.0
+QUEUE_SECONDS = 1.0
+
+
+class Place(Protocol):
+    """One run's place."""
+
+    name: str
+    restarts: bool  # whether a run is started again without anybody asking
+
+    def start(self, *words: str) -> None:
+        """`sslrun *words`, which starts the run. Raises RuntimeError with what it said where it refuses."""
+
+    def over(self, run: RunDir, generation: int) -> bool:
+        """Has this start of the run ended, or a later one begun?"""
+
+    def at_rest(self, run: RunDir) -> bool:
+        """Will nothing more happen unless somebody asks for it?"""
+
+    def on(self, run: RunDir, host: str, *command: str) -> str:
+        """Run a command where the rank on `host` runs and return what it said."""
+
+    def clean(self, run: RunDir | None) -> None:
+        """End whatever is left of the run."""
+
+
+class Here:
+    """`log`: where `sslrun` says what it has to say."""
+
+    name, restarts = LOCAL, False
+
+    def __init__(self, log: Path, environment: Mapping[str, str]):
+        self._log, self._environment = log, dict(environment)
+        self.launcher: subprocess.Popen | None = None
+
+    def start(self, *words: str) -> None:
+        if self.launcher is not None:
+            self.launcher.wait()
+        with self._log.open("ab") as log:
+            self.launcher = subprocess.Popen(
+                sslrun(*words),
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is the drill's business
+            )
+
+    def over(self, run: RunDir, generation: int) -> bool:
+        return self.launcher is None or self.launcher.poll() is not None or run.generation() > generation
+
+    def at_rest(self, run: RunDir) -> bool:
+        return self.launcher is None or self.launcher.poll() is not None
+
+    def on(self, run: RunDir, host: str, *command: str) -> str:
+        return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS).stdout
+
+    def clean(self, run: RunDir | None) -> None:
+        if self.launcher is not None and self.launcher.poll() is None:
+            self.launcher.kill()
+            self.launcher.wait()
+        for pid in processes(run) if run else ():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, 9)
+
+
+class OnSlurm:
+    """The queue of the cluster at hand."""
+
+    name, restarts = SLURM, True
+
+    def __init__(self, log: Path, environment: Mapping[str, str]):
+        self._log, self._environment = log, dict(environment)
+        self._asked, self._jobs = -math.inf, {}
+
+    def start(self, *words: str) -> None:
+        self._asked = -math.inf
+        said = command(*words, environment=self._environment)
+        with self._log.open("a") as log:
+            log.write(said.stdout + said.stderr)
+        if said.returncode:
+            raise RuntimeError(f"`sslrun {' '.join(words)}` refused: {said.stderr.strip().splitlines()[-1:]}")
+
+    def over(self, run: RunDir, generation: int) -> bool:
+        events = run.events()
+        ended = any(e["event"] == "end" and e["generation"] == generation for e in events)
+        return ended or run.generation() > generation or self.at_rest(run)
+
+    def at_rest(self, run: RunDir) -> bool:
+        with contextlib.suppress(ClusterError):  # a controller that is busy for a moment
+            return run.state(self._queue()).name not in ACTIVE and job_of(run.events()) not in self._queue()
+        return False
+
+    def on(self, run: RunDir, host: str, *command: str) -> str:
+        return slurm.on_node(job_of(run.events()) or "", host, *command)
+
+    def clean(self, run: RunDir | None) -> None:
+        job = job_of(run.events()) if run else None
+        if job:
+            with contextlib.suppress(ClusterError):
+                slurm.cancel([job])
+
+    def _queue(self) -> Mapping[str, slurm.Job]:
+        """The user's jobs, as of a second ago at most: whoever waits looks often."""
+        if time.monotonic() - self._asked > QUEUE_SECONDS:
+            self._jobs, self._asked = slurm.jobs(), time.monotonic()
+        return self._jobs
+
+
+def sslrun(*words: str) -> list[str]:
+    """The command line of this very program."""
+    return [sys.executable, "-P", "-m", "launcher.cli", *words]
+
+
+def command(*words: str, environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """`sslrun *words`, waited for."""
+    return subprocess.run(
+        sslrun(*words),
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+    )
+
+
+def processes(run: RunDir) -> list[int]:
+    """Processes of this machine that work for the run: ranks, their data-loader workers, the job's first process."""
+    return [pid for pid, words in _commands() if any(word.startswith(str(run.path)) for word in words[1:])]
+
+
+def children(pid: int) -> list[int]:
+    """Processes of this machine that `pid` started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                    found.append(int(entry.name))
+    return found
+
+
+def _commands() -> Iterator[tuple[int, list[str]]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                yield int(entry.name), (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")

@@ -1,0 +1,103 @@
+"""Others take the nodes, and the time that a job may have ends."""
+
+import tempfile
+import time
+from pathlib import Path
+
+from launcher import slurm
+from launcher.drill.catalog import GRACE, NOTHING, fault
+from launcher.drill.subject import Subject
+from launcher.errors import ClusterError
+
+LEFT_SECONDS = 12  # of the time limit, when ranks that were held are let go
+SHORT = ("cluster.timeout_min=1", "cluster.signal_delay_s=25")
+
+
+def grace(run: Subject) -> int:
+    """GraceTime of the run's partition, in seconds."""
+    name = slurm.jobs()[_job(run)].partition
+    return next(p.grace_s for p in slurm.partitions() if p.name == name)
+
+
+def take_nodes(run: Subject) -> None:
+    """Submit a job that needs the run's nodes for a moment, to the partition that may have them, and wait until the
+    run's job has been told to go."""
+    nodes = run.events("start")[-1]["nodes"]
+    options = [f"--partition={run.options['preempt_with']}", f"--nodelist={nodes}", "--exclusive", "--job-name=drill"]
+    options += [f"--nodes={len(slurm.expand(nodes))}", "--output=/dev/null", "--time=1"]
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
+        script.write("#!/bin/sh\ntrue\n")
+        script.flush()
+        other = slurm.submit(Path(script.name), options, environment=slurm.environment())
+    run.left_behind.append(other)
+
+    def told() -> bool:
+        found = slurm.ended(_job(run))
+        return found is None or found.preempted or found.state != "RUNNING"
+
+    run.until(told, "a preemption", poll=0.3)
+
+
+def _job(run: Subject) -> str:
+    return run.events("start")[-1]["job"]
+
+
+def _restarts(run: Subject) -> int:
+    found = slurm.ended(_job(run))
+    return (found.restarts or 0) if found else 0
+
+
+@fault(7, "preemption", slurm=["preempted"], lost=GRACE, alone=True, needs=("preempt_with",))
+def preemption(run: Subject) -> None:
+    """A job of a partition with higher priority takes the nodes"""
+    job, restarts = _job(run), _restarts(run)
+    run.hit()
+    take_nodes(run)
+    run.ended()
+    run.back()
+    run.check(_job(run) == job, f"it goes on as job {_job(run)}, not {job}")
+    run.check(_restarts(run) == restarts + 1, f"job {job} was restarted {_restarts(run) - restarts} times")
+
+
+@fault(8, "done-in-the-grace", slurm=[], lost=NOTHING, alone=True, needs=("preempt_with", "grace"))
+def done_in_the_grace(run: Subject) -> None:
+    """Preempted, and the training ends within the grace: it is done, and what Slurm starts again ends at once"""
+    start = run.events("start")[-1]
+    first, pid = {"host": slurm.expand(start["nodes"])[0]}, str(start["pid"])
+    # The ranks end while the job's first process is held, so that the job outlives its training until it is told.
+    run.on(first, "kill", "-STOP", pid)
+    run.until(lambda: run.events("finished"), "the end of the training")
+    run.hit()
+    take_nodes(run)
+    time.sleep(1)
+    try:
+        run.on(first, "kill", "-CONT", pid)
+    except ClusterError as error:
+        run.check(False, f"the grace was too short: {error}")
+    state = run.rest()
+    run.check(state == "done", f"it is {state}: {run.run.state().message}")
+    run.check(len(run.events("start")) == 1, f"it was started {len(run.events('start'))} times")
+    found = slurm.ended(start["job"])
+    run.check(found is None or found.state == "COMPLETED", f"job {start['job']} is {found and found.state}")
+
+
+@fault(9, "time-limit", slurm=["time_limit"], lost=NOTHING, alone=True, overrides=SHORT)
+def time_limit(run: Subject) -> None:
+    """The time limit of a job comes, a minute after its start"""
+    ranks, job = run.ranks(), _job(run)
+    # Held, so that a small run is still there then; a signal that comes meanwhile waits for them.
+    for rank in ranks:
+        run.signal(rank, "STOP")
+
+    def nearly_over() -> bool:
+        found = slurm.jobs([job]).get(job)
+        minutes, _, seconds = (found.left if found else "0:00").rpartition(":")
+        return minutes in ("", "0") and seconds.isdigit() and int(seconds) <= LEFT_SECONDS
+
+    run.until(nearly_over, "the time limit", poll=0.5)
+    run.hit()
+    for rank in ranks:
+        run.signal(rank, "CONT")
+    run.ended()
+    run.back()
+    run.check(_job(run) == job, f"it goes on as job {_job(run)}, not {job}")

@@ -1,0 +1,131 @@
+"""Being told to stop, in every way and at every moment."""
+
+import time
+
+from launcher.drill.catalog import INTERVAL, NOTHING, SLURM, fault
+from launcher.drill.subject import Subject
+
+TELLING = {"local": ["stopped"], "slurm": ["asked"]}
+
+
+def _one_stop(run: Subject) -> None:
+    """All ranks stopped at the same step, saved it once, and left."""
+    run.ended()
+    generation = run.seen.generation
+    told = [e for e in run.events("stopped_at_safe_point") if e["generation"] == generation]
+    ranks = run.run.spec().world_size
+    run.check(len(told) == ranks, f"{len(told)} of {ranks} ranks stopped at a safe point")
+    saves = [e["step"] for e in run.events("checkpoint") if e["generation"] == generation]
+    run.check(len(saves) == len(set(saves)), f"a step was saved twice: {saves}")
+    run.back()
+
+
+def _tell(run: Subject, number: int, name: str) -> None:
+    rank = run.rank(number)
+    run.hit()
+    run.signal(rank, name)
+    _one_stop(run)
+
+
+@fault(5, "term-to-one-rank", **TELLING, lost=NOTHING)
+def term_to_one(run: Subject) -> None:
+    """SIGTERM to the last rank alone"""
+    _tell(run, -1, "TERM")
+
+
+@fault(5, "usr2-to-one-rank", **TELLING, lost=NOTHING)
+def usr2_to_one(run: Subject) -> None:
+    """SIGUSR2 to rank 0 alone"""
+    _tell(run, 0, "USR2")
+
+
+@fault(5, "scancel-usr2", slurm=["asked"], lost=NOTHING)
+def scancel_usr2(run: Subject) -> None:
+    """scancel --signal=USR2: every rank is told"""
+    from launcher import slurm
+
+    run.hit()
+    slurm.cancel([run.events("start")[-1]["job"]], signal="USR2")
+    _one_stop(run)
+
+
+@fault(6, "scancel", slurm=["cancelled"], lost=INTERVAL, by_hand="stays cancelled")
+def scancel(run: Subject) -> None:
+    """scancel: told, and killed after KillWait; it stays cancelled until somebody resumes it"""
+    from launcher import slurm
+
+    job = run.events("start")[-1]["job"]
+    run.hit()
+    slurm.cancel([job])
+    run.ended()
+    state = run.rest()
+    run.check(state == "cancelled", f"its state is {state}: {run.run.state().message}")
+    found = slurm.ended(job)
+    run.check(found is None or found.state == "CANCELLED", f"Slurm calls job {job} {found and found.state}")
+    run.resume()
+
+
+@fault(10, "signal-in-startup", **TELLING, lost=NOTHING, at_start=True)
+def signal_in_startup(run: Subject) -> None:
+    """SIGTERM to every rank as soon as it is heard of, before the first step"""
+    ranks = run.ranks()
+    run.hit()
+    for rank in ranks:
+        run.signal(rank, "TERM")
+    run.ended()
+    run.check(run.step() == 0, f"it came too late: step {run.step()} was done")
+    run.back()
+
+
+@fault(10, "signal-in-save", **TELLING, lost=NOTHING)
+def signal_in_save(run: Subject) -> None:
+    """SIGTERM to every rank while a save is under way"""
+    ranks = run.ranks()
+    run.until(run.saving, "a save")
+    run.hit()
+    for rank in ranks:
+        run.signal(rank, "TERM")
+    _one_stop(run)
+
+
+@fault(10, "signal-twice", **TELLING, lost=NOTHING)
+def signal_twice(run: Subject) -> None:
+    """SIGTERM and, while it saves because of that, SIGUSR2 and SIGTERM again, to every rank"""
+    ranks = run.ranks()
+    run.hit()
+    for name in ("TERM", "USR2", "TERM"):
+        for rank in ranks:
+            run.signal(rank, name)
+        time.sleep(0.02)
+    _one_stop(run)
+
+
+@fault(10, "signal-in-clustering", **TELLING, lost=NOTHING, needs=("clustering",))
+def signal_in_clustering(run: Subject) -> None:
+    """SIGTERM to every rank while features are extracted or clustered"""
+    ranks, other = run.ranks(), ("training", "starting", "stopped", "done", "epoch", "")
+    run.until(lambda: run.stage() not in other and not run.stage().startswith("k-NN"), "a clustering")
+    run.hit()
+    at = run.step()
+    for rank in ranks:
+        run.signal(rank, "TERM")
+    run.ended()
+    # A signal that needs a second to arrive may meet the steps after the clustering, which is no fault.
+    run.check(run.place.name == SLURM or run.saved() == at, f"told at step {at}, it stopped at step {run.saved()}")
+    run.back()
+
+
+@fault(10, "signal-in-evaluation", **TELLING, lost=NOTHING, alone=True)
+def signal_in_evaluation(run: Subject) -> None:
+    """SIGTERM to every rank after the last step, while the run is evaluated"""
+    ranks = run.ranks()
+    run.until(lambda: run.step() == run.total(), "the last step")
+    run.hit()
+    for rank in ranks:
+        run.signal(rank, "TERM")
+    run.ended()
+    if run.events("finished"):
+        run.check(False, "it came too late: the run was done")
+        return
+    run.check(run.saved() == run.total(), f"step {run.saved()} is the newest checkpoint, not {run.total()}")
+    run.back()

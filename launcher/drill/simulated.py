@@ -1,0 +1,53 @@
+"""What no program can bring about for real without owning the machine: a slow file system, a clock that is wrong.
+
+Both are simulated from outside, with a `sitecustomize` on the PYTHONPATH of the run's processes, in which Python itself
+then sleeps or errs; the table says so.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+SLOW_FILES, CLOCK = "slow files", "clock"
+CLOCK_OFF_SECONDS = 3600
+SLOW_FILE = "seconds-of-an-fsync"  # its content, beside the sitecustomize, may change while the run goes on
+PROGRAM = f'''\
+import os
+import sys
+import time
+
+wanted = os.environ.get("DRILL_SIMULATES", "").split(",")
+if "launcher.worker" in sys.orig_argv and "{SLOW_FILES}" in wanted:
+    fsync = os.fsync
+
+    def slow(file):
+        number = file if isinstance(file, int) else file.fileno()
+        if "/checkpoints/" in os.readlink(f"/proc/self/fd/{{number}}"):
+            with open(os.path.join(os.path.dirname(__file__), "{SLOW_FILE}")) as seconds:
+                time.sleep(float(seconds.read() or 0))
+        fsync(file)
+
+    os.fsync = slow
+if "launcher.worker" in sys.orig_argv and "{CLOCK}" in wanted:
+    rank, now = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")), time.time
+    # Rank 0 is as much behind as every other one is ahead.
+    shift = {CLOCK_OFF_SECONDS} * (1 if rank != "0" else -1)
+    time.time = lambda: now() + shift
+'''
+
+
+def environment(base: Mapping[str, str], wanted: Sequence[str], folder: Path) -> dict[str, str]:
+    """`base` for processes that are to meet what is `wanted`: SLOW_FILES, CLOCK. `folder`: seen by all of them."""
+    if not wanted:
+        return dict(base)
+    folder.mkdir(parents=True, exist_ok=True)
+    set_slow_files(folder, 0)
+    (folder / "sitecustomize.py").write_text(PROGRAM)
+    path = f"{folder}:{base['PYTHONPATH']}" if base.get("PYTHONPATH") else str(folder)
+    return {**base, "DRILL_SIMULATES": ",".join(wanted), "PYTHONPATH": path}
+
+
+def set_slow_files(folder: Path, seconds: float) -> None:
+    """From now on each fsync of a checkpoint takes so much longer."""
+    beside = folder / f".{SLOW_FILE}"
+    beside.write_text(str(seconds))
+    beside.rename(folder / SLOW_FILE)

@@ -1,0 +1,266 @@
+"""Work that no checkpoint holds yet: what happens between two steps for minutes or hours, kept so that it can go on.
+
+    <run>/features/step_00000400/
+        key.json                                                what the work starts from
+        features.0000002048-0000004096.SHA256.safetensors       items 2048 to 4095 of `features`: one a sample
+        super-clusters.0000000003-0000000004.SHA256.safetensors the state of `super-clusters` after iteration 3
+
+A file's name holds the sha256 of its content: one rename commits it, and one that is truncated or damaged is found when
+it is read, and deleted. Reading executes no code. The folder goes as soon as a checkpoint of a later step is committed:
+that one holds what the work was for.
+"""
+
+import contextlib
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from launcher.manifest import sha256
+from launcher.rundir import RunDir, read_json, write_json
+from launcher.runtime import shard
+from launcher.runtime.dist import World
+
+FOLDER = "features"
+OWNER = "kept"  # of the tensors in a file; see shard.read
+
+
+class Item(NamedTuple):
+    """Items `first` to `last` - 1 of one name, in one file."""
+
+    first: int
+    last: int
+    path: Path
+
+
+class Store:
+    """One rank's access to the folder; `folder` None keeps nothing. A disk that refuses ends the keeping on all ranks,
+    and not the work.
+
+    every_s: seconds of work that a kill may cost; `due` tells when they are over.
+    """
+
+    def __init__(self, folder: Path | None, *, every_s: float):
+        self._folder, self._every_s = folder, every_s
+        self._noted: dict[str, tuple[float, int, Mapping[str, torch.Tensor], Mapping[str, Any]]] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keep") if folder else None
+        self._writing: Future | None = None
+        self._kept_at = self._written_at = time.monotonic()
+        self.trouble = ""  # why nothing is kept any more
+        self.resumed: dict[str, int] = {}  # name of a state -> the iteration in which it went on
+
+    @property
+    def active(self) -> bool:
+        return self._folder is not None and not self.trouble
+
+    @property
+    def unkept_s(self) -> float:
+        """Seconds since the newest work that is on disk, as this rank knows."""
+        return time.monotonic() - self._kept_at
+
+    def due(self) -> bool:
+        """Is it time to write what was done?"""
+        return self.active and time.monotonic() - self._written_at >= self._every_s
+
+    # -- items: each rank its own ----------------------------------------------------------------------------------
+
+    def keep(
+        self,
+        name: str,
+        first: int,
+        last: int,
+        tensors: Mapping[str, torch.Tensor],
+        values: Mapping[str, Any],
+        *,
+        at: float | None = None,
+    ) -> None:
+        """Write items [first, last) of `name` in the background, once those before are written.
+
+        tensors: contiguous, on the CPU, unchanged until `wait` or the next `keep`. values: JSON. at: the moment at
+        which they were complete, on the monotonic clock; now by default.
+        """
+        self.wait()
+        if self.active:
+            now = self._written_at = time.monotonic()
+            file = f"{name}.{first:010d}-{last:010d}"
+            self._writing = self._thread.submit(self._write, file, tensors, values, now if at is None else at)
+
+    def wait(self) -> None:
+        """Until what was given is written."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            writing.result()
+        except OSError as error:
+            self.trouble = error.strerror or str(error)
+            self._noted.clear()
+            print(f"{FOLDER}: nothing is kept any more: {self.trouble}", flush=True)
+            remove(self._folder)  # what is short of room now are the checkpoints; the other ranks meet the same
+
+    def items(self, name: str) -> list[Item]:
+        """What is there, by its first item. Whether it is sound shows when it is read."""
+        found = []
+        for path in self._folder.glob(f"{name}.*.safetensors") if self._folder else ():
+            first, _, last = path.name.split(".")[-3].partition("-")
+            found.append(Item(int(first), int(last), path))
+        return sorted(found)
+
+    def read(self, item: Item) -> dict[str, Any] | None:
+        """The tensors and values of an item; None where its file is not what was written: then it is deleted."""
+        try:
+            if sha256(item.path) == item.path.name.split(".")[-2]:
+                return shard.read(item.path)[OWNER]
+            item.path.unlink()
+            print(f"{FOLDER}: {item.path.name} is damaged: it is made again", flush=True)
+        except OSError as error:
+            print(f"{FOLDER}: {item.path.name}: {error.strerror or error}", flush=True)
+        return None
+
+    def _write(self, name: str, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any], at: float) -> None:
+        beside = self._folder / f".writing-{uuid.uuid4().hex}"
+        tensors = {f"{OWNER}/{key}": value for key, value in tensors.items()}
+        values = {f"{OWNER}/{key}": value for key, value in values.items()}
+        try:
+            entry = shard.write(beside, tensors, values, abandon=lambda: False)
+            beside.rename(self._folder / f"{name}.{entry['sha256']}.safetensors")
+        finally:
+            beside.unlink(missing_ok=True)
+        self._kept_at = max(self._kept_at, at)
+
+    # -- states: one rank's word for all -----------------------------------------------------------------------------
+
+    def slot(self, name: str) -> "Slot":
+        """Where one state is kept that replaces itself."""
+        return Slot(self, name)
+
+    def note(self, name: str, number: int, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
+        """The state of `name` after iteration `number`; written when it is due, with those of other names."""
+        if self.active:
+            self._noted[name] = time.monotonic(), number, tensors, values
+            if self.due():
+                self.flush()
+
+    def flush(self) -> None:
+        """Write every state that was noted, now; and wait."""
+        noted, self._noted = self._noted, {}
+        for name, (at, number, tensors, values) in noted.items():
+            older = self.items(name)
+            tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+            self.keep(name, number, number + 1, tensors, values, at=at)
+            self.wait()
+            for item in older if self.active else ():
+                if item.first < number:
+                    item.path.unlink(missing_ok=True)
+        self.wait()
+
+    def close(self) -> None:
+        """Wait for what is being written; nothing is kept from now on."""
+        self.wait()
+        if self._thread:
+            self._thread.shutdown()
+        self._folder = self._thread = None
+
+
+class Slot:
+    """One name of a store, as `launcher.kmeans` wants it."""
+
+    def __init__(self, store: Store, name: str):
+        self._store, self._name = store, name
+
+    def load(self) -> tuple[int, dict[str, Any]] | None:
+        """(iteration, tensors and values) of the newest sound state; None where there is none."""
+        for item in reversed(self._store.items(self._name)):
+            found = self._store.read(item)
+            if found is not None:
+                self._store.resumed[self._name] = item.first
+                print(f"{self._name}: goes on in iteration {item.first}", flush=True)
+                return item.first, found
+        return None
+
+    def note(self, number: int, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
+        """The state after iteration `number`. The tensors are not changed any more."""
+        self._store.note(self._name, number, tensors, values)
+
+
+def open_store(
+    run: RunDir,
+    world: World,
+    step: int,
+    key: Callable[[], Mapping[str, Any]],
+    *,
+    needed: int,
+    reserve: int,
+    every_s: float | None,
+) -> tuple[Store, str]:
+    """(the store of the work at `step`, why it starts empty or keeps nothing). Collective; rank 0 decides for all.
+
+    key: called on rank 0, what the work starts from: JSON; what was kept from another start goes. needed: bytes that
+    the store will take, reserve: that must stay free beside it. every_s: None keeps nothing.
+    """
+    folder = run.path / FOLDER / f"step_{step:08d}"
+    decided = None
+    if world.is_main:
+        decided = _prepare(folder, dict(key()), needed, reserve) if every_s is not None else (False, "as it was asked")
+        if not decided[0]:
+            remove(folder)
+    keeps, why = world.broadcast(decided)
+    return Store(folder if keeps else None, every_s=every_s or 0.0), why
+
+
+def _prepare(folder: Path, key: dict[str, Any], needed: int, reserve: int) -> tuple[bool, str]:
+    why = ""
+    try:
+        if folder.exists():
+            why = _differs(folder, key)
+            if why:
+                remove(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".writing-*"):
+            leftover.unlink()
+        there = sum(path.stat().st_size for path in folder.iterdir())
+        free = shutil.disk_usage(folder).free
+        if free + there < needed + reserve:
+            gb = (
+                f"{(needed + reserve) / 1e9:.1f} GB with room for the next checkpoints, {(free + there) / 1e9:.1f} free"
+            )
+            return False, f"the disk is too small: {gb}"
+        write_json(folder / "key.json", key)
+    except OSError as error:
+        return False, error.strerror or str(error)
+    return True, why
+
+
+def _differs(folder: Path, key: dict[str, Any]) -> str:
+    """Why what lies there is of no use; empty when it is."""
+    try:
+        found = read_json(folder / "key.json")
+    except (OSError, ValueError):
+        return "what it was made from is unknown"
+    changed = sorted(name for name in {*found, *key} if found.get(name) != json.loads(json.dumps(key)).get(name))
+    return f"it was made from other {', '.join(changed)}" if changed else ""
+
+
+def discard(run: RunDir, *, before: int) -> None:
+    """Delete the stores of steps before `before`: a checkpoint of that step holds what they were for."""
+    for folder in (run.path / FOLDER).glob("step_*"):
+        if folder.name < f"step_{before:08d}":
+            remove(folder)
+    for folder in (run.path / FOLDER).glob(".gone-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Out of sight by one rename, then gone: half a store must not be taken for a whole one."""
+    gone = folder.with_name(f".gone-{folder.name}-{uuid.uuid4().hex[:8]}")
+    with contextlib.suppress(OSError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()

@@ -1,0 +1,165 @@
+"""Stopped or killed in the middle of a clustering, a run goes on in its middle, to the same state."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+
+IMAGES = 1520
+# Two clusterings, before steps 0 and 2; features and centroids go to disk after every batch and every iteration.
+CLUSTERING = (
+    "method=deepercluster", "recipe=tiny", f"data.images={IMAGES}", "method.image_size=32", "method.rotation_epochs=0",
+    "method.epochs=2", "method.global_batch=760", "method.clusters=300", "method.pca_dim=64",
+    "method.kmeans_iterations=15", "method.workers=0",
+)  # fmt: skip
+KEPT = (*CLUSTERING, "method.keep_work_s=0")
+
+
+class Life:
+    """A run from one start to its end, seen from outside."""
+
+    def __init__(self, sslrun, watched, launcher):
+        self.sslrun, self.watched, self.launcher = sslrun, watched, launcher
+
+    def wait_for(self, until, step, name):
+        """Until a file of that name lies in the store of `step`."""
+
+        def there():
+            assert self.launcher.poll() is None, self.launcher.communicate()
+            return any(self.watched.runs.glob(f"*/features/step_{step:08d}/{name}*.safetensors"))
+
+        until(there, poll=0.002, seconds=300)
+
+    def stop(self, victim, number):
+        """Signal the rank `victim`, or the launcher for None; returns the launcher's exit code once all are gone."""
+        pids = sorted(self.watched.processes())
+        os.kill(self.launcher.pid if victim is None else pids[victim], number)
+        code = self.sslrun.finish(self.launcher).code
+        assert self.watched.gone(seconds=60)
+        return code
+
+    def event(self, name):
+        """The last of this life; empty where there is none."""
+        events = self.watched.events(name)
+        last = max(e["generation"] for e in self.watched.events("start"))
+        return next((e for e in reversed(events) if e["generation"] == last), {})
+
+
+@pytest.fixture
+def live(sslrun, watched):
+    """`live(overrides, ranks)` starts a run; `live()` starts it again."""
+
+    def start(overrides=None, ranks=1):
+        words = (*overrides, f"tasks_per_node={ranks}", f"runs={watched.runs}") if overrides else (watched.path,)
+        return Life(sslrun, watched, sslrun.start(*words) if overrides else sslrun.start("resume", *words))
+
+    return start
+
+
+def finish(life):
+    answer = life.sslrun.finish(life.launcher)
+    assert answer.code == 0, answer
+    shown = life.sslrun.show(life.watched.path)
+    assert shown["state"] == "done"
+    assert not (life.watched.path / "features").exists()
+    return shown
+
+
+def files(watched, name):
+    return sorted(watched.path.glob(f"features/*/{name}.*.safetensors"))
+
+
+def images_in(watched):
+    ranges = (path.name.split(".")[1].split("-") for path in files(watched, "features"))
+    return sum(int(last) - int(first) for first, last in ranges)
+
+
+def test_stopped_while_extracting_and_killed_in_kmeans(live, watched, until, undisturbed, sslrun):
+    life = live(KEPT)
+    life.wait_for(until, 0, "features")
+    assert life.stop(None, signal.SIGTERM) == 130
+    first = life.event("features")
+    assert 0 < first["extracted"] < IMAGES, "it was stopped too late"
+    assert images_in(watched) == first["extracted"]
+
+    life = live()
+    life.wait_for(until, 0, "sub-clusters-1")
+    life.stop(None, signal.SIGKILL)
+    second = life.event("features")
+    assert (second["restored"], second["extracted"]) == (first["extracted"], IMAGES - first["extracted"])
+    kept = {path.name.split(".")[0]: int(path.name.split(".")[1].split("-")[0]) for path in files(watched, "*")}
+
+    life = live()
+    shown = finish(life)
+    third = [e for e in watched.events("features") if e["generation"] == 3]
+    assert (third[0]["restored"], third[0]["extracted"]) == (IMAGES, 0)
+    assert (third[1]["restored"], third[1]["extracted"]) == (0, IMAGES)  # of the second clustering
+    resumed = watched.events("work_resumed")[-1]["states"]
+    assert resumed["sub-clusters-1"] == kept["sub-clusters-1"] > 1
+    assert resumed["super-clusters"] == kept["super-clusters"] and resumed["whitening"] == 1
+    assert shown["lost_steps"] == 0
+    assert shown["state_digest"] == sslrun.show(undisturbed(1, CLUSTERING))["state_digest"]
+
+
+def test_two_ranks_one_killed_while_extracting_and_one_told_to_stop_in_kmeans(
+    live, watched, until, undisturbed, sslrun
+):
+    life = live(KEPT, ranks=2)
+    life.wait_for(until, 2, "features")
+    life.stop(1, signal.SIGKILL)
+    there = images_in(watched)
+    assert 0 < there < IMAGES, "it was killed too late"
+
+    life = live()
+    life.wait_for(until, 2, "super-clusters")
+    assert life.stop(0, signal.SIGTERM) == 130
+    features = next(e for e in watched.events("features") if e["generation"] == 2 and e["restored"])
+    assert (features["restored"], features["extracted"]) == (there, IMAGES - there)
+    damaged = files(watched, "features")[0]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    first, last = map(int, damaged.name.split(".")[1].split("-"))
+
+    life = live()
+    shown = finish(life)
+    log = (watched.path / "logs" / "rank0.log").read_text()
+    assert f"{damaged.name} is damaged" in log
+    features = life.event("features")
+    assert (features["restored"], features["extracted"]) == (IMAGES - (last - first), last - first)
+    assert life.event("work_resumed")["states"]["super-clusters"] >= 1
+    assert shown["state_digest"] == sslrun.show(undisturbed(2, CLUSTERING))["state_digest"]
+
+
+def test_what_is_not_kept_is_done_again_and_booked_as_lost(live, watched, until, undisturbed, sslrun):
+    life = live((*CLUSTERING, "method.keep_work_s=null"))
+
+    def clusters():
+        assert life.launcher.poll() is None
+        progress = watched.path / "progress.json"
+        return progress.exists() and "clusters" in json.loads(progress.read_text())["stage"]
+
+    until(clusters, poll=0.01, seconds=300)
+    assert life.stop(None, signal.SIGTERM) == 130
+    before = watched.events("features")[-1]
+    assert not list(watched.path.glob("features/*"))
+
+    life = live()
+    shown = finish(life)
+    again = next(e for e in watched.events("features") if e["generation"] == 2)
+    assert (again["restored"], again["extracted"]) == (0, before["images"])
+    restored = life.event("restored")
+    assert restored["lost_steps"] == 0 and restored["lost_seconds"] > 0
+    assert watched.events("work")[0] | {"kept": False, "why": "as it was asked"} == watched.events("work")[0]
+    assert shown["state_digest"] == sslrun.show(undisturbed(1, CLUSTERING))["state_digest"]
+
+
+def test_prune_leaves_the_work_that_a_resume_goes_on_from(live, watched, until, sslrun):
+    life = live(KEPT)
+    life.wait_for(until, 0, "features")
+    assert life.stop(None, signal.SIGTERM) == 130
+    kept = files(watched, "features")
+    shutil.copytree(kept[0].parent, watched.path / "features" / ".gone-step_00000000")
+    answer = sslrun("prune", watched.path, "--yes", "--json").json
+    assert files(watched, "features") == kept
+    assert [item["what"] for item in answer["deleted"]] == ["temporary folder"]
