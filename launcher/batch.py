@@ -27,6 +27,8 @@ from launcher.state import of
 PREFLIGHT_SECONDS = 120
 LOCK_SECONDS, LOCK_POLL_SECONDS = 180.0, 2.0  # NFS forgets a client after 90 s
 CONTROLLER_SECONDS = 600.0  # how long a requeue waits for a controller that is being restarted
+UNHEARD = re.compile("does not answer|no answer|Unable to contact")
+ENDED_WITH_THE_JOB = ("killed", "crash", "cluster")  # what it looks like from inside when Slurm ends a job
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
 PREFLIGHT = """\
@@ -117,15 +119,20 @@ def _how_it_ended_before(run: RunDir) -> str:
     last = before[-1]
     if last["event"] == "end":
         return last["cause"]
-    lost: list[str] = []
-    with contextlib.suppress(ClusterError):
-        lost = sorted(set(slurm.expand(last.get("nodes", ""))) & {n.name for n in slurm.nodes() if n.state == "DOWN"})
-    cause = requeue.died_of(_log_of(run, last), node_down=bool(lost))
-    if lost:
-        badnodes.mark(run, lost, "went down while it ran this")
+    cause = requeue.died_of(_log_of(run, last), node_down=_blame_lost_nodes(run, last))
     ended = Outcome("preempted", cause, f"ended without a word: {cause}", 0)
     _end(Ledger(run, last["generation"], "afterwards"), ended, requeued=True)
     return cause
+
+
+def _blame_lost_nodes(run: RunDir, start: dict[str, Any]) -> bool:
+    """Is a node that a generation ran on down now? It is left out of later submissions."""
+    lost: list[str] = []
+    with contextlib.suppress(ClusterError):
+        lost = sorted(set(slurm.expand(start.get("nodes", ""))) & {n.name for n in slurm.nodes() if n.state == "DOWN"})
+    if lost:
+        badnodes.mark(run, lost, "went down while it ran this")
+    return bool(lost)
 
 
 def _log_of(run: RunDir, start: dict[str, Any]) -> str:
@@ -227,10 +234,17 @@ def _why(run: RunDir, generation: int, outcome: Outcome) -> Outcome:
     found = None
     with contextlib.suppress(ClusterError):  # a controller that does not answer is no reason to end without a word
         found = slurm.ended(os.environ["SLURM_JOB_ID"])
-    if any(e["event"] == "cancel" for e in events) or (found and found.state.startswith("CANCELLED")):
+    start = next(e for e in events if e["event"] == "start")
+    # While the job ends Slurm calls its state COMPLETING, whatever ended it; the log says more.
+    slurms = requeue.ended_by_slurm(_log_of(run, start))
+    if slurms == "cancelled" or any(e["event"] == "cancel" for e in events):
         return Outcome("cancelled", "cancelled", f"cancelled{saved}", outcome.exit_code)
-    if found and found.preempted and (stopped or outcome.cause in ("killed", "crash")):
-        return Outcome("preempted", "preempted", f"preempted{saved}", 0)
+    if found and found.preempted:
+        slurms = "preempted"
+    if slurms and (stopped or outcome.cause in ENDED_WITH_THE_JOB):
+        if slurms == "node_failure":
+            _blame_lost_nodes(run, start)
+        return Outcome("preempted", slurms, f"{slurms.replace('_', ' ')}{saved}", 0)
     if not stopped:
         return stuck(run, outcome)
     signals = {e.get("signal") for e in events if e["event"] == "stopped_at_safe_point"}
@@ -247,28 +261,32 @@ def _requeue(ledger: Ledger, outcome: Outcome) -> None:
     Also after a preemption: a job that exits within the grace is over, whatever PreemptMode says.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    refused = _refused(os.environ["SLURM_JOB_ID"])
-    if refused:
-        stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {refused}", outcome.exit_code)
+    try:
+        if _put_back(os.environ["SLURM_JOB_ID"]):
+            time.sleep(120)
+    except ClusterError as error:
+        stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {error}", outcome.exit_code)
         print(f"sslrun: {stopped.message}", flush=True)
         _end(ledger, stopped, requeued=False)
-        return
-    time.sleep(120)
 
 
-def _refused(job: str) -> str:
-    """Requeue `job`; why Slurm would not, or nothing. Waits for a controller that is being restarted."""
-    end, refusals = time.monotonic() + CONTROLLER_SECONDS, 0
+def _put_back(job: str) -> bool:
+    """Requeue `job`; False where Slurm has done so already, and so has ended this script as far as it knows.
+
+    Waits for a controller that is being restarted. Raises ClusterError where the cluster does not requeue.
+    """
+    end = time.monotonic() + CONTROLLER_SECONDS
     while True:
         try:
             slurm.requeue(job)
-            return ""
+            return True
         except ClusterError as error:
+            if "pending execution" in str(error):
+                return False
             with contextlib.suppress(ClusterError):
                 found = slurm.ended(job)
                 if found and (found.restarts or 0) > int(os.environ.get("SLURM_RESTART_COUNT", 0)):
-                    return ""
-            refusals += slurm.up()  # the first may be the last word of a controller that has just come back
-            if refusals > 1 or time.monotonic() > end:
-                return str(error)
+                    return False
+            if not UNHEARD.search(str(error)) or time.monotonic() > end:
+                raise
         time.sleep(LOCK_POLL_SECONDS)

@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         sys.exit(error.exit_code)
     except OSError as error:
-        print(f"sslrun: {error.strerror}: {error.filename}", file=sys.stderr)
+        what = error.filename or "the folder that you are in is gone; cd somewhere else"
+        print(f"sslrun: {error.strerror}: {what}", file=sys.stderr)
         sys.exit(InputError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -78,6 +78,17 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     return _compose("sslrun", rest, config_dir), recipe
 
 
+def placed(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
+    """`spec` in another place: `cluster`, `nodes`, `tasks_per_node`; what these do not say stays. Raises InputError."""
+    chosen = _choices(overrides)
+    for key, value in chosen.items():
+        if key.lstrip("+~").partition(".")[0] not in ("cluster", "nodes", "tasks_per_node"):
+            registry.unknown(key, value, ("cluster", "nodes", "tasks_per_node", "runs"), what="key")
+    stays = [f"{key}={getattr(spec, key)}" for key in ("nodes", "tasks_per_node") if key not in chosen]
+    moved = for_evaluation(spec, [*stays, *overrides], config_dir=config_dir)
+    return dataclasses.replace(moved, eval_after=spec.eval_after)
+
+
 def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
     """`spec` where one of its evaluations runs: `cluster`, `nodes`, `tasks_per_node`, and the labels of `eval_data`.
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from launcher import queue, rundir, state
+from launcher import goodput, queue, rundir, state
 from launcher.errors import SslrunError
 from launcher.rundir import RunDir, read_json
 from launcher.state import ACTIVE, job_of
@@ -34,7 +34,8 @@ FEW = 64  # runs for which threads would only cost
 # What each row holds; the values are those of a run of which nothing is known.
 EMPTY: dict[str, Any] = {
     "id": "", "path": "", "method": "?", "state": "failed", "job": None, "step": 0, "steps": 0,
-    "checkpoint": None, "restarts": {}, "lost_steps": 0, "evals": {}, "message": "",
+    "checkpoint": None, "restarts": {}, "lost_steps": 0, "goodput": None, "interruptions": [], "evals": {},
+    "message": "",
     "stage": None,  # what it is doing: training, clustering, k-NN
     "loss": None,
     "images_per_s": None,
@@ -46,7 +47,7 @@ EMPTY: dict[str, Any] = {
     "why_pending": "",
     "expected_start": "",  # ISO 8601, in the cluster's time zone
     "job_left": "",  # of the job's time limit, [days-]hours:minutes:seconds
-    "lost_job": None,  # a job that ended before the run began
+    "lost_job": None,  # a job that is gone and of which the ledger has no end
 }  # fmt: skip
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -238,6 +239,7 @@ class _Reading(RunDir):
         super().__init__(path)
         self._cached: dict[str, Any] = {}
         self._seen: bytes | None = None
+        self._believed: str | None = None  # the job that has the run if one asks its ledger alone
 
     def read(self, jobs: "Mapping[str, Job] | None") -> "_Reading":
         """Fill in `row`, with what the queue knows."""
@@ -247,6 +249,8 @@ class _Reading(RunDir):
             self.row = Row(self._facts(jobs), self._raw())
             facts = self.row.facts
             self.job = job_of(self.events())
+            if jobs is None:
+                self._believed = facts["job"]
             self.final = jobs is None and facts["job"] is None and facts["state"] not in ACTIVE
         except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self.gone = not (self.path / "spec.json").exists()
@@ -285,7 +289,6 @@ class _Reading(RunDir):
         job = (jobs or {}).get(summary["job"])
         pending = job is not None and job.state == "PENDING"
         start = next((e for e in reversed(events) if e["event"] == "start"), {})
-        given = next((e for e in reversed(events) if e["event"] in ("start", "submitted")), {})
         nodes = (job and job.nodes) or start.get("nodes") or start.get("host", "")
         facts = {
             **summary,
@@ -298,7 +301,7 @@ class _Reading(RunDir):
             "why_pending": job.reason if pending else "",
             "expected_start": job.start if pending else "",
             "job_left": job.left if job and not pending else "",
-            "lost_job": given["job"] if now == "failed" and given.get("event") == "submitted" else None,
+            "lost_job": self._believed if now in ("failed", "stopped") else None,
         }
         if summary["checkpoint"]:
             saved = Path(summary["checkpoint"])
@@ -310,13 +313,13 @@ class _Reading(RunDir):
 
 def _signature(path: str) -> bytes:
     """Everything that a row is made of: the ledger's files with their sizes and times, the newest checkpoint, and the
-    two files that are replaced whole. Raises OSError where one is missing.
+    files that are replaced whole. Raises OSError where one is missing.
     """
     with os.scandir(f"{path}/events") as entries:
         ledger = sorted((e.name, (s := e.stat()).st_size, s.st_mtime_ns) for e in entries)
     saved = max((name for name in os.listdir(f"{path}/checkpoints") if name.startswith("step_")), default="")
     whole = []
-    for name in ("spec.json", "progress.json"):
+    for name in ("spec.json", "placement.json", "progress.json"):
         with contextlib.suppress(FileNotFoundError):
             found = os.stat(f"{path}/{name}")
             whole += [name, found.st_size, found.st_mtime_ns]
@@ -356,5 +359,5 @@ def _ours(database: sqlite3.Connection) -> bool:
 @functools.cache
 def _version() -> int:
     """Of the code that makes rows: those of any other version are not believed."""
-    sources = (Path(module.__file__).read_bytes() for module in (rundir, state, queue))
+    sources = (Path(module.__file__).read_bytes() for module in (goodput, rundir, state))
     return zlib.crc32(b"".join((Path(__file__).read_bytes(), *sources))) & 0x7FFFFFFF or 1

@@ -94,7 +94,7 @@ def ordered(rows: Iterable[Row], key: str) -> list[Row]:
 def flat(row: Row) -> dict[str, Any]:
     """Every key that the row has, with its value: those of the index first, then what they hold and the config."""
     facts = row.facts
-    found = {key: facts[key] for key in EMPTY if not isinstance(EMPTY[key], Mapping)}
+    found = {key: facts[key] for key in EMPTY if not isinstance(EMPTY[key], dict | list)}
     found |= _flat({"evals": facts["evals"], "restarts": facts["restarts"]}, "")
     # `method` is a fact already; its fields and its name are the config's.
     return found | {key: inner for key, inner in _flat(row.config, "") if key not in NO_CONFIG}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher import badnodes, slurm
-from launcher.errors import ClusterError
+from launcher.errors import ClusterError, InputError
 from launcher.rundir import RunDir
-from launcher.state import job_of, of
+from launcher.state import ACTIVE, job_of, of
 
 UNOPENED_LOG = "0:53"  # the exit code of a job whose first node could not open its log
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
@@ -35,6 +35,15 @@ def of_runs(runs: Iterable[RunDir]) -> tuple[Mapping[str, slurm.Job] | None, str
         return slurm.jobs(), ""
     except ClusterError as error:
         return None, f"{error}: states are the ledgers' last word"
+
+
+def refuse_second_writer(run: RunDir) -> None:
+    """Raises InputError when somebody runs it, or a job in the queue will."""
+    run.refuse_second_writer()
+    state = run.state(of_runs([run])[0])
+    if state.job and state.name in ACTIVE:
+        reason = f"job {state.job} has it, and a run has one writer"
+        raise InputError.of("RUN", run.id, reason, f"`sslrun cancel {run.id}` takes it back")
 
 
 def last_words(run: RunDir) -> str:

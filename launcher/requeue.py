@@ -22,17 +22,20 @@ EVIDENCE = {
     "time_limit": re.compile(r"DUE TO TIME LIMIT"),
     "node_failure": re.compile(r"DUE TO NODE FAILURE|Node failure on|NODE_FAIL"),
     "requeued": re.compile(r"DUE TO JOB REQUEUE"),
+    "cancelled": re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*"),
 }
 
 Event = Mapping[str, Any]
 
 
+def ended_by_slurm(log: str) -> str:
+    """Why Slurm ended a job, from the job's part of its log; empty where it did not."""
+    return next((cause for cause, pattern in EVIDENCE.items() if pattern.search(log)), "")
+
+
 def died_of(log: str, *, node_down: bool) -> str:
     """The cause of an end that the run could not write down itself, from its part of the job's log."""
-    for cause, pattern in EVIDENCE.items():
-        if pattern.search(log):
-            return cause
-    return "node_failure" if node_down else "killed"
+    return ended_by_slurm(log) or ("node_failure" if node_down else "killed")
 
 
 def decide(events: Sequence[Event], outcome: Outcome) -> tuple[Outcome, bool]:

@@ -2,12 +2,14 @@
 
     <runs>/<id>/
         spec.json  plan.json       frozen at submission
+        placement.json             where it runs since somebody moved it, and the plan for that; see `place`
         code -> ../.code/DIGEST    the code that runs; see snapshot.py
         submit/                    the batch script, the pickle and Slurm's log; see submit.py
         events/                    the ledger: one append-only file a writer and generation, merged on reading
         metrics.jsonl              one line every log_every steps
         progress.json              what is being done right now, replaced whole
         checkpoints/step_00000300/ committed by one rename; see runtime/checkpoint.py
+        features/step_00000400/    of a clustering that is under way or was stopped; see runtime/store.py
         logs/rank0.log ...         stdout and stderr of each rank
         heartbeats/rank0.json ...  a sign of life of each; see runtime/health.py
         evals/knn-1/               an evaluation as a job of its own: a folder like this one; see evaluation.py
@@ -97,13 +99,31 @@ class RunDir:
         os.umask(0o027 if spec.group else 0o077)
 
     def spec(self) -> RunSpec:
+        """What it is made of, as submitted, and where it runs now. Raises InputError when somebody edited it."""
         try:
-            return RunSpec.from_json(read_json(self.path / "spec.json"))
+            spec, moved = RunSpec.from_json(read_json(self.path / "spec.json")), self._placement()
+            return spec.placed(moved) if moved else spec
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{self.path}/spec.json: {error}; start a new run instead of editing this one") from None
 
     def plan(self) -> dict[str, Any]:
-        return read_json(self.path / "plan.json")
+        moved = self._placement()
+        return moved["plan"] if moved else read_json(self.path / "plan.json")
+
+    def place(self, spec: RunSpec, plan: dict[str, Any]) -> None:
+        """Run where `spec` says from the next start on; the ledger says since when, spec.json stays as it is.
+
+        The caller holds the lock and knows that no job has the run.
+        """
+        before = self.spec()
+        write_json(self.path / "placement.json", spec.placement(plan))
+        pen = Ledger(self, self.generation() + 1, "submit")
+        pen.write("placed", **_where(spec), changes=before.moves(spec))
+
+    def _placement(self) -> dict[str, Any] | None:
+        with contextlib.suppress(FileNotFoundError):
+            return read_json(self.path / "placement.json")
+        return None
 
     # -- the code that it runs -------------------------------------------------------------------------------------
 
@@ -144,7 +164,11 @@ class RunDir:
     def state(self, queue: "Mapping[str, Job] | None" = None) -> State:
         """Where it stands: from the ledger, the lock and, where given, Slurm's queue."""
         held = self.held()  # before the ledger: whoever lets go of the lock has written the end
-        return of(self.events(), held=held, queue=queue)
+        return of(self.events(), held=held, queue=self._mine(queue))
+
+    def _mine(self, queue: "Mapping[str, Job] | None") -> "Mapping[str, Job] | None":
+        """The queue holds the user's own jobs: of a colleague's run it says nothing."""
+        return queue if self.path.stat().st_uid == os.getuid() else None
 
     # -- the one writer ------------------------------------------------------------------------------------------
 
@@ -202,7 +226,7 @@ class RunDir:
         """The JSON of `sslrun show`. Raises InputError when the spec was edited."""
         held = self.held()
         spec, events, progress = self.spec(), self.events(), self.progress()
-        state = of(events, held=held, queue=queue)
+        state = of(events, held=held, queue=self._mine(queue))
         saved = self.checkpoints()
         manifest = read_json(saved[-1] / "manifest.json") if saved else {}
         step = manifest.get("step", 0) if digest else max(manifest.get("step", 0), progress.get("step", 0))
@@ -219,7 +243,7 @@ class RunDir:
             "job": state.job,
             "step": step,
             "steps": progress.get("steps") or manifest.get("steps") or self.plan()["steps"],
-            **({"state_digest": manifest.get("digest")} if digest else {}),
+            **({"state_digest": manifest.get("digest"), "where": _where(spec)} if digest else {}),
             "checkpoint": str(saved[-1]) if saved else None,
             "restarts": dict(causes),
             "lost_steps": sum(e.get("lost_steps", 0) for e in events if e["event"] == "restored"),
@@ -228,6 +252,10 @@ class RunDir:
             "evals": evals,
             "message": state.message or state.why_pending,
         }
+
+
+def _where(spec: RunSpec) -> dict[str, Any]:
+    return {"cluster": spec.cluster.name, "nodes": spec.nodes, "tasks_per_node": spec.tasks_per_node}
 
 
 class Ledger:

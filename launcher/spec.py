@@ -249,6 +249,21 @@ class RunSpec:
         fields["init_from"] = fields["init_from"] and InitFrom(**fields["init_from"])
         return cls(**fields)
 
+    def placement(self, plan: Mapping[str, Any]) -> dict:
+        """What placement.json holds: where the run runs and the plan for that, with a checksum."""
+        here = dataclasses.asdict(self)
+        stored = {"format": FORMAT, **{name: here[name] for name in _PLACE}, "plan": dict(plan)}
+        return {**stored, "checksum": _checksum(stored)}
+
+    def placed(self, stored: Mapping[str, Any]) -> "RunSpec":
+        """The same science where `stored`, a placement, says. Raises ValueError when that was edited."""
+        if stored["checksum"] != _checksum({key: value for key, value in stored.items() if key != "checksum"}):
+            raise ValueError("the checksum of its placement.json does not fit: it was edited")
+        cluster = freeze(ClusterConfig(**stored["cluster"]))
+        return dataclasses.replace(
+            self, cluster=cluster, nodes=stored["nodes"], tasks_per_node=stored["tasks_per_node"]
+        )
+
     def differences(self, other: "RunSpec") -> list[str]:
         """Operational fields in which `other` differs, as `field: here -> there`; the science is equal by identity."""
         here, there = _flat(self.to_json()), _flat(other.to_json())
@@ -258,11 +273,16 @@ class RunSpec:
             if here.get(name) != there.get(name)
         ]
 
+    def moves(self, other: "RunSpec") -> list[str]:
+        """Those of the differences that say where it runs."""
+        return [change for change in self.differences(other) if change.startswith(_PLACE)]
+
 
 def _checksum(stored: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
 
+_PLACE = ("cluster", "nodes", "tasks_per_node")
 _RENAMED = {"time_limit_minutes": "timeout_min"}  # fields of clusters in specs that were frozen long ago
 
 

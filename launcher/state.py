@@ -73,7 +73,9 @@ def _waiting(events: Sequence[Event], generation: int) -> Event | None:
 
 def _waiting_state(events: Sequence[Event], asked: Event, generation: int, queue: "Mapping[str, Job] | None") -> State:
     job = asked["job"]
-    if any(e["event"] == "cancel" and e["generation"] > generation and e["time"] >= asked["time"] for e in events):
+    gone = not queue or job not in queue  # a job that is still there is the truth, whatever was asked for
+    cancels = [e for e in events if e["event"] == "cancel" and e["generation"] > generation]
+    if gone and any(e["time"] >= asked["time"] for e in cancels):
         return State("cancelled")
     if queue is None:
         return State("pending", job=job)

@@ -66,7 +66,30 @@ def amend(run: RunDir, spec: RunSpec, plan: dict[str, Any]) -> bool:
             check(spec, plan)
         write_json(run.path / "plan.json", plan)
         write_json(run.path / "spec.json", replace(spec, group=run.spec().group).to_json())
+        (run.path / "placement.json").unlink(missing_ok=True)
     return True
+
+
+def move(run: RunDir, spec: RunSpec, plan: dict[str, Any]) -> None:
+    """Let the run go on where `spec` says from its next start on.
+
+    Raises InputError where a process or a job has it: that one has its nodes already. ClusterError where a job may have
+    it and Slurm does not answer.
+    """
+    with _turn(run.path.parent):
+        asked = open_intent(run.events()) or run.state().job
+        job = settle(run, slurm.jobs()).job if asked else None
+        if job:
+            fix = f"`sslrun cancel {run.id}` first"
+            raise InputError.of("RUN", run.id, f"job {job} has it, on nodes of its own", fix)
+        lock = run.lock()
+        if lock is None:
+            run.refuse_second_writer()
+            raise InputError.of("RUN", run.id, "somebody has just started it", f"`sslrun cancel {run.id}` stops it")
+        try:
+            run.place(spec, plan)
+        finally:
+            os.close(lock)
 
 
 def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) -> dict[str, Submitted]:

@@ -15,6 +15,7 @@ from launcher.runtime.checkpoint import Checkpointer
 from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import Stopped
 from launcher.runtime.stateful import ValueState
+from methods import dropout
 from methods.data.loader import Batch
 from methods.guards import LossWatch, Saves
 from methods.job import Job
@@ -85,7 +86,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
             with contextlib.closing(trainer.steps(epoch, step % per_epoch)) as stream:
                 for batches in stream:
                     rate = learning_rate(config, step, steps, per_epoch)
-                    torch.manual_seed(job.seed_for("dropout", step, world.rank))  # nothing to save, as for augmentation
+                    dropout.begin_step(job, trainer.networks, step)
                     with job.clock("training"):
                         scalars = _step(job, trainer, scaler, batches, rate)
                         step += 1
@@ -112,7 +113,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
         evaluations.run(step)
         job.reporter.progress(force=True, stage="done", step=step, steps=steps, broken=job.broken)
     except Stopped:
-        saves.last(step)
+        saves.last(step, haste=True)
         job.reporter.progress(force=True, stage="stopped", step=step, steps=steps)
         raise
     finally:
@@ -131,6 +132,7 @@ def _step(
     scalars: dict[str, torch.Tensor] = {}
     statistics = _RunningStatistics(job, trainer.networks, len(batches))
     for number, batch in enumerate(batches):
+        dropout.begin_pass(job, trainer.networks, number)
         with _last_synchronises(trainer.networks, number == len(batches) - 1):
             with job.autocast():
                 loss, parts = trainer.loss(batch)

@@ -39,11 +39,9 @@ def extract(
     try:
         _extract(job, dataset, encode, block, store or Store(None, every_s=0.0))
     except Stopped:
-        if store is not None:
-            block.tell()
+        block.tell(store)
         raise
-    if store is not None:
-        block.tell()
+    block.tell(store)
     return block.finished(encode)
 
 
@@ -143,13 +141,14 @@ class _Block:
             features = features[torch.from_numpy(good - first)]
         return {"ids": torch.from_numpy(good), "features": features.to(self.dtype)}
 
-    def tell(self) -> None:
-        """What this life did, into the ledger. Collective."""
-        done = np.array(self.job.world.gather((self.restored, self.made))).sum(axis=0).tolist()
-        if self.job.world.is_main:
-            figures = dict(zip(("restored", "extracted"), done, strict=True))
-            self.job.ledger.write("features", stage=self.stage, images=len(self.dataset), **figures)
-            print(f"{self.stage}: {figures['restored']} restored, {figures['extracted']} extracted", flush=True)
+    def tell(self, store: Store | None) -> None:
+        """How many images of all ranks this life found, and how many it worked on. Collective where there is a store."""
+        if store is None:
+            return
+        restored, made = np.array(self.job.world.gather((self.restored, self.made))).sum(axis=0).tolist()
+        store.figures |= {"images": len(self.dataset), "restored": restored, "extracted": made}
+        if store.active and self.job.world.is_main:
+            print(f"{self.stage}: {restored} images restored, {made} extracted", flush=True)
 
     def finished(self, encode: Encode) -> tuple[torch.Tensor, np.ndarray]:
         """(features, ids), broken images left out."""

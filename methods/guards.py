@@ -35,8 +35,9 @@ class Saves:
         if self._step != step:
             self.save(step)
 
-    def last(self, step: int) -> None:
-        """Save now, and wait for it. A save under way of an older step is given up. Raises InputError on failure."""
+    def last(self, step: int, *, haste: bool = False) -> None:
+        """Save now, in `haste` before a kill, and wait for it. A save under way of an older step is given up. Raises
+        InputError on failure."""
         if self._vote() == DIVERGED:
             self._watch.raise_diverged()
         with self._job.clock("checkpointing"):
@@ -44,15 +45,15 @@ class Saves:
                 self._settle(final=True)
                 return
             self._settle(drop=True)
-            self._begin(step)
+            self._begin(step, haste=haste)
             self._settle(final=True)
 
     def _vote(self) -> int:
         return self._job.vote.now(max(self._job.verdict(), self._watch.verdict(wait=True)))
 
-    def _begin(self, step: int) -> None:
+    def _begin(self, step: int, *, haste: bool = False) -> None:
         self._step = step
-        self._checkpoints.begin(step, self._steps)
+        self._checkpoints.begin(step, self._steps, haste=haste)
 
     def _settle(self, *, drop: bool = False, final: bool = False) -> None:
         job, step = self._job, self._step

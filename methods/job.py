@@ -139,9 +139,9 @@ class Job:
         store, why = open_store(
             self.run, self.world, step, lambda: {**given, **key()}, needed=needed, reserve=reserve, every_s=every_s
         )
+        keeps = store.active
         if self.world.is_main and why:
-            self.ledger.write("work", step=step, kept=store.active, why=why)
-            print(f"work at step {step} {'begins anew' if store.active else 'is not kept'}: {why}", flush=True)
+            print(f"work at step {step} {'begins anew' if keeps else 'is not kept'}: {why}", flush=True)
         self._store, self._worked_at = store, step
         try:
             yield store
@@ -152,10 +152,9 @@ class Job:
         finally:
             self._unkept_s, self._store = store.unkept_s, None
             store.close()
-            if store.resumed:
-                self.ledger.write("work_resumed", step=step, states=store.resumed)
-            if store.trouble:
-                self.ledger.write("work", step=step, kept=False, why=store.trouble)
+            if self.world.is_main or store.trouble:
+                said = {"kept": keeps and not store.trouble, "why": store.trouble or why, "resumed": store.resumed}
+                self.ledger.write("work", step=step, **said, **store.figures)
 
     def committed(self, step: int) -> None:
         """A checkpoint of `step` stands: nothing of the work before it can be lost any more."""

@@ -20,6 +20,7 @@ from launcher.runtime.attributes import attributes
 from launcher.runtime.checkpoint import Registry
 from launcher.runtime.stateful import ValueState
 from launcher.runtime.store import Store
+from methods import dropout
 from methods.job import Job
 from methods.schedules import learning_rate
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from methods.engine import Trainer
 
 RECIPE = "tiny"
-NAMED = 8  # attributes that the complaint names
+NAMED = 12  # attributes that the complaint names
 
 Step = Callable[..., Any]  # the engine's: (job, trainer, scaler, batches, rate)
 
@@ -58,7 +59,7 @@ class Replay:
                 network.train()
             with contextlib.closing(trainer.steps(epoch, step % per_epoch)) as stream:
                 batches = next(stream)
-                torch.manual_seed(job.seed_for("dropout", step, job.world.rank))
+                dropout.begin_step(job, trainer.networks, step)
                 self._take_step(job, trainer, scaler, batches, learning_rate(config, step, steps, per_epoch))
             self._resumed = _held(job, trainer)
 
@@ -130,6 +131,6 @@ def _listed(names: list[str]) -> str:
     """The names, those of one attribute of the trainer as one."""
     roots: dict[str, list[str]] = {}
     for name in names:
-        roots.setdefault(re.split(r"[.\[(]", name.removeprefix("len("))[0], []).append(name)
+        roots.setdefault(re.split(r"[.\[]", name)[0], []).append(name)
     said = [f"{found[0]}{', ...' if len(found) > 1 else ''}" for found in roots.values()]
     return "; ".join(said[:NAMED]) + (f"; and {len(said) - NAMED} more" if len(said) > NAMED else "")

@@ -101,6 +101,12 @@ class Watched:
         except FileNotFoundError:
             return 0
 
+    def rows(self) -> list[dict]:
+        """The metrics of all lives. With method.log_every=1 they tell each step, where `step` looks thrice a second."""
+        file = next(iter(self.runs.glob("*/metrics.jsonl")), None)
+        lines = file.read_text().splitlines(keepends=True) if file else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
     def reach(self, step: int, launcher: subprocess.Popen) -> None:
         """Wait until the run has done `step` steps; fails when its launcher ends before."""
 
@@ -174,6 +180,18 @@ def endless() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
+def two_epochs() -> Callable:
+    """`two_epochs(method)`: overrides of a run with room for several kills in an epoch, 76 small steps: a checkpoint
+    every 12, a line of metrics a step, and whatever the method does between epochs in its middle."""
+
+    def overrides(method: str) -> tuple[str, ...]:
+        small = "method.epochs=2", "method.global_batch=8", "method.checkpoint_every=12", "method.log_every=1"
+        return f"method={method}", "recipe=tiny", *small
+
+    return overrides
+
+
+@pytest.fixture(scope="session")
 def undisturbed(sslrun, tmp_path_factory):
     """`undisturbed(ranks=2, overrides=...)`: a finished run that nobody interrupted, made once a session."""
     made: dict[tuple, Path] = {}
@@ -227,3 +245,22 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def drilled(request, tmp_path_factory):
+    """`drilled(sslrun, *words)`: {fault: its row} of one `sslrun drill`, with `faults`, or with those that the selected
+    tests of the module are about, as the parameters called `fault` say."""
+
+    def run(command: Sslrun, *words: object, faults=None, timeout: float = 2400) -> dict[str, dict]:
+        mine = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+        wanted = faults or sorted({item.callspec.params["fault"] for item in mine if "fault" in item.callspec.params})
+        runs = tmp_path_factory.mktemp("drilled")
+        given = (f"faults={','.join(wanted)}", f"runs={runs}", "--timeout", "600", "--json")
+        answer = command("drill", *words, *given, code=None, timeout=timeout)
+        assert answer.code in (0, 4), answer.err
+        rows = {row["name"]: row for row in answer.json["faults"] if row["name"] in wanted}
+        assert answer.code == (0 if all(row["as_expected"] for row in rows.values()) else 4), answer.err
+        return rows
+
+    return run

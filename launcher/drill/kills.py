@@ -1,9 +1,16 @@
 """Processes that die without a word."""
 
 from launcher.drill.catalog import INTERVAL, fault
-from launcher.drill.places import children
 from launcher.drill.subject import Subject
 
+UNTIL_IT_IS_MISSED = """
+for i in $(seq 300); do
+    kill -0 "$1" 2>/dev/null || exit 0
+    worker=$(pgrep -P "$1" | head -n 1)
+    [ -n "$worker" ] && kill -KILL "$worker" && echo "$worker"
+    sleep 0.2
+done
+"""
 STARTS_WITHOUT_PROGRESS = 3  # after which a run stops, as requeue.py says
 
 
@@ -66,11 +73,10 @@ def kill_in_save(run: Subject) -> None:
 def kill_loader_worker(run: Subject) -> None:
     """SIGKILL to a data-loader process of the last rank"""
     rank = run.rank(-1)
-    # Between epochs there are none: whoever looks must be quick, and looks where the rank is.
-    find = f'for i in $(seq 500); do w=$(pgrep -P {rank["pid"]} | head -n 1); [ -n "$w" ] && break; sleep 0.01; done'
     run.hit()
-    killed = run.on(rank, "sh", "-c", f'{find}; kill -KILL "$w" && echo "$w"')
-    run.check(killed.strip(), f"rank {rank['rank']} has no data-loader process: {children(rank['pid'])}")
+    # One whose work was done already is not missed: then the next one.
+    killed = run.on(rank, "sh", "-c", UNTIL_IT_IS_MISSED, "sh", str(rank["pid"]))
+    run.check(killed.strip(), f"rank {rank['rank']} has no data-loader process")
     run.ended()
     run.back()
 

@@ -147,17 +147,6 @@ def processes(run: RunDir) -> list[int]:
     return [pid for pid, words in _commands() if any(word.startswith(str(run.path)) for word in words[1:])]
 
 
-def children(pid: int) -> list[int]:
-    """Processes of this machine that `pid` started."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                    found.append(int(entry.name))
-    return found
-
-
 def _commands() -> Iterator[tuple[int, list[str]]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():

@@ -59,6 +59,16 @@ def preemption(run: Subject) -> None:
     run.check(_restarts(run) == restarts + 1, f"job {job} was restarted {_restarts(run) - restarts} times")
 
 
+@fault(10, "preemption-at-start", slurm=["preempted"], lost=NOTHING, alone=True, at_start=True, needs=("preempt_with",))
+def preemption_at_start(run: Subject) -> None:
+    """A job of a partition with higher priority takes the nodes as soon as the run has them"""
+    run.hit()
+    take_nodes(run)
+    run.ended()
+    run.check(run.step() == 0, f"it came too late: step {run.step()} was done")
+    run.back()
+
+
 @fault(8, "done-in-the-grace", slurm=[], lost=NOTHING, alone=True, needs=("preempt_with", "grace"))
 def done_in_the_grace(run: Subject) -> None:
     """Preempted, and the training ends within the grace: it is done, and what Slurm starts again ends at once"""

@@ -249,8 +249,8 @@ class Subject:
         def restored() -> bool:
             if self.events("restored", since=self.seen.generation + 1):
                 return True
-            if self.place.at_rest(self.run) and self.run.generation() > self.seen.generation:
-                raise Impossible(f"the run ended again: {self.run.state().name}, {self.run.state().message}")
+            if self.place.at_rest(self.run):
+                raise Impossible(f"it did not go on: {self.run.state().name}, {self.run.state().message}")
             return False
 
         self.until(restored, "the run to start again")

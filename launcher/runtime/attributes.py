@@ -63,13 +63,13 @@ class _Walk:
         elif isinstance(value, nn.Module):
             yield from self._module(value, path)
         elif isinstance(value, Mapping):
-            yield f"{path}.keys()", repr([key if isinstance(key, PLAIN) else type(key).__name__ for key in value])
+            yield path, repr([key if isinstance(key, PLAIN) else type(key).__name__ for key in value])
             for number, (key, item) in enumerate(value.items()):
                 yield from self._value(item, f"{path}[{key!r}]" if isinstance(key, PLAIN) else f"{path}[{number}]")
         elif isinstance(value, Set):
             yield path, repr(sorted(map(repr, value)))
         elif isinstance(value, list | tuple | deque):
-            yield f"len({path})", str(len(value))
+            yield path, f"{type(value).__name__} of {len(value)}"
             for number, item in enumerate(value):
                 yield from self._value(item, f"{path}[{number}]")
         elif not type(value).__module__.startswith("torch."):

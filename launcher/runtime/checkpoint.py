@@ -95,10 +95,13 @@ class Checkpointer:
         self.begin(step, steps)
         return self.settle()
 
-    def begin(self, step: int, steps: int) -> None:
-        """Copy the registered state as that of `step` and start to write it. The one before must be settled."""
+    def begin(self, step: int, steps: int, *, haste: bool = False) -> None:
+        """Copy the registered state as that of `step` and start to write it. The one before must be settled.
+
+        haste: a deadline is near. It is not read back before it is committed; no older one is deleted for it.
+        """
         assert self._under_way is None
-        save = _Save(self._folder / f"step_{step:08d}", step, steps)
+        save = _Save(self._folder / f"step_{step:08d}", step, steps, haste)
         self._under_way = save
         if self._world.broadcast(save.target.exists()):
             return
@@ -171,7 +174,7 @@ class Checkpointer:
         try:
             for name, tensors, values in shards:
                 path = save.beside / f"{name}.safetensors"
-                files[path.name] = shard.write(path, tensors, values, abandon=lambda: save.dropped)
+                files[path.name] = shard.write(path, tensors, values, abandon=lambda: save.dropped, haste=save.haste)
         except OSError as error:
             reason = f"rank {world.rank}: {error.strerror or error}"
         except shard.Abandoned:
@@ -184,8 +187,9 @@ class Checkpointer:
         reason = world.broadcast(reason)
         if world.is_main:
             shutil.rmtree(save.beside, ignore_errors=True)  # gone already when it was committed
-            if not reason:
+            if not reason and not save.haste:
                 self._prune()
+            if not reason:
                 store.discard(self._run, before=save.step)
         return reason
 
@@ -261,8 +265,8 @@ def load_tensors(path: Path, owner: str, file: str = SHARED) -> dict[str, torch.
 class _Save:
     """One save under way."""
 
-    def __init__(self, target: Path, step: int, steps: int):
-        self.target, self.step, self.steps = target, step, steps
+    def __init__(self, target: Path, step: int, steps: int, haste: bool):
+        self.target, self.step, self.steps, self.haste = target, step, steps, haste
         self.begun = time.monotonic()
         self.beside = target
         self.thread: threading.Thread | None = None

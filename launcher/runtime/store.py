@@ -54,6 +54,7 @@ class Store:
         self._kept_at = self._written_at = time.monotonic()
         self.trouble = ""  # why nothing is kept any more
         self.resumed: dict[str, int] = {}  # name of a state -> the iteration in which it went on
+        self.figures: dict[str, Any] = {}  # what the work has to say of itself
 
     @property
     def active(self) -> bool:
@@ -227,10 +228,8 @@ def _prepare(folder: Path, key: dict[str, Any], needed: int, reserve: int) -> tu
         there = sum(path.stat().st_size for path in folder.iterdir())
         free = shutil.disk_usage(folder).free
         if free + there < needed + reserve:
-            gb = (
-                f"{(needed + reserve) / 1e9:.1f} GB with room for the next checkpoints, {(free + there) / 1e9:.1f} free"
-            )
-            return False, f"the disk is too small: {gb}"
+            takes = f"it takes {(needed + reserve) / 1e9:.2f} GB with room for the next checkpoints"
+            return False, f"the disk is too small: {takes}, {(free + there) / 1e9:.2f} are free"
         write_json(folder / "key.json", key)
     except OSError as error:
         return False, error.strerror or str(error)

@@ -8,7 +8,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from launcher.errors import InputError
+from launcher.errors import ClusterError, InputError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def run(options: Namespace) -> int:
     folder = arguments.runs_folder(options.overrides)
     members = sweep.members(options.run, folder)
     runs = members if members is not None else [arguments.find(options)]
-    jobs, _ = queue.of_runs(runs)
+    jobs, trouble = queue.of_runs(runs)
+    if trouble:
+        raise ClusterError(f"nothing was cancelled: {trouble}")
     states = [(found, found.state(jobs)) for found in runs]
     active = [(f, s) for f, s in states if s.name == "running" or (s.name in ACTIVE and s.job)]
     if not active:
@@ -73,13 +75,16 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
     from launcher import slurm
     from launcher.rundir import Ledger
 
-    for run, state in runs:
-        generation = run.generation() + (0 if state.name == "running" and run.generation() else 1)
-        Ledger(run, generation, "cancel").write("cancel", by=os.getpid(), job=state.job)
-    slurm.cancel([state.job for _, state in runs if state.name != "running"])
     running = [(run, state) for run, state in runs if state.name == "running"]
+    waiting = [(run, state) for run, state in runs if state.name != "running"]
+    slurm.cancel([state.job for _, state in waiting])
+    for run, state in waiting:
+        generation = run.generation() + (0 if state.name == "preempted" else 1)
+        Ledger(run, generation, "cancel").write("cancel", by=os.getpid(), job=state.job)
     if not running:
         return
+    for run, state in running:  # first, so that whoever judges the end finds it
+        Ledger(run, run.generation() or 1, "cancel").write("cancel", by=os.getpid(), job=state.job)
     slurm.cancel([state.job for _, state in running], signal="TERM")
     seconds = max(run.plan()["signal_delay_s"] for run, _ in running) + SLACK_SECONDS
     end = time.monotonic() + seconds

@@ -63,6 +63,8 @@ def _submit(runs: list[RunDir], name: str, screen: "view.Console", options: Name
         soft_wrap=True,
         markup=False,
     )
+    for note in sorted({s.note for s in outcome.values() if s.note}):
+        screen.print(f"nodes {note}", soft_wrap=True, markup=False)
     for found in good:
         evaluating.afterwards(found, options, job=outcome[found.id].job)
     return 0 if len(good) == len(runs) else RunFailed.exit_code

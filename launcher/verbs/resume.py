@@ -1,14 +1,21 @@
-"""`sslrun resume`: go on with a run from its newest checkpoint."""
+"""`sslrun resume`: go on with a run from its newest checkpoint, where it ran or somewhere else."""
 
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
+from launcher.errors import InputError
 from launcher.verbs import arguments, launch
 
-EXAMPLE = "sslrun resume deepercluster-demo"
+if TYPE_CHECKING:
+    from launcher.rundir import RunDir
+
+EXAMPLE = "sslrun resume deepercluster-demo tasks_per_node=2"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    arguments.add_run(parser)
+    parser.add_argument("run", metavar="RUN", help="an id, its beginning, or a path")
+    what = "runs=FOLDER; nodes, tasks_per_node, cluster: where it goes on, with the same global batch and data order"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=what)
     parser.add_argument("--force", action="store_true", help="also after a divergence, which will probably recur")
     parser.add_argument(
         "--code",
@@ -16,15 +23,49 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="submitted",
         help="current: take the code as it is now, instead of the snapshot that the run was submitted with",
     )
+    arguments.add_config_dir(parser)
     arguments.add_json(parser)
 
 
 def run(options: Namespace) -> int:
     """Go on with a run from its newest checkpoint, with the code that it was submitted with."""
-    found = arguments.find(options)
-    if options.code == "current" and found.state().name != "done":
-        from launcher import snapshot
+    from launcher import rundir
 
-        found.refuse_second_writer()
+    runs = [text for text in options.overrides if text.startswith("runs=")]
+    place = [text for text in options.overrides if text not in runs]
+    found = rundir.find(options.run, arguments.runs_folder(runs))
+    done = found.state().name == "done"
+    if place and not done:
+        _move(found, place, options)
+    if options.code == "current" and not done:
+        from launcher import queue, snapshot
+
+        queue.refuse_second_writer(found)
         found.adopt(snapshot.take(found.spec().method.name, found.path.parent))
     return launch.go_on(found, options, joined=True, force=options.force)
+
+
+def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
+    """From its next start on the run goes on where `place` says, or nothing changes. Raises InputError where its state
+    cannot be laid out there, with the sizes that work, and where a process or a job has it."""
+    from launcher import plan as planning
+    from launcher import queue, registry, submit, view
+    from launcher.compose import placed
+
+    if found.owner:
+        reason = "an evaluation stays where it was asked for"
+        raise InputError.of("RUN", found.id, reason, f"`sslrun eval {found.owner.id} {' '.join(place)}` asks anew")
+    queue.refuse_second_writer(found)
+    spec = found.spec()
+    moved = placed(spec, place, config_dir=options.config_dir)
+    changes = spec.moves(moved)
+    if not changes:
+        return
+    recipe = registry.method(spec.method.name).recipe(spec.recipe)
+    plan = planning.make(moved, recipe).to_json()
+    if moved.cluster.kind == "slurm":
+        submit.check(moved, plan)
+    submit.move(found, moved, plan)
+    screen = view.console()
+    for change in (*changes, *([f"wasteful: {plan['waste']}"] if plan["waste"] else ()), *plan["warnings"]):
+        screen.print(change, markup=False, soft_wrap=True)

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from methods.dropout import Dropout
+
 
 class SmallVGG(nn.Module):
     """The shape of VGG-16 with batch normalisation, small enough for thousands of images per second.
@@ -41,7 +43,7 @@ class SmallVGG(nn.Module):
         # Fixed size whatever the size of the input, as in torchvision's VGG.
         self.avgpool = nn.AdaptiveAvgPool2d(2)
         self.classifier = nn.Sequential(
-            nn.Linear(4 * channels, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(hidden, feature_dim)
+            nn.Linear(4 * channels, hidden), nn.ReLU(inplace=True), Dropout(dropout), nn.Linear(hidden, feature_dim)
         )
         self.feature_dim = feature_dim
         for module in self.modules():

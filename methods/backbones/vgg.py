@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torchvision.models import vgg16_bn
 
+from methods.dropout import Dropout
+
 
 class VGG16(nn.Module):
     """Simonyan & Zisserman 2014, configuration D, up to the second fully connected layer before its ReLU.
@@ -21,6 +23,7 @@ class VGG16(nn.Module):
         nn.init.kaiming_normal_(model.features[0].weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(model.features[0].bias)
         self.features, self.avgpool, self.classifier = model.features, model.avgpool, model.classifier[:4]
+        self.classifier[2] = Dropout(dropout)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.classifier(torch.flatten(self.avgpool(self.features(images)), 1))

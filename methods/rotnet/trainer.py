@@ -53,7 +53,8 @@ class RotNet:
         """Nothing happens between epochs."""
 
     def steps(self, epoch: int, first: int) -> Iterator[list[Batch]]:
-        """A permutation of the images from (seed, epoch); rank r takes every world_size-th image of a global batch."""
+        """A permutation of the images from (seed, epoch); the ranks, and the passes of each, share a global batch in
+        order, so that the same images share batch statistics whatever the number of ranks."""
         job, config = self.job, self.job.config
         order = np.random.default_rng(job.seed_for("order", epoch)).permutation(len(job.dataset))
         passes = job.layout.accumulation
@@ -61,7 +62,9 @@ class RotNet:
             Request(part, epoch, {})
             for step in range(first, self.steps_per_epoch)
             for part in np.split(
-                order[step * config.global_batch : (step + 1) * config.global_batch][job.world.rank :: job.world.size],
+                np.split(order[step * config.global_batch : (step + 1) * config.global_batch], job.world.size)[
+                    job.world.rank
+                ],
                 passes,
             )
         ]

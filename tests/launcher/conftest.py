@@ -30,6 +30,11 @@ class Ledgers:
         pen = Ledger(run, run.generation() + 1, "launcher")
         pen.write("start", cause=cause, pid=os.getpid(), world_size=1, **fields)
 
+    def submit(self, run: RunDir, job: str, folder: Path | str = "/nowhere") -> None:
+        """Its next generation is asked for."""
+        pen = Ledger(run, run.generation() + 1, "submit")
+        pen.write("submitted", job=job, token="token", folder=str(folder))
+
     def say(self, run: RunDir, event: str, **fields: object) -> None:
         """An event of the generation that started last."""
         Ledger(run, run.generation(), "rank0").write(event, **fields)
@@ -48,6 +53,12 @@ class Ledgers:
     def end(self, run: RunDir, state: str = "done", message: str = "") -> RunDir:
         Ledger(run, run.generation(), "launcher").write("end", state=state, cause=state, message=message)
         return run
+
+
+@pytest.fixture(scope="session")
+def ledgers_in() -> type[Ledgers]:
+    """`ledgers_in(folder)`."""
+    return Ledgers
 
 
 @pytest.fixture

@@ -122,6 +122,18 @@ def test_the_newest_are_kept_and_older_ones_go(tmp_path):
     assert store.names() == ["step_00000004", "step_00000030", "step_00000500"]
 
 
+def test_one_in_haste_is_the_same_and_no_older_one_goes_for_it(tmp_path):
+    store = Store(tmp_path, keep=1)
+    store.save(5)
+    digest = manifest(store.folder / "step_00000005")["digest"]
+    store._checkpoints.begin(6, 100, haste=True)
+    assert manifest(store._checkpoints.settle())["digest"] == digest
+    assert store.names() == ["step_00000005", "step_00000006"]
+    assert verify(store.folder / "step_00000006") == ""
+    store.save(7)
+    assert store.names() == ["step_00000007"] and store.restore() == 7
+
+
 def test_the_same_step_is_saved_once(store):
     before = manifest(store.folder / "step_00000010")
     store.shared.value = 11
@@ -216,7 +228,7 @@ def test_a_full_disk_leaves_what_was_there(store, monkeypatch, nth):
 
 
 def test_a_disk_that_stores_something_else_is_noticed_at_once(store, monkeypatch):
-    monkeypatch.setattr(shard, "sha256", lambda path: "0" * 64)
+    monkeypatch.setattr(shard, "_stored", lambda path: [b"something else"])
     with pytest.raises(SaveFailed, match="reads back otherwise"):
         store.save(15)
     monkeypatch.undo()

@@ -5,6 +5,9 @@ import json
 
 import pytest
 
+from launcher.index import Index
+from launcher.query import Condition
+
 
 @pytest.fixture
 def four(ledgers):
@@ -72,13 +75,18 @@ WHERE = {
 }
 
 
-def test_every_form_of_a_condition(letters):
-    found = {said: "".join(sorted(letters("--where", said))) for said in WHERE}
+def test_every_form_of_a_condition(four, ledgers):
+    rows = {row.facts["id"]: row for row in Index(ledgers.folder, config=True).rows()[0]}
+    found = {}
+    for said in WHERE:
+        condition = Condition.read(said)
+        found[said] = "".join(letter for letter, run in four.items() if condition.holds(rows[run.id]))
     assert found == WHERE
 
 
 def test_conditions_given_together_all_hold(letters):
-    assert letters("--where", "state=done", "--where", "method.lr>=0.1") == "c"
+    assert letters("--where", "state=done", "--where", "method.lr >= 0.1") == "c"
+    assert letters("--where", "evals.knn.trained>10", "--where", "restarts.preempted=0") == "a"
 
 
 def test_every_key_sorts(letters, four):

@@ -76,7 +76,7 @@ def test_a_pipe_has_no_width(sslrun, folder):
 
 
 def test_chosen_columns_and_no_others(sslrun, folder):
-    runs, working, failed, done = folder
+    runs, working, _, done = folder
     lines = table(sslrun, runs, 80, "--columns", "seed,id,state,loss,evals.knn", "--where", "state!=failed")
     assert [line.split() for line in lines[:3]] == [
         ["seed", "id", "state", "loss", "evals.knn"],
@@ -87,8 +87,6 @@ def test_chosen_columns_and_no_others(sslrun, folder):
 
 
 def test_nodes_that_are_left_out_are_named(sslrun, folder):
-    from launcher import badnodes
-
     runs, working, *_ = folder
     badnodes.mark(working, ["n7", "n9"], "went down while it ran this", hours=1)
     badnodes.mark(working, ["n8"], "long forgotten", hours=-1)

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torchvision.models import vgg16_bn
 
+from launcher import snapshot
 from launcher.compose import resolve
 from launcher.errors import InputError, RunFailed
 from launcher.plan import make
@@ -88,7 +89,7 @@ def trained(tmp_path):
     """A run with one checkpoint, and the backbone that is in it."""
     spec, recipe = resolve(["method=deepercluster", "recipe=tiny", f"runs={tmp_path}"])
     run = RunDir(tmp_path / spec.run_id)
-    run.create(spec, make(spec, recipe).to_json())
+    run.create(spec, make(spec, recipe).to_json(), lambda: snapshot.take("deepercluster", tmp_path))
     network = lived_in(Network(backbones.build("small_vgg", dropout=0.0), 8))
     registry = Registry(ALONE)
     registry.add("network", ModuleState(network))

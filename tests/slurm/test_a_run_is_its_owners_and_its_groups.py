@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-RUN = ("method=rotnet", "recipe=tiny", "cluster=fake", "tasks_per_node=1", "cluster.cpus_per_task=1")
+RUN = ("method=rotnet", "recipe=tiny", "method.epochs=1", "cluster=fake", "tasks_per_node=1", "cluster.cpus_per_task=1")
 LATER = "cluster.additional_parameters.begin=now+1hour"
 
 

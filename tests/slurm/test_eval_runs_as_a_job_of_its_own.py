@@ -1,6 +1,7 @@
 """On a cluster an evaluation is a job: on the partition asked for, queued behind its run, its number in the run."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,15 @@ SHAPE = ("nodes=2", "tasks_per_node=1", "cluster=fake", "cluster.cpus_per_task=1
 def here(cluster, slurm_sslrun, config_dir):
     """(the command line, its overrides) on the shared cluster."""
     return slurm_sslrun(cluster), ("--config-dir", config_dir(cluster), *SHAPE)
+
+
+@pytest.fixture(scope="module")
+def trained(here, tmp_path_factory, until):
+    """A run that was trained on the cluster."""
+    sslrun, shape = here
+    answer = sslrun("method=rotnet", "recipe=tiny", *shape, f"runs={tmp_path_factory.mktemp('runs')}", "--json").json
+    done(sslrun, Path(answer["path"]), until)
+    return Path(answer["path"])
 
 
 def done(sslrun, path, until):
@@ -47,11 +57,8 @@ def test_launched_together_the_evaluation_waits_for_the_run(cluster, here, journ
     assert event["scores"] == evaluated["evals"]["knn"] == sslrun.show(run)["evals"]["knn"]
 
 
-def test_asked_for_later_it_is_a_job_on_the_partition_asked_for(cluster, here, watched, until):
-    sslrun, shape = here
-    sslrun("method=rotnet", "recipe=tiny", *shape, f"runs={watched.runs}")
-    run = watched.path
-    done(sslrun, run, until)
+def test_asked_for_later_it_is_a_job_on_the_partition_asked_for(cluster, here, trained, until):
+    sslrun, run = here[0], trained
     assert "cluster.partition=nope" in sslrun("eval", run, "protocol=knn", "cluster.partition=nope", code=2).complaint
     assert not (run / "evals").exists()
 
@@ -67,14 +74,11 @@ def test_asked_for_later_it_is_a_job_on_the_partition_asked_for(cluster, here, w
     assert sslrun.show(run)["evaluations"] == {"knn-1": "done"}
 
 
-def test_an_evaluation_that_was_preempted_is_started_again(cluster, here, watched, until):
-    sslrun, shape = here
-    sslrun("method=rotnet", "recipe=tiny", *shape, f"runs={watched.runs}")
-    run = watched.path
-    done(sslrun, run, until)
+def test_an_evaluation_that_was_preempted_is_started_again(cluster, here, trained, until):
+    sslrun, run = here[0], trained
     large = ("eval_data=photos", "eval_data.images=4000", "nodes=2")
     answer = sslrun("eval", run, "protocol=knn", *large, "cluster.partition=low", "--json").json
-    folder = run / "evals" / "knn-1"
+    folder = Path(answer["path"])
     until(lambda: (folder / "progress.json").exists())
     cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
     shown = done(sslrun, folder, until)

@@ -52,12 +52,12 @@ def test_an_odd_folder_is_carried_to_the_end_of_the_training(
     runs = here / ODD
     words = (*RUN, "--config-dir", config_dir(cluster), f"runs={quoted(runs)}", "--json")
     data = ("data=image_folder", f"data.path={quoted(images)}")
-    one = sslrun(*words, "nodes=2", *data, cwd=here).json["path"]
+    one = sslrun(*words, *data, "method.epochs=1", cwd=here).json["path"]
     points = sslrun(*words, "--multirun", "seed=0,1", "method.epochs=1", cwd=here).json["runs"]
     for path in (one, *(point["path"] for point in points)):
         assert Path(path).parent == runs
         assert ended(sslrun, path, until)["state"] == "done"
-    assert {p.name for p in (Path(one) / "logs").iterdir()} == {"rank0.log", "rank1.log"}
+    assert {p.name for p in (Path(one) / "logs").iterdir()} == {"rank0.log"}
     assert list(runs.glob(".arrays/*/slurm-*_1.log"))
     # Relative to where one stands, and without one.
     assert "3 done" in sslrun("status", f"runs={ODD}", cwd=here).out

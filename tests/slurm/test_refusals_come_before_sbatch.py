@@ -10,7 +10,7 @@ from launcher import cli
 
 TINY = ("method=rotnet", "recipe=tiny")
 RUN = (*TINY, "cluster=fake")
-PATIENCE = 10.0  # seconds; 1 to 3 when nothing else runs here, while Slurm's own programs try for minutes
+PATIENCE = 20.0  # seconds; 1 to 3 when nothing else runs here, while Slurm's own programs try for minutes
 PARTITIONS = {
     "main": "Default=YES MaxTime=60",
     "short": "MaxTime=10",

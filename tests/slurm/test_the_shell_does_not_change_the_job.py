@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-RUN = ("method=rotnet", "recipe=tiny", "cluster=fake", "tasks_per_node=1", "cluster.cpus_per_task=1", "--json")
+RUN = (
+    "method=rotnet",
+    "recipe=tiny",
+    "method.epochs=1",
+    "cluster=fake",
+    "tasks_per_node=1",
+    "cluster.cpus_per_task=1",
+    "--json",
+)
 LATER = "cluster.additional_parameters.begin=now+1hour"
 # sbatch would obey the first; srun the second, and bind all ranks to one core; the ranks the third, and be no world.
 FOREIGN = {

@@ -36,7 +36,7 @@ def test_editing_the_yaml_and_the_code_changes_no_point(cluster, slurm_sslrun, c
         cluster.run("scontrol", "update", f"JobId={run['job']}", "StartTime=now")
     paths = [Path(run["path"]) for run in answer["runs"]]
     for path in paths:
-        shown = until(lambda path=path: (s := sslrun.show(path))["state"] in ("done", "failed") and s, seconds=120)
+        shown = until(lambda path=path: (s := sslrun.show(path))["state"] in ("done", "failed") and s, seconds=240)
         assert shown["state"] == "done", shown
         spec = json.loads((path / "spec.json").read_text())
         assert (spec["method"]["lr"], spec["method"]["epochs"]) == (0.03, 2)
@@ -53,7 +53,7 @@ def test_the_code_of_today_is_taken_only_when_asked_for(cluster, slurm_sslrun, c
     run = Path(sslrun("method=rotnet", *shape, f"runs={tmp_path / 'runs'}", "--json").json["path"])
 
     def ended() -> dict:
-        return until(lambda: (s := sslrun.show(run))["state"] in ("done", "failed") and s, seconds=90)
+        return until(lambda: (s := sslrun.show(run))["state"] in ("done", "failed") and s, seconds=240)
 
     assert "this was edited" in ended()["message"]
     trainer.write_text(good)
@@ -73,5 +73,5 @@ def test_a_snapshot_that_was_changed_ends_the_job_at_once(cluster, slurm_sslrun,
     file.chmod(0o600)
     file.write_text(file.read_text() + "\n# changed\n")
     cluster.run("scontrol", "update", f"JobId={answer['job']}", "StartTime=now")
-    shown = until(lambda: (s := sslrun.show(run))["state"] == "failed" and s, seconds=60)
+    shown = until(lambda: (s := sslrun.show(run))["state"] == "failed" and s, seconds=120)
     assert "hash has changed" in shown["message"] and "--code=current" in shown["message"]

@@ -1,0 +1,56 @@
+"""Slurm signals every process of a job. Data-loader workers leave it to their rank, which needs them for its last step;
+they end with it."""
+
+import os
+import signal
+from pathlib import Path
+
+WORKERS = 2  # a rank
+
+
+def status(pid: int, field: str) -> str:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(f"{field}:"))
+
+
+def ignores(pid: int, number: int) -> bool:
+    return bool(int(status(pid, "SigIgn"), 16) >> (number - 1) & 1)
+
+
+def test_told_with_its_workers_it_stops_once_and_goes_on_exactly(sslrun, watched, until, undisturbed, two_epochs):
+    given = two_epochs("deepercluster")
+    launch = (*given, "tasks_per_node=2", f"method.workers={WORKERS}", f"runs={watched.runs}")
+    launcher = sslrun.start(*launch)
+    until(
+        lambda: launcher.poll() is not None or any(row["step"] > 40 for row in watched.rows()), seconds=300, poll=0.01
+    )
+    members = watched.processes()
+    ranks = [pid for pid in members if int(status(pid, "PPid")) == launcher.pid]
+    workers = [pid for pid in members if int(status(pid, "PPid")) in ranks]
+    assert (len(ranks), len(workers)) == (2, 2 * WORKERS)
+    assert {os.getpgid(pid) for pid in members} == {*ranks}  # a group is a rank with its workers
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        assert all(ignores(pid, number) for pid in workers)
+        assert not any(ignores(pid, number) for pid in ranks)
+    for number in (signal.SIGCONT, signal.SIGTERM, signal.SIGUSR2):
+        for rank in ranks:
+            os.killpg(rank, number)
+
+    ended = sslrun.finish(launcher, timeout=120)
+    assert "Traceback" not in ended.out + ended.err
+    assert watched.gone(seconds=60)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    stopped = sslrun.show(watched.path)
+    assert stopped["state"] == "stopped"
+    assert len(watched.events("stopped_at_safe_point")) == 2  # each rank once
+    assert [e["step"] for e in watched.events("checkpoint")].count(stopped["step"]) == 1
+    assert stopped["step"] == watched.step()  # where it stopped is where it saved
+    assert not watched.events("error")
+    logs = "".join(log.read_text() for log in (watched.path / "logs").iterdir())
+    assert "Traceback" not in logs
+    assert "DataLoader" not in logs
+
+    sslrun("resume", watched.path)
+    done = sslrun.show(watched.path)
+    assert (done["state"], done["lost_steps"]) == ("done", 0)
+    assert done["state_digest"] == sslrun.show(undisturbed(2, given))["state_digest"]

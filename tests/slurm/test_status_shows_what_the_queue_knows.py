@@ -1,0 +1,90 @@
+"""`sslrun status` adds what Slurm knows, asked once; without a controller it says so and shows the ledgers' word."""
+
+import time
+from datetime import datetime
+
+import pytest
+
+SHAPE = ("nodes=1", "tasks_per_node=1", "cluster=fake", "cluster.cpus_per_task=1")
+POINTS = 300
+PATIENCE = 8.0  # seconds; under one when nothing else runs here, while squeue alone would try for nine
+
+
+@pytest.fixture
+def login(start_cluster, slurm_sslrun):
+    """A cluster of its own, because its controller will be stopped, and the command line there."""
+    cluster = start_cluster(nodes=1, cpus=2)
+    yield cluster, slurm_sslrun(cluster)
+    cluster.stop()
+
+
+def table(sslrun, runs, columns=120):
+    sslrun.environment["COLUMNS"] = str(columns)
+    return sslrun("status", f"runs={runs}")
+
+
+def test_300_pending_runs_say_what_they_wait_for_with_and_without_a_controller(login, config_dir, tmp_path):
+    cluster, sslrun = login
+    later = config_dir(cluster, additional_parameters={"begin": "now+1hour"})
+    runs = tmp_path / "runs"
+    words = ("--multirun", "method=rotnet", "recipe=tiny", *SHAPE, "--config-dir", later, f"runs={runs}")
+    jobs = {run["id"]: run["job"] for run in sslrun(*words, f"seed=range(0,{POINTS})", "--json").json["runs"]}
+
+    rows = sslrun("status", f"runs={runs}", "--json").json
+    assert {row["id"]: row["job"] for row in rows} == jobs
+    assert {row["state"] for row in rows} == {"pending"}
+    assert {row["why_pending"] for row in rows} == {"BeginTime"}
+    wait = datetime.fromisoformat(rows[0]["expected_start"]) - datetime.now()
+    assert 0 < wait.total_seconds() <= 3600
+    assert table(sslrun, runs, columns=80).out.count(" BeginTime, ") == POINTS
+
+    cluster.stop_controller()
+    began = time.monotonic()
+    answer = table(sslrun, runs)
+    assert time.monotonic() - began < PATIENCE
+    assert answer.out.splitlines()[-1] == f"{POINTS} runs: {POINTS} pending in {runs}"
+    assert "slurmctld does not answer" in answer.err and "ledger" in answer.err
+    assert len(answer.err.splitlines()) == 1
+    answer = sslrun("status", f"runs={runs}", "--json", "--where", "state!=pending")
+    assert answer.json == [] and "slurmctld does not answer" in answer.err
+
+
+def test_a_running_run_says_where_it_is_and_how_long_it_may(login, config_dir, endless, watched, until):
+    cluster, sslrun = login
+    folder = config_dir(cluster, timeout_min=90)
+    job = sslrun(*endless, *SHAPE, "--config-dir", folder, f"runs={watched.runs}", "--json").json["job"]
+    until(lambda: watched.step() >= 3)
+
+    def row():
+        return sslrun("status", f"runs={watched.runs}", "--json").json[0]
+
+    now = row()
+    assert (now["state"], now["job"], now["nodelist"]) == ("running", job, "n1")
+    assert now["job_left"].startswith("1:2") and now["stage"] and now["images_per_s"] > 0
+    assert now["step"] >= 3 and now["checkpoint_step"] >= 3 and now["seconds_left"] > 0
+    text = table(sslrun, watched.runs, columns=200).out
+    assert " n1 " in text and " 1:2" in text and " ago" in text
+
+    cluster.stop_controller()
+    assert row()["state"] == "running"  # it holds its lock and says so itself
+    cluster.start_controller()
+    until(lambda: row()["job_left"])
+    sslrun("cancel", watched.path, "--yes")
+    assert row()["state"] == "cancelled"
+    assert (row()["job"], row()["job_left"]) == (None, "")
+
+
+def test_a_job_that_ended_before_its_run_began_is_explained(login, config_dir, tmp_path, until):
+    cluster, sslrun = login
+    later = config_dir(cluster, additional_parameters={"begin": "now+1hour"})
+    runs = tmp_path / "runs"
+    words = ("method=rotnet", "recipe=tiny", *SHAPE, "--config-dir", later, f"runs={runs}", "--json")
+    launched = sslrun(*words).json
+    cluster.run("scancel", launched["job"])
+    until(lambda: not cluster.run("squeue", "--noheader").stdout)
+    answer = table(sslrun, runs)
+    (line,) = [line for line in answer.out.splitlines() if line.startswith(f"{launched['id']}: ")]
+    assert f"job {launched['job']} ended before the run began: CANCELLED" in line
+    (row,) = sslrun("status", f"runs={runs}", "--json").json
+    assert (row["state"], row["lost_job"]) == ("failed", launched["job"])
+    assert sslrun.show(runs / launched["id"])["message"] == row["message"]
