@@ -1,11 +1,13 @@
 """Dropout that does not depend on how a batch lies on the ranks: a run that goes on in another world draws the same."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from methods.job import Job
+if TYPE_CHECKING:
+    from methods.job import Job
 
 
 class Dropout(nn.Dropout):
@@ -30,14 +32,14 @@ class Dropout(nn.Dropout):
         return x * ((draws.reshape(x.shape) >= self.p) / (1 - self.p)).to(x.dtype)
 
 
-def begin_step(job: Job, networks: Iterable[nn.Module], step: int) -> None:
+def begin_step(job: "Job", networks: Iterable[nn.Module], step: int) -> None:
     """Seed everything that a trainer draws in `step` on the device: there is nothing to save, as for augmentation."""
     torch.manual_seed(job.seed_for("device", step, job.world.rank))
     for number, module in enumerate(_of(networks)):
         module.seed = job.seed_for("dropout", step, number)
 
 
-def begin_pass(job: Job, networks: Iterable[nn.Module], number: int) -> None:
+def begin_pass(job: "Job", networks: Iterable[nn.Module], number: int) -> None:
     """Before the forward pass `number` of a step. Ranks, and the passes of one, share a global batch in order."""
     count, total = job.layout.per_gpu_batch, job.config.global_batch
     first = (job.world.rank * job.layout.accumulation + number) * count

@@ -142,7 +142,7 @@ class _Block:
         return {"ids": torch.from_numpy(good), "features": features.to(self.dtype)}
 
     def tell(self, store: Store | None) -> None:
-        """How many images of all ranks this life found, and how many it worked on. Collective where there is a store."""
+        """How many images this life found, and how many it worked on, over all ranks. Collective."""
         if store is None:
             return
         restored, made = np.array(self.job.world.gather((self.restored, self.made))).sum(axis=0).tolist()

@@ -84,7 +84,7 @@ def kill_loader_worker(run: Subject) -> None:
 @fault(
     17,
     "crash-at-every-start",
-    slurm=["killed", "killed", "no_progress"],
+    slurm=["killed", "killed", "killed", "no_progress"],
     lost=INTERVAL,
     alone=True,
     by_hand="stops for good",

@@ -131,7 +131,7 @@ class _View:
         for facts in lost:
             try:
                 said = queue.last_words(RunDir(facts["path"]))
-            except (OSError, KeyError):  # it was removed meanwhile
+            except Exception:  # removed meanwhile, or damaged: an explanation is welcome, and no more
                 said = ""
             self._words[facts["id"], facts["lost_job"]] = said
 

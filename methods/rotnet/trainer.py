@@ -57,17 +57,10 @@ class RotNet:
         order, so that the same images share batch statistics whatever the number of ranks."""
         job, config = self.job, self.job.config
         order = np.random.default_rng(job.seed_for("order", epoch)).permutation(len(job.dataset))
-        passes = job.layout.accumulation
-        requests = [
-            Request(part, epoch, {})
-            for step in range(first, self.steps_per_epoch)
-            for part in np.split(
-                np.split(order[step * config.global_batch : (step + 1) * config.global_batch], job.world.size)[
-                    job.world.rank
-                ],
-                passes,
-            )
-        ]
+        passes, micro = job.layout.accumulation, job.layout.per_gpu_batch
+        whole = order[: self.steps_per_epoch * config.global_batch].reshape(-1, job.world.size, passes, micro)
+        mine = whole[first:, job.world.rank]
+        requests = [Request(part, epoch, {}) for step in mine for part in step]
         view = TrainView(job.spec.seed, config.image_size, config.crop_scale)
         stream = job.load(view, requests)
         for _ in range(first, self.steps_per_epoch):

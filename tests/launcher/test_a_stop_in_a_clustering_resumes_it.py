@@ -40,12 +40,6 @@ class Life:
         assert self.watched.gone(seconds=60)
         return code
 
-    def event(self, name):
-        """The last of this life; empty where there is none."""
-        events = self.watched.events(name)
-        last = max(e["generation"] for e in self.watched.events("start"))
-        return next((e for e in reversed(events) if e["generation"] == last), {})
-
 
 @pytest.fixture
 def live(sslrun, watched):
@@ -80,25 +74,29 @@ def test_stopped_while_extracting_and_killed_in_kmeans(live, watched, until, und
     life = live(KEPT)
     life.wait_for(until, 0, "features")
     assert life.stop(None, signal.SIGTERM) == 130
-    first = life.event("features")
+    (first,) = watched.events("work")
+    assert (first["step"], first["kept"], first["restored"]) == (0, True, 0)
     assert 0 < first["extracted"] < IMAGES, "it was stopped too late"
+    assert images_in(watched) == first["extracted"]
+    leftover = shutil.copytree(watched.path / "features" / "step_00000000", watched.path / "features" / ".gone-1")
+    answer = sslrun("prune", watched.path, "--yes", "--json").json
+    assert [(item["path"], item["what"]) for item in answer["deleted"]] == [(str(leftover), "temporary folder")]
     assert images_in(watched) == first["extracted"]
 
     life = live()
     life.wait_for(until, 0, "sub-clusters-1")
     life.stop(None, signal.SIGKILL)
-    second = life.event("features")
-    assert (second["restored"], second["extracted"]) == (first["extracted"], IMAGES - first["extracted"])
+    log = (watched.path / "logs" / "rank0.log").read_text()
+    assert f"features: {first['extracted']} images restored, {IMAGES - first['extracted']} extracted" in log
     kept = {path.name.split(".")[0]: int(path.name.split(".")[1].split("-")[0]) for path in files(watched, "*")}
 
-    life = live()
-    shown = finish(life)
-    third = [e for e in watched.events("features") if e["generation"] == 3]
-    assert (third[0]["restored"], third[0]["extracted"]) == (IMAGES, 0)
-    assert (third[1]["restored"], third[1]["extracted"]) == (0, IMAGES)  # of the second clustering
-    resumed = watched.events("work_resumed")[-1]["states"]
-    assert resumed["sub-clusters-1"] == kept["sub-clusters-1"] > 1
-    assert resumed["super-clusters"] == kept["super-clusters"] and resumed["whitening"] == 1
+    shown = finish(live())
+    third, fourth = (event for event in watched.events("work") if event["generation"] == 3)
+    assert (third["step"], third["restored"], third["extracted"]) == (0, IMAGES, 0)
+    assert third["resumed"] == {name: kept[name] for name in third["resumed"]}
+    assert third["resumed"]["whitening"] == 1 and third["resumed"]["super-clusters"] > 1
+    assert third["resumed"]["sub-clusters-1"] > 1
+    assert (fourth["step"], fourth["restored"], fourth["extracted"], fourth["resumed"]) == (2, 0, IMAGES, {})
     assert shown["lost_steps"] == 0
     assert shown["state_digest"] == sslrun.show(undisturbed(1, CLUSTERING))["state_digest"]
 
@@ -115,19 +113,17 @@ def test_two_ranks_one_killed_while_extracting_and_one_told_to_stop_in_kmeans(
     life = live()
     life.wait_for(until, 2, "super-clusters")
     assert life.stop(0, signal.SIGTERM) == 130
-    features = next(e for e in watched.events("features") if e["generation"] == 2 and e["restored"])
-    assert (features["restored"], features["extracted"]) == (there, IMAGES - there)
+    second = watched.events("work")[-1]
+    assert (second["restored"], second["extracted"]) == (there, IMAGES - there)
     damaged = files(watched, "features")[0]
     damaged.write_bytes(damaged.read_bytes()[:-1])
     first, last = map(int, damaged.name.split(".")[1].split("-"))
 
-    life = live()
-    shown = finish(life)
-    log = (watched.path / "logs" / "rank0.log").read_text()
-    assert f"{damaged.name} is damaged" in log
-    features = life.event("features")
-    assert (features["restored"], features["extracted"]) == (IMAGES - (last - first), last - first)
-    assert life.event("work_resumed")["states"]["super-clusters"] >= 1
+    shown = finish(live())
+    assert f"{damaged.name} is damaged" in (watched.path / "logs" / "rank0.log").read_text()
+    third = watched.events("work")[-1]
+    assert (third["restored"], third["extracted"]) == (IMAGES - (last - first), last - first)
+    assert third["resumed"]["super-clusters"] >= 1
     assert shown["state_digest"] == sslrun.show(undisturbed(2, CLUSTERING))["state_digest"]
 
 
@@ -141,25 +137,11 @@ def test_what_is_not_kept_is_done_again_and_booked_as_lost(live, watched, until,
 
     until(clusters, poll=0.01, seconds=300)
     assert life.stop(None, signal.SIGTERM) == 130
-    before = watched.events("features")[-1]
-    assert not list(watched.path.glob("features/*"))
+    assert not (watched.path / "features").exists()
 
-    life = live()
-    shown = finish(life)
-    again = next(e for e in watched.events("features") if e["generation"] == 2)
-    assert (again["restored"], again["extracted"]) == (0, before["images"])
-    restored = life.event("restored")
+    shown = finish(live())
+    first, second, *_ = watched.events("work")
+    assert [(e["kept"], e["why"], e["extracted"]) for e in (first, second)] == 2 * [(False, "as it was asked", IMAGES)]
+    (restored,) = watched.events("restored")
     assert restored["lost_steps"] == 0 and restored["lost_seconds"] > 0
-    assert watched.events("work")[0] | {"kept": False, "why": "as it was asked"} == watched.events("work")[0]
     assert shown["state_digest"] == sslrun.show(undisturbed(1, CLUSTERING))["state_digest"]
-
-
-def test_prune_leaves_the_work_that_a_resume_goes_on_from(live, watched, until, sslrun):
-    life = live(KEPT)
-    life.wait_for(until, 0, "features")
-    assert life.stop(None, signal.SIGTERM) == 130
-    kept = files(watched, "features")
-    shutil.copytree(kept[0].parent, watched.path / "features" / ".gone-step_00000000")
-    answer = sslrun("prune", watched.path, "--yes", "--json").json
-    assert files(watched, "features") == kept
-    assert [item["what"] for item in answer["deleted"]] == ["temporary folder"]

@@ -45,8 +45,8 @@ EXCEPTIONS = {
 # What may not be imported by whom: spec <- plan <- submit <- {sweep, cli}.
 ORDER = [
     "errors", "slurm", "state", "snapshot", "spec", "registry", "cost", "script", "plan", "goodput", "rundir",
-    "badnodes", "heartbeats", "ending", "requeue", "limits", "local", "batch", "executor", "queue", "submit", "compose", "points",
-    "evaluation", "sweep", "doctor", "trial", "view", "cli",
+    "badnodes", "heartbeats", "ending", "requeue", "limits", "local", "batch", "executor", "queue", "submit",
+    "compose", "points", "evaluation", "sweep", "doctor", "trial", "view", "cli",
 ]  # fmt: skip
 
 
