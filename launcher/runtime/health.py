@@ -22,7 +22,7 @@ from launcher.rundir import Ledger, RunDir, write_json
 SHORTEST_BEAT, LONGEST_BEAT = 2.0, 15.0  # seconds
 BEATS_A_SECOND = 50  # of all ranks together: the folder is on a file system that others use, too
 LAST_WORDS = 10.0  # seconds from the stacks to the end, so that every rank gets to write its own
-PAUSE = 5.0  # seconds between two beats, above which a process was stopped rather than late
+PAUSE = 5.0  # seconds that a beat may come late before its process counts as one that was stopped
 LONGEST_REARM = 10.0  # seconds; setting the watchdog anew takes a thread, too dear for every step
 
 
@@ -97,15 +97,10 @@ class Heart:
             faulthandler.dump_traceback_later(later, file=sys.stderr, exit=self._fatal)
 
     def _beat(self) -> None:
-        beaten, stopped = time.monotonic(), None
+        stopped: float | None = None  # the mark since which this very process stood still: it waits for nobody
         while True:
             now = time.monotonic()
             still = now - self._marked
-            if now - beaten > max(
-                PAUSE, 2 * self._every
-            ):  # this process itself stood still: it kept the others waiting
-                stopped = self._marked
-            beaten = now
             waits = bool(self._stall_s) and still > self._stall_s and stopped != self._marked
             before, self._stalled = self._stalled, waits
             if self._stalled and not before:
@@ -114,8 +109,11 @@ class Heart:
             # A full disk is no reason to end a run here: the next save says so.
             with contextlib.suppress(OSError):
                 write_json(self._file, self._row(now, still), durable=False)
+            slept = time.monotonic()
             if self._ended.wait(self._every):
                 return
+            if time.monotonic() - slept > self._every + PAUSE:
+                stopped = self._marked
 
     def _row(self, now: float, still: float) -> dict[str, Any]:
         return {

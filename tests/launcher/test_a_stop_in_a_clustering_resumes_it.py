@@ -61,12 +61,12 @@ def finish(life):
     return shown
 
 
-def files(watched, name):
-    return sorted(watched.path.glob(f"features/*/{name}.*.safetensors"))
+def files(watched, step, name):
+    return sorted(watched.path.glob(f"features/step_{step:08d}/{name}.*.safetensors"))
 
 
-def images_in(watched):
-    ranges = (path.name.split(".")[1].split("-") for path in files(watched, "features"))
+def images_in(watched, step):
+    ranges = (path.name.split(".")[1].split("-") for path in files(watched, step, "features"))
     return sum(int(last) - int(first) for first, last in ranges)
 
 
@@ -77,18 +77,18 @@ def test_stopped_while_extracting_and_killed_in_kmeans(live, watched, until, und
     (first,) = watched.events("work")
     assert (first["step"], first["kept"], first["restored"]) == (0, True, 0)
     assert 0 < first["extracted"] < IMAGES, "it was stopped too late"
-    assert images_in(watched) == first["extracted"]
+    assert images_in(watched, 0) == first["extracted"]
     leftover = shutil.copytree(watched.path / "features" / "step_00000000", watched.path / "features" / ".gone-1")
     answer = sslrun("prune", watched.path, "--yes", "--json").json
     assert [(item["path"], item["what"]) for item in answer["deleted"]] == [(str(leftover), "temporary folder")]
-    assert images_in(watched) == first["extracted"]
+    assert images_in(watched, 0) == first["extracted"]
 
     life = live()
     life.wait_for(until, 0, "sub-clusters-1")
     life.stop(None, signal.SIGKILL)
     log = (watched.path / "logs" / "rank0.log").read_text()
     assert f"features: {first['extracted']} images restored, {IMAGES - first['extracted']} extracted" in log
-    kept = {path.name.split(".")[0]: int(path.name.split(".")[1].split("-")[0]) for path in files(watched, "*")}
+    kept = {path.name.split(".")[0]: int(path.name.split(".")[1].split("-")[0]) for path in files(watched, 0, "*")}
 
     shown = finish(live())
     third, fourth = (event for event in watched.events("work") if event["generation"] == 3)
@@ -107,7 +107,7 @@ def test_two_ranks_one_killed_while_extracting_and_one_told_to_stop_in_kmeans(
     life = live(KEPT, ranks=2)
     life.wait_for(until, 2, "features")
     life.stop(1, signal.SIGKILL)
-    there = images_in(watched)
+    there = images_in(watched, 2)
     assert 0 < there < IMAGES, "it was killed too late"
 
     life = live()
@@ -115,7 +115,7 @@ def test_two_ranks_one_killed_while_extracting_and_one_told_to_stop_in_kmeans(
     assert life.stop(0, signal.SIGTERM) == 130
     second = watched.events("work")[-1]
     assert (second["restored"], second["extracted"]) == (there, IMAGES - there)
-    damaged = files(watched, "features")[0]
+    damaged = files(watched, 2, "features")[0]
     damaged.write_bytes(damaged.read_bytes()[:-1])
     first, last = map(int, damaged.name.split(".")[1].split("-"))
 

@@ -117,6 +117,32 @@ def test_the_stacks_are_written_while_a_c_call_keeps_the_interpreter(tmp_path):
         process.wait()
 
 
+def test_a_process_that_was_stopped_does_not_count_itself_among_those_that_wait(tmp_path):
+    """Whoever ends a job lets stopped processes go on first, and they must not look like the others then."""
+    (tmp_path / "events").mkdir()
+    program = f"""
+        import time
+        from launcher.rundir import RunDir
+        from launcher.runtime.health import Heart
+        Heart(RunDir({str(tmp_path)!r})).start(4.0)
+        time.sleep(60)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stderr=subprocess.DEVNULL)
+    try:
+        file = tmp_path / "heartbeats" / "rank0.json"
+        until(file.exists)
+        process.send_signal(signal.SIGSTOP)
+        before = json.loads(file.read_text())["beat"]
+        time.sleep(9)
+        process.send_signal(signal.SIGCONT)
+        until(lambda: json.loads(file.read_text())["beat"] > before + 1)
+        beat = json.loads(file.read_text())
+        assert beat["still_s"] > 9 and not beat["stalled"]
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture
 def hearts(tmp_path):
     """`hearts(3)`: three ranks that beat in a run which is in its second generation."""
