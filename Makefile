@@ -1,5 +1,5 @@
 # make run    train DeeperCluster on real photographs, here, in minutes       METHOD=rotnet trains another
-# make test   everything that must hold, in under ten minutes; installs Slurm for it where root and apt-get allow
+# make test   everything that must hold, in under 25 minutes; installs Slurm for it where root and apt-get allow
 # Both set up .venv first; a machine needs Python 3.11 to 3.13, make and pip.
 
 METHOD ?= deepercluster

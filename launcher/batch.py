@@ -230,7 +230,8 @@ def _why(run: RunDir, generation: int, outcome: Outcome) -> Outcome:
     """How the end is to be understood, from evidence."""
     events = [e for e in run.events() if e["generation"] == generation]
     stopped = outcome.state == "stopped"
-    saved = ", state saved" if stopped else f"; {outcome.message}"
+    skipped = any(e["event"] == "save_skipped" for e in events)
+    saved = ", no time to save" if skipped else ", state saved" if stopped else f"; {outcome.message}"
     found = None
     with contextlib.suppress(ClusterError):  # a controller that does not answer is no reason to end without a word
         found = slurm.ended(os.environ["SLURM_JOB_ID"])
@@ -250,9 +251,9 @@ def _why(run: RunDir, generation: int, outcome: Outcome) -> Outcome:
     signals = {e.get("signal") for e in events if e["event"] == "stopped_at_safe_point"}
     end = float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
     if "SIGUSR2" in signals and end - time.time() < run.plan()["signal_delay_s"] + 60:  # up to 60 s early
-        return Outcome("preempted", "time_limit", "the time limit came, state saved", 0)
+        return Outcome("preempted", "time_limit", f"the time limit came{saved}", 0)
     names = " and ".join(sorted(filter(None, signals)))
-    return Outcome("preempted", "asked", f"told to stop by {names}, state saved", 0)
+    return Outcome("preempted", "asked", f"told to stop by {names}{saved}", 0)
 
 
 def _requeue(ledger: Ledger, outcome: Outcome) -> None:

@@ -113,7 +113,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
         evaluations.run(step)
         job.reporter.progress(force=True, stage="done", step=step, steps=steps, broken=job.broken)
     except Stopped:
-        saves.last(step, haste=True)
+        saves.stop(step)
         job.reporter.progress(force=True, stage="stopped", step=step, steps=steps)
         raise
     finally:

@@ -8,6 +8,7 @@ from launcher.drill.subject import Subject
 # Bytes that a file of a rank may have: less than any shard, more than its ledger and its log.
 LIMIT = 1 << 16
 SLOW_SECONDS = 3.0  # of each fsync
+SHORT_GRACE = ("cluster.grace_s=2",)
 LONGEST_KILL_WAIT = 60.0  # of Slurm, from SIGTERM to SIGKILL; 30 by default
 
 
@@ -53,7 +54,7 @@ def no_rank_can_write(run: Subject) -> None:
     run.resume()
 
 
-@fault(14, "kill-in-slow-save", local=["killed"], lost=INTERVAL, simulated=(SLOW_FILES,))
+@fault(14, "kill-in-slow-save", local=["killed"], lost=INTERVAL, simulated=(SLOW_FILES,), overrides=SHORT_GRACE)
 def kill_in_slow_save(run: Subject) -> None:
     """SIGKILL to rank 0 in the middle of a save that takes seconds (a slow file system, simulated)"""
     rank, before = run.rank(0), run.saved()
@@ -65,6 +66,26 @@ def kill_in_slow_save(run: Subject) -> None:
     run.slow_files(0)
     run.check(run.seen.saving, "the save was over: the file system was not slow enough")
     run.check(run.saved() >= before, f"step {before} was saved, and {run.saved()} is the newest now")
+    run.back()
+
+
+@fault(14, "no-time-to-save", local=["stopped"], lost=INTERVAL, simulated=(SLOW_FILES,), overrides=SHORT_GRACE)
+def no_time_to_save(run: Subject) -> None:
+    """SIGTERM to every rank with a grace that no save fits into (a slow file system, simulated): none is begun, the one
+    under way is seen through"""
+    ranks, before = run.ranks(), run.saved()
+    run.slow_files(SLOW_SECONDS)
+    run.until(lambda: run.saved() > before, "a slow save")  # by which the run knows how long one takes
+    run.until(run.saving, "the next")
+    under_way = [int(path.name.split("-")[1]) for path in (run.run.path / "checkpoints").glob(".saving-*")]
+    run.hit()
+    for rank in ranks:
+        run.signal(rank, "TERM")
+    run.ended()
+    run.slow_files(0)
+    skipped = run.events("save_skipped", since=run.seen.generation)
+    run.check(skipped, "a save was begun that could not fit")
+    run.check(run.saved() in under_way, f"step {run.saved()} is the newest checkpoint; {under_way} was being saved")
     run.back()
 
 

@@ -23,7 +23,7 @@ from launcher.spec import RunSpec
 
 TOGETHER = 7  # faults in one run, at most
 ALIKE = 3  # of one cause: so many a run forgives
-STEPS_A_FAULT = 30  # to be met in the middle of training, and to save something before the next
+STEPS_A_FAULT = 20  # to be met in the middle of training, and to save something before the next
 ALWAYS = ("method.log_every=1",)  # how a step that was done twice is seen
 
 
@@ -101,6 +101,7 @@ class Result:
     lost: int | None = None
     exact: bool | None = None
     skipped: str = ""
+    met: bool = False  # it was injected, and the run went on
     run: str = ""
 
     @property
@@ -121,25 +122,31 @@ def drill(setting: Setting, faults: Sequence[Fault]) -> list[Result]:
     chains = _chains([f for f in faults if not results[f.name].skipped], setting.place)
     if not chains:
         return list(results.values())
-    words = (*setting.words, *ALWAYS, *_epochs(setting, max(map(len, chains))))
+    longest = max(map(len, chains))
+    # Two lengths, so that few runs are needed that nobody disturbs.
+    words = {1: _words(setting, 1), longest: _words(setting, longest)}
+    lengths = [longest if len(chain) > 1 or words[1] == words[longest] else 1 for chain in chains]
     setting.folder.mkdir(parents=True, exist_ok=True)
     assert setting.environment  # made here, before there are threads
     try:
         with ThreadPoolExecutor(setting.at_once) as pool:
-            reference = pool.submit(_undisturbed, setting, words)
+            twins = {
+                length: pool.submit(_undisturbed, setting, words[length], f"undisturbed-{length}")
+                for length in dict.fromkeys(lengths)
+            }
             disturbed = [
-                pool.submit(_disturbed, setting, words, number, [results[f.name] for f in chain])
-                for number, chain in enumerate(chains, 1)
+                pool.submit(_disturbed, setting, words[length], number, [results[f.name] for f in chain])
+                for number, (length, chain) in enumerate(zip(lengths, chains, strict=True), 1)
             ]
             try:
                 for runs in disturbed:
                     runs.result()
-                compare = reference.result()
+                compare = {length: twin.result() for length, twin in twins.items()}
             except BaseException:
                 setting.given_up.set()
                 raise
-        for runs in disturbed:
-            runs.result()(compare)
+        for length, runs in zip(lengths, disturbed, strict=True):
+            runs.result()(compare[length])
     except KeyboardInterrupt:
         setting.given_up.set()
         raise
@@ -174,14 +181,15 @@ def _fits(one: Fault, chain: Sequence[Fault], place: str) -> bool:
     return all(causes.count(cause) <= ALIKE for cause in causes)
 
 
-def _epochs(setting: Setting, longest: int) -> tuple[str, ...]:
-    """Enough epochs for the longest of the runs, unless somebody said how many."""
+def _words(setting: Setting, faults: int) -> tuple[str, ...]:
+    """Overrides of a run that is to meet so many faults: it has epochs enough, unless somebody said how many."""
+    words = (*setting.words, *ALWAYS)
     if setting.epochs:
-        return ()
+        return words
     given = setting.spec.method.epochs
     per_epoch = max(1, _plan(setting.spec).steps // given)
-    wanted = math.ceil(STEPS_A_FAULT * (longest + 1) / per_epoch)
-    return (f"method.epochs={wanted}",) if wanted > given else ()
+    wanted = math.ceil(STEPS_A_FAULT * (faults + 1) / per_epoch)
+    return (*words, f"method.epochs={wanted}") if wanted > given else words
 
 
 def _plan(spec: RunSpec) -> planning.Plan:
@@ -211,8 +219,8 @@ class _Reference:
     losses: dict[int, float]
 
 
-def _undisturbed(setting: Setting, words: Sequence[str]) -> _Reference:
-    run = _subject(setting, words, "undisturbed")
+def _undisturbed(setting: Setting, words: Sequence[str], name: str) -> _Reference:
+    run = _subject(setting, words, name)
     try:
         run.start()
         state = run.rest()
@@ -266,20 +274,21 @@ def _inject(setting: Setting, run: Subject, result: Result) -> None:
     fault.inject(run)
     result.seen.causes = [e["cause"] for e in run.events("start", since=before + 1)]
     result.seen.generations = (before, run.run.generation())
-    said = ", ".join(result.seen.causes) or "goes on"
-    setting.say(
-        f"{fault.number} {fault.name}: {said}" + (f", after {result.seen.seconds:.1f} s" if result.seen.seconds else "")
-    )
+    result.met = True
+    after = f", after {run.seen.seconds:.1f} s" if run.seen.seconds else ""
+    setting.say(f"{fault.number} {fault.name}: {', '.join(run.seen.causes) or 'goes on'}{after}")
 
 
 def _judge(setting: Setting, run: Subject, state: str, results: Sequence[Result], reference: _Reference) -> None:
     """Compare what was seen with what was expected."""
-    if not state:
+    if not run.made:
         return
     steps = run.steps()
     lives = Lives(steps, {e["generation"]: e["step"] for e in run.events("restored")})
     every = run.run.plan()["checkpoint_every"]
     for result in results:
+        if not result.met:
+            continue
         seen, expected = result.seen, result.fault.expected
         later = range(seen.generations[0] + 1, seen.generations[1] + 1)
         result.lost = sum(lives.lost.get(generation, 0) for generation in later)
@@ -294,7 +303,7 @@ def _judge(setting: Setting, run: Subject, state: str, results: Sequence[Result]
         run.check(most is None or result.lost <= most, f"{result.lost} steps were done twice, and {most} may be")
         late = seen.ended_s is not None and seen.ended_s > expected.ends_s
         run.check(not late, f"the ranks ended after {seen.ended_s or 0:.0f} s, not within {expected.ends_s:.0f}")
-        run.check(state == "done", f"the run did not end well: {state}, {run.run.state().message}")
+        run.check(state in ("", "done"), f"the run did not end well: {state}, {run.run.state().message}")
     if state == "done":
         _judge_exactness(setting, run, results, reference, lives)
 

@@ -17,6 +17,7 @@ from launcher.errors import SslrunError
 from launcher.rundir import RunDir, read_json
 
 POLL_SECONDS = 0.01  # tiny runs do fifty steps a second
+LONGEST_POLL = 2.0
 GONE_SECONDS = 30.0  # how long a process of a start that is over may be left
 TAIL = 1 << 14
 SIMULATED = ".simulated"  # a folder beside the run
@@ -87,14 +88,20 @@ class Subject:
     def until(
         self, condition: Callable[[], Any], what: str, *, seconds: float | None = None, poll: float = POLL_SECONDS
     ) -> Any:
-        """The first true value of `condition()`. Raises Impossible, naming `what`, when it takes too long."""
-        end = time.monotonic() + (seconds or self._patience)
+        """The first true value of `condition()`. Raises Impossible, naming `what`, when it takes longer than `seconds`;
+        by default, longer than the drill's patience since the run's latest step."""
+        limit, waited, step = seconds or self._patience, 0.0, 0
         while not (value := condition()):
             if self._given_up.is_set():
                 raise KeyboardInterrupt
-            if time.monotonic() > end:
-                raise Impossible(f"waited {seconds or self._patience:.0f} s for {what}, in vain")
+            if waited > limit:
+                before, step = step, self.step() if self.made and seconds is None else 0
+                if step == before:
+                    raise Impossible(f"waited {limit:.0f} s for {what}, in vain")
+                waited = 0.0
+            began = time.monotonic()
             time.sleep(poll)
+            waited += min(time.monotonic() - began, LONGEST_POLL)  # whoever stops the drill stops its watch, too
         return value
 
     def check(self, holds: object, otherwise: str) -> None:

@@ -88,7 +88,7 @@ class Checkpointer:
         self._keep, self._generation = keep, generation
         self._copies: dict[str, torch.Tensor] = {}
         self._under_way: _Save | None = None
-        self.seconds: float | None = None  # that the latest save took, from its copy to its commit
+        self.seconds: float | None = None  # that the latest save took, from its copy until it was on the disk
 
     def save(self, step: int, steps: int) -> Path:
         """`begin` and `settle`. Raises SaveFailed, on all ranks alike, and leaves no trace."""
@@ -123,7 +123,7 @@ class Checkpointer:
         save.dropped = drop
         if save.thread is not None:
             save.thread.join()
-            self.seconds = time.monotonic() - save.begun
+            self.seconds = save.on_disk - save.begun if save.on_disk else self.seconds
         if save.reason.startswith(TAKEN_OVER):
             raise Superseded(save.reason)
         if save.reason:
@@ -171,10 +171,14 @@ class Checkpointer:
         if reason:
             return reason
         files: dict[str, Any] = {}
+        dropped = lambda: save.dropped  # noqa: E731
         try:
             for name, tensors, values in shards:
                 path = save.beside / f"{name}.safetensors"
-                files[path.name] = shard.write(path, tensors, values, abandon=lambda: save.dropped, haste=save.haste)
+                files[path.name] = shard.write(path, tensors, values, abandon=dropped, haste=save.haste)
+            save.on_disk = time.monotonic()
+            for name, entry in files.items() if not save.haste else ():
+                shard.read_back(save.beside / name, entry, abandon=dropped)
         except OSError as error:
             reason = f"rank {world.rank}: {error.strerror or error}"
         except shard.Abandoned:
@@ -267,7 +271,7 @@ class _Save:
 
     def __init__(self, target: Path, step: int, steps: int, haste: bool):
         self.target, self.step, self.steps, self.haste = target, step, steps, haste
-        self.begun = time.monotonic()
+        self.begun, self.on_disk = time.monotonic(), 0.0
         self.beside = target
         self.thread: threading.Thread | None = None
         self.dropped = False

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
@@ -15,6 +16,7 @@ class StopFlag:
     def __init__(self) -> None:
         self._owner = os.getpid()
         self.signal: int | None = None
+        self._told = 0.0
 
     def install(self) -> "StopFlag":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -25,6 +27,13 @@ class StopFlag:
     def _on_signal(self, number: int, _frame: object) -> None:
         if os.getpid() == self._owner:
             self.signal = number
+            if number == signal.SIGTERM and not self._told:
+                self._told = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the first TERM, which a kill follows; 0 before. By this process's own watch: clocks may be wrong."""
+        return time.monotonic() - self._told if self._told else 0.0
 
     def __bool__(self) -> bool:
         return self.signal is not None

@@ -36,11 +36,11 @@ def write(
     abandon: Callable[[], bool],
     haste: bool = False,
 ) -> dict[str, Any]:
-    """Write one shard to the disk and read it back; returns its entry of the manifest: size in bytes, sha256.
+    """Write one shard to the disk; returns its entry of the manifest: size in bytes, sha256.
 
-    tensors: contiguous, on the CPU, not changed until this returns. values: JSON. haste: use a second core, and leave
-    the reading back to whoever restores it; a third of the time on a fast disk. Raises OSError where the disk does not
-    hold it, Abandoned as soon as `abandon()` is true, TypeError for a dtype that the format does not have.
+    tensors: contiguous, on the CPU, not changed until this returns. values: JSON. haste: hash on a second core meanwhile.
+    Raises OSError where the disk does not hold it, Abandoned as soon as `abandon()` is true, TypeError for a dtype that
+    the format does not have.
     """
     # Wide types first keeps every tensor aligned.
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
@@ -55,9 +55,13 @@ def write(
                 size, piece = size + written, piece[written:]
         os.fsync(file.fileno())
         hashed = hashing.result() if hashing else _sha256(pieces, abandon)
-    if not haste and _sha256(_stored(path), abandon) != hashed:
-        raise OSError(f"{path.name} reads back otherwise than it was written")
     return {"size": size, "sha256": hashed}
+
+
+def read_back(path: Path, entry: Mapping[str, Any], *, abandon: Callable[[], bool]) -> None:
+    """Raises OSError where `path` does not hold what `write` said of it, Abandoned as soon as `abandon()` is true."""
+    if _sha256(_stored(path), abandon) != entry["sha256"]:
+        raise OSError(f"{path.name} reads back otherwise than it was written")
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:

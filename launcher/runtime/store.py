@@ -130,6 +130,7 @@ class Store:
         values = {f"{OWNER}/{key}": value for key, value in values.items()}
         try:
             entry = shard.write(beside, tensors, values, abandon=lambda: False)
+            shard.read_back(beside, entry, abandon=lambda: False)
             beside.rename(self._folder / f"{name}.{entry['sha256']}.safetensors")
         finally:
             beside.unlink(missing_ok=True)

@@ -1,6 +1,11 @@
 """A node that loses its power takes its ranks along, without a signal: the run goes on elsewhere, as the same job."""
 
+import pytest
+
 from launcher import badnodes
+
+pytestmark = pytest.mark.slow
+
 
 RUN = ("method=rotnet", "recipe=tiny", "method.epochs=14")
 SHAPE = ("nodes=2", "tasks_per_node=1", "cluster=fake", "cluster.cpus_per_task=1")

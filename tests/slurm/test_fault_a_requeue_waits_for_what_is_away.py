@@ -9,6 +9,8 @@ import pytest
 
 from launcher.rundir import read_json
 
+pytestmark = pytest.mark.slow
+
 RUN = ("method=rotnet", "recipe=tiny", "method.epochs=10")
 SHAPE = ("cluster=fake", "tasks_per_node=1", "cluster.cpus_per_task=1")
 HELD_SECONDS = 25  # longer than a job that is started again waits in the queue

@@ -3,14 +3,13 @@ should, ends for good where it should, and in the state of its undisturbed twin.
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 RUN = ("method=rotnet", "nodes=2", "tasks_per_node=1", "cluster=fake", "cluster.cpus_per_task=1")
 FAULTS = (
     "kill-rank-0", "kill-last-rank", "kill-in-save", "kill-loader-worker", "crash-at-every-start",
-    "term-to-one-rank", "usr2-to-one-rank", "scancel-usr2", "scancel",
-    "signal-in-startup", "signal-twice",
-    "one-rank-cannot-write", "no-rank-can-write",
-    "flipped-bit",
-    "second-submission",
+    "term-to-one-rank", "scancel-usr2", "scancel",
+    "no-rank-can-write", "one-rank-cannot-write", "second-submission",
     "stopped-rank",
     "time-limit",
     "node-down",

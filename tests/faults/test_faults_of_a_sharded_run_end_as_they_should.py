@@ -1,0 +1,24 @@
+"""Where every rank has state of its own, and images are clustered between epochs."""
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+RUN = ("method=deepercluster", "tasks_per_node=2")
+FAULTS = (
+    "kill-rank-0", "kill-last-rank", "term-to-one-rank", "signal-in-clustering", "one-rank-cannot-write",
+    "flipped-bit", "missing-shard",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rows(drilled, sslrun):
+    return drilled(sslrun, *RUN, "--at-once", "2")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_outcome_is_the_right_one(rows, fault):
+    row = rows[fault]
+    assert not row["skipped"], row["skipped"]
+    assert not row["problems"], row
+    assert row["exact"] and row["lost_steps"] is not None
