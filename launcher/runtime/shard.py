@@ -38,7 +38,7 @@ def write(
 ) -> dict[str, Any]:
     """Write one shard to the disk; returns its entry of the manifest: size in bytes, sha256.
 
-    tensors: contiguous, on the CPU, not changed until this returns. values: JSON. haste: hash on a second core meanwhile.
+    tensors: contiguous, on the CPU, not changed until this returns. values: JSON. haste: hash on another core.
     Raises OSError where the disk does not hold it, Abandoned as soon as `abandon()` is true, TypeError for a dtype that
     the format does not have.
     """
