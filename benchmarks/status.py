@@ -2,8 +2,7 @@
 
 What `sslrun status` takes in a folder of many runs that have ended: copies of a real tiny run's ledger, each under a
 seed and an identity of its own. Cold is without the index, warm with it; both with the start of Python. The files are
-in the page cache, on the disk of --folder: a shared file system adds its round trips. Limit: 2 s, warm, with 10,000
-runs.
+in the page cache, on the disk of --folder: a shared file system adds its round trips. Limit: 2 s, warm, 10,000 runs.
 """
 
 import argparse

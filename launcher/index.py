@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from launcher import goodput, queue, rundir, state
+from launcher import goodput, queue, rundir, spec, state
 from launcher.errors import SslrunError
-from launcher.rundir import RunDir, read_json
+from launcher.rundir import RunDir
 from launcher.state import ACTIVE, job_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 NAME = ".index.sqlite"
 LOCK_SECONDS = 0.25  # how long another process's write is waited for; without the index it only takes longer
 THREADS = 8  # a shared file system answers many at once; one after the other, each file would cost a round trip
+TOLD = ("submitted", "start")
 FEW = 64  # runs for which threads would only cost
 
 # What each row holds; the values are those of a run of which nothing is known.
@@ -55,7 +56,7 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 @dataclass(frozen=True)
 class Row:
-    """`facts`: the keys of EMPTY. `config`: what spec.json holds; empty unless it was asked for."""
+    """`facts`: the keys of EMPTY. `config`: the run's spec, where it runs now; empty unless it was asked for."""
 
     facts: dict[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -246,12 +247,14 @@ class _Reading(RunDir):
         try:
             with contextlib.suppress(OSError):
                 self._seen = self._seen or _signature(str(self.path))
-            self.row = Row(self._facts(jobs), self._raw())
-            facts = self.row.facts
+            facts = self._facts(jobs)
+            self.row = Row(facts, self._once("config", self._placed))
             self.job = job_of(self.events())
             if jobs is None:
                 self._believed = facts["job"]
-            self.final = jobs is None and facts["job"] is None and facts["state"] not in ACTIVE
+            # While a job may still come, the queue has the last word, also on what was cancelled.
+            waits = next((e["event"] for e in reversed(self.events()) if e["event"] in TOLD), "") == "submitted"
+            self.final = jobs is None and not waits and facts["job"] is None and facts["state"] not in ACTIVE
         except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self.gone = not (self.path / "spec.json").exists()
             said = str(error) if isinstance(error, SslrunError) else f"damaged: {type(error).__name__}: {error}"
@@ -275,8 +278,9 @@ class _Reading(RunDir):
     def progress(self) -> dict[str, Any]:
         return self._once("progress", super().progress)
 
-    def _raw(self) -> dict[str, Any]:
-        return self._once("raw", lambda: read_json(self.path / "spec.json"))
+    def _placed(self) -> dict[str, Any]:
+        """The spec as its file holds it, but where the run runs now."""
+        return json.loads(json.dumps(self.spec().to_json()))
 
     def _once(self, what: str, read: Callable[[], Any]) -> Any:
         if what not in self._cached:
@@ -286,7 +290,7 @@ class _Reading(RunDir):
     def _facts(self, jobs: "Mapping[str, Job] | None") -> dict[str, Any]:
         summary = self.summary(jobs, digest=False)
         now, events, progress = summary["state"], self.events(), self.progress()
-        job = (jobs or {}).get(summary["job"])
+        job = (self._mine(jobs) or {}).get(summary["job"])
         pending = job is not None and job.state == "PENDING"
         start = next((e for e in reversed(events) if e["event"] == "start"), {})
         nodes = (job and job.nodes) or start.get("nodes") or start.get("host", "")
@@ -312,12 +316,12 @@ class _Reading(RunDir):
 
 
 def _signature(path: str) -> bytes:
-    """Everything that a row is made of: the ledger's files with their sizes and times, the newest checkpoint, and the
-    files that are replaced whole. Raises OSError where one is missing.
+    """Everything that a row is made of: the ledger's files with their sizes and times, which checkpoints there are, and
+    the files that are replaced whole. Raises OSError where a folder is missing.
     """
     with os.scandir(f"{path}/events") as entries:
         ledger = sorted((e.name, (s := e.stat()).st_size, s.st_mtime_ns) for e in entries)
-    saved = max((name for name in os.listdir(f"{path}/checkpoints") if name.startswith("step_")), default="")
+    saved = sorted(os.listdir(f"{path}/checkpoints"))
     whole = []
     for name in ("spec.json", "placement.json", "progress.json"):
         with contextlib.suppress(FileNotFoundError):
@@ -359,5 +363,5 @@ def _ours(database: sqlite3.Connection) -> bool:
 @functools.cache
 def _version() -> int:
     """Of the code that makes rows: those of any other version are not believed."""
-    sources = (Path(module.__file__).read_bytes() for module in (goodput, rundir, state))
+    sources = (Path(module.__file__).read_bytes() for module in (goodput, rundir, spec, state))
     return zlib.crc32(b"".join((Path(__file__).read_bytes(), *sources))) & 0x7FFFFFFF or 1

@@ -98,7 +98,8 @@ class Saves:
             self._failed = 0
             job.committed(step)
             if job.world.is_main:
-                job.ledger.write("checkpoint", step=step, path=path.name)
+                seconds = round(self._checkpoints.seconds or 0.0, 3)
+                job.ledger.write("checkpoint", step=step, path=path.name, seconds=seconds)
 
 
 class LossWatch:

@@ -171,14 +171,13 @@ class Checkpointer:
         if reason:
             return reason
         files: dict[str, Any] = {}
-        dropped = lambda: save.dropped  # noqa: E731
         try:
             for name, tensors, values in shards:
                 path = save.beside / f"{name}.safetensors"
-                files[path.name] = shard.write(path, tensors, values, abandon=dropped, haste=save.haste)
+                files[path.name] = shard.write(path, tensors, values, abandon=save.is_dropped, haste=save.haste)
             save.on_disk = time.monotonic()
             for name, entry in files.items() if not save.haste else ():
-                shard.read_back(save.beside / name, entry, abandon=dropped)
+                shard.read_back(save.beside / name, entry, abandon=save.is_dropped)
         except OSError as error:
             reason = f"rank {world.rank}: {error.strerror or error}"
         except shard.Abandoned:
@@ -193,7 +192,6 @@ class Checkpointer:
             shutil.rmtree(save.beside, ignore_errors=True)  # gone already when it was committed
             if not reason and not save.haste:
                 self._prune()
-            if not reason:
                 store.discard(self._run, before=save.step)
         return reason
 
@@ -276,6 +274,9 @@ class _Save:
         self.thread: threading.Thread | None = None
         self.dropped = False
         self.reason = ""  # why it is not there; written by the thread
+
+    def is_dropped(self) -> bool:
+        return self.dropped
 
 
 def _commit(beside: Path, target: Path, manifest: dict[str, Any]) -> None:

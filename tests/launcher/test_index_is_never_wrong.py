@@ -1,5 +1,6 @@
 """The index answers like the runs' own files, whatever happens to either: stale, deleted, corrupted or unwritable."""
 
+import dataclasses
 import json
 import os
 import random
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher.index import NAME, Index
-from launcher.rundir import every
+from launcher.rundir import Ledger, every
 
 CODE = """
 import json, sys
@@ -98,6 +99,8 @@ def changes(ledgers, runs):
     yield "pruned", lambda: shutil.rmtree(seventh.checkpoints()[-1])
     yield "all pruned", lambda: shutil.rmtree(seventh.checkpoints()[0])
     yield "its progress", lambda: ledgers.progress(sixth, 60, loss=0.5)
+    moved = dataclasses.replace(sixth.spec(), tasks_per_node=2)
+    yield "moved", lambda: sixth.place(moved, sixth.plan())
     yield "its spec edited", lambda: (fourth.path / "spec.json").write_text("{}")
     yield "made", lambda: ledgers.create("method=rotnet", "recipe=tiny", "seed=100")
     yield "removed", lambda: shutil.rmtree(eighth.path)
@@ -118,6 +121,17 @@ def test_it_is_never_stale(warm, ledgers, ended):
         before = now
         states |= {row.facts["state"] for row in now}
     assert states >= {"running", "pending", "failed", "done", "cancelled"}
+
+
+def test_a_run_that_slurm_may_still_start_is_not_remembered(warm, ledgers, ended):
+    ledgers.submit(ended[0], "7")
+    Ledger(ended[0], 2, "cancel").write("cancel", by=1)
+    ledgers.create("method=rotnet", "recipe=tiny", "seed=100")
+    (warm / NAME).unlink()
+    states = {row.facts["id"]: row.facts["state"] for row in asked(warm)}
+    assert states[ended[0].id] == "cancelled"
+    known = {name.decode() for (name,) in sqlite3.connect(warm / NAME).execute("SELECT name FROM runs")}
+    assert known == {run.id for run in ended[1:]}
 
 
 def test_a_folder_that_was_moved_says_where_it_is(warm, tmp_path):

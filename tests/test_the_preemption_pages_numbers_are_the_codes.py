@@ -1,0 +1,45 @@
+"""docs/preemption.md says how often a run starts again and how long things take: as the code has it."""
+
+from pathlib import Path
+
+from launcher import badnodes, batch, cost, requeue
+from launcher.errors import NoProgress
+from launcher.spec import ClusterConfig
+from launcher.state import ACTIVE
+from methods import guards
+
+TEXT = (Path(__file__).parents[1] / "docs" / "preemption.md").read_text()
+ROWS = {row.split(" | ")[0].removeprefix("| "): row for row in TEXT.splitlines() if row.startswith("| ")}
+WORDS = {3: "three", 10: "10", 20: "20"}
+
+
+def row(begins):
+    found = [line for name, line in ROWS.items() if name.startswith(begins)]
+    assert len(found) == 1, (begins, found)
+    return found[0]
+
+
+def test_how_often_a_run_starts_again():
+    for begins, cause in (("a node is lost", "node_failure"), ("a rank crashes", "crash"), ("a rank hangs", "stuck")):
+        assert f"{requeue.BUDGETS[cause]} times" in row(begins)
+    assert requeue.BUDGETS["crash"] == requeue.BUDGETS["killed"]
+    for begins in ("preemption, with time", "preemption, with less", "the job's time limit", "`scancel --signal=USR2`"):
+        assert row(begins).endswith("| free |")
+    assert row("`scontrol requeue`").endswith("| free |")
+    assert {"preempted", "time_limit", "asked", "requeued"} == set(requeue.FREE)
+    assert f"{WORDS[requeue.NO_PROGRESS]} such ends in a row" in TEXT
+    assert f"exit code {NoProgress.exit_code}" in row("three such ends")
+    assert f"(the {requeue.BUDGETS['crash'] + 1}th end of this kind" in TEXT
+
+
+def test_how_long_things_take():
+    assert f"({cost.SHORTEST_SIGNAL} s or more)" in row("the job's time limit")
+    assert f"for {batch.CONTROLLER_SECONDS / 60:.0f} minutes" in row("slurmctld restarts")
+    assert f"`stall_minutes`, {ClusterConfig().stall_minutes:.0f} by default" in row("until a hang is noticed")
+    assert badnodes.HOURS == 24 and "for a day" in row("a node is lost")
+    assert f"the {WORDS[guards.SAVES_THAT_MAY_FAIL]}".replace("three", "third") in row("a save fails")
+
+
+def test_every_state_is_explained():
+    for state in (*ACTIVE, "stopped", "cancelled", "failed", "done"):
+        assert row(state)
