@@ -11,7 +11,7 @@ from launcher.errors import InputError
 from launcher.rundir import RunDir
 from launcher.spec import FORMAT, RunSpec, TrainConfig, freeze
 
-OPS = ("workers", "checkpoint_every", "keep_checkpoints", "log_every", "eval_every", "knn_neighbours")
+OPS = ("workers", "checkpoint_every", "keep_checkpoints", "log_every", "eval_every", "knn_neighbours", "keep_work_s")
 
 
 def spec_of(*overrides, method="deepercluster"):
@@ -118,5 +118,5 @@ def test_a_spec_of_a_newer_sslrun_is_refused():
 def test_every_field_of_every_method_is_of_a_type_that_composes():
     for name in registry.names():
         for item in dataclasses.fields(registry.method(name).config):
-            assert item.type in (str, int, float, bool, list[float]), f"{name}.{item.name}: {item.type}"
+            assert item.type in (str, int, float, bool, list[float], float | None), f"{name}.{item.name}: {item.type}"
     assert set(OPS) == {f.name for f in dataclasses.fields(TrainConfig) if not f.metadata.get("science", True)}
