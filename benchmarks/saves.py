@@ -4,10 +4,10 @@ By how much a save delays the training: `Checkpointer.begin`, its thread and `se
 fsync of the same state. The training is matmuls on one thread, whose step time is known from the steps just before and
 after each save; what the steps meanwhile take longer than that, and what they wait for, is the delay. A third side is
 the save of a run that was told to stop, which nothing goes on beside: it must fit into the grace. All save in turns in
-one process, to one folder, in several files; each turn lasts until the save is on the disk. Turns around
-which the training had to wait for its core are not counted and done again, as long as --patience lasts; on a machine
-that others use, too, one can have it run before them (`nice -n -10`; where there are autogroups, root's
-`echo -15 > /proc/self/autogroup` in the shell).
+one process, to one folder, in several files; each turn lasts until the save is on the disk.
+
+For a core the training waits only where others use the machine, too, or where it has fewer cores than threads: that
+part of the delay, which Linux tells, is shown beside it, and the ratio is given with it and without.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from launcher.runtime.stateful import ValueState
 
 LIMIT = 0.15  # of the plain save's delay
 QUIET_STEPS = 30  # before each save, and after it
-QUIET = 0.05  # of the time of those that the training may have waited for a core
 TENSORS = 16  # a file
 
 
@@ -40,23 +39,38 @@ class Training:
         self._state = state
         self._a, self._b = torch.randn(512, 512), torch.randn(512, 512)
         self._matmuls = 1
-        self._matmuls = max(1, round(milliseconds / 1000 / statistics.median(self.step() for _ in range(50))))
+        rows = []
+        self.time(rows)
+        own = (torch.stack(rows) * torch.tensor([1, -1])).sum(1).median().item()
+        self._matmuls = max(1, round(milliseconds / 1000 / own))
 
     def step(self):
-        """Seconds that it took."""
-        began = time.perf_counter()
         for _ in range(self._matmuls):
             self._a = torch.nn.functional.normalize(self._a @ self._b)
         for tensors in self._state.values():
             for tensor in tensors.values():
                 tensor[0] += 1
-        return time.perf_counter() - began
 
-    def quiet(self):
-        """(seconds of each of some steps, share of the time for which they had no core)."""
-        wall, cpu = time.perf_counter(), time.thread_time()
-        steps = [self.step() for _ in range(QUIET_STEPS)]
-        return steps, 1 - (time.thread_time() - cpu) / (time.perf_counter() - wall)
+    def time(self, rows):
+        """Take some steps, and add each one's Clock to `rows`."""
+        for _ in range(QUIET_STEPS):
+            clock = Clock()
+            self.step()
+            rows.append(clock.read())
+
+
+class Clock:
+    """Since it was made: seconds by the wall, and those of them in which this thread wanted a core and had none."""
+
+    def __init__(self):
+        self._wall, self._waited = time.perf_counter(), self._waits()
+
+    def read(self):
+        return torch.tensor([time.perf_counter() - self._wall, self._waits() - self._waited])
+
+    @staticmethod
+    def _waits():
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 class Asynchronous:
@@ -128,22 +142,25 @@ class Plain:
 
 
 def measure(side, training):
-    """(delay, blocked in begin and settle, until it is on the disk), in seconds, of one save; whether it was quiet."""
+    """One save, in seconds: [delay, of it for a core, blocked in begin and settle, until it is on the disk]."""
     os.sync()  # what the other side left to be written is not this one's burden
-    before, waited_before = training.quiet()
-    began = time.perf_counter()
+    quiet = []
+    training.time(quiet)
+    clock, steps = Clock(), 0
     side.begin()
-    blocked, steps = time.perf_counter() - began, 0
+    blocked = clock.read()
     while not side.over():
         training.step()
         steps += 1
-    lasted = time.perf_counter() - began
-    waiting = time.perf_counter()
+    lasted = clock.read()
     side.settle()
-    ended = time.perf_counter()
-    after, waited_after = training.quiet()
-    delay = ended - began - steps * statistics.median(before + after)
-    return (delay, blocked + ended - waiting, lasted), max(waited_before, waited_after) < QUIET
+    ended = clock.read()
+    training.time(quiet)
+    wall, waited = torch.stack(quiet).unbind(1)
+    # A step's own time is what it takes with a core; whatever it waits for one beyond the usual is part of the delay.
+    own, usual = (wall - waited).median(), waited.mean()
+    delay = ended[0] - steps * (own + usual)
+    return [float(x) for x in (delay, ended[1] - steps * usual, (blocked + ended - lasted)[0], lasted[0])]
 
 
 def main():
@@ -151,7 +168,6 @@ def main():
     parser.add_argument("--gb", type=float, default=2.0, help="of state")
     parser.add_argument("--files", type=int, default=4)
     parser.add_argument("--turns", type=int, default=8, help="of each side, after one that is not counted")
-    parser.add_argument("--patience", type=float, default=15, help="minutes in which quiet turns must be found")
     parser.add_argument("--milliseconds", type=float, default=50, help="a training step")
     parser.add_argument("--folder", type=Path, help="on the disk to save to, if not that of temporary files")
     options = parser.parse_args()
@@ -165,27 +181,24 @@ def main():
         training = Training(state, options.milliseconds)
         sides = [Asynchronous(folder, state), InHaste(folder, state), Plain(folder, state)]
         for side in sides:
-            row, _ = measure(side, training)
-            print(f"first save of {side.name}: {row[0]:.2f} s of delay (its buffers are new)", flush=True)
-        rows, noisy, began = {side.name: [] for side in sides}, 0, time.monotonic()
-        while min(map(len, rows.values())) < options.turns and time.monotonic() - began < 60 * options.patience:
+            print(f"first save, {side.name}: {measure(side, training)[0]:.2f} s of delay (buffers are new)", flush=True)
+        rows = {side.name: [] for side in sides}
+        for _ in range(options.turns):
             for side in sides:
-                row, quiet = measure(side, training)
-                noisy += not quiet
-                rows[side.name] += [row] if quiet else []
+                rows[side.name].append(measure(side, training))
     finally:
         shutil.rmtree(folder)
-    if not all(rows.values()):
-        raise SystemExit("no quiet turn was found; try again when nothing else runs")
-    print(f"\n{options.gb:g} GB in {options.files} files, medians (lowest to highest); {noisy} noisy turns left out\n")
-    print(f"{'':20} {'saves':>5} {'delay':>22} {'blocked':>10} {'on the disk after':>18}")
+    print(f"\n{options.gb:g} GB in {options.files} files, {options.turns} saves a side; medians (lowest to highest)\n")
+    print(f"{'':20} {'delay':>24} {'of it for a core':>18} {'blocked':>10} {'on the disk after':>18}")
     for name, taken in rows.items():
-        delays, blocked, lasted = ([row[i] for row in taken] for i in range(3))
-        spread = f"{statistics.median(delays):.2f} s ({min(delays):.2f} to {max(delays):.2f})"
-        print(f"{name:20} {len(taken):5} {spread:>22}", end="")
-        print(f" {statistics.median(blocked):8.2f} s {statistics.median(lasted):16.2f} s")
-    ours, _, plain = (statistics.median(row[0] for row in taken) for taken in rows.values())
-    print(f"\nratio of the delays {ours / plain:.3f}   (limit {LIMIT})")
+        delays = [row[0] for row in taken]
+        delay, waited, blocked, lasted = (statistics.median(column) for column in zip(*taken, strict=True))
+        spread = f"{delay:.2f} s ({min(delays):.2f} to {max(delays):.2f})"
+        print(f"{name:20} {spread:>24} {waited:16.2f} s {blocked:8.2f} s {lasted:16.2f} s")
+    ours, plain = rows[Asynchronous.name], rows[Plain.name]
+    for what, value in (("all of it", lambda row: row[0]), ("with a core", lambda row: row[0] - row[1])):
+        ratio = statistics.median(map(value, ours)) / statistics.median(map(value, plain))
+        print(f"ratio of the delays, {what:12} {ratio:.3f}   (limit {LIMIT})")
 
 
 if __name__ == "__main__":
