@@ -217,7 +217,7 @@ def _agree_on_overflow(job: Job, trainer: Trainer, scaler: torch.amp.GradScaler)
 
 
 class _RunningStatistics:
-    """Running batch statistics of a step: the mean over its forward passes and over the ranks.
+    """Running batch statistics of a step: the mean over its forward passes and over the ranks, counted as one batch.
 
     Passes are ordered by group, and ranks serve different ones: left alone, the last group would weigh most, and each
     rank would keep its own.
@@ -230,6 +230,8 @@ class _RunningStatistics:
         wanted = passes > 1 or not self._alike
         self._buffers = [b for n in networks for k, b in n.named_buffers() if k.endswith(names)] if wanted else []
         self._before = [b.clone() for b in self._buffers] if passes > 1 else []
+        counters = [b for n in networks for k, b in n.named_buffers() if k.endswith("num_batches_tracked")]
+        self._counters = counters if passes > 1 else []
         self._sums = [torch.zeros_like(b) for b in self._before]
 
     @torch.no_grad()
@@ -244,6 +246,8 @@ class _RunningStatistics:
     def settle(self) -> None:
         if not self._buffers:
             return
+        if self._counters:
+            torch._foreach_sub_(self._counters, self._passes - 1)
         mean = torch.cat([b.flatten() for b in self._sums or self._buffers]) / (self._passes if self._sums else 1)
         if not self._alike:
             torch.distributed.all_reduce(mean)

@@ -2,6 +2,7 @@
 
 import os
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def run(options: Namespace) -> int:
     spec, recipe = resolve(options.overrides, config_dir=options.config_dir)
     plan = planning.make(spec, recipe).to_json()
     run = RunDir(Path(spec.runs) / spec.run_id)
-    joined = (run.path / "spec.json").exists()
+    joined, changes = (run.path / "spec.json").exists(), []
     screen = view.console()
     if joined:
         changes = [c for c in run.spec().differences(spec) if not c.startswith(("runs:", "checksum:"))]
@@ -45,8 +46,6 @@ def run(options: Namespace) -> int:
 
             if submit.amend(run, spec, plan):
                 changes = []
-        for change in changes:
-            screen.print(f"kept as first submitted: {change}", markup=False, soft_wrap=True)
     else:
         if spec.cluster.kind == "slurm":
             from launcher import submit
@@ -55,11 +54,16 @@ def run(options: Namespace) -> int:
         run.create(spec, plan, lambda: snapshot.take(spec.method.name, Path(spec.runs)))
         for warning in ([f"wasteful: {plan['waste']}"] if plan["waste"] else []) + list(plan["warnings"]):
             screen.print(warning, markup=False, soft_wrap=True)
-    return go_on(run, options, joined=joined)
+    return go_on(run, options, joined=joined, kept=changes)
 
 
-def go_on(run: "RunDir", options: Namespace, *, joined: bool, force: bool = False) -> int:
-    """See a run through from wherever it stands, here or on its cluster, and say how it ended or where it is."""
+def go_on(run: "RunDir", options: Namespace, *, joined: bool, force: bool = False, kept: Sequence[str] = ()) -> int:
+    """See a run through from wherever it stands, here or on its cluster, and say how it ended or where it is.
+
+    kept: what stays as first submitted although the line just typed says otherwise.
+    """
+    from launcher import view
+
     diverged = divergence(run)
     if diverged and not force:
         raise RunFailed(f"{diverged} (`sslrun resume {run.id} --force` tries all the same)")
@@ -71,6 +75,9 @@ def go_on(run: "RunDir", options: Namespace, *, joined: bool, force: bool = Fals
         if owner != os.getuid():  # a job refuses to run what somebody else wrote
             fix = "choose a folder of your own with runs=PATH"
             raise InputError.of("runs", run.path.parent, f"{run.id} belongs to user {owner}, not to you", fix)
+    for change in kept:
+        view.console().print(f"kept as first submitted: {change}", markup=False, soft_wrap=True)
+    if run.spec().cluster.kind == "slurm":
         return _on_slurm(run, options, joined=joined)
     return _here(run, options, joined=joined)
 

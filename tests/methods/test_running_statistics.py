@@ -18,7 +18,7 @@ def after_a_step(parts):
         network(part)
         statistics.after_pass()
     statistics.settle()
-    return network.running_mean, network.running_var
+    return network.running_mean, network.running_var, network.num_batches_tracked
 
 
 def test_the_order_of_the_passes_does_not_matter():
@@ -26,6 +26,7 @@ def test_the_order_of_the_passes_does_not_matter():
     forth, back = after_a_step(parts), after_a_step(parts[::-1])
     for one, other in zip(forth, back, strict=True):
         torch.testing.assert_close(one, other)
+    assert forth[2] == 1
     torch.testing.assert_close(forth[0], 0.1 * torch.stack(parts).mean((0, 1)))
 
 
@@ -33,5 +34,7 @@ def test_one_pass_is_left_to_batch_normalisation():
     part = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
     network = nn.BatchNorm1d(3)
     network(part)
-    for one, other in zip(after_a_step([part]), (network.running_mean, network.running_var), strict=True):
+    for one, other in zip(
+        after_a_step([part]), (network.running_mean, network.running_var, torch.tensor(1)), strict=True
+    ):
         assert torch.equal(one, other)

@@ -80,9 +80,11 @@ def test_while_the_job_is_made(cluster, slurm_sslrun, config_dir, disk, refused)
 def test_a_ledger_that_takes_no_line_takes_no_job(cluster, slurm_sslrun, config_dir, disk, refused, until):
     folder, room = disk
     sslrun = slurm_sslrun(cluster)
-    line = (*RUN, "--config-dir", config_dir(cluster, timeout_min=5), f"runs={folder}")
+    long = "method.epochs=1000"
+    line = (*RUN, long, "--config-dir", config_dir(cluster, timeout_min=5), f"runs={folder}")
     run = sslrun(*line, "--json").json["path"]
-    until(lambda: sslrun.show(run)["state"] == "running" and sslrun("cancel", run, "--yes"))
+    until(lambda: sslrun.show(run)["state"] == "running")
+    sslrun("cancel", run, "--yes")
     assert until(lambda: (s := sslrun.show(run))["state"] != "running" and s)["state"] == "cancelled"
     room(0)
     refused(sslrun("resume", run, code=None), folder)
