@@ -11,13 +11,17 @@ STAMP := $(VENV)/.installed
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 export PYTHONSAFEPATH = 1
 
-.PHONY: run test test-full slurm lint lock clean
+.PHONY: run test faults test-full slurm lint lock clean
 
 run: $(STAMP)
 	$(BIN)/sslrun method=$(METHOD) recipe=demo
 
 test: $(STAMP) lint slurm
 	$(BIN)/python -m pytest -q -m "not slow"
+
+# Every fault that a run must survive, for real, in under 12 minutes.
+faults: $(STAMP) slurm
+	$(BIN)/python -m pytest -q -m fault
 
 # Shows that something learns: three seeds of the demo, some ten minutes on two cores.
 test-full: $(STAMP) lint slurm

@@ -244,7 +244,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=HARNESSES, default=list(HARNESSES))
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--every", type=int, default=300, help="steps between two saves")
     parser.add_argument("--preempt", type=int, nargs="*", default=[150, 450, 750], help="when these are first reached")
     parser.add_argument("--step-seconds", type=float, default=0.1)

@@ -1,4 +1,4 @@
-"""The faults that a run must survive, and what injects them for real.
+"""The faults that a run must survive, and what injects them for real. `make faults` runs these tests.
 
 | fault | outcome | `sslrun drill` | tests beside it |
 |---|---|---|---|
@@ -49,6 +49,7 @@ BESIDE = {
     20: ["launcher/test_prune_keeps_the_last_verified_checkpoint.py"],
     21: ["slurm/test_a_killed_submitter_leaves_one_job.py"],
 }
+EXACTNESS = TESTS / "launcher/test_resume_is_exact.py"  # of every method; a drill compares its own
 DRILLED = sorted([*TESTS.glob("faults/test_faults*.py"), *TESTS.glob("slurm/test_fault_*.py")])
 
 
@@ -68,6 +69,8 @@ def test_it_is_injected_by_a_test(number):
     assert injected or beside
     for file in beside:
         assert re.search(r"^def test_", file.read_text(), re.MULTILINE), file
+    for file in (*DRILLED, *beside):
+        assert "pytest.mark.fault" in file.read_text() or file == EXACTNESS, file
 
 
 def test_every_fault_of_the_drill_is_drilled_in_a_test_wherever_it_can_be():

@@ -3,7 +3,7 @@ undisturbed twin, and does nothing twice that it had saved."""
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 RUN = ("method=rotnet", "tasks_per_node=2")
 FAULTS = (

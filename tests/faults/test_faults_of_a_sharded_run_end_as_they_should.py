@@ -2,7 +2,7 @@
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 RUN = ("method=deepercluster", "tasks_per_node=2")
 FAULTS = (

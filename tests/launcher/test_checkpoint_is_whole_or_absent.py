@@ -21,6 +21,8 @@ from launcher.runtime import checkpoint, shard
 from launcher.runtime.checkpoint import Checkpointer, Registry, SaveFailed, load_tensors, verify
 from launcher.runtime.dist import World
 
+pytestmark = pytest.mark.fault
+
 ALONE = World(0, 1, torch.device("cpu"))
 
 

@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 
+pytestmark = pytest.mark.fault
+
 
 @pytest.fixture
 def small_disk(tmp_path):

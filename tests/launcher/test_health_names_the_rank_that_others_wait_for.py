@@ -17,6 +17,8 @@ from launcher import heartbeats
 from launcher.rundir import Ledger, RunDir
 from launcher.runtime.health import Heart
 
+pytestmark = pytest.mark.fault
+
 HOST = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 STALL = "cluster.stall_minutes=0.05"  # 3 seconds
 

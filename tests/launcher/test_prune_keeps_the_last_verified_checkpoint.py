@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.fault
+
 LONG_AGO = time.time() - 30 * 86400
 
 

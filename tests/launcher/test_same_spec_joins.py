@@ -4,6 +4,10 @@ import json
 import time
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.fault
+
 
 def test_a_finished_run_answers_at_once(sslrun, undisturbed, journey):
     run = undisturbed()

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.fault
+
 RUN = ("method=rotnet", "recipe=tiny", "cluster=fake", "tasks_per_node=1")
 REAL = shutil.which("sbatch")
 # A real sbatch whose caller is killed at one moment; asking (--test-only) is let through.

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.fault
+
 SHAPE = ("nodes=2", "tasks_per_node=2", "cluster=fake", "cluster.cpus_per_task=1")
 
 

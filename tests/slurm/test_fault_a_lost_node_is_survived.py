@@ -4,7 +4,7 @@ import pytest
 
 from launcher import badnodes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 
 RUN = ("method=rotnet", "recipe=tiny", "method.epochs=14")

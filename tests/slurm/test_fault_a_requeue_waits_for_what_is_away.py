@@ -9,7 +9,7 @@ import pytest
 
 from launcher.rundir import read_json
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 RUN = ("method=rotnet", "recipe=tiny", "method.epochs=10")
 SHAPE = ("cluster=fake", "tasks_per_node=1", "cluster.cpus_per_task=1")

@@ -3,7 +3,7 @@ should, ends for good where it should, and in the state of its undisturbed twin.
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 RUN = ("method=rotnet", "nodes=2", "tasks_per_node=1", "cluster=fake", "cluster.cpus_per_task=1")
 FAULTS = (

@@ -3,7 +3,7 @@ done since the last checkpoint, and the time limit has nothing to do with it."""
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 # Two minutes: a preemption always comes close to the time limit, and must not be taken for it.
 RUN = ("method=rotnet", "nodes=2", "tasks_per_node=1", "cluster=fake", "cluster.cpus_per_task=1")
