@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # The machine's own uv where it has one; neither ensurepip nor a writable system Python is needed.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+# Two at a time: most tests wait for the processes that they start.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile
 export PYTHONSAFEPATH = 1
 
 .PHONY: run test faults test-full slurm lint lock clean
@@ -17,15 +19,15 @@ run: $(STAMP)
 	$(BIN)/sslrun method=$(METHOD) recipe=demo
 
 test: $(STAMP) lint slurm
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Every fault that a run must survive, for real, in under 12 minutes.
 faults: $(STAMP) slurm
-	$(BIN)/python -m pytest -q -m fault
+	$(PYTEST) -m fault
 
 # Shows that something learns: three seeds of the demo, some ten minutes on two cores.
 test-full: $(STAMP) lint slurm
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 # What tests/slurm starts its own clusters with.
 slurm:

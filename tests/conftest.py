@@ -181,12 +181,14 @@ def endless() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def two_epochs() -> Callable:
-    """`two_epochs(method)`: overrides of a run with room for several kills in an epoch, 76 small steps: a checkpoint
-    every 12, a line of metrics a step, and whatever the method does between epochs in its middle."""
+    """`two_epochs(method, ranks)`: overrides of a run with room for several kills in an epoch, a line of metrics a step,
+    and whatever the method does between epochs in its middle: 76 small steps with a checkpoint every 12. On four ranks
+    steps take longer, and are half as many."""
 
-    def overrides(method: str) -> tuple[str, ...]:
-        small = "method.epochs=2", "method.global_batch=8", "method.checkpoint_every=12", "method.log_every=1"
-        return f"method={method}", "recipe=tiny", *small
+    def overrides(method: str, ranks: int = 1) -> tuple[str, ...]:
+        batch, every = (8, 12) if ranks < 4 else (16, 6)
+        small = f"method.global_batch={batch}", f"method.checkpoint_every={every}", "method.log_every=1"
+        return f"method={method}", "recipe=tiny", "method.epochs=2", *small
 
     return overrides
 

@@ -6,10 +6,12 @@ Every registered method on 1, 2 and 4 ranks. Three kills in one epoch on 1 and 4
 import os
 import random
 import signal
+from pathlib import Path
 
 import pytest
 
 from launcher.registry import names
+from launcher.rundir import RunDir
 
 RANKS = (1, 2, 4)
 slow = pytest.mark.slow
@@ -67,9 +69,9 @@ def victim(sslrun, watched, until):
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("method", names())
 def test_killed_once_and_resumed_is_as_never_interrupted(sslrun, victim, undisturbed, two_epochs, method, ranks):
-    whole = sslrun.show(undisturbed(ranks, two_epochs(method)))
+    whole = sslrun.show(undisturbed(ranks, two_epochs(method, ranks)))
     epoch = whole["steps"] // 2
-    run = victim(two_epochs(method), ranks)
+    run = victim(two_epochs(method, ranks), ranks)
     whom = run.random.choice(["launcher", "rank"]) if ranks > 1 else "launcher"
     reached, stands = run.killed_after(epoch + run.random.randrange(1, 4), whom=whom)
     assert reached > epoch  # the second epoch had begun
@@ -83,10 +85,10 @@ def test_killed_once_and_resumed_is_as_never_interrupted(sslrun, victim, undistu
 def test_killed_three_times_in_one_epoch_is_as_never_interrupted(
     sslrun, victim, undisturbed, two_epochs, method, ranks
 ):
-    whole = sslrun.show(undisturbed(ranks, two_epochs(method)))
+    whole = sslrun.show(undisturbed(ranks, two_epochs(method, ranks)))
     epoch = whole["steps"] // 2
-    run = victim(two_epochs(method), ranks)
-    later = epoch + 12  # another checkpoint on; the third life begins there, and gets no further than the second
+    run = victim(two_epochs(method, ranks), ranks)
+    later = epoch + RunDir(Path(whole["path"])).plan()["checkpoint_every"]  # another checkpoint on; the third life begins there, and gets no further than the second
     for begin, whom in ((epoch, "launcher"), (later, "rank"), (later, "launcher")):
         reached, stands = run.killed_after(begin + run.random.randrange(1, 5), whom=whom)
         assert epoch < reached < whole["steps"]
