@@ -318,7 +318,8 @@ def _fit_local(config: dict[str, Any], cluster: ClusterConfig) -> None:
     cluster.gpus_per_node = gpus if visible is None else min(gpus, _visible(visible))
     if cluster.gpus_per_node:
         generic = OmegaConf.load(clusters()["generic"])
-        for field in ("gpu_mem_gb", "gpu_tflops", "gpu_fp32_tflops", "efficiency", "network_gb_s", "disk_gb_s"):
+        rates = "gpu_tflops", "gpu_fp32_tflops", "gpu_mem_gb_s", "host_gb_s", "efficiency", "network_gb_s", "disk_gb_s"
+        for field in ("gpu_mem_gb", *rates):
             setattr(cluster, field, generic[field])
     if cluster.gpus_per_node and (config["tasks_per_node"] or 1) > cluster.gpus_per_node:
         reason = f"this machine has {cluster.gpus_per_node} GPUs, and each rank takes one"

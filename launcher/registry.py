@@ -30,14 +30,22 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Clustering:
+    """k-means of the features of all images: into k clusters each of m parts, which go on together."""
+
+    k: int
+    d: int
+    iterations: int
+    m: int = 1
+
+
+@dataclass(frozen=True)
 class Rounds:
     """What a method does over all images between epochs: features, then k-means of them."""
 
     count: int  # in a whole run
     forward_flops: float  # an image, for its feature
-    kmeans_flops: float  # an image, over all iterations
-    kmeans_tflops: float  # that one GPU of 15.7 TFLOP/s (fp32) was seen to reach in k-means
-    kmeans_source: str
+    clusterings: tuple["Clustering", ...]  # one after the other
     host_bytes: float  # an image, in host memory until the round ends
 
 

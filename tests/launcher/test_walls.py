@@ -44,8 +44,8 @@ EXCEPTIONS = {
 
 # What may not be imported by whom: spec <- plan <- submit <- {sweep, cli}.
 ORDER = [
-    "errors", "slurm", "state", "snapshot", "spec", "registry", "cost", "script", "plan", "goodput", "rundir",
-    "badnodes", "heartbeats", "ending", "requeue", "limits", "local", "batch", "executor", "queue", "submit",
+    "errors", "slurm", "state", "snapshot", "spec", "registry", "kmeans_cost", "cost", "script", "plan", "goodput",
+    "rundir", "badnodes", "heartbeats", "ending", "requeue", "limits", "local", "batch", "executor", "queue", "submit",
     "compose", "points", "evaluation", "sweep", "doctor", "trial", "view", "cli",
 ]  # fmt: skip
 
