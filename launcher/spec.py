@@ -213,7 +213,7 @@ class RunSpec:
         """sha256 over what changes the science: method, data, backbone, batch, schedule, seed; not where it runs."""
         science = {
             "method": _science(self.method),
-            "data": _science(self.data),
+            "data": self.data and _science(self.data),
             "seed": self.seed,
             "init_from": self.init_from.digest if self.init_from else None,
         }
