@@ -22,8 +22,12 @@ SUMMARY = "summary.json"  # of a result; see methods/kmeans/results.py
 
 def want(overrides: list[str], *, config_dir: Path | None = None) -> tuple[RunSpec, Recipe]:
     """The frozen spec of `sslrun kmeans ...`. Raises InputError for whatever a person can get wrong."""
-    root, recipe = composed(translated(overrides), config_dir=config_dir)
-    config = to_object(typed(root))
+    told = translated(overrides)
+    try:
+        root, recipe = composed(told, config_dir=config_dir)
+        config = to_object(typed(root))
+    except InputError as error:  # in the words of who typed
+        raise InputError(untranslated(str(error))) from None
     method, missing = config["method"], [f for f in ("features", "k") if not _is_given(f, overrides)]
     if missing:
         raise InputError(f"{missing[0]} is missing; say features=FOLDER_OR_RUN k=NUMBER")

@@ -2,7 +2,6 @@
 
 from argparse import ArgumentParser, Namespace
 
-from launcher.errors import InputError
 from launcher.verbs import arguments, launch
 
 EXAMPLE = "sslrun kmeans features=/data/features k=80000 m=4 nodes=2"
@@ -24,13 +23,10 @@ def run(options: Namespace) -> int:
     shard, centroids and a summary; resumable, as a job or here."""
     from launcher import clustering
 
-    try:
-        if options.cfg:
-            told = Namespace(**{**vars(options), "overrides": clustering.translated(options.overrides)})
-            return arguments.print_config(told, planning=False)
-        spec, _ = clustering.want(options.overrides, config_dir=options.config_dir)
-    except InputError as error:
-        raise InputError(clustering.untranslated(str(error))) from None
+    if options.cfg:
+        told = Namespace(**{**vars(options), "overrides": clustering.translated(options.overrides)})
+        return arguments.print_config(told, planning=False)
+    spec, _ = clustering.want(options.overrides, config_dir=options.config_dir)
     plan = clustering.plan(spec)
     if not options.plan:
         return launch.submit_or_join(spec, plan, options)
