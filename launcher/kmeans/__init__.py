@@ -10,8 +10,8 @@
 for its shard.
 """
 
+from launcher.kmeans.clusters import Clusters, fit
 from launcher.kmeans.hierarchy import Hierarchy, hierarchical
-from launcher.kmeans.lloyd import Clusters, fit
 from launcher.kmeans.nmi import nmi
 from launcher.kmeans.whiten import Whitening, fit_whitening
 
