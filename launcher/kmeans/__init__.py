@@ -12,8 +12,8 @@
 of `group` calls them, with the same arguments but for its shard.
 """
 
+from launcher.kmeans.clusters import Clusters, fit
 from launcher.kmeans.hierarchy import Hierarchy, hierarchical
-from launcher.kmeans.lloyd import Clusters, fit
 from launcher.kmeans.nmi import nmi
 from launcher.kmeans.quality import SizeRange, cluster_entropy, cluster_sizes, sharded_nmi, size_histogram
 from launcher.kmeans.whiten import Whitening, fit_whitening
