@@ -61,7 +61,7 @@ def _clustered(job: Job, source: Source) -> dict[str, Any]:
         progress = Progress(job, store)
         with job.clock("clustering"):
             try:
-                found = _fit(config, job.spec.seed, features, progress)
+                found = _fit(job, features, progress)
             except ValueError as error:
                 raise _explained(job, source, features, positions, error) from None
     with job.clock("writing"):
@@ -76,20 +76,19 @@ def _clustered(job: Job, source: Source) -> dict[str, Any]:
     return summary
 
 
-def _fit(config: KMeansConfig, seed: int, features: torch.Tensor, progress: Progress) -> Result:
+def _fit(job: Job, features: torch.Tensor, progress: Progress) -> Result:
     """The one call of the engine."""
-    asked = {"metric": config.metric, "init": config.init, "empty": config.empty, "deterministic": config.deterministic}
-    usual = vars(KMeansConfig())
-    options = {name: value for name, value in asked.items() if value != usual[name]}
-    given = {"iterations": config.iterations, "seed": seed, "safe_point": progress.safe_point, **options}
+    config: KMeansConfig = job.spec.method
+    how = {name: getattr(config, name) for name in ("iterations", "init", "metric", "empty", "deterministic")}
+    told = {"safe_point": progress.safe_point, "progress": progress.iterated}
+    given = {**how, **told, "seed": job.spec.seed, "device": job.world.device}
     if config.m is None:
-        found = fit(features, config.k, **given, resume=progress.slot("k-means"))
-        return Result.of_clusters(found)
+        return Result.of_clusters(fit(features, config.k, **given, resume=progress.slot("k-means")))
     return Result.of_hierarchy(hierarchical(features, (config.m, config.k), **given, resume=progress.slot))
 
 
 def _where_they_fit(features: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """On the GPU when it has twice their room."""
+    """On the GPU when it has twice their room; else they are read from where they are, a chunk at a time."""
     if device.type == "cuda" and 2 * features.nbytes < torch.cuda.mem_get_info(device)[0]:
         return features.to(device)
     return features

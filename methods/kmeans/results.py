@@ -43,7 +43,8 @@ class Result:
     inertia_last: float
     iterations: int
     converged: bool | None
-    bytes_per_iteration: int | None
+    bytes_per_iteration: int  # that a rank gives to the all-reduce
+    reassigned: list[float] | None = None  # share of the features, in each iteration
 
     @classmethod
     def of_clusters(cls, found: Clusters) -> "Result":
@@ -55,7 +56,8 @@ class Result:
             inertia_last=found.inertia[-1],
             iterations=found.iterations,
             converged=bool(found.converged),
-            bytes_per_iteration=getattr(found, "bytes_per_iteration", None),
+            bytes_per_iteration=found.bytes_per_iteration,
+            reassigned=list(found.reassigned),
         )
 
     @classmethod
@@ -74,8 +76,8 @@ class Result:
             inertia={"super": list(top.inertia), "sub": below},
             inertia_last=sum(part[-1] for part in below if part),
             iterations=max([top.iterations, *map(len, below)]),
-            converged=getattr(found, "converged", None),  # of both levels
-            bytes_per_iteration=getattr(found, "bytes_per_iteration", None),
+            converged=None,  # some sub-clusterings may have
+            bytes_per_iteration=found.bytes_per_iteration,
         )
 
 
@@ -163,6 +165,7 @@ class Writer:
             "converged": found.converged,
             "inertia": found.inertia,
             "inertia_last": found.inertia_last,
+            "reassigned": found.reassigned,
             "clusters_empty": int((counts == 0).sum()),
             "sizes": {
                 "least": int(members.min()),

@@ -80,7 +80,8 @@ def test_a_folder_of_npy_shards(sslrun, npy, tmp_path):
     again = sslrun(*typed)
     assert again.json == {**answer.json, "joined": True}
     assert "inertia last" in again.err
-    assert "iteration 2: {'inertia'" in sslrun("logs", answer.json["path"]).out
+    assert "k-means, iteration 2: inertia " in sslrun("logs", answer.json["path"]).out
+    assert len(summary["reassigned"]) == summary["iterations"] and summary["bytes_per_iteration"] > 8 * K * 8
 
 
 def test_a_folder_of_safetensors_shards_into_two_levels_at_a_place_of_ones_own(sslrun, tmp_path):
@@ -200,3 +201,20 @@ def test_shards_that_changed_since_they_were_submitted_are_not_clustered(sslrun,
     np.save(tmp_path / "0.npy", features())
     line = one_line(sslrun("resume", watched.path, code=2), inside=True)
     assert "its shards changed since this was submitted" in line
+
+
+def test_every_choice_reaches_the_engine(sslrun, npy, tmp_path):
+    chosen = ("metric=cosine", "init=k-means++", "empty=keep", "deterministic=true", "seed=3", "iterations=4")
+    typed = ("kmeans", f"features={npy}", f"k={K}", *chosen, "cluster=local")
+    results = []
+    for ranks in (1, 2):
+        place = (f"tasks_per_node={ranks}", f"runs={tmp_path / str(ranks)}", "--json")
+        answer = sslrun(*typed, *place).json
+        results.append(read(Path(answer["path"]) / "clusters"))
+    (one, tensors, _), (two, others, _) = results
+    options = {"metric": "cosine", "init": "k-means++", "empty": "keep", "deterministic": True}
+    assert {name: one[name] for name in options} == options and one["seed"] == 3
+    wanted = fit(torch.from_numpy(features()), K, **options, seed=3, iterations=4)
+    assert np.array_equal(tensors["centroids"], wanted.centroids.numpy())
+    # Exactly the same on any number of ranks.
+    assert one["digest"] == two["digest"] and np.array_equal(tensors["centroids"], others["centroids"])
