@@ -133,7 +133,9 @@ def _is_given(field: str, overrides: list[str]) -> bool:
 def _run(name: str, runs: Path) -> RunDir:
     try:
         found = rundir.find(name, runs)
-    except InputError:
+    except InputError as error:
+        if any(runs.glob(f"{name}*/spec.json")):  # several begin like this
+            raise InputError(str(error).replace("RUN=", "features=", 1)) from None
         reason = f"there is no such folder, and no such run in {runs}"
         fix = f"give a folder of {' or '.join(SUFFIXES)} files, or a run"
         raise InputError.of("features", name, reason, fix) from None

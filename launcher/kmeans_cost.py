@@ -1,12 +1,13 @@
 """What an iteration of sharded k-means costs: seconds and bytes from N, k, d, ranks and the rates of a machine. Pure.
 
-    T = max(2 N k d / (G eta P), N d b / (G B_feat)) + T_update + 2 (G - 1)/G 4 m k (d + 1) / B_net
+    T = max(2 N k d / (G eta P), N d b / (G B_feat)) + T_update + 2 (G - 1)/G 8 m (k (d + 2) + 1) / B_net
 
 N features of d numbers of b bytes each, on G ranks; P: FLOP/s of a rank, of which k-means reaches the share eta;
-B_feat: what a rank reads its features with; B_net: what sums and counts travel with, once an iteration, in fp32, by a
-ring all-reduce. m: clusterings that go on together, each of N / m features into k clusters, as in DeeperCluster.
-T_update, bytes through a rank's own memory of bandwidth B_mem: each feature is added to its cluster's sum in fp64,
-N d (b + 16) bytes; where scores are written before they are compared (CPU), N k 8 bytes more.
+B_feat: what a rank reads its features with; B_net: what sums, squares and counts travel with, once an iteration, by a
+ring all-reduce, in fp64 because they are exact. m: clusterings that go on together, each of N / m features into k
+clusters, as in DeeperCluster. T_update, bytes through a rank's own memory: each feature joins its cluster's sum, N d
+(b + 16); on a CPU N d (b + 56), as it is written in fp64, rounded to a grid in two passes and read again, and N k 8 of
+scores that are written before they are compared. (The engine adds up only what moved; this is what all of it takes.)
 
 Times are seconds, rates are a second. `python benchmarks/kmeans_cost.py` compares with measurements and prints the
 table of docs/kmeans.md.
@@ -17,8 +18,8 @@ from dataclasses import dataclass, replace
 
 from launcher.spec import ClusterConfig
 
-SUM_BYTES = 4  # an element of the sums and counts that travel
 FP64 = 8
+UPDATE_BYTES = {True: 2 * FP64, False: 7 * FP64}  # fused or not: of a number that joins a sum, beside reading it
 SCORE_BYTES = 8  # a score in fp32, written and read back
 EFFICIENCY = 0.6  # of a GPU's peak, fused; assumed, to be replaced by the measurement in docs/benchmarks.md
 GB, TERA = 1e9, 1e12
@@ -26,13 +27,15 @@ GB, TERA = 1e9, 1e12
 
 @dataclass(frozen=True)
 class Problem:
-    """n features over all ranks, of d numbers of feature_bytes each; k clusters, in each of m clusterings of n / m."""
+    """n features over all ranks, of d numbers of feature_bytes each; k clusters, in each of m clusterings of n / m.
+    Sums travel in numbers of sum_bytes."""
 
     n: int
     k: int
     d: int
     m: int = 1
     feature_bytes: int = 4
+    sum_bytes: int = FP64
 
     @property
     def flop(self) -> float:
@@ -41,8 +44,8 @@ class Problem:
 
     @property
     def reduced_bytes(self) -> float:
-        """Sums and counts of all clusters."""
-        return float(SUM_BYTES * self.m * self.k * (self.d + 1))
+        """Sums, squares and counts of all clusters, and how many features moved."""
+        return float(self.sum_bytes * self.m * (self.k * (self.d + 2) + 1))
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def iteration(problem: Problem, machine: Machine) -> Iteration:
     """The model of the module's docstring."""
     ranks, numbers = machine.ranks, problem.n * problem.d / machine.ranks
     flop = problem.flop / ranks
-    moved = numbers * (problem.feature_bytes + 2 * FP64)
+    moved = numbers * (problem.feature_bytes + UPDATE_BYTES[machine.fused])
     if not machine.fused:
         moved += SCORE_BYTES * problem.n * problem.k / ranks
     sent = 2 * (ranks - 1) / ranks * problem.reduced_bytes

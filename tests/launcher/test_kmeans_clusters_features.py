@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from launcher.kmeans import fit, hierarchical
+from launcher.kmeans_cost import Problem
 
 K = 12
 SIZES = {"a": 700, "b": 0, "c": 900, "d": 401}  # of the shards; no rank has whole ones
@@ -81,7 +82,10 @@ def test_a_folder_of_npy_shards(sslrun, npy, tmp_path):
     assert again.json == {**answer.json, "joined": True}
     assert "inertia last" in again.err
     assert "k-means, iteration 2: inertia " in sslrun("logs", answer.json["path"]).out
-    assert len(summary["reassigned"]) == summary["iterations"] and summary["bytes_per_iteration"] > 8 * K * 8
+    assert (
+        len(summary["reassigned"]) == summary["iterations"]
+        and summary["bytes_per_iteration"] == Problem(1, K, 8).reduced_bytes
+    )
 
 
 def test_a_folder_of_safetensors_shards_into_two_levels_at_a_place_of_ones_own(sslrun, tmp_path):
@@ -96,6 +100,7 @@ def test_a_folder_of_safetensors_shards_into_two_levels_at_a_place_of_ones_own(s
     assert np.array_equal(np.concatenate(assignments), flat.numpy())
     assert tensors["centroids"].shape == (3, 4, 8) and tensors["super_centroids"].shape == (3, 8)
     assert (summary["m"], summary["k"]) == (3, 4)
+    assert summary["bytes_per_iteration"] == Problem(1, 4, 8, m=3).reduced_bytes
     # What is there is never overwritten.
     before = (tmp_path / "result" / "summary.json").read_bytes()
     line = sslrun(*typed, "seed=1", cwd=tmp_path, code=2).complaint

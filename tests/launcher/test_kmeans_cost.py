@@ -47,8 +47,11 @@ def test_reading_takes_the_place_of_arithmetic_where_clusters_are_few():
 
 @pytest.mark.parametrize(("gb_s", "seconds"), [(10, 0.25), (50, 0.05)])
 def test_a_ring_moves_sums_and_counts_once(gb_s, seconds):
-    cost = iteration(SECOND, Machine(16, 989e12, **GPU, network_bytes_s=gb_s * 1e9))
-    assert cost.sent_bytes == 2 * 15 / 16 * 4 * 80_000 * 4097 == pytest.approx(2.46e9, rel=0.001)
+    in_fp32 = Problem(23_000_000, 80_000, 4096, sum_bytes=4)
+    cost = iteration(in_fp32, Machine(16, 989e12, **GPU, network_bytes_s=gb_s * 1e9))
+    assert (
+        cost.sent_bytes == pytest.approx(2 * 15 / 16 * 4 * 80_000 * 4097, rel=0.001) == pytest.approx(2.46e9, rel=0.001)
+    )
     assert cost.network == pytest.approx(seconds, rel=0.02)
 
 
