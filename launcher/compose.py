@@ -17,7 +17,7 @@ from hydra import compose, initialize, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -61,7 +61,7 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     store = ConfigStore.instance()
     store.store(group="method", name=method_name, node=recipe.method)
     for name, kind in DATA.items():
-        default = recipe.data if recipe.data.name == name else kind()
+        default = recipe.data if recipe.data and recipe.data.name == name else kind()
         store.store(group="data", name=name, node=default)
         store.store(group="eval_data", name=name, node=default)
     cluster = _cluster(chosen, planning)
@@ -69,11 +69,12 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     defaults = [
         "_self_",
         {"method": chosen.get("method")},
-        {"data": recipe.data.name},
+        {"data": recipe.data.name} if recipe.data else {"optional data": None},
         {"optional eval_data": None},
         {"cluster": cluster},
     ]
-    store.store(name="sslrun", node={"defaults": defaults, **dataclasses.asdict(LaunchConfig())})
+    root = dataclasses.asdict(LaunchConfig(data=MISSING if recipe.data else None))
+    store.store(name="sslrun", node={"defaults": defaults, **root})
     rest = [o for o in overrides if o.split("=")[0] not in ("method", "cluster") and o != "eval_data=null"]
     return _compose("sslrun", rest, config_dir), recipe
 
@@ -260,7 +261,7 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
     runs = os.path.abspath(os.path.expanduser(config["runs"]))
     return RunSpec(
         method=freeze(config["method"]),
-        data=freeze(config["data"]),
+        data=config["data"] and freeze(config["data"]),
         eval_data=config["eval_data"] and freeze(config["eval_data"]),
         cluster=freeze(cluster),
         recipe=config["recipe"],
@@ -318,7 +319,8 @@ def _fit_local(config: dict[str, Any], cluster: ClusterConfig) -> None:
     cluster.gpus_per_node = gpus if visible is None else min(gpus, _visible(visible))
     if cluster.gpus_per_node:
         generic = OmegaConf.load(clusters()["generic"])
-        for field in ("gpu_mem_gb", "gpu_tflops", "gpu_fp32_tflops", "efficiency", "network_gb_s", "disk_gb_s"):
+        rates = "gpu_tflops", "gpu_fp32_tflops", "gpu_mem_gb_s", "host_gb_s", "efficiency", "network_gb_s", "disk_gb_s"
+        for field in ("gpu_mem_gb", *rates):
             setattr(cluster, field, generic[field])
     if cluster.gpus_per_node and (config["tasks_per_node"] or 1) > cluster.gpus_per_node:
         reason = f"this machine has {cluster.gpus_per_node} GPUs, and each rank takes one"

@@ -4,12 +4,12 @@ rates. GB are 1e9 bytes, times are seconds."""
 import math
 from dataclasses import dataclass
 
+from launcher.kmeans_cost import Problem, iteration, machine
 from launcher.registry import Layout, Rounds, Sizes
 from launcher.spec import ClusterConfig, Rate
 
 FP32 = 4  # bytes
 GB = 1e9
-V100_FP32_TFLOPS = 15.7
 RANK_GB, LOADER_GB = 3.0, 0.5  # of host memory: a process with PyTorch and CUDA, a data-loader worker (assumed)
 SAVE_SHARE = 0.1  # of the time, at most
 LONGEST_INTERVAL = 3600.0  # between two saves, however seldom a cluster fails
@@ -97,11 +97,22 @@ def _ring(parameters: float, nodes: float, cluster: ClusterConfig) -> float:
     return 2 * (nodes - 1) / nodes * parameters * FP32 / (cluster.network_gb_s * GB)
 
 
-def round_seconds(rounds: Rounds, images: int, world_size: int, tflops: float, cluster: ClusterConfig) -> tuple:
-    """One round between epochs: (features of all images at `tflops` a rank, their k-means as published, scaled)."""
-    kmeans_tflops = rounds.kmeans_tflops * cluster.gpu_fp32_tflops / V100_FP32_TFLOPS
-    share = images / world_size / 1e12
-    return share * rounds.forward_flops / tflops, share * rounds.kmeans_flops / kmeans_tflops
+def features_seconds(rounds: Rounds, images: int, world_size: int, tflops: float) -> float:
+    """Features of all images, at `tflops` a rank."""
+    return images / world_size * rounds.forward_flops / (tflops * 1e12)
+
+
+def kmeans_seconds(
+    rounds: Rounds, images: int, nodes: int, tasks_per_node: int, cluster: ClusterConfig
+) -> tuple[float, float]:
+    """(seconds, GB that a rank sends) of the clusterings of one round, in fp32; see kmeans_cost.py."""
+    seconds = sent = 0.0
+    for wanted in rounds.clusterings:
+        problem = Problem(images, wanted.k, wanted.d, wanted.m)
+        each = iteration(problem, machine(cluster, nodes, tasks_per_node, problem, bf16=False))
+        seconds += wanted.iterations * each.seconds
+        sent += wanted.iterations * each.sent_bytes
+    return seconds, sent / GB
 
 
 def save_interval(save: float, nodes: int, cluster: ClusterConfig) -> tuple[float, float]:

@@ -112,6 +112,8 @@ def scores(evaluation: RunDir) -> dict[str, Any]:
 
 
 def _checkpoint(run: RunDir, step: str | None) -> Path:
+    if registry.method(run.spec().method.name).job:
+        raise InputError.of("RUN", run.id, "it trains nothing that could be judged", "give a run that trains")
     saved = run.checkpoints()
     if not saved:
         fix = f"wait, or `sslrun resume {run.id}`"

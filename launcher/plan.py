@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher import cost, registry, script
+from launcher import cost, kmeans_cost, registry, script
 from launcher.registry import Layout, Sizes
 from launcher.spec import Recipe, RunSpec
 
@@ -68,6 +68,7 @@ class _Times:
     all_reduce: float
     features: float  # a round
     kmeans: float  # a round
+    kmeans_gb: float  # that a rank sends in it
     save: float
     every: int  # steps between saves
     mtbf: float
@@ -162,13 +163,14 @@ def _times(spec: RunSpec, recipe: Recipe, layout: Layout, sizes: Sizes, images: 
     tflops = efficiency * cost.peak_tflops(cluster, config.precision, spec.tasks_per_node)
     step = cost.step_seconds(sizes, config.global_batch / spec.world_size, tflops)
     reduce = cost.all_reduce_seconds(sizes, layout, spec.nodes, spec.tasks_per_node, cluster)
-    features, kmeans = 0.0, 0.0
+    features, kmeans, kmeans_gb = 0.0, 0.0, 0.0
     if sizes.rounds:
-        features, kmeans = cost.round_seconds(sizes.rounds, images, spec.world_size, tflops, cluster)
+        features = cost.features_seconds(sizes.rounds, images, spec.world_size, tflops)
+        kmeans, kmeans_gb = cost.kmeans_seconds(sizes.rounds, images, spec.nodes, spec.tasks_per_node, cluster)
     save = sum(cost.checkpoint_gb(sizes)) / cluster.disk_gb_s
     interval, mtbf = cost.save_interval(save, spec.nodes, cluster)
     every = config.checkpoint_every or min(max(LEAST_STEPS, int(interval / max(step, reduce))), max(1, steps))
-    return _Times(step, reduce, features, kmeans, save, every, mtbf, efficiency, source)
+    return _Times(step, reduce, features, kmeans, kmeans_gb, save, every, mtbf, efficiency, source)
 
 
 def _warnings(spec: RunSpec, times: _Times, host: cost.HostMemory, delay: int) -> list[str]:
@@ -245,9 +247,11 @@ def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay
     if times.all_reduce:
         hours.append(f"beside it all-reduce {times.all_reduce:.3g}")
     if rounds:
+        clusterings = ", then ".join(f"{c.iterations} iterations into {c.m * c.k:,}" for c in rounds.clusterings)
+        share = kmeans_cost.EFFICIENCY if cluster.gpus_per_node else cluster.efficiency
         hours.append(
-            f"{rounds.count} rounds of features {_span(times.features)} and k-means {_span(times.kmeans)}, the latter "
-            f"scaled by fp32 peak from {rounds.kmeans_source}"
+            f"{rounds.count} rounds of features {_span(times.features)} and k-means {_span(times.kmeans)} "
+            f"({clusterings}; a rank sends {times.kmeans_gb:.3g} GB; {share:.0%} of the fp32 peak, assumed)"
         )
     hours.append("without data loading and evaluation (model, not measured)")
     jobs = math.ceil(seconds / max(1, 60 * cluster.timeout_min - delay))

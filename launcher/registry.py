@@ -1,4 +1,5 @@
-"""Which methods there are: folders under `methods/` with a trainer.py, and entry points `sslrun.methods` elsewhere."""
+"""Which methods there are: folders under `methods/` with a trainer.py, and entry points `sslrun.methods` elsewhere. A
+folder with a job.py in its place is a kind of job that trains nothing, and is reached through a verb of its own."""
 
 import difflib
 import importlib
@@ -30,14 +31,22 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Clustering:
+    """k-means of the features of all images: into k clusters each of m parts, which go on together."""
+
+    k: int
+    d: int
+    iterations: int
+    m: int = 1
+
+
+@dataclass(frozen=True)
 class Rounds:
     """What a method does over all images between epochs: features, then k-means of them."""
 
     count: int  # in a whole run
     forward_flops: float  # an image, for its feature
-    kmeans_flops: float  # an image, over all iterations
-    kmeans_tflops: float  # that one GPU of 15.7 TFLOP/s (fp32) was seen to reach in k-means
-    kmeans_source: str
+    clusterings: tuple["Clustering", ...]  # one after the other
     host_bytes: float  # an image, in host memory until the round ends
 
 
@@ -67,6 +76,7 @@ class Method:
     validate: Callable[[Any, int | None], None]  # (config, number of images if known); raises InputError
     layout: Callable[[Any, int], Layout]  # (config, world_size); raises InputError with the sizes that work
     sizes: Callable[[Any, int], Sizes]  # (config, world_size)
+    job: str = ""  # "package.module:function" that the ranks run in place of training, where they do
 
     def recipe(self, name: str) -> Recipe:
         if name not in self.recipes:
@@ -83,9 +93,16 @@ def names() -> tuple[str, ...]:
 
 
 @cache
+def jobs() -> tuple[str, ...]:
+    """Kinds of job that train nothing."""
+    folder = Path(importlib.util.find_spec("methods").origin).parent  # type: ignore[union-attr, arg-type]
+    return tuple(sorted(p.parent.name for p in folder.glob("*/job.py")))
+
+
+@cache
 def method(name: str) -> Method:
     """The method called `name`. Raises InputError with the nearest name when there is none."""
-    if name not in names():
+    if name not in (*names(), *jobs()):
         unknown("method", name, names())
     for point in entry_points(group="sslrun.methods"):
         if point.name == name:
@@ -95,7 +112,16 @@ def method(name: str) -> Method:
 
 def load_trainer(name: str) -> type:
     """The trainer's class. Imports torch; only the worker calls this."""
-    module, _, attribute = method(name).trainer.partition(":")
+    return _load(method(name).trainer)
+
+
+def load_job(name: str) -> Callable[..., dict[str, Any]]:
+    """What the ranks of such a job run; called as `work(run, world, ledger, stop, heart)`. As `load_trainer`."""
+    return _load(method(name).job)
+
+
+def _load(reference: str) -> Any:
+    module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 

@@ -14,6 +14,7 @@
         heartbeats/rank0.json ...  a sign of life of each; see runtime/health.py
         evals/knn-1/               an evaluation as a job of its own: a folder like this one; see evaluation.py
         tensorboard/  clusters.png
+        clusters/                  of `sslrun kmeans`, which has no checkpoints; see methods/kmeans/results.py
         lock                       held (flock) by whoever runs the run
 
 A generation is one start of the run: the first is 1, each resume adds one. Time stamps are for people; no decision
@@ -34,7 +35,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import snapshot
+from launcher import registry, snapshot
 from launcher.errors import InputError
 from launcher.goodput import goodput, interruptions
 from launcher.snapshot import Snapshot
@@ -229,12 +230,17 @@ class RunDir:
         state = of(events, held=held, queue=self._mine(queue))
         saved = self.checkpoints()
         manifest = read_json(saved[-1] / "manifest.json") if saved else {}
-        step = manifest.get("step", 0) if digest else max(manifest.get("step", 0), progress.get("step", 0))
+        # What is saved of a training counts; what trains nothing has no checkpoints.
+        trains = not registry.method(spec.method.name).job
+        step = manifest.get("step", 0) if digest and trains else max(manifest.get("step", 0), progress.get("step", 0))
         causes = Counter(e["cause"] for e in events if e["event"] == "start" and e["generation"] > 1)
         evals: dict[str, Any] = {}
+        found = manifest.get("digest")
         # The latest step's stand: an evaluation as a job of its own may look at an older one.
         for event in sorted((e for e in events if e["event"] == "eval"), key=lambda e: e["step"]):
             evals[event["protocol"]] = event["scores"]
+            if not trains:
+                found = event["digest"]
         return {
             "id": self.id,
             "path": str(self.path),
@@ -243,7 +249,7 @@ class RunDir:
             "job": state.job,
             "step": step,
             "steps": progress.get("steps") or manifest.get("steps") or self.plan()["steps"],
-            **({"state_digest": manifest.get("digest"), "where": _where(spec)} if digest else {}),
+            **({"state_digest": found, "where": _where(spec)} if digest else {}),
             "checkpoint": str(saved[-1]) if saved else None,
             "restarts": dict(causes),
             "lost_steps": sum(e.get("lost_steps", 0) for e in events if e["event"] == "restored"),

@@ -67,6 +67,8 @@ class ClusterConfig:
     gpu_mem_gb: float = 32.0
     gpu_tflops: float = 125.0  # dense bf16/fp16 peak of one GPU
     gpu_fp32_tflops: float = 15.7
+    gpu_mem_gb_s: float = 900.0  # bandwidth of a GPU's memory; of the machine's where there are no GPUs
+    host_gb_s: float = 12.0  # from host memory to one GPU
     bf16: bool = True  # whether the GPUs reach that peak in bf16; before Ampere they do in fp16 alone
     efficiency: float = 0.35  # share of the peak that a convnet reaches in training
     network_gb_s: float = 10.0  # all-reduce bandwidth a node
@@ -121,8 +123,8 @@ class ClusterConfig:
 
 
 _POSITIVE = (
-    "cpus_per_node", "gpu_tflops", "gpu_fp32_tflops", "efficiency", "network_gb_s", "disk_gb_s", "timeout_min",
-    "cpus_per_task", "cpus_per_gpu", "array_parallelism", "signal_delay_s",
+    "cpus_per_node", "gpu_tflops", "gpu_fp32_tflops", "gpu_mem_gb_s", "host_gb_s", "efficiency", "network_gb_s",
+    "disk_gb_s", "timeout_min", "cpus_per_task", "cpus_per_gpu", "array_parallelism", "signal_delay_s",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "gpus_per_node", "host_mem_gb", "gpu_mem_gb", "grace_s", "interruptions_per_node_day", "stall_minutes", "mem_gb",
@@ -211,7 +213,7 @@ class RunSpec:
         """sha256 over what changes the science: method, data, backbone, batch, schedule, seed; not where it runs."""
         science = {
             "method": _science(self.method),
-            "data": _science(self.data),
+            "data": self.data and _science(self.data),
             "seed": self.seed,
             "init_from": self.init_from.digest if self.init_from else None,
         }

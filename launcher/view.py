@@ -136,6 +136,12 @@ def _figures(now: dict[str, Any]) -> str:
         parts.append(f"{now.get('step', 0)}/{now['steps']}")
     if now.get("loss") is not None:
         parts.append(f"loss {now['loss']:.3f}")
+    if now.get("inertia") is not None:
+        parts.append(f"inertia {now['inertia']:.6g}")
+    if now.get("reassigned") is not None:
+        parts.append(f"{now['reassigned']:.2%} reassigned")
+    if now.get("empty"):
+        parts.append(f"{now['empty']} empty clusters")
     if now.get("images_per_s"):
         parts.append(f"{now['images_per_s']:,.0f} images/s")
     if now.get("seconds_left") is not None:
@@ -154,9 +160,12 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     of = next((e for e in run.events() if e["event"] == "eval"), None) if run.owner else None
     done = f"{run.id}: done, step {of['step']} of {run.owner.id}" if of else f"{run.id}: done, {summary['step']} steps"
     screen.print(done, style="bold", soft_wrap=True, markup=False)
+    clustering = summary["evals"].get("kmeans")
     table = Table(box=SIMPLE_HEAD)
-    table.add_column("evaluation")
-    table.add_column("score", justify="right")
+    table.add_column("clustering" if clustering else "evaluation")
+    table.add_column("" if clustering else "score", justify="right")
+    for key, value in (clustering or {}).items():
+        table.add_row(key.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else str(value))
     for protocol, knn in summary["evals"].items():
         name, _, data = protocol.partition(":")
         for key, label in KNN_SCORES if name == "knn" else ():
@@ -179,6 +188,10 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     if files:
         screen.print(f"broken     {len(files)} images could not be decoded: {', '.join(files[:3])}", soft_wrap=True)
     if run.owner:
+        return
+    if clustering:
+        screen.print(f"result     {run.spec().method.out or run.path / 'clusters'}", soft_wrap=True, markup=False)
+        screen.print(f"curves     tensorboard --logdir {run.path / 'tensorboard'}", soft_wrap=True)
         return
     if (run.path / "clusters.png").exists():
         screen.print(f"picture    {run.path / 'clusters.png'}", soft_wrap=True)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from launcher.ending import STOPPED_CODE
@@ -40,7 +41,7 @@ def main() -> int:
 
         world = dist.init(os.environ.get("SSLRUN_RENDEZVOUS"))
         heart.joined()
-        figures = (_evaluate if run.owner else _train)(run, world, ledger, stop, heart)
+        figures = _work(run)(run, world, ledger, stop, heart)
         if world.is_main:
             ledger.write("finished", **figures)
         world.barrier()
@@ -66,6 +67,14 @@ def main() -> int:
 def _let_go_of_the_lock() -> None:
     with contextlib.suppress(OSError, KeyError):
         os.close(int(os.environ.pop("SSLRUN_LOCK_FD")))  # once: a child of a child must not close another file
+
+
+def _work(run: RunDir) -> Callable[..., dict]:
+    from launcher import registry
+
+    if run.owner:
+        return _evaluate
+    return _other if registry.method(run.spec().method.name).job else _train
 
 
 def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
@@ -110,6 +119,14 @@ def _evaluate(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) 
 
     _limit_threads()
     return evaluate(run, world, ledger, stop, heart)
+
+
+def _other(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
+    """A kind of job that trains nothing."""
+    from launcher import registry
+
+    _limit_threads()
+    return registry.load_job(run.spec().method.name)(run, world, ledger, stop, heart)
 
 
 def _limit_threads() -> None:

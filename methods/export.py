@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from launcher import registry
 from launcher.errors import InputError, RunFailed
 from launcher.rundir import RunDir, read_json
 from launcher.runtime.checkpoint import load_tensors, verify
@@ -25,6 +26,8 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     or `target` exists or cannot be written, RunFailed where the checkpoint is damaged.
     """
     saved = run.checkpoints()
+    if registry.method(run.spec().method.name).job:
+        raise InputError.of("RUN", run.id, "it trains nothing, and so has no weights", "give a run that trains")
     if not saved:
         raise InputError.of("RUN", run.id, "it has no checkpoint yet", f"`sslrun resume {run.id}`, or wait")
     if target.exists():

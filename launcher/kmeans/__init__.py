@@ -4,15 +4,31 @@
     clusters.assignments                                   # int64 [n], of this rank's features
     hierarchy = hierarchical(features, (4, 80_000))        # DeeperCluster: k-means inside each cluster of a k-means
     features = fit_whitening(features, 256).apply(features)
-    nmi(clusters.assignments, labels)
+    nmi(clusters.assignments, labels)                      # of whole labellings; sharded_nmi: of the ranks' parts
+    cluster_entropy(clusters.assignments, labels, k)       # of the labels within each cluster
+    size_histogram(clusters.counts)
 
-`fit`, `hierarchical` and `fit_whitening` are collective: every rank of `group` calls them, with the same arguments but
-for its shard.
+`fit`, `hierarchical`, `fit_whitening`, `cluster_sizes`, `cluster_entropy` and `sharded_nmi` are collective: every rank
+of `group` calls them, with the same arguments but for its shard.
 """
 
+from launcher.kmeans.clusters import Clusters, fit
 from launcher.kmeans.hierarchy import Hierarchy, hierarchical
-from launcher.kmeans.lloyd import Clusters, fit
 from launcher.kmeans.nmi import nmi
+from launcher.kmeans.quality import SizeRange, cluster_entropy, cluster_sizes, sharded_nmi, size_histogram
 from launcher.kmeans.whiten import Whitening, fit_whitening
 
-__all__ = ["Clusters", "Hierarchy", "Whitening", "fit", "fit_whitening", "hierarchical", "nmi"]
+__all__ = [
+    "Clusters",
+    "Hierarchy",
+    "SizeRange",
+    "Whitening",
+    "cluster_entropy",
+    "cluster_sizes",
+    "fit",
+    "fit_whitening",
+    "hierarchical",
+    "nmi",
+    "sharded_nmi",
+    "size_histogram",
+]

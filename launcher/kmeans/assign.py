@@ -1,83 +1,248 @@
 """The E-step: every feature joins its nearest centroid, and the ranks add up what the M-step needs to know."""
 
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from launcher.kmeans.resume import Pass
-from launcher.kmeans.shards import Ranks, Shards
+from launcher.kmeans import fused
+from launcher.kmeans.crew import Crew
+from launcher.kmeans.exact import snap
+from launcher.kmeans.nearest import Blocks, Scratch, Tiles, blocks, multiplies_bfloat16, ones_for
+from launcher.kmeans.resume import Part, legs
+from launcher.kmeans.shards import Ranks
+from launcher.kmeans.space import Space
+
+# Up to so many numbers, the sums of the last iteration are kept, and only what moved is added and taken away.
+KEPT = 2**26
+
+
+@dataclass(frozen=True)
+class Group:
+    """Features that are clustered among themselves: all of them, or those of one super-cluster.
+
+    k: clusters; first: index of its first centroid among those of all groups; rows, begin: how many features this rank
+    has and where they begin in the order of groups. Over all ranks: total features; offset: those on the ranks before
+    this one; longest: on the rank that has most. seed: of everything random.
+    """
+
+    k: int
+    first: int
+    rows: int
+    begin: int
+    total: int
+    offset: int
+    longest: int
+    seed: int
+
+    @property
+    def centroids(self) -> slice:
+        return slice(self.first, self.first + self.k)
 
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Features by their nearest centroid.
+    """Features of one group by their nearest centroid.
 
-    assignments: int64 [n], this rank's features. Over all ranks, float64: counts [k], sums [k, d] of the features
-    and squares [k] of their squared norms in each cluster; changed: features that were in another cluster before.
+    Over all ranks, float64: counts [k] of features, their weights' sums mass [k] (the counts where there are none),
+    sums [k, d] of the weighted features and squares [k] of the weighted squared norms in each cluster, as they are
+    measured (`Space`); changed: features that were in another cluster before.
     """
 
-    assignments: torch.Tensor
     counts: torch.Tensor
+    mass: torch.Tensor
     sums: torch.Tensor
     squares: torch.Tensor
     changed: int
 
-    def means(self) -> torch.Tensor:
+    def means(self, rows: slice | torch.Tensor = slice(None)) -> torch.Tensor:
         """Mean of each cluster, float64 [k, d]; zero where it is empty."""
-        return self.sums / self.counts.clamp(min=1)[:, None]
+        mass = self.mass[rows]
+        return self.sums[rows] / torch.where(mass > 0, mass, 1.0)[:, None]
+
+    def scales(self) -> torch.Tensor:
+        """Mean squared norm of each cluster's features, float64 [k]."""
+        return self.squares / torch.where(self.mass > 0, self.mass, 1.0)
 
     def variances(self) -> torch.Tensor:
         """Mean squared distance of each cluster's features to their mean, float64 [k]."""
-        mean_squares = self.squares / self.counts.clamp(min=1)
-        return (mean_squares - self.means().square().sum(dim=1)).clamp(min=0)
+        of_means = [self.means(rows).square_().sum(dim=1) for rows in blocks(*self.sums.shape)]
+        return (self.scales() - torch.cat(of_means)).clamp(min=0)
 
     def inertia(self, centroids: torch.Tensor) -> float:
-        """Sum over all features of the squared distance to their centroid (N times thesis Eq. 3.2)."""
-        centroids = centroids.double()
-        crossed = (centroids * self.sums).sum()
-        return max(0.0, float(self.squares.sum() - 2 * crossed + (self.counts * centroids.square().sum(dim=1)).sum()))
+        """Sum over all features of the weighted squared distance to their centroid (N times thesis Eq. 3.2).
+
+        centroids: float32 [k, d], as they are compared.
+        """
+        terms = self.squares.clone()
+        for rows in blocks(*centroids.shape):
+            c = centroids[rows].double()
+            terms[rows] += self.mass[rows] * c.square().sum(dim=1) - 2 * (c * self.sums[rows]).sum(dim=1)
+        return max(0.0, float(terms.cpu().numpy().sum()))  # numpy's: in one order, whatever the number of threads
 
 
-def mean_feature(features: torch.Tensor, ranks: Ranks, shards: Shards, over: Pass) -> torch.Tensor:
-    """Mean of the features of all ranks, float32 [d]; one all-reduce."""
-    total = torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
-    for rows in over:
-        total += features[rows].double().sum(dim=0)
-    return (ranks.sum(total) / shards.total).float()
+class Assigner:
+    """Assigns this rank's features again and again, and knows where they were.
 
-
-def assign(
-    features: torch.Tensor,
-    centroids: torch.Tensor,
-    origin: torch.Tensor,
-    ranks: Ranks,
-    over: Pass,
-    previous: torch.Tensor | None = None,
-) -> Partition:
-    """Assign features [n, d] to centroids [k, d], a chunk of `over` at a time; among equally near ones, the first wins.
-
-    origin: float32 [d], where to measure from. Distances do not depend on it, but float32 scores tell more apart
-    when the features lie around it, as they do around their mean.
-    previous: int64 [n], the assignments to compare with; None counts every feature as changed. One all-reduce.
+    labels: int64 [n], the index of each feature's centroid among those of all groups.
+    bytes: what the last all-reduce carried.
     """
-    (n, d), k = features.shape, len(centroids)
-    # One vector holds all that travels, so that an iteration costs one all-reduce. It is float64: counts stay exact
-    # up to 2^53, and sums of float32 features come out the same to rounding whatever the number of ranks.
-    packed = torch.zeros(k * (d + 2) + 1, dtype=torch.float64, device=features.device)
-    sums, squares = packed[: k * d].view(k, d), packed[k * d : k * (d + 1)]
-    assignments = torch.empty(n, dtype=torch.int64, device=features.device)
 
-    shifted = centroids - origin
-    bias = -0.5 * shifted.double().square().sum(dim=1).float()
-    for rows in over:
-        x = features[rows].float()
-        # argmin |x - c|^2 = argmax x.c - |c|^2 / 2
-        assignments[rows] = nearest = torch.addmm(bias, x - origin, shifted.T).argmax(dim=1)
-        x = x.double()
-        sums.index_add_(0, nearest, x)
-        squares.index_add_(0, nearest, x.square().sum(dim=1))
+    def __init__(self, space: Space, groups: Sequence[Group], order: torch.Tensor | None, ranks: Ranks, exact: bool):
+        """order: int64 [n], this rank's rows group after group; None: one group, in the order in which they lie.
+        exact: near ties are decided exactly, so that the assignment does not depend on rounding."""
+        self.space, self.groups, self.order, self.ranks, self.exact = space, groups, order, ranks, exact
+        n, d, device = space.features.n, space.features.d, space.features.device
+        self.k = sum(group.k for group in groups)
+        self.labels = torch.zeros(n, dtype=torch.int64, device=device)
+        self.bytes = 0
+        self._fresh = True
+        self._squares = torch.zeros(n, dtype=torch.float64, device=device)
+        weighted = space.weights is not None
+        needs_factors = space.spherical
+        self._factors = torch.zeros(n, dtype=torch.float64, device=device) if needs_factors else space.weights
+        self._mass = snap(space.weights.clone(), space.weighing) if weighted else None
+        # Group after group: sums, squares, counts, mass where there are weights, and how many changed.
+        self._sizes = [group.k * (d + 2 + weighted) + 1 for group in groups]
+        self._kept = sum(self._sizes) <= KEPT
+        self._wire = torch.zeros(sum(self._sizes), dtype=torch.float64, device=device)
+        self._lock = threading.Lock()
 
-    packed[k * (d + 1) : -1] = torch.bincount(assignments, minlength=k)
-    packed[-1] = n if previous is None else (assignments != previous).sum()
-    sums, squares, counts, changed = ranks.sum(packed).split([k * d, k, k, 1])
-    return Partition(assignments, counts, sums.view(k, d), squares, int(changed))
+        half = space.features.dtype in (torch.bfloat16, torch.float16) and space.origin is None
+        self._half = half and space.features.dtype == torch.bfloat16 and multiplies_bfloat16(device)
+        self._dtype = space.features.dtype if half and device.type == "cuda" else torch.float32
+
+    def scratch(self, rows: int) -> Scratch | None:
+        """For one worker and chunks of so many rows."""
+        if self.space.features.device.type != "cpu":
+            return None
+        return Scratch(rows, self.space.features.d, ones_for(self._half), max(group.k for group in self.groups))
+
+    def assign(
+        self,
+        centroids: torch.Tensor,
+        active: Sequence[int],
+        crew: Crew,
+        chunk: int,
+        between: Callable[[], None] | None,
+    ) -> list[Partition]:
+        """Assign the features of the active groups to their centroids; a partition of each. One all-reduce.
+
+        centroids: float32 [K, d], of all groups. Among equally near ones, the first wins.
+        """
+        features = self.space.features
+        blocks_of = dict(zip(range(len(self.groups)), self._wire.split(self._sizes), strict=True))
+        prepared = {g: self._prepare(self.space.place(centroids[self.groups[g].centroids])) for g in active}
+        changed = dict.fromkeys(active, 0)
+        add_all = self._fresh or not self._kept
+        for g in active if add_all else ():
+            blocks_of[g].zero_()
+
+        def work(own: Scratch | None, part: Part) -> None:
+            group = self.groups[part.group]
+            sums = blocks_of[part.group][: group.k * features.d].view(group.k, features.d)
+            moved = self._work(own, part, prepared[part.group], sums, add_all)
+            with self._lock:
+                changed[part.group] += moved
+
+        walk = legs(
+            [group.rows for group in self.groups],
+            [group.longest for group in self.groups],
+            [chunk] * len(self.groups),
+            [2.0 * group.k * features.d for group in self.groups],
+            list(active),
+            features.device,
+            between,
+        )
+        before = torch.get_float32_matmul_precision()
+        if self._half and features.device.type == "cpu":
+            torch.set_float32_matmul_precision("medium")  # oneDNN: bfloat16 products, float32 sums
+        try:
+            for leg in walk:
+                crew.run(work, leg)
+        finally:
+            if self._half and features.device.type == "cpu":
+                torch.set_float32_matmul_precision(before)
+        self._fresh = False
+        self._tally(active, blocks_of, changed)
+        return self._reduce(active, blocks_of)
+
+    def _prepare(self, centroids: torch.Tensor) -> "Tiles | Blocks | fused.Kernel":
+        """What finds the nearest of these centroids, float32 [k, d] as they are compared."""
+        device, spherical = centroids.device, self.space.spherical
+        if device.type == "cpu":
+            return Tiles(centroids, spherical, self._half, self.exact)
+        if fused.usable(device, self._dtype) and not self.exact:
+            return fused.Kernel(centroids, spherical, self._dtype)
+        return Blocks(centroids, spherical, self._dtype, self.exact)
+
+    def _work(self, own: Scratch | None, part: Part, prepared, sums: torch.Tensor, add_all: bool) -> int:
+        """One chunk: labels, and sums of what moved. Returns how many moved."""
+        group, n = self.groups[part.group], part.stop - part.start
+        rows: slice | torch.Tensor = slice(group.begin + part.start, group.begin + part.stop)
+        if self.order is not None:
+            rows = self.order[rows]
+        x = self.space.read(rows)
+        if own is not None:
+            buffer = own.x[:n, : self.space.features.d]
+            x = buffer.copy_(x)
+            nearest = prepared.nearest(n, own)
+        else:
+            nearest = prepared.nearest(x)
+        if self._fresh:
+            self._squares[rows], factors = self.space.measure(x, rows)
+            if self.space.spherical:
+                self._factors[rows] = factors
+        old = self.labels[rows] - group.first
+        moved = nearest != old
+        count = n if self._fresh else int(moved.sum())
+        self.labels[rows] = nearest + group.first
+        factors = None if self._factors is None else self._factors[rows]
+        if add_all:
+            for some in blocks(n, x.shape[1]):
+                self._add(sums, nearest[some], x[some], None if factors is None else factors[some])
+        elif count:
+            moved = moved.nonzero().flatten()
+            addends = self.space.addends(x[moved], None if factors is None else factors[moved])
+            with self._lock:
+                sums.index_add_(0, nearest[moved], addends)
+                sums.index_add_(0, old[moved], addends, alpha=-1)
+        return count
+
+    def _add(self, sums: torch.Tensor, nearest: torch.Tensor, x: torch.Tensor, factors: torch.Tensor | None) -> None:
+        addends = self.space.addends(x, factors)
+        # The order in which the workers come does not matter: the sums are exact.
+        with self._lock:
+            sums.index_add_(0, nearest, addends)
+
+    def _tally(self, active: Sequence[int], blocks_of: dict[int, torch.Tensor], changed: dict[int, int]) -> None:
+        """Counts, squares and weights of the clusters, behind their sums."""
+        d = self.space.features.d
+        columns = [torch.bincount(self.labels, weights=self._squares, minlength=self.k)]
+        columns.append(torch.bincount(self.labels, minlength=self.k).double())
+        if self._mass is not None:
+            columns.append(torch.bincount(self.labels, weights=self._mass, minlength=self.k))
+        for g in active:
+            group, block = self.groups[g], blocks_of[g]
+            block[group.k * d : -1] = torch.cat([column[group.centroids] for column in columns])
+            block[-1] = changed[g]
+
+    def _reduce(self, active: Sequence[int], blocks_of: dict[int, torch.Tensor]) -> list[Partition]:
+        """The partitions over all ranks."""
+        d = self.space.features.d
+        if self.ranks.world_size == 1 and (len(active) == len(self.groups)):
+            wire = self._wire
+        elif len(active) == len(self.groups):
+            wire = self.ranks.sum(self._wire.clone() if self._kept else self._wire)
+        else:
+            wire = self.ranks.sum(torch.cat([blocks_of[g] for g in active]))
+        self.bytes = wire.nbytes if self.ranks.world_size > 1 else 0
+        partitions = []
+        for g, block in zip(active, wire.split([self._sizes[g] for g in active]), strict=True):
+            k = self.groups[g].k
+            squares, counts, *mass = block[k * d : -1].split(k)
+            partitions.append(
+                Partition(counts, mass[0] if mass else counts, block[: k * d].view(k, d), squares, int(block[-1]))
+            )
+        return partitions

@@ -1,130 +1,217 @@
-"""Lloyd's k-means over sharded features (thesis 3.3.1, "Distributed k-means")."""
+"""Lloyd's k-means, of all groups of features at once (thesis 3.3.1, "Distributed k-means")."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from launcher.kmeans.assign import Partition, assign, mean_feature
+from launcher.kmeans.assign import Assigner, Group, Partition
+from launcher.kmeans.crew import Crew
 from launcher.kmeans.empty import empty_and_donors, split_donors
-from launcher.kmeans.init import initial_centroids
-from launcher.kmeans.resume import SafePoint, Slot, loaded, passes
-from launcher.kmeans.shards import Ranks, check_count, survey
+from launcher.kmeans.init import gathered, initial_centroids
+from launcher.kmeans.nearest import blocks
+from launcher.kmeans.resume import SafePoint, Slot, loaded
+from launcher.kmeans.shards import Ranks
+from launcher.kmeans.space import Space
 
 # Iterations added at the end while a cluster is empty and another can be split: each may double the non-empty ones.
 REPAIRS = 10
+EMPTY = ("split", "keep", "resample")
 
 
-@dataclass(frozen=True, eq=False)
-class Clusters:
-    """A clustering of N features on all ranks; every assignment is to the nearest of the `centroids`.
+class Iteration(NamedTuple):
+    """What an iteration came to, over all ranks and groups: its number from 1, the sum of the weighted squared
+    distances to the centroids, the share of features that moved, and how many clusters are empty."""
 
-    centroids: float32 [k, d] and counts: int64 [k], features per cluster, are the same on all ranks.
-    assignments: int64 [n], of this rank's features. inertia: after each iteration, the sum over all features of the
-    squared distance to their centroid. iterations: how many were done. converged: the last one changed nothing.
-    """
+    number: int
+    inertia: float
+    reassigned: float
+    empty: int
+
+
+Progress = Callable[[Iteration], None]
+
+
+class Options(NamedTuple):
+    """What is the same for all groups; see `fit`."""
+
+    iterations: int
+    init: str | torch.Tensor
+    empty: str
+    tolerance: float
+    exact: bool
+    chunk: int
+
+
+@dataclass(eq=False)
+class Course:
+    """How one group's clustering goes. splits: clusters that were given a new place by the last M-step; None before the
+    first one."""
+
+    inertia: list[float] = field(default_factory=list)
+    reassigned: list[float] = field(default_factory=list)
+    empty: list[int] = field(default_factory=list)
+    splits: int | None = None
+    ended: bool = False
+    converged: bool = False
+
+    def look(self, partition: Partition, group: Group, centroids: torch.Tensor, options: Options) -> None:
+        """Take down what the M-step before this partition came to, and whether that was the last.
+
+        centroids: float32 [k, d], as they are compared.
+        """
+        if self.splits is not None:
+            self.inertia.append(partition.inertia(centroids))
+            self.reassigned.append(partition.changed / group.total)
+            self.empty.append(int((partition.counts == 0).sum()))
+            self.converged = self.splits == 0 and (partition.changed == 0 or self._slow(options.tolerance))
+        over = len(self.inertia) - options.iterations
+        repair = options.empty != "keep" and 0 <= over < REPAIRS and all(map(len, empty_and_donors(partition)))
+        self.ended = self.converged or not (over < 0 or repair)
+
+    def _slow(self, tolerance: float) -> bool:
+        return len(self.inertia) > 1 and self.inertia[-2] - self.inertia[-1] < tolerance * self.inertia[-2]
+
+
+class Outcome(NamedTuple):
+    """centroids: float32 [K, d] of all groups; labels: int64 [n], which of these; the rest by group."""
 
     centroids: torch.Tensor
-    assignments: torch.Tensor
-    counts: torch.Tensor
-    inertia: list[float]
-    iterations: int
-    converged: bool
+    labels: torch.Tensor
+    counts: list[torch.Tensor]
+    courses: list[Course]
+    bytes_per_iteration: int
 
 
-@torch.no_grad()
-def fit(
-    features: torch.Tensor,
-    k: int,
-    *,
-    iterations: int = 10,
-    init: str | torch.Tensor = "random",
-    seed: int = 0,
-    group: torch.distributed.ProcessGroup | None = None,
-    safe_point: SafePoint | None = None,
-    chunk: int | None = None,
-    resume: Slot | None = None,
-) -> Clusters:
-    """Cluster the features of all ranks into k clusters (thesis Eq. 3.2); collective.
+def lloyd(
+    space: Space,
+    groups: Sequence[Group],
+    order: torch.Tensor | None,
+    options: Options,
+    ranks: Ranks,
+    safe_point: SafePoint | None,
+    resume: Slot | None,
+    progress: Progress | None,
+) -> Outcome:
+    """Cluster every group of features; all of them move forward together, one all-reduce an iteration.
 
-    features: this rank's shard [n, d], floating point, any device; n may be 0. Features are compared in float32 and
-    added up in float64, so that the result depends on the number of ranks by no more than rounding. An iteration
-    sends one all-reduce of k (d + 2) + 1 numbers; before the first one, the initial centroids and the mean travel.
-    iterations: at most so many, fewer when one changes nothing; up to 10 more while a cluster is empty although
-    another could be split. A cluster stays empty only if there are fewer than k distinct features, or nearly so.
-    init: "random" (k distinct features, drawn by `seed`) or centroids [k, d].
-    group: None means all ranks, or this process alone where torch.distributed is not initialised.
-    safe_point: called as safe_point(stage, done, total) after each iteration, and within one about every second,
-    equally often on all ranks; a caller that has to stop raises from it, on all ranks.
-    chunk: rows compared with the centroids at a time; None chooses for the device.
-    resume: where the state is kept whenever the centroids have moved; with what an interrupted call of the same
-    arguments left there, the result is the same, byte for byte on the same ranks, and no iteration is done twice (the
-    one that was interrupted begins anew). `inertia` may then tell of one iteration more, which changed nothing.
-
-    Raises ValueError, the same on all ranks, if k < 1, k > N, iterations < 1, a feature is NaN or infinite, the
-    ranks differ in d, or `init` does not fit.
+    A group that has ended is left alone. What comes out for a group does not depend on the others.
     """
-    ranks = Ranks.of(group)
-    shards = survey(features, ranks)
-    check_count("k", k, shards.total)
-    if iterations < 1:
-        raise ValueError(f"iterations={iterations}: k-means needs one to move its centroids; set it to 1 or more")
-
-    chunk = chunk or chunk_rows(k, features.device)
-    d = features.shape[1]
-    inertia: list[float] = []
+    courses, device = [Course() for _ in groups], space.features.device
+    done = 0
 
     def point() -> None:
         if safe_point:
-            safe_point("k-means", len(inertia), max(iterations, len(inertia)))
+            safe_point("k-means", done, max(options.iterations, done))
 
-    found = loaded(resume, {"centroids": (k, d)}, ("splits", "ended", "converged"), ranks, features.device)
+    shape = (sum(group.k for group in groups), space.features.d)
+    found = loaded(resume, {"centroids": shape}, lambda values: _fits(values, len(groups)), ranks, device)
     if found:
-        centroids, inertia = found.tensors["centroids"], found.inertia
+        centroids = found.tensors["centroids"]
+        courses = [Course(**state) for state in found.values["courses"]]
     else:
-        centroids = initial_centroids(features, k, init, seed, ranks, shards)
-    splits = found and found.numbers["splits"]  # of the M-step that made the centroids; None before the first
-    origin = mean_feature(features, ranks, shards, passes(features, shards, chunk, d, point))
-    over = passes(features, shards, chunk, 2.0 * k * d, point)
-    previous, converged = None, False
-    while True:
-        partition = assign(features, centroids, origin, ranks, over, previous)
-        if found and found.numbers["ended"]:  # all that was missing are the assignments
-            converged = bool(found.numbers["converged"])
-            break
-        if splits is not None:
-            inertia.append(partition.inertia(centroids))
-            converged = partition.changed == 0 and splits == 0
-        ended = converged or not (len(inertia) < iterations or needs_repair(partition, len(inertia) - iterations))
-        if not ended:
-            centroids, splits = update(centroids, partition, np.random.default_rng([seed, len(inertia) + 1]))
-            previous = partition.assignments
-        if resume and ranks.rank == 0:
-            values = {"inertia": list(inertia), "splits": splits, "ended": ended, "converged": converged}
-            resume.note(len(inertia) + 1, {"centroids": centroids}, values)
-        if inertia:
-            point()
-        if ended:
-            break
-    return Clusters(centroids, partition.assignments, partition.counts.long(), inertia, len(inertia), converged)
+        centroids = initial_centroids(space, groups, order, options.init, ranks, point)
+        if space.spherical:
+            centroids = torch.nn.functional.normalize(centroids, dim=1)
+    done = max(len(course.inertia) for course in courses)
+
+    assigner = Assigner(space, groups, order, ranks, options.exact)
+    counts: list[torch.Tensor] = [torch.empty(0)] * len(groups)
+    busiest = 0
+    # Of groups that had ended, all that is missing are the assignments.
+    active = list(range(len(groups)))
+    with Crew(device, lambda: assigner.scratch(options.chunk)) as crew:
+        while active:
+            partitions = assigner.assign(centroids, active, crew, options.chunk, point)
+            busiest = max(busiest, assigner.bytes)
+            moving = {}
+            for g, partition in zip(active, partitions, strict=True):
+                group, course = groups[g], courses[g]
+                counts[g] = partition.counts.long()
+                if not course.ended:
+                    course.look(partition, group, space.place(centroids[group.centroids]), options)
+                if not course.ended:
+                    moving[g] = partition
+            done = max(len(course.inertia) for course in courses)
+            if moving:
+                centroids = centroids.clone()
+            for g, partition in moving.items():
+                own = centroids[groups[g].centroids]
+                move(own, partition, space)
+                number = len(courses[g].inertia) + 1
+                generator = np.random.default_rng([groups[g].seed, number])
+                courses[g].splits = fill(own, partition, generator, options.empty, space, groups[g], order, ranks)
+            if resume and ranks.rank == 0:
+                resume.note(done + 1, {"centroids": centroids}, {"courses": [vars(course) for course in courses]})
+            if done:
+                if progress:
+                    progress(_summary(done, courses, groups))
+                point()
+            active = list(moving)
+    return Outcome(centroids, assigner.labels, counts, courses, busiest)
 
 
-def update(centroids: torch.Tensor, partition: Partition, generator: np.random.Generator) -> tuple[torch.Tensor, int]:
-    """The M-step: centroids [k, d] move to the means of their clusters, and empty clusters split others.
+def move(centroids: torch.Tensor, partition: Partition, space: Space) -> None:
+    """The M-step, in place: centroids float32 [k, d] move to the means of their clusters, on the sphere if need be.
 
-    Returns the new centroids, float32, and the number of splits.
+    One without features, or whose features cancel out on the sphere, stays.
     """
-    means = torch.where((partition.counts > 0)[:, None], partition.means(), centroids.double())
-    splits = split_donors(means, partition, generator)
-    return means.float(), splits
+    for rows in blocks(*centroids.shape):
+        means = partition.means(rows)
+        stays = partition.mass[rows] == 0
+        if space.spherical:
+            norms = means.norm(dim=1)
+            stays |= norms < 1e-9
+            means /= torch.where(stays, 1.0, norms)[:, None]
+        else:
+            means += space.offset()
+        centroids[rows] = torch.where(stays[:, None], centroids[rows], means.float())
 
 
-def needs_repair(partition: Partition, repairs: int) -> bool:
-    """Whether to go on after the last iteration, and `repairs` more, because a cluster is empty without need."""
-    empty, donors = empty_and_donors(partition)
-    return repairs < REPAIRS and len(empty) > 0 and len(donors) > 0
+def fill(
+    centroids: torch.Tensor,
+    partition: Partition,
+    generator: np.random.Generator,
+    empty: str,
+    space: Space,
+    group: Group,
+    order: torch.Tensor | None,
+    ranks: Ranks,
+) -> int:
+    """Give empty clusters another place, in place; returns how many got one."""
+    if empty == "keep":
+        return 0
+    if empty == "split":
+        places = split_donors(centroids, partition, generator)
+    else:
+        vacant, donors = empty_and_donors(partition)
+        places = len(vacant) if len(donors) else 0
+        if places:
+            chosen = generator.choice(group.total, size=places, replace=False)
+            index = torch.from_numpy(vacant).to(centroids.device)
+            centroids[index] = gathered(space, [group], order, [chosen], ranks)
+    if places and space.spherical:
+        centroids.copy_(torch.nn.functional.normalize(centroids, dim=1))
+    return places
 
 
-def chunk_rows(k: int, device: torch.device) -> int:
-    """Rows per chunk: on a CPU their scores should stay in its cache; on a GPU they should keep it busy."""
-    return 512 if device.type == "cpu" else max(512, 2**27 // k)
+def _fits(values: dict[str, Any], groups: int) -> bool:
+    """Whether a kept state tells of that many groups."""
+    courses = values.get("courses")
+    return (
+        isinstance(courses, list) and len(courses) == groups and all(c.keys() == vars(Course()).keys() for c in courses)
+    )
+
+
+def _summary(number: int, courses: Sequence[Course], groups: Sequence[Group]) -> Iteration:
+    """Of all groups; those that have ended count with their last iteration."""
+    known = [(course, group) for course, group in zip(courses, groups, strict=True) if course.inertia]
+    moved = sum(course.reassigned[-1] * group.total for course, group in known if len(course.inertia) == number)
+    return Iteration(
+        number,
+        sum(course.inertia[-1] for course, _ in known),
+        moved / sum(group.total for group in groups),
+        sum(course.empty[-1] for course, _ in known),
+    )

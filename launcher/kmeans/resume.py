@@ -1,13 +1,14 @@
 """How a clustering that takes hours stops within a second, and goes on: safe points inside a pass over the features,
 and the state between two passes in the caller's hands."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from launcher.kmeans.shards import Ranks, Shards
+from launcher.kmeans.shards import Ranks
 
 SafePoint = Callable[[str, int, int], None]  # (stage, done, total)
 
@@ -38,7 +39,7 @@ class Pass:
 
     def __iter__(self) -> Iterator[slice]:
         """Slices of the rows. A rank that has fewer chunks than another waits for it at the safe points."""
-        every = max(1, int(FLOPS.get(self.device.type, FLOPS["cuda"]) / max(1.0, self.flops) / self.chunk))
+        every = max(1, int(budget(self.device) / max(1.0, self.flops) / self.chunk))
         for number, start in enumerate(range(0, self.longest, self.chunk)):
             if self.between and number and number % every == 0:
                 self.between()
@@ -46,37 +47,76 @@ class Pass:
                 yield slice(start, min(start + self.chunk, self.rows))
 
 
-def passes(
-    features: torch.Tensor, shards: Shards, chunk: int, flops: float, between: Callable[[], None] | None
-) -> Pass:
-    """The pass over `features` [n, d] of this rank, in chunks of `chunk` rows of `flops` operations each."""
-    return Pass(len(features), shards.longest, chunk, flops, features.device, between)
+class Part(NamedTuple):
+    """A stretch of the rows of one group: places start to stop - 1 among this rank's rows of that group."""
+
+    group: int
+    start: int
+    stop: int
 
 
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """A state, the same on all ranks."""
+def legs(
+    rows: list[int],
+    longest: list[int],
+    chunks: list[int],
+    flops: list[float],
+    groups: list[int],
+    device: torch.device,
+    between: Callable[[], None] | None,
+) -> Iterator[list[Part]]:
+    """A walk over this rank's rows of the given groups, in legs with `between` called between any two, equally often on
+    all ranks; the parts of a leg may be worked on at the same time.
 
-    tensors: Mapping[str, torch.Tensor]
-    numbers: Mapping[str, int]
-    inertia: list[float]
+    By group: rows of this rank, of the rank that has most, rows in a chunk, operations a row.
+    """
+    leg: list[Part] = []
+    spent, first = 0.0, True
+    for group in groups:
+        for start in range(0, longest[group], chunks[group]):
+            if not first and spent == 0.0 and between:
+                between()
+            first = False
+            if start < rows[group]:
+                leg.append(Part(group, start, min(start + chunks[group], rows[group])))
+            spent += flops[group] * chunks[group]
+            if spent >= budget(device):
+                yield leg
+                leg, spent = [], 0.0
+    yield leg
+
+
+def budget(device: torch.device) -> float:
+    """Operations between two safe points."""
+    return FLOPS.get(device.type, FLOPS["cuda"])
+
+
+class Loaded(NamedTuple):
+    """A state, the same on all ranks. tensors: float32; values: as JSON has them."""
+
+    tensors: dict[str, torch.Tensor]
+    values: dict[str, Any]
 
 
 def loaded(
-    slot: Slot | None, shapes: Mapping[str, tuple[int, ...]], numbers: Sequence[str], ranks: Ranks, device: torch.device
+    slot: Slot | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    fits: Callable[[Mapping[str, Any]], bool],
+    ranks: Ranks,
+    device: torch.device,
 ) -> Loaded | None:
-    """What rank 0 finds in `slot`: float32 tensors of `shapes`, integers of `numbers`; None where there is nothing
-    like that. Collective."""
+    """What rank 0 finds in `slot`: float32 tensors of `shapes` and values that `fits` accepts; None where there is
+    nothing like that. Collective."""
     if slot is None:
         return None
     found = slot.load() if ranks.rank == 0 else None
-    state = found[1] if found else {}
-    fits = bool(found) and all(tuple(getattr(state.get(n), "shape", ())) == shape for n, shape in shapes.items())
-    history = list(state.get("inertia", ()))
-    row = [int(fits), len(history), *(int(state.get(name, 0)) for name in numbers)]
-    fits, count, *given = ranks.table(row)[0]
-    if not fits:
+    state = dict(found[1]) if found else {}
+    values = {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
+    good = bool(found) and all(tuple(getattr(state.get(n), "shape", ())) == shape for n, shape in shapes.items())
+    text = json.dumps(values).encode() if good and fits(values) else b""
+    length = ranks.table([len(text)])[0][0]
+    if not length:
         return None
+    values = json.loads(ranks.told(text, length, 0))
     tensors = {}
     for name, shape in shapes.items():
         # As integers: what arrives must be the same bits, and 0.0 + -0.0 is not.
@@ -84,7 +124,4 @@ def loaded(
         if ranks.rank == 0:
             bits.copy_(state[name].contiguous().view(torch.int32))
         tensors[name] = ranks.sum(bits).view(torch.float32)
-    sums = torch.zeros(count, dtype=torch.float64, device=device)
-    if ranks.rank == 0:
-        sums.copy_(torch.tensor(history, dtype=torch.float64))
-    return Loaded(tensors, dict(zip(numbers, given, strict=True)), ranks.sum(sums).tolist())
+    return Loaded(tensors, values)

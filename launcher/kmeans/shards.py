@@ -1,12 +1,15 @@
-"""One set of features held by several ranks: who they are, which rows each one holds, and the one collective they use.
+"""One set of features held by several ranks: who they are, which rows each one holds, and the collectives they use.
 
 The rows of all ranks, in the order of the ranks, are the data set; a sample's position in it is its global index.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+
+from launcher.kmeans.features import Features
 
 
 @dataclass(frozen=True)
@@ -32,18 +35,46 @@ class Ranks:
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks, the same on each of them; overwrites `tensor` where that spares a copy."""
+        return self._reduce(tensor, dist.ReduceOp.SUM)
+
+    def max(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The largest of all ranks, element by element; overwrites `tensor` where that spares a copy."""
+        return self._reduce(tensor, dist.ReduceOp.MAX)
+
+    def _reduce(self, tensor: torch.Tensor, operation: dist.ReduceOp) -> torch.Tensor:
         if self.world_size == 1:
             return tensor
         # NCCL carries only GPU memory; gloo carries CPU memory everywhere and GPU memory only in some builds.
         wire = tensor.to("cuda" if "nccl" in dist.get_backend(self.group) else "cpu")
-        dist.all_reduce(wire, group=self.group)
+        dist.all_reduce(wire, op=operation, group=self.group)
         return wire.to(tensor.device)
 
     def table(self, row: list[int]) -> list[list[int]]:
         """Every rank's `row` of integers, in the order of the ranks."""
         table = torch.zeros(self.world_size, len(row), dtype=torch.int64)
-        table[self.rank] = torch.tensor(row)
+        table[self.rank] = torch.tensor(row, dtype=torch.int64)
         return self.sum(table).tolist()
+
+    def told(self, text: bytes, length: int, teller: int) -> bytes:
+        """The `length` bytes of `text` of the rank `teller`, on every rank."""
+        wire = torch.zeros(length, dtype=torch.int32)
+        if self.rank == teller:
+            wire += torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        return bytes(self.sum(wire).tolist())
+
+    def refuse(self, lengths: list[int], complaint: str | None) -> None:
+        """Raise ValueError with the complaint of the first rank that has one, on all ranks.
+
+        lengths: bytes of every rank's complaint, 0 where there is none. All ranks raise the same error: one that
+        went on alone would wait for the others for ever.
+        """
+        for rank, length in enumerate(lengths):
+            if length:
+                raise ValueError(self.told((complaint or "").encode(), length, rank).decode())
+
+    def agree(self, complaint: str | None) -> None:
+        """Raise the first complaint on all ranks; one small all-reduce."""
+        self.refuse([row[0] for row in self.table([len((complaint or "").encode())])], complaint)
 
 
 @dataclass(frozen=True)
@@ -56,41 +87,36 @@ class Shards:
     longest: int
 
 
-def survey(features: torch.Tensor, ranks: Ranks, chunk: int = 4096) -> Shards:
+def survey(features: Features, ranks: Ranks, check: Callable[[], str | None] = lambda: None) -> Shards:
     """Exchange the sizes of the shards and check their contents.
 
-    features: floating point [n, d], n may be 0. Raises ValueError if features of any rank are not finite, or the
-    ranks differ in d. All ranks raise the same error: one that went on alone would wait for the others for ever.
+    features: n may be 0. check: what else this rank may have to complain about. Raises ValueError, the same on all
+    ranks, if features of any rank are not finite, the ranks differ in d, or any rank has a complaint.
     """
-    if features.ndim != 2 or not features.is_floating_point():
-        raise ValueError(
-            f"features: {features.dtype} of shape {tuple(features.shape)}; give a floating-point tensor [n, d]"
-        )
-    table = ranks.table([*features.shape, first_non_finite_row(features, chunk)])
-    counts, dims, bad_rows = zip(*table, strict=True)
-    if len(set(dims)) > 1:
+    complaint = features.complaint() or check() or non_finite(features, ranks.rank)
+    lengths, counts, dims = zip(*ranks.table([len((complaint or "").encode()), features.n, features.d]), strict=True)
+    if len(set(dims)) > 1 and not any(lengths):
         raise ValueError(f"features: d={list(dims)} on ranks 0 to {ranks.world_size - 1}; give every rank the same d")
-    for rank, row in enumerate(bad_rows):
-        if row >= 0:
-            raise ValueError(
-                f"features: row {row} of rank {rank} is NaN or infinite and has no nearest centroid; "
-                "find out why the network gave it, or leave the sample out"
-            )
+    ranks.refuse(list(lengths), complaint)
     return Shards(total=sum(counts), offset=sum(counts[: ranks.rank]), longest=max(counts))
 
 
-def longest(features: torch.Tensor, ranks: Ranks) -> int:
+def longest(rows: int, ranks: Ranks) -> int:
     """Features of the rank that has most."""
-    return max(row[0] for row in ranks.table([len(features)]))
+    return max(row[0] for row in ranks.table([rows]))
 
 
-def first_non_finite_row(features: torch.Tensor, chunk: int) -> int:
-    """Index of the first row with a NaN or an infinity, -1 if there is none."""
-    for start in range(0, len(features), chunk):
+def non_finite(features: Features, rank: int, chunk: int = 4096) -> str | None:
+    """Complaint about the first row with a NaN or an infinity."""
+    for start in range(0, features.n, chunk):
         finite = features[start : start + chunk].isfinite().all(dim=1)
         if not finite.all():
-            return start + int(finite.logical_not().nonzero()[0])
-    return -1
+            row = start + int(finite.logical_not().nonzero()[0])
+            return (
+                f"features: row {row} of rank {rank} is NaN or infinite and has no nearest centroid; "
+                "find out why the network gave it, or leave the sample out"
+            )
+    return None
 
 
 def check_count(name: str, value: int, total: int) -> None:

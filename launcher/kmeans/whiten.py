@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-from launcher.kmeans.resume import Pass, SafePoint, Slot, loaded, passes
+from launcher.kmeans.features import Features
+from launcher.kmeans.resume import Pass, SafePoint, Slot, loaded
 from launcher.kmeans.shards import Ranks, longest, survey
 
 CHUNK = 4096  # rows added to the Gram matrix at a time
@@ -35,7 +37,7 @@ class Whitening:
         group, safe_point: as for `fit_whitening`; with a safe point this is collective.
         """
         d, dim = self.projection.shape
-        most = longest(x, Ranks.of(group)) if safe_point else len(x)
+        most = longest(len(x), Ranks.of(group)) if safe_point else len(x)
         for rows in Pass(len(x), most, CHUNK, 2.0 * d * dim, x.device, told(safe_point, "whitening", 1)):
             x[rows, :dim] = self.apply(x[rows])
         return x[:, :dim]
@@ -49,7 +51,7 @@ class Whitening:
 
 @torch.no_grad()
 def fit_whitening(
-    features: torch.Tensor,
+    features: torch.Tensor | np.ndarray,
     dim: int,
     *,
     group: torch.distributed.ProcessGroup | None = None,
@@ -59,29 +61,29 @@ def fit_whitening(
 ) -> Whitening:
     """The first `dim` principal components of the features of all ranks, scaled to unit variance; collective.
 
-    features: this rank's shard [n, d], floating point; n may be 0. Only the sum and the Gram matrix, float64,
-    travel. floor: variances below floor * (the largest) are taken for that, so that the division does not blow up
-    noise. The largest entry of each component is positive. Constant features whiten to zero.
+    features: this rank's shard [n, d], floating point, a tensor or a (memory-mapped) array; n may be 0. Only the sum
+    and the Gram matrix, float64, travel. floor: variances below floor * (the largest) are taken for that, so that the
+    division does not blow up noise. The largest entry of each component is positive. Constant features whiten to zero.
     safe_point: called as safe_point("whitening", done, 2) about every second, equally often on all ranks; resume: where
     the answer is kept: one that lies there already is taken.
 
     Raises ValueError, the same on all ranks, if dim < 1 or dim > d, there are fewer than two features, a feature is
     NaN or infinite, or the ranks differ in d.
     """
-    ranks = Ranks.of(group)
-    shards, d = survey(features, ranks), features.shape[1]
+    ranks, rows = Ranks.of(group), Features(features)
+    shards, d = survey(rows, ranks), rows.d
     if not 1 <= dim <= d:
         raise ValueError(f"dim={dim}: features of dimension {d} have components 1 to {d}; set dim within these")
     if shards.total < 2:
         raise ValueError(f"features: {shards.total} on all ranks have no covariance; give two or more")
 
-    found = loaded(resume, {"mean": (d,), "projection": (d, dim)}, (), ranks, features.device)
+    found = loaded(resume, {"mean": (d,), "projection": (d, dim)}, lambda _: True, ranks, rows.device)
     if found:
         return Whitening(found.tensors["mean"], found.tensors["projection"])
-    over = passes(features, shards, CHUNK, 2.0 * d * d, told(safe_point, "whitening", 0))
-    mean, covariance = moments(features, ranks, shards.total, over)
+    over = Pass(rows.n, shards.longest, CHUNK, 2.0 * d * d, rows.device, told(safe_point, "whitening", 0))
+    mean, covariance = moments(rows, ranks, shards.total, over)
     # Rank 0's answer for all: eigenvectors of close eigenvalues may come out differently on another kind of machine.
-    projection = torch.zeros(d, dim, dtype=torch.float64, device=features.device)
+    projection = torch.zeros(d, dim, dtype=torch.float64, device=rows.device)
     if ranks.rank == 0:
         projection += components(mean, covariance, dim, floor)
     whitening = Whitening(mean.float(), ranks.sum(projection).float())
@@ -95,9 +97,9 @@ def told(safe_point: SafePoint | None, stage: str, done: int) -> Callable[[], No
     return safe_point and (lambda: safe_point(stage, done, 2))
 
 
-def moments(features: torch.Tensor, ranks: Ranks, total: int, over: Pass) -> tuple[torch.Tensor, torch.Tensor]:
+def moments(features: Features, ranks: Ranks, total: int, over: Pass) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean [d] and covariance [d, d] of the features of all ranks, float64; one all-reduce."""
-    d = features.shape[1]
+    d = features.d
     packed = torch.zeros(d + 1, d, dtype=torch.float64, device=features.device)
     for rows in over:
         x = features[rows].double()

@@ -4,7 +4,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from launcher.errors import InputError, RunFailed
 from launcher.verbs import arguments
@@ -12,6 +12,7 @@ from launcher.verbs import eval as evaluating
 
 if TYPE_CHECKING:
     from launcher.rundir import RunDir
+    from launcher.spec import RunSpec
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,9 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Submit or join one run."""
     from launcher import plan as planning
-    from launcher import snapshot, view
     from launcher.compose import resolve
-    from launcher.rundir import RunDir
 
     if options.multirun:
         from launcher.verbs import multirun
@@ -35,7 +34,14 @@ def run(options: Namespace) -> int:
     if options.cfg:
         return arguments.print_config(options, planning=False)
     spec, recipe = resolve(options.overrides, config_dir=options.config_dir)
-    plan = planning.make(spec, recipe).to_json()
+    return submit_or_join(spec, planning.make(spec, recipe).to_json(), options)
+
+
+def submit_or_join(spec: "RunSpec", plan: dict[str, Any], options: Namespace) -> int:
+    """Make the run of `spec` unless it is there, and go on with it."""
+    from launcher import snapshot, view
+    from launcher.rundir import RunDir
+
     run = RunDir(Path(spec.runs) / spec.run_id)
     joined, changes = (run.path / "spec.json").exists(), []
     screen = view.console()

@@ -48,8 +48,8 @@ def run(options: Namespace) -> int:
 def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
     """From its next start on the run goes on where `place` says, or nothing changes. Raises InputError where its state
     cannot be laid out there, with the sizes that work, and where a process or a job has it."""
+    from launcher import clustering, queue, registry, submit, view
     from launcher import plan as planning
-    from launcher import queue, registry, submit, view
     from launcher.compose import placed
 
     if found.owner:
@@ -61,8 +61,8 @@ def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
     changes = spec.moves(moved)
     if not changes:
         return
-    recipe = registry.method(spec.method.name).recipe(spec.recipe)
-    plan = planning.make(moved, recipe).to_json()
+    method = registry.method(spec.method.name)
+    plan = clustering.plan(moved) if method.job else planning.make(moved, method.recipe(spec.recipe)).to_json()
     if moved.cluster.kind == "slurm":
         submit.check(moved, plan)
     submit.move(found, moved, plan)

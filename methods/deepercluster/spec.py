@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from launcher.errors import InputError
-from launcher.registry import Layout, Method, Rounds, Sizes
+from launcher.registry import Clustering, Layout, Method, Rounds, Sizes
 from launcher.spec import Rate, Recipe, TrainConfig, ops
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
@@ -224,10 +224,10 @@ def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:
         rounds=Rounds(
             count=len(range(config.rotation_epochs, config.epochs, config.reassign_every)),
             forward_flops=2 * body,
-            kmeans_flops=2 * (config.super_clusters + config.clusters) * config.pca_dim * config.kmeans_iterations,
-            # 96M features x (4 + 80k) centroids x 4096 in 1 + 4 minutes an iteration on 64 GPUs (3.3.1).
-            kmeans_tflops=2 * 96e6 * 80_004 * 4096 / 300 / 64 / 1e12,
-            kmeans_source="thesis 3.3.1, 5 minutes an iteration on 64 GPUs, taken for V100",
+            clusterings=(
+                Clustering(config.super_clusters, config.pca_dim, config.kmeans_iterations),
+                Clustering(config.clusters, config.pca_dim, config.kmeans_iterations, m=config.super_clusters),
+            ),
             host_bytes=4 * backbone.feature_dim,
         ),
     )

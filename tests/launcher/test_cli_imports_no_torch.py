@@ -30,6 +30,7 @@ COMMANDS = {
     "plan": ["plan", "method=deepercluster", "nodes=8", "--json"],
     "plan for people": ["plan", "method=rotnet", "recipe=tiny"],
     "config": ["plan", "method=deepercluster", "recipe=demo", "--cfg"],
+    "plan of a clustering": ["kmeans", "features={run}", "k=3", "cluster=local", "--plan"],
     "status": ["status", "runs={runs}"],
     "show": ["show", "{run}"],
     "show as JSON": ["show", "{run}", "--json"],

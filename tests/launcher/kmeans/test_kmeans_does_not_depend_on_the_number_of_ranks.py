@@ -163,8 +163,9 @@ def test_no_cluster_is_empty(worlds):
 def test_only_counts_and_sums_travel(worlds):
     assert worlds[1][0]["traffic"] == []
     for size in (2, 3, 4):
-        # The shards' sizes, the initial centroids, the mean, the first assignment, then one all-reduce an iteration.
-        assert worlds[size][0]["traffic"] == [3 * size, K * D, D] + 6 * [K * (D + 2) + 1]
+        # The shards' sizes, the features' range and mean, the initial centroids, the first assignment, then one
+        # all-reduce an iteration.
+        assert worlds[size][0]["traffic"] == [3 * size, 2 * D, 2 * D, K * D] + 6 * [K * (D + 2) + 1]
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])

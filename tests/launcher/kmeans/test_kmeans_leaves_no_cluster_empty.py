@@ -5,15 +5,20 @@ import pytest
 import torch
 
 from launcher.kmeans import fit
-from launcher.kmeans.assign import assign
+from launcher.kmeans.assign import Assigner, Group
+from launcher.kmeans.crew import Crew
 from launcher.kmeans.empty import empty_and_donors, split_donors
-from launcher.kmeans.resume import Pass
-from launcher.kmeans.shards import Ranks
+from launcher.kmeans.features import Features
+from launcher.kmeans.shards import Ranks, Shards
+from launcher.kmeans.space import survey_space
 
 
 def partition_of(features, centroids):
-    over = Pass(len(features), len(features), 64, 1.0, features.device)
-    return assign(features, centroids, torch.zeros(features.shape[1]), Ranks(None, 0, 1), over)
+    (n, _), k, alone = features.shape, len(centroids), Ranks(None, 0, 1)
+    space = survey_space(Features(features), None, False, alone, Shards(n, 0, n), 64, None)
+    assigner = Assigner(space, [Group(k, 0, n, 0, n, 0, n, 0)], None, alone, exact=False)
+    with Crew(features.device, lambda: assigner.scratch(64)) as crew:
+        return assigner.assign(centroids, [0], crew, 64, None)[0]
 
 
 def gaussian(n, d, seed=0):

@@ -1,0 +1,55 @@
+"""This rank's features, wherever they lie: in memory, on a GPU, or in a file larger than memory."""
+
+import numpy as np
+import torch
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Features:
+    """Rows [n, d] that are read a chunk at a time.
+
+    given: a floating-point tensor on any device (torch.from_file makes one of a file), or a numpy array, also a
+    memory-mapped one. device: where the arithmetic happens, that of the tensor by default; chunks go there.
+    """
+
+    def __init__(self, given: torch.Tensor | np.ndarray, device: torch.device | str | None = None):
+        home = given.device if isinstance(given, torch.Tensor) else torch.device("cpu")
+        self._given = given
+        self.device = torch.device(device) if device is not None else home
+        self.n, self.d = given.shape if self.complaint() is None else (0, 0)
+
+    def __len__(self) -> int:
+        return self.n
+
+    @property
+    def dtype(self) -> torch.dtype:
+        if isinstance(self._given, torch.Tensor):
+            return self._given.dtype
+        kind = self._given.dtype
+        return (
+            {2: torch.float16, 4: torch.float32, 8: torch.float64}[kind.itemsize] if kind.kind == "f" else torch.int64
+        )
+
+    def complaint(self) -> str | None:
+        """Why these are no features."""
+        given = self._given
+        if not isinstance(given, torch.Tensor | np.ndarray):
+            return f"features: {type(given).__name__}; give a floating-point tensor [n, d] or a numpy array"
+        supported = isinstance(given, torch.Tensor) or given.dtype.itemsize <= 8
+        if given.ndim != 2 or not supported or self.dtype not in DTYPES:
+            return f"features: {given.dtype} of shape {tuple(given.shape)}; give a floating-point tensor [n, d]"
+        return None
+
+    def __getitem__(self, rows: slice | torch.Tensor) -> torch.Tensor:
+        """These rows on `device`, in the dtype in which they are kept; of a file only they are read.
+
+        rows: a slice, or int64 indices on any device.
+        """
+        if isinstance(self._given, torch.Tensor):
+            where = rows if isinstance(rows, slice) else rows.to(self._given.device)
+            return self._given.detach()[where].to(self.device, non_blocking=True)
+        where = rows if isinstance(rows, slice) else rows.cpu().numpy()
+        # A copy, in this machine's byte order: a view would tie the tensor to the file.
+        chunk = np.array(self._given[where], dtype=self._given.dtype.newbyteorder("="))
+        return torch.from_numpy(chunk).to(self.device)

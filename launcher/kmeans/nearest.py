@@ -1,0 +1,195 @@
+"""Which centroid is nearest to each row: scores and argmax in tiles; rows x centroids never exist at once.
+
+argmin |x - c|^2 = argmax x.c - |c|^2 / 2 for all features x, and argmax x.c on the sphere. Ways to compute it, which
+agree up to rounding: `Tiles` here on a CPU, `Blocks` here on any device, and the Triton kernel of fused.py on GPUs.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from launcher.kmeans.exact import nearest_of
+
+GROUP = 16  # centroids whose scores are compared element by element before anything looks for an index
+TILE = 1024  # centroids on a CPU: their scores of one chunk should stay in its cache
+BLOCK = 8192  # centroids on a GPU
+CHUNK = {"cpu": 512, "cuda": 8192}  # rows
+# Relative error of a float32 score, per dimension: twice the bound of a sum in any order.
+ROUNDING = 2.0**-23
+
+
+def chunk_rows(device: torch.device) -> int:
+    """Rows whose scores are computed at a time."""
+    return CHUNK.get(device.type, CHUNK["cuda"])
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 with sums in float32 are faster here than float32."""
+    if device.type == "cpu":
+        return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return device.type == "cuda"
+
+
+@dataclass(eq=False)
+class Scratch:
+    """What one worker needs for a chunk of rows on a CPU, allocated once."""
+
+    rows: int
+    d: int
+    ones: int
+    k: int
+    x: torch.Tensor = field(init=False)  # [rows, d + ones]: features, then ones that the biases are multiplied with
+    scores: torch.Tensor = field(init=False)
+    best: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        tile = min(TILE, self.k + GROUP)
+        self.x = torch.ones(self.rows, self.d + self.ones)
+        self.scores = torch.empty(tile * self.rows)
+        self.best = torch.empty(-(-tile // GROUP) * self.rows)
+
+
+class Near:
+    """Centroids that score within rounding of a row's best: pairs of row and centroid, collected tile by tile."""
+
+    def __init__(self, margin: torch.Tensor):
+        """margin: float32 [n], by how much a score below the best one may still be the best."""
+        self.margin = margin
+        self._pairs: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def add(self, row: torch.Tensor, candidate: torch.Tensor, score: torch.Tensor) -> None:
+        self._pairs.append((row, candidate, score))
+
+    def settle(
+        self, nearest: torch.Tensor, top: torch.Tensor, x: torch.Tensor, centroids: torch.Tensor, spherical: bool
+    ) -> torch.Tensor:
+        """`nearest`, where rows with more than one candidate get the one of highest exact score."""
+        row, candidate, score = (torch.cat(column) for column in zip(*self._pairs, strict=True))
+        keep = score >= (top - self.margin)[row]
+        row, candidate = row[keep], candidate[keep]
+        several = torch.bincount(row, minlength=len(nearest)) > 1
+        keep = several[row]
+        if not keep.any():
+            return nearest
+        settled = nearest_of(x, centroids, row[keep], candidate[keep], spherical)
+        return torch.where(several, settled, nearest)
+
+
+def margin(x: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+    """float32 [n]: twice a bound of the rounding error of x's scores (x [n, d], centroids [k, d], float32).
+
+    |error| <= gamma (|x| |c| + |c|^2 / 2), gamma = d u (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
+    """
+    largest = centroids.norm(dim=1).amax()
+    return 2 * ROUNDING * (x.shape[1] + 8) * largest * (x.norm(dim=1) + largest)
+
+
+class Tiles:
+    """Centroids prepared for a CPU: scores lie centroid by centroid, so that the maximum over GROUP of them is taken
+    element by element in vector registers. An argmax along a row costs as much as the product when d is 64."""
+
+    def __init__(self, centroids: torch.Tensor, spherical: bool, half: bool, exact: bool):
+        """centroids: float32 [k, d], as the features are measured; half: round them to bfloat16, and the product may;
+        exact: near ties are decided exactly."""
+        k, d = centroids.shape
+        if half:
+            centroids = centroids.bfloat16().float()
+        self.k, self.spherical, self.exact, self.centroids = k, spherical, exact, centroids
+        self.ones = ones_for(half)
+        self._packed = torch.zeros(-(-k // GROUP) * GROUP, d + self.ones)
+        self._packed[:k, :d] = centroids
+        bias = torch.zeros(k, dtype=torch.float64) if spherical else -0.5 * centroids.double().square().sum(dim=1)
+        for column in range(d, d + self.ones):
+            # In bfloat16 it takes three terms of 8 bits each to add what is as exact as float32.
+            self._packed[:k, column] = bias.bfloat16().float() if half else bias.float()
+            bias = bias - self._packed[:k, column]
+        self._packed[k:, d] = -torch.inf
+        if half:
+            self._packed[k:, d] = -3e38  # -inf times a rounding artefact would be no number
+
+    def nearest(self, n: int, scratch: Scratch) -> torch.Tensor:
+        """int64 [n], of the first n rows in `scratch.x`; among equals, the first wins."""
+        rows = torch.arange(n)
+        near = Near(margin(scratch.x[:n, : -self.ones], self.centroids)) if self.exact else None
+        top = nearest = None
+        for first in range(0, self.k, TILE):
+            packed = self._packed[first : first + TILE]
+            groups = len(packed) // GROUP
+            scores = scratch.scores[: len(packed) * n].view(len(packed), n)
+            torch.mm(packed, scratch.x[:n].T, out=scores)
+            scores = scores.view(groups, GROUP, n)
+            best = torch.amax(scores, dim=1, out=scratch.best[: groups * n].view(groups, n))
+            value, group = best.max(dim=0)
+            index = scores[group, :, rows].argmax(dim=1).add_(group, alpha=GROUP)
+            if top is None:
+                top, nearest = value, index
+            else:
+                nearest = torch.where(value > top, index + first, nearest)
+                top = torch.maximum(top, value)
+            if near is not None:
+                self._collect(near, top, scores, best, first)
+        return (
+            nearest
+            if near is None
+            else near.settle(nearest, top, scratch.x[:n, : -self.ones], self.centroids, self.spherical)
+        )
+
+    def _collect(self, near: Near, top: torch.Tensor, scores: torch.Tensor, best: torch.Tensor, first: int) -> None:
+        floor = top - near.margin
+        row, group = (best >= floor).T.nonzero(as_tuple=True)
+        members = scores[group, :, row]
+        pair, member = (members >= floor[row, None]).nonzero(as_tuple=True)
+        near.add(row[pair], first + group[pair] * GROUP + member, members[pair, member])
+
+
+def ones_for(half: bool) -> int:
+    """Columns of ones beside the features, for the bias."""
+    return 3 if half else 1
+
+
+class Blocks:
+    """Centroids prepared for any device, in plain torch: products of `dtype`, scores in float32."""
+
+    def __init__(self, centroids: torch.Tensor, spherical: bool, dtype: torch.dtype, exact: bool):
+        """centroids: float32 [k, d], as the features are measured; dtype: of the products' inputs."""
+        self.compared = centroids.to(dtype)
+        self.spherical, self.exact, self.dtype = spherical, exact, dtype
+        # Of the rounded centroids: with those of the others, up to 0.1 % of the labels were wrong in bfloat16.
+        self.bias = torch.zeros(len(centroids), device=centroids.device)
+        for rows in blocks(*centroids.shape) if not spherical else ():
+            self.bias[rows] = -0.5 * self.compared[rows].double().square().sum(dim=1).float()
+
+    def nearest(self, x: torch.Tensor) -> torch.Tensor:
+        """int64 [n] for x [n, d]; among equals, the first wins."""
+        x = x.to(self.dtype)
+        centroids = self.compared.float() if self.exact else None
+        near = Near(margin(x.float(), centroids)) if self.exact else None
+        top = nearest = None
+        for first in range(0, len(self.compared), BLOCK):
+            part = slice(first, first + BLOCK)
+            scores = _product(x, self.compared[part].T).add_(self.bias[part])
+            value, index = scores.max(dim=1)
+            if top is None:
+                top, nearest = value, index
+            else:
+                nearest = torch.where(value > top, index + first, nearest)
+                top = torch.maximum(top, value)
+            if near is not None:
+                row, candidate = (scores >= (top - near.margin)[:, None]).nonzero(as_tuple=True)
+                near.add(row, first + candidate, scores[row, candidate])
+        return nearest if near is None else near.settle(nearest, top, x.float(), centroids, self.spherical)
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a b in float32, whatever their dtype."""
+    if a.dtype == torch.float32:
+        return a @ b
+    if a.device.type == "cuda":
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.float() @ b.float()
+
+
+def blocks(rows: int, d: int, elements: int = 2**24) -> list[slice]:
+    """Stretches of [rows, d] of about so many elements: what is done in float64 should not need a copy of it all."""
+    step = max(1, elements // max(1, d))
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

@@ -1,0 +1,109 @@
+"""What the ranks of `sslrun kmeans` do, top to bottom: features, their clustering, the result."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from launcher.errors import InputError
+from launcher.kmeans import fit, hierarchical
+from launcher.rundir import Ledger, RunDir
+from launcher.runtime import store as stores
+from launcher.runtime.dist import World
+from launcher.runtime.health import Heart
+from launcher.runtime.metrics import Reporter
+from launcher.runtime.preempt import StopFlag, Stopped
+from methods.job import Job
+from methods.kmeans import results
+from methods.kmeans.progress import Progress
+from methods.kmeans.results import Result
+from methods.kmeans.sources import Source, first_bad_row, open_source
+from methods.kmeans.spec import METHOD, KMeansConfig
+
+
+def cluster(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict[str, Any]:
+    """Cluster as the run's spec says and leave the result where it says. Collective.
+
+    Raises Stopped at safe points, with the state kept; InputError for features that cannot be clustered.
+    """
+    spec = run.spec()
+    source = open_source(run, spec, world)
+    job = Job(run, spec, world, METHOD.layout(spec.method, world.size), ledger, stop, source.dataset, None, heart)
+    job.reporter = Reporter(run, speaks=world.is_main, purge_step=0)
+    job.reporter.progress(force=True, stage="starting", step=0, steps=spec.method.iterations)
+    try:
+        summary = _done_before(job) or _clustered(job, source)
+    except Stopped:
+        job.reporter.progress(force=True, stage="stopped")
+        raise
+    finally:
+        job.reporter.close()
+    return {"step": summary["iterations"], "seconds": {name: round(s, 3) for name, s in job.seconds.items()}}
+
+
+def _done_before(job: Job) -> dict[str, Any] | None:
+    """The summary of a life that was killed between its result and its last word."""
+    return job.world.broadcast(results.found(job.run, job.spec) if job.world.is_main else None)
+
+
+def _clustered(job: Job, source: Source) -> dict[str, Any]:
+    config: KMeansConfig = job.spec.method
+    writer = results.Writer(job, source)
+    job.heart.end_when_stuck()
+    rounds = METHOD.sizes(config, job.world.size).rounds
+    numbers = sum(each.m * each.k * each.d for each in rounds.clusterings)
+    asked = {name: getattr(config, name) for name in ("k", "m", "metric", "init", "empty", "deterministic")}
+    key = lambda: {**source.key(), **asked, "seed": job.spec.seed}  # noqa: E731
+    with job.keeping(0, key, needed=source.needed(numbers), every_s=config.keep_work_s) as store:
+        with job.clock("features"):
+            features, positions = source.features(job, store)
+        features = _where_they_fit(features, job.world.device)
+        progress = Progress(job, store)
+        with job.clock("clustering"):
+            try:
+                found = _fit(job, features, progress)
+            except ValueError as error:
+                raise _explained(job, source, features, positions, error) from None
+    with job.clock("writing"):
+        summary = writer.write(found, positions)
+    if job.world.is_main:
+        stores.remove(job.run.path / stores.FOLDER / "step_00000000")
+        stores.remove(job.run.path / stores.FOLDER / "assembled")
+        scores = {name: summary[name] for name in results.SCORES if summary.get(name) is not None}
+        job.ledger.write("eval", protocol="kmeans", step=summary["iterations"], digest=summary["digest"], scores=scores)
+        print(f"kmeans: {scores}; {writer.target}", flush=True)
+    job.reporter.progress(force=True, stage="done", step=summary["iterations"], steps=summary["iterations"])
+    return summary
+
+
+def _fit(job: Job, features: torch.Tensor, progress: Progress) -> Result:
+    """The one call of the engine."""
+    config: KMeansConfig = job.spec.method
+    how = {name: getattr(config, name) for name in ("iterations", "init", "metric", "empty", "deterministic")}
+    told = {"safe_point": progress.safe_point, "progress": progress.iterated}
+    given = {**how, **told, "seed": job.spec.seed, "device": job.world.device}
+    if config.m is None:
+        return Result.of_clusters(fit(features, config.k, **given, resume=progress.slot("k-means")))
+    return Result.of_hierarchy(hierarchical(features, (config.m, config.k), **given, resume=progress.slot))
+
+
+def _where_they_fit(features: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On the GPU when it has twice their room; else they are read from where they are, a chunk at a time."""
+    if device.type == "cuda" and 2 * features.nbytes < torch.cuda.mem_get_info(device)[0]:
+        return features.to(device)
+    return features
+
+
+def _explained(
+    job: Job, source: Source, features: torch.Tensor, positions: np.ndarray, error: ValueError
+) -> InputError:
+    """What the engine refused, on all ranks alike, in the words of who gave the features. Collective."""
+    row = first_bad_row(features)
+    rows = [
+        position for position in job.world.gather(int(positions[row]) if row >= 0 else None) if position is not None
+    ]
+    if rows:
+        where = source.name_of(min(rows))
+        fix = "leave the sample out, or find out why the network gave it"
+        return InputError.of("features", job.spec.method.features, f"{where} is NaN or infinite", fix)
+    return InputError(str(error))

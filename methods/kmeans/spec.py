@@ -1,0 +1,103 @@
+"""`sslrun kmeans`: features that lie in files, or come out of a run's backbone, into clusters. It trains nothing.
+
+sslrun kmeans features=/data/features k=80000 nodes=2          # a folder of .npy or .safetensors shards
+sslrun kmeans features=deepercluster-demo k=50                 # the backbone of a run, on the run's images
+"""
+
+from dataclasses import dataclass
+
+from launcher.errors import InputError
+from launcher.registry import Clustering, Layout, Method, Rounds, Sizes
+from launcher.spec import Recipe, ops
+from methods.backbones.spec import BACKBONES
+
+METRICS = ("l2", "cosine")
+INITS = ("random", "k-means++")
+EMPTY = ("split", "keep", "resample")
+RECIPE = "features"  # there is nothing to choose
+
+
+@dataclass
+class KMeansConfig:
+    """What to cluster, and how; the fields of `launcher.kmeans.fit`. A person gives those up to `keep_work_s`."""
+
+    name: str = "kmeans"
+    features: str = ""  # absolute path of a folder of shards, or of a run
+    layer: str | None = None  # of a run's backbone, as torch names its modules; its output by default
+    k: int = 0
+    m: int | None = None  # first into m clusters, then into k within each
+    iterations: int = 10
+    metric: str = "l2"
+    init: str = "random"
+    empty: str = "split"
+    deterministic: bool = False
+    out: str | None = ops(None)  # a folder that does not exist yet; the run's `clusters` by default
+    keep_work_s: float | None = ops(10.0)  # seconds of work that a kill may cost; null: all of it
+
+    # Filled in when the run is made: what the features are.
+    rows: int | None = None
+    dim: int | None = None
+    content: str | None = None  # digest of the shards' names, shapes and times
+    backbone: str | None = None
+    image_size: int = 0
+    precision: str = "fp32"  # of the backbone
+    dropout: float = 0.0
+    workers: int = ops(0)  # data-loader processes a rank
+
+
+GIVEN = (
+    "features", "layer", "k", "m", "iterations", "metric", "init", "empty", "deterministic", "out", "keep_work_s",
+)  # fmt: skip
+
+
+def features() -> Recipe:
+    """The only recipe."""
+    return Recipe(method=KMeansConfig(), data=None, images=0, source="given", expect="clusters, and their sizes")
+
+
+def validate(config: KMeansConfig, images: int | None) -> None:
+    """Raises InputError naming the first field that cannot work. images: of a run's data, where known."""
+    for field in ("k", "m", "iterations"):
+        value = getattr(config, field)
+        if value is not None and value < 1:
+            raise InputError.of(field, value, "it must be at least 1", "give a positive number")
+    for field, known in (("metric", METRICS), ("init", INITS), ("empty", EMPTY)):
+        if getattr(config, field) not in known:
+            raise InputError.of(field, getattr(config, field), "no such choice", f"use {' or '.join(known)}")
+    if config.keep_work_s is not None and not 0 <= config.keep_work_s < float("inf"):
+        fix = "give seconds, 0 or more, or null"
+        raise InputError.of("keep_work_s", config.keep_work_s, "it is negative or infinite", fix)
+    total = config.rows if config.rows is not None else images
+    for field in ("k", "m"):
+        value = getattr(config, field)
+        if total is not None and value is not None and value > total:
+            raise InputError.of(field, value, f"more clusters than the {total} features", f"use at most {total}")
+
+
+def layout(config: KMeansConfig, world_size: int) -> Layout:
+    """Every rank takes a block of neighbouring features; any number of ranks will do."""
+    return Layout(0, 1, 1, world_size, 1, 1, {"groups": "k-means needs none"})
+
+
+def sizes(config: KMeansConfig, world_size: int) -> Sizes:
+    """One round: features, where there is a backbone, and their clustering."""
+    backbone = BACKBONES.get(config.backbone or "")
+    d = config.dim or (backbone.feature_dim if backbone else 0)
+    flops = 2 * backbone.macs * backbone.at(config.image_size) if backbone else 0.0
+    first = Clustering(config.m or config.k, d, config.iterations)
+    second = (Clustering(config.k, d, config.iterations, m=config.m),) if config.m else ()
+    rounds = Rounds(count=1, forward_flops=flops, clusterings=(first, *second), host_bytes=4 * d if backbone else 0)
+    return Sizes(0, 0, 0, 0, 0.0, 0.0, {}, rounds)
+
+
+METHOD = Method(
+    name="kmeans",
+    summary="clusters features that lie in files or come out of a run",
+    config=KMeansConfig,
+    recipes={RECIPE: features},
+    trainer="",
+    job="methods.kmeans.job:cluster",
+    validate=validate,
+    layout=layout,
+    sizes=sizes,
+)
