@@ -117,7 +117,12 @@ class Assigner:
         """For one worker and chunks of so many rows."""
         if self.space.features.device.type != "cpu":
             return None
-        return Scratch(rows, self.space.features.d, ones_for(self._half), max(group.k for group in self.groups))
+        return Scratch(
+            rows,
+            self.space.features.d,
+            ones_for(self._half, self.space.features.d),
+            max(group.k for group in self.groups),
+        )
 
     def assign(
         self,
@@ -185,9 +190,8 @@ class Assigner:
             rows = self.order[rows]
         x = self.space.read(rows)
         if own is not None:
-            buffer = own.x[:n, : self.space.features.d]
-            x = buffer.copy_(x)
-            nearest = prepared.nearest(n, own)
+            x = x.float()
+            nearest = prepared.nearest(x, own)
         else:
             nearest = prepared.nearest(x)
         if self._fresh:

@@ -5,8 +5,9 @@ Each program takes ROWS rows, walks over all centroids in tiles of COLUMNS, and 
 the same time share the tiles of centroids in the L2 cache, so that the features are read once from memory and the
 centroids about once a wave of programs.
 
-Checked with Triton's interpreter (tests/launcher/kmeans), which runs its arithmetic on a CPU. It has NOT been run on a
-GPU: neither its speed nor the tile sizes have been measured.
+Checked with Triton's interpreter (tests/launcher/kmeans), which runs its arithmetic on a CPU, in float16 and in float32
+with values of bfloat16 (the interpreter cannot multiply bfloat16). It has NOT been run on a GPU: neither that it
+compiles there, nor its speed, nor the choice of the tiles has been checked.
 """
 
 import torch

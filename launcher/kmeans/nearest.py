@@ -12,6 +12,7 @@ from launcher.kmeans.exact import nearest_of
 
 GROUP = 16  # centroids whose scores are compared element by element before anything looks for an index
 TILE = 5120  # centroids on a CPU; with the chunk below, their scores stay in a core's share of the cache
+LOWEST = -3e38  # the score of no centroid
 BLOCK = 8192  # centroids on a GPU
 # Relative error of a float32 score, per dimension: twice the bound of a sum in any order.
 ROUNDING = 2.0**-23
@@ -96,7 +97,7 @@ class Tiles:
         if half:
             centroids = centroids.bfloat16().float()
         self.k, self.spherical, self.exact, self.centroids = k, spherical, exact, centroids
-        self.ones = ones_for(half)
+        self.ones = ones_for(half, d)
         self._packed = torch.zeros(-(-k // GROUP) * GROUP, d + self.ones)
         self._packed[:k, :d] = centroids
         bias = torch.zeros(k, dtype=torch.float64) if spherical else -0.5 * centroids.double().square().sum(dim=1)
@@ -104,19 +105,28 @@ class Tiles:
             # In bfloat16 it takes three terms of 8 bits each to add what is as exact as float32.
             self._packed[:k, column] = bias.bfloat16().float() if half else bias.float()
             bias = bias - self._packed[:k, column]
-        self._packed[k:, d] = -torch.inf
-        if half:
-            self._packed[k:, d] = -3e38  # -inf times a rounding artefact would be no number
+        if self.ones:
+            self._packed[k:, d] = LOWEST
+        self._bias = torch.full((len(self._packed), 1), LOWEST)
+        self._bias[:k, 0] = bias.float()
 
-    def nearest(self, n: int, scratch: Scratch) -> torch.Tensor:
-        """int64 [n], of the first n rows in `scratch.x`; among equals, the first wins."""
-        near = Near(margin(scratch.x[:n, : -self.ones], self.centroids)) if self.exact else None
+    def nearest(self, x: torch.Tensor, scratch: Scratch) -> torch.Tensor:
+        """int64 [n] for x, float32 [n, d]; among equals, the first wins."""
+        n, d = x.shape
+        near = Near(margin(x, self.centroids)) if self.exact else None
+        wide = x
+        if self.ones:
+            wide = scratch.x[:n]
+            wide[:, :d] = x
         top = nearest = None
         for first in range(0, self.k, TILE):
             packed = self._packed[first : first + TILE]
             groups = len(packed) // GROUP
             scores = scratch.scores[: len(packed) * n].view(len(packed), n)
-            torch.mm(packed, scratch.x[:n].T, out=scores)
+            if self.ones:
+                torch.mm(packed, wide.T, out=scores)
+            else:
+                torch.addmm(self._bias[first : first + TILE], packed, wide.T, out=scores)
             scores = scores.view(groups, GROUP, n)
             best = torch.amax(scores, dim=1, out=scratch.best[: groups * n].view(groups, n))
             value = best.amax(dim=0)
@@ -130,11 +140,7 @@ class Tiles:
                 top = torch.maximum(top, value)
             if near is not None:
                 self._collect(near, top, scores, best, first)
-        return (
-            nearest
-            if near is None
-            else near.settle(nearest, top, scratch.x[:n, : -self.ones], self.centroids, self.spherical)
-        )
+        return nearest if near is None else near.settle(nearest, top, x, self.centroids, self.spherical)
 
     def _collect(self, near: Near, top: torch.Tensor, scores: torch.Tensor, best: torch.Tensor, first: int) -> None:
         floor = top - near.margin
@@ -153,9 +159,12 @@ def _first(values: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     return torch.where(values == wanted, rows, len(values) - 1).amin(dim=0).long()
 
 
-def ones_for(half: bool) -> int:
-    """Columns of ones beside the features, for the bias."""
-    return 3 if half else 1
+def ones_for(half: bool, d: int) -> int:
+    """Columns of ones beside the features, to be multiplied with the bias.
+
+    For few dimensions that is cheaper than adding the bias to all scores, for many it is not.
+    """
+    return 3 if half else int(d < 128)
 
 
 class Blocks:
