@@ -195,9 +195,7 @@ class Assigner:
         else:
             nearest = prepared.nearest(x)
         if self._fresh:
-            self._squares[rows], factors = self.space.measure(x, rows)
-            if self.space.spherical:
-                self._factors[rows] = factors
+            self._measure(x, rows)
         old = self.labels[rows] - group.first
         moved = nearest != old
         count = n if self._fresh else int(moved.sum())
@@ -213,6 +211,15 @@ class Assigner:
                 sums.index_add_(0, nearest[moved], addends)
                 sums.index_add_(0, old[moved], addends, alpha=-1)
         return count
+
+    def _measure(self, x: torch.Tensor, rows: slice | torch.Tensor) -> None:
+        """Take down what does not change from one iteration to the next."""
+        weights = None if self.space.weights is None else self.space.weights[rows]
+        parts = [self.space.measure(x[some], None if weights is None else weights[some]) for some in blocks(*x.shape)]
+        squares, factors = zip(*parts, strict=True)
+        self._squares[rows] = torch.cat(squares)
+        if self.space.spherical:
+            self._factors[rows] = torch.cat(factors)
 
     def _add(self, sums: torch.Tensor, nearest: torch.Tensor, x: torch.Tensor, factors: torch.Tensor | None) -> None:
         addends = self.space.addends(x, factors)
