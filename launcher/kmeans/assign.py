@@ -117,7 +117,12 @@ class Assigner:
         """For one worker and chunks of so many rows."""
         if self.space.features.device.type != "cpu":
             return None
-        return Scratch(rows, self.space.features.d, ones_for(self._half), max(group.k for group in self.groups))
+        return Scratch(
+            rows,
+            self.space.features.d,
+            ones_for(self._half, self.space.features.d),
+            max(group.k for group in self.groups),
+        )
 
     def assign(
         self,
@@ -185,15 +190,12 @@ class Assigner:
             rows = self.order[rows]
         x = self.space.read(rows)
         if own is not None:
-            buffer = own.x[:n, : self.space.features.d]
-            x = buffer.copy_(x)
-            nearest = prepared.nearest(n, own)
+            x = x.float()
+            nearest = prepared.nearest(x, own)
         else:
             nearest = prepared.nearest(x)
         if self._fresh:
-            self._squares[rows], factors = self.space.measure(x, rows)
-            if self.space.spherical:
-                self._factors[rows] = factors
+            self._measure(x, rows)
         old = self.labels[rows] - group.first
         moved = nearest != old
         count = n if self._fresh else int(moved.sum())
@@ -209,6 +211,15 @@ class Assigner:
                 sums.index_add_(0, nearest[moved], addends)
                 sums.index_add_(0, old[moved], addends, alpha=-1)
         return count
+
+    def _measure(self, x: torch.Tensor, rows: slice | torch.Tensor) -> None:
+        """Take down what does not change from one iteration to the next."""
+        weights = None if self.space.weights is None else self.space.weights[rows]
+        parts = [self.space.measure(x[some], None if weights is None else weights[some]) for some in blocks(*x.shape)]
+        squares, factors = zip(*parts, strict=True)
+        self._squares[rows] = torch.cat(squares)
+        if self.space.spherical:
+            self._factors[rows] = torch.cat(factors)
 
     def _add(self, sums: torch.Tensor, nearest: torch.Tensor, x: torch.Tensor, factors: torch.Tensor | None) -> None:
         addends = self.space.addends(x, factors)

@@ -106,7 +106,7 @@ def fit(
     shards = survey(rows, ranks, complaint)
     check_count("k", k, shards.total)
     check_iterations(iterations)
-    chunk = chunk or chunk_rows(rows.device)
+    chunk = chunk or chunk_rows(rows.device, k)
 
     def point() -> None:
         if safe_point:

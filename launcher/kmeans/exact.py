@@ -41,7 +41,7 @@ def nearest_of(
     """The candidate of highest exact score for each row; among equals, the first.
 
     x: float32 [n, d]; centroids: float32 [k, d], as they were compared; row, candidate: int64 [p], pairs to decide
-    between, by rising row and then candidate. Returns int64 [n]; rows without a pair get k.
+    between, in any order. Returns int64 [n]; rows without a pair get k.
     The score is 2 x.c - |c|^2 (2 x.c if spherical), every term rounded to one grid: products of two float32 are exact
     in float64 and their sum is exact by construction, so it does not depend on where a row lies or who computes it.
     """

@@ -77,7 +77,7 @@ def hierarchical(
     check_count("m", m, shards.total)
     check_count("k", k, k)
     check_iterations(iterations)
-    chunk = chunk or chunk_rows(rows.device)
+    chunk = chunk or chunk_rows(rows.device, k)
     first, second = (named(safe_point, stage) for stage in ("super-clusters", "sub-clusters"))
     space = space_of(rows, None, metric, ranks, shards, chunk, first and (lambda: first("", 0, iterations)))
     options = Options(iterations, init, empty, tolerance, deterministic, chunk)

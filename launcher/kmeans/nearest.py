@@ -11,16 +11,18 @@ import torch
 from launcher.kmeans.exact import nearest_of
 
 GROUP = 16  # centroids whose scores are compared element by element before anything looks for an index
-TILE = 1024  # centroids on a CPU: their scores of one chunk should stay in its cache
-BLOCK = 8192  # centroids on a GPU
-CHUNK = {"cpu": 512, "cuda": 8192}  # rows
+TILE = 5120  # centroids on a CPU; with the chunk below, their scores stay in a core's share of the cache
+LOWEST = -3e38  # the score of no centroid
+BLOCK = 2048  # centroids on a GPU, in plain torch
 # Relative error of a float32 score, per dimension: twice the bound of a sum in any order.
 ROUNDING = 2.0**-23
 
 
-def chunk_rows(device: torch.device) -> int:
+def chunk_rows(device: torch.device, k: int) -> int:
     """Rows whose scores are computed at a time."""
-    return CHUNK.get(device.type, CHUNK["cuda"])
+    if device.type == "cpu":
+        return 256 if k <= TILE // 2 else 128
+    return 33_792  # two programs of the kernel (128 rows) for each of 132 multiprocessors
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -95,7 +97,7 @@ class Tiles:
         if half:
             centroids = centroids.bfloat16().float()
         self.k, self.spherical, self.exact, self.centroids = k, spherical, exact, centroids
-        self.ones = ones_for(half)
+        self.ones = ones_for(half, d)
         self._packed = torch.zeros(-(-k // GROUP) * GROUP, d + self.ones)
         self._packed[:k, :d] = centroids
         bias = torch.zeros(k, dtype=torch.float64) if spherical else -0.5 * centroids.double().square().sum(dim=1)
@@ -103,24 +105,34 @@ class Tiles:
             # In bfloat16 it takes three terms of 8 bits each to add what is as exact as float32.
             self._packed[:k, column] = bias.bfloat16().float() if half else bias.float()
             bias = bias - self._packed[:k, column]
-        self._packed[k:, d] = -torch.inf
-        if half:
-            self._packed[k:, d] = -3e38  # -inf times a rounding artefact would be no number
+        if self.ones:
+            self._packed[k:, d] = LOWEST
+        self._bias = torch.full((len(self._packed), 1), LOWEST)
+        self._bias[:k, 0] = bias.float()
 
-    def nearest(self, n: int, scratch: Scratch) -> torch.Tensor:
-        """int64 [n], of the first n rows in `scratch.x`; among equals, the first wins."""
-        rows = torch.arange(n)
-        near = Near(margin(scratch.x[:n, : -self.ones], self.centroids)) if self.exact else None
+    def nearest(self, x: torch.Tensor, scratch: Scratch) -> torch.Tensor:
+        """int64 [n] for x, float32 [n, d]; among equals, the first wins."""
+        n, d = x.shape
+        near = Near(margin(x, self.centroids)) if self.exact else None
+        wide = x
+        if self.ones:
+            wide = scratch.x[:n]
+            wide[:, :d] = x
         top = nearest = None
         for first in range(0, self.k, TILE):
             packed = self._packed[first : first + TILE]
             groups = len(packed) // GROUP
             scores = scratch.scores[: len(packed) * n].view(len(packed), n)
-            torch.mm(packed, scratch.x[:n].T, out=scores)
+            if self.ones:
+                torch.mm(packed, wide.T, out=scores)
+            else:
+                torch.addmm(self._bias[first : first + TILE], packed, wide.T, out=scores)
             scores = scores.view(groups, GROUP, n)
             best = torch.amax(scores, dim=1, out=scratch.best[: groups * n].view(groups, n))
-            value, group = best.max(dim=0)
-            index = scores[group, :, rows].argmax(dim=1).add_(group, alpha=GROUP)
+            value = best.amax(dim=0)
+            group = _first(best, value)
+            members = scores.gather(0, group.expand(1, GROUP, n))[0]
+            index = _first(members, value).add_(group, alpha=GROUP)
             if top is None:
                 top, nearest = value, index
             else:
@@ -128,11 +140,7 @@ class Tiles:
                 top = torch.maximum(top, value)
             if near is not None:
                 self._collect(near, top, scores, best, first)
-        return (
-            nearest
-            if near is None
-            else near.settle(nearest, top, scratch.x[:n, : -self.ones], self.centroids, self.spherical)
-        )
+        return nearest if near is None else near.settle(nearest, top, x, self.centroids, self.spherical)
 
     def _collect(self, near: Near, top: torch.Tensor, scores: torch.Tensor, best: torch.Tensor, first: int) -> None:
         floor = top - near.margin
@@ -142,9 +150,21 @@ class Tiles:
         near.add(row[pair], first + group[pair] * GROUP + member, members[pair, member])
 
 
-def ones_for(half: bool) -> int:
-    """Columns of ones beside the features, for the bias."""
-    return 3 if half else 1
+def _first(values: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Of each column of values [m, n] the first row that holds wanted [n], int64 [n].
+
+    argmax does the same one element at a time; this is three operations on vector registers.
+    """
+    rows = torch.arange(len(values), dtype=torch.int32)[:, None]
+    return torch.where(values == wanted, rows, len(values) - 1).amin(dim=0).long()
+
+
+def ones_for(half: bool, d: int) -> int:
+    """Columns of ones beside the features, to be multiplied with the bias.
+
+    For few dimensions that is cheaper than adding the bias to all scores, for many it is not.
+    """
+    return 3 if half else int(d < 128)
 
 
 class Blocks:

@@ -47,11 +47,10 @@ class Space:
         """What to add to a mean of what `read` gives, in float64."""
         return 0.0 if self.origin is None else self.origin.double()
 
-    def measure(self, x: torch.Tensor, rows: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Of features that `read` gave: their weighted squared norms on the sphere or off it, and the factors that make
-        `add` of them; float64 [m], the factors None where they are 1."""
+    def measure(self, x: torch.Tensor, weights: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Of features that `read` gave and their weights: the weighted squared norms, on the sphere or off it, and the
+        factors that make `addends` of them; float64 [m], the factors None where they are 1."""
         of_row = row_squares(x.double(), self.of_row)
-        weights = None if self.weights is None else self.weights[rows]
         if self.spherical:
             inverse = 1 / of_row.sqrt()  # IEEE says how these round, unlike rsqrt
             inverse[of_row == 0] = 0
