@@ -181,8 +181,8 @@ def endless() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def two_epochs() -> Callable:
-    """`two_epochs(method, ranks)`: overrides of a run with room for several kills in an epoch, a line of metrics a step,
-    and whatever the method does between epochs in its middle: 76 small steps with a checkpoint every 12. On four ranks
+    """`two_epochs(method, ranks)`: overrides of a run with room for several kills in an epoch, and whatever the method
+    does between epochs in its middle: 76 small steps, a line of metrics each, a checkpoint every 12. On four ranks
     steps take longer, and are half as many."""
 
     def overrides(method: str, ranks: int = 1) -> tuple[str, ...]:

@@ -88,7 +88,8 @@ def test_killed_three_times_in_one_epoch_is_as_never_interrupted(
     whole = sslrun.show(undisturbed(ranks, two_epochs(method, ranks)))
     epoch = whole["steps"] // 2
     run = victim(two_epochs(method, ranks), ranks)
-    later = epoch + RunDir(Path(whole["path"])).plan()["checkpoint_every"]  # another checkpoint on; the third life begins there, and gets no further than the second
+    # Another checkpoint on; the third life begins there, and gets no further than the second.
+    later = epoch + RunDir(Path(whole["path"])).plan()["checkpoint_every"]
     for begin, whom in ((epoch, "launcher"), (later, "rank"), (later, "launcher")):
         reached, stands = run.killed_after(begin + run.random.randrange(1, 5), whom=whom)
         assert epoch < reached < whole["steps"]
