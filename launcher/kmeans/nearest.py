@@ -21,7 +21,7 @@ ROUNDING = 2.0**-23
 def chunk_rows(device: torch.device, k: int) -> int:
     """Rows whose scores are computed at a time."""
     if device.type == "cpu":
-        return 256 if k <= TILE // 2 else 128
+        return min(4096, max(256, 2**20 // k))  # few calls: Python's threads get in one another's way between them
     return 33_792  # two programs of the kernel (128 rows) for each of 132 multiprocessors
 
 
