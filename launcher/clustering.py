@@ -134,7 +134,7 @@ def _run(name: str, runs: Path) -> RunDir:
     try:
         found = rundir.find(name, runs)
     except InputError as error:
-        if any(runs.glob(f"{name}*/spec.json")):  # several begin like this
+        if any(spec.parent.name.startswith(name) for spec in runs.glob("*/spec.json")):  # several begin like this
             raise InputError(str(error).replace("RUN=", "features=", 1)) from None
         reason = f"there is no such folder, and no such run in {runs}"
         fix = f"give a folder of {' or '.join(SUFFIXES)} files, or a run"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-PIECE = 16 << 20  # bytes
+PIECE = 4 << 20  # bytes; still in a core's cache when it is hashed after it was written
 READ = 1 << 20
 NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -45,16 +45,20 @@ def write(
     # Wide types first keeps every tensor aligned.
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     pieces, size = list(_pieces(_header(order, tensors, values), [tensors[name] for name in order])), 0
+    hasher = hashlib.sha256()
     with path.open("wb", buffering=0) as file, ThreadPoolExecutor(1) as beside:
         hashing = beside.submit(_sha256, pieces, abandon) if haste else None
         for piece in pieces:
             if abandon():
                 raise Abandoned
-            while piece:  # a raw file may take less than it was given
-                written = file.write(piece)
-                size, piece = size + written, piece[written:]
+            rest = piece
+            while rest:  # a raw file may take less than it was given
+                written = file.write(rest)
+                size, rest = size + written, rest[written:]
+            if not hashing:
+                hasher.update(piece)
         os.fsync(file.fileno())
-        hashed = hashing.result() if hashing else _sha256(pieces, abandon)
+        hashed = hashing.result() if hashing else hasher.hexdigest()
     return {"size": size, "sha256": hashed}
 
 
