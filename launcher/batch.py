@@ -13,11 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from launcher import badnodes, requeue, script, slurm, snapshot
+from launcher import badnodes, heartbeats, requeue, script, slurm, snapshot
 from launcher.ending import STOPPED_CODE, Outcome, judge, stuck
 from launcher.errors import ClusterError, NoProgress, RunFailed, SslrunError, Superseded
 from launcher.rundir import Ledger, RunDir
@@ -31,6 +32,8 @@ UNHEARD = re.compile("does not answer|no answer|Unable to contact")
 ENDED_WITH_THE_JOB = ("killed", "crash", "cluster")  # what it looks like from inside when Slurm ends a job
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
+PASS_ON_SECONDS = 1.0
+NOT_BEGUN = Outcome("stopped", "stopped", "no rank had begun", 0)
 PREFLIGHT = """\
 test -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
 test -w "$1/logs" || { echo "$SLURMD_NODENAME cannot write to $1"; exit 3; }
@@ -40,8 +43,7 @@ command -v "$2" >/dev/null || { echo "$SLURMD_NODENAME has no $2"; exit 3; }
 
 def main(path: str) -> None:
     """Run one generation of the run in `path` and exit: 0 when it is done or will go on later, 2 to 4 otherwise."""
-    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGCONT):
-        signal.signal(number, lambda *_: None)  # the ranks are told too; this process sees them through
+    told = _Told()
     run = RunDir(path)
     lock = _lock(run)
     if lock is None:
@@ -60,13 +62,13 @@ def main(path: str) -> None:
         run.keep_private(spec)
         snapshot.verify(run.code_folder(), run.code()["digest"])
         _preflight(run, spec)
-        outcome = _ranks(run, spec, generation)
+        outcome = NOT_BEGUN if told.signal else _ranks(run, spec, generation, told)
     except SslrunError as error:
-        outcome = Outcome("failed", error.cause, str(error), error.exit_code)
+        outcome = NOT_BEGUN if told.signal else Outcome("failed", error.cause, str(error), error.exit_code)
     if run.generation() > generation:  # this node stood still for long, and Slurm has started the run elsewhere
         outcome = Outcome("failed", Superseded.cause, "the run has been started again elsewhere", RunFailed.exit_code)
     elif outcome.state != "done":
-        outcome = _why(run, generation, outcome)
+        outcome = _why(run, generation, outcome, told)
     outcome, again = requeue.decide(run.events(), outcome)
     if outcome.message:
         print(f"sslrun: {outcome.message}", flush=True)
@@ -75,6 +77,30 @@ def main(path: str) -> None:
     if again:
         _requeue(ledger, outcome)
     sys.exit(0 if outcome.state in ("stopped", "preempted", "cancelled") else outcome.exit_code)
+
+
+class _Told:
+    """That the job is to end, and by which signal; this process lives on and sees the ranks through."""
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+        self._event = threading.Event()
+        signal.signal(signal.SIGCONT, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, _frame: object) -> None:
+        self.signal = self.signal or signal.Signals(number).name
+        self._event.set()
+
+    def pass_on(self, step: subprocess.Popen, run: RunDir, generation: int, ranks: int) -> None:
+        """In a thread: Slurm tells the steps that it knows of; ranks that begin to live after that are told here."""
+        self._event.wait()
+        missing = ranks - heartbeats.alive(run, generation)
+        while missing and step.poll() is None:
+            time.sleep(PASS_ON_SECONDS)
+            missing = ranks - heartbeats.alive(run, generation)
+            step.send_signal(signal.SIGUSR2)  # srun passes it on to the ranks that it has started
 
 
 def _lock(run: RunDir) -> int | None:
@@ -180,7 +206,7 @@ def _python(spec: RunSpec) -> list[str]:
     return shlex.split(spec.cluster.python) if spec.cluster.python else [sys.executable]
 
 
-def _ranks(run: RunDir, spec: RunSpec, generation: int) -> Outcome:
+def _ranks(run: RunDir, spec: RunSpec, generation: int, told: _Told) -> Outcome:
     """Start the ranks, see them through, and say how they ended."""
     cpus = str(script.cpus_per_task(spec))
     command = [
@@ -204,6 +230,7 @@ def _ranks(run: RunDir, spec: RunSpec, generation: int) -> Outcome:
         **spec.cluster.environment,
     }
     step = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
+    threading.Thread(target=told.pass_on, args=(step, run, generation, spec.world_size), daemon=True).start()
     blamed, said = None, []
     for line in step.stderr:
         print(line, end="", flush=True)
@@ -226,12 +253,13 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _why(run: RunDir, generation: int, outcome: Outcome) -> Outcome:
+def _why(run: RunDir, generation: int, outcome: Outcome, told: _Told) -> Outcome:
     """How the end is to be understood, from evidence."""
     events = [e for e in run.events() if e["generation"] == generation]
     stopped = outcome.state == "stopped"
     skipped = any(e["event"] == "save_skipped" for e in events)
-    saved = ", no time to save" if skipped else ", state saved" if stopped else f"; {outcome.message}"
+    state = ", no time to save" if skipped else ", state saved"
+    saved = state if stopped and outcome is not NOT_BEGUN else f"; {outcome.message}"
     found = None
     with contextlib.suppress(ClusterError):  # a controller that does not answer is no reason to end without a word
         found = slurm.ended(os.environ["SLURM_JOB_ID"])
@@ -252,7 +280,7 @@ def _why(run: RunDir, generation: int, outcome: Outcome) -> Outcome:
     end = float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
     if "SIGUSR2" in signals and end - time.time() < run.plan()["signal_delay_s"] + 60:  # up to 60 s early
         return Outcome("preempted", "time_limit", f"the time limit came{saved}", 0)
-    names = " and ".join(sorted(filter(None, signals)))
+    names = " and ".join(sorted(filter(None, signals or {told.signal})))
     return Outcome("preempted", "asked", f"told to stop by {names}{saved}", 0)
 
 

@@ -80,6 +80,11 @@ def stalled(run: RunDir) -> list[int]:
     return [beat["rank"] for beat in beats if beat["stalled"]]
 
 
+def alive(run: RunDir, generation: int) -> int:
+    """How many ranks of this generation were heard of."""
+    return len(_read(run.path / "heartbeats", generation))
+
+
 def _read(folder: Path, generation: int) -> list[dict[str, Any]]:
     beats = []
     for file in folder.glob("rank*.json"):

@@ -335,7 +335,7 @@ def _most(lost: str, every: int, seen: Seen, restarts: int, setting: Setting) ->
         return 0
     assert lost in (INTERVAL, GRACE)
     # The newest checkpoint is older by the steps of a save that was still under way.
-    return max(1, restarts) * every + (every - 1 if seen.saving else 0)
+    return max(1, restarts) * every + (every if seen.saving else 0)
 
 
 class Lives:

@@ -26,7 +26,7 @@ class StopFlag:
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if os.getpid() == self._owner:
-            self.signal = number
+            self.signal = self.signal or number  # the first one tells why
             if number == signal.SIGTERM and not self._told:
                 self._told = time.monotonic()
 
