@@ -30,7 +30,7 @@ VERBS = ("plan", "status", "show", "logs", "resume", "cancel", "prune", "eval", 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The console script. Exit codes: 0 done or joined, 2 input, 3 cluster, 4 failed, 130 stopped."""
+    """The console script. Exit codes: 0 done or joined, 2 input, 3 cluster, 4 failed, 5 no progress, 130 stopped."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sslrun status | head` ends quietly
     try:

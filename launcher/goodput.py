@@ -9,10 +9,12 @@ Event = Mapping[str, Any]
 def interruptions(events: Sequence[Event], gpus: int) -> list[dict[str, Any]]:
     """One entry a restart: cause, lost_steps, queue_s (from the end before to this start), lost_gpu_hours.
 
-    lost_gpu_hours: what its GPUs did between the start and the first step, or twice. Times are the hosts' own clocks.
+    lost_gpu_hours: what its GPUs did between the start and the first step, or twice, the latter at the pace between the
+    last life's checkpoints, where it had two. Times are the hosts' own clocks.
     """
     starts = {e["generation"]: e for e in events if e["event"] == "start"}
-    ends = {e["generation"]: e for e in events if e["event"] == "end"}
+    # An end that nobody could write down is written by the next start: too late to tell how long that one waited.
+    ends = {e["generation"]: e for e in events if e["event"] == "end" and e.get("writer") != "afterwards"}
     found = []
     for generation, start in starts.items():
         if generation == min(starts):
@@ -21,6 +23,7 @@ def interruptions(events: Sequence[Event], gpus: int) -> list[dict[str, Any]]:
         before = ends.get(generation - 1, {}).get("time") or _last_word(events, generation - 1)
         lost = restored.get("lost_steps", 0)
         wasted = max(0.0, restored.get("time", start["time"]) - start["time"]) + restored.get("lost_seconds", 0.0)
+        wasted += lost * _step_seconds(events, generation - 1)
         found.append(
             {
                 "cause": start["cause"],
@@ -39,4 +42,11 @@ def goodput(events: Sequence[Event], step: int) -> float | None:
 
 
 def _last_word(events: Sequence[Event], generation: int) -> float | None:
-    return max((e["time"] for e in events if e["generation"] == generation), default=None)
+    said = (e["time"] for e in events if e["generation"] == generation and e.get("writer") != "afterwards")
+    return max(said, default=None)
+
+
+def _step_seconds(events: Sequence[Event], generation: int) -> float:
+    saved = [e for e in events if e["event"] == "checkpoint" and e["generation"] == generation]
+    steps = saved[-1]["step"] - saved[0]["step"] if saved else 0
+    return max(0.0, saved[-1]["time"] - saved[0]["time"]) / steps if steps > 0 else 0.0

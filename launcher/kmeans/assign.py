@@ -89,9 +89,18 @@ class Assigner:
     bytes: what the last all-reduce carried.
     """
 
-    def __init__(self, space: Space, groups: Sequence[Group], order: torch.Tensor | None, ranks: Ranks, exact: bool):
+    def __init__(
+        self,
+        space: Space,
+        groups: Sequence[Group],
+        order: torch.Tensor | None,
+        ranks: Ranks,
+        exact: bool,
+        workers: int,
+    ):
         """order: int64 [n], this rank's rows group after group; None: one group, in the order in which they lie.
-        exact: near ties are decided exactly, so that the assignment does not depend on rounding."""
+        exact: near ties are decided exactly, so that the assignment does not depend on rounding. workers: as many as
+        any rank has."""
         self.space, self.groups, self.order, self.ranks, self.exact = space, groups, order, ranks, exact
         n, d, device = space.features.n, space.features.d, space.features.device
         self.k = sum(group.k for group in groups)
@@ -108,6 +117,7 @@ class Assigner:
         self._kept = sum(self._sizes) <= KEPT
         self._wire = torch.zeros(sum(self._sizes), dtype=torch.float64, device=device)
         self._lock = threading.Lock()
+        self._workers = workers
 
         half = space.features.dtype in (torch.bfloat16, torch.float16) and space.origin is None
         self._half = half and space.features.dtype == torch.bfloat16 and multiplies_bfloat16(device)
@@ -158,6 +168,7 @@ class Assigner:
             [2.0 * group.k * features.d for group in self.groups],
             list(active),
             features.device,
+            self._workers,
             between,
         )
         before = torch.get_float32_matmul_precision()

@@ -114,7 +114,7 @@ def fit(
 
     space = space_of(rows, weights, metric, ranks, shards, chunk, point)
     whole = Group(k, 0, rows.n, 0, shards.total, shards.offset, shards.longest, seed)
-    options = Options(iterations, init, empty, tolerance, deterministic, chunk)
+    options = Options(iterations, init, empty, tolerance, deterministic, chunk, shards.workers)
     outcome = lloyd(space, [whole], None, options, ranks, safe_point, resume, progress)
     return clusters_of(
         outcome.centroids, outcome.labels, outcome.counts[0], outcome.courses[0], outcome.bytes_per_iteration

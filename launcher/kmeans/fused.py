@@ -25,8 +25,12 @@ WARPS, STAGES = 8, 3
 
 
 def usable(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernel runs there."""
-    return triton is not None and device.type == "cuda" and dtype in DTYPES and torch.version.hip is None
+    """Whether the kernel runs there: its tiles need the shared memory of an A100 or H100."""
+    if triton is None or device.type != "cuda" or dtype not in DTYPES or torch.version.hip is not None:
+        return False
+    found = torch.cuda.get_device_properties(device)
+    needed = STAGES * DEPTH * (ROWS + COLUMNS) * dtype.itemsize
+    return found.major >= 8 and getattr(found, "shared_memory_per_block_optin", 0) >= needed
 
 
 class Kernel:

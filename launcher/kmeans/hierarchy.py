@@ -80,7 +80,7 @@ def hierarchical(
     chunk = chunk or chunk_rows(rows.device, k)
     first, second = (named(safe_point, stage) for stage in ("super-clusters", "sub-clusters"))
     space = space_of(rows, None, metric, ranks, shards, chunk, first and (lambda: first("", 0, iterations)))
-    options = Options(iterations, init, empty, tolerance, deterministic, chunk)
+    options = Options(iterations, init, empty, tolerance, deterministic, chunk, shards.workers)
 
     whole = Group(m, 0, rows.n, 0, shards.total, shards.offset, shards.longest, seed)
     upper = lloyd(space, [whole], None, options, ranks, first, resume and resume("super-clusters"), progress)

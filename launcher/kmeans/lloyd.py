@@ -43,6 +43,7 @@ class Options(NamedTuple):
     tolerance: float
     exact: bool
     chunk: int
+    workers: int
 
 
 @dataclass(eq=False)
@@ -117,7 +118,7 @@ def lloyd(
             centroids = torch.nn.functional.normalize(centroids, dim=1)
     done = max(len(course.inertia) for course in courses)
 
-    assigner = Assigner(space, groups, order, ranks, options.exact)
+    assigner = Assigner(space, groups, order, ranks, options.exact, options.workers)
     counts: list[torch.Tensor] = [torch.empty(0)] * len(groups)
     busiest = 0
     # Of groups that had ended, all that is missing are the assignments.

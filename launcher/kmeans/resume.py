@@ -62,26 +62,27 @@ def legs(
     flops: list[float],
     groups: list[int],
     device: torch.device,
+    workers: int,
     between: Callable[[], None] | None,
 ) -> Iterator[list[Part]]:
     """A walk over this rank's rows of the given groups, in legs with `between` called between any two, equally often on
-    all ranks; the parts of a leg may be worked on at the same time.
+    all ranks; the parts of a leg may be worked on at the same time, by as many workers as any rank has.
 
     By group: rows of this rank, of the rank that has most, rows in a chunk, operations a row.
     """
     leg: list[Part] = []
-    spent, first = 0.0, True
+    spent, chunk, first = 0.0, 0, True
     for group in groups:
         for start in range(0, longest[group], chunks[group]):
-            if not first and spent == 0.0 and between:
+            if not first and chunk == 0 and between:
                 between()
             first = False
             if start < rows[group]:
                 leg.append(Part(group, start, min(start + chunks[group], rows[group])))
-            spent += flops[group] * chunks[group]
-            if spent >= budget(device):
+            spent, chunk = spent + flops[group] * chunks[group], chunk + 1
+            if spent >= budget(device) * workers and chunk % workers == 0:  # every worker has as much to do
                 yield leg
-                leg, spent = [], 0.0
+                leg, spent, chunk = [], 0.0, 0
     yield leg
 
 

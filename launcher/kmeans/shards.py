@@ -80,11 +80,12 @@ class Ranks:
 @dataclass(frozen=True)
 class Shards:
     """How the data set lies on the ranks. total: features on all ranks; offset: global index of this rank's first;
-    longest: features of the rank that has most."""
+    longest: features of the rank that has most; workers: threads of the rank that has most."""
 
     total: int
     offset: int
     longest: int
+    workers: int = 1
 
 
 def survey(features: Features, ranks: Ranks, check: Callable[[], str | None] = lambda: None) -> Shards:
@@ -94,11 +95,13 @@ def survey(features: Features, ranks: Ranks, check: Callable[[], str | None] = l
     ranks, if features of any rank are not finite, the ranks differ in d, or any rank has a complaint.
     """
     complaint = features.complaint() or check() or non_finite(features, ranks.rank)
-    lengths, counts, dims = zip(*ranks.table([len((complaint or "").encode()), features.n, features.d]), strict=True)
+    workers = torch.get_num_threads() if features.device.type == "cpu" else 1
+    row = [len((complaint or "").encode()), features.n, features.d, workers]
+    lengths, counts, dims, threads = zip(*ranks.table(row), strict=True)
     if len(set(dims)) > 1 and not any(lengths):
         raise ValueError(f"features: d={list(dims)} on ranks 0 to {ranks.world_size - 1}; give every rank the same d")
     ranks.refuse(list(lengths), complaint)
-    return Shards(total=sum(counts), offset=sum(counts[: ranks.rank]), longest=max(counts))
+    return Shards(total=sum(counts), offset=sum(counts[: ranks.rank]), longest=max(counts), workers=max(threads))
 
 
 def longest(rows: int, ranks: Ranks) -> int:

@@ -182,6 +182,8 @@ class Checkpointer:
             reason = f"rank {world.rank}: {error.strerror or error}"
         except shard.Abandoned:
             reason = DROPPED
+        except Exception as error:  # the others wait for this rank's word, whatever it met
+            reason = f"rank {world.rank}: {type(error).__name__}: {error}"
         reports = world.gather((reason, files))
         files = {name: entry for _, part in reports for name, entry in part.items()}
         reason = "; ".join(dict.fromkeys(text for text, _ in reports if text))

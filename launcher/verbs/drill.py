@@ -81,7 +81,7 @@ def _setting(options: Namespace, say) -> "Setting":
     spec, _ = resolve(words, config_dir=config_dir)
     if spec.cluster.kind == "slurm":
         _check_cluster(spec, options)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     epochs = [word.partition("=")[2] for word in words if word.startswith("method.epochs=")]
     return Setting(
         spec=spec,

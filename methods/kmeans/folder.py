@@ -94,7 +94,7 @@ def scan(path: Path) -> Folder:
     for file in files:
         try:
             found, state = _shard(file), file.stat()
-        except (OSError, ValueError, KeyError, SyntaxError, struct.error) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SyntaxError, struct.error) as error:
             reason = getattr(error, "strerror", None) or f"it is damaged ({error})"
             raise InputError.of(field, file, reason, "write it anew") from None
         if state.st_size < found.offset + found.rows * found.dim * BYTES[found.kind]:

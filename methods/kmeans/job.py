@@ -29,10 +29,12 @@ def cluster(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: He
     spec = run.spec()
     source = open_source(run, spec, world)
     job = Job(run, spec, world, METHOD.layout(spec.method, world.size), ledger, stop, source.dataset, None, heart)
-    job.reporter = Reporter(run, speaks=world.is_main, purge_step=0)
+    # Curves of earlier lives stay; an iteration that is done once more has the same figures.
+    job.reporter = Reporter(run, speaks=world.is_main, purge_step=run.progress().get("step", 0))
     job.reporter.progress(force=True, stage="starting", step=0, steps=spec.method.iterations)
     try:
         summary = _done_before(job) or _clustered(job, source)
+        _told(job, summary)
     except Stopped:
         job.reporter.progress(force=True, stage="stopped")
         raise
@@ -66,14 +68,20 @@ def _clustered(job: Job, source: Source) -> dict[str, Any]:
                 raise _explained(job, source, features, positions, error) from None
     with job.clock("writing"):
         summary = writer.write(found, positions)
+    return summary
+
+
+def _told(job: Job, summary: dict[str, Any]) -> None:
+    """What follows the result, also where an earlier life was killed before it: figures in the ledger, and room."""
     if job.world.is_main:
         stores.remove(job.run.path / stores.FOLDER / "step_00000000")
         stores.remove(job.run.path / stores.FOLDER / "assembled")
         scores = {name: summary[name] for name in results.SCORES if summary.get(name) is not None}
-        job.ledger.write("eval", protocol="kmeans", step=summary["iterations"], digest=summary["digest"], scores=scores)
-        print(f"kmeans: {scores}; {writer.target}", flush=True)
+        step, digest = summary["iterations"], summary["digest"]
+        if not any(event["event"] == "eval" for event in job.run.events()):
+            job.ledger.write("eval", protocol="kmeans", step=step, digest=digest, scores=scores)
+        print(f"kmeans: {scores}", flush=True)
     job.reporter.progress(force=True, stage="done", step=summary["iterations"], steps=summary["iterations"])
-    return summary
 
 
 def _fit(job: Job, features: torch.Tensor, progress: Progress) -> Result:

@@ -16,6 +16,7 @@ from launcher.runtime.dist import World
 from launcher.runtime.store import Store
 from launcher.spec import RunSpec
 from methods import backbones
+from methods.backbones.spec import BACKBONES
 from methods.data import ImageDataset, build
 from methods.features import digest_of, extract
 from methods.initialise import load_backbone
@@ -104,13 +105,12 @@ class RunSource:
     def __init__(self, spec: RunSpec, dataset: ImageDataset):
         self._spec, self.dataset, self._digest = spec, dataset, ""
         self.labels = dataset.labels
-        self._backbone: nn.Module | None = None
 
     def key(self) -> dict[str, Any]:
         return {"weights": self._spec.init_from.digest, "layer": self._spec.method.layer}
 
     def needed(self, d_centroids: int) -> int:
-        d = self._backbone.feature_dim if self._backbone else 0
+        d = BACKBONES[self._spec.method.backbone].feature_dim
         return 8 * d_centroids + 4 * len(self.dataset) * d
 
     def features(self, job: Job, store: Store) -> tuple[torch.Tensor, np.ndarray]:
