@@ -1,5 +1,6 @@
 """docs/preemption.md says how often a run starts again and how long things take: as the code has it."""
 
+import re
 from pathlib import Path
 
 from launcher import badnodes, batch, cost, requeue
@@ -38,6 +39,10 @@ def test_how_long_things_take():
     assert f"`stall_minutes`, {ClusterConfig().stall_minutes:.0f} by default" in row("until a hang is noticed")
     assert badnodes.HOURS == 24 and "for a day" in row("a node is lost")
     assert f"the {WORDS[guards.SAVES_THAT_MAY_FAIL]}".replace("three", "third") in row("a save fails")
+
+
+def test_nothing_is_left_to_be_filled_in():
+    assert not re.search(r"\b[A-Z]{3,}_[A-Z_]{3,}\b|TODO|XXX", TEXT)
 
 
 def test_every_state_is_explained():
