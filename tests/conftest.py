@@ -266,3 +266,15 @@ def drilled(request, tmp_path_factory):
         return rows
 
     return run
+
+
+@pytest.fixture(scope="session")
+def right() -> Callable[[dict], None]:
+    """`right(row)`: fails where a drilled fault was left out, or anything but what should have come of it did."""
+
+    def check(row: dict) -> None:
+        assert not row["skipped"], row["skipped"]
+        assert not row["problems"], row
+        assert row["exact"] and row["lost_steps"] is not None
+
+    return check

@@ -25,8 +25,5 @@ def rows(drilled, start_cluster, slurm_sslrun, config_dir):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_outcome_is_the_right_one(rows, fault):
-    row = rows[fault]
-    assert not row["skipped"], row["skipped"]
-    assert not row["problems"], row
-    assert row["exact"] and row["lost_steps"] is not None
+def test_the_outcome_is_the_right_one(rows, right, fault):
+    right(rows[fault])
