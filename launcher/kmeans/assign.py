@@ -96,7 +96,7 @@ class Assigner:
         order: torch.Tensor | None,
         ranks: Ranks,
         exact: bool,
-        workers: int,
+        workers: int = 1,
     ):
         """order: int64 [n], this rank's rows group after group; None: one group, in the order in which they lie.
         exact: near ties are decided exactly, so that the assignment does not depend on rounding. workers: as many as

@@ -28,6 +28,7 @@ def run(runs, interrupted) -> Path:
     # How many a stop leaves depends on the save that was under way.
     for extra in checkpoints(found)[:-2]:
         shutil.rmtree(found / "checkpoints" / extra)
+    shutil.rmtree(found / "features", ignore_errors=True)  # where it was stopped in a clustering
     assert len(checkpoints(found)) == 2
     return found
 

@@ -70,7 +70,7 @@ def test_it_follows_the_runs_until_ctrl_c(sslrun, ledgers):
     run = ledgers.create("method=rotnet", "recipe=tiny")
     for seed in range(1, 40):
         ledgers.create("method=rotnet", "recipe=tiny", f"seed={seed}")
-    kept = {key: value for key, value in sslrun.environment.items() if key not in ("COLUMNS", "TERM")}
+    kept = {key: value for key, value in sslrun.environment.items() if key not in ("COLUMNS", "LINES", "TERM")}
     terminal = Terminal([SSLRUN, "status", "--watch", f"runs={ledgers.folder}"], {**kept, "TERM": "xterm"})
     try:
         said = terminal.read(lambda said: "40 runs: 40 pending" in plain(said))
