@@ -43,12 +43,18 @@ def check(spec: RunSpec, plan: Mapping[str, Any]) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
         file.write(text)
         file.flush()
-        try:
-            slurm.test_only(Path(file.name), _exclude(spec)[0], environment=slurm.environment())
-        except ClusterError as error:
-            # Slurm's test asks whether the job could start on the nodes of this minute; a job may wait for the others.
-            if NOT_NOW not in str(error) or not limits.away(spec):
-                raise limits.explained(error, spec) from None
+        for again in (True, False):
+            try:
+                slurm.test_only(Path(file.name), _exclude(spec)[0], environment=slurm.environment())
+                return
+            except ClusterError as error:
+                # Slurm's test asks whether the job could start on the nodes of this minute; a job may wait for others.
+                not_now = NOT_NOW in str(error)
+                if not_now and limits.away(spec):
+                    return
+                # They may have come back between the two questions: a node that is resumed is away for half a second.
+                if not (not_now and again):
+                    raise limits.explained(error, spec) from None
 
 
 def amend(run: RunDir, spec: RunSpec, plan: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from launcher.kmeans_cost import Problem
 K = 12
 SIZES = {"a": 700, "b": 0, "c": 900, "d": 401}  # of the shards; no rank has whole ones
 HERE = ("cluster=local", "tasks_per_node=2")
-# Long enough to be interrupted: some forty milliseconds an iteration, and each is kept.
+# Long enough to be interrupted: some hundred milliseconds an iteration, and each is kept.
 LONG = ("k=150", "iterations=60", "keep_work_s=0", *HERE)
 
 
@@ -42,7 +42,7 @@ def npy(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("large")
-    np.save(folder / "0.npy", np.random.default_rng(1).standard_normal((15_000, 32)).astype(np.float32))
+    np.save(folder / "0.npy", np.random.default_rng(1).standard_normal((40_000, 32)).astype(np.float32))
     return folder
 
 
@@ -128,7 +128,7 @@ def test_the_backbone_of_a_run(sslrun, undisturbed, journey, tmp_path):
 def test_killed_and_resumed_it_ends_with_the_same_centroids(sslrun, large, undisturbed_digest, watched):
     typed = ("kmeans", f"features={large}", *LONG, f"runs={watched.runs}")
     launcher = sslrun.start(*typed)
-    watched.reach(5, launcher)
+    watched.reach(2, launcher)
     for process in watched.processes():
         os.kill(process, signal.SIGKILL)
     assert sslrun.finish(launcher).code == 4
@@ -136,7 +136,7 @@ def test_killed_and_resumed_it_ends_with_the_same_centroids(sslrun, large, undis
     killed_at = watched.step()
 
     launcher = sslrun.start("resume", watched.path)
-    watched.reach(killed_at + 5, launcher)
+    watched.reach(killed_at + 1, launcher)
     launcher.send_signal(signal.SIGINT)
     answer = sslrun.finish(launcher)
     assert answer.code == 130 and "go on with: sslrun resume" in answer.err
