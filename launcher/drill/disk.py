@@ -5,7 +5,7 @@ from launcher.drill.preemption import grace, take_nodes
 from launcher.drill.simulated import SLOW_FILES
 from launcher.drill.subject import Subject
 
-# Bytes that a file of a rank may have: less than any shard, more than its ledger and its log.
+# Bytes that a file of a rank may have: more than its ledger and its log.
 LIMIT = 1 << 16
 SLOW_SECONDS = 3.0  # of each fsync
 SHORT_GRACE = ("cluster.grace_s=2",)
@@ -18,9 +18,9 @@ def _limit(run: Subject, rank: dict, size: str) -> None:
 
 
 def _writer(run: Subject) -> dict:
-    """The last rank that writes a shard: rank 0 where there is only one file."""
-    shards = list(run.run.checkpoints()[-1].glob("*.safetensors"))
-    return run.rank(-1 if len(shards) > 2 else 0)
+    """The last rank that writes a shard beyond the limit: rank 0 where only the one that it writes is as large."""
+    shards = run.run.checkpoints()[-1].glob("*.safetensors")
+    return run.rank(-1 if sum(shard.stat().st_size > LIMIT for shard in shards) > 1 else 0)
 
 
 @fault(11, "one-rank-cannot-write", local=[], slurm=[], lost=NOTHING)

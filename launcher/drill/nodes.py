@@ -7,8 +7,11 @@ from launcher.drill.catalog import ANY, INTERVAL, fault
 from launcher.drill.subject import Subject
 from launcher.errors import ClusterError, InputError
 
+# Whoever else has a job on a node that goes down loses it, too.
+EXCLUSIVE = ("cluster.additional_parameters.exclusive=true",)
 
-@fault(4, "node-down", slurm=["node_failure"], lost=INTERVAL, alone=True, needs=("admin", "spare"))
+
+@fault(4, "node-down", slurm=["node_failure"], lost=INTERVAL, alone=True, overrides=EXCLUSIVE, needs=("admin", "spare"))
 def node_down(run: Subject) -> None:
     """An administrator marks the run's last node as down: it goes on elsewhere, under the same job id"""
     start = run.events("start")[-1]
