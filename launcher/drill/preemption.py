@@ -10,7 +10,7 @@ from launcher.drill.subject import Subject
 from launcher.errors import ClusterError
 
 LEFT_SECONDS = 20  # of the time limit, when ranks that were held are let go: what is asked of nodes takes seconds
-SHORT = ("cluster.timeout_min=1", "cluster.signal_delay_s=25")
+SHORT = ("cluster.timeout_min=2", "cluster.signal_delay_s=25")  # not 1: PyTorch alone may take half a minute to load
 
 
 def grace(run: Subject) -> int:
@@ -93,7 +93,7 @@ def done_in_the_grace(run: Subject) -> None:
 
 @fault(9, "time-limit", slurm=["time_limit"], lost=NOTHING, alone=True, overrides=SHORT)
 def time_limit(run: Subject) -> None:
-    """The time limit of a job comes, a minute after its start"""
+    """The time limit of a job comes, two minutes after its start"""
     ranks, job = run.ranks(), _job(run)
     # Held, so that a small run is still there then; a signal that comes meanwhile waits for them.
     for rank in ranks:
