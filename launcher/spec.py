@@ -26,6 +26,12 @@ def ops(default: Any = MISSING, *, default_factory: Any = MISSING) -> Any:
     return field(default=default, metadata={"science": False})
 
 
+def later(default: Any) -> Any:
+    """A field of the science that was added when there were runs already: it counts to the identity once it is given
+    another value than `default`, and runs from before keep theirs."""
+    return field(default=default, metadata={"science": "given"})
+
+
 @dataclass
 class TrainConfig:
     """What every method's schema begins with; `methods/<method>/spec.py` adds the rest and gives the recipes."""
@@ -38,8 +44,10 @@ class TrainConfig:
     global_batch: int = 256  # images an optimiser step, over all ranks: part of the science, whatever the node count
     batch_norm_group: int = 0  # images that share batch statistics; 0 = the whole global batch
     lr: float = 0.1
-    schedule: str = "constant"  # constant | cosine (to 0 at the last step)
-    warmup_epochs: float = 0.0  # linear, from lr / 100
+    schedule: str = "constant"  # constant | cosine
+    final_lr: float = later(0.0)  # of the cosine, after the last step
+    warmup_epochs: float = 0.0  # linear, from warmup_lr
+    warmup_lr: float | None = later(None)  # at the first step of a warm-up; null: lr / 100
     momentum: float = 0.9
     weight_decay: float = 1e-5
     dropout: float = 0.5
@@ -322,7 +330,12 @@ def _refuse(self: Any, name: str, *_: Any) -> None:
 
 
 def _science(config: Any) -> dict:
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.metadata.get("science", True)}
+    science = {}
+    for f in dataclasses.fields(config):
+        counts, value = f.metadata.get("science", True), getattr(config, f.name)
+        if counts is True or (counts == "given" and value != f.default):
+            science[f.name] = value
+    return science
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

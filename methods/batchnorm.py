@@ -15,7 +15,10 @@ from launcher.runtime.dist import World
 
 
 def synchronise(network: nn.Module, world: World, ranks: int) -> nn.Module:
-    """Make the batch normalisation of `network` share its statistics over blocks of `ranks` neighbouring ranks."""
+    """Make the batch normalisation of `network` share its statistics over blocks of `ranks` neighbouring ranks.
+
+    Raises TypeError on CPU for classes other than BatchNorm1d and BatchNorm2d.
+    """
     if ranks == 1:
         return network
     blocks = [range(start, start + ranks) for start in range(0, world.size, ranks)]
@@ -26,6 +29,8 @@ def synchronise(network: nn.Module, world: World, ranks: int) -> nn.Module:
         for name, child in parent.named_children():
             if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d):
                 setattr(parent, name, RankBatchNorm(child, group, ranks))
+            elif isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, RankBatchNorm):
+                raise TypeError(f"{type(child).__name__} would keep its statistics to itself")
     return network
 
 

@@ -14,22 +14,43 @@ class Dropout(nn.Dropout):
     """`nn.Dropout` that draws the masks of the whole global batch, of which each pass of each rank takes its rows.
 
     [B, ...] -> [B, ...], or [T B, ...] where an image stands for T rows, turn after turn. The draws follow from the
-    seed that `begin_step` gives, and there is nothing to save. Before that it is `nn.Dropout`.
+    seed that `begin_step` gives and from how often the pass came here before, and there is nothing to save. Before that
+    they come from torch's generator.
     """
 
     seed: int | None = None
     rows = (0, 0, 0)  # the first of a pass, how many, and how many a global batch has
+    calls = 0  # of this pass: crops of another size come in a call of their own
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or not self.p or self.seed is None:
-            return super().forward(x)
+        if not self.training or not self.p:
+            return x
+        draws = self._draws(len(x), self._drawn(x), x.device)
+        return x * ((draws >= self.p) / (1 - self.p)).to(x.dtype)
+
+    def _drawn(self, x: torch.Tensor) -> torch.Size:
+        """The shape that is drawn for each row of `x`."""
+        return x.shape[1:]
+
+    def _draws(self, length: int, shape: torch.Size, device: torch.device) -> torch.Tensor:
+        """Uniform in 0..1 [length, *shape]."""
+        if self.seed is None:
+            return torch.rand((length, *shape), device=device)
         first, count, total = self.rows
-        turns, rest = divmod(len(x), count)
+        turns, rest = divmod(length, count)
         if rest:
-            raise ValueError(f"dropout of {len(x)} rows, of a pass over {count} images")
-        generator = torch.Generator(x.device).manual_seed(self.seed)
-        draws = torch.rand((turns, total, *x.shape[1:]), device=x.device, generator=generator)[:, first : first + count]
-        return x * ((draws.reshape(x.shape) >= self.p) / (1 - self.p)).to(x.dtype)
+            raise ValueError(f"dropout of {length} rows, of a pass over {count} images")
+        generator = torch.Generator(device).manual_seed(self.seed + self.calls)
+        self.calls += 1
+        draws = torch.rand((turns, total, *shape), device=device, generator=generator)[:, first : first + count]
+        return draws.reshape(length, *shape)
+
+
+class DropPath(Dropout):
+    """Stochastic depth (Huang et al. 2016): drops a residual branch of a whole row, and scales those that it keeps."""
+
+    def _drawn(self, x: torch.Tensor) -> torch.Size:
+        return torch.Size([1] * (x.dim() - 1))
 
 
 def begin_step(job: "Job", networks: Iterable[nn.Module], step: int) -> None:
@@ -44,7 +65,7 @@ def begin_pass(job: "Job", networks: Iterable[nn.Module], number: int) -> None:
     count, total = job.layout.per_gpu_batch, job.config.global_batch
     first = (job.world.rank * job.layout.accumulation + number) * count
     for module in _of(networks):
-        module.rows = first, count, total
+        module.rows, module.calls = (first, count, total), 0
 
 
 def _of(networks: Iterable[nn.Module]) -> list[Dropout]:

@@ -45,6 +45,17 @@ class Trainer(Protocol):
     def evaluate(self, step: int) -> dict[str, Any]:
         """What a method has to say of its own state at an evaluation (clusters, pictures); written to the ledger."""
 
+    # What follows a trainer may lack. `step` counts from 0; all that is set must follow from it, or be registered.
+
+    def before_step(self, step: int) -> None:
+        """Before the first forward pass, when gradients and learning rates are set: weight decay, for example."""
+
+    def after_backward(self, step: int) -> None:
+        """When gradients are complete, averaged over ranks and passes, and of their true scale: clip or drop them."""
+
+    def after_step(self, step: int) -> None:
+        """After the optimisers: networks that follow the trained ones, for example."""
+
 
 def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], None]) -> dict[str, Any]:
     """Train to the end and return the closing figures.
@@ -86,9 +97,8 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
             with contextlib.closing(trainer.steps(epoch, step % per_epoch)) as stream:
                 for batches in stream:
                     rate = learning_rate(config, step, steps, per_epoch)
-                    dropout.begin_step(job, trainer.networks, step)
                     with job.clock("training"):
-                        scalars = _step(job, trainer, scaler, batches, rate)
+                        scalars = _step(job, trainer, scaler, batches, step, rate)
                         step += 1
                         watch.note(step, scalars, [batch.ids for batch in batches])
                     replay.compare(step)
@@ -122,13 +132,15 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
 
 
 def _step(
-    job: Job, trainer: Trainer, scaler: torch.amp.GradScaler, batches: list[Batch], rate: float
+    job: Job, trainer: Trainer, scaler: torch.amp.GradScaler, batches: list[Batch], step: int, rate: float
 ) -> dict[str, torch.Tensor]:
     """One optimiser step over the micro-batches `batches`. Returns the mean of what they had to log, on the device."""
+    dropout.begin_step(job, trainer.networks, step)
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         optimizer.zero_grad(set_to_none=True)
+    _hook(trainer, "before_step", step)
     scalars: dict[str, torch.Tensor] = {}
     statistics = _RunningStatistics(job, trainer.networks, len(batches))
     for number, batch in enumerate(batches):
@@ -142,11 +154,22 @@ def _step(
             scalars[name] = scalars.get(name, 0) + value / len(batches)
     _agree_on_overflow(job, trainer, scaler)
     for optimizer in trainer.optimizers:
+        if _gradients(optimizer):
+            scaler.unscale_(optimizer)
+    _hook(trainer, "after_backward", step)
+    for optimizer in trainer.optimizers:
         if _gradients(optimizer):  # heads that a phase does not use have none
             scaler.step(optimizer)
     scaler.update()
     statistics.settle()
+    _hook(trainer, "after_step", step)
     return scalars
+
+
+def _hook(trainer: Trainer, name: str, step: int) -> None:
+    hook = getattr(trainer, name, None)
+    if hook is not None:
+        hook(step)
 
 
 def _say_restored(job: Job, step: int) -> None:

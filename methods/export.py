@@ -1,4 +1,5 @@
-"""A run's backbone as one safetensors file, under torchvision's (or the demo network's) parameter names."""
+"""A run's backbone as one safetensors file, under the parameter names of torchvision or timm, or ours where the network
+is our own."""
 
 import uuid
 from pathlib import Path
@@ -11,12 +12,18 @@ from launcher import registry
 from launcher.errors import InputError, RunFailed
 from launcher.rundir import RunDir, read_json
 from launcher.runtime.checkpoint import load_tensors, verify
+from methods.backbones.spec import BACKBONES, RGB_MEAN, RGB_STD
 
 TRUNK = "backbone.trunk."
-INPUT = (
+SOBEL = (
     "grey = mean over the colour channels of an image in 0..1, minus 0.449, divided by 0.226; channel 0 and 1 = its "
     "correlation with the Sobel kernels [[1,0,-1],[2,0,-2],[1,0,-1]] and their transpose, padding 1"
 )
+COLOUR = (
+    f"red, green and blue of an image in 0..1, minus {list(RGB_MEAN)}, divided by {list(RGB_STD)}; a grey image stands "
+    "for all three"
+)
+CLASSIFIERS = ("fc.", "head.")  # of published weights; no backbone of ours has one
 
 
 def export(run: RunDir, target: Path) -> dict[str, str]:
@@ -43,8 +50,8 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
         "backbone": spec.method.backbone,
         "step": str(manifest["step"]),
         "digest": manifest["digest"],
-        "input": INPUT,
-        **_EXPLAIN[spec.method.backbone],
+        "input": COLOUR if BACKBONES[spec.method.backbone].colour else SOBEL,
+        **EXPLAIN[spec.method.backbone],
     }
     state = exported(state, spec.method.backbone)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
@@ -57,13 +64,45 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     return metadata
 
 
-_EXPLAIN = {
+def _timm(call: str, features: str = "class token after the norm") -> dict[str, str]:
+    return {"load": f"timm.{call}", "padding": f"none: the output is the features, {features}"}
+
+
+def _ours(call: str, feeds: str) -> dict[str, str]:
+    return {"load": f"methods.backbones.{call}", "padding": f"none: feed {feeds}"}
+
+
+_MEAN = "averaged over the last map"
+_VIT = "models.vision_transformer.VisionTransformer"
+EXPLAIN = {
     "vgg16_bn": {
         "load": "torchvision.models.vgg16_bn()",
         "padding": "features.0.weight has a third input channel of zeros: feed (sobel x, sobel y, 0). classifier.6 is "
         "untrained and zero; classifier.3 gives the 4096 features before their ReLU",
     },
-    "small_vgg": {"load": "methods.backbones.small.SmallVGG()", "padding": "none: feed (sobel x, sobel y)"},
+    "small_vgg": _ours("small.SmallVGG()", "(sobel x, sobel y)"),
+    "alexnet_bn": _ours("alexnet.AlexNet()", "(sobel x, sobel y)"),
+    "small_resnet": _ours("small_resnet.SmallResNet()", "three channels"),
+    "small_vit": _timm(
+        f"{_VIT}(img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=2, num_classes=0, dynamic_img_size=True)"
+    ),
+    # Under the names of torchvision.models.resnet50, too, which has a classifier `fc` beside.
+    "resnet50": _timm("create_model('resnet50', num_classes=0)", _MEAN),
+    **{f"resnet50_w{w}": _ours(f"resnet.ResNet50(width={w})", "three channels") for w in (2, 4, 5)},
+    **{
+        f"vit_{size}_{patch}": _timm(
+            f"create_model('vit_{size}_patch{patch}_224', num_classes=0, dynamic_img_size=True)"
+        )
+        for size in ("small", "base")
+        for patch in (16, 8)
+    },
+    "vit_small_5": _timm(
+        f"{_VIT}(img_size=220, patch_size=5, embed_dim=384, depth=12, num_heads=6, num_classes=0, "
+        "dynamic_img_size=True)"
+    ),
+    "swin_tiny": _timm("create_model('swin_tiny_patch4_window7_224', num_classes=0, strict_img_size=False)", _MEAN),
+    "regnety_128gf": _timm("create_model('regnety_1280', num_classes=0)", _MEAN),
+    "regnety_256gf": _timm("create_model('regnety_2560', num_classes=0)", _MEAN),
 }
 
 
@@ -81,8 +120,8 @@ def exported(state: dict[str, torch.Tensor], backbone: str) -> dict[str, torch.T
 
 
 def imported(state: dict[str, torch.Tensor], backbone: str) -> dict[str, torch.Tensor]:
-    """The way back: exported weights as the state of a Backbone."""
+    """The way back: exported weights, or those that torchvision and timm publish, as the state of a Backbone."""
     if backbone == "vgg16_bn":
         state = {k: v for k, v in state.items() if not k.startswith("classifier.6.")}
         state["features.0.weight"] = state["features.0.weight"][:, :2].contiguous()
-    return {f"trunk.{key}": value for key, value in state.items()}
+    return {f"trunk.{key}": value for key, value in state.items() if not key.startswith(CLASSIFIERS)}

@@ -8,7 +8,10 @@ from launcher.spec import TrainConfig
 from methods.backbones.spec import BACKBONES
 
 POSITIVE = ("image_size", "epochs", "global_batch", "lr", "log_every", "keep_checkpoints", "knn_neighbours")
-NOT_NEGATIVE = ("batch_norm_group", "warmup_epochs", "weight_decay", "workers", "checkpoint_every", "eval_every")
+NOT_NEGATIVE = (
+    "batch_norm_group", "warmup_epochs", "warmup_lr", "final_lr", "weight_decay", "workers", "checkpoint_every",
+    "eval_every",
+)  # fmt: skip
 CHOICES = {"schedule": ("constant", "cosine"), "precision": ("bf16", "fp16", "fp32")}
 
 
@@ -25,7 +28,7 @@ def check_training(config: TrainConfig, images: int | None) -> None:
                 f"method.{field}", getattr(config, field), "it must be positive and finite", "give a positive number"
             )
     for field in NOT_NEGATIVE:
-        if not 0 <= getattr(config, field) < math.inf:
+        if not 0 <= (getattr(config, field) or 0) < math.inf:
             raise InputError.of(
                 f"method.{field}", getattr(config, field), "it is negative or infinite", "give 0 or more"
             )
@@ -42,13 +45,22 @@ def check_training(config: TrainConfig, images: int | None) -> None:
     if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
         fix = "give [smallest, largest] with 0 < smallest <= largest <= 1"
         raise InputError.of("method.crop_scale", list(scale), "not a range of area shares", fix)
-    smallest = BACKBONES[config.backbone].smallest
-    if config.image_size < smallest:
-        fix = f"use at least {smallest}"
-        raise InputError.of("method.image_size", config.image_size, f"too small for {config.backbone}", fix)
+    check_size(config.backbone, "method.image_size", config.image_size)
     if images is not None and config.global_batch > images:
         fix = f"use at most {images}, or more data"
         raise InputError.of("method.global_batch", config.global_batch, f"there are only {images} images", fix)
+
+
+def check_size(backbone: str, field: str, size: int) -> None:
+    """Raises InputError when images or crops of `size` pixels, given in `field`, are too small for the backbone or no
+    whole number of its patches."""
+    known = BACKBONES[backbone]
+    if size < known.smallest:
+        raise InputError.of(field, size, f"too small for {backbone}", f"use at least {known.smallest}")
+    if known.patch and size % known.patch:
+        below = size // known.patch * known.patch
+        reason = f"{backbone} takes whole patches of {known.patch} pixels"
+        raise InputError.of(field, size, reason, f"use {below} or {below + known.patch}")
 
 
 def batch_norm_fits(config: TrainConfig, per_rank: int, world_size: int) -> bool:

@@ -20,7 +20,6 @@ from launcher.runtime.attributes import attributes
 from launcher.runtime.checkpoint import Registry
 from launcher.runtime.stateful import ValueState
 from launcher.runtime.store import Store
-from methods import dropout
 from methods.job import Job
 from methods.schedules import learning_rate
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 RECIPE = "tiny"
 NAMED = 12  # attributes that the complaint names
 
-Step = Callable[..., Any]  # the engine's: (job, trainer, scaler, batches, rate)
+Step = Callable[..., Any]  # the engine's: (job, trainer, scaler, batches, step, rate)
 
 
 class Replay:
@@ -58,9 +57,8 @@ class Replay:
             for network in trainer.networks:
                 network.train()
             with contextlib.closing(trainer.steps(epoch, step % per_epoch)) as stream:
-                batches = next(stream)
-                dropout.begin_step(job, trainer.networks, step)
-                self._take_step(job, trainer, scaler, batches, learning_rate(config, step, steps, per_epoch))
+                batches, rate = next(stream), learning_rate(config, step, steps, per_epoch)
+                self._take_step(job, trainer, scaler, batches, step, rate)
             self._resumed = _held(job, trainer)
 
     def compare(self, step: int) -> None:

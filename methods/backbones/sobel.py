@@ -3,21 +3,30 @@
 import torch
 from torch import nn
 
-# Mean and spread of grey levels over ImageNet's three channels; a constant shift is removed by the filters anyway.
-GREY_MEAN, GREY_STD = 0.449, 0.226
+from methods.backbones.spec import GREY_MEAN, GREY_STD, RGB_STD
 
 
 class SobelInput(nn.Module):
-    """uint8 [B, C, H, W] -> float [B, 2, H, W]: horizontal and vertical derivative of the grey image.
+    """[B, C, H, W] -> float [B, 2, H, W]: horizontal and vertical derivative of the grey image.
 
-    Grey is the plain mean of the channels. Nothing here is trained or saved.
+    uint8, or float that is normalised already: 3 channels by RGB_MEAN and RGB_STD, 1 by GREY_MEAN and GREY_STD. Grey is
+    the plain mean of the channels. Nothing here is trained or saved.
     """
 
     def __init__(self) -> None:
         super().__init__()
         horizontal = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
         self.register_buffer("kernels", torch.stack([horizontal, horizontal.T])[:, None], persistent=False)
+        self.register_buffer("std", torch.tensor(RGB_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        grey = images.float().mean(dim=1, keepdim=True).div_(255).sub_(GREY_MEAN).div_(GREY_STD)
-        return nn.functional.conv2d(grey, self.kernels, padding=1)
+        return nn.functional.conv2d(self.grey(images), self.kernels, padding=1)
+
+    def grey(self, images: torch.Tensor) -> torch.Tensor:
+        """The grey image, normalised: float [B, 1, H, W]."""
+        if images.dtype == torch.uint8:
+            return images.float().mean(dim=1, keepdim=True).div_(255).sub_(GREY_MEAN).div_(GREY_STD)
+        if images.shape[1] == 1:
+            return images
+        # The mean of RGB_MEAN is GREY_MEAN, so that no constant is left over.
+        return (images * self.std).mean(dim=1, keepdim=True).div_(GREY_STD)

@@ -1,12 +1,27 @@
-"""Constants of the backbones, for plans made without torch. A test checks the counts against the real modules."""
+"""Constants of the backbones, for plans made without torch. A test checks the counts against the real modules.
+
+The papers' tables beside them: docs/backbones.md.
+"""
 
 from dataclasses import dataclass
+
+# Of images in 0..1, over ImageNet, by colour; what networks trained on it are fed with.
+RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Mean and spread of grey levels over ImageNet's three channels, the means of the above.
+GREY_MEAN, GREY_STD = 0.449, 0.226
 
 
 @dataclass(frozen=True)
 class BackboneSize:
     """parameters: fp32 scalars; feature_dim: width of the clustered feature; macs: multiply-adds of a forward pass and
-    activations: fp32 scalars kept for the backward pass, both for one image at `image_size`; smallest: image size."""
+    activations: fp32 scalars kept for the backward pass, both for one image at `image_size`; smallest: image size.
+    What is kept was counted by autograd's hooks, each storage once, weights left out; attention as on GPUs, where its
+    N x N products are not kept.
+
+    patch: pixels that an image must be a multiple of; None: any. attention: share of `macs` that grows with the square
+    of the area, products of all patches with all. colour: takes 3 channels, normalised; otherwise Sobel-filtered grey.
+    batch_norm: whether images of a batch meet in batch statistics.
+    """
 
     parameters: int
     feature_dim: int
@@ -14,15 +29,49 @@ class BackboneSize:
     macs: float
     activations: float
     smallest: int
+    patch: int | None = None
+    attention: float = 0.0
+    colour: bool = True
+    batch_norm: bool = True
 
-    def at(self, image_size: int) -> float:
-        """Cost relative to `image_size`: convolutions dominate, so it grows with the area."""
+    def macs_at(self, image_size: int) -> float:
+        """`macs` for an image of another size: in proportion to its area, but for attention."""
+        area = self._area(image_size)
+        return self.macs * area * (1 - self.attention + self.attention * area)
+
+    def activations_at(self, image_size: int) -> float:
+        """`activations` for an image of another size: in proportion to its area."""
+        return self.activations * self._area(image_size)
+
+    def _area(self, image_size: int) -> float:
         return (image_size / self.image_size) ** 2
 
 
+_SOBEL = {"colour": False}
+_TRANSFORMER = {"batch_norm": False}
+
 BACKBONES = {
-    # Simonyan & Zisserman 2014, configuration D with batch normalisation, without its last layer, first layer on the
-    # 2 channels of a Sobel filter. 13.5M outputs of convolutions an image, kept before and after normalisation.
-    "vgg16_bn": BackboneSize(134_268_416, 4096, 224, 15.44e9, 2 * 13.55e6, 32),
-    "small_vgg": BackboneSize(491_520, 256, 32, 4.23e6, 2 * 30_720, 8),
+    # Simonyan & Zisserman 2014, configuration D with batch normalisation, without its last layer.
+    "vgg16_bn": BackboneSize(134_268_416, 4096, 224, 15.44e9, 31.82e6, 32, **_SOBEL),
+    # Krizhevsky et al. 2012 as in thesis 3.2.1, without its last layer.
+    "alexnet_bn": BackboneSize(58_272_480, 4096, 224, 1.096e9, 1.784e6, 63, **_SOBEL),
+    "small_vgg": BackboneSize(491_520, 256, 32, 4.227e6, 86_496, 8, **_SOBEL),
+    # He et al. 2016; wN: N times the channels everywhere.
+    "resnet50": BackboneSize(23_508_032, 2048, 224, 4.087e9, 21.53e6, 32),
+    "resnet50_w2": BackboneSize(93_907_072, 4096, 224, 16.11e9, 42.91e6, 32),
+    "resnet50_w4": BackboneSize(375_378_176, 8192, 224, 63.98e9, 85.66e6, 32),
+    "resnet50_w5": BackboneSize(586_450_240, 10_240, 224, 99.82e9, 107.0e6, 32),
+    "small_resnet": BackboneSize(307_536, 128, 32, 4.375e6, 83_872, 8),
+    # Radosavovic et al. 2020.
+    "regnety_128gf": BackboneSize(637_419_894, 7392, 224, 127.5e9, 159.4e6, 32),
+    "regnety_256gf": BackboneSize(1_272_156_138, 10_444, 224, 254.4e9, 224.9e6, 32),
+    # Dosovitskiy et al. 2020, Touvron et al. 2020 (thesis, Table 5.1). 220 pixels: as many whole patches as in 224.
+    "vit_small_16": BackboneSize(21_665_664, 384, 224, 4.599e9, 14.78e6, 16, 16, 0.078, **_TRANSFORMER),
+    "vit_small_8": BackboneSize(21_670_272, 384, 224, 22.41e9, 58.42e6, 8, 8, 0.253, **_TRANSFORMER),
+    "vit_small_5": BackboneSize(22_067_712, 384, 220, 75.76e9, 143.9e6, 5, 5, 0.456, **_TRANSFORMER),
+    "vit_base_16": BackboneSize(85_798_656, 768, 224, 17.56e9, 29.39e6, 16, 16, 0.041, **_TRANSFORMER),
+    "vit_base_8": BackboneSize(85_807_872, 768, 224, 78.15e9, 116.7e6, 8, 8, 0.145, **_TRANSFORMER),
+    "small_vit": BackboneSize(157_440, 64, 32, 11.40e6, 208_200, 4, 4, 0.142, **_TRANSFORMER),
+    # Liu et al. 2021. Windows of 7 x 7 are filled up: at 96 pixels it takes a third more than its area says.
+    "swin_tiny": BackboneSize(27_519_354, 768, 224, 4.490e9, 26.73e6, 32, 4, **_TRANSFORMER),
 }

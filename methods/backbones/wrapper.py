@@ -7,13 +7,19 @@ from methods.backbones.sobel import SobelInput
 
 
 class Backbone(nn.Module):
-    """uint8 [B, C, H, W] -> [B, feature_dim], before the trunk's last ReLU."""
+    """Images [B, C, H, W], uint8 or normalised float, -> features [B, feature_dim], before the trunk's last ReLU where
+    it ends with a linear layer (VGG, AlexNet)."""
 
-    def __init__(self, trunk: nn.Module):
+    def __init__(self, trunk: nn.Module, filter: nn.Module | None = None):
+        """`filter` makes what the trunk takes of the images: Sobel filters by default, or `colour.ColourInput`."""
         super().__init__()
-        self.input = SobelInput()
+        self.input = filter or SobelInput()
         self.trunk = trunk
         self.feature_dim: int = trunk.feature_dim
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.trunk(self.input(images))
+
+    def tokens(self, images: torch.Tensor) -> torch.Tensor:
+        """Of a vision transformer: class token and patch tokens, row by row, after the last norm [B, 1 + N, d]."""
+        return self.trunk.forward_features(self.input(images))

@@ -208,7 +208,7 @@ def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:
     backbone = BACKBONES[config.backbone]
     head = lambda classes: classes * (backbone.feature_dim + 1)  # noqa: E731
     hosted = max(1, config.groups // world_size)
-    body = backbone.macs * backbone.at(config.image_size)
+    body = backbone.macs_at(config.image_size)
     macs = body + head(config.clusters) + head(config.groups)
     return Sizes(
         parameters=backbone.parameters + head(config.groups),
@@ -216,7 +216,7 @@ def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:
         hosted_parameters=hosted * head(config.clusters),
         optimiser_slots=1,  # momentum
         flops_per_image=6 * macs,  # a multiply-add is 2, and backward costs twice forward
-        activations=4 * (backbone.activations * backbone.at(config.image_size) + 2 * config.clusters),
+        activations=4 * (backbone.activations_at(config.image_size) + 2 * config.clusters),
         why={
             "clusters": f"k = {config.super_clusters} x {config.clusters:,} (thesis 3.3.1: m = 4, k = 80k)",
             "disk": f"{config.groups} sub-classifiers of {config.clusters:,} x {backbone.feature_dim} are most of it",

@@ -10,7 +10,7 @@ from launcher.rundir import RunDir
 from launcher.runtime.dist import World
 from launcher.spec import RunSpec
 from methods import backbones
-from methods.backbones.sobel import GREY_MEAN, GREY_STD
+from methods.backbones.spec import GREY_MEAN, GREY_STD
 from methods.data import ImageDataset, build
 from methods.data.loader import Request
 from methods.engine import Trainer

@@ -83,7 +83,7 @@ def sizes(config: KMeansConfig, world_size: int) -> Sizes:
     """One round: features, where there is a backbone, and their clustering."""
     backbone = BACKBONES.get(config.backbone or "")
     d = config.dim or (backbone.feature_dim if backbone else 0)
-    flops = 2 * backbone.macs * backbone.at(config.image_size) if backbone else 0.0
+    flops = 2 * backbone.macs_at(config.image_size) if backbone else 0.0
     first = Clustering(config.m or config.k, d, config.iterations)
     second = (Clustering(config.k, d, config.iterations, m=config.m),) if config.m else ()
     rounds = Rounds(count=1, forward_flops=flops, clusterings=(first, *second), host_bytes=4 * d if backbone else 0)

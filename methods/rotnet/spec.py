@@ -104,8 +104,8 @@ def sizes(config: RotNetConfig, world_size: int) -> Sizes:
         sharded_parameters=0,
         hosted_parameters=0,
         optimiser_slots=1,
-        flops_per_image=6 * ROTATIONS * backbone.macs * backbone.at(config.image_size),
-        activations=4 * ROTATIONS * backbone.activations * backbone.at(config.image_size),
+        flops_per_image=6 * ROTATIONS * backbone.macs_at(config.image_size),
+        activations=4 * ROTATIONS * backbone.activations_at(config.image_size),
         why={"disk": "the network and its momentum"},
     )
 

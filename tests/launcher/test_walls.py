@@ -12,6 +12,7 @@ METHODS = sorted(p.parent.name for p in ROOT.glob("methods/*/trainer.py"))
 HEAVY = {
     "torch",
     "torchvision",
+    "timm",
     "numpy",
     "PIL",
     "faiss",

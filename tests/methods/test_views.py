@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from methods.backbones.sobel import GREY_STD, SobelInput
+from methods.backbones.sobel import SobelInput
+from methods.backbones.spec import GREY_STD
 from methods.deepercluster.trainer import DeeperCluster
 from methods.views import CentreView, TrainView
 

@@ -1,0 +1,38 @@
+"""ResNet-50 at the widths of the papers: torchvision's modules under torchvision's names."""
+
+import torch
+from torch import nn
+from torchvision.models.resnet import Bottleneck, ResNet
+
+
+class ResNet50(ResNet):
+    """He et al. 2016, with `width` times the channels everywhere (Kolesnikov et al. 2019; w2 and w5 of SwAV, w4 of
+    SimCLR and BYOL), without its classifier.
+
+    float [B, 3, H, W] -> [B, 2048 width], averaged over the last map. torchvision's wide_resnet50_2 is another network:
+    it widens the 3x3 convolutions alone. zero_init_residual: see `methods.backbones.build`.
+    """
+
+    def __init__(self, width: int = 1, *, zero_init_residual: bool = False):
+        # The parent's constructor knows one width of the stem only. What its _make_layer reads is set here.
+        nn.Module.__init__(self)
+        self._norm_layer, self.groups, self.base_width, self.dilation = nn.BatchNorm2d, 1, 64, 1
+        self.inplanes = 64 * width
+        self.conv1 = nn.Conv2d(3, self.inplanes, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(self.inplanes)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = self._make_layer(Bottleneck, 64 * width, 3)
+        self.layer2 = self._make_layer(Bottleneck, 128 * width, 4, stride=2)
+        self.layer3 = self._make_layer(Bottleneck, 256 * width, 6, stride=2)
+        self.layer4 = self._make_layer(Bottleneck, 512 * width, 3, stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Identity()
+        self.feature_dim = 2048 * width
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, Bottleneck) and zero_init_residual:
+                nn.init.zeros_(module.bn3.weight)
+        # What convolutions are fastest in, on GPUs with tensor cores and on processors.
+        self.to(memory_format=torch.channels_last)

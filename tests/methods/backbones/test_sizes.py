@@ -1,0 +1,104 @@
+"""What a plan knows of the backbones without torch, against the modules themselves, on the meta device, and papers."""
+
+from functools import cache
+
+import pytest
+import torch
+import torch.nn.functional
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from methods import backbones
+from methods.backbones import small_vit
+from methods.backbones.spec import BACKBONES
+
+# Million parameters, without classifier or projection head.
+PAPERS = {
+    "resnet50": 23,  # thesis, Tables 5.1 and 5.2, which cut the rest off
+    "resnet50_w2": 93,
+    "resnet50_w4": 375,
+    "resnet50_w5": 586,
+    "vit_small_16": 21,
+    "vit_small_8": 21,
+    "vit_base_16": 85,
+    "vit_base_8": 85,
+}
+OF_ANOTHER_SIZE = ("resnet50_w4", "resnet50_w5", "regnety_256gf", "vit_base_8")  # of the same code: seconds to run
+
+
+@cache
+def trunk(name):
+    with torch.device("meta"):
+        return backbones.build(name).trunk
+
+
+def images(name, size):
+    return torch.empty(1, 3 if BACKBONES[name].colour else 2, size, size, device="meta")
+
+
+def cost(name, size):
+    """(multiply-adds, fp32 scalars that autograd keeps, each storage once, weights left out) of an image."""
+    network = trunk(name).train()
+    own = {value.untyped_storage()._cdata for value in network.state_dict().values()}
+    alive, sizes = [], {}
+
+    def pack(value):
+        alive.append(value)  # or another storage might get its address
+        sizes[value.untyped_storage()._cdata] = value.untyped_storage().nbytes()
+        return value
+
+    kept = torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value)
+    with FlopCounterMode(display=False) as flops, kept:
+        network(images(name, size))
+    return flops.get_total_flops() / 2, sum(each for storage, each in sizes.items() if storage not in own) / 4
+
+
+@pytest.fixture(autouse=True)
+def fused_attention(monkeypatch):
+    """As on a GPU. Left alone, the meta device keeps all N x N products."""
+
+    def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False):
+        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        return fused(q, k, v, dropout_p, is_causal, attn_mask=attn_mask)[0]
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(small_vit, "scaled_dot_product_attention", attention)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_counts_are_those_of_the_module(name):
+    size, network = BACKBONES[name], trunk(name)
+    assert size.parameters == sum(p.numel() for p in network.parameters())
+    assert size.batch_norm == any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+
+
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name not in OF_ANOTHER_SIZE])
+def test_the_cost_of_an_image_is_that_of_the_module(name):
+    size = BACKBONES[name]
+    macs, kept = cost(name, size.image_size)
+    assert size.macs == pytest.approx(macs, rel=0.01) and size.activations == pytest.approx(kept, rel=0.01)
+    assert size.macs_at(size.image_size) == size.macs and size.activations_at(size.image_size) == size.activations
+
+
+@pytest.mark.parametrize("name", ["small_vgg", "small_resnet", "resnet50", "small_vit", "vit_small_8", "swin_tiny"])
+def test_cost_follows_the_size_of_the_image(name):
+    size = BACKBONES[name]
+    other = 48 if size.image_size == 32 else 96
+    tolerance = 0.3 if name == "swin_tiny" else 0.1  # its windows are filled up
+    macs, kept = cost(name, other)
+    assert size.macs_at(other) == pytest.approx(macs, rel=tolerance)
+    assert size.activations_at(other) == pytest.approx(kept, rel=tolerance)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_smallest_image_goes_through(name):
+    size = BACKBONES[name]
+    features = trunk(name).eval()(images(name, size.smallest))
+    assert features.shape == (1, size.feature_dim) == (1, trunk(name).feature_dim)
+
+
+def test_parameters_are_those_of_the_papers():
+    for name, millions in PAPERS.items():
+        assert int(BACKBONES[name].parameters / 1e6) == millions, name
+    assert round(BACKBONES["swin_tiny"].parameters / 1e6) == 28  # SMoG, Table 2
+    assert round(BACKBONES["regnety_256gf"].parameters / 1e9, 1) == 1.3  # thesis, Table 4.7
