@@ -22,6 +22,7 @@ LAUNCHES = {
     (*TINY, "data=photo"): ("data=photo", "did you mean photos?"),
     (*TINY, "cluster=lokal"): ("cluster=lokal", "did you mean local?"),
     (*TINY, "method.backbone=vgg16"): ("method.backbone=vgg16", "did you mean vgg16_bn?"),
+    (*TINY, "method.backbone=vit_smal_16"): ("method.backbone=vit_smal_16", "did you mean vit_small_16?"),
     (*TINY, "method.clusters=-4"): ("method.clusters=-4", "give a positive"),
     (*TINY, "method.super_clusters=0"): ("method.super_clusters=0", "give a positive"),
     (*TINY, "method.global_batch=-64"): ("method.global_batch=-64", "give a positive"),

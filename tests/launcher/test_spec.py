@@ -27,6 +27,8 @@ def stored(spec):
 def changed(value):
     """Another value of the same type."""
     match value:
+        case None:  # no number was given
+            return 0.5
         case bool():
             return not value
         case int() | float():

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -130,3 +131,12 @@ def test_one_rank_is_left_as_it_is():
     before = network()
     after = synchronise(copy.deepcopy(before), dist.World(0, 1, torch.device("cpu")), 1)
     assert [type(m) for m in after.modules()] == [type(m) for m in before.modules()]
+
+
+def test_a_kind_that_would_keep_its_statistics_to_itself_is_refused():
+    class Fused(nn.BatchNorm2d):
+        """With an activation of its own, say."""
+
+    world = SimpleNamespace(size=2, device=torch.device("cpu"), group_of=lambda blocks: None)
+    with pytest.raises(TypeError, match="Fused would keep its statistics to itself"):
+        synchronise(nn.Sequential(Fused(3)), world, 2)

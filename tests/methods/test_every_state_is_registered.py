@@ -44,7 +44,10 @@ TRAINER = """
     import torch
 
     from launcher.runtime.stateful import ModuleState, ValueState
+    from methods.ema import follow
+    from methods.optim import clip_each, set_weight_decay
     from methods.rotnet.trainer import RotNet
+    from methods.schedules import cosine
 
     calls = itertools.count(1)
 
@@ -82,9 +85,6 @@ TRAINER = """
                 self.mine += self.job.world.rank
                 return loss, scalars
             self.queue = torch.cat([loss.detach().expand(1, 3), self.queue])[:4]
-            with torch.no_grad():
-                for slow, fast in zip(self.teacher.parameters(), self.backbone.parameters()):
-                    slow.lerp_(fast, 0.1)
             self.seen += len(batch.ids)
             if self.job.config.hides != "nothing":
                 self.losses["rotation"].append(loss.item())
@@ -95,6 +95,16 @@ TRAINER = """
                 self.backbone.forwards += 1
             self.grid = torch.arange(16)  # made by every step from nothing, and needs no owner
             return loss, scalars
+
+        def before_step(self, step):
+            set_weight_decay(self.optimizers[0], cosine(step, 100, 0.04, 0.4))
+
+        def after_backward(self, step):
+            clip_each(self.backbone.parameters(), 0.01 + step / 100)
+
+        def after_step(self, step):
+            if self.job.config.hides in ("nothing", "everything"):
+                follow(self.teacher, self.backbone, 0.9)
 
         def _memory(self):
             return {"queue": self.queue, "seen": self.seen}
