@@ -84,7 +84,8 @@ EXPLAIN = {
     "alexnet_bn": _ours("alexnet.AlexNet()", "(sobel x, sobel y)"),
     "small_resnet": _ours("small_resnet.SmallResNet()", "three channels"),
     "small_vit": _timm(
-        f"{_VIT}(img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=2, num_classes=0, dynamic_img_size=True)"
+        f"{_VIT}(img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=2, mlp_ratio=2, num_classes=0, "
+        "dynamic_img_size=True)"
     ),
     # Under the names of torchvision.models.resnet50, too, which has a classifier `fc` beside.
     "resnet50": _timm("create_model('resnet50', num_classes=0)", _MEAN),

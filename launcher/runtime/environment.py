@@ -11,6 +11,7 @@ PACKAGES = (
     "sslrun",
     "torch",
     "torchvision",
+    "timm",
     "numpy",
     "faiss-gpu",
     "faiss-cpu",

@@ -84,11 +84,11 @@ class Attention(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """Four times as wide inside."""
+    """Twice as wide inside; four times is usual, and would take the whole network 1.4 times the multiplications."""
 
     def __init__(self, dim: int):
         super().__init__()
-        self.fc1, self.act, self.fc2 = nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
+        self.fc1, self.act, self.fc2 = nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.act(self.fc1(x)))

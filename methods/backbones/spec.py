@@ -71,7 +71,7 @@ BACKBONES = {
     "vit_small_5": BackboneSize(22_067_712, 384, 220, 75.76e9, 143.9e6, 5, 5, 0.456, **_TRANSFORMER),
     "vit_base_16": BackboneSize(85_798_656, 768, 224, 17.56e9, 29.39e6, 16, 16, 0.041, **_TRANSFORMER),
     "vit_base_8": BackboneSize(85_807_872, 768, 224, 78.15e9, 116.7e6, 8, 8, 0.145, **_TRANSFORMER),
-    "small_vit": BackboneSize(157_440, 64, 32, 11.40e6, 208_200, 4, 4, 0.142, **_TRANSFORMER),
+    "small_vit": BackboneSize(107_904, 64, 32, 8.209e6, 158_290, 4, 4, 0.198, **_TRANSFORMER),
     # Liu et al. 2021. Windows of 7 x 7 are filled up: at 96 pixels it takes a third more than its area says.
     "swin_tiny": BackboneSize(27_519_354, 768, 224, 4.490e9, 26.73e6, 32, 4, **_TRANSFORMER),
 }

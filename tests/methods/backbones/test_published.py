@@ -94,7 +94,14 @@ def test_the_small_transformer_is_timms_at_any_size(size):
     torch.manual_seed(0)
     ours = lived_in(SmallViT())
     theirs = VisionTransformer(
-        img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=2, num_classes=0, dynamic_img_size=True
+        img_size=32,
+        patch_size=4,
+        embed_dim=64,
+        depth=3,
+        num_heads=2,
+        mlp_ratio=2,
+        num_classes=0,
+        dynamic_img_size=True,
     )
     theirs.load_state_dict(ours.state_dict(), strict=True)
     same(ours, theirs, size)
