@@ -176,9 +176,9 @@ def _planned(
         parts = found.pop("tars")
         for key, value in given.items():
             if found.get(key) != value:
-                what = (
-                    "the images of another folder" if key == "images" else f"a conversion with {key}={found.get(key)}"
-                )
+                what = f"a conversion with {key}={found.get(key)}"
+                if key == "images":
+                    what = "shards of other images, or FOLDER has changed since they were begun"
                 raise InputError.of("OUT", target, f"it holds {what}", "give another folder, or the same again")
         return [Part(*part) for part in parts]
     total, before, parts = sum(len(split.index) for split in splits.values()), 0, []

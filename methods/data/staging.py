@@ -12,16 +12,19 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.errors import InputError
 from methods.data.shards import Shards
-from methods.job import Job
+
+if TYPE_CHECKING:
+    from methods.job import Job
 
 CHUNK = 8 << 20  # bytes
 LOOK_SECONDS = 0.5  # between two safe points while a node copies
 
 
-def stage(job: Job) -> None:
+def stage(job: "Job") -> None:
     """Have `job.dataset` read from the copies in the folder that data.stage names, once they are complete on all nodes.
 
     Collective; a safe point again and again, so that a stop waits for nothing. Without data.stage it does nothing.
