@@ -10,7 +10,7 @@ from types import TracebackType
 from launcher.errors import InputError
 from launcher.verbs import arguments
 
-EXAMPLE = "sslrun shards /data/images /scratch/shards    then: data=shards data.path=/scratch/shards"
+EXAMPLE = "sslrun shards /data/images /scratch/shards"
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 
 

@@ -82,27 +82,18 @@ class Split:
 
     def images(self, first: int, last: int) -> Iterator[tuple[bytes, bytes, bytes]]:
         """(file, key, extension) of each."""
-        group, stems = None, set()
-        for position in range(self._group_begin(first), last):
+        for position in range(first, last):
             path = self.index.path(position)
-            if (beginning := _beginning(path)) != group:
-                group, stems = beginning, set()
-            stem = path.rpartition(b".")[0]
-            twin = stem in stems
-            stems.add(stem)
-            if position >= first:
-                yield os.path.join(os.fsencode(self.folder), path), *escaped(path, twin)
+            yield os.path.join(os.fsencode(self.folder), path), *escaped(path, self._is_twin(position, path))
 
-    def _group_begin(self, position: int) -> int:
-        """Names that begin alike up to a dot lie together: no others can be twins."""
-        while position and _beginning(self.index.path(position - 1)) == _beginning(self.index.path(position)):
+    def _is_twin(self, position: int, path: bytes) -> bool:
+        """Whether an image before it has its name, with another suffix: names that begin alike lie side by side."""
+        stem = path.rpartition(b".")[0]
+        while position and (before := self.index.path(position - 1)).startswith(stem + b"."):
+            if before.rpartition(b".")[0] == stem:
+                return True
             position -= 1
-        return position
-
-
-def _beginning(path: bytes) -> bytes:
-    folder, slash, name = path.rpartition(b"/")
-    return folder + slash + name.partition(b".")[0]
+        return False
 
 
 def convert(

@@ -26,6 +26,7 @@ from methods.data.spec import IMAGE_SUFFIXES, split_folders
 
 LOST = 2**32 - 1  # the size of what cannot be read
 UNLABELLED = -1
+WORTH_A_PROCESS = 16  # tars
 _KINDS = {
     "blocks": np.uint32,  # [N] where each image begins in its tar, in blocks of 512 bytes
     "sizes": np.uint32,  # [N] bytes
@@ -104,7 +105,7 @@ def open_shards(folder: str | Path) -> Index:
 def make(folder: str | Path, *, workers: int = 1, progress: Progress = lambda done, of: None) -> tuple[Index, Path]:
     """Read the headers of all tars and keep the index: (it, its file), the latter beside the tars or in the cache.
 
-    workers: processes. Raises ValueError where a tar cannot be opened or the index can be kept nowhere.
+    workers: processes, at most. Raises ValueError where a tar cannot be opened or the index can be kept nowhere.
     """
     there = tars.names(folder)
     parts = []
@@ -178,10 +179,11 @@ def _load(file: Path) -> Index | None:
 
 
 def _scanned(files: list[str], workers: int) -> "Iterator[Scan]":
-    if workers < 2 or len(files) < 2:
+    processes = min(workers, len(files) // WORTH_A_PROCESS)
+    if processes < 2:
         yield from map(scan, files)
         return
-    with ProcessPoolExecutor(min(workers, len(files)), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         yield from pool.map(scan, files)
 
 

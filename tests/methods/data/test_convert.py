@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import threading
 
@@ -27,8 +29,8 @@ def cache(tmp_path_factory, monkeypatch):
 def images(tmp_path):
     """60 images in two classes, some with names that tars of this layout have no room for."""
     folder = tmp_path / "images"
-    names = [f"{n}.png" for n in range(55)]
-    names += ["0.PNG", "0.bmp", "a.b.png", "a%2Eb.png", "n" * 200 + ".png"]
+    names = [f"{n}.png" for n in range(53)]
+    names += ["0.PNG", "0.bmp", "0.a.png", "0.a.bmp", "a.b.png", "a%2Eb.png", "n" * 200 + ".png"]
     for number, name in enumerate(names):
         file = folder / ("cat", "dog/sub")[number % 2] / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -227,3 +229,9 @@ def test_an_image_that_cannot_be_read_stops_it_with_its_name(images, tmp_path):
     small(images, tmp_path / "out")
     index_all(tmp_path / "out", workers=1, anew=True, progress=lambda *_: None)
     assert len(Shards(tmp_path / "out", "train")) + len(Shards(tmp_path / "out", "test")) == 61
+
+
+def test_the_verb_needs_no_torch():
+    code = "import sys, launcher.verbs.shards, methods.data.convert; print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "False\n"

@@ -315,7 +315,8 @@ def test_a_copy_of_a_folder_takes_its_index_along(tmp_path, monkeypatch):
     assert numbers(Shards(tmp_path, "train")) == list(range(10))
 
 
-def test_several_processes_make_the_index_that_one_makes(tmp_path):
+def test_several_processes_make_the_index_that_one_makes(tmp_path, monkeypatch):
+    monkeypatch.setattr("methods.data.shard_index.WORTH_A_PROCESS", 1)
     for name in "abc":
         put(tmp_path / f"{name}.tar", samples(range(5), classes=2))
     (tmp_path / "b.tar").write_bytes(b"odd")
