@@ -8,7 +8,6 @@ drops it from there before each order: then tiny images, of which a disk reads a
 """
 
 import argparse
-import functools
 import io
 import os
 import statistics
@@ -27,6 +26,7 @@ from methods.data.shards import Shards
 LIMIT = 2.0  # random / sequential
 SIDE = 32  # pixels
 BATCH = 256
+STRETCH = 1000  # samples in one order before it is the other's turn
 
 
 def write(folder, images, shards):
@@ -44,13 +44,6 @@ def write(folder, images, shards):
     return made
 
 
-def seconds(function, order):
-    began = time.perf_counter()
-    for sample in order:
-        function(sample)
-    return (time.perf_counter() - began) / len(order)
-
-
 def drop(folder):
     """Out of the page cache; the files are on the disk."""
     os.sync()
@@ -59,18 +52,24 @@ def drop(folder):
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def compare(name, function, images, turns, before=lambda: None):
+def compare(name, function, folder, images, turns, *, cold):
     """Microseconds a sample in both orders, and their ratio."""
     rows = []
     for turn in range(turns + 1):
         random = Permutation(images, turn)(np.arange(images)).tolist()
-        orders = {"sequential": range(images), "random": random}
-        taken = {}
-        for key in sorted(orders, reverse=bool(turn % 2)):
-            before()
-            taken[key] = seconds(function, orders[key])
+        orders, taken = (range(images), random), [0.0, 0.0]
+        # Side by side, so that what else the machine does hits both; from the disk one would read ahead for the other.
+        stretch = images if cold else STRETCH
+        for number, begin in enumerate(range(0, images, stretch)):
+            for side in ((0, 1), (1, 0))[(turn + number) % 2]:
+                if cold:
+                    drop(folder)
+                began = time.perf_counter()
+                for sample in orders[side][begin : begin + stretch]:
+                    function(sample)
+                taken[side] += time.perf_counter() - began
         if turn:  # the first fills the page cache
-            rows.append((taken["sequential"], taken["random"]))
+            rows.append([seconds / images for seconds in taken])
     sequential, random = (1e6 * statistics.median(column) for column in zip(*rows, strict=True))
     ratios = [b / a for a, b in rows]
     print(f"{name:8} sequential {sequential:7.1f} us   random {random:7.1f} us   ", end="")
@@ -85,8 +84,8 @@ def main():
     parser.add_argument("--cold", action="store_true", help="from the disk, not from the page cache")
     parser.add_argument("--folder", type=Path, help="on the disk to read from, if not that of temporary files")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(dir=options.folder) as place:
+        folder = Path(place)
         size = write(folder, options.images, options.shards)
         print(f"{options.images:,} images of {SIDE} x {SIDE}, about {size} bytes, in {options.shards} tars")
         began = time.perf_counter()
@@ -99,9 +98,8 @@ def main():
         print(f"index: {1e6 * made:.1f} us an image to make, {1000 * opened:.1f} ms to open, {held:.1f} bytes an image")
         print(f"limit of the ratios: {LIMIT}")
         dataset = Shards(folder, "train")
-        before = functools.partial(drop, folder) if options.cold else lambda: None
-        compare("read", dataset.read, options.images, options.turns, before)
-        compare("image", dataset.image, options.images, options.turns, before)
+        for name, function in (("read", dataset.read), ("image", dataset.image)):
+            compare(name, function, folder, options.images, options.turns, cold=options.cold)
     order, steps = Permutation(10**8, 0), 200
     began = time.perf_counter()
     for step in range(steps):
