@@ -21,12 +21,16 @@ Train self-supervised vision models on Slurm clusters, and on the machine at han
   sslrun plan method=deepercluster nodes=8     what a run would take, and why
   sslrun status | show RUN | logs RUN -f | resume RUN | cancel RUN | prune RUN | eval RUN | export RUN | doctor
   sslrun kmeans features=PATH k=80000 nodes=2  cluster features that lie in files, or come out of a run
+  sslrun shards /data/images /scratch/shards   a folder of images as a few large tars, for data=shards
   sslrun drill method=rotnet                   kill and preempt a small run on purpose; it must end the same
 
 method, recipe, data, eval_data, cluster, nodes, tasks_per_node, seed, init_from, runs and group are set at the root;
 all else in its group: method.lr=0.2, data.path=/images. `sslrun plan METHOD... --cfg` prints every field.
 """
-VERBS = ("plan", "status", "show", "logs", "resume", "cancel", "prune", "eval", "export", "doctor", "drill", "kmeans")
+VERBS = (
+    "plan", "status", "show", "logs", "resume", "cancel", "prune",
+    "eval", "export", "doctor", "drill", "kmeans", "shards",
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:

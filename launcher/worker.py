@@ -81,6 +81,7 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     from launcher import registry
     from launcher.runtime import environment
     from methods import data, engine
+    from methods.data.staging import stage
     from methods.evals.during import evaluate, labelled
     from methods.job import Job, probe
 
@@ -107,6 +108,7 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     method.validate(spec.method, len(dataset))
     layout = method.layout(spec.method, world.size)
     job = Job(run, spec, world, layout, ledger, stop, dataset, evaluation, heart)
+    stage(job)
     if before:
         changes = environment.changes(before[-1], now)
         job.notices += [f"the environment changed, results may differ in rounding: {change}" for change in changes]

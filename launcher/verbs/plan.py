@@ -31,6 +31,6 @@ def run(options: Namespace) -> int:
     view.plan(plan, screen)
     if spec.cluster.name == "generic":
         screen.print("No cluster is named: a generic one of 8 GPUs a node is assumed (cluster=NAME picks another).")
-    if spec.data.name == "image_folder" and not spec.data.path:
+    if spec.data.name in ("image_folder", "shards") and not spec.data.path:
         screen.print(f"data.path is not given yet; the size is the recipe's, {recipe.images:,} images.")
     return 0

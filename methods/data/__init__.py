@@ -45,7 +45,9 @@ class BrokenImage(Exception):
         return f"{self.name}: {self.reason}"
 
 
-def build(config: spec.PhotosData | spec.ImageFolderData | spec.Cifar10Data, split: str) -> ImageDataset:
+def build(
+    config: spec.PhotosData | spec.ImageFolderData | spec.Cifar10Data | spec.ShardsData, split: str
+) -> ImageDataset:
     """The "train" or "test" split of the dataset that `config` describes. Raises ValueError as `spec.check` does."""
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r}: unknown; choose train or test")
@@ -62,4 +64,8 @@ def build(config: spec.PhotosData | spec.ImageFolderData | spec.Cifar10Data, spl
         from methods.data.cifar10 import Cifar10
 
         return Cifar10(config.path, split)
+    if isinstance(config, spec.ShardsData):
+        from methods.data.shards import Shards
+
+        return Shards(config.path, split, labels=config.labels)
     raise TypeError(f"{type(config).__name__} is not a data config; choose one of {', '.join(spec.DATA)}")

@@ -3,6 +3,7 @@
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -36,12 +37,12 @@ class ImageFolder:
         self._index = open_index(self._root, cache)
         self._prefix = os.path.relpath(self._root, root) + "/" if test else ""
         self._rows: np.ndarray | None = None  # int64: the index's rows that belong to this split; None: all of them
-        known = _classes(self._index if self._root == train else open_index(train, cache), train, labels)
+        known = classes_of(self._index if self._root == train else open_index(train, cache), train, labels)
         self.classes: tuple[str, ...] | None = known
         if test is None:
-            self._rows = _split_rows(self._index.digits, split, labelled=known is not None)
+            self._rows = split_rows(self._index.digits, split, labelled=known is not None)
         elif split == "test" and known is not None:
-            self.classes = _known_classes(self._index, test, known)
+            self.classes = known_classes(self._index, test, known)
 
     def __len__(self) -> int:
         return len(self._index) if self._rows is None else len(self._rows)
@@ -63,15 +64,13 @@ class ImageFolder:
         """
         file = os.path.join(os.fsencode(self._root), self._path(index))
         try:
-            with open(file, "rb") as stream, Image.open(stream, formats=_FORMATS) as image:
-                if min(image.size) == 0:
-                    raise ValueError("it has no pixels")
-                return _to_rgb(image)
+            with open(file, "rb") as stream:
+                return decode(stream)
         except Exception as error:  # damaged bytes lead a decoder anywhere: OSError, SyntaxError, IndexError, ...
-            raise BrokenImage(self.name_of(index), _reason(error)) from error
+            raise BrokenImage(self.name_of(index), why_broken(error)) from error
 
     def name_of(self, index: int) -> str:
-        return self._prefix + _printable(self._path(index))
+        return self._prefix + printable(self._path(index))
 
     def _path(self, index: int) -> bytes:
         if self._rows is None:
@@ -81,7 +80,7 @@ class ImageFolder:
         return self._index.path(int(self._rows[index]))
 
 
-def _classes(index: Index, folder: str, labels: str) -> tuple[str, ...] | None:
+def classes_of(index: Index, folder: str, labels: str) -> tuple[str, ...] | None:
     """The names of the first-level sub-folders that hold images, where `labels` wants them and they are classes."""
     if labels == "none":
         return None
@@ -95,7 +94,7 @@ def _classes(index: Index, folder: str, labels: str) -> tuple[str, ...] | None:
     return names
 
 
-def _known_classes(index: Index, folder: str, known: tuple[str, ...]) -> tuple[str, ...] | None:
+def known_classes(index: Index, folder: str, known: tuple[str, ...]) -> tuple[str, ...] | None:
     """`known`, the training split's classes, or None where the test split is flat."""
     if index.folders[0].images:
         return None
@@ -106,7 +105,7 @@ def _known_classes(index: Index, folder: str, known: tuple[str, ...]) -> tuple[s
     return known
 
 
-def _split_rows(digits: np.ndarray, split: str, *, labelled: bool) -> np.ndarray | None:
+def split_rows(digits: np.ndarray, split: str, *, labelled: bool) -> np.ndarray | None:
     """Rows of one split of a folder that has no splits of its own: int64, or None for all."""
     if not labelled:
         return None if split == "train" else np.empty(0, np.int64)
@@ -114,6 +113,14 @@ def _split_rows(digits: np.ndarray, split: str, *, labelled: bool) -> np.ndarray
     if held.all():
         held[1:] = False
     return np.flatnonzero(held if split == "test" else ~held)
+
+
+def decode(stream: BinaryIO) -> Image.Image:
+    """RGB, at the size stored. Raises whatever damaged bytes lead a decoder to; `why_broken` says it in words."""
+    with Image.open(stream, formats=_FORMATS) as image:
+        if min(image.size) == 0:
+            raise ValueError("it has no pixels")
+        return _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -129,7 +136,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def why_broken(error: Exception) -> str:
+    """Why an image could not be decoded."""
     if isinstance(error, UnidentifiedImageError):  # its own text is the address of a file object
         return f"not an image of a known format ({', '.join(_FORMATS)})"
     if isinstance(error, OSError) and error.strerror:
@@ -137,6 +145,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _printable(path: bytes) -> str:
+def printable(path: bytes) -> str:
+    """A path as part of one line."""
     text = path.decode("utf-8", "backslashreplace")
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

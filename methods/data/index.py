@@ -5,11 +5,9 @@ The cache is believed while the root and its first-level sub-folders keep their 
 do not show there: `touch` the folder, and the next run walks again.
 """
 
+import contextlib
 import hashlib
-import json
 import os
-import tempfile
-import zlib
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from methods.data import mapped
 from methods.data.spec import listing
 
-# A file: magic, crc32 of all that follows (uint64), length of the header (uint64), header (JSON), ends, digits, blob.
-_MAGIC = b"sslrun index 1\n\0"
-_ALIGN = 64
+_MAGIC = b"sslrun index 2\n\0"
+_KINDS = {"ends": np.uint64, "digits": np.uint8, "blob": np.uint8}
 
 
 class Folder(NamedTuple):
@@ -58,7 +56,7 @@ def open_index(root: str | Path, cache: Path | None = None) -> Index:
     """
     root = os.path.realpath(root)
     key = hashlib.blake2b(os.fsencode(root), digest_size=12).hexdigest()
-    file = (cache or _default_cache()) / f"images-{key}.index"
+    file = (cache or mapped.cache_folder()) / f"images-{key}.index"
     index = _load(file)
     if index is not None and _still_true(index, root):
         return index
@@ -67,8 +65,9 @@ def open_index(root: str | Path, cache: Path | None = None) -> Index:
     return _load(file) or index  # mapped: one copy a node instead of one a process
 
 
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sslrun"
+def digit(path: bytes) -> int:
+    """0 to 9, the same for a path wherever it lies."""
+    return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest()) % 10
 
 
 def _walk(root: str) -> Index:
@@ -89,7 +88,7 @@ def _walk(root: str) -> Index:
             path = prefix + name
             blob.extend(path)
             ends.append(len(blob))
-            digits.append(int.from_bytes(hashlib.blake2b(path, digest_size=8).digest()) % 10)
+            digits.append(digit(path))
         return sorted(inner)
 
     def mtime(folder: bytes) -> int:
@@ -124,41 +123,16 @@ def _still_true(index: Index, root: str) -> bool:
 
 
 def _save(index: Index, file: Path) -> None:
-    """Write beside, rename: a reader sees the old file or the new one. Not being able to is no error."""
-    # json escapes the lone surrogates that stand for bytes which are not UTF-8
-    header = json.dumps({"folders": index.folders, "count": len(index), "bytes": len(index.blob)}).encode()
-    header += b" " * (-(len(_MAGIC) + 16 + len(header)) % _ALIGN)  # `ends` must lie at a multiple of its 8 bytes
-    parts = [len(header).to_bytes(8, "little"), header, index.ends, index.digits, index.blob]
-    crc = 0
-    for part in parts:
-        crc = zlib.crc32(part, crc)
-    temporary = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=file.name, dir=file.parent)
-        with os.fdopen(handle, "wb") as out:
-            for part in [_MAGIC, crc.to_bytes(8, "little"), *parts]:
-                out.write(part)
-        os.replace(temporary, file)
-    except OSError:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+    """Not being able to is no error."""
+    arrays = {"ends": index.ends, "digits": index.digits, "blob": index.blob}
+    with contextlib.suppress(OSError):
+        mapped.save(file, _MAGIC, {"folders": index.folders}, arrays)
 
 
 def _load(file: Path) -> Index | None:
-    """The index kept in `file`; None where there is none, or its checksum is not that of its content."""
-    try:
-        data = np.asarray(np.memmap(file, np.uint8, "r"))
-    except (OSError, ValueError):  # missing, unreadable; empty
+    found = mapped.load(file, _MAGIC)
+    if found is None:
         return None
-    start = len(_MAGIC) + 16
-    if len(data) < start or data[: len(_MAGIC)].tobytes() != _MAGIC:
-        return None
-    crc, length = data[len(_MAGIC) : start].view(np.uint64).tolist()
-    if zlib.crc32(data[len(_MAGIC) + 8 :]) != crc:
-        return None
-    header = json.loads(data[start : start + length].tobytes())
-    count, start = header["count"], start + length
-    ends, digits = start + 8 * count, start + 9 * count
-    folders = [Folder(*each) for each in header["folders"]]
-    return Index(folders, data[start:ends].view(np.uint64), data[ends:digits], data[digits : digits + header["bytes"]])
+    header, arrays = found
+    ends, digits, blob = (np.frombuffer(arrays[name], kind) for name, kind in _KINDS.items())
+    return Index([Folder(*each) for each in header["folders"]], ends, digits, blob)

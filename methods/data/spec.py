@@ -6,11 +6,14 @@ would otherwise be found hours later on 64 nodes; it opens no image and stops at
 
 import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
+
+from methods.data import tars
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 LABELS = ("auto", "folders", "none")
+SHARD_LABELS = ("auto", "cls", "none")
 
 PHOTOGRAPHS = 19  # in methods.data.photos, which cuts four patches of each at least
 CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
@@ -49,7 +52,19 @@ class Cifar10Data:
     max_broken: float = 0.01
 
 
-DATA = {"photos": PhotosData, "image_folder": ImageFolderData, "cifar10": Cifar10Data}
+@dataclass
+class ShardsData:
+    """Images in tars of WebDataset's layout, with an index beside them; `methods.data.shards` says which are its splits
+    and labels. `stage`: a folder of each node's own, such as $TMPDIR, to which the tars are copied first."""
+
+    name: str = "shards"
+    path: str | None = None
+    labels: str = "auto"
+    max_broken: float = 0.01
+    stage: str | None = field(default=None, metadata={"science": False})
+
+
+DATA = {"photos": PhotosData, "image_folder": ImageFolderData, "cifar10": Cifar10Data, "shards": ShardsData}
 
 
 def check(config, field="data", *, at_hand=True):
@@ -66,6 +81,8 @@ def check(config, field="data", *, at_hand=True):
         _check_image_folder(config, field)
     elif at_hand and isinstance(config, Cifar10Data):
         _check_cifar10(config, field)
+    elif isinstance(config, ShardsData):
+        _check_shards(config, field, at_hand)
 
 
 def absolute(path):
@@ -154,10 +171,16 @@ def unlabelled_reason(folder):
 
 def no_labels(config):
     """Why the images of `config` have no labels, or None where they seem to. Looks at names of folders alone."""
-    if not isinstance(config, ImageFolderData):
+    if not isinstance(config, ImageFolderData | ShardsData):
         return None
     if config.labels == "none" or not config.path:
         return f"labels={config.labels}"
+    if isinstance(config, ShardsData):
+        try:
+            known = tars.fitting(split_folders(absolute(config.path))[0])[1]
+        except OSError:
+            return f"{config.path!r} cannot be read"
+        return "not every image has a .cls member" if known and not known["labelled"] else None
     try:
         return unlabelled_reason(split_folders(absolute(config.path))[0])
     except OSError as error:
@@ -178,6 +201,26 @@ def _check_cifar10(config, field):
             raise _invalid(field, config.path, reason, f"{fix} again")
         if not os.access(file, os.R_OK):
             raise _invalid(field, config.path, f"{name} is not readable by you", f"chmod +r {file!r}")
+
+
+def _check_shards(config, field, at_hand):
+    if config.labels not in SHARD_LABELS:
+        raise ValueError(f"{field}.labels={config.labels!r}: unknown; choose one of {', '.join(SHARD_LABELS)}")
+    if config.stage is not None and not config.stage.startswith(("/", "$")):
+        reason = "it is relative, and is to be a folder of every node"
+        raise ValueError(f"{field}.stage={config.stage!r}: {reason}; give it from the root on, or as '$TMPDIR'")
+    if not at_hand:
+        return
+    path = _check_folder(config.path, field, "a folder of .tar files")
+    for folder in filter(None, split_folders(path)):
+        try:
+            problem = tars.refused(folder)
+        except OSError as error:
+            problem = f"cannot read {error.filename!r} ({error.strerror})", "make it readable"
+        if problem:
+            reason, fix = problem
+            where = "" if folder == path else f" (in its {os.path.basename(folder)}/)"
+            raise _invalid(field, config.path, reason + where, fix)
 
 
 def _check_folder(path, field, what):

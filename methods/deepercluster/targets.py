@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from launcher.errors import Diverged
+from methods.data.sampler import in_turns, uniform_over_clusters
 
 
 def hosted_groups(rank: int, world_size: int, groups: int) -> list[int]:
@@ -45,17 +46,7 @@ class Targets:
         ids, labels = self._ids.numpy(), self._labels.numpy()
         if not len(ids):
             raise Diverged("a super-cluster holds no image: the features have collapsed; lower method.lr, as a new run")
-        if not uniform:
-            turns = [rng.permutation(len(ids)) for _ in range(-(-count // len(ids)))]
-            rows = np.concatenate(turns)[:count]
-            return ids[rows], labels[rows]
-        _, starts, sizes = np.unique(labels, return_index=True, return_counts=True)
-        shuffled = np.lexsort((rng.random(len(ids)), labels))  # within each sub-class
-        # A shuffled round of all sub-classes after another; in round j each gives its j-th sample, modulo its size.
-        rounds = -(-count // len(starts))
-        order = np.concatenate([rng.permutation(len(starts)) for _ in range(rounds)])[:count]
-        turn = np.repeat(np.arange(rounds), len(starts))[:count]
-        rows = shuffled[starts[order] + turn % sizes[order]]
+        rows = uniform_over_clusters(labels, count, rng) if uniform else in_turns(len(ids), count, rng)
         return ids[rows], labels[rows]
 
     def state(self) -> Mapping[str, Any]:

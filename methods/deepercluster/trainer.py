@@ -17,6 +17,7 @@ from launcher.runtime.stateful import ModuleState, OptimizerState, ValueState
 from methods import backbones
 from methods.batchnorm import synchronise
 from methods.data.loader import Batch, Request
+from methods.data.sampler import Permutation
 from methods.deepercluster.spec import ROTATIONS
 from methods.deepercluster.subclassifiers import GroupState, SubClassifiers
 from methods.deepercluster.targets import Targets, hosted_groups, ranks_of_group
@@ -195,9 +196,8 @@ class DeeperCluster:
         config = self.job.config
         count = self.steps_per_epoch * (config.global_batch // config.groups)
         if self.assigned_epoch < 0:  # rotations only: the images are dealt out to the groups, each once an epoch
-            everything = np.random.default_rng(self.job.seed_for("deal", epoch)).permutation(len(self.job.dataset))
-            dealt = everything[s :: config.groups][:count]
-            return dealt, np.zeros(count, np.int64)
+            everything = Permutation(len(self.job.dataset), self.job.seed_for("deal", epoch))
+            return everything(s + config.groups * np.arange(count)), np.zeros(count, np.int64)
         rng = np.random.default_rng(self.job.seed_for("order", epoch, s))
         return self.targets[s // ROTATIONS].draw(count, rng, uniform=config.sampling == "clusters")
 

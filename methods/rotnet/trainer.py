@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -12,6 +11,7 @@ from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods import backbones
 from methods.batchnorm import synchronise
 from methods.data.loader import Batch, Request
+from methods.data.sampler import Permutation, shares
 from methods.initialise import load_backbone
 from methods.job import Job
 from methods.rotnet.spec import ROTATIONS
@@ -55,16 +55,21 @@ class RotNet:
     def steps(self, epoch: int, first: int) -> Iterator[list[Batch]]:
         """A permutation of the images from (seed, epoch); the ranks, and the passes of each, share a global batch in
         order, so that the same images share batch statistics whatever the number of ranks."""
-        job, config = self.job, self.job.config
-        order = np.random.default_rng(job.seed_for("order", epoch)).permutation(len(job.dataset))
-        passes, micro = job.layout.accumulation, job.layout.per_gpu_batch
-        whole = order[: self.steps_per_epoch * config.global_batch].reshape(-1, job.world.size, passes, micro)
-        mine = whole[first:, job.world.rank]
-        requests = [Request(part, epoch, {}) for step in mine for part in step]
+        job, config, layout = self.job, self.job.config, self.job.layout
+        order = Permutation(len(job.dataset), job.seed_for("order", epoch))
+        mine = shares(
+            order,
+            range(first, self.steps_per_epoch),
+            rank=job.world.rank,
+            world_size=job.world.size,
+            accumulation=layout.accumulation,
+            per_rank=layout.per_gpu_batch,
+        )
+        requests = (Request(ids, epoch, {}) for ids in mine)
         view = TrainView(job.spec.seed, config.image_size, config.crop_scale)
         stream = job.load(view, requests)
         for _ in range(first, self.steps_per_epoch):
-            yield [next(stream) for _ in range(passes)]
+            yield [next(stream) for _ in range(layout.accumulation)]
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy over the 4 angles, mean over 4 B inputs (Gidaris et al., Eqs. 2-3)."""

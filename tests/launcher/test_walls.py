@@ -26,7 +26,8 @@ HEAVY = {
 # A method's spec is what the launcher reads of it, and may use these; none of them imports anything heavy.
 JOBS = sorted(p.parent.name for p in ROOT.glob("methods/*/job.py"))
 SPECS = {
-    "methods.layout", "methods.backbones.spec", "methods.data.spec", "methods.kmeans.folder",
+    "methods.layout", "methods.backbones.spec", "methods.data.mapped", "methods.data.spec",
+    "methods.data.tars", "methods.kmeans.folder",
     *(f"methods.{m}.spec" for m in (*METHODS, *JOBS)),
 }  # fmt: skip
 
@@ -39,9 +40,10 @@ EXCEPTIONS = {
     ("launcher/worker.py", "_evaluate"): {"methods.evals.alone"},
     ("launcher/worker.py", "_train"): {
         "launcher.runtime.environment",
-        "methods.data", "methods.engine", "methods.evals.during", "methods.job",
+        "methods.data", "methods.data.staging", "methods.engine", "methods.evals.during", "methods.job",
     },
     ("launcher/verbs/export.py", "run"): {"methods.export"},  # the one verb that touches weights
+    ("launcher/verbs/shards.py", "run"): {"methods.data.convert", "methods.data.shard_index"},  # and one, images
     # What renders the batch script, and what submits it: both are imported only where there is one.
     ("launcher/script.py", "text"): {"submitit.slurm.slurm"},
     ("launcher/executor.py", ""): {"submitit.core.utils", "submitit.slurm.slurm"},

@@ -1,0 +1,359 @@
+"""A folder of images -> tars of about one size: resumable, always the same bytes.
+
+    OUT/[train/|val/]shard-000000.tar ...   key.cls (where there are labels), then the image's file as it is
+    OUT/classes.json                        the names of the labels
+    OUT/.conversion/                        lock; plan.json: which images go into which tar; done.jsonl: finished tars
+
+A tar appears under its name when it is complete and on the disk. Whoever starts again goes by the plan, keeps the tars
+that are as they were when they were finished, and makes the others.
+"""
+
+import bisect
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from launcher.errors import InputError
+from launcher.rundir import write_json
+from methods.data.folder import classes_of, known_classes, printable
+from methods.data.index import Index, open_index
+from methods.data.shard_index import escaped
+from methods.data.shards import CLASSES
+from methods.data.spec import absolute, split_folders
+from methods.data.tars import BLOCK
+
+FORMAT = 1
+STATE = ".conversion"
+LONGEST_NAME = 100  # bytes in a tar's header; a longer one takes blocks of its own
+LOOKED_AT = 1000  # files between two words of progress
+
+Progress = Callable[[str, int, int], None]  # (what is done, of it so far, all of it), from the calling thread
+
+
+class Part(NamedTuple):
+    """One tar: the images [first, last) of a split's folder."""
+
+    split: str  # "train", "val" or "test"; "" where the folder has no splits
+    number: int  # in its split
+    first: int
+    last: int
+    size: int  # bytes
+
+    @property
+    def name(self) -> str:
+        return os.path.join(self.split, f"shard-{self.number:06d}.tar")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One folder of images, and the labels of its first-level sub-folders."""
+
+    folder: str
+    index: Index
+    classes: tuple[str, ...] | None
+
+    def label(self, position: int) -> int | None:
+        """Of an image, None where there are none."""
+        if self.classes is None:
+            return None
+        return self._numbers[bisect.bisect_right(self._ends, position)]
+
+    @functools.cached_property
+    def _ends(self) -> list[int]:
+        return list(itertools.accumulate(each.images for each in self.index.folders))
+
+    @functools.cached_property
+    def _numbers(self) -> list[int | None]:
+        known = {name: label for label, name in enumerate(self.classes)}
+        return [known.get(each.name) for each in self.index.folders]
+
+    def images(self, first: int, last: int) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """(file, key, extension) of each."""
+        for position in range(first, last):
+            path = self.index.path(position)
+            yield os.path.join(os.fsencode(self.folder), path), *escaped(path, self._is_twin(position, path))
+
+    def _is_twin(self, position: int, path: bytes) -> bool:
+        """Whether an image before it has its name, with another suffix: names that begin alike lie side by side."""
+        stem = path.rpartition(b".")[0]
+        while position and (before := self.index.path(position - 1)).startswith(stem + b"."):
+            if before.rpartition(b".")[0] == stem:
+                return True
+            position -= 1
+        return False
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    size_mb: float = 1000,
+    labels: str = "auto",
+    threads: int = 8,
+    progress: Progress = lambda stage, done, of: None,
+) -> dict[str, Any]:
+    """Write the images of the folder `source` as tars of about `size_mb` MB into `out`, or go on doing so.
+
+    labels: as of data=image_folder. Returns {"images", "shards", "bytes", "kept" (shards that were there), "classes"}.
+    Raises InputError where something else lies in `out`, somebody else writes there, an image cannot be read or the
+    disk is full; what is finished then stays.
+    """
+    root, target = absolute(source), Path(absolute(out))
+    splits = _splits(root, target, labels)
+    with _lock(target):
+        parts = _planned(target, splits, size_mb, labels, threads, progress)
+        done = {(each["split"], each["number"]): each for each in _read_lines(target / STATE / "done.jsonl")}
+        kept = [part for part in parts if _is_kept(target / part.name, done.get((part.split, part.number)))]
+        todo = sorted(set(parts) - set(kept))
+        _write(target, splits, parts, todo, threads, progress)
+    classes = next(iter(splits.values())).classes
+    total = sum((target / part.name).stat().st_size for part in parts)
+    counts = {"images": sum(len(split.index) for split in splits.values()), "shards": len(parts), "bytes": total}
+    return {**counts, "kept": len(kept), "classes": classes and len(classes)}
+
+
+# -- what goes where ---------------------------------------------------------------------------------------------------
+
+
+def _splits(root: str, target: Path, labels: str) -> dict[str, Split]:
+    if not os.path.isdir(root):
+        raise InputError.of("FOLDER", root, "there is no such folder", "give a folder of images")
+    for inner, outer, what in ((target, root, "lies in FOLDER"), (Path(root), target, "holds FOLDER")):
+        if inner.resolve().is_relative_to(Path(outer).resolve()):
+            raise InputError.of("OUT", target, f"it {what}", "give a folder beside it")
+    train, test = split_folders(root)
+    try:
+        index = open_index(train)
+        classes = classes_of(index, train, labels)
+        if test is None:
+            splits = {"": Split(train, index, classes)}
+        else:
+            theirs = open_index(test)
+            known = classes and known_classes(theirs, test, classes)
+            splits = {"train": Split(train, index, classes), os.path.basename(test): Split(test, theirs, known)}
+    except ValueError as error:  # in the words of a run's data
+        raise InputError(str(error).replace("data.path", "FOLDER").replace("data.labels=", "--labels=")) from None
+    for split in splits.values():
+        if not len(split.index):
+            raise InputError.of("FOLDER", split.folder, "no image found", "give a folder of images")
+    return splits
+
+
+def _planned(
+    target: Path, splits: dict[str, Split], size_mb: float, labels: str, threads: int, progress: Progress
+) -> list[Part]:
+    """The tars of this conversion: as planned before, or by the sizes of the images now."""
+    names = hashlib.sha256()
+    for name, split in splits.items():
+        names.update(json.dumps([name, len(split.index), split.classes]).encode())
+        names.update(split.index.blob)
+    given = {"format": FORMAT, "images": names.hexdigest(), "size_mb": size_mb, "labels": labels}
+    file = target / STATE / "plan.json"
+    with contextlib.suppress(FileNotFoundError):
+        found = json.loads(file.read_bytes())
+        parts = found.pop("tars")
+        for key, value in given.items():
+            if found.get(key) != value:
+                what = f"a conversion with {key}={found.get(key)}"
+                if key == "images":
+                    what = "shards of other images, or FOLDER has changed since they were begun"
+                raise InputError.of("OUT", target, f"it holds {what}", "give another folder, or the same again")
+        return [Part(*part) for part in parts]
+    total, before, parts = sum(len(split.index) for split in splits.values()), 0, []
+    for name, split in splits.items():
+        parts += _cut(
+            name, split, size_mb * 1e6, threads, lambda n, m=before: progress("images measured", m + n, total)
+        )
+        before += len(split.index)
+    write_json(file, {**given, "tars": parts})
+    return parts
+
+
+def _cut(name: str, split: Split, limit: float, threads: int, progress: Callable[[int], None]) -> list[Part]:
+    parts, first, size = [], 0, 0
+    with ThreadPoolExecutor(threads) as pool:
+        for begin in range(0, len(split.index), LOOKED_AT):
+            end = min(begin + LOOKED_AT, len(split.index))
+            images = list(split.images(begin, end))
+            for position, (_, key, extension), content in zip(
+                range(begin, end), images, pool.map(_size, [image[0] for image in images]), strict=True
+            ):
+                more = _blocks(len(key) + 1 + len(extension), content)
+                if split.classes is not None:
+                    more += _blocks(len(key) + 4, len(str(split.label(position))))
+                if size + more > limit and position > first:
+                    parts.append(Part(name, len(parts), first, position, size))
+                    first, size = position, 0
+                size += more
+            progress(end)
+    return [*parts, Part(name, len(parts), first, len(split.index), size)]
+
+
+def _size(file: bytes) -> int:
+    try:
+        return os.stat(file).st_size
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _blocks(name: int, content: int) -> int:
+    """Bytes that a member takes."""
+    longer = 2 * BLOCK + (name // BLOCK) * BLOCK if name > LONGEST_NAME else 0
+    return longer + BLOCK + content + -content % BLOCK
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def _write(
+    target: Path, splits: dict[str, Split], parts: list[Part], todo: list[Part], threads: int, progress: Progress
+) -> None:
+    needed = sum(part.size + tarfile.RECORDSIZE for part in todo)
+    free = shutil.disk_usage(target).free
+    if needed > free:
+        reason = f"the shards take {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"
+        raise InputError.of("OUT", target, reason, "give a folder on another disk, or make room")
+    classes = next(iter(splits.values())).classes
+    if classes is not None:
+        write_json(target / CLASSES, classes)
+    total, sizes = sum(part.size for part in parts), dict.fromkeys(todo, 0)
+    before = total - sum(part.size for part in todo)
+    stop, turn = threading.Event(), threading.Lock()
+    for part in todo:
+        (target / part.name).parent.mkdir(exist_ok=True)
+
+    def work(part: Part) -> None:
+        done = _tar(target / part.name, part, splits[part.split], sizes, stop)
+        with turn, open(target / STATE / "done.jsonl", "a") as journal:
+            journal.write(f"\n{json.dumps(done)}")  # before it: what a kill left of a line ends there
+            journal.flush()
+            os.fsync(journal.fileno())
+
+    with ThreadPoolExecutor(threads) as pool:
+        pending = {pool.submit(work, part) for part in todo}
+        try:
+            while pending:
+                finished, pending = wait(pending, timeout=0.2, return_when="FIRST_COMPLETED")
+                for each in finished:
+                    each.result()
+                progress("bytes written", min(total, before + sum(sizes.values())), total)
+        except BaseException as error:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                there = sum((target / part.name).exists() for part in parts)
+                reason = f"the disk is full; {there} of {len(parts)} shards are finished and stay"
+                raise InputError.of("OUT", target, reason, "make room, and start it again") from None
+            raise
+
+
+def _tar(file: Path, part: Part, split: Split, sizes: dict[Part, int], stop: threading.Event) -> dict[str, Any]:
+    """Write one tar beside and rename it; what the journal is to say of it."""
+    beside, digest = file.with_name(f".{file.name}.part"), hashlib.blake2b(digest_size=16)
+    try:
+        with open(beside, "wb") as out:
+
+            def put(*pieces: bytes) -> None:
+                for piece in pieces:
+                    out.write(piece)
+                    digest.update(piece)
+                    sizes[part] += len(piece)
+
+            for position, (image, key, extension) in enumerate(split.images(part.first, part.last), part.first):
+                if stop.is_set():
+                    raise InterruptedError("another thread failed")
+                if split.classes is not None:  # first: a tar that is cut short has no image without its label
+                    put(*_member(key + b".cls", str(split.label(position)).encode()))
+                put(*_member(key + b"." + extension, _content(image)))
+            end = 2 * BLOCK
+            put(bytes(end + -(out.tell() + end) % tarfile.RECORDSIZE))
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(beside, file)
+    finally:
+        beside.unlink(missing_ok=True)
+    status = file.stat()
+    place = {"split": part.split, "number": part.number}
+    return {**place, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "blake2b": digest.hexdigest()}
+
+
+def _member(name: bytes, content: bytes) -> tuple[bytes, ...]:
+    """Nothing of it depends on who writes it and when."""
+    info = tarfile.TarInfo(os.fsdecode(name))
+    info.size, info.mode = len(content), 0o644
+    return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"), content, bytes(-len(content) % BLOCK)
+
+
+def _content(file: bytes) -> bytes:
+    try:
+        with open(file, "rb", buffering=0) as stream:
+            return stream.readall()
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: bytes, error: OSError) -> InputError:
+    fix = "make it readable, or put an empty file there, which counts as a broken image; then start again"
+    return InputError.of("FOLDER", printable(file), f"cannot be read ({error.strerror})", fix)
+
+
+# -- what is there -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _lock(target: Path) -> Iterator[None]:
+    """Be the one who writes into `target`, a folder that is empty or holds a conversion."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        if not (target / STATE).is_dir() and any(target.iterdir()):
+            raise InputError.of("OUT", target, "it holds something else", "give a folder that is empty or not there")
+        (target / STATE).mkdir(exist_ok=True)
+        lock = open(target / STATE / "lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise InputError.of("OUT", target, f"cannot write there ({error.strerror})", "give another folder") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            fix = "wait for it, or stop it"
+            raise InputError.of("OUT", target, "another process converts into it", fix) from None
+        yield
+
+
+def _is_kept(file: Path, done: dict[str, Any] | None) -> bool:
+    """Whether a tar is as it was when it was finished: untouched since, or else with the same content."""
+    if done is None:
+        return False
+    try:
+        status = file.stat()
+        if status.st_size != done["bytes"]:
+            return False
+        if status.st_mtime_ns == done["mtime_ns"]:
+            return True
+        with open(file, "rb") as stream:
+            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
+    except OSError:
+        return False
+    return digest.hexdigest() == done["blake2b"]
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in file.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # the one that was being written when it was killed
+                lines.append(json.loads(line))
+    return lines

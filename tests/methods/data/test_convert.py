@@ -1,0 +1,237 @@
+"""Images -> tars: always the same bytes, stopped and gone on with, nothing overwritten."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from launcher.errors import InputError
+from methods.data import convert as module
+from methods.data.convert import convert
+from methods.data.folder import ImageFolder
+from methods.data.shard_index import index_all
+from methods.data.shards import Shards
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def images(tmp_path):
+    """60 images in two classes, some with names that tars of this layout have no room for."""
+    folder = tmp_path / "images"
+    names = [f"{n}.png" for n in range(53)]
+    names += ["0.PNG", "0.bmp", "0.a.png", "0.a.bmp", "a.b.png", "a%2Eb.png", "n" * 200 + ".png"]
+    for number, name in enumerate(names):
+        file = folder / ("cat", "dog/sub")[number % 2] / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (12, 12, 3), np.uint8)
+        Image.fromarray(pixels).save(file, format="PNG")
+    (folder / "cat" / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def small(source, out, **options):
+    return convert(source, out, **{"size_mb": 0.02, "threads": 3, **options})
+
+
+def content(folder):
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*.tar"))}
+
+
+def refused(*arguments, **options):
+    with pytest.raises(InputError) as error:
+        small(*arguments, **options)
+    message = str(error.value)
+    assert "; " in message and "\n" not in message
+    return message
+
+
+def assert_same(folder, shards):
+    for split in ("train", "test"):
+        here, there = ImageFolder(folder, split), Shards(shards, split)
+        assert [there.name_of(i).partition(": ")[2] for i in range(len(there))] == [
+            here.name_of(i).removeprefix("train/").removeprefix("val/") for i in range(len(here))
+        ]
+        assert here.classes == there.classes and np.array_equal(here.labels, there.labels)
+        for i in range(len(here)):
+            if "broken" not in here.name_of(i):
+                assert np.array_equal(np.asarray(here.image(i)), np.asarray(there.image(i)))
+
+
+def test_shards_are_the_data_set_that_the_folder_is(images, tmp_path):
+    """The same images in the same order with the same labels, and the same test split."""
+    told = []
+    answer = small(images, tmp_path / "out", progress=lambda *word: told.append(word))
+    tars = content(tmp_path / "out")
+    assert answer["images"] == 61 and answer["classes"] == 2 and answer["kept"] == 0
+    assert answer["shards"] == len(tars) > 3 and answer["bytes"] == sum(map(len, tars.values()))
+    assert all(len(tar) < 0.02e6 + tarfile.RECORDSIZE + 1 for tar in tars.values())
+    assert_same(images, tmp_path / "out")
+    assert told[0] == ("images measured", 61, 61) and told[-1][0] == "bytes written" and told[-1][1] == told[-1][2]
+
+
+def test_splits_and_a_folder_without_labels(images, tmp_path):
+    os.makedirs(tmp_path / "both")
+    for name in ("train", "val"):
+        (tmp_path / "both" / name).symlink_to(images)
+    small(tmp_path / "both", tmp_path / "out")
+    assert {os.path.dirname(name) for name in content(tmp_path / "out")} == {"train", "val"}
+    assert_same(tmp_path / "both", tmp_path / "out")
+    answer = small(images, tmp_path / "bare", labels="none")
+    assert answer["classes"] is None and not (tmp_path / "bare" / "classes.json").exists()
+    assert len(Shards(tmp_path / "bare", "train")) == 61
+
+
+def test_the_same_images_give_the_same_bytes(images, tmp_path):
+    small(images, tmp_path / "one")
+    for file in images.rglob("*.png"):
+        os.utime(file, (1, 1))
+        file.chmod(0o600)
+    small(images, tmp_path / "two", threads=1)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_any_webdataset_reader_sees_one_image_and_one_label_a_key(images, tmp_path):
+    small(images, tmp_path / "out")
+    groups = {}
+    for file in sorted((tmp_path / "out").glob("*.tar")):
+        with tarfile.open(file) as archive:
+            for member in archive:
+                folder, _, name = member.name.rpartition("/")
+                key, _, extension = name.partition(".")
+                groups.setdefault((folder, key), []).append(extension)
+    assert len(groups) == 61 and all(len(each) == 2 and each[0] == "cls" for each in groups.values())
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("after", [0, 1, 17, 50])
+def test_stopped_anywhere_and_started_again_it_ends_the_same(images, tmp_path, monkeypatch, threads, after):
+    small(images, tmp_path / "whole")
+    read, left = module._content, [after]
+    turn = threading.Lock()
+
+    def killed(file):
+        with turn:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+        return read(file)
+
+    monkeypatch.setattr(module, "_content", killed)
+    with pytest.raises(KeyboardInterrupt):
+        small(images, tmp_path / "out", threads=threads)
+    monkeypatch.setattr(module, "_content", read)
+    there = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.tar")}
+    answer = small(images, tmp_path / "out", threads=threads)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+    assert answer["kept"] == len(there) and all(file.stat().st_mtime_ns == time for file, time in there.items())
+    assert not list((tmp_path / "out").glob(".*.part"))
+    assert small(images, tmp_path / "out")["kept"] == answer["shards"]  # nothing left to do
+
+
+def test_what_a_kill_leaves_is_gone_over_again(images, tmp_path):
+    """A half tar under its other name, a half line in the journal, a tar of which nobody wrote that it is finished."""
+    small(images, tmp_path / "out")
+    whole = content(tmp_path / "out")
+    (tmp_path / "out" / ".shard-000001.tar.part").write_bytes(b"half")
+    journal = tmp_path / "out" / ".conversion" / "done.jsonl"
+    lines = [line for line in journal.read_text().splitlines() if line]
+    journal.write_text("\n".join(line for line in lines if '"number": 1,' not in line) + '\n{"split": "", "num')
+    answer = small(images, tmp_path / "out")
+    assert answer["kept"] == answer["shards"] - 1 and content(tmp_path / "out") == whole
+    assert not list((tmp_path / "out").glob(".*.part"))
+    assert small(images, tmp_path / "out")["kept"] == answer["shards"]
+
+
+def test_finished_tars_are_verified(images, tmp_path):
+    small(images, tmp_path / "out")
+    whole, (first, second, third, *_) = content(tmp_path / "out"), sorted((tmp_path / "out").glob("*.tar"))
+    os.utime(first, (1, 1))  # the same content: it stays
+    second.write_bytes(second.read_bytes()[:-1] + b"x")
+    third.unlink()
+    answer = small(images, tmp_path / "out")
+    assert answer["kept"] == answer["shards"] - 2 and content(tmp_path / "out") == whole
+    assert first.stat().st_mtime == 1
+
+
+def test_a_full_disk_is_one_line_that_says_what_stays(images, tmp_path, monkeypatch):
+    member, left = module._member, [60]
+
+    def full(name, data):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return member(name, data)
+
+    monkeypatch.setattr(module, "_member", full)
+    message = refused(images, tmp_path / "out", threads=1)
+    there = len(content(tmp_path / "out"))
+    planned = len(json.loads((tmp_path / "out" / ".conversion" / "plan.json").read_text())["tars"])
+    assert f"the disk is full; {there} of {planned} shards are finished and stay; make room" in message and there
+    assert not list((tmp_path / "out").glob(".*.part"))
+    monkeypatch.setattr(module, "_member", member)
+    assert small(images, tmp_path / "out")["kept"] == there
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(images, tmp_path, monkeypatch):
+    usage = module.shutil._ntuple_diskusage(10, 10, 5000)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    assert "0.0 GB are free" in refused(images, tmp_path / "out")
+    assert not content(tmp_path / "out")
+
+
+def test_two_at_once_are_refused(images, tmp_path):
+    small(images, tmp_path / "out")
+    with module._lock(tmp_path / "out"):
+        assert "another process converts into it" in refused(images, tmp_path / "out")
+
+
+def test_a_folder_with_something_else_in_it_is_refused(images, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("words")
+    assert "it holds something else" in refused(images, tmp_path / "mine")
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    small(images, tmp_path / "out")
+    assert "a conversion with size_mb=0.02" in refused(images, tmp_path / "out", size_mb=1)
+    assert "a conversion with labels=auto" in refused(images, tmp_path / "out", labels="folders")
+    (images / "dog" / "new.png").write_bytes(b"")
+    assert "it holds shards of other images, or FOLDER has changed" in refused(images, tmp_path / "out")
+    assert "lies in FOLDER" in refused(images, images / "out")
+    assert "holds FOLDER" in refused(images, tmp_path)
+    assert "no such folder" in refused(tmp_path / "nowhere", tmp_path / "new")
+    (tmp_path / "empty").mkdir()
+    assert "no image found" in refused(tmp_path / "empty", tmp_path / "new")
+    (tmp_path / "file").write_text("")
+    assert "cannot write there" in refused(images, tmp_path / "file")
+    assert "--labels='folders': " in refused(tmp_path / "out", tmp_path / "new", labels="folders")
+
+
+def test_an_image_that_cannot_be_read_stops_it_with_its_name(images, tmp_path):
+    small(images, tmp_path / "out")
+    before = os.stat(images / "cat").st_mtime_ns
+    (images / "cat" / "10.png").unlink()
+    os.utime(images / "cat", ns=(before, before))  # listed, and then not there any more
+    (tmp_path / "out" / "shard-000000.tar").unlink()
+    message = refused(images, tmp_path / "out")
+    assert "10.png: cannot be read (No such file or directory)" in message and "an empty file there" in message
+    (images / "cat" / "10.png").write_bytes(b"")
+    os.utime(images / "cat", ns=(before, before))
+    small(images, tmp_path / "out")
+    index_all(tmp_path / "out", workers=1, anew=True, progress=lambda *_: None)
+    assert len(Shards(tmp_path / "out", "train")) + len(Shards(tmp_path / "out", "test")) == 61
+
+
+def test_the_verb_needs_no_torch():
+    code = "import sys, launcher.verbs.shards, methods.data.convert; print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "False\n"
