@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+RGB_MEAN = (0.485, 0.456, 0.406)
+RGB_STD = (0.229, 0.224, 0.225)
+
 
 @dataclass(frozen=True)
 class BackboneSize:
