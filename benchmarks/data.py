@@ -1,4 +1,4 @@
-"""python benchmarks/data.py [--views swav|dino] [--resizes] [--gpu --workers 16]        a minute; with --gpu two.
+"""python benchmarks/data.py [--views swav|dino] [--parts] [--gpu --workers 16]        a minute; with --gpu two.
 
 The data path beside the usual one of PIL and torchvision: JPEGs of 500 x 375 pixels, cut from the embedded photographs
 and kept in memory, to the views of SwAV (2 x 224 + 6 x 96) or DINO (2 x 224 + 10 x 96).
@@ -6,7 +6,7 @@ and kept in memory, to the views of SwAV (2 x 224 + 6 x 96) or DINO (2 x 224 + 1
 The usual path decodes an image and then, for each crop, runs RandomResizedCrop, RandomHorizontalFlip, ColorJitter,
 RandomGrayscale, a blur by PIL, ToTensor and Normalize, all in the worker. Ours is measured twice: what a worker does
 (decode, crop, resize, the draws, the batch), and all of it, photometric stage on the CPU included. Times are CPU time
-of one thread; the sides take turns on the same images. --resizes adds what the parts of a worker's time would cost
+of one thread; the sides take turns on the same images. --parts adds what the parts of a worker's time would cost
 otherwise. --gpu measures images a second, with all --workers, of both paths up to tensors on the GPU.
 """
 
@@ -235,7 +235,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--views", choices=CONFIGS, help="both by default")
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--resizes", action="store_true")
+    parser.add_argument("--parts", action="store_true")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
@@ -250,7 +250,7 @@ def main():
             local = f"{config.local_crops} x {config.local_size}"
             print(f"\n== {name}: {config.global_crops} x {config.image_size} + {local}, {config.augment}")
             on_cpu(dataset, config, options.turns)
-            if options.resizes:
+            if options.parts:
                 parts(dataset, config, options.turns)
             if options.gpu:
                 on_gpu(dataset, config, options.workers)

@@ -27,7 +27,8 @@ def blend_(images: torch.Tensor, keep: torch.Tensor, pixel: torch.Tensor, mean: 
     one form for all three, so that a batch in which every image gets another of them is one pass.
     """
     luma = grey(images)
-    level = _column(mean) * luma.flatten(1).mean(1).view(-1, 1, 1, 1)
+    # Row by row: the mean of a whole image at once would be summed in another order with other threads and batches.
+    level = _column(mean) * luma.mean(3, keepdim=True).mean(2, keepdim=True)
     base = torch.addcmul(level, luma, _column(pixel))
     return images.mul_(_column(keep)).add_(base).clamp_(0, 1)
 

@@ -1,7 +1,7 @@
 """From decoded pixels to crops of the final size, eight to an image: what a worker spends its time on after decoding.
 
 PyTorch's resize of bytes that lie channels last is vectorised where PIL's is not, to the same rounding of its filters:
-`benchmarks/data.py --resizes` has the figures.
+`benchmarks/data.py --parts` has the figures.
 """
 
 import numpy as np

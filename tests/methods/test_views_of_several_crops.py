@@ -144,6 +144,12 @@ def test_global_views_take_turns_with_the_recipes_and_local_views_share_one():
     assert whole == (recipe.views[0], recipe.views[1], recipe.views[0]) and local == (recipe.local,) * 2
 
 
+def test_draws_are_pinned_so_that_old_runs_resume_on_new_code():
+    (whole, local), rows = VIEW.draws(Image.new("RGB", (500, 375)), 2, 1)
+    assert whole[0] == (23, 2, 215, 192) and local[2] == (173, 160, 149, 141)
+    np.testing.assert_allclose(rows[1], [0, 13, 1.2422882, 1.1509781, 1.0275123, -0.02185527, 0, 0, 0], rtol=1e-6)
+
+
 def test_a_view_survives_pickling():
     image = Memory().image(2)
     for ours, theirs in zip(pickle.loads(pickle.dumps(VIEW))(image, 2, 1), VIEW(image, 2, 1), strict=True):

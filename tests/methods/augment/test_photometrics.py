@@ -47,12 +47,14 @@ def test_what_draws_nothing_is_only_normalised_and_lies_view_after_view():
             torch.testing.assert_close(each[5 * view : 5 * view + 5], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [24, 97])
 @pytest.mark.parametrize("recipe", AUGMENTATIONS)
-def test_an_image_does_not_depend_on_the_others_of_its_batch(recipe):
-    stage, images, drawn = Photometrics(CONFIG), pixels(64, 3), rows(64, 3, recipe)
+def test_an_image_depends_neither_on_the_others_of_its_batch_nor_on_threads(recipe, size):
+    stage, images, drawn = Photometrics(CONFIG), pixels(64, 3, size), rows(64, 3, recipe)
     (together,) = stage(Crops((images,), drawn))
     together = together.unflatten(0, (3, 64))
-    for part in (slice(0, 1), slice(1, 7), slice(7, 40), slice(40, 64)):
+    for threads, part in ((1, slice(0, 1)), (1, slice(1, 40)), (2, slice(40, 41)), (2, slice(41, 64))):
+        torch.set_num_threads(threads)
         (alone,) = stage(Crops((images[part],), drawn[part]))
         assert torch.equal(alone.unflatten(0, (3, -1)), together[:, part])
 
