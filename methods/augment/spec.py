@@ -69,7 +69,7 @@ AUGMENTATIONS = {
         views=(replace(_BYOL, blur=1.0), replace(_BYOL, blur=0.1, solarise=0.2)),
         local=replace(_BYOL, blur=0.5),
         interpolation="bicubic",
-        source="BYOL, Table 6, as DINO (thesis 5.3) and SMoG say; local crops: DINO's released configuration",
+        source="BYOL, Table 6, as DINO (thesis 5.3.2) and SMoG (3.4) say; local crops: DINO's released configuration",
     ),
 }
 
