@@ -43,7 +43,7 @@ class Photometrics:
 
     def _resolution(self, pixels: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         """pixels: uint8 [V, B, C, S, S]; rows: [V, B, COLUMNS]."""
-        made = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)  # contiguous, however the pixels lie
+        made = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)  # contiguous planes
         for part in _parts(pixels):
             images = made[part].copy_(pixels[part]).flatten(0, -4)
             self._apply(images.mul_(1 / 255), _Plan(rows[part].reshape(-1, draws.COLUMNS), images))
