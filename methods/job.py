@@ -27,6 +27,7 @@ from launcher.spec import RunSpec
 from methods.data import BrokenImage, ImageDataset
 from methods.data.broken import Tally
 from methods.data.loader import Batch, Request, View, batches
+from methods.data.prefetch import prefetched
 
 GO, STOP, BROKEN, DIVERGED = range(4)  # what the ranks vote on; the largest wins
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -171,18 +172,22 @@ class Job:
     def load(
         self, view: View, requests: Iterable[Request], *, dataset: ImageDataset | None = None, drop: bool = False
     ) -> Iterator[Batch]:
-        """Batches with broken images counted. `drop` leaves them out; otherwise good samples of the batch stand in."""
-        dataset, cuda = dataset or self.dataset, self.world.device.type == "cuda"
+        """Batches with broken images counted. `drop` leaves them out; otherwise good samples of the batch stand in.
+
+        On a GPU their images are there already, a batch ahead of the step; ids and columns are in host memory.
+        """
+        dataset, device = dataset or self.dataset, self.world.device
         tally = self._tallies.setdefault(id(dataset), Tally(dataset, self.spec.data.max_broken))
-        stream = batches(
+        made = batches(
             dataset,
             view,
             requests,
             workers=self.config.workers,
-            pin_memory=cuda,
+            pin_memory=device.type == "cuda",
             replace_broken=not drop,
         )
-        with contextlib.closing(stream):
+        stream = prefetched(made, device)
+        with contextlib.closing(made), contextlib.closing(stream):
             while True:
                 try:
                     with self.clock("data"):

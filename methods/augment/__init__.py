@@ -1,6 +1,4 @@
-"""Views of images: pure functions of an image and a random stream. No torch: it takes seconds to import."""
-
-from methods.augment.crops import centre_view, crop_box, train_view
-from methods.augment.rng import view_rng
-
-__all__ = ["centre_view", "crop_box", "train_view", "view_rng"]
+"""Views of images. `crops`, `resize` and `draws` are functions of an image and a random stream and run in the loader's
+workers; `operators` and `stage` run in batch on the device. `spec` is what the launcher reads: nothing is imported
+here.
+"""

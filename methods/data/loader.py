@@ -8,17 +8,19 @@ import functools
 import multiprocessing.connection
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from methods.data import BrokenImage, ImageDataset
 
-# (image, sample id, epoch) -> uint8 [C, H, W], the same shape for all samples
-View = Callable[[Image.Image, int, int], np.ndarray]
+# (image, sample id, epoch) -> uint8 [C, H, W]; or, of several crops, a tuple: uint8 [V, C, S, S] of each resolution,
+# then their draws, float32 [all V, P]. The same shapes for all samples.
+View = Callable[[Image.Image, int, int], np.ndarray | tuple[np.ndarray, ...]]
 
 # Slurm sends these to every process of a job. Workers leave them to the main process, whose last step may need them.
 _LEFT_TO_MAIN = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
@@ -32,10 +34,36 @@ class Request(NamedTuple):
     columns: dict[str, np.ndarray]  # int64 [B] each: what travels with the samples (labels, positions in a group, ...)
 
 
+@dataclass(frozen=True)
+class Crops:
+    """Several crops of each image, and what was drawn for their photometric stage (`methods.augment.stage`).
+
+    The sample comes first, as in every tensor of a batch: rows are replaced, left out and shared among ranks alike, and
+    a worker writes each image in one piece. Pixels lie as they were resized, channels last, whatever the shape says.
+    """
+
+    pixels: tuple[torch.Tensor, ...]  # uint8 [B, V, C, S, S] of each resolution
+    draws: torch.Tensor  # float32 [B, all V, P], in the order of the resolutions; see `methods.augment.draws`
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __getitem__(self, rows: torch.Tensor | slice) -> "Crops":
+        """Some of the samples."""
+        return Crops(tuple(each[rows] for each in self.pixels), self.draws[rows])
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Crops":
+        """The pixels on `device`. The draws stay in host memory, where the stage reads them."""
+        return replace(self, pixels=tuple(each.to(device, non_blocking=non_blocking) for each in self.pixels))
+
+    def pin_memory(self) -> "Crops":
+        return replace(self, pixels=tuple(each.pin_memory() for each in self.pixels))
+
+
 class Batch(NamedTuple):
     """One batch made. Its rows are the request's, unless some images were broken."""
 
-    images: torch.Tensor  # uint8 [B, C, H, W]
+    images: torch.Tensor | Crops  # uint8 [B, C, H, W], or several crops of each
     ids: torch.Tensor  # int64 [B]
     columns: dict[str, torch.Tensor]  # int64 [B] each
     broken: list[tuple[int, str]]  # (sample id, "file: reason") of each image that could not be decoded
@@ -107,7 +135,8 @@ class _Fetch(Dataset):
         self._dataset, self._view, self._drop = dataset, view, drop
 
     def __getitem__(self, request: Request) -> Batch:
-        pixels, good, bad, broken = None, [], [], []
+        rows = _Rows(len(request.ids))
+        good, bad, broken = [], [], []
         for row, sample in enumerate(request.ids.tolist()):
             try:
                 image = self._dataset.image(sample)
@@ -115,35 +144,66 @@ class _Fetch(Dataset):
                 bad.append(row)
                 broken.append((sample, str(error)))
                 continue
-            array = self._view(image, sample, request.epoch)
-            if pixels is None:
-                pixels = np.empty((len(request.ids), *array.shape), np.uint8)
-            elif array.shape != pixels.shape[1:]:
-                # Said here, because numpy would broadcast a grey image into a coloured batch.
-                raise ValueError(f"sample {sample}: its view is {array.shape}, those before it {pixels.shape[1:]}")
-            pixels[row] = array
+            rows.put(row, self._view(image, sample, request.epoch), sample)
             good.append(row)
         if not good:
             return self._empty(request, broken)
-        rows = np.arange(len(request.ids))
+        kept = np.arange(len(request.ids))
         if bad and self._drop:
-            rows = np.array(good)
+            kept = np.array(good)
         elif bad:
-            rows[bad] = np.resize(good, len(bad))  # repeats `good` as often as it takes
-        if bad:
-            pixels = pixels[rows]
-        return _batch(pixels, request, rows, broken)
+            kept[bad] = np.resize(good, len(bad))  # repeats `good` as often as it takes
+        return _batch(rows.images(kept if bad else None), request, kept, broken)
 
     def _empty(self, request: Request, broken: list[tuple[int, str]]) -> Batch:
-        """No rows, but the shape that views have: seen on a blank image."""
+        """No rows, but the shapes that views have: seen on a blank image."""
         blank = Image.new("L" if self._dataset.channels == 1 else "RGB", (256, 256))
-        pixels = np.empty((0, *self._view(blank, 0, request.epoch).shape), np.uint8)
-        return _batch(pixels, request, np.empty(0, np.int64), broken)
+        none, rows = np.empty(0, np.int64), _Rows(1)
+        rows.put(0, self._view(blank, 0, request.epoch), 0)
+        return _batch(rows.images(none), request, none, broken)
 
 
-def _batch(pixels: np.ndarray, request: Request, rows: np.ndarray, broken: list[tuple[int, str]]) -> Batch:
+class _Rows:
+    """The arrays of a batch, row by row."""
+
+    def __init__(self, count: int):
+        self._count, self._several = count, False
+        self._tensors: list[torch.Tensor] = []
+        self._arrays: list[np.ndarray] = []  # the same memory
+
+    def put(self, row: int, view: np.ndarray | tuple[np.ndarray, ...], sample: int) -> None:
+        self._several = isinstance(view, tuple)
+        parts = view if self._several else (view,)
+        if not self._arrays:
+            self._tensors = [_allocate(self._count, part) for part in parts]
+            self._arrays = [tensor.numpy() for tensor in self._tensors]
+        for array, part in zip(self._arrays, parts, strict=True):
+            if part.shape != array.shape[1:]:
+                # Said here, because numpy would broadcast a grey image into a coloured batch.
+                raise ValueError(f"sample {sample}: its view is {part.shape}, those before it {array.shape[1:]}")
+            array[row] = part
+
+    def images(self, kept: np.ndarray | None) -> torch.Tensor | Crops:
+        """All rows, or those `kept`."""
+        tensors = self._tensors if kept is None else [tensor[torch.from_numpy(kept)] for tensor in self._tensors]
+        return Crops(tuple(tensors[:-1]), tensors[-1]) if self._several else tensors[0]
+
+
+def _allocate(count: int, part: np.ndarray) -> torch.Tensor:
+    """Rows that lie in memory as `part` does; in a worker, where the training process will find them, not copied."""
+    like = np.empty_like(part)
+    strides = [part.size, *(stride // like.itemsize for stride in like.strides)]
+    flat = torch.from_numpy(np.empty(0, part.dtype))
+    if get_worker_info() is None:
+        flat = torch.empty(count * part.size, dtype=flat.dtype)
+    else:
+        flat = flat.new(flat._typed_storage()._new_shared(count * part.size))
+    return flat.as_strided((count, *part.shape), strides)
+
+
+def _batch(images: torch.Tensor | Crops, request: Request, rows: np.ndarray, broken: list[tuple[int, str]]) -> Batch:
     columns = {name: torch.from_numpy(column[rows]) for name, column in request.columns.items()}
-    return Batch(torch.from_numpy(pixels), torch.from_numpy(request.ids[rows]), columns, broken)
+    return Batch(images, torch.from_numpy(request.ids[rows]), columns, broken)
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -26,7 +26,7 @@ HEAVY = {
 # A method's spec is what the launcher reads of it, and may use these; none of them imports anything heavy.
 JOBS = sorted(p.parent.name for p in ROOT.glob("methods/*/job.py"))
 SPECS = {
-    "methods.layout", "methods.backbones.spec", "methods.data.mapped", "methods.data.spec",
+    "methods.layout", "methods.augment.spec", "methods.backbones.spec", "methods.data.mapped", "methods.data.spec",
     "methods.data.tars", "methods.kmeans.folder",
     *(f"methods.{m}.spec" for m in (*METHODS, *JOBS)),
 }  # fmt: skip

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from methods.augment import centre_view, crop_box, train_view, view_rng
+from methods.augment.crops import centre_view, crop_box, train_view
+from methods.augment.rng import view_rng
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 

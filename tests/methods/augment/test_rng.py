@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 
-from methods.augment import view_rng
+from methods.augment.rng import view_rng
 
 
 def test_a_stream_depends_on_each_argument_and_on_nothing_else():

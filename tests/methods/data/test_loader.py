@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from methods.augment import train_view, view_rng
+from methods.augment.crops import train_view
+from methods.augment.rng import view_rng
 from methods.data import BrokenImage
 from methods.data.loader import Request, batches
 

@@ -1,0 +1,132 @@
+"""How an image becomes views: fields of a config, and the papers' distributions. Read by the launcher: no torch.
+
+The numbers of SimCLR: Chen et al., ICML 2020, Appendix A. Of BYOL: Grill et al., NeurIPS 2020, Appendix B, Table 6.
+What DINO's local crops get is in no paper: it is read from its released configuration (commit 7c446df).
+"""
+
+from dataclasses import dataclass, field, replace
+
+from launcher.errors import InputError
+from launcher.registry import unknown
+from launcher.spec import TrainConfig
+from methods.backbones.spec import BACKBONES, RGB_MEAN, RGB_STD
+
+
+@dataclass
+class ViewsConfig(TrainConfig):
+    """Multi-crop (thesis 4.2.4): global crops of `image_size` and `crop_scale`, local ones of the fields below."""
+
+    crop_scale: list[float] = field(default_factory=lambda: [0.14, 1.0])  # thesis 4.2.4
+    global_crops: int = 2
+    local_crops: int = 6
+    local_size: int = 96  # pixels, square
+    local_scale: list[float] = field(default_factory=lambda: [0.05, 0.14])  # share of the area
+    augment: str = "simclr"  # simclr | byol: AUGMENTATIONS
+    normalise: str = "imagenet"  # imagenet | swav: NORMALISATIONS
+
+
+@dataclass(frozen=True)
+class Photometric:
+    """What happens to the colours of one view, in this order; each with its probability.
+
+    A jitter draws four factors, uniform over 1 ± strength (hue: a shift, uniform over ± strength, in turns of the
+    colour circle), and applies them in a random order, as torchvision's ColorJitter does.
+    """
+
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    grey: float = 0.2
+    blur: float = 0.0
+    sigma: tuple[float, float] = (0.1, 2.0)  # pixels, uniform
+    solarise: float = 0.0  # values of at least one half are inverted
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Global crop v gets `views[v % len(views)]`, every local crop gets `local`. `source` says where from."""
+
+    views: tuple[Photometric, ...]
+    local: Photometric
+    interpolation: str  # of the resize: bilinear | bicubic
+    source: str
+
+
+_SIMCLR = Photometric(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
+_BYOL = Photometric(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+
+AUGMENTATIONS = {
+    "simclr": Augmentation(
+        views=(_SIMCLR,),
+        local=_SIMCLR,
+        interpolation="bilinear",
+        source="SimCLR, Appendix A, strength 1; for every crop of SwAV: thesis 4.2.4",
+    ),
+    "byol": Augmentation(
+        views=(replace(_BYOL, blur=1.0), replace(_BYOL, blur=0.1, solarise=0.2)),
+        local=replace(_BYOL, blur=0.5),
+        interpolation="bicubic",
+        source="BYOL, Table 6, as DINO (thesis 5.3.2) and SMoG (3.4) say; local crops: DINO's released configuration",
+    ),
+}
+
+# (mean, standard deviation) of red, green and blue in [0, 1].
+NORMALISATIONS = {
+    "imagenet": (RGB_MEAN, RGB_STD),
+    "swav": (RGB_MEAN, (0.228, 0.224, 0.225)),  # as SwAV's code has it (commit 06b1b7c)
+}
+
+
+def check_views(config: ViewsConfig) -> None:
+    """Validate the fields of ViewsConfig, beside those that `methods.layout.check_training` looks at. Raises InputError
+    naming the first that cannot work."""
+    if config.backbone not in BACKBONES:
+        unknown("method.backbone", config.backbone, BACKBONES)
+    for name, known in (("augment", AUGMENTATIONS), ("normalise", NORMALISATIONS)):
+        if getattr(config, name) not in known:
+            unknown(f"method.{name}", getattr(config, name), known)
+    for name, least in (("global_crops", 1), ("local_crops", 0)):
+        if getattr(config, name) < least:
+            reason = "it is negative" if least == 0 else "an image needs a global crop"
+            raise InputError.of(f"method.{name}", getattr(config, name), reason, f"give {least} or more")
+    _check_scale("crop_scale", config.crop_scale)
+    _check_grid("image_size", config.image_size, config.backbone)
+    if config.local_crops:
+        _check_local(config)
+
+
+def _check_local(config: ViewsConfig) -> None:
+    _check_scale("local_scale", config.local_scale)
+    for end, of in enumerate(("smallest", "largest")):
+        if config.local_scale[end] > config.crop_scale[end]:
+            reason = f"its {of} share is above that of the global crops, method.crop_scale={list(config.crop_scale)}"
+            fix = f"use at most {config.crop_scale[end]} there"
+            raise InputError.of("method.local_scale", list(config.local_scale), reason, fix)
+    if config.local_size >= config.image_size:
+        reason = f"local crops must be smaller than global ones, method.image_size={config.image_size}"
+        raise InputError.of("method.local_size", config.local_size, reason, f"use at most {config.image_size - 1}")
+    smallest = BACKBONES[config.backbone].smallest
+    if config.local_size < smallest:
+        reason = f"too small for {config.backbone}"
+        raise InputError.of("method.local_size", config.local_size, reason, f"use at least {smallest}")
+    _check_grid("local_size", config.local_size, config.backbone)
+
+
+def _check_scale(name: str, given: list[float]) -> None:
+    scale = tuple(given)
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+        fix = "give [smallest, largest] with 0 < smallest <= largest <= 1"
+        raise InputError.of(f"method.{name}", list(scale), "not a range of area shares", fix)
+
+
+def _check_grid(name: str, size: int, backbone: str) -> None:
+    """A vision transformer cuts an image into whole patches."""
+    patch = getattr(BACKBONES[backbone], "patch", None)
+    if patch and size % patch:
+        below = size - size % patch
+        near = f"{below} or {below + patch}" if below else str(patch)
+        reason = f"not a whole number of the {patch} x {patch} patches of {backbone}"
+        raise InputError.of(f"method.{name}", size, reason, f"use {near}")
