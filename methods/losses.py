@@ -28,3 +28,8 @@ def entropy(probabilities: torch.Tensor) -> torch.Tensor:
     [0.0, 0.6931471824645996]
     """
     return torch.special.entr(probabilities).sum(-1)
+
+
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32, the rest as it is: what a temperature divides must not be rounded before."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -3,6 +3,7 @@
 import torch
 
 from methods.collectives import Group, max_over_ranks, sum_over_ranks
+from methods.losses import at_least_float32
 
 
 @torch.no_grad()
@@ -30,7 +31,7 @@ def sinkhorn(
         raise ValueError(f"epsilon={epsilon}: exp(Z / epsilon) needs it above 0; give a small one, as 0.05")
     if iterations < 1:
         raise ValueError(f"iterations={iterations}: at least one makes assignments; give 1 or more")
-    logits = scores.to(torch.promote_types(scores.dtype, torch.float32)) / epsilon
+    logits = at_least_float32(scores) / epsilon
     largest = max_over_ranks(logits.amax(-2), group)
     mass = sum_over_ranks((logits - largest.unsqueeze(-2)).exp().sum(-2), group)
     log_u = -largest - mass.log()

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize
 
-from methods.losses import entropy, over_other_views
+from methods.losses import at_least_float32, entropy, over_other_views
 
 
 def distillation(
@@ -25,7 +25,7 @@ def distillation(
     """
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}: the student's softmax needs it above 0; the paper's is 0.1")
-    loss = -over_other_views(targets, torch.log_softmax(outputs.float() / temperature, dim=-1))
+    loss = -over_other_views(targets, torch.log_softmax(at_least_float32(outputs) / temperature, dim=-1))
     spread = entropy(targets.detach()).mean()
     return loss, {"teacher_entropy": spread, "teacher_kl": loss.detach() - spread}
 
@@ -40,5 +40,5 @@ def mean_square(outputs: torch.Tensor, teacher: torch.Tensor, centre: torch.Tens
     >>> mean_square(torch.tensor([[[1.0, 0.0]], [[0.0, 3.0]]]), torch.tensor([[[2.0, 0.0]]]), torch.zeros(2)).item()
     2.0
     """
-    targets = normalize(teacher.detach().float() - centre, dim=-1)
-    return 2 - 2 * over_other_views(targets, normalize(outputs.float(), dim=-1))
+    targets = normalize(at_least_float32(teacher.detach()) - centre, dim=-1)
+    return 2 - 2 * over_other_views(targets, normalize(at_least_float32(outputs), dim=-1))

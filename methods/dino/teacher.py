@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from methods.collectives import Group, sum_over_ranks
+from methods.losses import at_least_float32
 from methods.sinkhorn import one_hot, sinkhorn
 
 OPERATIONS = ("centring", "none", "softmax", "sinkhorn")
@@ -74,7 +75,7 @@ def teacher_targets(
         raise ValueError(f"operation={operation}: no such choice; use {', '.join(OPERATIONS)}")
     if not temperature >= 0:
         raise ValueError(f"temperature={temperature}: a softmax has none below 0; give 0 for the argmax, or more")
-    outputs = outputs.float()
+    outputs = at_least_float32(outputs)
     if operation in ("softmax", "sinkhorn"):
         if temperature == 0:
             raise ValueError(f"temperature=0: {operation} has no argmax; give more than 0, or operation=centring")

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from launcher import kmeans
 from methods.collectives import Group, differentiable_sum, rank_in, ranks_in, sum_over_ranks
+from methods.losses import at_least_float32
 
 ALGORITHMS = ("momentum", "average", "latest", "random")
 
@@ -73,7 +74,7 @@ class Groups:
         """c of Eq. 4: the group of the largest cosine similarity to each instance (the paper's argmin of a similarity
         can only mean that), int64 [B]; the first one of equals. z: projections, floating point [B, d]."""
         with torch.autocast(z.device.type, enabled=False):
-            return (normalize(z.float(), dim=1) @ self.features.T).argmax(1)
+            return (normalize(at_least_float32(z), dim=1) @ self.features.T).argmax(1)
 
     def updated(self, z: torch.Tensor, *, beta: float, seed: int = 0) -> Update:
         """Eq. 4: g_k <- beta g_k + (1 - beta) mean of the f(x_t) with c_t = g_k, over the instances of all ranks, as
@@ -83,7 +84,7 @@ class Groups:
         rank; assigned here, to the groups as they were. Instances and means count by direction ("we omit the
         normalization", 3.2). A group without members stays as it is. `seed`: of this step's draw, for "random".
         """
-        z = normalize(z.float(), dim=1)
+        z = normalize(at_least_float32(z), dim=1)
         count, width = self.features.shape
         labels = self._drawn(len(z), seed) if self._algorithm == "random" else self.assign(z)
         # The last row takes those that fall to no group.

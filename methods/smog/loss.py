@@ -3,6 +3,8 @@
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
+from methods.losses import at_least_float32
+
 
 def group_contrast(
     predictions: torch.Tensor, groups: torch.Tensor, labels: torch.Tensor, *, temperature: float = 0.1
@@ -23,6 +25,6 @@ def group_contrast(
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}: the softmax needs it above 0; the paper's is 0.1")
     with torch.autocast(predictions.device.type, enabled=False):
-        similarities = normalize(predictions.float(), dim=-1) @ normalize(groups.float(), dim=-1).T
+        similarities = normalize(at_least_float32(predictions), dim=-1) @ normalize(groups, dim=-1).T
     rows = similarities.flatten(0, -2)
     return cross_entropy(rows / temperature, labels.repeat(len(rows) // len(labels)))

@@ -3,7 +3,7 @@
 import torch
 
 from methods.collectives import Group
-from methods.losses import over_other_views
+from methods.losses import at_least_float32, over_other_views
 from methods.sinkhorn import sinkhorn
 
 
@@ -29,7 +29,7 @@ def pseudo_labels(
     [[1, 0]]
     """
     images = scores.shape[-2]
-    together = scores.float() if queued is None else torch.cat([scores.float(), queued.float()], dim=-2)
+    together = scores if queued is None else torch.cat([scores, queued.to(scores.dtype)], dim=-2)
     labels = sinkhorn(together, epsilon=epsilon, iterations=iterations, rounded=rounded, group=group)
     return labels[..., :images, :]
 
@@ -47,4 +47,4 @@ def swapped_prediction(scores: torch.Tensor, labels: torch.Tensor, *, temperatur
     """
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}: softmax(z / temperature) needs it above 0; the paper's is 0.1")
-    return -over_other_views(labels, torch.log_softmax(scores.float() / temperature, dim=-1))
+    return -over_other_views(labels, torch.log_softmax(at_least_float32(scores) / temperature, dim=-1))
