@@ -21,7 +21,7 @@ def sinkhorn(
 
     Only log u is kept; v is what makes a sample's entries sum to 1, a softmax. Any factor of a class cancels in its
     first normalisation, so exponentials are taken relative to the largest of each class over all ranks: none overflows,
-    and no class is left without mass, whatever the scores. [..., K] floats travel 1 + iterations times.
+    and no class or sample is left without mass, whatever the scores. [..., K] floats travel 1 + iterations times.
 
     >>> Q = sinkhorn(torch.tensor([[0.9, 0.1], [0.8, 0.1], [0.7, 0.1], [0.6, 0.1]]), epsilon=0.05, iterations=100)
     >>> Q.sum(0).round(decimals=4).tolist(), Q.argmax(1).tolist()
@@ -36,9 +36,9 @@ def sinkhorn(
     mass = sum_over_ranks((logits - largest.unsqueeze(-2)).exp().sum(-2), group)
     log_u = -largest - mass.log()
     for _ in range(iterations - 1):
+        # Never 0: of N samples one has 1/N or more of a class before their entries are divided by a sum of at most K.
         share = sum_over_ranks((logits + log_u.unsqueeze(-2)).softmax(-1).sum(-2), group)
-        # A class whose whole share underflowed grows by the most that a float can say, and gets there step by step.
-        log_u -= share.clamp(min=torch.finfo(share.dtype).tiny).log()
+        log_u -= share.log()
     logits += log_u.unsqueeze(-2)
     if rounded:
         return one_hot(logits)

@@ -16,16 +16,6 @@ from methods.losses import at_least_float32
 ALGORITHMS = ("momentum", "average", "latest", "random")
 
 
-def beta_at(step: int, steps: int, *, start: float = 1.0, end: float = 0.99) -> float:
-    """The momentum of the groups at `step` (0-based) of `steps`: linear, from `start` to `end` at the end (3.4, Table
-    7a). At 1 the groups stand still, and pass on no gradient.
-
-    >>> beta_at(0, 100), round(beta_at(50, 100), 6)
-    (1.0, 0.995)
-    """
-    return start + (end - start) * min(1.0, step / max(1, steps))
-
-
 @dataclass(frozen=True)
 class Update:
     """What a step makes of the groups. features: g after Eq. 4, unit vectors float32 [k, d] with a gradient; members:
@@ -82,7 +72,8 @@ class Groups:
 
         z: f(x), projections of this rank's instances with their gradient, floating point [B, d], equally many on every
         rank; assigned here, to the groups as they were. Instances and means count by direction ("we omit the
-        normalization", 3.2). A group without members stays as it is. `seed`: of this step's draw, for "random".
+        normalization", 3.2). A group without members stays as it is. beta: 1 at first, where groups stand still and pass
+        on no gradient, then linearly less, to 0.99 at the end (3.4). `seed`: of this step's draw, for "random".
         """
         z = normalize(at_least_float32(z), dim=1)
         count, width = self.features.shape

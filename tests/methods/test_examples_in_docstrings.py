@@ -6,10 +6,11 @@ import importlib
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MODULES = [
     "methods.dino.loss", "methods.dino.teacher", "methods.health", "methods.losses", "methods.memory",
-    "methods.sinkhorn", "methods.smog.groups", "methods.smog.loss", "methods.swav.loss", "methods.swav.prototypes",
-    "methods.swav.queue",
+    "methods.sinkhorn", "methods.smog.groups", "methods.smog.loss", "methods.swav.loss", "methods.swav.queue",
 ]  # fmt: skip
 LOSSES = {"swapped_prediction", "pseudo_labels", "distillation", "mean_square", "group_contrast", "sinkhorn"}
 

@@ -5,6 +5,8 @@ import torch
 
 from methods import health
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def features(n, d, rank, seed=0):
     generator = torch.Generator().manual_seed(seed)

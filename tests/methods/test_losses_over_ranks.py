@@ -23,6 +23,8 @@ from methods.smog.loss import group_contrast
 from methods.swav.loss import pseudo_labels, swapped_prediction
 from methods.swav.queue import as_one_batch, make_queue
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RANKS, BATCH, STEPS, D, K = 2, 12, 5, 6, 9
 
 
@@ -145,7 +147,7 @@ def ranks(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_ranks_give_what_one_gives(ranks, name, one_thread):
+def test_two_ranks_give_what_one_gives(ranks, name):
     expected = list(CASES[name](0, 1))
     assert len(expected) == len(ranks[0][name]) == len(ranks[1][name]) > 2
     for number, (kind, value) in enumerate(expected):

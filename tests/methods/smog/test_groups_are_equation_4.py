@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from methods.smog.groups import ALGORITHMS, Groups, Update, beta_at
+from methods.smog.groups import ALGORITHMS, Groups
 from methods.smog.loss import group_contrast
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 K, D, B, TAU = 6, 4, 9, 0.1
 
@@ -191,10 +193,10 @@ def test_groups_may_be_kept_before_the_backward_pass_and_hold_no_gradient():
     assert (groups.features == update.features).all()
 
 
-# -- k-means, schedule, state ------------------------------------------------------------------------------------------
+# -- k-means, state ----------------------------------------------------------------------------------------------------
 
 
-def test_refitted_groups_are_the_directions_of_the_clusters_and_remember_their_sizes(one_thread):
+def test_refitted_groups_are_the_directions_of_the_clusters_and_remember_their_sizes():
     directions = torch.eye(5)
     cached = directions.repeat(4, 3, 1) * torch.rand(4, 15, 1, generator=torch.Generator().manual_seed(0)).add(0.5)
     groups = Groups(5, 5, seed=1)
@@ -203,7 +205,7 @@ def test_refitted_groups_are_the_directions_of_the_clusters_and_remember_their_s
     assert clusters.counts.tolist() == groups.seen.tolist() == [12] * 5
 
 
-def test_groups_that_collapsed_are_relocated(one_thread):
+def test_groups_that_collapsed_are_relocated():
     cached = normalize(torch.randn(6, 20, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
     groups = Groups(10, 8)
     groups.features.copy_(groups.features[:1].expand(10, 8))
@@ -213,16 +215,16 @@ def test_groups_that_collapsed_are_relocated(one_thread):
     torch.testing.assert_close(groups.features.norm(dim=1), torch.ones(10))
 
 
+def test_every_cached_feature_may_be_a_group_of_its_own():
+    cached = torch.eye(6).view(2, 3, 6)
+    groups = Groups(6, 6)
+    groups.refit(cached, seed=0)
+    assert groups.assign(cached.flatten(0, 1)).unique().tolist() == list(range(6))
+
+
 def test_more_groups_than_cached_features_are_refused():
     with pytest.raises(ValueError, match="groups=10: more than the 6 cached features"):
         Groups(10, 8).refit(torch.ones(2, 3, 8), seed=0)
-
-
-def test_beta_is_linear_between_its_corners():
-    assert [beta_at(step, 200) for step in (0, 200, 300)] == [1.0, 0.99, 0.99]
-    assert [beta_at(step, 4, start=1, end=0.6) for step in range(5)] == pytest.approx([1, 0.9, 0.8, 0.7, 0.6])
-    assert beta_at(17, 200, start=0.99, end=0.99) == 0.99
-    assert beta_at(0, 0) == 1.0
 
 
 def test_groups_that_go_on_are_the_groups_that_were():
@@ -258,4 +260,3 @@ def test_what_is_no_choice_is_refused():
         Groups(K, D, algorithm="mean")
     with pytest.raises(ValueError, match="temperature=0"):
         group_contrast(torch.ones(2, 3), torch.ones(2, 3), torch.zeros(2, dtype=torch.int64), temperature=0)
-    assert Update.__dataclass_params__.frozen

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from launcher.errors import InputError
-from methods.swav.prototypes import Prototypes
 from methods.swav.queue import as_one_batch, make_queue
 
 
@@ -82,15 +81,3 @@ def test_parts_that_do_not_divide_are_refused():
 def test_a_queue_shorter_than_a_batch_is_refused():
     with pytest.raises(InputError, match=r"method\.queue=255: it holds no batch of 256; use at least 256"):
         queue_of(255, batch=256)
-
-
-def test_prototypes_are_unit_vectors_and_scores_their_cosines():
-    prototypes = Prototypes(5, 7)
-    with torch.no_grad():
-        prototypes.weight.mul_(9)
-    prototypes.normalise_()
-    torch.testing.assert_close(prototypes.weight.norm(dim=1), torch.ones(7))
-    x = torch.nn.functional.normalize(torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), dim=1)
-    expected = torch.nn.functional.cosine_similarity(x[:, None], prototypes.weight[None], dim=-1)
-    torch.testing.assert_close(prototypes(x), expected)
-    assert [name for name, _ in prototypes.named_parameters()] == ["weight"]
