@@ -39,11 +39,6 @@ class Memory:
         """float32 [n, ..., B, d], the n batches that are there."""
         return self._rows.flip(0).roll(self._written, 0)[: min(self._written, len(self._rows))]
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._written = 0
-        self._rows.zero_()
-
     def state(self) -> Mapping[str, Any]:
         return {"rows": self._rows, "written": self._written}
 

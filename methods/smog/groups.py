@@ -72,8 +72,8 @@ class Groups:
 
         z: f(x), projections of this rank's instances with their gradient, floating point [B, d], equally many on every
         rank; assigned here, to the groups as they were. Instances and means count by direction ("we omit the
-        normalization", 3.2). A group without members stays as it is. beta: 1 at first, where groups stand still and pass
-        on no gradient, then linearly less, to 0.99 at the end (3.4). `seed`: of this step's draw, for "random".
+        normalization", 3.2). A group without members stays as it is. beta: from 1, where groups stand still and pass on
+        no gradient, linearly to 0.99 at the end (3.4, Table 7a). `seed`: of this step's draw, for "random".
         """
         z = normalize(at_least_float32(z), dim=1)
         count, width = self.features.shape
