@@ -1,6 +1,7 @@
 """How a global batch and its groups of batch statistics lie on a world; shared by every method's spec. No torch."""
 
 import math
+from collections.abc import Sequence
 
 from launcher.errors import InputError
 from launcher.registry import unknown
@@ -41,14 +42,19 @@ def check_training(config: TrainConfig, images: int | None) -> None:
         if not 0 <= getattr(config, field) < 1:
             fix = "give a number from 0 to below 1"
             raise InputError.of(f"method.{field}", getattr(config, field), "out of range", fix)
-    scale = tuple(config.crop_scale)
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-        fix = "give [smallest, largest] with 0 < smallest <= largest <= 1"
-        raise InputError.of("method.crop_scale", list(scale), "not a range of area shares", fix)
+    check_scale("method.crop_scale", config.crop_scale)
     check_size(config.backbone, "method.image_size", config.image_size)
     if images is not None and config.global_batch > images:
         fix = f"use at most {images}, or more data"
         raise InputError.of("method.global_batch", config.global_batch, f"there are only {images} images", fix)
+
+
+def check_scale(field: str, given: Sequence[float]) -> None:
+    """Raises InputError when `given` is no [smallest, largest] share of an image's area."""
+    scale = tuple(given)
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+        fix = "give [smallest, largest] with 0 < smallest <= largest <= 1"
+        raise InputError.of(field, list(scale), "not a range of area shares", fix)
 
 
 def check_size(backbone: str, field: str, size: int) -> None:

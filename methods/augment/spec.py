@@ -10,6 +10,7 @@ from launcher.errors import InputError
 from launcher.registry import unknown
 from launcher.spec import TrainConfig
 from methods.backbones.spec import BACKBONES, RGB_MEAN, RGB_STD
+from methods.layout import check_scale, check_size
 
 
 @dataclass
@@ -92,14 +93,14 @@ def check_views(config: ViewsConfig) -> None:
         if getattr(config, name) < least:
             reason = "it is negative" if least == 0 else "an image needs a global crop"
             raise InputError.of(f"method.{name}", getattr(config, name), reason, f"give {least} or more")
-    _check_scale("crop_scale", config.crop_scale)
-    _check_grid("image_size", config.image_size, config.backbone)
+    check_scale("method.crop_scale", config.crop_scale)
+    check_size(config.backbone, "method.image_size", config.image_size)
     if config.local_crops:
         _check_local(config)
 
 
 def _check_local(config: ViewsConfig) -> None:
-    _check_scale("local_scale", config.local_scale)
+    check_scale("method.local_scale", config.local_scale)
     for end, of in enumerate(("smallest", "largest")):
         if config.local_scale[end] > config.crop_scale[end]:
             reason = f"its {of} share is above that of the global crops, method.crop_scale={list(config.crop_scale)}"
@@ -108,25 +109,4 @@ def _check_local(config: ViewsConfig) -> None:
     if config.local_size >= config.image_size:
         reason = f"local crops must be smaller than global ones, method.image_size={config.image_size}"
         raise InputError.of("method.local_size", config.local_size, reason, f"use at most {config.image_size - 1}")
-    smallest = BACKBONES[config.backbone].smallest
-    if config.local_size < smallest:
-        reason = f"too small for {config.backbone}"
-        raise InputError.of("method.local_size", config.local_size, reason, f"use at least {smallest}")
-    _check_grid("local_size", config.local_size, config.backbone)
-
-
-def _check_scale(name: str, given: list[float]) -> None:
-    scale = tuple(given)
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-        fix = "give [smallest, largest] with 0 < smallest <= largest <= 1"
-        raise InputError.of(f"method.{name}", list(scale), "not a range of area shares", fix)
-
-
-def _check_grid(name: str, size: int, backbone: str) -> None:
-    """A vision transformer cuts an image into whole patches."""
-    patch = getattr(BACKBONES[backbone], "patch", None)
-    if patch and size % patch:
-        below = size - size % patch
-        near = f"{below} or {below + patch}" if below else str(patch)
-        reason = f"not a whole number of the {patch} x {patch} patches of {backbone}"
-        raise InputError.of(f"method.{name}", size, reason, f"use {near}")
+    check_size(config.backbone, "method.local_size", config.local_size)

@@ -1,4 +1,3 @@
-import dataclasses
 import subprocess
 import sys
 
@@ -8,7 +7,6 @@ from launcher.errors import InputError
 from launcher.spec import freeze
 from methods.augment import spec
 from methods.augment.spec import AUGMENTATIONS, ViewsConfig, check_views
-from methods.backbones.spec import BACKBONES
 
 REFUSED = {
     "augment=simclrr": ({"augment": "simclrr"}, "did you mean simclr?"),
@@ -27,21 +25,9 @@ REFUSED = {
     "local_size=224": ({"local_size": 224}, "must be smaller than global ones, method.image_size=224; use at most 223"),
     "local_size=300": ({"local_size": 300}, "use at most 223"),
     "local_size=4": ({"local_size": 4}, "too small for small_vgg; use at least 8"),
-    "local_size=90": ({"local_size": 90, "backbone": "patches"}, "16 x 16 patches of patches; use 80 or 96"),
-    "image_size=230": ({"image_size": 230, "backbone": "patches"}, "use 224 or 240"),
+    "local_size=90": ({"local_size": 90, "backbone": "vit_small_16"}, "whole patches of 16 pixels; use 80 or 96"),
+    "image_size=230": ({"image_size": 230, "backbone": "vit_small_16"}, "use 224 or 240"),
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def patches(monkeypatch):
-    """A backbone that cuts images into 16 x 16 patches."""
-
-    @dataclasses.dataclass(frozen=True)
-    class Size:
-        patch: int = 16
-        smallest: int = 16
-
-    monkeypatch.setitem(BACKBONES, "patches", Size())
 
 
 @pytest.mark.parametrize("value", REFUSED)
@@ -52,7 +38,7 @@ def test_bad_views_are_one_line_with_the_field_and_the_fix(value):
     assert str(refusal.value).startswith(f"method.{value}: ") and fix in str(refusal.value)
 
 
-@pytest.mark.parametrize("backbone", ["small_vgg", "patches"])
+@pytest.mark.parametrize("backbone", ["small_vgg", "vit_small_16"])
 def test_the_papers_views_are_accepted_also_frozen(backbone):
     for fields in (
         {},  # SwAV
