@@ -29,6 +29,7 @@ from methods.data.spec import DATA
 from methods.data.spec import check as check_data
 
 OF_THE_RUN = "of-the-run"  # what the cluster of a run is called while one of its evaluations is composed
+GROUPS = ("method", "data", "eval_data", "cluster")
 SMALL = ("demo", "tiny")  # recipes that run on the machine at hand unless told otherwise
 
 
@@ -146,10 +147,17 @@ class _Evaluation:
 
 
 def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
+    # To Hydra every folder is a group: with `--config-dir .` the key `runs` would be one where ./runs is.
+    fields = {f.name for f in dataclasses.fields(LaunchConfig)}.difference(GROUPS)
+    folders = {name for name in fields if config_dir and (config_dir / name).is_dir()}
+    shadowed = [o for o in overrides if o.partition("=")[0] in folders]
     start = initialize_config_dir(str(config_dir.resolve()), version_base="1.3") if config_dir else None
     try:
         with start or initialize(config_path=None, version_base="1.3"):
-            return compose(name, overrides=[_opened(o) for o in overrides])
+            root = compose(name, overrides=[_opened(o) for o in overrides if o not in shadowed])
+        for override in OverridesParser.create().parse_overrides(shadowed):
+            OmegaConf.update(root, override.key_or_group, override.value())
+        return root
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(first_line(error)) from None
     except YAMLError as error:
@@ -192,7 +200,7 @@ def _own_groups(config_dir: Path | None) -> dict[str, set[str]]:
         raise InputError.of(
             "--config-dir", config_dir, "there is no such folder", "give the folder that holds your groups"
         )
-    return {g: {p.stem for p in (config_dir / g).glob("*.yaml")} for g in ("method", "data", "eval_data", "cluster")}
+    return {g: {p.stem for p in (config_dir / g).glob("*.yaml")} for g in GROUPS}
 
 
 def _method_name(chosen: dict[str, str], own: dict[str, set[str]], config_dir: Path | None) -> str:

@@ -123,3 +123,13 @@ def test_every_field_of_every_method_is_of_a_type_that_composes():
         for item in dataclasses.fields(registry.method(name).config):
             assert item.type in (str, int, float, bool, list[float], float | None), f"{name}.{item.name}: {item.type}"
     assert set(OPS) == {f.name for f in dataclasses.fields(TrainConfig) if not f.metadata.get("science", True)}
+
+
+def test_folders_beside_ones_own_groups_hide_no_key(tmp_path):
+    """`--config-dir .` is natural, and so is a folder `runs` there."""
+    for name in ("method", "runs", "seed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("defaults: [rotnet, _self_]\nlr: 0.125\n")
+    typed = ["method=mine", "recipe=tiny", f"runs={tmp_path / 'elsewhere'}", "seed=3"]
+    spec, _ = resolve(typed, config_dir=tmp_path)
+    assert (spec.method.lr, spec.seed, spec.runs) == (0.125, 3, str(tmp_path / "elsewhere"))
