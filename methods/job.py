@@ -28,6 +28,7 @@ from methods.data import BrokenImage, ImageDataset
 from methods.data.broken import Tally
 from methods.data.loader import Batch, Request, View, batches
 from methods.data.prefetch import prefetched
+from methods.data.sampler import Permutation, shares
 
 GO, STOP, BROKEN, DIVERGED = range(4)  # what the ranks vote on; the largest wins
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -200,6 +201,23 @@ class Job:
                 if fresh:
                     self.ledger.write("broken_images", count=self.broken, files=fresh[:NAMED])
                 yield batch
+
+    def batches_in_turn(self, view: View, epoch: int, first: int, steps: int) -> Iterator[list[Batch]]:
+        """The micro-batches of this rank for the steps `first` to `steps` of `epoch`: a permutation of the images from
+        (seed, epoch), of which the ranks, and the passes of each, take the global batches in order, so that the same
+        images share batch statistics whatever the number of ranks."""
+        order, layout = Permutation(len(self.dataset), self.seed_for("order", epoch)), self.layout
+        mine = shares(
+            order,
+            range(first, steps),
+            rank=self.world.rank,
+            world_size=self.world.size,
+            accumulation=layout.accumulation,
+            per_rank=layout.per_gpu_batch,
+        )
+        stream = self.load(view, (Request(ids, epoch, {}) for ids in mine))
+        for _ in range(first, steps):
+            yield [next(stream) for _ in range(layout.accumulation)]
 
     @property
     def broken(self) -> int:

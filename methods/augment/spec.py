@@ -110,3 +110,12 @@ def _check_local(config: ViewsConfig) -> None:
         reason = f"local crops must be smaller than global ones, method.image_size={config.image_size}"
         raise InputError.of("method.local_size", config.local_size, reason, f"use at most {config.image_size - 1}")
     check_size(config.backbone, "method.local_size", config.local_size)
+
+
+def cost_of_views(config: ViewsConfig) -> tuple[float, float]:
+    """(multiply-adds of a forward pass, fp32 scalars kept for the backward pass) of the backbone, for all crops of an
+    image."""
+    backbone = BACKBONES[config.backbone]
+    crops = ((config.global_crops, config.image_size), (config.local_crops, config.local_size))
+    macs = sum(count * backbone.macs_at(size) for count, size in crops)
+    return macs, sum(count * backbone.activations_at(size) for count, size in crops)

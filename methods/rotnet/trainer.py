@@ -10,8 +10,7 @@ from torch.nn.functional import cross_entropy
 from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods import backbones
 from methods.batchnorm import synchronise
-from methods.data.loader import Batch, Request
-from methods.data.sampler import Permutation, shares
+from methods.data.loader import Batch
 from methods.initialise import load_backbone
 from methods.job import Job
 from methods.rotnet.spec import ROTATIONS
@@ -53,23 +52,8 @@ class RotNet:
         """Nothing happens between epochs."""
 
     def steps(self, epoch: int, first: int) -> Iterator[list[Batch]]:
-        """A permutation of the images from (seed, epoch); the ranks, and the passes of each, share a global batch in
-        order, so that the same images share batch statistics whatever the number of ranks."""
-        job, config, layout = self.job, self.job.config, self.job.layout
-        order = Permutation(len(job.dataset), job.seed_for("order", epoch))
-        mine = shares(
-            order,
-            range(first, self.steps_per_epoch),
-            rank=job.world.rank,
-            world_size=job.world.size,
-            accumulation=layout.accumulation,
-            per_rank=layout.per_gpu_batch,
-        )
-        requests = (Request(ids, epoch, {}) for ids in mine)
-        view = TrainView(job.spec.seed, config.image_size, config.crop_scale)
-        stream = job.load(view, requests)
-        for _ in range(first, self.steps_per_epoch):
-            yield [next(stream) for _ in range(layout.accumulation)]
+        view = TrainView(self.job.spec.seed, self.job.config.image_size, self.job.config.crop_scale)
+        return self.job.batches_in_turn(view, epoch, first, self.steps_per_epoch)
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy over the 4 angles, mean over 4 B inputs (Gidaris et al., Eqs. 2-3)."""
