@@ -253,8 +253,8 @@ class _RunningStatistics:
         wanted = passes > 1 or not self._alike
         self._buffers = [b for n in networks for k, b in n.named_buffers() if k.endswith(names)] if wanted else []
         self._before = [b.clone() for b in self._buffers] if passes > 1 else []
-        counters = [b for n in networks for k, b in n.named_buffers() if k.endswith("num_batches_tracked")]
-        self._counters = counters if passes > 1 else []
+        self._counters = [b for n in networks for k, b in n.named_buffers() if k.endswith("num_batches_tracked")]
+        self._counted = [b.clone() for b in self._counters]
         self._sums = [torch.zeros_like(b) for b in self._before]
 
     @torch.no_grad()
@@ -267,10 +267,10 @@ class _RunningStatistics:
 
     @torch.no_grad()
     def settle(self) -> None:
+        for counter, before in zip(self._counters, self._counted, strict=True):
+            counter.copy_(before + 1)  # also where several resolutions go through in one pass
         if not self._buffers:
             return
-        if self._counters:
-            torch._foreach_sub_(self._counters, self._passes - 1)
         mean = torch.cat([b.flatten() for b in self._sums or self._buffers]) / (self._passes if self._sums else 1)
         if not self._alike:
             torch.distributed.all_reduce(mean)

@@ -29,6 +29,7 @@ def pseudo_labels(
     [[1, 0]]
     """
     images = scores.shape[-2]
+    scores = at_least_float32(scores)
     together = scores if queued is None else torch.cat([scores, queued.to(scores.dtype)], dim=-2)
     labels = sinkhorn(together, epsilon=epsilon, iterations=iterations, rounded=rounded, group=group)
     return labels[..., :images, :]

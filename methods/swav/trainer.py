@@ -11,9 +11,9 @@ from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods import backbones
 from methods.augment.stage import Photometrics
 from methods.batchnorm import synchronise
+from methods.collapse import entropy_of_use
 from methods.data.loader import Batch
 from methods.heads import Prototypes, perceptron
-from methods.health import entropy_of_use
 from methods.initialise import load_backbone
 from methods.job import Job
 from methods.optim import LARS, drop_gradients

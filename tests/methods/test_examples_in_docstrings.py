@@ -9,7 +9,7 @@ import torch
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 MODULES = [
-    "methods.dino.loss", "methods.dino.teacher", "methods.health", "methods.losses", "methods.memory",
+    "methods.dino.loss", "methods.dino.teacher", "methods.collapse", "methods.losses", "methods.memory",
     "methods.sinkhorn", "methods.smog.groups", "methods.smog.loss", "methods.swav.loss", "methods.swav.queue",
 ]  # fmt: skip
 LOSSES = {"swapped_prediction", "pseudo_labels", "distillation", "mean_square", "group_contrast", "sinkhorn"}

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import normalize
 
 from launcher.runtime import dist
-from methods import health
+from methods import collapse
 from methods.dino.loss import distillation
 from methods.dino.teacher import Centre, teacher_targets
 from methods.memory import Memory
@@ -114,13 +114,13 @@ def smog_case(rank, size):
         yield "same", groups.seen.clone()
 
 
-def health_case(rank, size):
+def collapse_case(rank, size):
     rows = part(draw(BATCH, K).softmax(-1), rank, size)
-    for figure in (health.entropy_of_use, health.mean_entropy, health.effective_rank):
+    for figure in (collapse.entropy_of_use, collapse.mean_entropy, collapse.effective_rank):
         yield "same", figure(rows)
 
 
-CASES = {"sinkhorn": sinkhorn_case, "swav": swav_case, "dino": dino_case, "smog": smog_case, "health": health_case}
+CASES = {"sinkhorn": sinkhorn_case, "swav": swav_case, "dino": dino_case, "smog": smog_case, "collapse": collapse_case}
 
 
 def serve(rank, folder):

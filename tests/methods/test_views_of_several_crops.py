@@ -13,6 +13,7 @@ from methods.augment.spec import AUGMENTATIONS, ViewsConfig
 from methods.augment.stage import Photometrics
 from methods.data import BrokenImage
 from methods.data.loader import Crops, Request, batches
+from methods.data.sampler import shares
 from methods.views import MultiCropView
 
 CONFIG = ViewsConfig(backbone="small_vgg", image_size=24, local_size=16, local_crops=3, augment="byol")
@@ -100,9 +101,13 @@ def test_workers_change_no_pixel(alone, workers):
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_change_no_pixel(alone, ranks):
-    """Each rank asks for its part of every global batch."""
-    share = 8 // ranks
-    parts = [made(requests(ORDER.reshape(-1, ranks, share)[:, rank].ravel(), share)) for rank in range(ranks)]
+    """Each rank asks for its part of every global batch, as `Job.batches_in_turn` does."""
+    share, steps = 8 // ranks, range(len(ORDER) // 8)
+    ids = [
+        np.concatenate(list(shares(ORDER.__getitem__, steps, rank=r, world_size=ranks, accumulation=1, per_rank=share)))
+        for r in range(ranks)
+    ]
+    parts = [made(requests(own, share)) for own in ids]
     assert_equal(by_sample([batch for part in parts for batch in part]), alone)
 
 

@@ -15,6 +15,12 @@ def test_every_sample_comes_exactly_once(size):
         assert np.array_equal(np.sort(Permutation(size, seed)(np.arange(size))), np.arange(size))
 
 
+def test_orders_are_pinned_so_that_old_runs_resume_on_new_code():
+    assert Permutation(1000, 7)(np.arange(8)).tolist() == [730, 778, 208, 994, 738, 101, 585, 622]
+    labels = np.array([0, 0, 0, 1, 2, 2])
+    assert uniform_over_clusters(labels, 8, np.random.default_rng(0)).tolist() == [2, 4, 3, 1, 5, 3, 4, 3]
+
+
 def test_it_is_a_function_of_the_seed_alone_and_another_seed_gives_another():
     order = Permutation(10_000, 1)
     whole = order(np.arange(10_000))
