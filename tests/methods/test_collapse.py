@@ -20,8 +20,6 @@ def test_use_and_rows_have_entropies_of_their_own():
     uniform = torch.full((24, 8), 1 / 8)
     assert collapse.mean_entropy(uniform).item() == pytest.approx(math.log(8))
     assert collapse.entropy_of_use(uniform).item() == collapse.mean_entropy(uniform).item()
-        collapse.entropy_of_use(uniform).item() == collapse.mean_entropy(uniform).item() == pytest.approx(math.log(8))
-    )
     to_one = torch.zeros(24, 8)
     to_one[:, 3] = 1
     assert collapse.entropy_of_use(to_one).item() == collapse.mean_entropy(to_one).item() == 0

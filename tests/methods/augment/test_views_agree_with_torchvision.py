@@ -31,7 +31,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def drawn(request):
-    """(config, boxes int [2 samples, left top width height] of global and local crops, rows float32 [samples, 4, P])."""
+    """(config, boxes int [2 samples, left top width height] of both kinds, rows float32 [samples, 4, P])."""
     config, blank = CONFIGS[request.param], Image.new("RGB", (WIDTH, HEIGHT))
     view = MultiCropView.of(config, seed=3)
     made = [view.draws(blank, sample, epoch=1) for sample in range(SAMPLES)]
