@@ -277,7 +277,8 @@ def _why(run: RunDir, generation: int, outcome: Outcome, told: _Told) -> Outcome
     if not stopped:
         return stuck(run, outcome)
     signals = {e.get("signal") for e in events if e["event"] == "stopped_at_safe_point"}
-    end = float(os.environ.get("SLURM_JOB_END_TIME", "inf"))
+    # Slurm before 23.02 does not say when the job must end.
+    end = float(os.environ.get("SLURM_JOB_END_TIME", start["time"] + 60 * run.spec().cluster.timeout_min))
     if "SIGUSR2" in signals and end - time.time() < run.plan()["signal_delay_s"] + 60:  # up to 60 s early
         return Outcome("preempted", "time_limit", f"the time limit came{saved}", 0)
     names = " and ".join(sorted(filter(None, signals or {told.signal})))

@@ -1,5 +1,6 @@
 """Others take the nodes, and the time that a job may have ends."""
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -94,8 +95,8 @@ def done_in_the_grace(run: Subject) -> None:
 @fault(9, "time-limit", slurm=["time_limit"], lost=NOTHING, alone=True, overrides=SHORT)
 def time_limit(run: Subject) -> None:
     """The time limit of a job comes, two minutes after its start"""
-    ranks, job = run.ranks(), _job(run)
-    # Held, so that a small run is still there then; a signal that comes meanwhile waits for them.
+    ranks, job, generation = run.ranks(), _job(run), run.run.generation()
+    # Held, so that a small run is still there then. Slurm's warning, which may come a minute early, wakes them.
     for rank in ranks:
         run.signal(rank, "STOP")
 
@@ -104,10 +105,12 @@ def time_limit(run: Subject) -> None:
         minutes, _, seconds = (found.left if found else "0:00").rpartition(":")
         return minutes in ("", "0") and seconds.isdigit() and int(seconds) <= LEFT_SECONDS
 
-    run.until(nearly_over, "the time limit", poll=0.5)
+    run.until(lambda: run.place.over(run.run, generation) or nearly_over(), "the time limit", poll=0.5)
     run.hit()
-    for rank in ranks:
-        run.signal(rank, "CONT")
+    run.seen.generation = generation
+    with contextlib.suppress(ClusterError):  # it is over
+        for rank in ranks:
+            run.signal(rank, "CONT")
     run.ended()
     run.back()
     run.check(_job(run) == job, f"it goes on as job {_job(run)}, not {job}")
