@@ -3,6 +3,7 @@
 Every registered method on 1, 2 and 4 ranks. Three kills in one epoch on 1 and 4 ranks run in `make test-full` only.
 """
 
+import json
 import os
 import random
 import signal
@@ -96,3 +97,13 @@ def test_killed_three_times_in_one_epoch_is_as_never_interrupted(
         assert 0 < stands < reached
     done = run.resumed_to_the_end()
     assert done["state_digest"] == whole["state_digest"]
+
+
+@pytest.mark.parametrize("method", names())
+def test_two_ranks_have_the_losses_of_one(undisturbed, two_epochs, method):
+    """Until rounding, of sums in another order, has grown: the first ten steps."""
+    losses = []
+    for ranks in (1, 2):
+        rows = (undisturbed(ranks, two_epochs(method, ranks)) / "metrics.jsonl").read_text().splitlines()
+        losses.append([row["loss"] for row in map(json.loads, rows) if row.get("step", 99) <= 10 and "loss" in row])
+    assert len(losses[0]) == 10 and losses[1] == pytest.approx(losses[0], rel=1e-4)

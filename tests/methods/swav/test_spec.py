@@ -1,0 +1,72 @@
+"""What SwAV's launcher side says: recipes that lie on the papers' worlds, one line for what cannot work."""
+
+import dataclasses
+
+import pytest
+
+from launcher.errors import InputError
+from methods.swav.spec import METHOD, layout, paper, small_batch, tiny, validate
+
+REFUSED = {
+    "prototypes=1": "give 2 or more",
+    "temperature=0.0": "give a positive number",
+    "epsilon=-0.05": "give a positive number",
+    "sinkhorn_iterations=0": "give 1 or more",
+    "global_crops=1": "give 2 or more",
+    "queue=20": "use at least 32, or 0 for none",
+    "queue_epoch=-1": "give 0 or more",
+    "assignment='hard'": "use soft or rounded",
+    "optimizer='adam'": "use lars or sgd",
+    "backbone='resnet'": "did you mean resnet",
+    "local_size=16": "must be smaller than global ones",
+}
+
+
+@pytest.mark.parametrize("value", REFUSED)
+def test_bad_input_is_one_line_with_the_field_and_the_fix(value):
+    name, _, given = value.partition("=")
+    config = dataclasses.replace(tiny().method, **{name: eval(given)})
+    with pytest.raises(InputError) as refusal:
+        validate(config, 304)
+    assert str(refusal.value).startswith(f"method.{name}=") and REFUSED[value] in str(refusal.value)
+
+
+def test_the_recipes_are_the_papers():
+    """Thesis 4.2.5, 4.2.3 and Table 4.3; warm-up and final rates, and the queue's first epoch: released code."""
+    large, small = paper().method, small_batch().method
+    views = (2, 224, [0.14, 1.0], 6, 96, [0.05, 0.14])
+    for config in (large, small):
+        assert (
+            config.global_crops, config.image_size, config.crop_scale,
+            config.local_crops, config.local_size, config.local_scale,
+        ) == views  # fmt: skip
+        assert (config.prototypes, config.temperature, config.epsilon, config.sinkhorn_iterations) == (
+            3000,
+            0.1,
+            0.05,
+            3,
+        )
+        assert (config.hidden, config.embedding, config.weight_decay) == (2048, 128, 1e-6)
+    assert (large.global_batch, large.lr, large.warmup_lr, large.final_lr, large.warmup_epochs) == (
+        4096, 4.8, 0.3, 0.0048, 10,
+    )  # fmt: skip
+    assert (small.global_batch, small.lr, small.final_lr, small.warmup_epochs) == (256, 0.6, 0.0006, 0)
+    assert (large.queue, small.queue, small.queue_epoch) == (0, 3840, 15)
+
+
+@pytest.mark.parametrize(("recipe", "world", "images"), [(paper, 64, 64), (paper, 512, 8), (small_batch, 4, 64)])
+def test_a_batch_is_one_pass_on_the_papers_worlds(recipe, world, images):
+    found = layout(recipe().method, world)
+    assert (found.per_gpu_batch, found.accumulation) == (images, 1)
+    assert found.per_gpu_batch * found.batch_norm_ranks == (recipe().method.batch_norm_group or 256)
+
+
+def test_batches_are_never_split_because_the_loss_couples_them():
+    with pytest.raises(InputError, match=r"nodes x tasks_per_node=4: .* use 8, 16, 32, 64, 128, 256, 512, 1024"):
+        layout(paper().method, 4)  # 1024 images a rank, 512 of them sharing statistics
+
+
+def test_a_batch_smaller_than_the_prototypes_is_legal_and_gets_the_papers_advice():
+    config = dataclasses.replace(tiny().method, queue=0, prototypes=300)
+    assert "a queue helps" in layout(config, 2).waste
+    assert METHOD.layout(tiny().method, 2).waste is None
