@@ -1,12 +1,13 @@
 """What a person sees of one run: the plan, progress, the closing screen. table.py shows many."""
 
 import time
+from types import TracebackType
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -128,6 +129,43 @@ class Watch:
     def stopping(self, *, again: bool) -> None:
         told = "killing the ranks" if again else "stopping at the next safe point, to save first; once more kills"
         self._screen.print(told, soft_wrap=True)
+
+
+class Bar:
+    """For work that the command does itself: called with (what is done, of it so far, all of it).
+
+    A bar on a terminal, a line now and then elsewhere; `stopped` is said on Ctrl-C.
+    """
+
+    def __init__(self, stopped: str) -> None:
+        self._screen, self._stopped = console(), stopped
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:>3.0f} %")
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._screen, transient=True)
+        self._stage, self._task, self._said, self._began = "", None, time.monotonic(), (0.0, 0)
+
+    def __enter__(self) -> "Bar":
+        if self._screen.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._screen.is_terminal:
+            self._bar.stop()
+        if kind is KeyboardInterrupt:
+            self._screen.print(self._stopped, soft_wrap=True)
+
+    def __call__(self, stage: str, done: int, of: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._began = stage, (now, done)
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(stage, total=of)
+        self._bar.update(self._task, completed=done)
+        if not self._screen.is_terminal and now - self._said > PLAIN_SECONDS and done > self._began[1]:
+            self._said = now
+            left = (now - self._began[0]) * (of - done) / (done - self._began[1])
+            self._screen.print(f"{stage}: {done / of:.0%}, {_duration(left)} left", soft_wrap=True, markup=False)
 
 
 def _figures(now: dict[str, Any]) -> str:

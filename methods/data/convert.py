@@ -108,19 +108,23 @@ def convert(
     """Write the images of the folder `source` as tars of about `size_mb` MB into `out`, or go on doing so.
 
     labels: as of data=image_folder. Returns {"images", "shards", "bytes", "kept" (shards that were there), "classes"}.
-    Raises InputError where something else lies in `out`, somebody else writes there, an image cannot be read or the
-    disk is full; what is finished then stays.
+    Raises InputError where something else lies in `out`, somebody else writes there, an image cannot be read, or `out`
+    cannot be written, as on a full disk; what is finished then stays.
     """
     root, target = absolute(source), Path(absolute(out))
     splits = _splits(root, target, labels)
-    with _lock(target):
-        parts = _planned(target, splits, size_mb, labels, threads, progress)
-        done = {(each["split"], each["number"]): each for each in _read_lines(target / STATE / "done.jsonl")}
-        kept = [part for part in parts if _is_kept(target / part.name, done.get((part.split, part.number)))]
-        todo = sorted(set(parts) - set(kept))
-        _write(target, splits, parts, todo, threads, progress)
+    try:
+        with _lock(target):
+            parts = _planned(target, splits, size_mb, labels, threads, progress)
+            done = {(each["split"], each["number"]): each for each in _read_lines(target / STATE / "done.jsonl")}
+            kept = [part for part in parts if _is_kept(target / part.name, done.get((part.split, part.number)))]
+            todo = sorted(set(parts) - set(kept))
+            _write(target, splits, parts, todo, threads, progress)
+        total = sum((target / part.name).stat().st_size for part in parts)
+    except OSError as error:  # of a write, it names no file
+        reason = f"cannot go on there ({error.strerror or error})"
+        raise InputError.of("OUT", target, reason, "mend that, and start it again: what is finished stays") from None
     classes = next(iter(splits.values())).classes
-    total = sum((target / part.name).stat().st_size for part in parts)
     counts = {"images": sum(len(split.index) for split in splits.values()), "shards": len(parts), "bytes": total}
     return {**counts, "kept": len(kept), "classes": classes and len(classes)}
 
@@ -327,9 +331,12 @@ def _lock(target: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             fix = "wait for it, or stop it"
             raise InputError.of("OUT", target, "another process converts into it", fix) from None
+        except OSError as error:
+            reason = f"no file locks there ({error.strerror})"
+            raise InputError.of("OUT", target, reason, "give a folder on another file system") from None
         yield
 
 

@@ -96,10 +96,11 @@ def open_shards(folder: str | Path) -> Index:
 
     Raises ValueError, one line, where it is not that of the tars which lie there, or there are none.
     """
-    problem = tars.refused(folder)
+    known, problem = tars.fitting(folder)
     if problem:
         raise ValueError(f"data.path={os.fspath(folder)!r}: {problem[0]}; {problem[1]}")
-    return existing(folder)[0] or make(folder)[0]
+    found = existing(known)[0]
+    return make(folder)[0] if found is None else found
 
 
 def make(folder: str | Path, *, workers: int = 1, progress: Progress = lambda done, of: None) -> tuple[Index, Path]:
@@ -132,7 +133,8 @@ def make(folder: str | Path, *, workers: int = 1, progress: Progress = lambda do
     for file in tars.index_files(folder):
         try:
             mapped.save(file, tars.MAGIC, told, arrays)
-            return _load(file) or found, file  # mapped: one copy a node instead of one a process
+            again = _load(file)  # mapped: one copy a node instead of one a process
+            return found if again is None else again, file
         except OSError as error:
             trouble = error
     reason = f"its index can be kept neither there nor in {mapped.cache_folder()} ({trouble.strerror})"
@@ -151,7 +153,7 @@ def index_all(
         if not (os.path.isdir(folder) and tars.names(folder)):
             fix = "give a folder of tars, or say OUT, too, to make some of images"
             raise ValueError(f"data.path={folder!r}: no .tar file in it; {fix}")
-        index, file = (None, None) if anew else existing(folder)
+        index, file = (None, None) if anew else existing(tars.fitting(folder)[0])
         if index is None:
             index, file = make(folder, workers=workers, progress=lambda done, of: progress("tars indexed", done, of))
         prefix = os.path.relpath(folder, root) + "/" if folder != os.fspath(root) else ""
@@ -163,11 +165,13 @@ def index_all(
     return found
 
 
-def existing(folder: str | Path) -> tuple[Index | None, Path | None]:
-    """The index of the tars in `folder` and its file, where there is one and it is theirs."""
-    file = tars.fitting(folder)[0]
-    found = file and _load(file)
-    return (found, file) if found else (None, None)
+def existing(known: list[tuple[Path, dict]]) -> tuple[Index | None, Path | None]:
+    """The first index of those that `tars.fitting` found which is whole, and its file."""
+    for file, _ in known:
+        found = _load(file)
+        if found is not None:
+            return found, file
+    return None, None
 
 
 def _load(file: Path) -> Index | None:

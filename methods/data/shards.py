@@ -26,7 +26,8 @@ class Shards:
     Splits: `train/` with `val/` (else `test/`) where the folder has them. Otherwise, samples with labels give a fixed
     tenth, chosen by a hash of their names, to the test split, the same that a folder of these images would give;
     without labels all images train. Labels: the integers of the KEY.cls members for labels="cls"; "auto" takes them
-    where every sample has one; none for "none". `classes.json` names them, else they are called by their numbers.
+    where every sample has one; none for "none". `classes.json` names them, else they are called by their numbers, which
+    are then less than the number of samples (larger ones are ids, and no labels).
 
     A sample that is cut off, or that the tar has damaged, is a broken image, called `file.tar: name`. The first process
     to open a folder without an index makes it, the others read it: open it on one rank first. Raises ValueError where
@@ -136,7 +137,12 @@ def _classes(index: Index, root: str, labels: str) -> tuple[str, ...] | None:
     count = int(index.arrays["labels"].max()) + 1
     names = _names(Path(root, CLASSES))
     if names is None:
-        return tuple(map(str, range(count)))
+        if count <= len(index):
+            return tuple(map(str, range(count)))
+        if labels == "auto":  # ids of something, up to 10^9
+            return None
+        reason = f"label {count - 1} is there, and {len(index)} samples: these are no numbers of classes"
+        raise ValueError(f"data.labels='cls': {reason}; name them in {CLASSES}, or set data.labels=none")
     if count > len(names):
         reason = f"label {count - 1} is there, and {CLASSES} names {len(names)} classes"
         raise ValueError(f"data.path={root!r}: {reason}; name the others in it, too, or set data.labels=none")

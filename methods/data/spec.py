@@ -6,6 +6,7 @@ would otherwise be found hours later on 64 nodes; it opens no image and stops at
 
 import errno
 import os
+import shlex
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -177,10 +178,10 @@ def no_labels(config):
         return f"labels={config.labels}"
     if isinstance(config, ShardsData):
         try:
-            known = tars.fitting(split_folders(absolute(config.path))[0])[1]
+            found = tars.fitting(split_folders(absolute(config.path))[0])[0]
         except OSError:
             return f"{config.path!r} cannot be read"
-        return "not every image has a .cls member" if known and not known["labelled"] else None
+        return "not every image has a .cls member" if found and not found[0][1]["labelled"] else None
     try:
         return unlabelled_reason(split_folders(absolute(config.path))[0])
     except OSError as error:
@@ -211,16 +212,20 @@ def _check_shards(config, field, at_hand):
         raise ValueError(f"{field}.stage={config.stage!r}: {reason}; give it from the root on, or as '$TMPDIR'")
     if not at_hand:
         return
-    path = _check_folder(config.path, field, "a folder of .tar files")
+    path, unknown = _check_folder(config.path, field, "a folder of .tar files"), 0
     for folder in filter(None, split_folders(path)):
         try:
-            problem = tars.refused(folder)
+            found, problem = tars.fitting(folder)
+            unknown += 0 if found or problem else tars.size(folder)
         except OSError as error:
             problem = f"cannot read {error.filename!r} ({error.strerror})", "make it readable"
         if problem:
             reason, fix = problem
             where = "" if folder == path else f" (in its {os.path.basename(folder)}/)"
             raise _invalid(field, config.path, reason + where, fix)
+    if unknown > tars.INDEXED_ALONE:
+        reason = f"no index yet, and {unknown / 1e9:,.0f} GB of tars would keep all ranks waiting"
+        raise _invalid(field, config.path, reason, f"run `sslrun shards {shlex.quote(path)}` first")
 
 
 def _check_folder(path, field, what):

@@ -22,30 +22,44 @@ if TYPE_CHECKING:
 
 CHUNK = 8 << 20  # bytes
 LOOK_SECONDS = 0.5  # between two safe points while a node copies
+SAY_SECONDS = 10.0  # between two lines of the log
 
 
 def stage(job: "Job") -> None:
     """Have `job.dataset` read from the copies in the folder that data.stage names, once they are complete on all nodes.
 
     Collective; a safe point again and again, so that a stop waits for nothing. Without data.stage it does nothing.
-    Raises InputError where a node has no such folder, or no room in it.
+    Raises InputError where a node has no such folder, no room in it, or fails to copy. Its time is booked as staging.
     """
     wanted, dataset = getattr(job.spec.data, "stage", None), job.dataset
     if not wanted or not isinstance(dataset, Shards):
         return
     copying = _Copying(wanted, dataset)
-    copying.start()
+    with job.clock("staging"):
+        copying.start()
+        _wait(job, copying, len(dataset.tars))
+    dataset.read_from(str(copying.target))
+
+
+def _wait(job: "Job", copying: "_Copying", total: int) -> None:
+    said = time.monotonic()
     while True:
-        known = job.world.gather((copying.done, copying.is_alive(), copying.problem))
+        # Whether it works first: what is read after a no is its last word.
+        known = job.world.gather((copying.is_alive(), copying.done, copying.problem))
         problem = next((problem for *_, problem in known if problem), None)
         if problem:
             raise InputError(problem)
-        done = min(number for number, *_ in known)
-        job.safe_point("staging", done, len(dataset.tars))
-        if not any(alive for _, alive, _ in known):
+        done = min(number for _, number, _ in known)
+        job.safe_point("staging", done, total)
+        if job.world.is_main and time.monotonic() - said > SAY_SECONDS:
+            said = time.monotonic()
+            print(f"staging: {done}/{total} tars are on every node", flush=True)
+        if not any(alive for alive, *_ in known):
             break
         time.sleep(LOOK_SECONDS)
-    dataset.read_from(str(copying.target))
+    if done < total:
+        reason = f"{done} of {total} tars are on every node, and nobody copies the others"
+        raise InputError.of("data.stage", repr(job.spec.data.stage), reason, "start it again, or leave it out")
 
 
 class _Copying(threading.Thread):
@@ -64,6 +78,8 @@ class _Copying(threading.Thread):
         except OSError as error:
             what = error.strerror or str(error)
             self._refuse(f"{what}: {error.filename or self.target}", "give a folder of the node's own, or leave it out")
+        except Exception as error:  # a thread's end is not its job's
+            self._refuse(f"{type(error).__name__}: {error}", "start it again, or leave it out")
 
     def _refuse(self, reason: str, fix: str) -> None:
         host = os.uname().nodename

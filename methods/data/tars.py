@@ -14,6 +14,7 @@ from methods.data import mapped
 MAGIC = b"sslrun shards 1\n"
 NAME = "shards.index"  # beside the tars, where that folder can be written to
 BLOCK = 512  # bytes; a tar consists of blocks
+INDEXED_ALONE = 100e9  # bytes of tars, at most, that one rank indexes while all others wait
 
 
 def names(folder):
@@ -28,25 +29,27 @@ def index_files(folder):
     return Path(folder) / NAME, mapped.cache_folder() / f"shards-{key}.index"
 
 
+def size(folder):
+    """Bytes of the tars in `folder`."""
+    return sum(os.stat(os.path.join(folder, name)).st_size for name in names(folder))
+
+
 def fitting(folder):
-    """(file of the index that is of the tars in `folder`, its header unchecked, None), or, where there is none,
-    (None, None, (reason, fix) if there is another)."""
-    there, problem = names(folder), None
+    """([(file, its header, unchecked) of each index that is of the tars in `folder`, the best place first], problem).
+
+    problem: (reason, fix) why these tars cannot be trained on, None where they can, or have no index yet.
+    """
+    there, found, problem = names(folder), [], None
+    if not there:
+        return [], ("no .tar file in it", "give a folder of shards; `sslrun shards IMAGES OUT` makes one of images")
     for file in index_files(folder):
         known = mapped.head(file, MAGIC)
-        if known:
-            wrong = foreign(folder, known["tars"], there)
-            if not wrong:
-                return file, known, None
+        wrong = known and foreign(folder, known["tars"], there)
+        if wrong:
             problem = problem or wrong
-    return None, None, problem
-
-
-def refused(folder):
-    """(reason, fix) why the tars of `folder` cannot be trained on, None where they can, or have no index yet."""
-    if not names(folder):
-        return "no .tar file in it", "give a folder of shards; `sslrun shards IMAGES OUT` makes one of images"
-    return fitting(folder)[2]
+        elif known:
+            found.append((file, known))
+    return found, None if found else problem
 
 
 def foreign(folder, recorded, there):
@@ -58,17 +61,17 @@ def foreign(folder, recorded, there):
     fix = f"restore it, or `sslrun shards {shlex.quote(os.fspath(folder))}` makes an index of what is there now"
     missing = sorted({each[0] for each in recorded} - set(there))
     if missing:
-        return f"{missing[0]} is gone, of which its index says what is in it", fix
+        return f"{missing[0]!r} is gone, of which its index says what is in it", fix
     added = sorted(set(there) - {each[0] for each in recorded})
     if added:
-        return f"{added[0]} is not in its index", fix.replace("restore it", "take it away")
+        return f"{added[0]!r} is not in its index", fix.replace("restore it", "take it away")
     for name, size, mtime_ns, members in recorded:
         file = os.path.join(folder, name)
         now = os.stat(file)
         if (now.st_size, now.st_mtime_ns) == (size, mtime_ns):
             continue
         if now.st_size > size or not _holds(file, [m for m in members if m[0] * BLOCK + BLOCK <= now.st_size]):
-            return f"{name} is not the file that its index was made of ({size} bytes then, {now.st_size} now)", fix
+            return f"{name!r} is not the file that its index was made of ({size} bytes then, {now.st_size} now)", fix
     return None
 
 

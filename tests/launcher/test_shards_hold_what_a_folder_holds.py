@@ -72,7 +72,7 @@ def test_data_that_cannot_be_trained_on_are_refused_before_a_run(sslrun, one_lin
     other = shutil.copytree(shards, tmp_path / "other")
     (other / "shard-000001.tar").unlink()
     line = one_line(sslrun(*launch, f"data.path={other}", code=2))
-    assert "shard-000001.tar is gone" in line and f"`sslrun shards {other}` makes an index" in line
+    assert "'shard-000001.tar' is gone" in line and f"`sslrun shards {other}` makes an index" in line
     assert not (tmp_path / "runs").exists()
 
 

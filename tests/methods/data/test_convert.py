@@ -190,10 +190,24 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(images, 
     assert not content(tmp_path / "out")
 
 
-def test_two_at_once_are_refused(images, tmp_path):
+def test_two_at_once_are_refused(images, tmp_path, monkeypatch):
     small(images, tmp_path / "out")
     with module._lock(tmp_path / "out"):
         assert "another process converts into it" in refused(images, tmp_path / "out")
+
+    def none_there(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(module.fcntl, "flock", none_there)
+    assert "no file locks there (No locks available)" in refused(images, tmp_path / "out")
+
+
+def test_a_write_that_fails_names_out(images, tmp_path, monkeypatch):
+    def failing(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))  # as write() does, without a file's name
+
+    monkeypatch.setattr(module, "write_json", failing)
+    assert f"OUT={tmp_path / 'out'}: cannot go on there (Input/output error)" in refused(images, tmp_path / "out")
 
 
 def test_a_folder_with_something_else_in_it_is_refused(images, tmp_path):

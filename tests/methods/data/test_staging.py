@@ -1,5 +1,6 @@
 """Copies of shards on a node's own disk: made once, verified, found again, never half there."""
 
+import contextlib
 import os
 import threading
 from types import SimpleNamespace
@@ -25,9 +26,10 @@ def shards(tmp_path):
 
 def job(shards, folder, ranks=None):
     """One rank, or all that share `ranks`."""
-    world = SimpleNamespace(gather=ranks or (lambda value: [value]))
+    world = SimpleNamespace(gather=ranks or (lambda value: [value]), is_main=True)
     spec = SimpleNamespace(data=ShardsData(path=str(shards), stage=str(folder)))
-    return SimpleNamespace(spec=spec, dataset=Shards(shards, "train"), world=world, safe_point=lambda *_: None)
+    told = {"safe_point": lambda *_: None, "clock": lambda _: contextlib.nullcontext()}
+    return SimpleNamespace(spec=spec, dataset=Shards(shards, "train"), world=world, **told)
 
 
 def staged(folder):
@@ -90,6 +92,26 @@ def test_what_cannot_be_used_is_one_line(shards, tmp_path, monkeypatch):
         staging.stage(job(shards, tmp_path / "disk"))
     with pytest.raises(ValueError, match=r"data\.stage='scratch': it is relative, .*; give it from the root on"):
         check(ShardsData(path=str(shards), stage="scratch"))
+
+
+def test_a_rank_whose_copying_ends_early_ends_the_run(shards, tmp_path, monkeypatch):
+    def odd(*_):
+        raise ValueError("odd")
+
+    monkeypatch.setattr(staging, "_copy", odd)
+    with pytest.raises(InputError, match=r"data\.stage=.*: ValueError: odd; start it again, or leave it out"):
+        staging.stage(job(shards, tmp_path / "disk"))
+    monkeypatch.setattr(staging._Copying, "run", lambda _: None)
+    with pytest.raises(InputError, match="0 of 3 tars are on every node, and nobody copies the others"):
+        staging.stage(job(shards, tmp_path / "disk"))
+
+
+def test_its_time_is_booked_and_the_log_says_how_far_it_is(shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(staging, "SAY_SECONDS", -1)
+    booked, one = [], job(shards, tmp_path / "disk")
+    one.clock = lambda what: contextlib.nullcontext(booked.append(what))
+    staging.stage(one)
+    assert booked == ["staging"] and "staging: 3/3 tars" in capsys.readouterr().out
 
 
 def test_a_variable_of_the_node_is_its_folder(shards, tmp_path, monkeypatch):

@@ -1,0 +1,74 @@
+"""Which index of a folder of tars is taken, and what is refused for want of one."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+
+from methods.data import mapped, tars
+from methods.data.shard_index import index_all, open_shards
+from methods.data.shards import Shards
+from methods.data.spec import ShardsData, check
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def put(file, labels):
+    """A tar of empty images with these labels."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as archive:
+        for number, label in enumerate(labels):
+            for extension, content in (("cls", str(label).encode()), ("png", b"")):
+                info = tarfile.TarInfo(f"{number}.{extension}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+
+def test_many_bytes_without_an_index_are_refused(tmp_path, monkeypatch):
+    for split in ("train", "val"):
+        put(tmp_path / "a b" / split / "x.tar", [0, 1])
+    config = ShardsData(path=str(tmp_path / "a b"))
+    monkeypatch.setattr(tars, "INDEXED_ALONE", 20_480)  # both together
+    check(config)
+    monkeypatch.setattr(tars, "INDEXED_ALONE", 20_479)
+    with pytest.raises(ValueError) as error:
+        check(config)
+    said = "no index yet, and 0 GB of tars would keep all ranks waiting"
+    assert str(error.value) == f"data.path={config.path!r}: {said}; run `sslrun shards '{config.path}'` first"
+    index_all(config.path, workers=1, anew=False, progress=lambda *_: None)
+    check(config)
+
+
+def test_a_damaged_index_leads_to_the_next(tmp_path, monkeypatch):
+    put(tmp_path / "x.tar", [0, 1])
+    open_shards(tmp_path)
+    beside, cached = tars.index_files(tmp_path)
+    content = beside.read_bytes()
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(content)
+    beside.write_bytes(content[:-1] + b"\xff")
+    assert mapped.head(beside, tars.MAGIC) and not mapped.load(beside, tars.MAGIC)
+    monkeypatch.setattr("methods.data.shard_index.scan", None)
+    assert len(open_shards(tmp_path)) == 2
+
+
+def test_the_index_of_no_sample_is_an_index(tmp_path, monkeypatch):
+    put(tmp_path / "x.tar", [])
+    assert len(open_shards(tmp_path)) == 0
+    monkeypatch.setattr("methods.data.shard_index.scan", None)
+    assert len(open_shards(tmp_path)) == 0
+
+
+def test_ids_are_no_classes(tmp_path):
+    put(tmp_path / "ids" / "x.tar", [5, 99_999, 7])
+    dataset = Shards(tmp_path / "ids", "train")
+    assert dataset.classes is None and dataset.labels is None and len(dataset) == 3
+    with pytest.raises(ValueError, match=r"^data\.labels='cls': label 99999 is there, and 3 samples: .*; name them"):
+        Shards(tmp_path / "ids", "train", labels="cls")
+    put(tmp_path / "few" / "x.tar", [2, 1, 0])
+    few = Shards(tmp_path / "few", "train")
+    assert few.classes == ("0", "1", "2") and np.all(few.labels < 3)
