@@ -6,7 +6,10 @@ pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 # As many clusters as make a group's shard larger than a file of a rank on a full disk can get.
 RUN = ("method=deepercluster", "tasks_per_node=2", "method.clusters=40")
-FAULTS = ("kill-last-rank", "signal-in-clustering", "one-rank-cannot-write", "flipped-bit", "missing-shard")
+FAULTS = (
+    "kill-rank-0", "kill-last-rank", "term-to-one-rank", "signal-in-clustering", "one-rank-cannot-write",
+    "flipped-bit", "missing-shard",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

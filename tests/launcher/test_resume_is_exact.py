@@ -1,6 +1,6 @@
 """Killed without a word and resumed, a run of any method ends in the state of one that nobody touched, byte for byte.
 
-Every registered method on 1, 2 and 4 ranks. Three kills in one epoch on 1 and 4 ranks run in `make test-full` only.
+Every registered method on 1, 2 and 4 ranks. Three kills in one epoch run in `make test-full` only.
 """
 
 import json
@@ -15,7 +15,6 @@ from launcher.registry import names
 from launcher.rundir import RunDir
 
 RANKS = (1, 2, 4)
-slow = pytest.mark.slow
 
 
 class Victim:
@@ -81,7 +80,8 @@ def test_killed_once_and_resumed_is_as_never_interrupted(sslrun, victim, undistu
     assert done["state_digest"] == whole["state_digest"]
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=slow), 2, pytest.param(4, marks=slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("method", names())
 def test_killed_three_times_in_one_epoch_is_as_never_interrupted(
     sslrun, victim, undisturbed, two_epochs, method, ranks
