@@ -29,6 +29,13 @@ def test_deepercluster_beats_the_untrained_network_by_15_points(tmp_path):
 
 
 @pytest.mark.slow
+def test_swav_beats_the_untrained_network_by_10_points(tmp_path):
+    scores = [knn("swav", seed, tmp_path) for seed in (0, 1, 2)]
+    gains = [s["trained"] - s["untrained"] for s in scores]
+    assert statistics.mean(gains) >= 10 and statistics.mean(gains) - 2 * statistics.stdev(gains) > 0, scores
+
+
+@pytest.mark.slow
 def test_rotnet_beats_the_untrained_network_clear_of_the_spread(tmp_path):
     scores = [knn("rotnet", seed, tmp_path) for seed in (0, 1, 2)]
     gains = [s["trained"] - s["untrained"] for s in scores]
