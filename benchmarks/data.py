@@ -36,7 +36,7 @@ from methods.views import MultiCropView
 
 WIDTH, HEIGHT = 500, 375
 COLOURED = ("astronaut", "chelsea", "china", "coffee", "flower", "hubble_deep_field", "motorcycle_left", "rocket")
-QUALITY = 96  # some 100 kB an image on average, as ImageNet's
+QUALITY = 96  # some 80 kB an image on average, as ImageNet's
 BATCH = 32
 LIMITS = {"workers": 4.0, "whole path": 1.3}
 CONFIGS = {
