@@ -83,8 +83,8 @@ def explained(error: ClusterError, spec: RunSpec) -> ClusterError:
 
 
 def away(spec: RunSpec) -> bool:
-    """Are nodes of the run's partition drained or down, which the run would get once they are back?"""
-    return any(n.state not in IN_USE for n in usable(spec))
+    """Are nodes of the run's partition drained, down or silent, which the run would get once they are back?"""
+    return any(n.state not in IN_USE or not n.responding for n in usable(spec))
 
 
 def _check_account(account: str | None, partition: slurm.Partition, where: str) -> None:

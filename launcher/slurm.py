@@ -61,6 +61,7 @@ class Node:
     state: str
     reason: str  # why it is down or drained
     partitions: tuple[str, ...]
+    responding: bool = True
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def nodes() -> list[Node]:
             state=word,
             reason=said or ("not responding" if "*" in state else ""),
             partitions=(*before, partition),
+            responding="*" not in state,
         )
     return list(seen.values())
 

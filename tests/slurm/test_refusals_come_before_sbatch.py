@@ -128,6 +128,25 @@ def test_nodes_that_are_drained_are_waited_for_and_those_that_do_not_exist_are_n
         strict.run("scontrol", "update", "nodename=n1,n2", "state=resume")
 
 
+def test_nodes_that_do_not_answer_are_waited_for(strict, typed, tmp_path):
+    """To Slurm they are idle, and to its test no nodes at all: so is every node for a moment when it is resumed."""
+    sslrun, words = typed
+    for node in strict.nodes:
+        strict.kill_node(node)
+    strict.run("scontrol", "update", "nodename=n1,n2", "state=drain", "reason=test")
+    strict.run("scontrol", "update", "nodename=n1,n2", "state=resume")
+    try:
+        assert "idle*" in strict.run("sinfo", "--noheader", "--format=%T").stdout
+        later = "cluster.additional_parameters.begin=now+1hour"
+        job = sslrun(*words, later, f"runs={tmp_path}", "--json").json["job"]
+        assert job in queued(strict)
+        strict.run("scancel", job)
+    finally:
+        for node in strict.nodes:
+            strict.start_node(node)
+        strict.wait_idle()
+
+
 def test_a_run_that_a_job_has_is_not_resumed(strict, typed, tmp_path):
     sslrun, words = typed
     later = "cluster.additional_parameters.begin=now+1hour"
