@@ -22,7 +22,7 @@ run: $(STAMP)
 test: $(STAMP) lint slurm
 	$(PYTEST) -m "not slow"
 
-# Every fault that a run must survive, for real, in under 12 minutes.
+# Every fault that a run must survive, for real: some fifteen minutes on two cores.
 faults: $(STAMP) slurm
 	$(PYTEST) -m fault
 
