@@ -112,10 +112,10 @@ def _check_local(config: ViewsConfig) -> None:
     check_size(config.backbone, "method.local_size", config.local_size)
 
 
-def cost_of_views(config: ViewsConfig) -> tuple[float, float]:
+def cost_of_views(config: ViewsConfig, *, recompute: bool = False) -> tuple[float, float]:
     """(multiply-adds of a forward pass, fp32 scalars kept for the backward pass) of the backbone, for all crops of an
-    image."""
+    image. recompute: its residual blocks are computed again for their gradients."""
     backbone = BACKBONES[config.backbone]
     crops = ((config.global_crops, config.image_size), (config.local_crops, config.local_size))
     macs = sum(count * backbone.macs_at(size) for count, size in crops)
-    return macs, sum(count * backbone.activations_at(size) for count, size in crops)
+    return macs, sum(count * backbone.activations_at(size, recompute=recompute) for count, size in crops)

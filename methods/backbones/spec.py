@@ -20,7 +20,8 @@ class BackboneSize:
 
     patch: pixels that an image must be a multiple of; None: any. attention: share of `macs` that grows with the square
     of the area, products of all patches with all. colour: takes 3 channels, normalised; otherwise Sobel-filtered grey.
-    batch_norm: whether images of a batch meet in batch statistics.
+    batch_norm: whether images of a batch meet in batch statistics. recomputed: what is kept where residual blocks are
+    computed again for their gradients (`recompute.py`), with the largest of them; 0: it has none.
     """
 
     parameters: int
@@ -33,15 +34,16 @@ class BackboneSize:
     attention: float = 0.0
     colour: bool = True
     batch_norm: bool = True
+    recomputed: float = 0.0
 
     def macs_at(self, image_size: int) -> float:
         """`macs` for an image of another size: in proportion to its area, but for attention."""
         area = self._area(image_size)
         return self.macs * area * (1 - self.attention + self.attention * area)
 
-    def activations_at(self, image_size: int) -> float:
-        """`activations` for an image of another size: in proportion to its area."""
-        return self.activations * self._area(image_size)
+    def activations_at(self, image_size: int, *, recompute: bool = False) -> float:
+        """`activations`, or `recomputed`, for an image of another size: in proportion to its area."""
+        return (self.recomputed if recompute else self.activations) * self._area(image_size)
 
     def _area(self, image_size: int) -> float:
         return (image_size / self.image_size) ** 2
@@ -57,14 +59,14 @@ BACKBONES = {
     "alexnet_bn": BackboneSize(58_272_480, 4096, 224, 1.096e9, 1.784e6, 63, **_SOBEL),
     "small_vgg": BackboneSize(491_520, 256, 32, 4.227e6, 86_496, 8, **_SOBEL),
     # He et al. 2016; wN: N times the channels everywhere.
-    "resnet50": BackboneSize(23_508_032, 2048, 224, 4.087e9, 21.53e6, 32),
-    "resnet50_w2": BackboneSize(93_907_072, 4096, 224, 16.11e9, 42.91e6, 32),
-    "resnet50_w4": BackboneSize(375_378_176, 8192, 224, 63.98e9, 85.66e6, 32),
-    "resnet50_w5": BackboneSize(586_450_240, 10_240, 224, 99.82e9, 107.0e6, 32),
-    "small_resnet": BackboneSize(307_536, 128, 32, 4.375e6, 83_872, 8),
+    "resnet50": BackboneSize(23_508_032, 2048, 224, 4.087e9, 21.53e6, 32, recomputed=11.19e6),
+    "resnet50_w2": BackboneSize(93_907_072, 4096, 224, 16.11e9, 42.91e6, 32, recomputed=22.23e6),
+    "resnet50_w4": BackboneSize(375_378_176, 8192, 224, 63.98e9, 85.66e6, 32, recomputed=44.31e6),
+    "resnet50_w5": BackboneSize(586_450_240, 10_240, 224, 99.82e9, 107.0e6, 32, recomputed=55.35e6),
+    "small_resnet": BackboneSize(307_536, 128, 32, 4.375e6, 83_872, 8, recomputed=75_870),
     # Radosavovic et al. 2020.
-    "regnety_128gf": BackboneSize(637_419_894, 7392, 224, 127.5e9, 159.4e6, 32),
-    "regnety_256gf": BackboneSize(1_272_156_138, 10_444, 224, 254.4e9, 224.9e6, 32),
+    "regnety_128gf": BackboneSize(637_419_894, 7392, 224, 127.5e9, 159.4e6, 32, recomputed=43.33e6),
+    "regnety_256gf": BackboneSize(1_272_156_138, 10_444, 224, 254.4e9, 224.9e6, 32, recomputed=60.65e6),
     # Dosovitskiy et al. 2020, Touvron et al. 2020 (thesis, Table 5.1). 220 pixels: as many whole patches as in 224.
     "vit_small_16": BackboneSize(21_665_664, 384, 224, 4.599e9, 14.78e6, 16, 16, 0.078, **_TRANSFORMER),
     "vit_small_8": BackboneSize(21_670_272, 384, 224, 22.41e9, 58.42e6, 8, 8, 0.253, **_TRANSFORMER),

@@ -2,6 +2,7 @@
 
 sslrun method=swav nodes=8 data.path=/data/imagenet                            # 64 GPUs; 75.3 linear (thesis 4.4)
 sslrun method=swav recipe=small_batch nodes=1 tasks_per_node=4 data.path=/data/imagenet    # 72.7 (thesis, Table 4.3)
+sslrun method=swav recipe=regnety_256gf nodes=64 cluster=v100_32gb data.path=/data/images  # 84.2 finetuned (Table 4.7)
 sslrun method=swav recipe=demo                                                 # minutes on 2 CPU cores
 """
 
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 from launcher.errors import InputError
 from launcher.registry import Layout, Method, Sizes
-from launcher.spec import Rate, Recipe
+from launcher.spec import Rate, Recipe, ops
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
@@ -38,6 +39,7 @@ class SwAVConfig(ViewsConfig):
     queue_epoch: int = 15  # from which the queue is filled (released code)
     freeze_epochs: float = 1.0  # in which the prototypes stay as they were drawn (released code: 313 iterations)
     optimizer: str = "lars"  # of all parameters (released code); sgd for small networks
+    checkpoint_activations: bool = ops(False)  # residual blocks are computed again in the backward pass, to save memory
 
 
 def paper() -> Recipe:
@@ -85,6 +87,36 @@ def small_batch() -> Recipe:
         source="thesis 4.2.3; lr and the queue's first epoch: released code",
         expect="ImageNet linear 72.7 after 200 epochs, 74.3 after 400 (thesis, Table 4.3)",
         rate=large.rate,
+    )
+
+
+def regnety_256gf() -> Recipe:
+    """Thesis 4.5: 1.3 billion parameters and a billion images, once, on 512 GPUs x 17 images."""
+    return Recipe(
+        method=SwAVConfig(
+            backbone="regnety_256gf",
+            local_crops=4,
+            prototypes=16_000,
+            sinkhorn_iterations=10,
+            epochs=1,
+            global_batch=8704,
+            batch_norm_group=136,
+            lr=10.2,
+            final_lr=0.0102,
+            warmup_epochs=0.05,
+            schedule="cosine",
+            freeze_epochs=313 / 114_890,
+            weight_decay=1e-5,
+            precision="fp16",
+            normalise="swav",
+            checkpoint_activations=True,
+        ),
+        data=ImageFolderData(),
+        images=1_000_000_000,
+        source="thesis 4.5.1 and Goyal et al. 2021; ours, for want of a number: activation checkpointing, the head of "
+        "ResNet-50, statistics over 8 GPUs, a warm-up of 5 %, frozen prototypes for 313 iterations as SwAV's code",
+        expect="ImageNet finetuned 84.2 (thesis, Table 4.7); 8 days",
+        rate=Rate(8704 / 512 / 6.125, tflops=125, gpu=True, source="thesis 4.5.1: 6125 ms an iteration on 512 V100"),
     )
 
 
@@ -146,6 +178,10 @@ def validate(config: SwAVConfig, images: int | None) -> None:
     for field in ("queue", "queue_epoch", "freeze_epochs"):
         if not 0 <= getattr(config, field) < math.inf:
             raise InputError.of(f"method.{field}", getattr(config, field), "it is negative", "give 0 or more")
+    if config.checkpoint_activations and not BACKBONES[config.backbone].recomputed:
+        able = ", ".join(name for name, size in BACKBONES.items() if size.recomputed)
+        reason = f"{config.backbone} has no residual blocks to compute again"
+        raise InputError.of("method.checkpoint_activations", True, reason, f"set it to false, or use {able}")
     if 0 < config.queue < config.global_batch:
         fix = f"use at least {config.global_batch}, or 0 for none"
         raise InputError.of("method.queue", config.queue, f"it holds no batch of {config.global_batch}", fix)
@@ -198,14 +234,15 @@ def sizes(config: SwAVConfig, world_size: int) -> Sizes:
     """Scalars of backbone, projection and prototypes."""
     width = BACKBONES[config.backbone].feature_dim
     head = config.hidden * (width + 2 + config.embedding) + config.embedding * (1 + config.prototypes)
-    macs, activations = cost_of_views(config)
+    macs, activations = cost_of_views(config, recompute=config.checkpoint_activations)
+    passes = 4 if config.checkpoint_activations else 3  # forward, backward twice as much, and forward again
     crops = config.global_crops + config.local_crops
     return Sizes(
         parameters=BACKBONES[config.backbone].parameters + head,
         sharded_parameters=0,
         hosted_parameters=0,
         optimiser_slots=1,  # momentum
-        flops_per_image=6 * (macs + crops * head),
+        flops_per_image=2 * (passes * macs + 3 * crops * head),
         activations=4 * (activations + crops * (3 * config.hidden + 2 * config.prototypes)),
         why={"disk": "the network and its momentum" + (", and the queue" if config.queue else "")},
     )
@@ -215,7 +252,7 @@ METHOD = Method(
     name="swav",
     summary="predict the cluster of one view from another (Caron et al. 2020)",
     config=SwAVConfig,
-    recipes={"paper": paper, "small_batch": small_batch, "demo": demo, "tiny": tiny},
+    recipes={"paper": paper, "small_batch": small_batch, "regnety_256gf": regnety_256gf, "demo": demo, "tiny": tiny},
     trainer="methods.swav.trainer:SwAV",
     validate=validate,
     layout=layout,

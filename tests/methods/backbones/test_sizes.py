@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from methods import backbones
 from methods.backbones import small_vit
+from methods.backbones.recompute import BLOCKS, recompute_blocks
 from methods.backbones.spec import BACKBONES
 
 # Million parameters, without classifier or projection head.
@@ -38,7 +39,11 @@ def images(name, size):
 
 def cost(name, size):
     """(multiply-adds, fp32 scalars that autograd keeps, each storage once, weights left out) of an image."""
-    network = trunk(name).train()
+    return cost_of(trunk(name), images(name, size))
+
+
+def cost_of(network, images):
+    network.train()
     own = {value.untyped_storage()._cdata for value in network.state_dict().values()}
     alive, sizes = [], {}
 
@@ -49,7 +54,7 @@ def cost(name, size):
 
     kept = torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value)
     with FlopCounterMode(display=False) as flops, kept:
-        network(images(name, size))
+        network(images)
     return flops.get_total_flops() / 2, sum(each for storage, each in sizes.items() if storage not in own) / 4
 
 
@@ -78,6 +83,23 @@ def test_the_cost_of_an_image_is_that_of_the_module(name):
     macs, kept = cost(name, size.image_size)
     assert size.macs == pytest.approx(macs, rel=0.01) and size.activations == pytest.approx(kept, rel=0.01)
     assert size.macs_at(size.image_size) == size.macs and size.activations_at(size.image_size) == size.activations
+
+
+@pytest.mark.parametrize("name", ["small_resnet", "resnet50", "regnety_128gf"])
+def test_blocks_that_are_computed_again_keep_what_the_plan_says(name):
+    """What is kept outside of the blocks, with their inputs, and inside the largest one while it is computed again."""
+    size, inputs = BACKBONES[name], []
+    with torch.device("meta"):
+        network = backbones.build(name).trunk
+    blocks = [module for module in network.modules() if isinstance(module, BLOCKS)]
+    hooks = [block.register_forward_pre_hook(lambda block, given: inputs.append((block, given[0]))) for block in blocks]
+    network(images(name, size.image_size))
+    for hook in hooks:
+        hook.remove()
+    largest = max(cost_of(block, given.detach().clone().requires_grad_())[1] for block, given in inputs)
+    recompute_blocks(network)
+    outside = cost_of(network, images(name, size.image_size))[1]
+    assert size.recomputed == pytest.approx(outside + largest, rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["small_vgg", "small_resnet", "resnet50", "small_vit", "vit_small_8", "swin_tiny"])

@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 
+from launcher import plan as planning
+from launcher.compose import resolve
 from launcher.errors import InputError
 from methods.swav.spec import METHOD, layout, paper, small_batch, tiny, validate
 
@@ -18,6 +20,7 @@ REFUSED = {
     "assignment='hard'": "use soft or rounded",
     "optimizer='adam'": "use lars or sgd",
     "backbone='resnet'": "did you mean resnet",
+    "checkpoint_activations=True": "or use resnet50",
     "local_size=16": "must be smaller than global ones",
 }
 
@@ -52,6 +55,16 @@ def test_the_recipes_are_the_papers():
     )  # fmt: skip
     assert (small.global_batch, small.lr, small.final_lr, small.warmup_epochs) == (256, 0.6, 0.0006, 0)
     assert (large.queue, small.queue, small.queue_epoch) == (0, 3840, 15)
+
+
+def test_the_largest_network_fits_the_papers_gpus_only_with_activation_checkpointing():
+    """Thesis 4.5: 1.3 billion parameters, a billion images once, on 512 V100 of 32 GB in 8 days."""
+    wanted = ["method=swav", "recipe=regnety_256gf", "nodes=64", "cluster=v100_32gb"]
+    plan = planning.make(*resolve(wanted, planning=True)).to_json()
+    assert (plan["world_size"], plan["per_gpu_batch"], plan["steps"]) == (512, 17, 114_889)
+    assert plan["memory_gb"] < 32 and plan["hours"] == pytest.approx(8 * 24, rel=0.03)
+    without = planning.make(*resolve([*wanted, "method.checkpoint_activations=false"], planning=True)).to_json()
+    assert without["memory_gb"] > 32 and without["hours"] < plan["hours"]
 
 
 @pytest.mark.parametrize(("recipe", "world", "images"), [(paper, 64, 64), (paper, 512, 8), (small_batch, 4, 64)])
