@@ -37,6 +37,7 @@ EMPTY: dict[str, Any] = {
     "id": "", "path": "", "method": "?", "state": "failed", "job": None, "step": 0, "steps": 0,
     "checkpoint": None, "restarts": {}, "lost_steps": 0, "goodput": None, "interruptions": [], "evals": {},
     "message": "",
+    "health": "",  # what is wrong with what it learns
     "stage": None,  # what it is doing: training, clustering, k-NN
     "loss": None,
     "images_per_s": None,

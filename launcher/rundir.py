@@ -256,6 +256,7 @@ class RunDir:
             "goodput": goodput(events, step),
             "interruptions": interruptions(events, spec.world_size if spec.cluster.gpus_per_node else 0),
             "evals": evals,
+            "health": next((e["what"] for e in reversed(events) if e["event"] == "health"), ""),
             "message": state.message or state.why_pending,
         }
 

@@ -57,6 +57,7 @@ class TrainConfig:
     keep_checkpoints: int = ops(2)
     log_every: int = ops(10)  # steps
     eval_every: int = ops(0)  # epochs; 0 = only at the end
+    on_collapse: str = ops("notice")  # notice | stop, once outputs are alike for all images
     knn_neighbours: int = ops(20)  # thesis 5.3.2: 20 works best for most runs
 
 

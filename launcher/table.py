@@ -111,18 +111,19 @@ def lines(
 
 
 def notes(rows: Sequence[Row], bad_nodes: Mapping[str, Mapping[str, Any]], *, most: int | None = None) -> Text:
-    """Below the table: why runs failed, and which nodes are left out, each a line."""
+    """Below the table: why runs failed, which collapsed, and which nodes are left out, each a line."""
     failed = [
         f"{row.facts['id']}: {_one_line(row.facts['message']) or 'killed'}"
         for row in rows
         if row.facts["state"] == "failed"
     ]
+    ill = [f"{row.facts['id']}: {row.facts['health']}" for row in rows if row.facts["health"]]
     left_out = [
         f"node {name} is left out until {moment(entry['until'])}: {_one_line(entry['why'])} ({entry['run']})"
         for name, entry in sorted(bad_nodes.items())
     ]
     text = Text(no_wrap=True, end="")
-    for told, style in ((failed, ""), (left_out, "yellow")):
+    for told, style in ((failed, ""), (ill, "yellow"), (left_out, "yellow")):
         for line in told[:most]:
             text.append(f"{line}\n", style=style)
         if most is not None and len(told) > most:

@@ -4,6 +4,8 @@ For metrics and evaluations, every so often; those that take a `group` are colle
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -11,6 +13,20 @@ from methods.collectives import Group, sum_over_ranks
 from methods.losses import entropy
 
 USED, SPREAD, RANK = 0.1, 0.99, 2.0  # ours; far from what a training that learns has
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Which of a trainer's scalars tell of a collapse over `classes` classes: the names of `entropy_of_use` and of
+    `mean_entropy` among them."""
+
+    classes: int
+    use: str | None = None
+    single: str | None = None
+
+    def says(self, scalars: Mapping[str, float]) -> str | None:
+        """`collapse` of the scalars of a step; those that are not there say nothing."""
+        return collapse(self.classes, use=scalars.get(self.use), single=scalars.get(self.single))
 
 
 @torch.no_grad()

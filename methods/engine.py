@@ -16,8 +16,9 @@ from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import Stopped
 from launcher.runtime.stateful import ValueState
 from methods import dropout
+from methods.collapse import Watched
 from methods.data.loader import Batch
-from methods.guards import LossWatch, Saves
+from methods.guards import CollapseWatch, LossWatch, Saves
 from methods.job import Job
 from methods.replay import Replay
 from methods.schedules import learning_rate
@@ -44,6 +45,8 @@ class Trainer(Protocol):
 
     def evaluate(self, step: int) -> dict[str, Any]:
         """What a method has to say of its own state at an evaluation (clusters, pictures); written to the ledger."""
+
+    watched: Watched  # which of its scalars tell of a collapse; a trainer may lack it
 
     # What follows a trainer may lack. `step` counts from 0; all that is set must follow from it, or be registered.
 
@@ -79,6 +82,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     _say_restored(job, step)
     job.reporter.progress(force=True, stage="starting", step=step, steps=steps, notices=job.notices)
     watch = LossWatch(job, checkpoints, trainer.networks)
+    health = CollapseWatch(job, checkpoints, getattr(trainer, "watched", None), per_epoch)
     saves = Saves(job, checkpoints, watch, steps, restored=step)
     job.save = lambda: saves.before_work(step)
     evaluations = _Evaluations(job, trainer, evaluate, step)
@@ -111,6 +115,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                     if step % config.log_every == 0 or step == steps:
                         read, means = watch.averaged()
                         job.reporter.log(read, **means, lr=rate, images_per_s=throughput.rate)
+                        health.note(read, means)
                     outcome = job.vote.cast(max(job.verdict(), watch.verdict()))
                     job.heart.step = step
                     job.heart.point()

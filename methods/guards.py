@@ -1,4 +1,4 @@
-"""What keeps a run from harm: saves that may fail, and a loss that may not be a number."""
+"""What keeps a run from harm: saves that may fail, a loss that may not be a number, outputs that all become alike."""
 
 from collections import deque
 from typing import NoReturn
@@ -8,8 +8,10 @@ from torch import nn
 
 from launcher.errors import Diverged, InputError
 from launcher.runtime.checkpoint import Checkpointer, SaveFailed
+from methods.collapse import Watched
 from methods.job import DIVERGED, GO, Job
 
+READINGS, LONGEST = 3, 1000  # of a collapse before it is one: at least so many, over an epoch or so many steps
 SAVES_THAT_MAY_FAIL = 3  # in a row, before a run that cannot save stops
 
 
@@ -172,6 +174,51 @@ class LossWatch:
         self._values = dict(zip(scalars["names"], values.tolist(), strict=True))
         if self._bad is None and not bool(torch.isfinite(values).all()):
             self._bad = (step, self._read_ids)
+
+
+class CollapseWatch:
+    """Says when the scalars of several steps in a row tell of a collapse, and when they no longer do. Training goes on,
+    unless the spec says stop: a network that has only begun may look like one that collapsed."""
+
+    def __init__(self, job: Job, checkpoints: Checkpointer, watched: Watched | None, steps_per_epoch: int):
+        self._job, self._checkpoints, self._watched = job, checkpoints, watched
+        self._span = min(steps_per_epoch, LONGEST)
+        self._since: int | None = None
+        self._readings = 0
+        said = [event["what"] for event in job.run.events() if event["event"] == "health"]
+        self._said = bool(said and said[-1])
+
+    def note(self, step: int, means: dict[str, float]) -> None:
+        """Look at the scalars of `step`, the same on all ranks. Raises Diverged, on all of them, where the spec says
+        stop."""
+        found = self._watched.says(means) if self._watched else None
+        if found is None:
+            self._since, self._readings = None, 0
+            if self._said:
+                self._say(step, "")
+            return
+        self._since = step if self._since is None else self._since
+        self._readings += 1
+        if self._readings < READINGS or step - self._since < self._span:
+            return
+        found = f"collapsed since step {self._since}: {found}"
+        if not self._said:
+            self._say(step, found)
+        if self._job.config.on_collapse == "stop":
+            last = self._checkpoints.last()
+            raise Diverged(
+                f"{found}; the last checkpoint is {last.name if last else 'none'}. Going on would not bring it back: "
+                "change the recipe, as a new run"
+            )
+
+    def _say(self, step: int, what: str) -> None:
+        self._said = bool(what)
+        job = self._job
+        if job.world.is_main:
+            job.ledger.write("health", step=step, what=what)
+            job.notices.append(what or f"no longer collapsed at step {step}")
+            print(job.notices[-1], flush=True)
+            job.reporter.progress(force=True, notices=job.notices)
 
 
 def _finite(network: nn.Module) -> bool:

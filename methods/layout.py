@@ -13,7 +13,11 @@ NOT_NEGATIVE = (
     "batch_norm_group", "warmup_epochs", "warmup_lr", "final_lr", "weight_decay", "workers", "checkpoint_every",
     "eval_every",
 )  # fmt: skip
-CHOICES = {"schedule": ("constant", "cosine"), "precision": ("bf16", "fp16", "fp32")}
+CHOICES = {
+    "schedule": ("constant", "cosine"),
+    "precision": ("bf16", "fp16", "fp32"),
+    "on_collapse": ("notice", "stop"),
+}
 
 
 def check_training(config: TrainConfig, images: int | None) -> None:

@@ -12,7 +12,7 @@ from methods import backbones
 from methods.augment.stage import Photometrics
 from methods.backbones.recompute import recompute_blocks
 from methods.batchnorm import synchronise
-from methods.collapse import entropy_of_use
+from methods.collapse import Watched, entropy_of_use
 from methods.data.loader import Batch
 from methods.heads import Prototypes, perceptron
 from methods.initialise import load_backbone
@@ -56,6 +56,7 @@ class SwAV:
             recompute_blocks(network.backbone.trunk)
         self.network = job.distribute(synchronise(network, world, job.layout.batch_norm_ranks))
         self.networks = [self.network]
+        self.watched = Watched(config.prototypes, use="prototype_entropy")
         self.photometrics = Photometrics(config)
         kind = LARS if config.optimizer == "lars" else torch.optim.SGD
         optimizer = kind(network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)

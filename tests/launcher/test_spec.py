@@ -11,7 +11,7 @@ from launcher.errors import InputError
 from launcher.rundir import RunDir
 from launcher.spec import FORMAT, RunSpec, TrainConfig, freeze
 
-OPS = ("workers", "checkpoint_every", "keep_checkpoints", "log_every", "eval_every", "knn_neighbours")
+OPS = ("workers", "checkpoint_every", "keep_checkpoints", "log_every", "eval_every", "knn_neighbours", "on_collapse")
 OWN_OPS = ("keep_work_s",)  # of single methods
 
 

@@ -1,0 +1,92 @@
+"""Outputs that become alike for all images are said in the ledger and on the screen, once, and can end the run."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from launcher.errors import Diverged
+from methods.collapse import Watched
+from methods.guards import LONGEST, CollapseWatch
+
+FINE, COLLAPSED = {"use": 4.0, "single": 2.0}, {"use": 0.1, "single": 2.0}
+
+
+class Run:
+    """What the watch asks of a job, and what it was told."""
+
+    def __init__(self, on_collapse="notice", said=()):
+        self.ledger_events, self.shown, self.notices = [], [], []
+        self.config = SimpleNamespace(on_collapse=on_collapse)
+        self.world = SimpleNamespace(is_main=True)
+        self.run = SimpleNamespace(events=lambda: [{"event": "health", "what": what} for what in said])
+        self.ledger = SimpleNamespace(write=lambda event, **fields: self.ledger_events.append((event, fields)))
+        self.reporter = SimpleNamespace(progress=lambda force, notices: self.shown.append(list(notices)))
+
+
+def watch(job, steps_per_epoch=100, watched=Watched(100, use="use", single="single")):  # noqa: B008
+    return CollapseWatch(job, SimpleNamespace(last=lambda: None), watched, steps_per_epoch)
+
+
+def read(health, values, steps):
+    for step in steps:
+        health.note(step, values)
+
+
+def test_it_is_said_once_it_has_lasted_an_epoch_and_again_when_it_is_over():
+    job = Run()
+    health = watch(job)
+    read(health, FINE, range(10, 200, 10))
+    read(health, COLLAPSED, range(200, 300, 10))
+    assert not job.ledger_events
+    read(health, COLLAPSED, range(300, 400, 10))
+    ((event, said),) = job.ledger_events
+    assert event == "health" and said["step"] == 300
+    assert said["what"].startswith("collapsed since step 200: nearly all images fall to one of 100 classes")
+    assert job.shown == [[said["what"]]]
+    read(health, FINE, [400, 410])
+    assert job.ledger_events[1:] == [("health", {"step": 400, "what": ""})]
+    assert job.shown[-1][-1] == "no longer collapsed at step 400"
+
+
+def test_a_moment_of_it_is_nothing():
+    job = Run()
+    health = watch(job)
+    for start in range(0, 900, 90):
+        read(health, COLLAPSED, range(start, start + 80, 10))
+        read(health, FINE, [start + 80])
+    assert not job.ledger_events
+
+
+def test_uniform_outputs_are_one_too_and_a_long_epoch_is_not_waited_for():
+    job = Run()
+    health = watch(job, steps_per_epoch=100_000)
+    read(health, {"use": 4.6, "single": 4.6}, range(0, LONGEST + 20, 20))
+    assert "outputs are uniform" in job.ledger_events[0][1]["what"]
+
+
+def test_few_readings_are_not_enough_however_far_apart():
+    job = Run()
+    read(watch(job), COLLAPSED, [1000, 2000])
+    assert not job.ledger_events
+
+
+def test_the_next_life_does_not_say_it_again_but_says_that_it_is_over():
+    job = Run(said=["collapsed since step 3"])
+    health = watch(job)
+    read(health, COLLAPSED, range(0, 300, 10))
+    assert not job.ledger_events
+    read(health, FINE, [300])
+    assert job.ledger_events == [("health", {"step": 300, "what": ""})]
+
+
+def test_a_run_that_was_told_to_stops():
+    job = Run(on_collapse="stop")
+    with pytest.raises(Diverged, match=r"collapsed since step 0: nearly all .* the last checkpoint is none"):
+        read(watch(job), COLLAPSED, range(0, 300, 10))
+    assert len(job.ledger_events) == 1
+
+
+def test_a_trainer_that_watches_nothing_is_left_alone():
+    job = Run(on_collapse="stop")
+    read(watch(job, watched=None), COLLAPSED, range(0, 300, 10))
+    assert not job.ledger_events
