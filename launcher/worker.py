@@ -79,13 +79,14 @@ def _work(run: RunDir) -> Callable[..., dict]:
 
 def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
     from launcher import registry
-    from launcher.runtime import environment
+    from launcher.runtime import environment, uncompiled
     from methods import data, engine
     from methods.data.staging import stage
     from methods.evals.during import evaluate, labelled
     from methods.job import Job, probe
 
     _limit_threads()
+    uncompiled.leave_alone()
     spec = run.spec()
     before = [event for event in run.events() if event["event"] == "environment"]
     now = environment.describe()

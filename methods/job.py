@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from launcher.errors import InputError
 from launcher.registry import Layout
 from launcher.rundir import Ledger, RunDir
+from launcher.runtime import uncompiled
 from launcher.runtime.checkpoint import Registry
 from launcher.runtime.dist import Vote, World
 from launcher.runtime.health import Heart
@@ -79,6 +80,7 @@ class Job:
 
     # -- ranks ---------------------------------------------------------------------------------------------------
 
+    @uncompiled.unasked()
     def distribute(self, module: nn.Module, group: Any = None, *, ranks: int | None = None) -> nn.Module:
         """`module` with gradients averaged over `group` (all ranks by default), overlapped with backward."""
         module.to(self.world.device)

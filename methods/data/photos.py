@@ -6,6 +6,7 @@ inside the tiles and train patches touch none of them, so that no test pixel is 
 are grey by default because the palette of a photograph alone gives its class away.
 """
 
+import functools
 import itertools
 import zlib
 from collections.abc import Iterator
@@ -84,6 +85,7 @@ class Photos:
             self._names[item] = f"{name}[{row}:{bottom},{column}:{right}]@{list(SCALES.values())[choice]}"
 
 
+@functools.cache  # both splits of a run are cut from them
 def load(name: str) -> Image.Image:
     """One of the photographs, in its own PIL mode, from the folder of the installed package that contains it."""
     package, _, file = FILES[name].partition("/")
@@ -113,11 +115,11 @@ def windows(grey: np.ndarray, split: str, side: int, seed: str) -> Iterator[tupl
     ends = itertools.product((0, side - 1), repeat=2)
     tested = sum(reserved(corners[:, 0] + down, corners[:, 1] + right).astype(int) for down, right in ends)
     corners = corners[tested == (4 if split == "test" else 0)]
-    corners = np.random.default_rng(zlib.crc32(seed.encode())).permutation(corners).tolist()
+    corners = np.random.default_rng(zlib.crc32(seed.encode())).permutation(corners)
     given = True
     while given:
         given = False
-        for row, column in corners:
+        for row, column in map(np.ndarray.tolist, corners):  # few of a million are ever asked for
             if grey[row : row + side, column : column + side].std() >= FLAT:
                 given = True
                 yield row, column

@@ -39,7 +39,7 @@ EXCEPTIONS = {
     ("launcher/worker.py", "_limit_threads"): {"torch"},
     ("launcher/worker.py", "_evaluate"): {"methods.evals.alone"},
     ("launcher/worker.py", "_train"): {
-        "launcher.runtime.environment",
+        "launcher.runtime.environment", "launcher.runtime.uncompiled",
         "methods.data", "methods.data.staging", "methods.engine", "methods.evals.during", "methods.job",
     },
     ("launcher/verbs/export.py", "run"): {"methods.export"},  # the one verb that touches weights

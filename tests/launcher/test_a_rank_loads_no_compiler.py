@@ -1,0 +1,63 @@
+"""A rank that compiles nothing does not wait for torch's compiler, and steps as it would with it."""
+
+import json
+import subprocess
+import sys
+
+STEPS = """
+import json
+import sys
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from launcher.runtime import uncompiled
+from methods.optim import LARS
+
+if "told" in sys.argv:
+    uncompiled.leave_alone()
+torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+torch.manual_seed(0)
+batch, found = torch.randn(4, 3), {}
+for make in (torch.optim.SGD, torch.optim.AdamW, LARS):
+    layer = torch.nn.Linear(3, 2)
+    with uncompiled.unasked():
+        network = DistributedDataParallel(layer, find_unused_parameters=True)
+    optimizer = make([{"params": layer.parameters()}], lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad(set_to_none=True)
+        network(batch).square().sum().backward()
+        optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    found[make.__name__] = [p.tolist() for p in layer.parameters()]
+    assert all(p.grad is not None and p.requires_grad for p in layer.parameters())
+loaded = "torch._dynamo" in sys.modules
+double = torch.compile(lambda x: 2 * x, backend="eager")(torch.ones(1)).item()  # whoever wants it has all of it
+torch.distributed.destroy_process_group()
+print(json.dumps({"loaded": loaded, "weights": found, "double": double}))
+"""
+
+
+def test_its_steps_are_the_same_and_who_compiles_still_can():
+    told, plain = (
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-P", "-c", STEPS, *words], capture_output=True, text=True, check=True
+            ).stdout.splitlines()[-1]
+        )
+        for words in (["told"], [])
+    )
+    assert (told["loaded"], plain["loaded"]) == (False, True)
+    assert told["weights"] == plain["weights"]
+    assert told["double"] == plain["double"] == 2
+
+
+def test_no_rank_of_a_run_loads_it(sslrun, watched):
+    noted = {**sslrun.environment, "PYTHONPROFILEIMPORTTIME": "1"}  # Python then says in a rank's log what it imports
+    command = type(sslrun)(sslrun.home)
+    command.environment = noted
+    command("method=rotnet", "recipe=tiny", "method.epochs=1", "tasks_per_node=2", f"runs={watched.runs}")
+    for rank in range(2):
+        log = (watched.path / "logs" / f"rank{rank}.log").read_text()
+        assert "| torch.nn" in log.replace("  ", "")
+        assert "torch._dynamo" not in log
