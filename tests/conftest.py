@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,12 @@ import pytest
 SSLRUN = Path(sys.executable).with_name("sslrun")
 # 40 steps, a checkpoint every 3 and a clustering every 4 from step 4 on: long enough to be killed in the middle.
 JOURNEY = ("method=deepercluster", "recipe=tiny", "method.epochs=10")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Files of few tests first: those train runs for minutes, and would otherwise keep one worker busy at the end."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: tests[item.path])
 
 
 @dataclass
@@ -140,12 +147,18 @@ def _commands():
 
 
 def until(condition: Callable, *, seconds: float = 120, poll: float = 0.05):
-    """The first true value of `condition()`; fails when it takes too long."""
+    """The first true value of `condition()`; fails when it takes too long.
+
+    A look at what others do takes time from them: one that starts a process (`sslrun show`) is taken more rarely.
+    """
     end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited {seconds} s in vain"
-        time.sleep(poll)
-    return value
+    while True:
+        begin = time.monotonic()
+        if value := condition():
+            return value
+        now = time.monotonic()
+        assert now < end, f"waited {seconds} s in vain"
+        time.sleep(max(poll, min(2.0, 3 * (now - begin))))
 
 
 @pytest.fixture(scope="session", name="until")

@@ -1,6 +1,7 @@
 """Killed without a word and resumed, a run of any method ends in the state of one that nobody touched, byte for byte.
 
-Every registered method on 1, 2 and 4 ranks. Three kills in one epoch run in `make test-full` only.
+Every registered method on 1, 2 and 4 ranks. Three kills in one epoch run in `make test-full` only, as do four ranks of
+methods without groups of ranks.
 """
 
 import json
@@ -14,7 +15,13 @@ import pytest
 from launcher.registry import names
 from launcher.rundir import RunDir
 
-RANKS = (1, 2, 4)
+# Four ranks are no other promise than two where a method has no groups of ranks; they take long.
+MINUTES = [(method, 4) for method in names() if method != "deepercluster"]
+CASES = [
+    pytest.param(method, ranks, marks=pytest.mark.slow if (method, ranks) in MINUTES else (), id=f"{method}-{ranks}")
+    for method in names()
+    for ranks in (1, 2, 4)
+]
 
 
 class Victim:
@@ -66,8 +73,7 @@ def victim(sslrun, watched, until):
     return lambda overrides, ranks: Victim(sslrun, watched, until, overrides, ranks)
 
 
-@pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("method", names())
+@pytest.mark.parametrize(("method", "ranks"), CASES)
 def test_killed_once_and_resumed_is_as_never_interrupted(sslrun, victim, undisturbed, two_epochs, method, ranks):
     whole = sslrun.show(undisturbed(ranks, two_epochs(method, ranks)))
     epoch = whole["steps"] // 2
@@ -81,8 +87,7 @@ def test_killed_once_and_resumed_is_as_never_interrupted(sslrun, victim, undistu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("method", names())
+@pytest.mark.parametrize(("method", "ranks"), CASES)
 def test_killed_three_times_in_one_epoch_is_as_never_interrupted(
     sslrun, victim, undisturbed, two_epochs, method, ranks
 ):
