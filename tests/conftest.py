@@ -158,7 +158,7 @@ def until(condition: Callable, *, seconds: float = 120, poll: float = 0.05):
             return value
         now = time.monotonic()
         assert now < end, f"waited {seconds} s in vain"
-        time.sleep(max(poll, min(2.0, 3 * (now - begin))))
+        time.sleep(max(poll, min(1.0, 3 * (now - begin))))
 
 
 @pytest.fixture(scope="session", name="until")
