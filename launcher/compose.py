@@ -7,6 +7,7 @@ files of `cluster_configs`.
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import takewhile
@@ -55,7 +56,7 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
             registry.unknown(key, chosen[key], roots, what="key")
     method_name = _method_name(chosen, own, config_dir)
     recipe = registry.method(method_name).recipe(chosen.get("recipe", "paper"))
-    _refuse_unknown_fields(overrides, recipe)
+    refuse_unknown_fields(overrides, recipe)
     for group, known in (("data", DATA), ("eval_data", DATA), ("cluster", clusters())):
         if group in chosen and chosen[group] not in {*known, *own.get(group, ()), "auto", "null"}:
             registry.unknown(group, chosen[group], {*known, *own.get(group, ())})
@@ -106,7 +107,7 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
             raise InputError.of(key, value, "it belongs to no data set yet", "say eval_data=NAME, too")
         if key in groups and value not in {*groups[key], *own.get(key, ())}:
             registry.unknown(key, value, {*groups[key], *own.get(key, ())})
-    _refuse_unknown_fields(overrides, registry.method(spec.method.name).recipe(spec.recipe))
+    refuse_unknown_fields(overrides, registry.method(spec.method.name).recipe(spec.recipe))
     store, cluster = ConfigStore.instance(), chosen.get("cluster", OF_THE_RUN)
     if cluster != OF_THE_RUN:
         _store_clusters(store, cluster)
@@ -345,7 +346,7 @@ def _absolute(data: Any) -> None:
         data.path = os.path.abspath(os.path.expanduser(data.path))
 
 
-def _refuse_unknown_fields(overrides: list[str], recipe: Recipe) -> None:
+def refuse_unknown_fields(overrides: Sequence[str], recipe: Recipe) -> None:
     """Hydra would take `+method.x=1` for a new field, and nobody would ever read it."""
     data = {f.name for kind in DATA.values() for f in dataclasses.fields(kind)}
     fields = {

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from launcher import registry
-from launcher.compose import clusters, composed, first_line, frozen, plain, to_object, typed
+from launcher.compose import clusters, composed, first_line, frozen, plain, refuse_unknown_fields, to_object, typed
 from launcher.errors import InputError
 from launcher.spec import Recipe, RunSpec
 from methods.data.spec import DATA
@@ -37,10 +37,11 @@ class Point:
     recipe: Recipe
 
 
-def expand(overrides: Sequence[str], config_dir: Path | None = None) -> list[Point]:
+def expand(overrides: Sequence[str], config_dir: Path | None = None, *, planning: bool = False) -> list[Point]:
     """Every combination of the values in `overrides`, the last key varying fastest, as Hydra orders them.
 
-    Raises InputError with the override that cannot be read, or the point that is no valid run.
+    `planning` accepts data that are not at hand. Raises InputError with the override that cannot be read, or the point
+    that is no valid run.
     """
     axes = [_axis(text, config_dir) for text in overrides]
     number = 1
@@ -55,7 +56,7 @@ def expand(overrides: Sequence[str], config_dir: Path | None = None) -> list[Poi
         varied = tuple(f"{k}={v}" for (k, v), (_, values) in zip(chosen, axes, strict=True) if len(values) > 1)
         structure = tuple(f"{k}={v}" for k, v in chosen if _structural(k))
         if structure not in bases:
-            bases[structure] = _Base([f"{k}={v}" for k, v in chosen], config_dir)
+            bases[structure] = _Base([f"{k}={v}" for k, v in chosen], config_dir, planning)
         swept = [(k, v) for (k, v), (_, values) in zip(chosen, axes, strict=True) if len(values) > 1]
         try:
             spec = bases[structure].spec(
@@ -67,6 +68,43 @@ def expand(overrides: Sequence[str], config_dir: Path | None = None) -> list[Poi
     return points
 
 
+def rows(
+    common: Sequence[str],
+    varied: Sequence[Sequence[str]],
+    config_dir: Path | None = None,
+    *,
+    planning: bool = False,
+) -> list[Point]:
+    """One point for each of `varied`: those overrides besides the `common` ones, none of which they repeat.
+
+    Raises InputError with the point, as `expand` does.
+    """
+    bases: dict[tuple[str, ...], _Base] = {}
+    points = []
+    for words in varied:
+        structure = tuple(word for word in words if _structural(word.partition("=")[0]))
+        try:
+            if structure not in bases:
+                bases[structure] = _Base([*common, *structure], config_dir, planning)
+            refuse_unknown_fields(words, bases[structure].recipe)
+            values = [word.partition("=")[::2] for word in words if word not in structure]
+            spec = bases[structure].spec(values, [*common, *words])
+        except InputError as error:
+            raise InputError(f"{error} (at {' '.join(words)})") from None
+        points.append(Point(tuple(words), spec, bases[structure].recipe))
+    return points
+
+
+def values_of(text: str) -> list[str]:
+    """Every value that the override gives. Raises InputError where it gives none."""
+    return _axis(text, None)[1]
+
+
+def is_swept(text: str) -> bool:
+    """Does the override give several values? Raises InputError where it is none."""
+    return _parse(text).is_sweep_override()
+
+
 def _structural(key: str) -> bool:
     return key.lstrip("+~").partition("@")[0] in STRUCTURE
 
@@ -74,9 +112,9 @@ def _structural(key: str) -> bool:
 class _Base:
     """One composition, and what single values make of it."""
 
-    def __init__(self, overrides: list[str], config_dir: Path | None):
-        self._config_dir = config_dir
-        root, self.recipe = composed(overrides, config_dir=config_dir)
+    def __init__(self, overrides: list[str], config_dir: Path | None, planning: bool):
+        self._config_dir, self._planning = config_dir, planning
+        root, self.recipe = composed(overrides, config_dir=config_dir, planning=planning)
         self._typed = typed(root)
         self._config = to_object(self._typed)
         # A config that refers to other keys must be composed anew when those change.
@@ -86,7 +124,8 @@ class _Base:
     def spec(self, values: list[tuple[str, str]], overrides: list[str]) -> RunSpec:
         """The frozen spec with `values` set; `overrides` is the whole command of the point."""
         if self._refers:
-            return frozen(to_object(typed(composed(overrides, config_dir=self._config_dir)[0])))
+            root, _ = composed(overrides, config_dir=self._config_dir, planning=self._planning)
+            return frozen(to_object(typed(root)), planning=self._planning)
         config = copy.deepcopy(self._config)
         for key, text in values:
             group, _, field = key.lstrip("+").partition(".")
@@ -98,7 +137,7 @@ class _Base:
                 setattr(config[group], field, value)
             else:
                 config[group] = value
-        return frozen(config)
+        return frozen(config, planning=self._planning)
 
     def _convert(self, key: str, text: str) -> Any:
         """`text` as the schema's type of `key`."""

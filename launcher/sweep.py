@@ -1,24 +1,30 @@
 """A multirun: every point a run of its own, frozen now, submitted as one array; the same command runs what is missing.
 
-<runs>/.sweeps/<id>.json    the command, and the run of every point
+<runs>/.sweeps/<id>.json    the command, and the run of every point; of a paper's table also the row of each
+
+What such a record says of a run, the run's own ledger says too, so that a run which is moved takes it along.
 """
 
 import hashlib
+import time
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import plan as planning
 from launcher import snapshot
-from launcher.rundir import RunDir, read_json, write_json
+from launcher.rundir import Ledger, RunDir, read_json, write_json
 
 if TYPE_CHECKING:
     from launcher.points import Point
 
+FOLDER = ".sweeps"
+
 
 def members(name: str, folder: Path) -> list[RunDir] | None:
     """The runs of the sweep called `name` (or uniquely beginning so); None when there is no such sweep."""
-    found = sorted((folder / ".sweeps").glob("*.json"))
+    found = sorted((folder / FOLDER).glob("*.json"))
     found = [f for f in found if f.stem == name] or [f for f in found if f.stem.startswith(name) and "sweep" in name]
     if len(found) != 1:
         return None
@@ -48,12 +54,33 @@ def create(points: "list[Point]") -> list[RunDir]:
     return runs
 
 
-def record(overrides: list[str], points: "list[Point]", runs: list[RunDir]) -> str:
+def record(
+    overrides: list[str], points: "list[Point]", runs: list[RunDir], rows: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Write down what the sweep consists of, and return its name. `rows`: of a paper's table, what asked.described
+    says of each point."""
     spec = points[0].spec
     digest = hashlib.sha256("\n".join(run.id for run in runs).encode()).hexdigest()[:8]
-    name = f"{spec.method.name}-{spec.recipe}-sweep-{digest}"
-    folder = Path(spec.runs) / ".sweeps"
+    table = f"{rows[0]['sweep'].replace('/', '-')}-" if rows else f"{spec.method.name}-"
+    name = f"{table}{spec.recipe}-sweep-{digest}"
+    folder = Path(spec.runs) / FOLDER
     folder.mkdir(exist_ok=True)
-    rows = [{"run": run.id, "varied": list(point.varied)} for run, point in zip(runs, points, strict=True)]
-    write_json(folder / f"{name}.json", {"overrides": overrides, "points": rows})
+    rows = rows or [{"sweep": name, "values": _values(point)} for point in points]
+    listed = [
+        {"run": run.id, "varied": list(point.varied), **row} for run, point, row in zip(runs, points, rows, strict=True)
+    ]
+    for run, row in zip(runs, rows, strict=True):
+        _mark(run, row)
+    write_json(folder / f"{name}.json", {"overrides": overrides, "time": round(time.time(), 3), "points": listed})
     return name
+
+
+def _values(point: "Point") -> dict[str, str]:
+    return dict(word.partition("=")[::2] for word in point.varied)
+
+
+def _mark(run: RunDir, row: Mapping[str, Any]) -> None:
+    """Say in the run's ledger, once, what it is in this sweep."""
+    said = [event for event in run.events() if event["event"] == "sweep"]
+    if not any(all(event.get(key) == value for key, value in row.items()) for event in said):
+        Ledger(run, run.generation() + 1, "submit").write("sweep", **row)

@@ -1,1 +1,1 @@
-"""One folder a paper, one YAML a table of it. None is here yet."""
+"""One folder a paper, one YAML a table of it; README.md tells the format."""

@@ -31,6 +31,9 @@ def run(options: Namespace) -> int:
         from launcher.verbs import multirun
 
         return multirun.run(options)
+    if any(word.startswith("sweep=") for word in options.overrides):
+        name = next(word for word in options.overrides if word.startswith("sweep=")).partition("=")[2]
+        raise InputError.of("sweep", name, "this is several runs", "add --multirun")
     if options.cfg:
         return arguments.print_config(options, planning=False)
     spec, recipe = resolve(options.overrides, config_dir=options.config_dir)

@@ -4,29 +4,42 @@ import json
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher import queue, sweep, view
 from launcher.errors import InputError, RunFailed
 from launcher.rundir import RunDir
 from launcher.state import ACTIVE
+from launcher.verbs import arguments, launch
 from launcher.verbs import eval as evaluating
-from launcher.verbs import launch
+
+if TYPE_CHECKING:
+    from launcher.ablation import Point as Row
+    from launcher.asked import Asked
 
 WAIT_SECONDS = 2.0
 
 
 def run(options: Namespace) -> int:
     """Freeze every point, submit those that are neither queued nor done, and return; `--wait` stays and watches."""
+    from launcher import asked
     from launcher.points import expand
 
-    points = expand(options.overrides, options.config_dir)
+    screen, rows = view.console(), []
+    table = asked.read(options.overrides, options.config_dir)
+    if table:
+        members, absent = asked.members(table, options.config_dir)
+        points, rows = [member.point for member in members], [asked.described(table, member) for member in members]
+        _say_absent(table, absent, screen)
+        if not points:
+            raise InputError.of("sweep", table.ablation.name, "none of its points can run yet", "choose another")
+    else:
+        points = expand(options.overrides, options.config_dir)
     runs_folder = Path(points[0].spec.runs)
     runs = sweep.create(points)
-    name = sweep.record(options.overrides, points, runs)
-    screen = view.console()
+    name = sweep.record(options.overrides, points, runs, rows)
     if points[0].spec.cluster.kind == "slurm":
         worst = _submit(runs, name, screen, options)
     else:
@@ -42,7 +55,17 @@ def run(options: Namespace) -> int:
         print(json.dumps({"sweep": name, "runs": rows}))
     counted = ", ".join(f"{n} {state}" for state, n in Counter(s.name for s in states).items())
     screen.print(f"sweep {name}: {len(runs)} runs in {runs_folder}, {counted}", soft_wrap=True, markup=False)
+    if table:
+        runs_option = arguments.runs_option(runs[0])
+        command = f"sslrun report sweep={table.ablation.name} recipe={table.scale}{runs_option}"
+        screen.print(f"beside the paper's: {command}", soft_wrap=True, markup=False)
     return worst
+
+
+def _say_absent(table: "Asked", absent: "Sequence[tuple[Row, list[str]]]", screen: "view.Console") -> None:
+    for row, lacks in absent:
+        said = f"{table.ablation.axis} {row.value}: not here yet: it needs {', '.join(lacks)}"
+        screen.print(said, soft_wrap=True, markup=False)
 
 
 def _submit(runs: list[RunDir], name: str, screen: "view.Console", options: Namespace) -> int:
