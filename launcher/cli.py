@@ -18,8 +18,11 @@ Train self-supervised vision models on Slurm clusters, and on the machine at han
   sslrun method=deepercluster nodes=8          submit one run to the cluster at hand
   sslrun method=deepercluster recipe=demo      minutes, on this machine, on real photographs
   sslrun --multirun method=rotnet seed=0,1,2   several runs, one job array
+  sslrun --multirun sweep=swav/prototypes      a paper's table; `sslrun report sweep=...` puts ours beside it
   sslrun plan method=deepercluster nodes=8     what a run would take, and why
   sslrun status | show RUN | logs RUN -f | resume RUN | cancel RUN | prune RUN | eval RUN | export RUN | doctor
+  sslrun report RUN                            its life, curves, evaluations and pictures, as a page
+  sslrun sweep list                            the papers' tables, what each takes, and what has been run here
   sslrun kmeans features=PATH k=80000 nodes=2  cluster features that lie in files, or come out of a run
   sslrun shards /data/images /scratch/shards   a folder of images as a few large tars, for data=shards
   sslrun drill method=rotnet                   kill and preempt a small run on purpose; it must end the same
@@ -29,7 +32,7 @@ all else in its group: method.lr=0.2, data.path=/images. `sslrun plan METHOD... 
 """
 VERBS = (
     "plan", "status", "show", "logs", "resume", "cancel", "prune",
-    "eval", "export", "doctor", "drill", "kmeans", "shards",
+    "eval", "export", "report", "sweep", "doctor", "drill", "kmeans", "shards",
 )  # fmt: skip
 
 

@@ -41,6 +41,16 @@ def goodput(events: Sequence[Event], step: int) -> float | None:
     return round(step / (step + lost), 4) if step else None
 
 
+def worked_seconds(events: Sequence[Event]) -> float:
+    """Wall time of all starts, from each start to its end; where nobody could write that down, to the last word."""
+    starts = {e["generation"]: e["time"] for e in events if e["event"] == "start"}
+    ends = {e["generation"]: e["time"] for e in events if e["event"] == "end" and e.get("writer") != "afterwards"}
+    return sum(
+        max(0.0, (ends.get(generation) or _last_word(events, generation) or start) - start)
+        for generation, start in starts.items()
+    )
+
+
 def _last_word(events: Sequence[Event], generation: int) -> float | None:
     said = (e["time"] for e in events if e["generation"] == generation and e.get("writer") != "afterwards")
     return max(said, default=None)

@@ -5,6 +5,7 @@
 What such a record says of a run, the run's own ledger says too, so that a run which is moved takes it along.
 """
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import plan as planning
 from launcher import snapshot
-from launcher.rundir import Ledger, RunDir, read_json, write_json
+from launcher.rundir import Ledger, RunDir, every, read_json, write_json
 
 if TYPE_CHECKING:
     from launcher.points import Point
@@ -73,6 +74,25 @@ def record(
         _mark(run, row)
     write_json(folder / f"{name}.json", {"overrides": overrides, "time": round(time.time(), 3), "points": listed})
     return name
+
+
+def rows_of(folder: Path, name: str, scale: str, *, scan: bool = True) -> list[dict[str, Any]]:
+    """What was submitted of the table `name` at `scale`, oldest first: asked.described, `run` and `time` of each run.
+
+    Where the folder has no record of it, the runs' own ledgers are asked, unless `scan` is false: somebody moved the
+    runs without it.
+    """
+    rows = []
+    for file in (folder / FOLDER).glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            record = read_json(file)
+            rows += [{**row, "time": record.get("time", 0.0)} for row in record["points"]]
+    rows = [row for row in rows if row.get("sweep") == name and row.get("scale") == scale]
+    for run in every(folder) if scan and not rows else ():
+        with contextlib.suppress(OSError):
+            said = [event for event in run.events() if event["event"] == "sweep"]
+            rows += [{**e, "run": run.id} for e in said if e["sweep"] == name and e.get("scale") == scale]
+    return sorted(rows, key=lambda row: row["time"])
 
 
 def _values(point: "Point") -> dict[str, str]:

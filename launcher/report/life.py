@@ -1,0 +1,149 @@
+"""One run from its first submission to now: every start, why it began and how it ended, its scores and pictures."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from launcher import evaluation, queue
+from launcher.report import curves
+from launcher.report.curves import Curve
+from launcher.report.svg import Span
+from launcher.rundir import RunDir
+from launcher.table import short
+
+Event = Mapping[str, Any]
+PICTURE_BYTES = 8_000_000  # of one picture; a larger one is named in place of being shown
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of the run. Seconds; `waited` is None where nobody submitted it, `lost` are steps done again."""
+
+    number: int
+    began: str
+    cause: str
+    where: str
+    waited: float | None
+    worked: float
+    first: int
+    last: int
+    lost: int
+    ended: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`source`: for an <img>; empty where the file is too large to be part of a page."""
+
+    name: str
+    path: Path
+    source: str
+
+
+@dataclass(frozen=True)
+class Life:
+    """A run as its page shows it. `scores`: (evaluation, step, {score: number})."""
+
+    id: str
+    path: Path
+    summary: Mapping[str, Any]
+    starts: Sequence[Start]
+    spans: Sequence[Span]
+    curves: Sequence[Curve]
+    scores: Sequence[tuple[str, int, Mapping[str, float]]]
+    pictures: Sequence[Picture]
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer of `--json`."""
+        starts = [vars(start) for start in self.starts]
+        pictures = [str(picture.path) for picture in self.pictures]
+        return {**self.summary, "starts": starts, "curves": [c.name for c in self.curves], "pictures": pictures}
+
+
+def of(run: RunDir) -> Life:
+    """Read a run. Raises InputError where its spec was edited."""
+    jobs, _ = queue.of_runs([run])
+    summary, events = run.summary(jobs), run.events()
+    summary["message"] = queue.last_words(run) or summary["message"]
+    starts = _starts(events, summary)
+    return Life(
+        id=run.id,
+        path=run.path,
+        summary=summary,
+        starts=starts,
+        spans=_spans(starts),
+        curves=curves.read(run.path / "metrics.jsonl"),
+        scores=_scores(events),
+        pictures=[_picture(file, run) for file in _files(run)],
+    )
+
+
+def _starts(events: Sequence[Event], summary: Mapping[str, Any]) -> list[Start]:
+    found, before = [], None
+    for start in (e for e in events if e["event"] == "start"):
+        mine = [e for e in events if e["generation"] == start["generation"]]
+        restored = next((e for e in mine if e["event"] == "restored"), {})
+        end = next((e for e in reversed(mine) if e["event"] == "end"), None)
+        asked = [e["time"] for e in mine if e["event"] == "submitted"]
+        since = max([*asked, *([before] if before else [])], default=None)
+        heard = [e["time"] for e in mine if e.get("writer") not in ("afterwards", "submit")]
+        until = max(heard, default=start["time"])
+        steps = [e["step"] for e in mine if e["event"] in ("checkpoint", "finished", "restored")]
+        running = end is None and summary["state"] == "running"
+        found.append(
+            Start(
+                number=start["generation"],
+                began=f"{datetime.fromtimestamp(start['time']):%Y-%m-%d %H:%M:%S}",
+                cause=start.get("cause", ""),
+                where=str(start.get("nodes") or start.get("host", "")),
+                waited=None if since is None else max(0.0, start["time"] - since),
+                worked=max(0.0, until - start["time"]),
+                first=restored.get("step", 0),
+                last=max([*steps, *([summary["step"]] if running else [])], default=0),
+                lost=restored.get("lost_steps", 0),
+                ended="running" if running else end["cause"] if end else "killed",
+                message=end.get("message", "") if end else "",
+            )
+        )
+        before = until
+    return found
+
+
+def _spans(starts: Sequence[Start]) -> list[Span]:
+    """Waiting and working, one after the other; time in which nobody asked for the run is left out."""
+    spans, now = [], 0.0
+    for start in starts:
+        if start.waited:
+            spans.append(Span(now, now + start.waited, "waited", f"start {start.number} waited {short(start.waited)}"))
+            now += start.waited
+        style = {"done": "done", "running": "worked"}.get(start.ended, "cut")
+        said = f"start {start.number} worked {short(start.worked)}, to step {start.last}: {start.ended}"
+        spans.append(Span(now, now + start.worked, style, said))
+        now += start.worked
+    return spans
+
+
+def _scores(events: Sequence[Event]) -> list[tuple[str, int, dict[str, float]]]:
+    """The numbers of every evaluation, by step; the same evaluation of the same step counts once."""
+    found: dict[tuple[int, str], dict[str, float]] = {}
+    for event in sorted((e for e in events if e["event"] == "eval"), key=lambda e: e["step"]):
+        numbers = {k: v for k, v in event["scores"].items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        found[event["step"], event["protocol"]] = numbers
+    return [(protocol, step, numbers) for (step, protocol), numbers in found.items()]
+
+
+def _files(run: RunDir) -> list[Path]:
+    """Pictures that the run and its evaluations left."""
+    folders = [run.path, *(found.path for found in evaluation.every(run))]
+    return [file for folder in folders for pattern in ("*.png", "*/*.png") for file in sorted(folder.glob(pattern))]
+
+
+def _picture(file: Path, run: RunDir) -> Picture:
+    name = str(file.relative_to(run.path))
+    if file.stat().st_size > PICTURE_BYTES:
+        return Picture(name, file, "")
+    return Picture(name, file, f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}")

@@ -1,0 +1,109 @@
+"""A report as one HTML file that opens from disk: no script, nothing fetched, light or dark as the screen is."""
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from launcher.errors import InputError
+from launcher.report import svg, words
+from launcher.report.life import Life
+from launcher.report.table import Row, Run, Table
+from launcher.report.terminal import SAME_UNIT, remarks
+from launcher.table import short
+
+FOLDER = "reports"  # in the folder of runs
+WIDE, NARROW = 720, 350  # pixels: a page and a telephone
+
+
+def default_path(folder: Path, name: str) -> Path:
+    return folder / FOLDER / f"{name.replace('/', '-')}.html"
+
+
+def sweep(table: Table, file: Path, command: str) -> None:
+    """Write the page of a sweep. Raises InputError where one cannot write."""
+    unit, hours = words.hours(table)
+    pictures = [_figure(table, width) for width in (WIDE, NARROW)]
+    rows = [
+        {
+            "row": row, "paper": words.theirs(row.paper), "ours": words.ours(row), "state": words.state(row),
+            "difference": words.signed(row.difference), "steps": words.steps(row), "hours": spent,
+            "runs": [(run, _link(run, file)) for run in row.runs if run.path],
+        }
+        for row, spent in zip(table.rows, hours, strict=True)
+    ]  # fmt: skip
+    _write(
+        file, "sweep.html", table=table, rows=rows, unit=unit, pictures=pictures, command=command,
+        remarks=remarks(table), series=any(row.series for row in table.rows),
+    )  # fmt: skip
+
+
+def run(life: Life, file: Path, command: str) -> None:
+    """Write the page of one run. Raises InputError where one cannot write."""
+    curves = [
+        [svg.curve(c.name, c.steps, c.values, width) for c in life.curves] for width in ((WIDE - 32) // 2, NARROW)
+    ]
+    _write(
+        file, "run.html", life=life, command=command, curves=curves,
+        timelines=[svg.timeline(life.spans, width) for width in (WIDE, NARROW)],
+        folder=os.path.relpath(life.path, file.parent), short=short,
+    )  # fmt: skip
+
+
+def _figure(table: Table, width: int) -> str:
+    """Both curves: in one picture where they measure the same, else one above the other."""
+    same = table.scale == SAME_UNIT
+    theirs = [svg.Mark(words.value(row.value), row.paper) for row in table.rows]
+    ours = [
+        svg.Mark(words.value(row.value if same else row.at), row.mean, row.scores, row.std, row.state)
+        for row in table.rows
+    ]
+    printed = any(row.paper is not None for row in table.rows)
+    if same and printed:
+        lines = [*_lines(table.rows, theirs, "theirs", "paper"), *_lines(table.rows, ours, "ours", "ours")]
+        return svg.panel(table.ablation.numbers, lines, width)
+    ours_alone = svg.panel(f"Ours: {table.metric}, recipe={table.scale}", _lines(table.rows, ours, "ours"), width, 150)
+    if not printed:
+        return ours_alone
+    paper = svg.panel(f"Paper: {table.ablation.numbers}", _lines(table.rows, theirs, "theirs"), width, 150)
+    return f"{paper}\n{ours_alone}"
+
+
+def _lines(rows: Sequence[Row], marks: Sequence[svg.Mark], style: str, whose: str = "") -> list[svg.Line]:
+    """One line a series."""
+    names = list(dict.fromkeys(row.series for row in rows))
+    return [
+        svg.Line(
+            ", ".join(filter(None, (whose, name))),
+            style,
+            [mark for row, mark in zip(rows, marks, strict=True) if row.series == name],
+            dash,
+        )
+        for dash, name in enumerate(names)
+    ]
+
+
+def _link(run: Run, file: Path) -> str:
+    """To the run's own page where there is one, else to its folder; relative, so that all may be moved together."""
+    page = file.parent / f"{run.id.replace('/', '-')}.html"
+    return page.name if page.exists() else os.path.relpath(run.path, file.parent)
+
+
+def _write(file: Path, template: str, **values: Any) -> None:
+    environment = Environment(
+        loader=PackageLoader("launcher.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    text = environment.get_template(template).render(made=f"{datetime.now():%Y-%m-%d %H:%M}", words=words, **values)
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text)
+        beside.rename(file)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        fix = "choose another file with --out"
+        raise InputError.of("--out", file, f"cannot write there ({error.strerror})", fix) from None

@@ -1,0 +1,208 @@
+"""Pictures as SVG text: no library, no script, and colours that the page's style sheet gives (light or dark).
+
+A picture is as wide as it is told to be, in CSS pixels; a page holds a wide one and a narrow one and shows either.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+TEXT = 12  # pixels, as all here
+LETTER = 6.4  # width of one, about
+LEFT, RIGHT, TOP = 46, 14, 26
+SLANT = 32  # degrees, of labels that do not fit side by side
+LONGEST = 18  # letters of a label
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One place on the axis of a panel. `value`: None where there is none, and then `note` says why."""
+
+    label: str
+    value: float | None
+    scores: Sequence[float] = ()
+    spread: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Marks that belong together. `name`: where there are several in a panel. `dash`: how it is drawn, 0 solid."""
+
+    name: str
+    style: str  # a class of the style sheet: ours | theirs
+    marks: Sequence[Mark]
+    dash: int = 0
+
+    @property
+    def classes(self) -> str:
+        return f"{self.style} dash{self.dash % 3}"
+
+
+def panel(title: str, lines: Sequence[Line], width: int, height: int = 190) -> str:
+    """Values over the places of an axis, evenly spaced: lines may share places by their labels, in order."""
+    labels = list(dict.fromkeys(mark.label for line in lines for mark in line.marks))
+    inner = width - LEFT - RIGHT
+    gap = inner / max(1, len(labels))
+    slanted = max((len(_cut(label)) for label in labels), default=0) * LETTER > gap - 6
+    foot = 24 if not slanted else 20 + int(LONGEST * LETTER * math.sin(math.radians(SLANT)))
+    xs = {label: LEFT + gap * (place + 0.5) for place, label in enumerate(labels)}
+    values = [v for line in lines for mark in line.marks for v in _extent(mark)]
+    scale = _Scale(values, TOP + 8, height)
+    out = [_text(0, 12, title, "title")]
+    out += scale.rules(LEFT, width - RIGHT)
+    for line in lines:
+        out += _line(line, xs, scale, height)
+    for label, x in xs.items():
+        out.append(_slanted(x, height + 16, _cut(label)) if slanted else _text(x, height + 18, _cut(label), "middle"))
+    if len(lines) > 1:
+        out += _legend(lines, width)
+    return _svg(out, width, height + foot, title)
+
+
+def curve(title: str, steps: Sequence[float], values: Sequence[float | None], width: int, height: int = 110) -> str:
+    """A number of a run over its steps; gaps where it is not a number."""
+    known = [v for v in values if v is not None]
+    scale = _Scale(known, TOP + 4, height)
+    last = max(steps, default=1) or 1
+    xs = [LEFT + (width - LEFT - RIGHT) * step / last for step in steps]
+    out = [_text(0, 12, title, "title"), *scale.rules(LEFT, width - RIGHT, count=3)]
+    for part in _parts(xs, values):
+        if len(part) == 1:
+            out.append(f'<circle class="ours" cx="{part[0][0]:.1f}" cy="{scale(part[0][1]):.1f}" r="2.5"/>')
+        else:
+            out.append(f'<path class="ours thin" d="{_path((x, scale(v)) for x, v in part)}"/>')
+    out += [_text(LEFT, height + 16, "0", "small"), _text(width - RIGHT, height + 16, f"step {last:,.0f}", "small end")]
+    return _svg(out, width, height + 22, title)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a run's life, in seconds since its beginning. `style`: waited | worked | lost, and how it ended."""
+
+    start: float
+    end: float
+    style: str
+    said: str
+
+
+def timeline(spans: Sequence[Span], width: int) -> str:
+    """A run's life as a bar; each span can be pointed at."""
+    total = max((span.end for span in spans), default=0.0) or 1.0
+    out = []
+    for span in spans:
+        x, wide = width * span.start / total, max(1.5, width * (span.end - span.start) / total)
+        out.append(
+            f'<rect class="{span.style}" x="{x:.1f}" y="2" width="{wide:.1f}" height="18" rx="1.5">'
+            f"<title>{escape(span.said)}</title></rect>"
+        )
+    return _svg(out, width, 22, "the run's life")
+
+
+class _Scale:
+    """A value -> its height on the picture."""
+
+    def __init__(self, values: Sequence[float], top: float, bottom: float):
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
+        pad = (high - low) * 0.08 or max(abs(high) * 0.05, 0.5)
+        self._low, self._high, self._top, self._bottom = low - pad, high + pad, top, bottom
+
+    def __call__(self, value: float) -> float:
+        return self._bottom - (value - self._low) / (self._high - self._low) * (self._bottom - self._top)
+
+    def rules(self, left: float, right: float, count: int = 4) -> list[str]:
+        out = []
+        for tick, text in ticks(self._low, self._high, count):
+            y = self(tick)
+            out.append(f'<line class="rule" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            out.append(_text(left - 8, y + 4, text, "small end"))
+        return out
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[tuple[float, str]]:
+    """Round numbers between `low` and `high`, about `count`, and how they are written."""
+    rough = (high - low) / max(1, count)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    found = [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+    digits = max(0, -math.floor(math.log10(step) + 1e-9) + (1 if abs(step / power - 2.5) < 1e-9 else 0))
+    largest = max(map(abs, found), default=0)
+    if digits > 4 or largest >= 1e6:
+        return [(tick, f"{tick:.2g}") for tick in found]
+    return [(tick, f"{tick:,.{digits}f}") for tick in found]
+
+
+def _extent(mark: Mark) -> list[float]:
+    if mark.value is None:
+        return []
+    spread = mark.spread or 0.0
+    return [mark.value - spread, mark.value + spread, *mark.scores]
+
+
+def _line(line: Line, xs: dict[str, float], scale: _Scale, bottom: float) -> list[str]:
+    style, out = line.classes, []
+    places = [xs[mark.label] for mark in line.marks]
+    values = [mark.value for mark in line.marks]
+    for part in _parts(places, values):
+        out.append(f'<path class="{style}" d="{_path((x, scale(v)) for x, v in part)}"/>')
+    for x, mark in zip(places, line.marks, strict=True):
+        if mark.value is None:
+            out.append(_text(x, bottom - 4, mark.note, "small middle muted"))
+            continue
+        for score in mark.scores if len(mark.scores) > 1 else ():
+            out.append(f'<circle class="{style} seed" cx="{x:.1f}" cy="{scale(score):.1f}" r="2"/>')
+        if mark.spread:
+            top, low = scale(mark.value + mark.spread), scale(mark.value - mark.spread)
+            out.append(f'<line class="{style} bar" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{low:.1f}"/>')
+        said = f"{mark.label}: {mark.value:.2f}" + (f" ± {mark.spread:.2f}" if mark.spread is not None else "")
+        out.append(
+            f'<circle class="{style}" cx="{x:.1f}" cy="{scale(mark.value):.1f}" r="3.5">'
+            f"<title>{escape(said)}</title></circle>"
+        )
+    return out
+
+
+def _legend(lines: Sequence[Line], width: int) -> list[str]:
+    out, x = [], float(width)
+    for line in reversed(lines):
+        x -= len(line.name) * LETTER
+        out.append(_text(x, 12, line.name, "small"))
+        out.append(f'<circle class="{line.classes}" cx="{x - 9:.1f}" cy="8" r="3.5"/>')
+        x -= 26
+    return out
+
+
+def _parts(xs: Sequence[float], values: Sequence[float | None]) -> Iterable[list[tuple[float, float]]]:
+    """Stretches without a gap."""
+    part: list[tuple[float, float]] = []
+    for x, value in zip(xs, values, strict=True):
+        if value is not None:
+            part.append((x, value))
+        elif part:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _path(points: Iterable[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def _text(x: float, y: float, text: str, style: str) -> str:
+    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
+
+
+def _slanted(x: float, y: float, text: str) -> str:
+    return f'<text class="end" transform="translate({x + 4:.1f} {y:.1f}) rotate(-{SLANT})">{escape(text)}</text>'
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _svg(parts: Sequence[str], width: int, height: float, label: str) -> str:
+    head = f'<svg viewBox="0 0 {width} {height:.0f}" width="{width}" height="{height:.0f}" role="img"'
+    return "\n".join([f'{head} aria-label="{escape(label)}">', *parts, "</svg>"])

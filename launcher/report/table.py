@@ -1,0 +1,232 @@
+"""A paper's table with our numbers in it: which runs belong to a sweep, where they stand and what they scored."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from launcher import goodput, points, queue, sweep
+from launcher.ablation import Ablation, Point
+from launcher.asked import Asked
+from launcher.errors import InputError, SslrunError
+from launcher.report import trend
+from launcher.rundir import RunDir, read_json
+
+# What deserves a look first. Besides the states of a run: `absent`, nobody asked for it; `gone`, its folder is;
+# `damaged`, it cannot be read; `unjudged`, done without the number that the table is about.
+STATES = (
+    "failed", "damaged", "gone", "cancelled", "stopped", "preempted", "running", "pending", "unjudged", "absent",
+    "done",
+)  # fmt: skip
+NOT_YET = "not here yet"
+SAID = {"absent": "not run", "unjudged": "not evaluated"}  # in words for people
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of one point. Hours are of all its starts together."""
+
+    seed: int
+    state: str
+    id: str = ""
+    path: str = ""
+    message: str = ""
+    score: float | None = None
+    step: int = 0
+    steps: int = 0
+    hours: float = 0.0
+    gpu_hours: float = 0.0
+    preempted: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One point. `value`: of the axis as the paper has it; `at`: at this scale."""
+
+    value: Any
+    at: Any
+    series: str
+    paper: float | None
+    lacks: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def scores(self) -> list[float]:
+        return [run.score for run in self.runs if run.score is not None]
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.scores) if self.scores else None
+
+    @property
+    def std(self) -> float | None:
+        """Between seeds: the sample's; None for fewer than two."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 else None
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.paper is None or self.mean is None else self.mean - self.paper
+
+    @property
+    def state(self) -> str:
+        if self.lacks and not any(run.id for run in self.runs):
+            return NOT_YET
+        return min((run.state for run in self.runs), key=STATES.index, default="absent")
+
+
+@dataclass(frozen=True)
+class Table:
+    """`given`: the overrides that the runs were submitted with; `others`: those of other submissions in the folder.
+    `notes`: what a reader must know besides."""
+
+    ablation: Ablation
+    scale: str
+    given: tuple[str, ...]
+    others: tuple[tuple[str, ...], ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    folder: Path
+
+    @cached_property
+    def trend(self) -> trend.Trend:
+        return trend.of([row.paper for row in self.rows], [row.scores for row in self.rows])
+
+    @property
+    def metric(self) -> str:
+        return self.ablation.scale(self.scale).metric
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for row in self.rows for run in row.runs]
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer of `--json`."""
+        rows = [
+            {
+                "value": row.value, "at": row.at, "series": row.series, "paper": row.paper, "mean": row.mean,
+                "std": row.std, "difference": row.difference, "state": row.state, "lacks": list(row.lacks),
+                "runs": [dataclasses.asdict(run) for run in row.runs],
+            }
+            for row in self.rows
+        ]  # fmt: skip
+        return {
+            "sweep": self.ablation.name, "scale": self.scale, "metric": self.metric, "given": list(self.given),
+            "points": rows, "spearman": self.trend.rho, "verdict": self.trend.sentence, "notes": list(self.notes),
+        }  # fmt: skip
+
+
+def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
+    """The table of what is asked for, from the runs of `folder`. `own`: methods of the user's own.
+
+    Raises InputError where it was submitted with other overrides only.
+    """
+    table, known = asked.ablation, sweep.rows_of(folder, asked.ablation.name, asked.scale)
+    kinds = list(dict.fromkeys(tuple(row["given"]) for row in reversed(known)))  # newest first
+    given = tuple(asked.science) or (kinds[0] if kinds else ())
+    if asked.science and given not in kinds:
+        there = " or ".join(" ".join(kind) or "nothing besides" for kind in kinds) or "none at all"
+        words = " ".join(given)
+        raise InputError(f"{words}: no such submission of {table.name} in {folder}; there is one with {there}")
+    mine, older = _newest([row for row in known if tuple(row["given"]) == given])
+    seeds = sorted({row["seed"] for row in mine.values()}) or list(table.scale(asked.scale).seeds)
+    if asked.seed:
+        seeds = [int(text) for text in points.values_of(f"seed={asked.seed}") if text.isdigit()]
+    found = _Finder(folder, [row["run"] for row in mine.values()])
+    rows = []
+    for point in table.points:
+        here = [mine.get((point.series, str(point.value), seed)) for seed in seeds]
+        runs = [_run(table, asked.scale, seed, row, found) for seed, row in zip(seeds, here, strict=True)]
+        at = next((row["at"] for row in here if row), table.value_at(point, asked.scale))
+        lacks = tuple(table.lacks(point, asked.scale, own))
+        rows.append(Row(point.value, at, point.series, point.paper, lacks, tuple(runs)))
+    notes = _notes(table.points, mine, older, found.trouble)
+    return Table(table, asked.scale, given, tuple(k for k in kinds if k != given), tuple(rows), notes, folder)
+
+
+def _newest(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[tuple[str, str, int], Mapping[str, Any]], int]:
+    """(the newest row of each point and seed; how many are left out because the point has changed since)."""
+    kinds: dict[tuple[str, str], str] = {}
+    for row in rows:  # oldest first
+        kinds[row["series"], str(row["value"])] = row["kind"]
+    mine = {}
+    for row in rows:
+        if row["kind"] == kinds[row["series"], str(row["value"])]:
+            mine[row["series"], str(row["value"]), row["seed"]] = row
+    kept = {row["run"] for row in mine.values()}
+    return mine, len({row["run"] for row in rows} - kept)
+
+
+def _notes(points: Sequence[Point], mine: Mapping[tuple[str, str, int], Any], older: int, trouble: str) -> tuple:
+    rows = {(point.series, str(point.value)) for point in points}
+    strays = sum((series, value) not in rows for series, value, _ in mine)
+    notes = []
+    if older:
+        notes.append(f"{older} runs of these points as they were defined before are left out.")
+    if strays:
+        notes.append(f"{strays} runs are of points that the table no longer has.")
+    return (*notes, trouble) if trouble else tuple(notes)
+
+
+class _Finder:
+    """Where the runs lie now, and what Slurm's queue says of them; a run that was moved is known by its identity."""
+
+    def __init__(self, folder: Path, names: Sequence[str]):
+        self._folder, self._moved = folder, None
+        here = [RunDir(folder / name) for name in names if (folder / name / "spec.json").exists()]
+        self.jobs, self.trouble = queue.of_runs(here)
+
+    def find(self, row: Mapping[str, Any]) -> RunDir | None:
+        if (self._folder / row["run"] / "spec.json").exists():
+            return RunDir(self._folder / row["run"])
+        if self._moved is None:
+            self._moved = {_identity(file): file.parent for file in self._folder.glob("*/spec.json")}
+        path = self._moved.get(row["identity"])
+        return RunDir(path.resolve()) if path else None
+
+
+def _identity(file: Path) -> str:
+    try:
+        return read_json(file)["identity"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _run(table: Ablation, scale: str, seed: int, row: Mapping[str, Any] | None, finder: _Finder) -> Run:
+    if row is None:
+        return Run(seed, "absent")
+    found = finder.find(row)
+    if found is None:
+        return Run(seed, "gone", row["run"], message=f"its folder {row['run']} is gone")
+    try:
+        return _read(found, seed, table.scale(scale).metric, finder.jobs)
+    except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        said = str(error) if isinstance(error, SslrunError) else f"{type(error).__name__}: {error}"
+        return Run(seed, "damaged", found.path.name, str(found.path), " ".join(said.split()))
+
+
+def _read(found: RunDir, seed: int, metric: str, jobs: Any) -> Run:
+    summary, events = found.summary(jobs, digest=False), found.events()
+    gpus = found.spec().world_size if found.spec().cluster.gpus_per_node else 0
+    score, state, message = _score(summary["evals"], metric), summary["state"], summary["message"]
+    if state == "done" and score is None:
+        state, message = "unjudged", f"`sslrun eval {found.id} protocol={metric.partition('.')[0]}` judges it"
+    hours = goodput.worked_seconds(events) / 3600
+    return Run(
+        seed, state, found.id, str(found.path), message,
+        score if state == "done" else None,  # one of an earlier step is not its number
+        summary["step"], summary["steps"], hours, hours * gpus, summary["restarts"].get("preempted", 0),
+    )  # fmt: skip
+
+
+def _score(evals: Mapping[str, Mapping[str, Any]], metric: str) -> float | None:
+    """Also of an evaluation on other labels than the training's, where there is but one such."""
+    protocol, _, name = metric.partition(".")
+    others = [key for key in evals if key.startswith(f"{protocol}:")]
+    scores = evals.get(protocol) or (evals[others[0]] if len(others) == 1 else {})
+    score = scores.get(name)
+    known = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+    return float(score) if known else None

@@ -1,0 +1,135 @@
+"""A paper's table with our numbers on a terminal, and as Markdown."""
+
+import os
+import sys
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.table import Table as Grid
+from rich.text import Text
+
+from launcher.report import words
+from launcher.report.life import Life
+from launcher.report.table import Row, Table
+from launcher.table import COLOURS, short
+
+SAME_UNIT = "paper"  # the scale at which ours and the paper's are the same measure
+UNBOUNDED = 400  # letters a line, where nobody says how wide it may be
+NUMBERS = ("paper", "ours", "difference", "steps", "GPU-hours", "minutes")  # columns
+
+
+def screen() -> Console:
+    """stdout; what goes into a file or a pipe is not broken into lines of eighty letters."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else UNBOUNDED
+    return Console(highlight=False, width=width)
+
+
+def show(table: Table, screen: Console) -> None:
+    """The table, what its trend says, and why points have no number."""
+    screen.print(Group(*_parts(table)), soft_wrap=False)
+
+
+def _parts(table: Table) -> Iterator[Text | Grid]:
+    yield Text.assemble((f"{table.ablation.name}, recipe={table.scale}", "bold"), f"   {table.ablation.source}")
+    yield Text(table.ablation.claim, style="italic")
+    if table.given:
+        yield Text(f"with {' '.join(table.given)}", style="dim")
+    grid = Grid(box=SIMPLE_HEAD, pad_edge=False)
+    unit, hours = words.hours(table)
+    series = any(row.series for row in table.rows)
+    grid.add_column(table.ablation.axis)
+    for name in (*(["series"] if series else []), "state"):
+        grid.add_column(name)
+    for name in ("paper", "ours", "difference", "steps", unit):
+        grid.add_column(name, justify="right", no_wrap=True)
+    for row, spent in zip(table.rows, hours, strict=True):
+        state = Text(words.state(row), style=COLOURS.get(row.state, "dim"))
+        numbers = words.theirs(row.paper), words.ours(row), words.signed(row.difference)
+        grid.add_row(words.label(row), *([row.series] if series else []), state, *numbers, words.steps(row), spent)
+    yield grid
+    yield Text(table.trend.sentence)
+    for line in remarks(table):
+        yield Text(line, style="dim")
+
+
+def show_run(life: Life, screen: Console) -> None:
+    """One run: where it stands, every start of it, and its scores."""
+    summary = life.summary
+    screen.print(f"{life.id}: {summary['state']}, step {summary['step']:,} of {summary['steps']:,}", style="bold")
+    if summary["message"]:
+        screen.print(summary["message"], markup=False, soft_wrap=True)
+    starts = Grid(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("start", "because", "began", "where", "waited", "worked", "steps", "lost", "ended"):
+        starts.add_column(name, justify="right" if name in ("start", "waited", "worked", "steps", "lost") else "left")
+    for s in life.starts:
+        reach = f"{s.first:,}–{s.last:,}"
+        times = s.began, s.where, short(s.waited), short(s.worked)
+        starts.add_row(str(s.number), s.cause, *times, reach, str(s.lost), s.ended)
+    scores = Grid(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("evaluation", "step", "score", ""):
+        scores.add_column(name, justify="right" if name in ("step", "") else "left")
+    for protocol, step, numbers in life.scores:
+        for number, (name, value) in enumerate(numbers.items()):
+            head = ("", "") if number else (protocol, f"{step:,}")
+            scores.add_row(*head, name.replace("_", " "), words.score(value))
+    for grid in (starts, scores):
+        if grid.row_count:
+            screen.print(grid)
+
+
+def remarks(table: Table) -> list[str]:
+    """What a reader must know of the numbers, and why some are not there."""
+    said = [f"The paper's: {table.ablation.numbers}. Ours: {table.metric} of recipe={table.scale}."]
+    if table.scale != SAME_UNIT:
+        said[0] += " These are different measures: what can be compared is the order of the points, not their numbers."
+    said += table.notes
+    if table.others:
+        given = "; ".join(" ".join(kind) or "without other overrides" for kind in table.others)
+        said.append(f"Also submitted, and not shown: {given}.")
+    messages = {f"{run.id} {words.named(run.state)}: {run.message}" for run in table.runs if run.message}
+    return said + sorted(messages)
+
+
+def markdown(table: Table, command: str) -> str:
+    """A section of a document. `command`: what made it."""
+    unit, hours = words.hours(table)
+    series = any(row.series for row in table.rows)
+    heads = [
+        table.ablation.axis,
+        *(["series"] if series else []),
+        "paper",
+        "ours",
+        "difference",
+        "state",
+        "steps",
+        unit,
+    ]
+    lines = [f"## {table.ablation.axis} ({table.ablation.source})", ""]
+    lines += [f"<!-- made by: {command} -->", "", f"Claim: {table.ablation.claim}", ""]
+    if table.given:
+        lines += [f"Run with `{' '.join(table.given)}`.", ""]
+    lines += [_line(heads), "|" + "|".join(_rule(head) for head in heads) + "|"]
+    for row, spent in zip(table.rows, hours, strict=True):
+        cells = [
+            words.label(row),
+            *([row.series] if series else []),
+            *_numbers(row),
+            words.state(row),
+            words.steps(row),
+            spent,
+        ]
+        lines.append(_line(cells))
+    return "\n".join([*lines, "", table.trend.sentence, "", *(f"{text}\n" for text in remarks(table))])
+
+
+def _numbers(row: Row) -> tuple[str, str, str]:
+    return words.theirs(row.paper), words.ours(row), words.signed(row.difference)
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def _rule(head: str) -> str:
+    return "---:" if head in NUMBERS else "---"

@@ -1,0 +1,93 @@
+"""Numbers and states as people read them, the same on a terminal, in Markdown and on a page."""
+
+from typing import Any
+
+from launcher.report.table import NOT_YET, SAID, STATES, Row, Table
+
+MISSING = "–"
+
+
+def number(value: float | None) -> str:
+    """Two decimals for small numbers, one for others; a dash where there is none."""
+    if value is None:
+        return MISSING
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def value(given: Any) -> str:
+    """Of an axis: a whole number in groups of three digits."""
+    whole = isinstance(given, int) and not isinstance(given, bool)
+    return f"{given:,}" if whole else str(given)
+
+
+def label(row: Row) -> str:
+    """The value of a row at its scale, and the paper's where that is another."""
+    return value(row.at) if row.at == row.value else f"{value(row.at)} (for {value(row.value)})"
+
+
+def score(given: float) -> str:
+    """Of an evaluation."""
+    return f"{given:.2f}" if abs(given) >= 1 else f"{given:.3f}"
+
+
+def theirs(value: float | None) -> str:
+    """As the paper prints it: at least one decimal."""
+    if value is None:
+        return MISSING
+    text = f"{value:.10g}"
+    return text if "." in text or "e" in text else f"{text}.0"
+
+
+def ours(row: Row) -> str:
+    """Mean and spread, and of how many seeds where some have no number."""
+    if row.mean is None:
+        return MISSING
+    spread = f" ± {number(row.std)}" if row.std is not None else ""
+    some = f" ({len(row.scores)} of {len(row.runs)})" if len(row.scores) < len(row.runs) else ""
+    return f"{number(row.mean)}{spread}{some}"
+
+
+def signed(value: float | None) -> str:
+    if value is None:
+        return MISSING
+    return f"{'−' if value < 0 else '+'}{number(abs(value))}"
+
+
+def state(row: Row) -> str:
+    """Of a point: what all seeds are, or how many are what."""
+    if row.state == NOT_YET:
+        return f"{NOT_YET}: needs {', '.join(row.lacks)}"
+    kinds = {run.state for run in row.runs}
+    if len(kinds) == 1:
+        return named(row.state)
+    counted = ((sum(run.state == kind for run in row.runs), kind) for kind in STATES if kind in kinds)
+    return ", ".join(f"{count} {named(kind)}" for count, kind in counted)
+
+
+def named(kind: str) -> str:
+    return SAID.get(kind, kind)
+
+
+def steps(row: Row) -> str:
+    """Of the run that is furthest behind and of the one that is furthest, over what is to be done."""
+    begun = [run for run in row.runs if run.steps]
+    if not begun:
+        return MISSING
+    low, high, of = min(r.step for r in begun), max(r.step for r in begun), max(r.steps for r in begun)
+    if low == high == of:
+        return f"{of:,}"
+    return f"{low:,}–{high:,} of {of:,}" if low != high else f"{high:,} of {of:,}"
+
+
+def hours(table: Table) -> tuple[str, list[str]]:
+    """(what the column is called, a cell a row): GPU-hours, or minutes where no GPU was at work."""
+    if any(run.gpu_hours for run in table.runs):
+        return "GPU-hours", [_sum(row, lambda run: run.gpu_hours) for row in table.rows]
+    return "minutes", [_sum(row, lambda run: 60 * run.hours) for row in table.rows]
+
+
+def _sum(row: Row, of) -> str:
+    total = sum(map(of, row.runs))
+    if not any(run.hours for run in row.runs):
+        return MISSING
+    return f"{total:,.0f}" if total >= 10 else f"{total:.1f}"

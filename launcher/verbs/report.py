@@ -1,0 +1,83 @@
+"""`sslrun report`: a sweep beside the paper's table, or the life of one run."""
+
+import json
+import shlex
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.errors import InputError
+from launcher.verbs import arguments
+
+if TYPE_CHECKING:
+    from launcher.asked import Asked
+
+EXAMPLE = "sslrun report sweep=swav/prototypes recipe=demo, sslrun report swav-demo"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    what = "sweep=<paper>/<table> and recipe, seed, runs; or RUN and runs=FOLDER"
+    parser.add_argument("words", nargs="+", metavar="RUN|key=value", help=what)
+    parser.add_argument("--markdown", action="store_true", help="the table of a sweep as a section of a document")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page; reports/ in the folder of runs by default")
+    arguments.add_config_dir(parser)
+    arguments.add_json(parser)
+
+
+def run(options: Namespace) -> int:
+    """Ours beside the paper's, or one run's life: a table here, and a page that any browser opens from disk."""
+    from launcher import asked
+
+    if options.markdown and options.json:
+        raise InputError.of("--markdown", "--json", "both say how to answer", "give one of them")
+    words = [word for word in options.words if not word.startswith("runs=")]
+    folder = arguments.runs_folder([word for word in options.words if word.startswith("runs=")])
+    names = [word for word in words if "=" not in word]
+    table = asked.read(words, options.config_dir) if not names else None
+    if table:
+        return _sweep(table, folder, options)
+    if len(words) != 1 or not names:
+        raise InputError.of("RUN", " ".join(words), "that is no one run", "give a run, or sweep=<paper>/<table>")
+    if options.markdown:
+        raise InputError.of("--markdown", names[0], "only the table of a sweep has it", "leave it out")
+    return _run(names[0], folder, options)
+
+
+def _sweep(wanted: "Asked", folder: Path, options: Namespace) -> int:
+    from launcher.report import page, table, terminal
+
+    found = table.gather(wanted, folder, arguments.own_methods(options.config_dir))
+    if options.markdown:
+        print(terminal.markdown(found, _command(options, markdown=True)))
+        return 0
+    file = options.out or page.default_path(found.folder, f"{found.ablation.name}-{found.scale}")
+    page.sweep(found, file, _command(options))
+    if options.json:
+        print(json.dumps({**found.to_json(), "page": str(file)}, allow_nan=False))
+    else:
+        terminal.show(found, terminal.screen())
+    print(f"page: {file}", file=sys.stderr)
+    return 0
+
+
+def _run(name: str, folder: Path, options: Namespace) -> int:
+    from launcher import rundir
+    from launcher.report import life, page, terminal
+
+    wanted = rundir.find(name, folder)
+    found = life.of(wanted)
+    file = options.out or page.default_path(wanted.runs, found.id)
+    page.run(found, file, _command(options))
+    if options.json:
+        print(json.dumps({**found.to_json(), "page": str(file)}))
+    else:
+        terminal.show_run(found, terminal.screen())
+    print(f"page: {file}", file=sys.stderr)
+    return 0
+
+
+def _command(options: Namespace, *, markdown: bool = False) -> str:
+    """What made the report, without where its files are."""
+    words = [word for word in options.words if not word.startswith("runs=")]
+    return shlex.join(["sslrun", "report", *words, *(["--markdown"] if markdown else [])])
