@@ -91,6 +91,7 @@ def described(asked: Asked, member: Member) -> dict[str, Any]:
         "sweep": asked.ablation.name,
         "scale": asked.scale,
         "given": asked.science,
+        "metric": asked.ablation.scale(asked.scale).metric,
         "axis": asked.ablation.axis,
         "series": member.row.series,
         "value": member.row.value,

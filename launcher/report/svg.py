@@ -4,7 +4,8 @@ A picture is as wide as it is told to be, in CSS pixels; a page holds a wide one
 """
 
 import math
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -12,7 +13,8 @@ TEXT = 12  # pixels, as all here
 LETTER = 6.4  # width of one, about
 LEFT, RIGHT, TOP = 46, 14, 26
 SLANT = 32  # degrees, of labels that do not fit side by side
-LONGEST = 18  # letters of a label
+LONGEST = 18  # letters of such a label
+MOST_LINES, LINE = 3, 14  # of a label that is not slanted; pixels from one to the next
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,16 @@ class Line:
 def panel(title: str, lines: Sequence[Line], width: int, height: int = 190) -> str:
     """Values over the places of an axis, evenly spaced: lines may share places by their labels, in order."""
     labels = list(dict.fromkeys(mark.label for line in lines for mark in line.marks))
-    inner = width - LEFT - RIGHT
-    gap = inner / max(1, len(labels))
-    slanted = max((len(_cut(label)) for label in labels), default=0) * LETTER > gap - 6
-    foot = 24 if not slanted else 20 + int(LONGEST * LETTER * math.sin(math.radians(SLANT)))
+    gap = (width - LEFT - RIGHT) / max(1, len(labels))
     xs = {label: LEFT + gap * (place + 0.5) for place, label in enumerate(labels)}
+    under, foot = _labels(xs, gap, height)
     values = [v for line in lines for mark in line.marks for v in _extent(mark)]
     scale = _Scale(values, TOP + 8, height)
     out = [_text(0, 12, title, "title")]
     out += scale.rules(LEFT, width - RIGHT)
     for line in lines:
         out += _line(line, xs, scale, height)
-    for label, x in xs.items():
-        out.append(_slanted(x, height + 16, _cut(label)) if slanted else _text(x, height + 18, _cut(label), "middle"))
+    out += under
     if len(lines) > 1:
         out += _legend(lines, width)
     return _svg(out, width, height + foot, title)
@@ -105,7 +104,7 @@ class _Scale:
 
     def __init__(self, values: Sequence[float], top: float, bottom: float):
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
-        pad = (high - low) * 0.08 or max(abs(high) * 0.05, 0.5)
+        pad = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
         self._low, self._high, self._top, self._bottom = low - pad, high + pad, top, bottom
 
     def __call__(self, value: float) -> float:
@@ -195,12 +194,22 @@ def _text(x: float, y: float, text: str, style: str) -> str:
     return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
 
 
-def _slanted(x: float, y: float, text: str) -> str:
-    return f'<text class="end" transform="translate({x + 4:.1f} {y:.1f}) rotate(-{SLANT})">{escape(text)}</text>'
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+def _labels(xs: Mapping[str, float], gap: float, top: float) -> tuple[list[str], int]:
+    """(labels below the axis, how much room they take): in as many lines as their words ask for, or slanted."""
+    letters = int((gap - 8) / LETTER)
+    wrapped = {label: textwrap.wrap(label, max(1, letters), break_long_words=False) for label in xs}
+    rows = max((len(lines) for lines in wrapped.values()), default=1)
+    if rows <= MOST_LINES and all(len(line) <= letters for lines in wrapped.values() for line in lines):
+        placed = [(xs[label], number, line) for label, lines in wrapped.items() for number, line in enumerate(lines)]
+        return [_text(x, top + 18 + LINE * number, line, "middle") for x, number, line in placed], 10 + LINE * rows
+    angle = math.radians(SLANT)
+    longest = min(LONGEST, int((LEFT + gap / 2) / (LETTER * math.cos(angle))))
+    turned = [
+        f'<text class="end" transform="translate({x + 4:.1f} {top + 16:.1f}) rotate(-{SLANT})">'
+        f"{escape(label if len(label) <= longest else label[: longest - 1] + '…')}</text>"
+        for label, x in xs.items()
+    ]
+    return turned, 24 + int(longest * LETTER * math.sin(angle))
 
 
 def _svg(parts: Sequence[str], width: int, height: float, label: str) -> str:

@@ -122,11 +122,12 @@ class Table:
 def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
     """The table of what is asked for, from the runs of `folder`. `own`: methods of the user's own.
 
-    Raises InputError where it was submitted with other overrides only.
+    Where no overrides are asked for and it was never submitted without, those of the newest submission count. Raises
+    InputError where it was submitted with others than those asked for only.
     """
     table, known = asked.ablation, sweep.rows_of(folder, asked.ablation.name, asked.scale)
     kinds = list(dict.fromkeys(tuple(row["given"]) for row in reversed(known)))  # newest first
-    given = tuple(asked.science) or (kinds[0] if kinds else ())
+    given = tuple(asked.science) if asked.science or () in kinds else kinds[0] if kinds else ()
     if asked.science and given not in kinds:
         there = " or ".join(" ".join(kind) or "nothing besides" for kind in kinds) or "none at all"
         words = " ".join(given)

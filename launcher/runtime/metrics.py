@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from launcher.rundir import RunDir, write_json
@@ -18,12 +18,27 @@ class Reporter:
         self._run, self._speaks = run, speaks
         self._said = 0.0
         self._row: dict[str, Any] = {}
-        self._board = None
+        self._board, self._at_the_end = None, []
         if speaks:
             from torch.utils.tensorboard import SummaryWriter
 
             # TensorBoard drops points from this step on: they were written by a life that was cut off.
             self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=purge_step)
+            with _said_if_full("hyperparameters"):
+                self._at_the_end = self._hyperparameters()
+
+    def _hyperparameters(self) -> list[Any]:
+        """Tell TensorBoard's HPARAMS what the sweeps of this run vary, and which score they are about: a scalar like
+        any other, which comes when it is known. Returns what to write when the run is done."""
+        from torch.utils.tensorboard.summary import hparams
+
+        values, metrics = swept(self._run.events())
+        if not values:
+            return []
+        *begin, end = hparams(values, dict.fromkeys(metrics, 0.0))
+        for part in begin:
+            self._board.file_writer.add_summary(part)
+        return [end]
 
     def log(self, step: int, **values: float) -> None:
         """One row of metrics."""
@@ -52,7 +67,27 @@ class Reporter:
     def close(self) -> None:
         if self._board is not None:
             with _said_if_full("tensorboard"):
+                for part in self._at_the_end if self._row.get("stage") == "done" else ():
+                    self._board.file_writer.add_summary(part)
                 self._board.close()
+
+
+def swept(events: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """({what varies: the run's own value}, [tags of the scores]) of every sweep that a ledger names."""
+    values: dict[str, Any] = {}
+    metrics: list[str] = []
+    for event in (e for e in events if e["event"] == "sweep"):
+        own = {event["axis"]: event["at"], "seed": event["seed"]} if "axis" in event else event["values"]
+        values |= {key: _number(value) for key, value in own.items()}
+        metrics.append(event.get("metric", "knn.trained").replace(".", "/"))
+    return values, list(dict.fromkeys(metrics))
+
+
+def _number(value: Any) -> Any:
+    """A number where it is one: an override of a multirun is text, and TensorBoard draws axes of numbers."""
+    with contextlib.suppress(TypeError, ValueError):
+        return float(value)
+    return str(value)
 
 
 @contextlib.contextmanager

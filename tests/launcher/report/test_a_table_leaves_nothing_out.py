@@ -1,0 +1,163 @@
+"""Every point of a sweep is a row, whatever became of its runs."""
+
+import os
+import shutil
+
+import pytest
+
+from launcher import goodput, registry
+from launcher.errors import InputError
+from launcher.rundir import write_json
+
+
+def test_before_anything_ran(tabled):
+    table = tabled.table()
+    assert [row.state for row in table.rows] == ["absent", "absent", "absent", "not here yet"]
+    assert [row.paper for row in table.rows] == [50, 52.5, 54, 60]
+    assert table.rows[3].lacks == ("byol",)
+    assert "No trend can be told" in table.trend.sentence
+
+
+def test_mean_and_spread_over_seeds(finished):
+    table = finished.table()
+    assert [row.state for row in table.rows] == ["done", "done", "done", "not here yet"]
+    assert [row.mean for row in table.rows] == [40.25, 45.25, 50.25, None]
+    assert [round(row.std, 4) for row in table.rows[:3]] == [0.3536] * 3
+    assert [row.difference for row in table.rows[:3]] == [-9.75, -7.25, -3.75]
+    assert [row.at for row in table.rows] == [0.01, 0.03, 0.04, "another method"]
+    assert table.trend.rho == 1.0
+
+
+def test_states_are_told_apart(tabled, ledgers):
+    runs = tabled.submit()
+    tabled.done(runs[0.01, 0], 40.0)
+    ledgers.start(runs[0.01, 1])
+    ledgers.end(runs[0.01, 1], "failed", "the loss is not a number")
+    tabled.done(runs[0.02, 0], 45.0)
+    tabled.done(runs[0.02, 1], None)
+    shutil.rmtree(runs[0.04, 0].path)
+    (runs[0.04, 1].path / "spec.json").write_text("{}")
+    table = tabled.table()
+    assert [[run.state for run in row.runs] for row in table.rows[:3]] == [
+        ["done", "failed"], ["done", "unjudged"], ["gone", "damaged"],
+    ]  # fmt: skip
+    assert [row.state for row in table.rows[:3]] == ["failed", "unjudged", "damaged"]
+    assert [row.mean for row in table.rows[:3]] == [40.0, 45.0, None]
+    assert table.rows[0].runs[1].message == "the loss is not a number"
+    assert "protocol=knn" in table.rows[1].runs[1].message
+
+
+def test_an_earlier_score_is_not_that_of_a_run_that_goes_on(tabled, ledgers):
+    run = tabled.submit()[0.01, 0]
+    ledgers.start(run)
+    ledgers.say(run, "eval", protocol="knn", step=50, scores={"trained": 99.0})
+    ledgers.progress(run, 60)
+    ledgers.end(run, "stopped")
+    found = tabled.table().rows[0].runs[0]
+    assert (found.state, found.score, found.step) == ("stopped", None, 60)
+
+
+def test_two_seeds_of_different_lengths(tabled):
+    runs = tabled.submit()
+    tabled.done(runs[0.01, 0], 40.0, step=100)
+    tabled.done(runs[0.01, 1], 42.0, step=60)
+    row = tabled.table().rows[0]
+    assert [run.step for run in row.runs] == [100, 60]
+    assert row.mean == 41.0
+
+
+@pytest.mark.parametrize("record", [True, False], ids=["with its records", "without them"])
+def test_a_folder_that_was_moved(finished, tmp_path, record):
+    before = finished.table().to_json()
+    shutil.move(finished.folder, tmp_path / "elsewhere")
+    if not record:
+        shutil.rmtree(tmp_path / "elsewhere" / ".sweeps")
+    after = finished.table(folder=tmp_path / "elsewhere").to_json()
+    for told in (before, after):
+        for point in told["points"]:
+            for run in point["runs"]:
+                run.pop("path")
+    assert after == before
+
+
+def test_a_run_that_was_renamed_is_known_by_what_it_is(finished):
+    run = finished.submit()[0.02, 1].path
+    os.rename(run, run.with_name("my-best-run"))
+    row = finished.table().rows[1]
+    assert [found.id for found in row.runs][1] == "my-best-run"
+    assert row.mean == 45.25
+
+
+def test_half_written_files_hide_nothing(finished, torn):
+    run = finished.submit()[0.01, 0]
+    torn(run.path / "metrics.jsonl", {"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0})
+    for name in ("0001-launcher", "0001-rank0"):
+        with (run.path / "events" / f"{name}.jsonl").open("a") as file:
+            file.write('{"event": "star')
+    (finished.folder / ".sweeps" / "torn.json").write_text('{"points": [')
+    assert finished.table().rows[0].mean == 40.25
+
+
+def test_a_score_that_is_no_number_is_none(tabled):
+    runs = tabled.submit()
+    tabled.done(runs[0.01, 0], float("nan"))
+    assert tabled.table().rows[0].runs[0].state == "unjudged"
+
+
+def test_more_seeds_are_added_and_one_can_be_asked_for(finished):
+    for (_, seed), run in finished.submit("seed=1,2").items():
+        if seed == 2:
+            finished.done(run, 47.0)
+    assert [len(row.scores) for row in finished.table().rows] == [3, 3, 3, 0]
+    assert [row.scores for row in finished.table("seed=2").rows] == [[47.0], [47.0], [47.0], []]
+
+
+def test_other_overrides_are_another_experiment(finished):
+    for run in finished.submit("method.epochs=2").values():
+        finished.done(run, 20.0)
+    assert finished.table().given == ()
+    assert finished.table().rows[0].mean == 40.25
+    assert finished.table().others == (("method.epochs=2",),)
+    assert finished.table("method.epochs=2").rows[0].mean == 20.0
+    with pytest.raises(InputError, match=r"method.epochs=3: no such submission of nobody/rates in .*; there is one wi"):
+        finished.table("method.epochs=3")
+
+
+def test_what_was_submitted_with_overrides_alone_is_found_without_them(tabled):
+    tabled.submit("method.epochs=2")
+    assert tabled.table().given == ("method.epochs=2",)
+
+
+def test_a_point_that_was_redefined_is_not_mixed_with_what_it_was(finished):
+    old = (finished.config_dir / "sweeps" / "nobody" / "rates.yaml").read_text()
+    finished.write(old.replace("minutes: 2,", "minutes: 2, fixed: [method.momentum=0.8],"))
+    finished.done(finished.submit("seed=0")[0.01, 0], 30.0)
+    table = finished.table()
+    assert table.rows[0].scores == [30.0]
+    assert table.notes == ("6 runs of these points as they were defined before are left out.",)
+
+
+def test_a_record_of_a_point_that_is_no_longer_there_is_counted(finished):
+    old = (finished.config_dir / "sweeps" / "nobody" / "rates.yaml").read_text()
+    finished.write(old.replace("  - {value: 0.01, paper: 50.0}\n", ""))
+    table = finished.table()
+    assert [row.value for row in table.rows] == [0.02, 0.04, "another method"]
+    assert table.notes == ("2 runs are of points that the table no longer has.",)
+
+
+def test_hours_are_those_of_all_starts():
+    starts = [("start", 1, 1000.0), ("end", 1, 4600.0), ("start", 2, 5000.0), ("error", 2, 6800.0)]
+    events = [{"event": name, "generation": number, "time": time} for name, number, time in starts]
+    # The end of a start that was killed is written by the next one, if at all.
+    events.append({"event": "end", "generation": 2, "time": 99_000.0, "writer": "afterwards"})
+    assert goodput.worked_seconds(events) == 3600 + 1800
+
+
+def test_a_point_that_comes_to_be_possible_needs_no_edit(tabled, monkeypatch):
+    monkeypatch.setattr(registry, "names", lambda: ("byol", "rotnet"))
+    assert tabled.states()[3] == "absent"
+
+
+def test_a_multirun_of_ones_own_beside_it_is_none_of_its_points(finished):
+    write_json(finished.folder / ".sweeps" / "old.json", {"overrides": [], "points": [{"run": "x", "varied": []}]})
+    assert finished.table().rows[0].mean == 40.25
