@@ -22,7 +22,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from launcher import registry, slurm
+from launcher import protocols, registry, slurm
 from launcher.errors import InputError
 from launcher.rundir import pin_init_from
 from launcher.spec import PROTOCOLS, ClusterConfig, LaunchConfig, Recipe, RunSpec, TrainConfig, freeze
@@ -280,7 +280,7 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
         init_from=pin_init_from(config["init_from"], Path(runs), config["method"].backbone),
         runs=runs,
         group=config["group"],
-        eval_after=_protocols(config["eval_after"]),
+        eval_after=_protocols(config["eval_after"], config["method"].backbone),
     )
 
 
@@ -309,12 +309,14 @@ def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:
     return cluster
 
 
-def _protocols(given: Any) -> tuple[str, ...]:
-    """`eval_after=knn` and `eval_after=[knn,linear]`. Raises InputError for a protocol that is not there."""
+def _protocols(given: Any, backbone: str) -> tuple[str, ...]:
+    """`eval_after=knn` and `eval_after=[knn,linear]`. Raises InputError for a protocol that is not there, or not for
+    this backbone."""
     names = tuple(given) if isinstance(given, list) else (given,) if given else ()
     for name in names:
         if name not in PROTOCOLS:
             registry.unknown("eval_after", name, PROTOCOLS)
+    protocols.defaults(names, backbone)
     return names
 
 

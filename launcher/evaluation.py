@@ -1,11 +1,11 @@
-"""Evaluations: one protocol on one checkpoint of a run, as a job of its own.
+"""Evaluations: protocols on one checkpoint of a run, as a job of its own.
 
-    <run>/evals/knn-1/
-        eval.json          the protocol, and the checkpoint (step null: the newest once it starts)
+    <run>/evals/knn-1/     knn+linear-1 where there are two
+        eval.json          the protocols and their settings, and the checkpoint (step null: the newest once it starts)
         spec.json  ...     as of a run: what the run is made of, and where the evaluation runs
 
 The folder is a run's in all else, so that it is started, watched, stopped, resumed and read as one; that it holds an
-eval.json tells its ranks to evaluate instead of training. Its number joins the run, as an `eval` event in its ledger.
+eval.json tells its ranks to evaluate instead of training. Its numbers join the run, as `eval` events in its ledger.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import cost, registry, snapshot
+from launcher import cost, protocols, registry, snapshot
 from launcher.errors import InputError
 from launcher.rundir import RunDir, read_json, write_json
 from launcher.snapshot import Snapshot
-from launcher.spec import PROTOCOLS, RunSpec
+from launcher.spec import RunSpec
 from launcher.state import ACTIVE
 from methods.data.spec import no_labels
 
@@ -32,17 +32,23 @@ FILE = "eval.json"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to evaluate. `step` and `digest`: of the checkpoint; None: the newest once it starts. `after`: only then,
-    once the run is done. `spec`: the run's, with the cluster and the labels of the evaluation."""
+    """What to evaluate. `settings`: of each protocol, all filled in. `step` and `digest`: of the checkpoint; None: the
+    newest once it starts. `after`: only then, once the run is done. `spec`: the run's, with the cluster and the labels
+    of the evaluation."""
 
-    protocol: str
+    settings: protocols.Settings
     step: int | None
     digest: str | None
     after: bool
     spec: RunSpec
 
+    @property
+    def protocol(self) -> str:
+        return protocols.title(self.settings)
+
     def to_json(self) -> dict[str, Any]:
-        return {"protocol": self.protocol, "step": self.step, "digest": self.digest, "after": self.after}
+        names = "protocol", "settings", "step", "digest", "after"
+        return {name: getattr(self, name) for name in names}
 
 
 def want(
@@ -52,28 +58,25 @@ def want(
     labels, and whatever else a person can get wrong."""
     from launcher.compose import for_evaluation
 
-    given = dict(text.partition("=")[::2] for text in overrides)
-    protocol = given.pop("protocol", None)
-    if protocol is None:
-        raise InputError(f"protocol is missing; say protocol=NAME, one of {', '.join(PROTOCOLS)}")
-    if protocol not in PROTOCOLS:
-        registry.unknown("protocol", protocol, PROTOCOLS)
-    step = given.pop("step", None)
-    rest = [text for text in overrides if text.partition("=")[0] not in ("protocol", "step")]
+    settings, rest = protocols.taken(overrides, getattr(run.spec().method, "backbone", "") or "")
+    step = dict(text.partition("=")[::2] for text in rest).get("step")
+    rest = [text for text in rest if text.partition("=")[0] != "step"]
     spec = for_evaluation(run.spec(), rest, config_dir=config_dir)
-    check_labels(spec)
+    if protocols.needs_labels(settings):
+        check_labels(spec)
     path = _checkpoint(run, step)
     if step is None and run.state(queue).name in ACTIVE:  # it saves on, and removes what it saved before
-        return Wanted(protocol, None, None, False, spec)
+        return Wanted(settings, None, None, False, spec)
     manifest = read_json(path / "manifest.json")
-    return Wanted(protocol, manifest["step"], manifest["digest"], False, spec)
+    return Wanted(settings, manifest["step"], manifest["digest"], False, spec)
 
 
 def afterwards(run: RunDir) -> list[Wanted]:
     """What `eval_after` asked for when the run was launched: the same cluster, one node."""
     spec = run.spec()
     where = dataclasses.replace(spec, nodes=1, eval_after=())
-    return [Wanted(protocol, None, None, True, where) for protocol in spec.eval_after]
+    settings = (protocols.defaults([name], spec.method.backbone) for name in spec.eval_after)
+    return [Wanted(each, None, None, True, where) for each in settings]
 
 
 def check_labels(spec: RunSpec) -> None:
@@ -132,7 +135,9 @@ def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, Job] 
         asked, spec = read_json(found.path / FILE), found.spec()
     except (OSError, ValueError, InputError):  # damaged: leave it alone
         return False
-    if asked["protocol"] != wanted.protocol or _science(spec) != _science(wanted.spec):
+    if "settings" not in asked:  # from before there were any
+        asked["settings"] = protocols.defaults([asked["protocol"]], spec.method.backbone)
+    if asked["settings"] != wanted.settings or _science(spec) != _science(wanted.spec):
         return False
     state = found.state(queue).name
     if state == "done":

@@ -15,7 +15,14 @@ from typing import Any, NoReturn
 
 from launcher.errors import InputError
 
-PROTOCOLS = ("knn",)  # evaluations that can run as jobs of their own
+PROTOCOLS = (
+    "knn",
+    "linear",
+    "logistic",
+    "layers",
+    "groups",
+    "attention",
+)  # of `sslrun eval`; see methods/evals/spec.py
 FORMAT = 1  # of spec.json; a reader refuses a newer one
 
 

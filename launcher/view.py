@@ -11,16 +11,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from launcher import scores
 from launcher.plan import Plan
 from launcher.rundir import RunDir
 
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
-KNN_SCORES = (
-    ("trained", "trained"),
-    ("untrained", "same network untrained"),
-    ("untrained_adapted", "untrained, batch statistics of the data"),
-    ("raw_pixels", "raw pixels"),
-)
 
 
 def console() -> Console:
@@ -204,11 +199,8 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     table.add_column("" if clustering else "score", justify="right")
     for key, value in (clustering or {}).items():
         table.add_row(key.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else str(value))
-    for protocol, knn in summary["evals"].items():
-        name, _, data = protocol.partition(":")
-        for key, label in KNN_SCORES if name == "knn" else ():
-            if key in knn:
-                table.add_row(f"k-NN{f' on {data}' if data else ''}, {label}", f"{knn[key]:.1f} %")
+    for label, score in scores.rows(summary["evals"]):
+        table.add_row(label, score)
     clusters = summary["evals"].get("clusters", {})
     for key, label in (
         ("nmi_labels", "NMI of clusters and labels"),
@@ -225,7 +217,9 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     files = list(dict.fromkeys(f for e in run.events() if e["event"] == "broken_images" for f in e["files"]))
     if files:
         screen.print(f"broken     {len(files)} images could not be decoded: {', '.join(files[:3])}", soft_wrap=True)
-    if run.owner:
+    if (run.path / "attention").exists():
+        screen.print(f"pictures   {run.path / 'attention'}", soft_wrap=True, markup=False)
+    if run.owner or summary["method"] == "weights":
         return
     if clustering:
         screen.print(f"result     {run.spec().method.out or run.path / 'clusters'}", soft_wrap=True, markup=False)

@@ -1,30 +1,38 @@
-"""`sslrun eval`: a protocol on a run's newest checkpoint, as a job of its own whose number joins the run."""
+"""`sslrun eval`: protocols on a run's newest checkpoint, as a job of its own whose numbers join the run; or on a file
+of weights, as a run of its own."""
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.errors import SslrunError
+from launcher.errors import InputError, SslrunError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
     from launcher.rundir import RunDir
 
-EXAMPLE = "sslrun eval deepercluster-demo protocol=knn cluster.partition=cheap"
+EXAMPLE = "sslrun eval deepercluster-demo protocol=knn,linear cluster.partition=cheap"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="an id, its beginning, or a path")
-    what = "protocol=NAME, and step, eval_data, cluster, nodes, tasks_per_node, runs"
+    parser.add_argument("run", metavar="RUN", help="an id, its beginning, or a path; or weights=FILE backbone=NAME")
+    what = (
+        "protocol=NAME or protocol=NAME,NAME; PROTOCOL.SETTING, such as linear.epochs (docs/evaluation.md); step, "
+        "eval_data, cluster, nodes, tasks_per_node, runs; of weights: data, key, image_size, precision, workers, seed"
+    )
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=what)
     arguments.add_config_dir(parser)
     arguments.add_json(parser)
 
 
 def run(options: Namespace) -> int:
-    """Evaluate the newest checkpoint of a run where the run ran, or as cluster=, nodes= and eval_data= say."""
+    """Evaluate the newest checkpoint of a run where the run ran, or as cluster=, nodes= and eval_data= say; or a file
+    of weights."""
     from launcher import evaluation, queue, rundir
     from launcher.verbs import launch
 
+    if "=" in options.run and not Path(options.run).exists():
+        return _weights(options)
     places = [text for text in options.overrides if text.startswith("runs=")]
     overrides = [text for text in options.overrides if text not in places]
     found = rundir.find(options.run, arguments.runs_folder(places))
@@ -37,6 +45,17 @@ def run(options: Namespace) -> int:
         submit.check(wanted.spec, evaluation.plan(wanted.spec))
     prepared, joined = evaluation.prepare(found, wanted, jobs)
     return launch.go_on(prepared, options, joined=joined)
+
+
+def _weights(options: Namespace) -> int:
+    from launcher import evaluation, weights
+    from launcher.verbs import launch
+
+    overrides = [options.run, *options.overrides]
+    if not weights.asked(overrides):
+        raise InputError("RUN is missing; say sslrun eval RUN protocol=NAME, or weights=FILE backbone=NAME")
+    spec = weights.want(overrides, config_dir=options.config_dir)
+    return launch.submit_or_join(spec, evaluation.plan(spec), options)
 
 
 def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None) -> int:

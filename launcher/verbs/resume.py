@@ -48,7 +48,7 @@ def run(options: Namespace) -> int:
 def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
     """From its next start on the run goes on where `place` says, or nothing changes. Raises InputError where its state
     cannot be laid out there, with the sizes that work, and where a process or a job has it."""
-    from launcher import clustering, queue, registry, submit, view
+    from launcher import clustering, evaluation, queue, registry, submit, view
     from launcher import plan as planning
     from launcher.compose import placed
 
@@ -62,7 +62,8 @@ def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
     if not changes:
         return
     method = registry.method(spec.method.name)
-    plan = clustering.plan(moved) if method.job else planning.make(moved, method.recipe(spec.recipe)).to_json()
+    plans = {"kmeans": clustering.plan, "weights": evaluation.plan}
+    plan = plans[method.name](moved) if method.job else planning.make(moved, method.recipe(spec.recipe)).to_json()
     if moved.cluster.kind == "slurm":
         submit.check(moved, plan)
     submit.move(found, moved, plan)

@@ -1,8 +1,9 @@
-"""One protocol on one checkpoint of a run, in a job of its own: what the ranks of an evaluation do.
+"""Protocols on one checkpoint of a run, in a job of its own: what the ranks of an evaluation do.
 
 Nothing of the method is built but the backbone, so that an evaluation fits any number of ranks.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,58 +15,84 @@ from launcher.runtime.checkpoint import load_tensors, verify
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.metrics import Reporter
-from launcher.runtime.preempt import StopFlag
+from launcher.runtime.preempt import StopFlag, Stopped
 from methods import backbones
 from methods.data import build
 from methods.data.spec import no_labels
-from methods.evals.during import knn, labelled
+from methods.evals.during import labelled
+from methods.evals.judge import judge
+from methods.evals.spec import PROTOCOLS, UNLABELLED
+from methods.evals.subject import Subject
 from methods.initialise import PREFIX
 from methods.job import Job, probe
 
-PROTOCOLS = {"knn": knn}
-
 
 def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict[str, Any]:
-    """Evaluate as the folder's eval.json says, and write the score into its ledger and into that of its run.
+    """Evaluate as the folder's eval.json says, and write the scores into its ledger and into that of its run.
 
     Collective. Raises Stopped between batches; InputError when the checkpoint is gone or there are no labels, RunFailed
     when it is not what was written.
     """
     spec, asked, owner = run.spec(), read_json(run.path / "eval.json"), run.owner
-    datasets = _datasets(spec) if world.is_main else None  # rank 0 first: it keeps an index that the others then read
-    world.barrier()
-    train, test = datasets or _datasets(spec)
-    # No batch of a training step is laid out here.
-    layout = Layout(0, 1, 1, world.size, 1, 1, {})
-    job = Job(run, spec, world, layout, ledger, stop, train, (train, test), heart)
-    job.reporter = Reporter(run, speaks=world.is_main, purge_step=0)
-    job.reporter.progress(force=True, stage="starting")
-    path, manifest = world.broadcast(_checkpoint(owner, asked) if world.is_main else None)
-    step = heart.step = manifest["step"]
-    backbone = _load(job, path)
-    own_labels = spec.eval_data == owner.spec().eval_data
-    with job.clock("evaluation"):
-        known = _known(owner, asked["protocol"]) if own_labels else {}
-        scores = PROTOCOLS[asked["protocol"]](job, backbone, known=world.broadcast(known))
-    if world.is_main:
-        found = {"protocol": asked["protocol"], "step": step, "digest": manifest["digest"], "scores": scores}
-        ledger.write("eval", **found)
-        # Other labels than those that the run was judged with so far give another number, not a new one in its place.
-        name = asked["protocol"]
-        if not own_labels and not no_labels(owner.spec().eval_data or owner.spec().data):
-            name = f"{name}:{spec.eval_data.name}"
-        joined = Ledger(owner, owner.generation(), f"eval-{run.path.name}")
-        joined.write("eval", **{**found, "protocol": name}, by=f"evals/{run.path.name}")
-        print(f"step {step}: {name} {scores}", flush=True)
-    job.reporter.progress(force=True, stage="done")
-    job.reporter.close()
+    protocols = settings_of(asked)
+    job = job_of(run, world, ledger, stop, heart, protocols)
+    try:
+        path, manifest = world.broadcast(_checkpoint(owner, asked) if world.is_main else None)
+        step = heart.step = manifest["step"]
+        own_labels = spec.eval_data == owner.spec().eval_data
+        known = _known(owner, "knn") if own_labels else {}
+        subject = Subject(job, _load(job, path), manifest["digest"], world.broadcast(known))
+        # Other labels than those that the run was judged with so far give other numbers, not new ones in their place.
+        others = not own_labels and not no_labels(owner.spec().eval_data or owner.spec().data)
+        joined = Ledger(owner, owner.generation(), f"eval-{run.path.name}") if world.is_main else None
+
+        def tell(protocol: str, scores: dict[str, Any]) -> None:
+            found = {"protocol": protocol, "step": step, "digest": manifest["digest"], "scores": scores}
+            ledger.write("eval", **found)
+            name = f"{protocol}:{spec.eval_data.name}" if others else protocol
+            joined.write("eval", **{**found, "protocol": name}, by=f"evals/{run.path.name}")
+            print(f"step {step}: {name} {scores}", flush=True)
+
+        judge(subject, protocols, tell)
+        job.reporter.progress(force=True, stage="done")
+    except Stopped:
+        job.reporter.progress(force=True, stage="stopped")
+        raise
+    finally:
+        job.reporter.close()
     return {"step": step, "seconds": {name: round(value, 3) for name, value in job.seconds.items()}}
 
 
-def _datasets(spec: Any) -> tuple[Any, Any]:
+def settings_of(asked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Protocols and settings of an eval.json; one from before there were settings names one protocol."""
+    return asked.get("settings") or {asked["protocol"]: vars(PROTOCOLS[asked["protocol"]]())}
+
+
+def job_of(
+    run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: Heart, protocols: Mapping[str, Any]
+) -> Job:
+    """A job that trains nothing, on the images that `protocols` need. Collective; raises InputError without them."""
+    spec, with_labels = run.spec(), any(name not in UNLABELLED for name in protocols)
+    found = _datasets(spec, with_labels) if world.is_main else None  # first: it keeps an index that the others read
+    world.barrier()
+    dataset, labels = found or _datasets(spec, with_labels)
+    # No batch of a training step is laid out here.
+    job = Job(run, spec, world, Layout(0, 1, 1, world.size, 1, 1, {}), ledger, stop, dataset, labels, heart)
+    job.reporter = Reporter(run, speaks=world.is_main, purge_step=0)
+    job.reporter.progress(force=True, stage="starting")
+    return job
+
+
+def _datasets(spec: Any, with_labels: bool) -> tuple[Any, Any]:
+    """(images, (train, test) where they have labels)."""
     try:
         dataset = build(spec.data, "train") if spec.eval_data is None else None
         found = labelled(spec, dataset)
+        if found is None and not with_labels:
+            test = build(spec.eval_data or spec.data, "test")
+            dataset = test if len(test) else build(spec.eval_data or spec.data, "train")
+            probe(dataset)
+            return dataset, None
     except ValueError as error:
         raise InputError(str(error)) from None
     if found is None:
@@ -73,7 +100,7 @@ def _datasets(spec: Any) -> tuple[Any, Any]:
         fix = "give labelled images: eval_data=image_folder eval_data.path=/path/to/them"
         raise InputError.of("eval_data", given.name, "it has no labels, or no test split", fix)
     probe(found[0])
-    return found
+    return found[0], found
 
 
 def _checkpoint(owner: RunDir, asked: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

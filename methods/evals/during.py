@@ -1,7 +1,7 @@
 """What is judged while a run trains and at its end: k-NN of the backbone, beside the untrained one and raw pixels."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -14,12 +14,14 @@ from methods.backbones.spec import GREY_MEAN, GREY_STD
 from methods.data import ImageDataset, build
 from methods.data.loader import Request
 from methods.engine import Trainer
-from methods.evals.knn import Bank, accuracy
+from methods.evals.knn import Bank, accuracies
+from methods.evals.spec import KNN
 from methods.features import BATCH, extract
 from methods.job import Job
 from methods.views import CentreView
 
 ADAPTED_TO = 8192  # images, at most
+BASELINES = ("untrained", "untrained_adapted", "raw_pixels")
 LARGEST_BANK = 2_000_000  # images whose features rank 0 gathers; ImageNet has 1.3 million
 
 
@@ -37,23 +39,40 @@ def evaluate(job: Job, trainer: Trainer, step: int) -> None:
             print(f"step {step}: {protocol} {values}", flush=True)
 
 
-def knn(job: Job, backbone: torch.nn.Module, *, known: dict[str, float]) -> dict[str, float]:
-    """k-NN accuracies in percent of `backbone`, and of what it must beat where `known` does not hold them yet.
-    Collective; empty without labels."""
+def knn(
+    job: Job,
+    backbone: torch.nn.Module,
+    *,
+    known: Mapping[str, float],
+    settings: KNN | None = None,
+    banks: tuple[Bank, Bank] | None = None,
+) -> dict[str, float]:
+    """k-NN accuracies in percent of `backbone`: `trained` with the run's number of neighbours and `kN` with N of them;
+    and of what it must beat, unless `known` holds that already. Collective; empty without labels.
+
+    banks: on rank 0, (train, test) features of `backbone` where they are at hand; None on the other ranks.
+    """
     if job.labelled is None or len(job.labelled[0]) > LARGEST_BANK:
         if job.world.is_main:
             print(f"k-NN is left out: no labels in data or eval_data, or over {LARGEST_BANK:,} of them", flush=True)
         return {}
-    train, test = job.labelled
-    scores = {"trained": _score(job, train, test, backbone, "k-NN")}
-    if known:  # what does not change was measured before
-        return known | scores
+    settings = settings or KNN()
+    wanted = [job.config.knn_neighbours, *settings.neighbours]
+    own, *several = _scores(job, banks or collected(job, backbone, "k-NN"), wanted, settings.temperature)
+    scores = {"trained": own, **{f"k{k}": score for k, score in zip(settings.neighbours, several, strict=True)}}
+    baselines = {name: value for name, value in known.items() if name in BASELINES}
+    if baselines:  # what does not change was measured before
+        return baselines | scores
+
+    def score(encode: Callable[[torch.Tensor], torch.Tensor], stage: str) -> float:
+        return _scores(job, collected(job, encode, stage), wanted[:1], settings.temperature)[0]
+
     torch.manual_seed(job.seed_for("network"))
     untrained = backbones.build(job.config.backbone, dropout=job.config.dropout).to(job.world.device).eval()
-    scores["untrained"] = _score(job, train, test, untrained, "k-NN untrained")
+    scores["untrained"] = score(untrained, "k-NN untrained")
     _adapt_statistics(job, untrained)
-    scores["untrained_adapted"] = _score(job, train, test, untrained, "k-NN untrained, adapted")
-    scores["raw_pixels"] = _score(job, train, test, _pixels, "k-NN raw pixels")
+    scores["untrained_adapted"] = score(untrained, "k-NN untrained, adapted")
+    scores["raw_pixels"] = score(_pixels, "k-NN raw pixels")
     return scores
 
 
@@ -105,17 +124,21 @@ def _pixels(images: torch.Tensor) -> torch.Tensor:
     return ((images.float() / 255 - GREY_MEAN) / GREY_STD).flatten(1)
 
 
-def _score(
-    job: Job, train: ImageDataset, test: ImageDataset, encode: Callable[[torch.Tensor], torch.Tensor], stage: str
-) -> float:
-    """k-NN accuracy in percent; the ranks share the extraction, rank 0 searches."""
-    banks = []
-    for dataset in (train, test):
-        features, ids = extract(job, dataset, encode, stage=stage)
-        gathered = job.world.collect(features), job.world.collect(torch.from_numpy(ids))
-        if job.world.is_main:
-            banks.append(Bank(gathered[0].numpy(), dataset.labels[gathered[1].numpy()]))
-    result = 0.0
+def collected(job: Job, encode: Callable[[torch.Tensor], torch.Tensor], stage: str) -> tuple[Bank | None, Bank | None]:
+    """(train, test) banks of all ranks on rank 0, None elsewhere; the ranks share the extraction. Collective."""
+    return tuple(gathered(job, dataset, *extract(job, dataset, encode, stage=stage)) for dataset in job.labelled)
+
+
+def gathered(job: Job, dataset: ImageDataset, features: torch.Tensor, ids: np.ndarray) -> Bank | None:
+    """The features of all ranks with their labels on rank 0, None elsewhere. Collective."""
+    rows, where = job.world.collect(features), job.world.collect(torch.from_numpy(ids))
+    return Bank(rows.numpy(), dataset.labels[where.numpy()]) if job.world.is_main else None
+
+
+def _scores(job: Job, banks: tuple[Bank | None, Bank | None], neighbours: list[int], temperature: float) -> list[float]:
+    """k-NN accuracies in percent; rank 0 searches."""
+    found = []
     if job.world.is_main:
-        result = accuracy(*banks, neighbours=job.config.knn_neighbours, classes=len(train.classes))
-    return round(100 * job.world.broadcast(result), 2)
+        classes = len(job.labelled[0].classes)
+        found = accuracies(*banks, neighbours=neighbours, classes=classes, temperature=temperature)
+    return [round(100 * share, 2) for share in job.world.broadcast(found)]

@@ -1,5 +1,6 @@
 """Weighted k-nearest-neighbour classification of frozen features (thesis 5.3.2, after Wu et al. 2018)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import faiss
@@ -17,19 +18,30 @@ class Bank:
 
 
 def accuracy(train: Bank, test: Bank, *, neighbours: int, classes: int) -> float:
-    """Share of `test` classified right, 0 to 1.
+    """As `accuracies`, of one number of neighbours."""
+    return accuracies(train, test, neighbours=[neighbours], classes=classes)[0]
 
-    Features are L2-normalised; each of the `neighbours` nearest training samples votes for its label with weight
-    exp(cosine / 0.07). Exact search.
+
+def accuracies(
+    train: Bank, test: Bank, *, neighbours: Sequence[int], classes: int, temperature: float = TEMPERATURE
+) -> list[float]:
+    """Share of `test` classified right, 0 to 1, by each number of neighbours; one search serves them all.
+
+    Features are L2-normalised; each of the nearest training samples votes for its label with weight
+    exp(cosine / temperature). Exact search.
     """
     bank, queries = _normalised(train.features), _normalised(test.features)
-    neighbours = min(neighbours, len(bank))
-    similarity, index = faiss.knn(queries, bank, neighbours, metric=faiss.METRIC_INNER_PRODUCT)
-    votes = np.zeros((len(queries), classes))
+    most = min(max(neighbours), len(bank))
+    similarity, index = faiss.knn(queries, bank, most, metric=faiss.METRIC_INNER_PRODUCT)
     # Subtracting the row's maximum changes no argmax and keeps exp finite.
-    weights = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / TEMPERATURE)
-    np.add.at(votes, (np.arange(len(queries))[:, None], train.labels[index]), weights)
-    return float((votes.argmax(axis=1) == test.labels).mean())
+    weights = np.exp((similarity - similarity.max(axis=1, keepdims=True)) / temperature)
+    labels, rows = train.labels[index], np.arange(len(queries))[:, None]
+    found = {}
+    for k in sorted(set(neighbours)):
+        votes = np.zeros((len(queries), classes))
+        np.add.at(votes, (rows, labels[:, :k]), weights[:, :k])
+        found[k] = float((votes.argmax(axis=1) == test.labels).mean())
+    return [found[k] for k in neighbours]
 
 
 def _normalised(features: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ HEAVY = {
 JOBS = sorted(p.parent.name for p in ROOT.glob("methods/*/job.py"))
 SPECS = {
     "methods.layout", "methods.augment.spec", "methods.backbones.spec", "methods.data.mapped", "methods.data.spec",
+    "methods.evals.spec",
     "methods.data.tars", "methods.kmeans.folder",
     *(f"methods.{m}.spec" for m in (*METHODS, *JOBS)),
 }  # fmt: skip
@@ -53,7 +54,8 @@ EXCEPTIONS = {
 ORDER = [
     "errors", "slurm", "state", "snapshot", "spec", "registry", "kmeans_cost", "cost", "script", "plan", "goodput",
     "rundir", "badnodes", "heartbeats", "ending", "requeue", "limits", "local", "batch", "executor", "queue", "submit",
-    "compose", "points", "evaluation", "clustering", "sweep", "doctor", "trial", "view", "cli",
+    "scores", "protocols", "compose", "points", "evaluation", "clustering", "weights", "sweep", "doctor", "trial",
+    "view", "cli",
 ]  # fmt: skip
 
 

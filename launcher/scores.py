@@ -1,0 +1,38 @@
+"""What the scores of evaluations are called where a person reads them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+KNN = {
+    "trained": "trained",
+    "untrained": "same network untrained",
+    "untrained_adapted": "untrained, batch statistics of the data",
+    "raw_pixels": "raw pixels",
+}
+LINEAR = {"top1": "top-1 (the best rate on the test split)", "top5": "top-5", "rate": "that rate"}
+LOGISTIC = {"top1": "top-1", "top5": "top-5", "train": "top-1 on what it was fitted to"}
+GROUPS = {"groups": "number", "mean": "entropy of labels, mean", "median": "median", "use": "share of ln k in use"}
+ATTENTION = {"images": "images with masks", "jaccard": "Jaccard, best head", "jaccard_best": "best head of each image"}
+NO_PERCENT = ("rate", "groups", "mean", "median", "use", "images")
+
+
+def rows(evals: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """(label, score) of each score of `evals`, {protocol or protocol:data: scores}, that a screen has room for."""
+    for protocol, scores in evals.items():
+        name, _, data = protocol.partition(":")
+        title, labels = _labels(name, scores)
+        for key, label in labels.items():
+            if key in scores:
+                score = f"{scores[key]:g}" if key in NO_PERCENT else f"{scores[key]:.1f} %"
+                yield f"{title}{f' on {data}' if data else ''}, {label}", score
+
+
+def _labels(name: str, scores: Mapping[str, Any]) -> tuple[str, Mapping[str, str]]:
+    if name == "knn":
+        several = {key: f"{key[1:]} neighbours" for key in scores if key.startswith("k") and key[1:].isdigit()}
+        return "k-NN", KNN | several
+    if name == "layers":
+        return "stage", {stage: stage for stage in scores}
+    known = {"linear": LINEAR, "logistic": LOGISTIC, "groups": GROUPS, "attention": ATTENTION}
+    titles = {"linear": "linear probe", "logistic": "logistic regression", "groups": "groups", "attention": "attention"}
+    return titles.get(name, name), known.get(name, {})

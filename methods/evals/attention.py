@@ -1,0 +1,160 @@
+"""What the class token of a vision transformer looks at in its last layer (thesis 5.5.2): pictures, and how well it
+covers the object."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from launcher.errors import InputError
+from methods.backbones.spec import BACKBONES
+from methods.data import BrokenImage, ImageDataset
+from methods.evals.spec import Attention
+from methods.evals.subject import Subject
+
+VOID = 255  # in the masks of PASCAL VOC: neither object nor background
+GAP = 4  # pixels between the parts of a picture
+SMALLEST = 128  # pixels of the longer side of each part
+
+
+def attention(subject: Subject, settings: Attention) -> dict[str, Any]:
+    """`pictures` written to the folder `attention` of the evaluation; with masks, Jaccard similarities in percent over
+    `images`: `jaccard` of the head that is best over all images, `jaccard_best` of the best head of each image,
+    `jaccard_heads` of each head.
+
+    The ranks take the images in turn. Collective; raises Stopped, and InputError where no image has a mask.
+    """
+    job, heads = subject.job, []
+    dataset = subject.job.dataset if job.labelled is None else subject.splits["test"]
+    folder = subject.folder / "attention"
+    if job.world.is_main:
+        folder.mkdir(exist_ok=True)
+    job.world.barrier()
+    looked = min(settings.pictures, len(dataset))
+    wanted = range(len(dataset)) if settings.masks else range(looked)
+    turns = math.ceil(len(wanted) / job.world.size)
+    for turn in range(turns):
+        job.safe_point("attention", turn, turns)
+        number = turn * job.world.size + job.world.rank
+        if number >= len(wanted):
+            continue
+        try:
+            image = dataset.image(number)
+        except BrokenImage as error:
+            print(f"attention: left out: {error}", flush=True)
+            continue
+        mask = _mask(settings.masks, dataset, number) if settings.masks else None
+        if mask is None and number >= looked:
+            continue
+        maps = attended(subject.backbone, job.config.backbone, _resized(subject, settings, image))
+        if number < looked:
+            _picture(image, maps, settings.mass).save(folder / f"{number:04d}.png")
+        if mask is not None:
+            heads.append(jaccard(covered(maps, settings.mass), mask))
+    found = np.array([row for part in job.world.gather(heads) for row in part])  # [images, heads]
+    scores: dict[str, Any] = {"pictures": looked}
+    if settings.masks:
+        if not len(found):
+            fix = "give a folder with PATH.png for images of the data at PATH"
+            raise InputError.of("attention.masks", settings.masks, "no image has a mask there", fix)
+        by_head = found.mean(axis=0)
+        best = found.max(axis=1).mean()
+        scores |= {"images": len(found), "jaccard": _percent(by_head.max()), "jaccard_best": _percent(best)}
+        scores["jaccard_heads"] = {str(number): _percent(value) for number, value in enumerate(by_head)}
+    return scores
+
+
+@torch.no_grad()
+def attended(network: nn.Module, backbone: str, image: torch.Tensor) -> torch.Tensor:
+    """What the class token's query gives each patch in the last layer: float32 [heads, rows, columns], in host memory;
+    with what it gives to itself the sum over patches is 1 in each head.
+
+    network: of `methods.backbones.build`, a vision transformer with class token. image: uint8 [C, H, W].
+    """
+    block = network.trunk.blocks[-1].attn
+    caught: list[torch.Tensor] = []
+    hook = block.register_forward_pre_hook(lambda _module, given: caught.append(given[0]))
+    try:
+        network(image[None].to(next(network.parameters()).device))
+    finally:
+        hook.remove()
+    heads = getattr(block, "num_heads", None) or block.heads
+    q, k, _ = block.qkv(caught[0]).float().unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k = getattr(block, "q_norm", nn.Identity())(q), getattr(block, "k_norm", nn.Identity())(k)
+    scores = (q[:, :, :1] @ k.transpose(-2, -1)) / math.sqrt(q.shape[-1])
+    patch = BACKBONES[backbone].patch
+    grid = tuple(side // patch for side in image.shape[1:])
+    return scores.softmax(-1)[0, :, 0, 1:].unflatten(1, grid).cpu()
+
+
+def covered(maps: torch.Tensor, mass: float) -> np.ndarray:
+    """bool [heads, rows, columns]: the fewest patches of each head that hold the share `mass` of what it gives to
+    patches."""
+    flat = maps.flatten(1).double()
+    flat = flat / flat.sum(1, keepdim=True).clamp_min(1e-30)
+    values, order = flat.sort(dim=1, descending=True)
+    before = values.cumsum(1) - values  # held by those that come first
+    kept = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, before < mass)
+    return kept.view_as(maps).numpy()
+
+
+def jaccard(kept: np.ndarray, mask: np.ndarray) -> list[float]:
+    """Intersection over union of each head's patches, bool [heads, rows, columns], and the mask [H, W], whose pixels
+    are 0 (background), 255 (void, left out) or anything else (object); at the size of the mask. 0 to 1."""
+    height, width = mask.shape
+    rows = (np.arange(height) * kept.shape[1]) // height
+    columns = (np.arange(width) * kept.shape[2]) // width
+    known, thing = mask != VOID, (mask != 0) & (mask != VOID)
+    found = []
+    for head in kept:
+        there = head[rows[:, None], columns] & known
+        union = int((there | thing).sum())
+        found.append(float((there & thing).sum() / union) if union else 1.0)
+    return found
+
+
+def _resized(subject: Subject, settings: Attention, image: Image.Image) -> torch.Tensor:
+    """uint8 [C, H, W]: the whole image, its shorter side as wanted, both sides multiples of a patch."""
+    patch = BACKBONES[subject.job.config.backbone].patch
+    scale = (settings.size or subject.job.config.image_size) / min(image.size)
+    width, height = (max(1, round(side * scale / patch)) * patch for side in image.size)
+    pixels = np.array(image.resize((width, height), Image.Resampling.BICUBIC))
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(planes))
+
+
+def _mask(folder: str, dataset: ImageDataset, number: int) -> np.ndarray | None:
+    """uint8 [H, W], or None where there is none. A palette's numbers are taken as they are."""
+    name = Path(dataset.name_of(number))
+    for file in (Path(folder) / f"{name}.png", Path(folder) / name.with_suffix(".png")):
+        if file.is_file():
+            with Image.open(file, formats=("PNG",)) as image:
+                return np.array(image if image.mode in ("P", "L", "1") else image.convert("L")).astype(np.uint8)
+    return None
+
+
+def _picture(image: Image.Image, maps: torch.Tensor, mass: float) -> Image.Image:
+    """RGB: the image, the attention of each head beside it, and below each what holds `mass` of it."""
+    scale = max(SMALLEST, *image.size) / max(image.size)
+    size = tuple(max(1, round(each * scale)) for each in image.size)
+    photo = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
+    columns = 1 + len(maps)
+    canvas = Image.new("RGB", (columns * (size[0] + GAP) - GAP, 2 * size[1] + GAP), "white")
+    canvas.paste(Image.fromarray(photo), (0, 0))
+    for number, (values, kept) in enumerate(zip(maps.numpy(), covered(maps, mass), strict=True), 1):
+        left = number * (size[0] + GAP)
+        spread = float(values.max() - values.min()) or 1.0
+        grey = Image.fromarray((255 * (values - values.min()) / spread).astype(np.uint8))
+        canvas.paste(grey.resize(size, Image.Resampling.NEAREST).convert("RGB"), (left, 0))
+        inside = np.asarray(Image.fromarray(255 * kept.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
+        shown = np.where(inside[..., None], photo, photo // 4 + 160)
+        canvas.paste(Image.fromarray(shown.astype(np.uint8)), (left, size[1] + GAP))
+    return canvas
+
+
+def _percent(share: float) -> float:
+    return round(100 * float(share), 2)

@@ -1,0 +1,54 @@
+"""How well each stage of a backbone serves a linear classifier, or its nearest neighbours."""
+
+import torch
+
+from methods.evals import logistic
+from methods.evals.during import gathered
+from methods.evals.knn import accuracies
+from methods.evals.spec import Layers
+from methods.evals.stages import encoder
+from methods.evals.subject import Subject
+
+
+def layers(subject: Subject, settings: Layers) -> dict[str, float]:
+    """Stage -> accuracy in percent on the test split, in the order of the backbone; all stages are extracted together.
+    Collective; raises Stopped."""
+    job = subject.job
+    encode, widths = encoder(job.config.backbone, subject.backbone)
+    # One image tells what the stages are: a start that finds all features on disk sends none through.
+    channels, size = job.labelled[0].channels, job.config.image_size
+    with torch.no_grad(), job.autocast():
+        total = encode(torch.zeros(1, channels, size, size, dtype=torch.uint8, device=job.world.device)).shape[1]
+    made = {}
+    for split in subject.splits:
+        work = f"layers {split}"
+        features, ids = subject.extracted(split, encode, "stages", work=work, width=total)
+        made[split] = features, ids
+    scores, first = {}, 0
+    for stage, width in widths.items():
+        columns = slice(first, first + width)
+        scores[stage] = _score(subject, settings, stage, {k: (f[:, columns], ids) for k, (f, ids) in made.items()})
+        first += width
+    return scores
+
+
+def _score(subject: Subject, settings: Layers, stage: str, made: dict) -> float:
+    if settings.probe == "knn":
+        job, found = subject.job, [0.0]
+        banks = [gathered(job, subject.splits[k], f.contiguous(), ids) for k, (f, ids) in made.items()]
+        if job.world.is_main:
+            found = accuracies(*banks, neighbours=[settings.neighbours], classes=subject.classes)
+        return round(100 * job.world.broadcast(found)[0], 2)
+    (train, test) = ((features, subject.labels(split, ids)) for split, (features, ids) in made.items())
+    strength = logistic.strength_of(settings.l2, train[0].shape[1], subject.classes)
+    needed = 3 * 8 * (train[0].shape[1] + 1) * subject.classes
+    with subject.keeping("layers", vars(settings), needed=needed) as store:
+        found = logistic.fit(
+            subject,
+            *train,
+            l2=strength,
+            iterations=settings.iterations,
+            slot=store.slot(stage),
+            stage=f"probe of {stage}",
+        )
+    return logistic.accuracy(subject, found, *test)[0]

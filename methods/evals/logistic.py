@@ -1,0 +1,137 @@
+"""Multinomial logistic regression by L-BFGS on extracted features (Kolesnikov et al. 2019, supplement 2)."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch.optim import LBFGS
+
+from launcher.runtime.store import Slot
+from methods.evals.spec import Logistic
+from methods.evals.subject import Subject, percent
+
+CHUNK = 16_384  # features multiplied at a time
+SLICE = 50  # iterations after which L-BFGS forgets its history: a stop costs at most so many, and changes nothing
+SMALLEST = 1e-7  # largest component of a gradient at which the fit has ended
+SMALLEST_GAIN = 1e-9  # share of the objective that a slice must gain for another one to begin
+
+
+class Classifier(NamedTuple):
+    """Logits of features x are x weight^T + bias; float64 [classes, d] and [classes]. iterations: that it took;
+    objective: mean loss and penalty."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    iterations: int
+    objective: float
+
+
+def logistic(subject: Subject, settings: Logistic) -> dict[str, Any]:
+    """Accuracies in percent: `top1` and `top5` on the test split, `train` on what it was fitted to; the strength `l2`
+    of the penalty, and the `iterations` that were needed. Collective; raises Stopped."""
+    train, test = subject.features("train"), subject.features("test")
+    strength = strength_of(settings.l2, train[0].shape[1], subject.classes)
+    needed = 3 * 8 * (train[0].shape[1] + 1) * subject.classes
+    with subject.keeping("logistic", vars(settings), needed=needed) as store:
+        found = fit(subject, *train, l2=strength, iterations=settings.iterations, slot=store.slot("logistic"))
+    top1, top5 = accuracy(subject, found, *test)
+    fitted, _ = accuracy(subject, found, *train)
+    return {"top1": top1, "top5": top5, "train": fitted, "l2": strength, "iterations": found.iterations}
+
+
+def strength_of(l2: float | None, features: int, classes: int) -> float:
+    """Of the penalty: as given, else lambda = 100 / (M C) of the paper."""
+    return 100 / (features * classes) if l2 is None else l2
+
+
+def fit(
+    subject: Subject,
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    l2: float,
+    iterations: int,
+    slot: Slot | None = None,
+    stage: str = "logistic regression",
+) -> Classifier:
+    """Minimise mean cross-entropy + l2 |weight|^2 over the features of all ranks; the bias is free.
+
+    features: float32 [n, d], labels: int64 [n], of this rank. Only sums of gradients travel, and all ranks take the
+    same steps. Sums are in float64, and so are products on a CPU. slot: where it is kept between slices. Collective.
+    """
+    device, classes = subject.job.world.device, subject.classes
+    exact = torch.float64 if device.type == "cpu" else torch.float32
+    weight = torch.zeros(classes, features.shape[1], dtype=torch.float64, device=device)
+    bias = torch.zeros(classes, dtype=torch.float64, device=device)
+    total = int(subject.sum(torch.tensor([len(labels)], device=device)))
+    done, ended, objective = _restored(subject, slot, weight, bias)
+
+    def closure() -> float:
+        subject.job.safe_point(stage, done, iterations)
+        sums = torch.zeros(classes * (features.shape[1] + 1) + 1, dtype=torch.float64, device=device)
+        ofweight = sums[: weight.numel()].view_as(weight)
+        ofbias = sums[weight.numel() : -1]
+        w, b = weight.to(exact), bias.to(exact)
+        for rows, truth in _chunks(features, labels, device):
+            logits = torch.addmm(b, rows.to(exact), w.T)
+            scores = logits.log_softmax(1)
+            picked = scores.gather(1, truth[:, None])
+            sums[-1] -= picked.sum(dtype=torch.float64)
+            residual = scores.exp().scatter_add_(1, truth[:, None], torch.full_like(picked, -1.0))
+            ofweight += residual.T @ rows.to(exact)
+            ofbias += residual.sum(0, dtype=torch.float64)
+        subject.sum(sums).div_(total)
+        weight.grad, bias.grad = ofweight + 2 * l2 * weight, ofbias.clone()
+        return float(sums[-1] + l2 * weight.square().sum())
+
+    while not ended and done < iterations:
+        budget = min(SLICE, iterations - done)
+        optimizer = LBFGS(
+            [weight, bias],
+            max_iter=budget,
+            max_eval=25 * budget,
+            tolerance_grad=SMALLEST,
+            tolerance_change=0.0,
+            line_search_fn="strong_wolfe",
+        )
+        optimizer.step(closure)
+        done += optimizer.state[weight]["n_iter"]
+        before, objective = objective, closure()
+        steepest = max(float(weight.grad.abs().max()), float(bias.grad.abs().max()))
+        ended = steepest <= SMALLEST or before - objective <= SMALLEST_GAIN * abs(objective)
+        if slot is not None and subject.job.world.is_main:
+            state = {"weight": weight.detach().clone(), "bias": bias.detach().clone()}
+            slot.note(done, state, {"ended": ended, "objective": objective})
+    return Classifier(weight, bias, done, objective)
+
+
+def accuracy(subject: Subject, found: Classifier, features: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """(top-1, top-5) in percent over the features of all ranks. Collective."""
+    device = subject.job.world.device
+    right = torch.zeros(3, dtype=torch.int64, device=device)
+    for rows, truth in _chunks(features, labels, device):
+        logits = torch.addmm(found.bias, rows.double(), found.weight.T)
+        hits = logits.topk(min(5, subject.classes), dim=1).indices == truth[:, None]
+        right += torch.stack([hits[:, 0].sum(), hits.any(1).sum(), torch.tensor(len(rows), device=device)])
+    top1, top5, total = subject.sum(right).tolist()
+    return percent(top1, total), percent(top5, total)
+
+
+def _chunks(
+    features: torch.Tensor, labels: torch.Tensor, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for first in range(0, len(labels), CHUNK):
+        rows = slice(first, first + CHUNK)
+        yield features[rows].to(device, non_blocking=True), labels[rows].to(device, non_blocking=True)
+
+
+def _restored(subject: Subject, slot: Slot | None, weight: torch.Tensor, bias: torch.Tensor) -> tuple[int, bool, float]:
+    """(iterations done, whether the fit has ended, its objective) of an earlier start. Collective."""
+    world = subject.job.world
+    found = world.broadcast(slot.load() if slot is not None and world.is_main else None)
+    if found is None:
+        return 0, False, float("inf")
+    done, state = found
+    weight.copy_(state["weight"])
+    bias.copy_(state["bias"])
+    return done, state["ended"], state["objective"]

@@ -1,0 +1,93 @@
+"""What a protocol judges: a backbone, labelled images, and the features of these, extracted once for all protocols."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from launcher.runtime.store import Store
+from methods.data import ImageDataset
+from methods.evals.during import gathered
+from methods.evals.knn import Bank
+from methods.features import extract
+from methods.job import Job
+
+Encode = Callable[[torch.Tensor], torch.Tensor]
+KEEP_EVERY_S = 10.0  # seconds of work that a kill may cost
+# What is kept of an evaluation on disk until it is done; a store has a number, of a step where there are any.
+WORKS = ("train", "test", "linear", "logistic", "layers train", "layers test", "layers", "groups")
+
+
+class Subject:
+    """A backbone to be judged on the (train, test) images of `job.labelled`, frozen and on the device of its rank.
+
+    weights: digest of where the backbone's weights come from; what is kept on disk depends on it.
+    """
+
+    def __init__(self, job: Job, backbone: nn.Module, weights: str, known: dict[str, float] | None = None):
+        self.job, self.backbone, self.known = job, backbone.requires_grad_(False), known or {}
+        self.weights = weights
+        self._made: dict[str, tuple[torch.Tensor, np.ndarray]] = {}
+
+    @property
+    def splits(self) -> dict[str, ImageDataset]:
+        return dict(zip(("train", "test"), self.job.labelled, strict=True))
+
+    @property
+    def classes(self) -> int:
+        return len(self.job.labelled[0].classes)
+
+    @property
+    def folder(self) -> Path:
+        """Where a protocol leaves its files."""
+        return self.job.run.path
+
+    def features(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """(features float32 [n, d], labels int64 [n]) of this rank's block of `split`, centre crops, in host memory.
+        Extracted once, whatever protocols ask for them; collective."""
+        if split not in self._made:
+            self._made[split] = self.extracted(split, self.backbone, self.job.config.image_size)
+        features, ids = self._made[split]
+        return features, self.labels(split, ids)
+
+    def banks(self) -> tuple[Bank | None, Bank | None]:
+        """(train, test) features and labels of all ranks on rank 0, None elsewhere. Collective."""
+        for split in self.splits:
+            self.features(split)
+        return tuple(gathered(self.job, data, *self._made[split]) for split, data in self.splits.items())
+
+    def extracted(
+        self, split: str, encode: Encode, key: Any, *, work: str | None = None, width: int | None = None
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """(what `encode` makes of this rank's images [n, d], their ids), kept on disk as it is made, so that a start
+        after a stop goes on. `key`: what else it depends on. Collective; raises Stopped."""
+        dataset, work = self.splits[split], work or split
+        needed = 4 * len(dataset) * (width or self.backbone.feature_dim)
+        with self.keeping(work, key, needed=needed) as store:
+            return extract(self.job, dataset, encode, stage=f"features, {work}", store=store)
+
+    def labels(self, split: str, ids: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.splits[split].labels[ids]))
+
+    @contextlib.contextmanager
+    def keeping(self, work: str, key: Any, *, needed: int) -> Iterator[Store]:
+        """Where a protocol keeps its work until the evaluation is done. `key`: JSON, what it depends on beside the
+        weights and the images; needed: bytes. Collective."""
+        given = {"weights": self.weights, "work": [work, key], "size": self.job.config.image_size}
+        with self.job.keeping(WORKS.index(work), lambda: given, needed=needed, every_s=KEEP_EVERY_S) as store:
+            yield store
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks of a tensor on the device, in place. Collective."""
+        if self.job.world.size > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+
+def percent(right: Any, total: Any) -> float:
+    """A share in percent, as scores are written down."""
+    return round(100 * float(right) / float(total), 2)

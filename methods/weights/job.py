@@ -1,0 +1,42 @@
+"""What the ranks of `sslrun eval weights=FILE` do: load the file into the backbone, judge it."""
+
+from typing import Any
+
+from launcher.rundir import Ledger, RunDir
+from launcher.runtime.dist import World
+from launcher.runtime.health import Heart
+from launcher.runtime.preempt import StopFlag, Stopped
+from methods import backbones
+from methods.evals.alone import job_of
+from methods.evals.judge import judge
+from methods.evals.subject import Subject
+from methods.weights.file import load
+
+
+def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict[str, Any]:
+    """Judge the weights as the run's spec says, and write the scores into its ledger. Collective.
+
+    Raises Stopped at safe points, with the work kept; InputError for a file that has changed, or holds other weights.
+    """
+    config = run.spec().method
+    job = job_of(run, world, ledger, stop, heart, config.settings)
+    try:
+        backbone = backbones.build(config.backbone)
+        left_over = load(backbone, config)
+        if world.is_main:
+            print(f"{config.weights}: {config.backbone}; left over: {', '.join(left_over) or 'nothing'}", flush=True)
+            ledger.write("weights", path=config.weights, left_over=left_over)
+        subject = Subject(job, backbone.to(world.device).eval(), config.content)
+
+        def tell(protocol: str, scores: dict[str, Any]) -> None:
+            ledger.write("eval", protocol=protocol, step=0, digest=config.content, scores=scores)
+            print(f"{protocol} {scores}", flush=True)
+
+        judge(subject, config.settings, tell)
+        job.reporter.progress(force=True, stage="done")
+    except Stopped:
+        job.reporter.progress(force=True, stage="stopped")
+        raise
+    finally:
+        job.reporter.close()
+    return {"step": 0, "seconds": {name: round(value, 3) for name, value in job.seconds.items()}}

@@ -1,0 +1,89 @@
+"""`sslrun eval weights=FILE`: protocols on a file of weights, of ours or published. It trains nothing.
+
+sslrun eval weights=/weights/dino_deitsmall16.pth backbone=vit_small_16 protocol=knn,linear \
+    data=image_folder data.path=/data/imagenet nodes=1
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher.errors import InputError
+from launcher.registry import Layout, Method, Sizes
+from launcher.spec import Recipe, ops
+from methods.backbones.spec import BACKBONES
+
+SUFFIXES = (".safetensors", ".pt", ".pth")
+PRECISIONS = ("fp32", "bf16", "fp16")
+RECIPE = "eval"  # there is nothing to choose
+
+
+@dataclass
+class WeightsConfig:
+    """What to judge, and how. A person gives the fields of GIVEN; those that a trainer's config has mean the same."""
+
+    name: str = "weights"
+    weights: str = ops("")  # absolute path; the content is what counts
+    backbone: str = ""
+    key: str | None = None  # of the weights in a file that holds several networks, such as teacher
+    image_size: int = 0  # 0: what the backbone is made for
+    precision: str = "fp32"
+    knn_neighbours: int = 20  # of the score called `trained`; thesis 5.3.2
+    workers: int = ops(8)  # data-loader processes a rank
+    log_every: int = ops(10)  # steps of a probe
+
+    # Filled in when the run is made.
+    content: str = ""  # sha256 of the file
+    settings: dict[str, Any] = field(default_factory=dict)  # of each protocol; see launcher/protocols.py
+    dropout: float = 0.0
+
+
+GIVEN = ("weights", "backbone", "key", "image_size", "precision", "knn_neighbours", "workers", "log_every")
+
+
+def evaluation() -> Recipe:
+    """The only recipe."""
+    return Recipe(method=WeightsConfig(), data=None, images=0, source="given", expect="scores")
+
+
+def validate(config: WeightsConfig, images: int | None) -> None:
+    """Raises InputError naming the first field that cannot work."""
+    if config.backbone not in BACKBONES:
+        fix = f"say backbone=NAME, one of {', '.join(BACKBONES)}"
+        raise InputError.of("backbone", config.backbone, "no such backbone", fix)
+    size = BACKBONES[config.backbone]
+    if config.image_size < size.smallest:
+        raise InputError.of("image_size", config.image_size, "too small", f"use at least {size.smallest}")
+    if size.patch and config.image_size % size.patch:
+        reason = f"{config.backbone} takes multiples of {size.patch} pixels"
+        raise InputError.of(
+            "image_size", config.image_size, reason, f"use {-(-config.image_size // size.patch) * size.patch}"
+        )
+    if config.precision not in PRECISIONS:
+        raise InputError.of("precision", config.precision, "no such choice", f"use {' or '.join(PRECISIONS)}")
+    for name, least in (("knn_neighbours", 1), ("workers", 0), ("log_every", 1)):
+        if getattr(config, name) < least:
+            raise InputError.of(name, getattr(config, name), "too few", f"give {least} or more")
+
+
+def layout(config: WeightsConfig, world_size: int) -> Layout:
+    """Every rank takes its share of the images; any number of ranks will do."""
+    return Layout(0, 1, 1, world_size, 1, 1, {"groups": "an evaluation needs none"})
+
+
+def sizes(config: WeightsConfig, world_size: int) -> Sizes:
+    """The backbone, forward."""
+    backbone = BACKBONES[config.backbone]
+    return Sizes(backbone.parameters, 0, 0, 0, 2 * backbone.macs_at(config.image_size), 0.0, {})
+
+
+METHOD = Method(
+    name="weights",
+    summary="evaluates a file of weights",
+    config=WeightsConfig,
+    recipes={RECIPE: evaluation},
+    trainer="",
+    job="methods.weights.job:evaluate",
+    validate=validate,
+    layout=layout,
+    sizes=sizes,
+)
