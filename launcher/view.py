@@ -73,13 +73,28 @@ def _per_gpu(plan: Plan) -> str:
     return str(plan.per_gpu_batch) if plan.accumulation == 1 else f"{plan.per_gpu_batch} x {plan.accumulation}"
 
 
+class _Pace:
+    """How long a stage will still take, by what was done of it since it was first seen."""
+
+    def __init__(self) -> None:
+        self._stage, self._first, self._begun = "", 0, 0.0
+
+    def left(self, stage: str, done: int, total: int) -> float | None:
+        """Seconds; None as long as nothing was done."""
+        now = time.monotonic()
+        if stage != self._stage or done < self._first:
+            self._stage, self._first, self._begun = stage, done, now
+        gone = done - self._first
+        return (now - self._begun) / gone * max(0, total - done) if gone else None
+
+
 class Watch:
     """Shows progress.json while a local run works: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, run: RunDir, screen: Console):
         self._run, self._screen = run, screen
         self._before = run.progress()  # of an earlier life: not news
-        self._said, self._shown, self._noticed = 0.0, "", 0
+        self._said, self._shown, self._noticed, self._pace = 0.0, "", 0, _Pace()
         self._bar: Progress | None = None
         if screen.is_terminal:
             self._bar = Progress(
@@ -112,9 +127,13 @@ class Watch:
         inside = (
             f" {done}/{total}" if "done" in now and stage not in ("training", "starting", "done", "stopped") else ""
         )
+        if inside:
+            now = {**now, "seconds_left": self._pace.left(stage, done, total)}
         if self._bar:
-            description = f"{stage}{inside}"
-            self._bar.update(self._task, description=description, completed=step, total=steps, figures=_figures(now))
+            # An evaluation has no steps.
+            completed, whole = (step, steps) if steps else (done, total) if inside else (0, None)
+            description, figures = f"{stage}{inside}", _figures(now)
+            self._bar.update(self._task, description=description, completed=completed, total=whole, figures=figures)
         elif stage not in ("done", "stopped") and time.monotonic() - self._said > PLAIN_SECONDS:
             line = ", ".join(filter(None, (f"{stage}{inside}", _figures(now))))
             if line != self._shown:

@@ -1,0 +1,93 @@
+"""A run with one checkpoint of weights that were drawn, and its evaluations in this process."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from launcher import evaluation
+from launcher.compose import resolve
+from launcher.plan import make
+from launcher.rundir import Ledger, RunDir
+from launcher.runtime.checkpoint import Checkpointer, Registry
+from launcher.runtime.dist import World
+from launcher.runtime.health import Heart
+from launcher.runtime.preempt import StopFlag, Stopped
+from launcher.runtime.stateful import ModuleState
+from launcher.snapshot import Snapshot
+from methods import backbones
+from methods.evals.alone import evaluate
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+class Network(nn.Module):
+    def __init__(self, backbone: str):
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = backbones.build(backbone)
+
+
+class StopAt:
+    """Told to stop at the n-th question."""
+
+    signal, seconds = None, None
+
+    def __init__(self, count: int):
+        self.left = count
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+class Evaluated:
+    """One run, and what its evaluations find."""
+
+    def __init__(self, folder: Path, backbone: str = "small_resnet"):
+        where = ["method=swav", "recipe=tiny", f"method.backbone={backbone}", f"runs={folder / 'runs'}"]
+        spec, recipe = resolve(where)
+        self.run = RunDir(folder / "runs" / spec.run_id)
+        code = Snapshot(folder / ".code", "digest", "")
+        self.run.create(spec, make(spec, recipe).to_json(), lambda: code)
+        registry = Registry(ALONE)
+        network = Network(backbone)
+        self.backbone = network.backbone.eval()
+        registry.add("network", ModuleState(network))
+        Checkpointer(self.run, ALONE, registry, keep=1, generation=1).save(12, 12)
+
+    def asked(self, *overrides: str) -> RunDir:
+        """The folder of an evaluation."""
+        found, _ = evaluation.prepare(self.run, evaluation.want(self.run, list(overrides)))
+        return found
+
+    def serve(self, asked: RunDir) -> dict[str, dict]:
+        return serve(asked)
+
+    def scores(self, *overrides: str, world: World = ALONE) -> dict[str, dict]:
+        return serve(self.asked(*overrides), world)
+
+    def stopped(self, asked: RunDir, questions: int) -> bool:
+        """Whether it was stopped at the n-th question, and not done before."""
+        try:
+            evaluate(asked, ALONE, Ledger(asked, 1, "rank0"), StopAt(questions), Heart(asked))
+        except Stopped:
+            return True
+        return False
+
+
+def serve(asked: RunDir, world: World = ALONE) -> dict[str, dict]:
+    """Evaluate in this process; {protocol: scores} on rank 0."""
+    evaluate(asked, world, Ledger(asked, 2, f"rank{world.rank}"), StopFlag(), Heart(asked))
+    return {event["protocol"]: event["scores"] for event in asked.events() if event["event"] == "eval"}
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory) -> Evaluated:
+    return Evaluated(tmp_path_factory.mktemp("evaluated"))
+
+
+@pytest.fixture
+def evaluated_vit(tmp_path) -> Evaluated:
+    return Evaluated(tmp_path, "small_vit")

@@ -1,0 +1,78 @@
+"""Attention maps against timm's own softmax, and what is made of them against its definition."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
+
+from launcher.errors import InputError
+from methods import backbones
+from methods.evals.attention import attended, covered, jaccard
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (16, 40)])
+def test_the_maps_are_what_timm_multiplies_values_with(shape):
+    torch.manual_seed(1)
+    ours = backbones.build("small_vit").eval()
+    for parameter in ours.parameters():  # far from uniform
+        torch.nn.init.normal_(parameter, std=0.3)
+    sizes = {"embed_dim": 64, "depth": 3, "num_heads": 2, "mlp_ratio": 2}
+    theirs = VisionTransformer(img_size=32, patch_size=4, num_classes=0, dynamic_img_size=True, **sizes).eval()
+    theirs.load_state_dict(ours.trunk.state_dict())
+    last = theirs.blocks[-1].attn
+    last.fused_attn, seen = False, []
+    last.attn_drop.register_forward_hook(lambda _module, given, _output: seen.append(given[0]))
+    image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
+    with torch.no_grad():
+        theirs(ours.input(image[None]))
+    expected = seen[0][0, :, 0, 1:].unflatten(1, (shape[0] // 4, shape[1] // 4))
+    found = attended(ours, "small_vit", image)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert found.std() > 0
+
+
+def test_what_is_kept_is_the_fewest_patches_that_hold_the_mass():
+    maps = torch.tensor([[[0.1, 0.5], [0.25, 0.15]], [[0.01, 0.01], [0.01, 0.9]]])
+    assert covered(maps, 0.6).tolist() == [[[False, True], [True, False]], [[False, False], [False, True]]]
+    assert covered(maps, 1.0).all()
+    assert covered(3 * maps, 0.6).tolist() == covered(maps, 0.6).tolist()
+
+
+def test_jaccard_is_intersection_over_union_at_the_size_of_the_mask():
+    kept = np.array([[[True, False], [False, False]], [[True, True], [True, True]]])
+    mask = np.zeros((4, 6), np.uint8)
+    mask[:2, :2] = 15  # 4 pixels of the 6 that the first patch covers
+    assert jaccard(kept, mask) == pytest.approx([4 / 6, 4 / 24])
+    mask[0, 2] = mask[3, 5] = 255  # void counts for nobody
+    assert jaccard(kept, mask) == pytest.approx([4 / 5, 4 / 22])
+
+
+def test_pictures_lie_in_the_evaluation_and_masks_are_found_by_name(evaluated_vit, tmp_path):
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    for number in range(3):
+        (images / "a").mkdir(parents=True, exist_ok=True)
+        (masks / "a").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (30, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(images / "a" / f"{number}.jpg")
+        if number < 2:
+            Image.fromarray(np.full((30, 40), 7, np.uint8)).save(masks / "a" / f"{number}.png")
+    data = ("eval_data=image_folder", f"eval_data.path={images}", "attention.pictures=2", "attention.size=16")
+    asked = evaluated_vit.asked("protocol=attention", *data, f"attention.masks={masks}")
+    scores = evaluated_vit.serve(asked)["attention"]
+    assert scores["images"] == scores["pictures"] == 2
+    # All is object: the share of the patches that hold 60 % of the attention.
+    assert 20 < scores["jaccard"] <= scores["jaccard_best"] < 62
+    assert sorted(p.name for p in (asked.path / "attention").iterdir()) == ["0000.png", "0001.png"]
+    with Image.open(asked.path / "attention" / "0000.png") as picture:
+        assert picture.size[0] > 3 * 100 and np.asarray(picture).std() > 10
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="no image has a mask"):
+        evaluated_vit.scores("protocol=attention", *data, f"attention.masks={tmp_path / 'none'}")
+
+
+def test_a_backbone_without_class_token_is_refused_when_it_is_asked_for(evaluated):
+    with pytest.raises(InputError, match="small_resnet has no class token"):
+        evaluated.asked("protocol=attention")

@@ -1,0 +1,99 @@
+"""The linear probe: many rates in one pass are what each would be alone, on any number of ranks, stopped or not."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from launcher.rundir import RunDir
+from launcher.runtime import dist
+from methods.evals.linear import Probes
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+RATES = [0.01, 0.3, 2.0]
+SHORT = ("linear.epochs=4", "linear.batch=64", "linear.rates=[0.1,3,30]")
+
+
+def test_every_classifier_is_what_torch_s_sgd_makes_of_it_alone():
+    generator = torch.Generator().manual_seed(0)
+    probes = Probes(RATES, 7, 5, torch.device("cpu"))
+    alone = [torch.nn.Linear(7, 5).double() for _ in RATES]
+    optimizers = []
+    for rate, classifier in zip(RATES, alone, strict=True):
+        torch.nn.init.zeros_(classifier.weight)
+        torch.nn.init.zeros_(classifier.bias)
+        groups = [{"params": [classifier.weight], "weight_decay": 0.02}, {"params": [classifier.bias]}]
+        optimizers.append(torch.optim.SGD(groups, lr=rate, momentum=0.9))
+    for step in range(6):
+        x, y = torch.randn(12, 7, generator=generator), torch.randint(5, (12,), generator=generator)
+        share = 1 / (1 + step)
+        gradient, losses = probes.gradient(x, y)
+        for number, (rate, classifier, optimizer) in enumerate(zip(RATES, alone, optimizers, strict=True)):
+            loss = torch.nn.functional.cross_entropy(classifier(x.double()), y)
+            assert float(losses[number]) / 12 == pytest.approx(float(loss.detach()), rel=1e-4)
+            optimizer.zero_grad()
+            loss.backward()
+            for group in optimizer.param_groups:
+                group["lr"] = rate * share
+            optimizer.step()
+        probes.step(gradient / 12, share, momentum=0.9, weight_decay=0.02)
+    for weight, classifier in zip(probes.weight, alone, strict=True):
+        expected = torch.cat([classifier.weight, classifier.bias[:, None]], dim=1)
+        torch.testing.assert_close(weight, expected.float(), rtol=1e-4, atol=1e-5)
+    x = torch.randn(3, 7, generator=generator)
+    expected = torch.stack([classifier(x.double()) for classifier in alone], dim=1).float()
+    torch.testing.assert_close(probes(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_probe_that_was_stopped_ends_as_one_that_was_not(evaluated):
+    wanted = "protocol=linear", *SHORT
+    asked = evaluated.asked(*wanted)
+    undisturbed = evaluated.serve(asked)["linear"]
+    assert set(undisturbed) == {"top1", "top5", "rate", "top1_by_rate"}
+    assert undisturbed["top1"] == max(undisturbed["top1_by_rate"].values())
+    assert undisturbed["top1"] == undisturbed["top1_by_rate"][f"{undisturbed['rate']:g}"]
+    assert len(set(undisturbed["top1_by_rate"].values())) > 1
+    shutil.rmtree(asked.path)
+    again = evaluated.asked(*wanted)
+    assert evaluated.stopped(again, 9)
+    assert evaluated.serve(again)["linear"] == undisturbed
+    assert any("linear" in event.get("resumed", {}) for event in again.events() if event["event"] == "work")
+    assert not (again.path / "features").exists()
+
+
+def test_two_ranks_find_what_one_finds(evaluated, tmp_path):
+    few = "groups.groups=10", "logistic.iterations=30", "layers.iterations=10"
+    wanted = "protocol=linear,logistic,layers,groups,knn", *SHORT, *few
+    asked = evaluated.asked(*wanted)
+    alone = evaluated.serve(asked)
+    shutil.rmtree(asked.path)
+    asked = evaluated.asked(*wanted)
+    root = str(Path(__file__).parents[3])
+    env = {**os.environ, "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, __file__, str(asked.path), str(tmp_path)], env=env, check=True, timeout=120)
+    found = {event["protocol"]: event["scores"] for event in asked.events() if event["event"] == "eval"}
+    assert found == alone
+
+
+def serve_rank(rank: int, asked: str, folder: str) -> None:
+    from launcher.rundir import Ledger
+    from launcher.runtime.health import Heart
+    from launcher.runtime.preempt import StopFlag
+    from methods.evals.alone import evaluate
+
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2")
+    world = dist.init(f"file://{folder}/store")
+    run = RunDir(asked)
+    evaluate(run, world, Ledger(run, 1, f"rank{rank}"), StopFlag(), Heart(run))
+    world.barrier()
+    dist.shutdown()
+
+
+if __name__ == "__main__":
+    torch.multiprocessing.start_processes(serve_rank, args=tuple(sys.argv[1:]), nprocs=2, start_method="fork")

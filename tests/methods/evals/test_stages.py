@@ -1,0 +1,55 @@
+"""Every backbone has its stages; their pooled outputs are what they should be."""
+
+import pytest
+import torch
+
+from methods import backbones
+from methods.backbones.spec import BACKBONES
+from methods.evals.stages import encoder, pooled
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WIDTHS = {
+    "resnet50": [256, 512, 1024, 2048],
+    "small_resnet": [16, 32, 64, 128],
+    "small_vgg": [16, 32, 64, 128, 256],
+    "small_vit": [64] * 3,
+    "vgg16_bn": [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6 + [4096],
+    "alexnet_bn": [96, 256, 384, 384, 256, 4096],
+    "vit_small_16": [384] * 12,
+    "swin_tiny": [96, 192, 384, 768],
+    "regnety_128gf": [528, 1056, 2904, 7392],
+}
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_stages_are_as_wide_as_the_paper_s_layers(name):
+    with torch.device("meta"):
+        network = backbones.build(name).eval()
+    encode, widths = encoder(name, network)
+    size = 224 if name.startswith(("vit", "swin")) else max(32, BACKBONES[name].smallest)
+    made = encode(torch.empty(2, 3, size, size, dtype=torch.uint8, device="meta"))
+    assert list(widths.values()) == WIDTHS[name]
+    assert made.shape == (2, sum(WIDTHS[name]))
+
+
+@pytest.mark.parametrize("name", ["small_resnet", "small_vgg"])
+def test_the_last_stage_is_the_feature(name):
+    torch.manual_seed(0)
+    network = backbones.build(name).eval()
+    encode, widths = encoder(name, network)
+    images = torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
+    with torch.no_grad():
+        stages, feature = encode(images), network(images)
+    torch.testing.assert_close(stages[:, -list(widths.values())[-1] :], feature)
+    again = stages.clone()
+    encode(images.flip(0))
+    assert torch.equal(stages, again)  # what was given out does not change behind one's back
+
+
+def test_a_map_is_averaged_whichever_way_it_lies():
+    rows = torch.arange(24.0).view(1, 2, 3, 4)
+    assert pooled(rows, "resnet50").tolist() == [[5.5, 17.5]]
+    assert pooled(rows, "swin_tiny").tolist() == [[10.0, 11.0, 12.0, 13.0]]
+    with pytest.raises(ValueError, match="neither"):
+        pooled(torch.zeros(1, 1, 1, 1, 1), "resnet50")

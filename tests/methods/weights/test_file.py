@@ -1,0 +1,135 @@
+"""Weights from files as others publish them: what is taken, what is left, what is refused, and no code runs."""
+
+import hashlib
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from launcher.errors import InputError
+from methods import backbones
+from methods.weights.file import load
+from methods.weights.spec import WeightsConfig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def published():
+    """{name: tensor} of a small_resnet, and the network."""
+    torch.manual_seed(3)
+    network = backbones.build("small_resnet")
+    for value in network.state_dict().values():
+        value.copy_(torch.randn(value.shape).abs() if value.is_floating_point() else value)
+    return network.trunk.state_dict()
+
+
+def loaded(path, key=None, backbone="small_resnet"):
+    """(the trunk's state, what was left over)"""
+    network = backbones.build(backbone)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    left = load(network, WeightsConfig(weights=str(path), backbone=backbone, content=digest, key=key))
+    return network.trunk.state_dict(), left
+
+
+def written(path, content):
+    if path.suffix == ".safetensors":
+        save_file({name: value.contiguous() for name, value in content.items()}, path)
+    else:
+        torch.save(content, path)
+    return path
+
+
+def under(prefix, state):
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+HEAD = {"projection_head.0.weight": torch.zeros(2, 2), "prototypes.weight": torch.zeros(3, 2)}
+
+
+# As SwAV's are published, and as a checkpoint of DINO's holds its two networks.
+CASES = {
+    "plain.safetensors": (lambda state: state, None, []),
+    "plain.pth": (lambda state: {**state, "fc.weight": torch.zeros(2, 128)}, None, ["fc"]),
+    "swav.pth": (
+        lambda state: under("module.", {**state, **HEAD}),
+        None,
+        ["module.projection_head", "module.prototypes"],
+    ),
+    "nested.pt": (lambda state: {"epoch": 3, "state_dict": under("module.backbone.", state)}, None, []),
+    "one.pth": (lambda state: {"teacher": under("backbone.", state), "student": {}}, None, []),
+    "two.pth": (
+        lambda state: {"teacher": under("backbone.", state), "student": under("module.backbone.", state)},
+        "teacher",
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_backbone_is_found_whatever_stands_around_it(published, tmp_path, name):
+    wrapped, key, left = CASES[name]
+    found, left_over = loaded(written(tmp_path / name, wrapped(published)), key)
+    assert all(torch.equal(found[name], value) for name, value in published.items())
+    assert left_over == left
+
+
+def test_counters_that_old_files_lack_are_not_missed(published, tmp_path):
+    old = {name: value for name, value in published.items() if not name.endswith("num_batches_tracked")}
+    found, _ = loaded(written(tmp_path / "old.pth", old))
+    assert all(torch.equal(found[name], value) for name, value in old.items())
+
+
+def refused(path, *words, **options):
+    with pytest.raises(InputError) as caught:
+        loaded(path, **options)
+    for word in ("weights=" if "key" not in options else "key=", *words):
+        assert word in str(caught.value)
+
+
+def test_what_is_not_the_backbone_is_refused_in_one_line(published, tmp_path):
+    both = {"teacher": under("backbone.", published), "student": under("module.backbone.", published)}
+    path = written(tmp_path / "both.pth", both)
+    refused(path, "2 times", "student.module.backbone.", "key=student.module.backbone")
+    refused(path, "it has: teacher, student", key="ema")
+    part = {name: value for name, value in published.items() if "blocks.3" not in name}
+    refused(written(tmp_path / "part.pth", part), "parameters are not there: blocks.3.")
+    strange = under("my.", published)
+    refused(written(tmp_path / "strange.pth", strange), "it holds my.conv1.weight")
+    wide = {**published, "conv1.weight": torch.zeros(16, 4, 3, 3)}
+    refused(written(tmp_path / "wide.safetensors", wide), "other shapes than small_resnet's")
+    refused(written(tmp_path / "none.pth", {"epoch": 3}), "no tensors")
+    for name in ("torn.pth", "torn.safetensors"):
+        (tmp_path / name).write_bytes(b"not weights")
+        refused(tmp_path / name, "weights=")
+
+
+def test_colour_weights_do_not_pass_for_sobel_ones(tmp_path):
+    with torch.device("meta"):
+        trunk = backbones.build("vgg16_bn").trunk.state_dict()
+    from methods.weights.file import chosen
+
+    names = set(trunk)
+    tensors = dict(trunk) | {"features.0.weight": torch.ones(64, 3, 3, 3)}
+    with pytest.raises(InputError, match="colours"):
+        chosen(tensors, names, "vgg.pth")
+    tensors["features.0.weight"][:, 2] = 0
+    assert chosen(tensors, names, "vgg.pth")[0] == ""
+
+
+class Code:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_a_file_that_would_run_code_is_refused_and_runs_none(published, tmp_path, capsys):
+    path = written(tmp_path / "code.pth", {**published, "extra": Code()})
+    refused(path, "which could run code")
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_a_file_that_changed_since_it_was_asked_for_is_refused(published, tmp_path):
+    path = written(tmp_path / "weights.pth", dict(published))
+    config = WeightsConfig(weights=str(path), backbone="small_resnet", content="0" * 64)
+    with pytest.raises(InputError, match="changed"):
+        load(backbones.build("small_resnet"), config)
