@@ -28,7 +28,7 @@ METRIC = re.compile(r"\w+\.\w+")
 class Scale:
     """How the sweep runs at one scale: what `recipe=NAME` on the command line chooses."""
 
-    metric: str = "???"  # protocol.score, as in `sslrun show`: linear.trained
+    metric: str = "???"  # protocol.score, as in `sslrun show`: linear.top1
     recipe: str | None = None  # of the method; the scale's own name by default
     fixed: list[str] = field(default_factory=list)  # overrides
     seeds: list[int] = field(default_factory=lambda: [0])
