@@ -41,3 +41,6 @@ def test_cancel_stops_it_from_elsewhere_and_logs_follow_it_to_its_end(sslrun, on
     logs = sslrun("logs", watched.path, "--all").out.splitlines()
     assert {line.partition(":")[0] for line in logs} <= {"rank0", "rank1"}
     assert "not running" in one_line(sslrun("cancel", watched.path, code=2))
+    second = sslrun("logs", watched.path, "--rank", 1).out.splitlines()
+    assert [line for line in logs if line.startswith("rank1: ")] == [f"rank1: {line}" for line in second]
+    assert "--rank=2: " in one_line(sslrun("logs", watched.path, "--rank", 2, code=2))

@@ -1,0 +1,80 @@
+"""What is copied at submission is the code as it lies there: committed, changed and new files, and nothing ignored."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from launcher import snapshot
+from launcher.errors import InputError
+
+pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="no git")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package in a checkout, instead of ours."""
+    folder = tmp_path / "checkout" / "toycode"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    monkeypatch.setattr(snapshot, "PACKAGES", ("toycode",))
+    return folder
+
+
+def git(folder, *words):
+    me = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+    subprocess.run(["git", "-C", str(folder), *me, *words], check=True, capture_output=True)
+
+
+def contents(taken):
+    return {p.relative_to(taken.path).as_posix(): p.read_text() for p in taken.path.rglob("*.*") if p.is_file()}
+
+
+def test_tracked_modified_and_untracked_files(package, tmp_path):
+    (package / "kept.py").write_text("kept")
+    (package / "changed.py").write_text("before")
+    (package / "gone.py").write_text("gone")
+    (package / ".gitignore").write_text("*.npy\n")
+    git(package.parent, "init", "-q")
+    git(package.parent, "add", ".")
+    git(package.parent, "commit", "-qm", "first")
+    first = snapshot.take("rotnet", tmp_path / "runs")
+    assert not first.origin.endswith("+changes")
+
+    (package / "changed.py").write_text("after")
+    (package / "new.py").write_text("new")
+    (package / "large.npy").write_text("data")
+    (package / "gone.py").unlink()
+    second = snapshot.take("rotnet", tmp_path / "runs")
+    assert contents(second) == {
+        "toycode/__init__.py": "", "toycode/.gitignore": "*.npy\n", "toycode/kept.py": "kept",
+        "toycode/changed.py": "after", "toycode/new.py": "new",
+    }  # fmt: skip
+    assert second.digest != first.digest and second.origin == f"{first.origin}+changes"
+    assert contents(first)["toycode/changed.py"] == "before"  # whoever was submitted with it still has it
+    assert snapshot.take("rotnet", tmp_path / "runs").path == second.path
+    for taken in (first, second):
+        snapshot.verify(taken.path, taken.digest)
+
+
+def test_without_git_every_file_is_taken(package, tmp_path):
+    (package / "part.py").write_text("part")
+    taken = snapshot.take("rotnet", tmp_path / "runs")
+    assert (contents(taken), taken.origin) == ({"toycode/__init__.py": "", "toycode/part.py": "part"}, "")
+
+
+@pytest.mark.parametrize("spoiled", ["changed", "added", "removed"])
+def test_a_file_more_or_less_or_another_is_noticed(package, tmp_path, spoiled):
+    taken = snapshot.take("rotnet", tmp_path / "runs")
+    file = taken.path / "toycode" / "__init__.py"
+    file.chmod(0o600)
+    match spoiled:
+        case "changed":
+            file.write_text("x")
+        case "added":
+            file.with_name("more.py").touch()
+        case "removed":
+            file.unlink()
+    with pytest.raises(InputError, match=r"its hash has changed; .*--code=current"):
+        snapshot.verify(taken.path, taken.digest)
