@@ -128,13 +128,20 @@ def read(name: str, file: Path) -> Ablation:
         tree = OmegaConf.merge(OmegaConf.structured(Ablation), OmegaConf.load(file), {"name": name})
         ablation = OmegaConf.to_object(tree)
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        from launcher.compose import first_line
-
-        raise InputError(f"{file}: {first_line(error)}; see sweeps/README.md for the format") from None
+        raise InputError(f"{file}: {_reason(error)}; see sweeps/README.md for the format") from None
     try:
         return _checked(ablation)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
+
+
+def _reason(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark:
+        return f"line {mark.line + 1}: {error.problem}"
+    from launcher.compose import first_line
+
+    return first_line(error)
 
 
 def merged(words: Iterable[str]) -> list[str]:

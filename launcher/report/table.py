@@ -15,6 +15,7 @@ from launcher.asked import Asked
 from launcher.errors import InputError, SslrunError
 from launcher.report import trend
 from launcher.rundir import RunDir, read_json
+from launcher.spec import RunSpec
 
 # What deserves a look first. Besides the states of a run: `absent`, nobody asked for it; `gone`, its folder is;
 # `damaged`, it cannot be read; `unjudged`, done without the number that the table is about.
@@ -203,10 +204,28 @@ def _run(table: Ablation, scale: str, seed: int, row: Mapping[str, Any] | None, 
     if found is None:
         return Run(seed, "gone", row["run"], message=f"its folder {row['run']} is gone")
     try:
-        return _read(found, seed, table.scale(scale).metric, finder.jobs)
+        return _read(_Once(found.path), seed, table.scale(scale).metric, finder.jobs)
     except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = str(error) if isinstance(error, SslrunError) else f"{type(error).__name__}: {error}"
         return Run(seed, "damaged", found.path.name, str(found.path), " ".join(said.split()))
+
+
+class _Once(RunDir):
+    """A run whose files are read once: what follows from them is asked for several times."""
+
+    @cached_property
+    def _events(self) -> list[dict[str, Any]]:
+        return super().events()
+
+    @cached_property
+    def _spec(self) -> RunSpec:
+        return super().spec()
+
+    def events(self) -> list[dict[str, Any]]:
+        return self._events
+
+    def spec(self) -> RunSpec:
+        return self._spec
 
 
 def _read(found: RunDir, seed: int, metric: str, jobs: Any) -> Run:

@@ -35,6 +35,9 @@ COMMANDS = {
     "show": ["show", "{run}"],
     "show as JSON": ["show", "{run}", "--json"],
     "logs": ["logs", "{run}"],
+    "report": ["report", "sweep=swav/prototypes", "recipe=demo", "runs={runs}", "--out", "{runs}/report.html"],
+    "report of a run": ["report", "{run}", "--out", "{runs}/report.html"],
+    "sweep list": ["sweep", "list", "runs={runs}"],
 }
 
 

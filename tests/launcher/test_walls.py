@@ -54,8 +54,8 @@ EXCEPTIONS = {
 ORDER = [
     "errors", "slurm", "state", "snapshot", "spec", "registry", "kmeans_cost", "cost", "script", "plan", "goodput",
     "rundir", "badnodes", "heartbeats", "ending", "requeue", "limits", "local", "batch", "executor", "queue", "submit",
-    "scores", "protocols", "compose", "points", "evaluation", "clustering", "weights", "sweep", "doctor", "trial",
-    "view", "cli",
+    "scores", "protocols", "compose", "ablation", "points", "asked", "evaluation", "clustering", "weights", "sweep",
+    "doctor", "trial", "view", "cli",
 ]  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_the_launcher_starts_without_torch_and_without_trainers():
             under(module, "methods") and module not in SPECS
         )
 
-    rooms = ("launcher/*.py", "launcher/verbs/*.py", "launcher/drill/*.py")
+    rooms = ("launcher/*.py", "launcher/verbs/*.py", "launcher/drill/*.py", "launcher/report/*.py")
     assert not trespasses(sorted(file for room in rooms for file in ROOT.glob(room)), forbidden)
 
 

@@ -1,0 +1,129 @@
+"""`sslrun report` and `sslrun sweep list`, as typed."""
+
+import json
+
+import pytest
+
+from launcher import cli
+
+
+@pytest.fixture
+def typed(tabled, capsys, monkeypatch):
+    """`typed("report", ...)`: (exit code, stdout, stderr), with the sweeps of `tabled` and in its folder."""
+    monkeypatch.setenv("SSLRUN_CONFIG_DIR", str(tabled.config_dir))
+
+    def run(*words: str, code: int = 0) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as end:
+            cli.main([*words, f"runs={tabled.folder}"])
+        said = capsys.readouterr()
+        assert (end.value.code or 0) == code, said
+        return said.out, said.err
+
+    return run
+
+
+def test_the_json_of_a_sweep(finished, typed):
+    out, err = typed("report", "sweep=nobody/rates", "recipe=demo", "--json")
+    told = json.loads(out.splitlines()[-1])
+    assert [{key: p[key] for key in ("value", "paper", "mean", "state")} for p in told["points"]] == [
+        {"value": 0.01, "paper": 50.0, "mean": 40.25, "state": "done"},
+        {"value": 0.02, "paper": 52.5, "mean": 45.25, "state": "done"},
+        {"value": 0.04, "paper": 54.0, "mean": 50.25, "state": "done"},
+        {"value": "another method", "paper": 60.0, "mean": None, "state": "not here yet"},
+    ]
+    assert told["points"][0]["std"] == pytest.approx(0.5**0.5 / 2)
+    assert told["spearman"] == 1.0
+    assert told["page"] in err
+
+
+def test_the_table_and_the_page_say_the_same(finished, typed):
+    out, err = typed("report", "sweep=nobody/rates", "recipe=demo")
+    page = (finished.folder / "reports" / "nobody-rates-demo.html").read_text()
+    assert str(finished.folder / "reports" / "nobody-rates-demo.html") in err
+    for said in ("40.2 ± 0.35", "−9.75", "not here yet: needs byol", "Spearman", "A higher rate is better."):
+        assert said in out
+        assert said.replace("'", "&#39;") in page
+    assert "different measures" in out
+
+
+def test_a_page_links_to_its_runs_so_that_all_can_be_moved_together(finished, typed):
+    typed("report", "sweep=nobody/rates", "recipe=demo")
+    page = finished.folder / "reports" / "nobody-rates-demo.html"
+    first = finished.table().rows[0].runs[0].id
+    assert f'href="../{first}"' in page.read_text()
+    typed("report", first)
+    typed("report", "sweep=nobody/rates", "recipe=demo")
+    assert f'href="{first}.html"' in page.read_text()
+
+
+def test_markdown_is_a_section_that_names_its_command(finished, typed):
+    out, _ = typed("report", "sweep=nobody/rates", "recipe=demo", "--markdown")
+    assert out.startswith("## learning rate (Nobody (1999), Table 1)\n")
+    assert "made by: sslrun report sweep=nobody/rates recipe=demo --markdown" in out
+    assert "| 0.03 (for 0.02) | 52.5 | 45.2 ± 0.35 | −7.25 | done | 100 |" in out
+    assert str(finished.folder) not in out
+
+
+def test_the_life_of_a_run(tabled, typed):
+    ledgers, run = tabled.ledgers, tabled.submit()[0.01, 0]
+    ledgers.start(run)
+    ledgers.end(run, "preempted")
+    ledgers.start(run, "preempted")
+    ledgers.say(run, "restored", step=40, lost_steps=3)
+    ledgers.save(run, 100)
+    ledgers.say(run, "eval", protocol="knn", step=100, scores={"trained": 41.5})
+    ledgers.end(run)
+    out, _ = typed("report", run.id, "--json")
+    told = json.loads(out.splitlines()[-1])
+    starts = [{key: start[key] for key in ("cause", "first", "last", "lost", "ended")} for start in told["starts"]]
+    assert starts == [
+        {"cause": "submitted", "first": 0, "last": 0, "lost": 0, "ended": "preempted"},
+        {"cause": "preempted", "first": 40, "last": 100, "lost": 3, "ended": "done"},
+    ]
+    assert (told["state"], told["lost_steps"]) == ("done", 3)
+    out, _ = typed("report", run.id)
+    assert "41.50" in out and "preempted" in out
+
+
+def test_a_run_that_never_started_has_a_page(tabled, typed):
+    run = tabled.submit()[0.01, 0]
+    typed("report", run.id, "--out", str(tabled.folder / "here.html"))
+    assert "It has not been started." in (tabled.folder / "here.html").read_text()
+
+
+def test_what_has_been_run_is_listed(finished, typed):
+    out, _ = typed("sweep", "list", "nobody", "--json")
+    (told,) = json.loads(out)
+    assert (told["name"], told["points"]) == ("nobody/rates", 4)
+    assert told["scales"]["demo"] == {"metric": "knn.trained", "minutes": 2.0, "ready": 3, "here": {"done": 6}}
+    assert told["scales"]["paper"]["here"] == {}
+    out, _ = typed("sweep", "list")
+    assert "nobody/rates" in out and "swav/prototypes" in out and "1 points not here yet" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["report", "sweep=nobody/rats"], "sweep=nobody/rats: there is no such name; did you mean nobody/rates?"),
+        (["report", "sweep=nobody/rates", "recipe=dem"], "recipe=dem: there is no such name; did you mean demo?"),
+        (
+            ["report", "sweep=nobody/rates", "recipe=demo", "method.lr=1"],
+            "method.lr=1: this is what nobody/rates varies",
+        ),
+        (["report", "nothing"], "RUN=nothing: there is no such run"),
+        (["report", "a", "b"], "RUN=a b: that is no one run; give a run, or sweep=<paper>/<table>"),
+        (["report", "method.lr=1"], "RUN=method.lr=1: that is no one run"),
+        (["report", "sweep=nobody/rates", "--json", "--markdown"], "--markdown=--json: both say how to answer"),
+        (["report", "sweep=nobody/rates", "--out", "/proc/x.html"], "--out=/proc/x.html: cannot write there"),
+        (["sweep", "list", "nobdy"], "PAPER=nobdy: no sweep is of it; known: nobody, "),
+        (["sweep=nobody/rates", "recipe=demo"], "sweep=nobody/rates: this is several runs; add --multirun"),
+        (["-m", "sweep=nobody/rates", "method.lr=1"], "method.lr=1: this is what nobody/rates varies; leave it out"),
+        (["-m", "sweep=nobody/rates", "method=rotnet"], "method=rotnet: the sweep is of rotnet; leave it out"),
+        (["-m", "sweep=nobody/rates", "method.epochs=1,2"], "method.epochs=1,2: only seed may have several values"),
+        (["-m", "sweep=nobody/rates", "method.epoch=1"], "method.epoch=1: there is no such key; did you mean"),
+    ],
+)
+def test_bad_input_is_one_line(typed, words, said):
+    _, err = typed(*words, code=2)
+    assert err.startswith(f"sslrun: {said}")
+    assert len(err.splitlines()) == 1

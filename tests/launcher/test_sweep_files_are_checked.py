@@ -1,0 +1,90 @@
+"""What is wrong with the YAML of a sweep is said in one line: the file, the field, the reason and the fix."""
+
+import pytest
+
+from launcher import ablation
+from launcher.errors import InputError
+
+GOOD = """
+paper: Nobody (1999)
+table: Table 1
+claim: Nothing.
+numbers: top-1 (%)
+method: rotnet
+axis: rate
+sets: method.lr={value}
+scales:
+  paper: {metric: knn.trained, gpu_hours: 8}
+  demo: {metric: linear.trained, minutes: 2, fixed: [method.epochs=3]}
+points:
+  - {value: 1, paper: 50.0}
+  - {value: 2, paper: 52.5, at: {demo: {value: 3, sets: [method.momentum=0.8, method.epochs=4]}}}
+  - {value: yes, sets: [method.lr=7, 'method.dropout={value}'], needs: byol}
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def run(old: str = "", new: str = "") -> ablation.Ablation:
+        assert old in GOOD
+        (tmp_path / "table.yaml").write_text(GOOD.replace(old, new, 1))
+        return ablation.read("nobody/table", tmp_path / "table.yaml")
+
+    return run
+
+
+def test_the_last_word_on_a_key_counts(read, monkeypatch):
+    monkeypatch.setattr("launcher.spec.PROTOCOLS", ("knn", "linear"))
+    table = read()
+    start = ["method=rotnet", "recipe=demo", "method.epochs=3", "eval_after=linear"]
+    assert table.overrides(table.points[0], "demo") == [*start, "method.lr=1"]
+    start[2] = "method.epochs=4"
+    assert table.overrides(table.points[1], "demo") == [*start, "method.lr=3", "method.momentum=0.8"]
+    assert table.overrides(table.points[1], "paper") == ["method=rotnet", "recipe=paper", "method.lr=2"]
+    assert table.overrides(table.points[2], "paper")[2:] == ["method.lr=7", "method.dropout=true"]
+    assert table.varied() == {"method.lr", "method.momentum", "method.epochs", "method.dropout"}
+
+
+def test_what_a_point_lacks(read, monkeypatch):
+    table = read()
+    monkeypatch.setattr("launcher.spec.PROTOCOLS", ("knn",))
+    assert [table.lacks(point, "paper") for point in table.points] == [[], [], ["byol"]]
+    assert [table.lacks(point, "demo") for point in table.points] == [["linear"], ["linear"], ["linear", "byol"]]
+    assert table.lacks(table.points[2], "demo", own=["byol", "linear"]) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("axis: rate", "axes: rate", "Key 'axes' not in 'Ablation'"),
+        ("paper: 50.0", "paper: many", "paper: Value 'many' of type 'str' could not be converted to Float"),
+        ("{value: 1, paper: 50.0}", "{paper: 50.0}", "points[0].value"),
+        ("claim: Nothing.", "", "claim"),
+        ("sets: method.lr={value}", "sets: method.lr=1", "sets=method.lr=1: it holds no {value}, so it varies nothing"),
+        ("[method.epochs=3]", "[epochs]", "scales.demo.fixed=epochs: it is no override; write key=value"),
+        ("demo: {metric", "tiny: {metric", "scales=paper, tiny: it needs paper and demo"),
+        ("knn.trained", "knn", "scales.paper.metric=knn: it is protocol.score; write it like knn.trained"),
+        (", gpu_hours: 8", "", "scales.paper.gpu_hours=None: it does not say what it costs; give gpu_hours or minutes"),
+        ("minutes: 2", "minutes: 2, seeds: [0, 0]", "scales.demo.seeds=[0, 0]: they are different numbers"),
+        ("at: {demo:", "at: {dmo:", "points[1].at=dmo: there is no such scale; use paper, demo"),
+        ("{value: 3,", "{vlue: 3,", "points[1].at.demo="),
+        ("{value: 2, paper", "{value: 1, paper", "points=1: at scale paper it is the same run as 1; give `at`"),
+        ("{value: 1, paper", "{value: [1, 2], paper", "points[0].value=[1, 2]: it is no number and no name"),
+        ("method: rotnet", "method: [rotnet", "line 7: expected ',' or ']'"),
+    ],
+)
+def test_a_mistake_is_named(read, tmp_path, old, new, said):
+    with pytest.raises(InputError) as raised:
+        read(old, new)
+    assert str(raised.value).startswith(f"{tmp_path / 'table.yaml'}: ")
+    assert said in str(raised.value)
+
+
+def test_ones_own_go_before_those_that_ship(tmp_path):
+    own = tmp_path / "sweeps" / "swav" / "prototypes.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(GOOD)
+    assert ablation.load("swav/prototypes", tmp_path).paper == "Nobody (1999)"
+    assert ablation.load("swav/prototypes").paper.startswith("Caron")
+    with pytest.raises(InputError, match="did you mean swav/prototypes"):
+        ablation.load("swav/prototype")
