@@ -62,6 +62,7 @@ class Sizes:
     activations: float  # bytes an image in fp32
     why: Mapping[str, str]
     rounds: Rounds | None = None  # where the method has any
+    following_parameters: int = 0  # replicated, but without gradients or slots: a teacher, or a momentum encoder
 
 
 @dataclass(frozen=True)

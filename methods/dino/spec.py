@@ -1,0 +1,322 @@
+"""DINO (Caron et al., ICCV 2021; thesis chapter 5): a student predicts what its own moving average makes of another view.
+
+sslrun method=dino nodes=2 data.path=/data/imagenet                            # 16 GPUs; 76.1 linear (thesis, Table 5.14)
+sslrun method=dino recipe=vit_base_8 nodes=16 data.path=/data/imagenet         # 80.1 (thesis, Table 5.2)
+sslrun method=dino recipe=demo                                                 # minutes on 2 CPU cores
+"""
+
+import itertools
+import math
+from dataclasses import dataclass, field
+
+from launcher.errors import InputError
+from launcher.registry import Layout, Method, Sizes
+from launcher.spec import Rate, Recipe
+from methods.augment.spec import ViewsConfig, check_views, cost_of_views
+from methods.backbones.spec import BACKBONES
+from methods.data.spec import ImageFolderData, PhotosData
+from methods.layout import batch_norm_fits, batch_norm_layout, check_training
+
+CHOICES = {
+    "activation": ("gelu", "relu"),
+    "objective": ("cross_entropy", "mse"),
+    "teacher": ("momentum", "last_epoch", "last_step", "copy"),
+    "operation": ("centring", "none", "softmax", "sinkhorn"),
+    "optimizer": ("adamw", "sgd"),
+}
+PUBLISHED = 64  # images a GPU in thesis 5.3.2
+OVER_THE_BATCH = ("softmax", "sinkhorn")  # operations in which the images of a batch meet
+
+
+@dataclass
+class DINOConfig(ViewsConfig):
+    """The teacher sees the global crops, the student all of them. Without sharpening (Figure 5.8) is a teacher that is
+    no sharper than the student: teacher_temperature and warmup_teacher_temperature as high as temperature."""
+
+    name: str = "dino"
+    backbone: str = "vit_small_16"
+    crop_scale: list[float] = field(default_factory=lambda: [0.32, 1.0])  # s, the best of 5.6.7
+    local_scale: list[float] = field(default_factory=lambda: [0.05, 0.32])
+    local_crops: int = 10
+    augment: str = "byol"
+    dropout: float = 0.0
+    drop_path: float = 0.1  # of the student (released code)
+    outputs: int = 65_536  # K (5.6.6)
+    hidden: int = 2048
+    head_layers: int = 3  # linear, before the bottleneck
+    bottleneck: int = 256  # where the L2 normalisation is; 0: without (Figure 5.9, right)
+    activation: str = "gelu"  # gelu | relu
+    head_batch_norm: bool = False
+    fixed_length: bool = True  # of the last layer's rows (released code); false: their lengths are trained
+    predictor: bool = False  # of the student, on the bottleneck (Table 5.9, row 6); its shape is ours: hidden wide
+    objective: str = "cross_entropy"  # cross_entropy | mse (Tables 5.9 and 5.11)
+    temperature: float = 0.1  # tau_s
+    teacher_temperature: float = 0.07  # tau_t; 0: the argmax (Table 5.12)
+    warmup_teacher_temperature: float = 0.04  # at the first step
+    teacher_warmup_epochs: float = 30
+    operation: str = "centring"  # on the teacher's output: centring | none | softmax | sinkhorn (Table 5.10)
+    centre_momentum: float = 0.9  # m, Eq. 5.4
+    sinkhorn_iterations: int = 3
+    teacher: str = "momentum"  # momentum | last_epoch | last_step | copy (Figure 5.7, right)
+    teacher_momentum: float = 0.996  # lambda, 5.3.1; a cosine to
+    final_teacher_momentum: float = 1.0
+    optimizer: str = "adamw"  # adamw | sgd (released code, for ResNet-50)
+    final_weight_decay: float = 0.4  # of a cosine from weight_decay
+    clip: float | None = 3.0  # largest norm of each parameter's gradient (released code); null: any
+    freeze_epochs: float = 1.0  # in which the last layer stays as it was drawn (released code)
+
+
+def paper() -> Recipe:
+    """Thesis 5.3.2 and Table 5.14: ViT-S/16 on 16 GPUs x 64 images."""
+    return Recipe(
+        method=DINOConfig(
+            epochs=300,
+            global_batch=1024,
+            lr=0.002,  # 0.0005 x 1024 / 256
+            warmup_lr=0.0,
+            final_lr=1e-6,
+            warmup_epochs=10,
+            schedule="cosine",
+            weight_decay=0.04,
+            precision="fp16",
+            fixed_length=False,
+        ),
+        data=ImageFolderData(),
+        images=1_281_167,  # ImageNet
+        source="thesis 5.3.1, 5.3.2, 5.6.4, 5.6.6; s: 5.6.7; lr at both ends, clipping, dropped paths, frozen and free "
+        "last layer, precision: released code",
+        expect="ImageNet linear 76.1, k-NN 72.8 after 300 epochs (thesis, Tables 5.9 and 5.14)",
+        rate=Rate(92, tflops=125, gpu=True, source="thesis, Table 5.14: 300 epochs in 72.6 h on 16 GPUs, V100 assumed"),
+    )
+
+
+def vit_base_8() -> Recipe:
+    """Thesis, Table 5.2: the largest model. What its schedule was, the thesis does not say: that of ViT-S/16."""
+    small = paper()
+    return Recipe(
+        method=DINOConfig(**{**vars(small.method), "backbone": "vit_base_8", "fixed_length": True}),
+        data=small.data,
+        images=small.images,
+        source="thesis, Table 5.2, with the numbers of ViT-S/16 (5.3.2); rows of fixed length: released code",
+        expect="ImageNet linear 80.1, k-NN 77.4 (thesis, Table 5.2), after an unpublished number of epochs",
+    )
+
+
+def resnet50() -> Recipe:
+    """What the released code advises for ResNet-50: 8 GPUs x 64 images, SGD, the crops of SwAV."""
+    method = {
+        **vars(paper().method),
+        "backbone": "resnet50",
+        "drop_path": 0.0,
+        "crop_scale": [0.14, 1.0],
+        "local_scale": [0.05, 0.14],
+        "local_crops": 8,
+        "epochs": 100,
+        "global_batch": 512,
+        "optimizer": "sgd",
+        "lr": 0.06,  # 0.03 x 512 / 256
+        "weight_decay": 1e-4,
+        "final_weight_decay": 1e-4,
+        "teacher_temperature": 0.04,
+        "teacher_warmup_epochs": 0,
+        "fixed_length": True,
+    }
+    return Recipe(
+        method=DINOConfig(**method),
+        data=ImageFolderData(),
+        images=1_281_167,
+        source="released code: its command for ResNet-50 and its defaults; the thesis gives no numbers of its own",
+        expect="no number is published for 100 epochs; 75.3 linear (thesis, Table 5.2) after 800 at 4096 (SMoG, Table 1)",
+    )
+
+
+def demo() -> Recipe:
+    """A small network on the embedded photographs."""
+    return Recipe(
+        method=DINOConfig(
+            backbone="small_vit",
+            image_size=32,
+            crop_scale=[0.3, 1.0],
+            local_crops=2,
+            local_size=16,
+            local_scale=[0.1, 0.3],
+            augment="simclr",
+            drop_path=0.0,
+            outputs=512,
+            hidden=256,
+            bottleneck=64,
+            teacher_warmup_epochs=3,
+            teacher_momentum=0.99,
+            freeze_epochs=0.5,
+            epochs=10,
+            global_batch=64,
+            lr=0.001,
+            final_lr=1e-5,
+            warmup_epochs=1,
+            schedule="cosine",
+            weight_decay=0.04,
+            workers=0,
+            checkpoint_every=200,
+            log_every=20,
+        ),
+        data=PhotosData(),
+        images=6080,
+        source="our own setting on the embedded photographs",
+        expect="k-NN at least 10 points over the untrained network, in under 2 minutes on 2 cores",
+    )
+
+
+def tiny() -> Recipe:
+    """Seconds: all of the method, for tests and drills. It learns nothing."""
+    small = {
+        "image_size": 16, "local_size": 8, "outputs": 24, "hidden": 16, "bottleneck": 8, "epochs": 2, "drop_path": 0.1,
+        "global_batch": 32, "checkpoint_every": 3, "log_every": 2, "teacher_warmup_epochs": 1, "predictor": True,
+        "head_batch_norm": True,
+    }  # fmt: skip
+    method = DINOConfig(**{**vars(demo().method), **small})
+    return Recipe(method=method, data=PhotosData(images=304), images=304, source="ours", expect="nothing but speed")
+
+
+def validate(config: DINOConfig, images: int | None) -> None:
+    """Raises InputError naming the first field that cannot work. `images`: size of the training data, if known."""
+    check_training(config, images)
+    check_views(config)
+    if config.global_crops + config.local_crops < 2:
+        reason = "the student predicts the teacher's output for another view"
+        raise InputError.of("method.global_crops", config.global_crops, reason, "give 2 or more")
+    for name, known in CHOICES.items():
+        if getattr(config, name) not in known:
+            fix = f"use {' or '.join(known)}"
+            raise InputError.of(f"method.{name}", getattr(config, name), "no such choice", fix)
+    for name, least in (("outputs", 2), ("hidden", 1), ("head_layers", 1), ("sinkhorn_iterations", 1)):
+        if getattr(config, name) < least:
+            raise InputError.of(f"method.{name}", getattr(config, name), "too few", f"give {least} or more")
+    for name in ("bottleneck", "teacher_warmup_epochs", "freeze_epochs", "final_weight_decay"):
+        if not 0 <= getattr(config, name) < math.inf:
+            reason = "it is negative or infinite"
+            raise InputError.of(f"method.{name}", getattr(config, name), reason, "give 0 or more")
+    for name in ("drop_path", "centre_momentum", "teacher_momentum"):
+        if not 0 <= getattr(config, name) < 1:
+            fix = "give a number from 0 to below 1"
+            raise InputError.of(f"method.{name}", getattr(config, name), "out of range", fix)
+    if not 0 <= config.final_teacher_momentum <= 1:
+        fix = "give a number from 0 to 1"
+        raise InputError.of("method.final_teacher_momentum", config.final_teacher_momentum, "out of range", fix)
+    if config.clip is not None and not 0 < config.clip < math.inf:
+        fix = "give a positive number, or null for none"
+        raise InputError.of("method.clip", config.clip, "gradients are scaled down to it", fix)
+    if config.drop_path and BACKBONES[config.backbone].batch_norm:
+        raise InputError.of("method.drop_path", config.drop_path, f"{config.backbone} has no paths to drop", "use 0")
+    if config.predictor and not config.bottleneck:
+        fix = "use a bottleneck such as 256"
+        raise InputError.of("method.bottleneck", config.bottleneck, "the predictor sits on it", fix)
+    _check_targets(config)
+
+
+def _check_targets(config: DINOConfig) -> None:
+    if not 0 < config.temperature < math.inf:
+        reason = "scores are divided by it"
+        raise InputError.of("method.temperature", config.temperature, reason, "give a positive number")
+    for name in ("teacher_temperature", "warmup_teacher_temperature"):
+        value = getattr(config, name)
+        if not 0 <= value < math.inf:
+            reason = "a softmax has none below 0"
+            raise InputError.of(f"method.{name}", value, reason, "give a positive number, or 0 for the argmax")
+        if not value and config.operation in OVER_THE_BATCH:
+            reason = f"method.operation={config.operation} has no argmax"
+            raise InputError.of(f"method.{name}", value, reason, "give a positive number")
+    if config.objective == "mse" and config.operation in OVER_THE_BATCH:
+        reason = "the square error takes no probabilities (thesis 5.6.1)"
+        raise InputError.of("method.operation", config.operation, reason, "use centring or none")
+
+
+def layout(config: DINOConfig, world_size: int) -> Layout:
+    """Data parallel, in one pass: the centre is the mean over a whole batch. Raises InputError with the worlds that
+    fit."""
+    fits = [n for n in range(1, config.global_batch + 1) if _fits(config, n)]
+    if world_size not in fits:
+        reason = f"a global batch of {config.global_batch} or its batch statistics do not divide by it"
+        fix = f"use {', '.join(map(str, fits))} ranks" if fits else "use method.batch_norm_group=0"
+        raise InputError.of("nodes x tasks_per_node", world_size, reason, fix)
+    per_rank = config.global_batch // world_size
+    ranks, shared = 1, "no batch statistics"
+    if _batch_norm(config):
+        _, _, ranks, shared = batch_norm_layout(config, per_rank, world_size)
+    coupled = "the operation is over the images of a batch" if config.operation in OVER_THE_BATCH else "the centre is"
+    why = {
+        "groups": "the teacher's outputs are averaged over all ranks (Eq. 5.4)",
+        "group_size": "the whole world",
+        "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images; {shared}",
+        "accumulation": f"none: {coupled} of a whole batch, taken once a step",
+    }
+    waste = None
+    if config.operation == "sinkhorn" and config.global_batch < config.outputs:
+        waste = (
+            f"a batch of {config.global_batch} images is shared out alike among {config.outputs} outputs, which are "
+            "more: shares mean little then (thesis 4.2.3)"
+        )
+    variant = ()
+    if config.backbone == "vit_small_16" and per_rank < PUBLISHED // 2:
+        factor = PUBLISHED // per_rank
+        batch, rate = config.global_batch * factor, f"{config.lr * factor:g}"
+        waste = (
+            f"{per_rank} images a GPU waste most of it (thesis {PUBLISHED}); the linearly scaled variant is a new run: "
+            f"global batch {batch}, lr {rate}"
+        )
+        variant = (f"method.global_batch={batch}", f"method.lr={rate}")
+    return Layout(per_rank, 1, 1, world_size, 1, ranks, why, waste, variant)
+
+
+def _batch_norm(config: DINOConfig) -> bool:
+    """Whether images of a batch meet in batch statistics."""
+    return config.head_batch_norm or BACKBONES[config.backbone].batch_norm
+
+
+def _fits(config: DINOConfig, world_size: int) -> bool:
+    per_rank, rest = divmod(config.global_batch, world_size)
+    if rest or not _batch_norm(config):
+        return not rest
+    return batch_norm_fits(config, per_rank, world_size) and batch_norm_layout(config, per_rank, world_size)[1] == 1
+
+
+def sizes(config: DINOConfig, world_size: int) -> Sizes:
+    """Scalars of student and teacher: backbone and head each, and the student's predictor."""
+    backbone, crops = BACKBONES[config.backbone], config.global_crops + config.local_crops
+    end = config.bottleneck or config.outputs
+    widths = [backbone.feature_dim, *[config.hidden] * (config.head_layers - 1), end]
+    last = config.outputs * (config.bottleneck + 1) if config.bottleneck else 0  # with the lengths of its rows
+    head = _perceptron(widths, config.head_batch_norm) + last
+    predictor = _perceptron([end, config.hidden, end], config.head_batch_norm) if config.predictor else 0
+    macs, activations = cost_of_views(config)
+    seen = config.global_crops * (backbone.macs_at(config.image_size) + head)  # by the teacher
+    # Scores and their logarithms stay fp32 whatever the precision, which halves what is said here.
+    scores = (2 * crops + config.global_crops) * config.outputs * (1 if config.precision == "fp32" else 2)
+    inside = 2 * config.hidden * (config.head_layers - 1 + config.predictor)
+    return Sizes(
+        parameters=backbone.parameters + head + predictor,
+        sharded_parameters=0,
+        hosted_parameters=0,
+        optimiser_slots=2 if config.optimizer == "adamw" else 1,
+        flops_per_image=6 * (macs + crops * (head + predictor)) + 2 * seen,
+        activations=4 * (activations + crops * inside + scores),
+        why={"disk": f"the student, what {config.optimizer} keeps of it, and the teacher"},
+        following_parameters=backbone.parameters + head,
+    )
+
+
+def _perceptron(widths: list[int], batch_norm: bool) -> int:
+    """Scalars of `methods.heads.perceptron`: where there is normalisation, its two vectors stand for the bias."""
+    between = sum(widths[1:-1]) if batch_norm else 0
+    return sum(before * width + width for before, width in itertools.pairwise(widths)) + between
+
+
+METHOD = Method(
+    name="dino",
+    summary="predict what a teacher, one's own moving average, makes of another view (Caron et al. 2021)",
+    config=DINOConfig,
+    recipes={"paper": paper, "vit_base_8": vit_base_8, "resnet50": resnet50, "demo": demo, "tiny": tiny},
+    trainer="methods.dino.trainer:DINO",
+    validate=validate,
+    layout=layout,
+    sizes=sizes,
+)
