@@ -74,7 +74,10 @@ class DINOHead(nn.Module):
             length.requires_grad_(not fixed_length)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        x = self.perceptron(features)
+        return self.scores(self.perceptron(features))
+
+    def scores(self, x: torch.Tensor) -> torch.Tensor:
+        """What the perceptron gives -> scores [B, K]: the bottleneck and the last layer, or `x` without them."""
         return x if self.last is None else self.last(normalize(x, eps=1e-6 if x.dtype == torch.float16 else 1e-12))
 
 

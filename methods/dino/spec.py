@@ -1,8 +1,8 @@
-"""DINO (Caron et al., ICCV 2021; thesis chapter 5): a student predicts what its own moving average makes of another view.
+"""DINO (Caron et al., ICCV 2021; thesis chapter 5): predict what one's own moving average makes of another view.
 
-sslrun method=dino nodes=2 data.path=/data/imagenet                            # 16 GPUs; 76.1 linear (thesis, Table 5.14)
-sslrun method=dino recipe=vit_base_8 nodes=16 data.path=/data/imagenet         # 80.1 (thesis, Table 5.2)
-sslrun method=dino recipe=demo                                                 # minutes on 2 CPU cores
+sslrun method=dino nodes=2 data.path=/data/imagenet                       # 16 GPUs; 76.1 linear (thesis, Table 5.14)
+sslrun method=dino recipe=vit_base_8 nodes=16 data.path=/data/imagenet    # 80.1 (thesis, Table 5.2)
+sslrun method=dino recipe=demo                                            # minutes on 2 CPU cores
 """
 
 import itertools
@@ -126,7 +126,7 @@ def resnet50() -> Recipe:
         data=ImageFolderData(),
         images=1_281_167,
         source="released code: its command for ResNet-50 and its defaults; the thesis gives no numbers of its own",
-        expect="no number is published for 100 epochs; 75.3 linear (thesis, Table 5.2) after 800 at 4096 (SMoG, Table 1)",
+        expect="none is published for 100 epochs; 75.3 linear (thesis, Table 5.2) after 800 at 4096 (SMoG, Table 1)",
     )
 
 
