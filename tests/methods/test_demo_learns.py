@@ -29,8 +29,9 @@ def test_deepercluster_beats_the_untrained_network_by_15_points(tmp_path):
 
 
 @pytest.mark.slow
-def test_swav_beats_the_untrained_network_by_10_points(tmp_path):
-    scores = [knn("swav", seed, tmp_path) for seed in (0, 1, 2)]
+@pytest.mark.parametrize("method", ["smog", "swav"])
+def test_a_method_of_views_beats_the_untrained_network_by_10_points(tmp_path, method):
+    scores = [knn(method, seed, tmp_path) for seed in (0, 1, 2)]
     gains = [s["trained"] - s["untrained"] for s in scores]
     assert statistics.mean(gains) >= 10 and statistics.mean(gains) - 2 * statistics.stdev(gains) > 0, scores
 

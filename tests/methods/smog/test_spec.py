@@ -98,8 +98,8 @@ def test_batches_are_never_split_because_the_loss_couples_them():
         layout(paper().method, 4)  # 1024 images a rank, 512 of them sharing statistics
 
 
-@pytest.mark.parametrize(("batch", "expected"), [(4096, 512), (2048, 256), (96, 8), (32, 4), (10, 1), (7, 1)])
-def test_the_cache_lies_in_parts_of_eight_images_or_more(batch, expected):
+@pytest.mark.parametrize(("batch", "expected"), [(4096, 512), (256, 64), (96, 16), (8, 2), (10, 2), (7, 1)])
+def test_the_cache_lies_in_parts_of_four_images_or_more(batch, expected):
     config = dataclasses.replace(tiny().method, global_batch=batch)
     assert parts(config) == expected
 

@@ -36,7 +36,8 @@ def make(tmp_path, dataset):
     """`make("method.groups=9", ...)`: a trainer, in train mode, and its first steps' batches."""
 
     def made(*overrides):
-        spec, _ = resolve([*SMALL, f"method.beta={BETA}", f"method.final_beta={BETA}", *overrides])
+        betas = f"method.beta={BETA}", f"method.final_beta={BETA}"
+        spec, _ = resolve([*SMALL, *betas, f"method.temperature={TAU}", *overrides])
         world, run = World(0, 1, torch.device("cpu")), RunDir(tmp_path)
         layout = registry.method("smog").layout(spec.method, 1)
         trainer = SMoG(Job(run, spec, world, layout, Ledger(run, 1, "rank0"), StopFlag(), dataset))
