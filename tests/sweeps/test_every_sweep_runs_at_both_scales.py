@@ -1,33 +1,51 @@
-"""Every YAML of sweeps/ composes, validates and plans at the paper's scale and at the demo's, and says its command."""
+"""Every YAML of sweeps/ composes, validates and plans at the paper's scale and at the demo's, with its own commands."""
+
+import shlex
 
 import pytest
 
-from launcher import ablation, asked
+from launcher import ablation, asked, spec
 from launcher import plan as planning
 
 FILES = ablation.names()
-PAPER_RANKS = ("cluster=generic", "nodes=8")
+# What tables need besides what is here: another name is a slip, and its points would never run.
+LATER_METHODS = {"byol", "deepcluster", "deepclusterv2", "mocov2", "selav2", "simclr", "supervised"}
+LATER_EVALUATIONS = {"groups", "linear", "neighbours", "voc07"}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_it_opens_with_its_commands(name):
-    opening = FILES[name].read_text().split("\n\n")[0].splitlines()
-    assert all(line.startswith("# ") for line in opening)
-    for recipe in ("", "recipe=demo"):
-        words = ["sslrun --multirun", f"sweep={name}", *recipe.split()]
-        assert any(all(word in line.split("  #")[0] for word in words) for line in opening), words
-    assert "GPU-hours" in opening[0]
-    assert "minutes" in opening[1]
+def test_it_opens_with_its_own_commands_and_what_they_take(name):
+    (paper, gpu_hours), (demo, minutes), (report, _) = _opening(name)
+    scales = ablation.load(name).scales
+    assert paper[:3] == ["sslrun", "--multirun", f"sweep={name}"]
+    assert demo == ["sslrun", "--multirun", f"sweep={name}", "recipe=demo"]
+    assert report == ["sslrun", "report", f"sweep={name}", "recipe=demo"]
+    assert gpu_hours.startswith(f"{scales['paper'].gpu_hours:,.0f} GPU-hours on ")
+    assert minutes.startswith(f"{scales['demo'].minutes:.0f} minutes a seed, on two CPU cores")
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("scale", ["paper", "demo"])
-def test_its_points_are_runs_of_their_own_that_can_be_planned(name, scale):
+def test_its_points_are_runs_of_their_own_that_can_be_planned(name, scale, monkeypatch):
     table = ablation.load(name)
-    given = [] if scale == "demo" or any("nodes=" in word for word in table.scale(scale).fixed) else PAPER_RANKS
-    wanted = asked.read([f"sweep={name}", f"recipe={scale}", *given])
-    members, absent = asked.members(wanted, planning=True)
-    assert len({id(member.row) for member in members}) + len(absent) == len(table.points)
+    chosen = table.scale(scale)
+    chosen.seeds = chosen.seeds[:1]
+    if chosen.metric.partition(".")[0] not in (*spec.PROTOCOLS, *ablation.OWN_SCORES):
+        assert chosen.metric.partition(".")[0] in LATER_EVALUATIONS
+        chosen.metric = "knn.trained"  # its points are looked at all the same
+    monkeypatch.setattr(ablation, "load", lambda *_: table)
+    words = _opening(name)[0][0] + ["cluster=generic"] if scale == "paper" else _opening(name)[1][0]
+    members, absent = asked.members(asked.read(words[2:]), planning=True)
+    assert len(members) + len(absent) == len(table.points)
     assert len({member.point.spec.identity for member in members}) == len(members)
+    assert {lacking for _, lacks in absent for lacking in lacks} <= LATER_METHODS
     for member in members:
         planning.make(member.point.spec, member.point.recipe)
+
+
+def _opening(name):
+    """[(words, cost)] of the comment that the file begins with: at the paper's scale, at the demo's, and the report."""
+    lines = FILES[name].read_text().split("\n\n")[0].splitlines()
+    assert all(line.startswith("# ") for line in lines)
+    parts = (line[2:].partition("  #") for line in lines)
+    return [(shlex.split(command), cost.strip()) for command, _, cost in parts]
