@@ -10,7 +10,7 @@ from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods import backbones, ema
 from methods.augment.stage import Photometrics
 from methods.batchnorm import synchronise
-from methods.collapse import entropy_of_use
+from methods.collapse import Watched, entropy_of_use
 from methods.data.loader import Batch
 from methods.dino.loss import distillation, mean_square
 from methods.dino.spec import DINOConfig
@@ -76,6 +76,7 @@ class DINO:
         self.backbone = self.teacher.backbone  # better than the student's all along (5.6.2)
         self.network = job.distribute(student)
         self.networks = [self.network, self.teacher]
+        self.watched = Watched(config.outputs, use="teacher_use", single="teacher_entropy")
         self.photometrics = Photometrics(config)
         groups = parameter_groups([student], weight_decay=config.weight_decay)
         if config.optimizer == "adamw":

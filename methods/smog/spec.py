@@ -233,7 +233,7 @@ def sizes(config: SMoGConfig, world_size: int) -> Sizes:
     macs, activations = cost_of_views(SMoGConfig(**{**vars(config), "global_crops": 1}))  # that train
     heads = predictions * (projection + predictor + config.groups * config.embedding)
     followed = backbone.macs_at(config.image_size) + projection
-    slots = (2 if config.optimizer == "adamw" else 1) + 1  # f-hat is one more, nearly: it has no predictor
+    slots = 2 if config.optimizer == "adamw" else 1
     # The cache has neither gradient nor slots; this makes a checkpoint as large as it is.
     cached = config.cache * config.global_batch * config.embedding // (1 + slots) if config.refit_every else 0
     return Sizes(
@@ -244,6 +244,7 @@ def sizes(config: SMoGConfig, world_size: int) -> Sizes:
         flops_per_image=6 * (macs + heads) + 2 * followed,
         activations=4 * (activations + predictions * (6 * config.hidden + 2 * config.groups)),
         why={"disk": "the network, its optimiser, f-hat" + (", and the cache" if config.refit_every else "")},
+        following_parameters=backbone.parameters + projection,  # f-hat
     )
 
 

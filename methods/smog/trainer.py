@@ -14,7 +14,7 @@ from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods import backbones, ema
 from methods.augment.stage import Photometrics
 from methods.batchnorm import synchronise
-from methods.collapse import empty_share
+from methods.collapse import Watched, empty_share
 from methods.collectives import sum_over_ranks
 from methods.data.loader import Batch
 from methods.features import extract
@@ -65,6 +65,7 @@ class SMoG:
         self.follower = follower.to(world.device).requires_grad_(False)
         self.network = job.distribute(network)
         self.networks = [self.network, self.follower]
+        self.watched = Watched(config.groups, use="group_entropy")
         self.photometrics = Photometrics(config)
         self.optimizers = [_optimizer(network, config)]
         self.steps_per_epoch = len(job.dataset) // config.global_batch
