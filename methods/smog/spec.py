@@ -135,9 +135,9 @@ def tiny() -> Recipe:
     """Seconds: all of the method, for tests and drills. It learns nothing. Its rate and temperature are such that the
     rounding of sums in another order takes more than ten steps to show in the loss."""
     small = {
-        "image_size": 16, "local_size": 8, "lr": 0.02, "temperature": 0.5, "groups": 12, "hidden": 16, "embedding": 8, "epochs": 2, "beta": 0.9,
+        "image_size": 16, "local_size": 8, "groups": 12, "hidden": 16, "embedding": 8, "epochs": 2, "beta": 0.9,
         "global_batch": 32, "refit_every": 4, "reset_every": 4, "cache": 3, "checkpoint_every": 3, "log_every": 2,
-        "dropout": 0.1,
+        "lr": 0.02, "temperature": 0.5, "dropout": 0.1,
     }  # fmt: skip
     method = SMoGConfig(**{**vars(demo().method), **small})
     return Recipe(method=method, data=PhotosData(images=304), images=304, source="ours", expect="nothing but speed")

@@ -90,7 +90,9 @@ def test_f_hat_is_counted_beside_network_and_momentum():
     found = sizes(config, 64)
     online = 23_508_032 + 2048 * 2048 + 2 * 2048 + 2048 * 128 + 2 * 128 + 128 * 2048 + 2 * 2048 + 2048 * 128 + 128
     assert found.parameters == online and found.sharded_parameters == found.hosted_parameters == 0
-    assert found.parameters * (1 + found.optimiser_slots) == 3 * online
+    assert found.optimiser_slots == 1 and found.following_parameters == online - (
+        128 * 2048 + 2 * 2048 + 2048 * 128 + 128
+    )
 
 
 def test_batches_are_never_split_because_the_loss_couples_them():
