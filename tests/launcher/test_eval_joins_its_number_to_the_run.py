@@ -65,6 +65,19 @@ def test_other_labels_give_another_number_whatever_the_number_of_ranks(sslrun, f
     assert {e["world_size"] for e in started(Path(together["path"]))} == {2}
 
 
+def test_one_extraction_serves_several_protocols_and_both_join_the_run(sslrun, finished):
+    before = sslrun.show(finished)["evals"]["knn"]
+    wanted = ("eval", finished, "protocol=logistic,knn", "logistic.iterations=9", "--json")
+    answer = sslrun(*wanted)
+    assert answer.json["id"] == f"{finished.name}/evals/logistic+knn-1"
+    log = (Path(answer.json["path"]) / "logs" / "rank0.log").read_text()
+    assert log.count("features, train: 0 images restored") == 1
+    shown = sslrun.show(finished)["evals"]
+    assert shown["logistic"]["iterations"] <= 9 and shown["knn"] == before
+    assert "logistic regression, top-1" in answer.err
+    assert sslrun(*wanted).json["joined"]
+
+
 def started(run: Path) -> list[dict]:
     rows = [json.loads(line) for file in (run / "events").iterdir() for line in file.read_text().splitlines()]
     return [row for row in rows if row["event"] == "start"]
@@ -79,7 +92,8 @@ def test_a_stopped_run_is_evaluated_where_it_stands_and_goes_on_as_if_nothing_ha
     assert "knn" not in stopped["evals"]
     sslrun("eval", run, "protocol=knn")
     evaluated = sslrun.show(run)
-    assert set(evaluated["evals"]["knn"]) == {"trained", "untrained", "untrained_adapted", "raw_pixels"}
+    several = {"k10", "k20", "k100", "k200"}
+    assert set(evaluated["evals"]["knn"]) == {"trained", "untrained", "untrained_adapted", "raw_pixels", *several}
     assert (evaluated["state"], evaluated["state_digest"]) == ("stopped", stopped["state_digest"])
     sslrun("resume", run)
     done, undisturbed = sslrun.show(run), sslrun.show(undisturbed())

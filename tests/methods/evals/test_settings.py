@@ -1,0 +1,41 @@
+"""What a person may ask of an evaluation, and what is refused before anything is queued."""
+
+import pytest
+
+from launcher import protocols
+from launcher.errors import InputError
+from launcher.spec import PROTOCOLS
+from methods.evals import spec
+
+
+def test_the_launcher_knows_every_protocol():
+    assert tuple(spec.PROTOCOLS) == PROTOCOLS
+
+
+def test_settings_are_filled_in_and_typed():
+    given = ["protocol=knn,linear", "linear.epochs=3", "linear.rates=[0.5,1]", "nodes=2"]
+    settings, rest = protocols.taken(given, "resnet50")
+    assert rest == ["nodes=2"] and list(settings) == ["knn", "linear"]
+    assert settings["linear"]["epochs"] == 3 and settings["linear"]["rates"] == [0.5, 1.0]
+    assert settings["knn"]["neighbours"] == [10, 20, 100, 200]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("protocol=knn,linaer",), "protocol=linaer: there is no such name; did you mean linear?"),
+        (("protocol=knn,knn",), "knn comes twice"),
+        (("protocol=knn", "linear.epochs=2"), "linear.epochs=2: protocol=knn has no linear; say protocol=knn,linear"),
+        (("protocol=linear", "linear.epoch=2"), "linear.epoch=2: there is no such key; did you mean linear.epochs?"),
+        (("protocol=linear", "linear.epochs=ten"), "linear.epochs=ten: Value 'ten'"),
+        (("protocol=linear", "linear.rates=[]"), "linear.rates=[]: it is empty"),
+        (("protocol=linear", "linear.epochs=0"), "linear.epochs=0: out of range"),
+        (("protocol=layers", "layers.probe=svm"), "layers.probe=svm: no such probe; use logistic or knn"),
+        (("protocol=attention",), "has no class token"),
+    ],
+)
+def test_bad_input_is_refused_when_it_is_asked_for(evaluated, overrides, said):
+    with pytest.raises(InputError) as caught:
+        evaluated.asked(*overrides)
+    assert said in str(caught.value)
+    assert not (evaluated.run.path / "evals").exists()
