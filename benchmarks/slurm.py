@@ -58,7 +58,13 @@ def main():
         with clusters.Cluster(nodes=2) as small:
             points = ("method.lr=0.01,0.02", "seed=range(0,128)")
             measure("256 runs into the queue", 5, turns, lambda n: [*sweep, *points, f"runs=s{n}"], small, folder)
-            subprocess.run([*sweep, "seed=range(0,300)", "runs=many"], cwd=folder, env=small.environ(), check=True)
+            subprocess.run(
+                [*sweep, "seed=range(0,300)", "runs=many"],
+                cwd=folder,
+                env=small.environ(),
+                capture_output=True,
+                check=True,
+            )
             status = [SSLRUN, "status", "runs=many"]
             measure("status, 300 runs", 1, turns, lambda _: status, small, folder)
             small.stop_controller()
