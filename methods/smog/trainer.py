@@ -76,6 +76,7 @@ class SMoG:
             seed=job.seed_for("groups"),
             device=world.device,
         )
+        self.watched = Watched(config.groups, use="group_entropy")
         self.cache = None
         if config.refit_every:
             batch = config.global_batch // world.size, config.embedding
@@ -153,7 +154,7 @@ class SMoG:
         projections, ids = extract(job, job.dataset, self.followed, stage="groups")
         falls_to = torch.cat([self.groups.assign(some.to(job.world.device)).cpu() for some in projections.split(8192)])
         sizes = cluster_sizes(falls_to, config.groups)
-        scores = {"entropy": float(entropy(sizes / sizes.sum())), "empty": empty_share(sizes)}
+        scores = {"group_entropy": float(entropy(sizes / sizes.sum())), "empty": empty_share(sizes)}
         if job.dataset.labels is not None:
             labels = torch.from_numpy(job.dataset.labels[ids])
             inside = cluster_entropy(falls_to, labels, config.groups)
@@ -161,7 +162,7 @@ class SMoG:
             for name, value in zip(("label_entropy_q1", "label_entropy", "label_entropy_q3"), quartiles, strict=True):
                 scores[name] = float(value)
             scores["nmi_labels"] = sharded_nmi(falls_to, labels)
-        return {"groups": {name: round(value, 4) for name, value in scores.items()}}
+        return {"clusters": {name: round(value, 4) for name, value in scores.items()}}
 
 
 def _optimizer(network: nn.Module, config: SMoGConfig) -> torch.optim.Optimizer:

@@ -273,7 +273,9 @@ def test_an_evaluation_tells_how_images_fall_to_groups_and_what_their_labels_say
     take(trainer, stream[0], 0)
     for network in trainer.networks:
         network.eval()
-    scores = trainer.evaluate(1)["groups"]
-    assert 0 <= scores["entropy"] <= torch.tensor(6.0).log() and scores["empty"] in [round(n / 6, 4) for n in range(6)]
+    scores = trainer.evaluate(1)["clusters"]
+    assert 0 <= scores["group_entropy"] <= torch.tensor(6.0).log() and scores["empty"] in [
+        round(n / 6, 4) for n in range(6)
+    ]
     assert 0 <= scores["label_entropy_q1"] <= scores["label_entropy"] <= scores["label_entropy_q3"]
     assert 0 <= scores["nmi_labels"] <= 1
