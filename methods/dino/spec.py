@@ -134,7 +134,7 @@ def demo() -> Recipe:
     """A small network on the embedded photographs."""
     return Recipe(
         method=DINOConfig(
-            backbone="small_vit",
+            backbone="small_resnet",
             image_size=32,
             crop_scale=[0.3, 1.0],
             local_crops=2,
@@ -142,15 +142,17 @@ def demo() -> Recipe:
             local_scale=[0.1, 0.3],
             augment="simclr",
             drop_path=0.0,
-            outputs=512,
+            outputs=64,
             hidden=256,
             bottleneck=64,
-            teacher_warmup_epochs=3,
+            teacher_temperature=0.02,
+            warmup_teacher_temperature=0.02,
+            teacher_warmup_epochs=0,
             teacher_momentum=0.99,
             freeze_epochs=0.5,
-            epochs=10,
+            epochs=8,
             global_batch=64,
-            lr=0.001,
+            lr=0.003,
             final_lr=1e-5,
             warmup_epochs=1,
             schedule="cosine",
@@ -169,9 +171,10 @@ def demo() -> Recipe:
 def tiny() -> Recipe:
     """Seconds: all of the method, for tests and drills. It learns nothing."""
     small = {
-        "image_size": 16, "local_size": 8, "outputs": 24, "hidden": 16, "bottleneck": 8, "epochs": 2, "drop_path": 0.1,
-        "global_batch": 32, "checkpoint_every": 3, "log_every": 2, "teacher_warmup_epochs": 1, "predictor": True,
-        "head_batch_norm": True,
+        "backbone": "small_vit", "image_size": 16, "local_size": 8, "drop_path": 0.1, "outputs": 24, "hidden": 16,
+        "bottleneck": 8, "predictor": True, "head_batch_norm": True, "warmup_teacher_temperature": 0.04,
+        "teacher_temperature": 0.07, "teacher_warmup_epochs": 1, "epochs": 2, "global_batch": 32,
+        "checkpoint_every": 3, "log_every": 2,
     }  # fmt: skip
     method = DINOConfig(**{**vars(demo().method), **small})
     return Recipe(method=method, data=PhotosData(images=304), images=304, source="ours", expect="nothing but speed")

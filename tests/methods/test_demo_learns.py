@@ -37,6 +37,13 @@ def test_a_method_of_views_beats_the_untrained_network_by_10_points(tmp_path, me
 
 
 @pytest.mark.slow
+def test_dino_beats_the_untrained_network_by_10_points(tmp_path):
+    scores = [knn("dino", seed, tmp_path) for seed in (0, 1, 2)]
+    gains = [s["trained"] - s["untrained"] for s in scores]
+    assert statistics.mean(gains) >= 10 and statistics.mean(gains) - 2 * statistics.stdev(gains) > 0, scores
+
+
+@pytest.mark.slow
 def test_rotnet_beats_the_untrained_network_clear_of_the_spread(tmp_path):
     scores = [knn("rotnet", seed, tmp_path) for seed in (0, 1, 2)]
     gains = [s["trained"] - s["untrained"] for s in scores]

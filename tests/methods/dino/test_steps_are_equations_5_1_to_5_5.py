@@ -243,3 +243,14 @@ def test_what_is_logged_is_figure_5_8():
     found = take(trainer_of(job()), 0)
     torch.testing.assert_close(found["loss"], found["teacher_entropy"] + found["teacher_kl"])  # Eq. 5.5
     assert 0 < found["teacher_use"] <= math.log(24)
+
+
+@pytest.mark.parametrize(("outputs", "said"), [("uniform", "outputs are uniform"), ("one", "all images fall to one")])
+def test_both_collapses_are_seen_in_what_is_logged(outputs, said):
+    trainer = trainer_of(job(head_layers=1, bottleneck=0, operation="none"))
+    assert trainer.watched.says(take(trainer, 0)) is None
+    trainer = trainer_of(job(head_layers=1, bottleneck=0, operation="none"))
+    layer = trainer.teacher.last
+    layer.weight.zero_()
+    layer.bias.zero_()[3] = 9.0 if outputs == "one" else 0.0
+    assert said in trainer.watched.says({name: value.item() for name, value in take(trainer, 0).items()})
