@@ -10,7 +10,6 @@ from torch.nn.functional import normalize
 from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods import backbones
 from methods.augment.stage import Photometrics
-from methods.backbones.recompute import recompute_blocks
 from methods.batchnorm import synchronise
 from methods.collapse import Watched, entropy_of_use
 from methods.data.loader import Batch
@@ -53,6 +52,8 @@ class SwAV:
         load_backbone(network.backbone, job)
         self.backbone, self.prototypes = network.backbone, network.prototypes
         if config.checkpoint_activations:
+            from methods.backbones.recompute import recompute_blocks  # loads torchvision and timm: seconds
+
             recompute_blocks(network.backbone.trunk)
         self.network = job.distribute(synchronise(network, world, job.layout.batch_norm_ranks))
         self.networks = [self.network]

@@ -1,8 +1,11 @@
-"""A rank that compiles nothing does not wait for torch's compiler, and steps as it would with it."""
+"""A rank that compiles nothing does not wait for torch's compiler, and steps as it would with it; nor does it wait for
+networks of others that it does not train."""
 
 import json
 import subprocess
 import sys
+
+from launcher.registry import names
 
 STEPS = """
 import json
@@ -61,3 +64,15 @@ def test_no_rank_of_a_run_loads_it(sslrun, watched):
         log = (watched.path / "logs" / f"rank{rank}.log").read_text()
         assert "| torch.nn" in log.replace("  ", "")
         assert "torch._dynamo" not in log
+
+
+def test_no_trainer_loads_networks_that_it_may_not_need():
+    """torchvision and timm take two seconds of each rank, and bring the compiler along."""
+    program = """if True:
+        import sys
+        from launcher.registry import load_trainer, names
+        found = {name: load_trainer(name) for name in names()}
+        print(*{"torchvision", "timm", "torch._dynamo"}.intersection(sys.modules), len(found))
+    """
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{len(names())}\n", done.stdout
