@@ -1,0 +1,82 @@
+"""A paper's table as one array on a real Slurm: preempted twice in its middle, it ends with the numbers of its twin."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TABLE = """
+paper: Nobody (1999)
+table: Table 1
+claim: A higher rate is better.
+numbers: top-1 (%)
+method: rotnet
+axis: learning rate
+sets: method.lr={value}
+fixed: [method.epochs=16, method.log_every=1]
+scales:
+  paper: {metric: knn.trained, gpu_hours: 8}
+  demo: {metric: knn.trained, minutes: 2}
+  tiny: {metric: knn.trained, minutes: 1}
+points:
+  - {value: 0.01, paper: 50.0}
+  - {value: 0.05, paper: 52.5}
+  - {value: not to be had, sets: method=byol, needs: byol}
+"""
+SECONDS = 600
+
+
+@pytest.fixture
+def swept(cluster, slurm_sslrun, config_dir):
+    """`swept(verb_and_flags, runs)`: about the table on the cluster, on the partition whose jobs are preempted."""
+    sslrun = slurm_sslrun(cluster)
+    config = config_dir(cluster, partition="low", cpus_per_task=1)
+    (config / "sweeps" / "nobody").mkdir(parents=True)
+    (config / "sweeps" / "nobody" / "rates.yaml").write_text(TABLE)
+
+    def run(*words: str, runs: Path):
+        place = () if "report" in words else ("cluster=fake", "tasks_per_node=1")
+        common = ("sweep=nobody/rates", "recipe=tiny", f"runs={runs}", "--config-dir", config, "--json")
+        return sslrun(*words, *common, *place)
+
+    return run
+
+
+def events(run: Path, name: str) -> list[dict]:
+    lines = [line for file in (run / "events").iterdir() for line in file.read_text().splitlines(keepends=True)]
+    return [
+        event for event in map(json.loads, filter(lambda line: line.endswith("\n"), lines)) if event["event"] == name
+    ]
+
+
+def step(run: Path) -> int:
+    try:
+        return json.loads((run / "progress.json").read_text())["step"]
+    except FileNotFoundError:
+        return 0
+
+
+def test_two_preemptions_change_no_number(cluster, swept, tmp_path, until):
+    undisturbed = swept("--multirun", "--wait", runs=tmp_path / "undisturbed")
+    assert [run["state"] for run in undisturbed.json["runs"]] == ["done", "done"]
+    assert "not to be had: not here yet: it needs byol" in undisturbed.err
+
+    answer = swept("--multirun", runs=tmp_path / "runs").json
+    runs = [Path(run["path"]) for run in answer["runs"]]
+    assert len({run["job"].partition("_")[0] for run in answer["runs"]}) == 1  # one array
+    for starts in (1, 2):
+        until(lambda n=starts: all(len(events(r, "start")) == n and step(r) >= 8 * n for r in runs), seconds=SECONDS)
+        cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+        until(lambda n=starts: all(len(events(r, "end")) == n for r in runs), seconds=SECONDS)
+    until(lambda: all(events(r, "finished") and len(events(r, "end")) == 3 for r in runs), seconds=SECONDS)
+
+    told, twin = (swept("report", runs=tmp_path / folder).json for folder in ("runs", "undisturbed"))
+    assert [run["preempted"] for point in told["points"] for run in point["runs"]] == [2, 2, 0]
+    kept = ("value", "paper", "mean", "std", "difference", "state", "lacks")
+    assert [{k: p[k] for k in kept} for p in told["points"]] == [{k: p[k] for k in kept} for p in twin["points"]]
+    assert (told["spearman"], told["verdict"]) == (twin["spearman"], twin["verdict"])
+    assert [point["state"] for point in told["points"]] == ["done", "done", "not here yet"]
+    # The same line again has nothing to do.
+    assert "nothing is missing" in swept("--multirun", runs=tmp_path / "runs").err
