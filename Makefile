@@ -14,12 +14,12 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 export PYTHONSAFEPATH = 1
 
-.PHONY: run test faults test-full slurm lint lock clean
+.PHONY: run test faults test-full slurm browser lint lock clean
 
 run: $(STAMP)
 	$(BIN)/sslrun method=$(METHOD) recipe=demo
 
-test: $(STAMP) lint slurm
+test: $(STAMP) lint slurm browser
 	$(PYTEST) -m "not slow"
 
 # Every fault that a run must survive, for real: some fifteen minutes on two cores.
@@ -27,12 +27,16 @@ faults: $(STAMP) slurm
 	$(PYTEST) -m fault
 
 # Shows that something learns: three seeds of the demo, some ten minutes on two cores.
-test-full: $(STAMP) lint slurm
+test-full: $(STAMP) lint slurm browser
 	$(PYTEST)
 
 # What tests/slurm starts its own clusters with.
 slurm:
 	@sh tests/slurm/install.sh
+
+# What looks at the pages of `sslrun report`.
+browser:
+	@sh tests/launcher/report/install.sh
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

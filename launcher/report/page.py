@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ def default_path(folder: Path, name: str) -> Path:
 def sweep(table: Table, file: Path, command: str) -> None:
     """Write the page of a sweep. Raises InputError where one cannot write."""
     unit, hours = words.hours(table)
-    pictures = [_figure(table, width) for width in (WIDE, NARROW)]
     rows = [
         {
             "row": row, "paper": words.theirs(row.paper), "ours": words.ours(row), "state": words.state(row),
@@ -36,15 +36,16 @@ def sweep(table: Table, file: Path, command: str) -> None:
         for row, spent in zip(table.rows, hours, strict=True)
     ]  # fmt: skip
     _write(
-        file, "sweep.html", table=table, rows=rows, unit=unit, pictures=pictures, command=command,
+        file, "sweep.html", table=table, rows=rows, unit=unit, panels=_panels(table), command=command,
         remarks=remarks(table), series=any(row.series for row in table.rows),
     )  # fmt: skip
 
 
 def run(life: Life, file: Path, command: str) -> None:
     """Write the page of one run. Raises InputError where one cannot write."""
+    half = (WIDE - 32) // 2
     curves = [
-        [svg.curve(c.name, c.steps, c.values, width) for c in life.curves] for width in ((WIDE - 32) // 2, NARROW)
+        Panel(c.name, [], svg.curve(c.steps, c.values, half), svg.curve(c.steps, c.values, NARROW)) for c in life.curves
     ]
     _write(
         file, "run.html", life=life, command=command, curves=curves,
@@ -53,7 +54,17 @@ def run(life: Life, file: Path, command: str) -> None:
     )  # fmt: skip
 
 
-def _figure(table: Table, width: int) -> str:
+@dataclass(frozen=True)
+class Panel:
+    """A picture with its title and, where it has several lines, what they are: (name, classes)."""
+
+    title: str
+    legend: Sequence[tuple[str, str]]
+    wide: str
+    narrow: str
+
+
+def _panels(table: Table) -> list[Panel]:
     """Both curves: in one picture where they measure the same, else one above the other."""
     same = table.scale == SAME_UNIT
     theirs = [svg.Mark(words.value(row.value), row.paper) for row in table.rows]
@@ -64,12 +75,15 @@ def _figure(table: Table, width: int) -> str:
     printed = any(row.paper is not None for row in table.rows)
     if same and printed:
         lines = [*_lines(table.rows, theirs, "theirs", "paper"), *_lines(table.rows, ours, "ours", "ours")]
-        return svg.panel(table.ablation.numbers, lines, width)
-    ours_alone = svg.panel(f"Ours: {table.metric}, recipe={table.scale}", _lines(table.rows, ours, "ours"), width, 150)
-    if not printed:
-        return ours_alone
-    paper = svg.panel(f"Paper: {table.ablation.numbers}", _lines(table.rows, theirs, "theirs"), width, 150)
-    return f"{paper}\n{ours_alone}"
+        return [_panel(table.ablation.numbers, lines)]
+    own = _panel(f"Ours: {table.metric}, recipe={table.scale}", _lines(table.rows, ours, "ours"))
+    return [_panel(f"Paper: {table.ablation.numbers}", _lines(table.rows, theirs, "theirs")), own] if printed else [own]
+
+
+def _panel(title: str, lines: Sequence[svg.Line]) -> Panel:
+    legend = [(line.name, line.classes) for line in lines] if len(lines) > 1 else []
+    height = 210 if legend else 150
+    return Panel(title, legend, svg.panel(lines, WIDE, height), svg.panel(lines, NARROW, height))
 
 
 def _lines(rows: Sequence[Row], marks: Sequence[svg.Mark], style: str, whose: str = "") -> list[svg.Line]:

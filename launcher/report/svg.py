@@ -11,7 +11,8 @@ from html import escape
 
 TEXT = 12  # pixels, as all here
 LETTER = 6.4  # width of one, about
-LEFT, RIGHT, TOP = 46, 14, 26
+LEFT, RIGHT, TOP = 46, 14, 8
+DASHES = 5  # ways to draw a line in the style sheet
 SLANT = 32  # degrees, of labels that do not fit side by side
 LONGEST = 18  # letters of such a label
 MOST_LINES, LINE = 3, 14  # of a label that is not slanted; pixels from one to the next
@@ -19,7 +20,7 @@ MOST_LINES, LINE = 3, 14  # of a label that is not slanted; pixels from one to t
 
 @dataclass(frozen=True)
 class Mark:
-    """One place on the axis of a panel. `value`: None where there is none, and then `note` says why."""
+    """One place on the axis of a panel. `value`: None where there is none; `note` says why, where somebody ought to."""
 
     label: str
     value: float | None
@@ -39,41 +40,37 @@ class Line:
 
     @property
     def classes(self) -> str:
-        return f"{self.style} dash{self.dash % 3}"
+        return f"{self.style} dash{self.dash % DASHES}"
 
 
-def panel(title: str, lines: Sequence[Line], width: int, height: int = 190) -> str:
-    """Values over the places of an axis, evenly spaced: lines may share places by their labels, in order."""
+def panel(lines: Sequence[Line], width: int, height: int = 150) -> str:
+    """Values over the places of an axis, evenly spaced; lines share a place by its label."""
     labels = list(dict.fromkeys(mark.label for line in lines for mark in line.marks))
+    if len(lines) > 1 and all(map(_is_number, labels)):
+        labels.sort(key=_as_number)
     gap = (width - LEFT - RIGHT) / max(1, len(labels))
     xs = {label: LEFT + gap * (place + 0.5) for place, label in enumerate(labels)}
     under, foot = _labels(xs, gap, height)
-    values = [v for line in lines for mark in line.marks for v in _extent(mark)]
-    scale = _Scale(values, TOP + 8, height)
-    out = [_text(0, 12, title, "title")]
-    out += scale.rules(LEFT, width - RIGHT)
+    scale = _Scale([v for line in lines for mark in line.marks for v in _extent(mark)], TOP, height)
+    out = scale.rules(LEFT, width - RIGHT)
     for line in lines:
-        out += _line(line, xs, scale, height)
-    out += under
-    if len(lines) > 1:
-        out += _legend(lines, width)
-    return _svg(out, width, height + foot, title)
+        out += _line(line, xs, scale)
+    return _svg([*out, *_notes(lines, xs, gap, height), *under], width, height + foot)
 
 
-def curve(title: str, steps: Sequence[float], values: Sequence[float | None], width: int, height: int = 110) -> str:
+def curve(steps: Sequence[float], values: Sequence[float | None], width: int, height: int = 90) -> str:
     """A number of a run over its steps; gaps where it is not a number."""
-    known = [v for v in values if v is not None]
-    scale = _Scale(known, TOP + 4, height)
+    scale = _Scale([v for v in values if v is not None], TOP, height)
     last = max(steps, default=1) or 1
     xs = [LEFT + (width - LEFT - RIGHT) * step / last for step in steps]
-    out = [_text(0, 12, title, "title"), *scale.rules(LEFT, width - RIGHT, count=3)]
+    out = scale.rules(LEFT, width - RIGHT, count=3)
     for part in _parts(xs, values):
         if len(part) == 1:
             out.append(f'<circle class="ours" cx="{part[0][0]:.1f}" cy="{scale(part[0][1]):.1f}" r="2.5"/>')
         else:
             out.append(f'<path class="ours thin" d="{_path((x, scale(v)) for x, v in part)}"/>')
     out += [_text(LEFT, height + 16, "0", "small"), _text(width - RIGHT, height + 16, f"step {last:,.0f}", "small end")]
-    return _svg(out, width, height + 22, title)
+    return _svg(out, width, height + 22)
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def timeline(spans: Sequence[Span], width: int) -> str:
             f'<rect class="{span.style}" x="{x:.1f}" y="2" width="{wide:.1f}" height="18" rx="1.5">'
             f"<title>{escape(span.said)}</title></rect>"
         )
-    return _svg(out, width, 22, "the run's life")
+    return _svg(out, width, 22)
 
 
 class _Scale:
@@ -123,7 +120,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[tuple[float, str]]:
     """Round numbers between `low` and `high`, about `count`, and how they are written."""
     rough = (high - low) / max(1, count)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= rough * 0.999)
+    step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= 0.75 * rough)
     first = math.ceil(low / step - 1e-9)
     found = [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
     digits = max(0, -math.floor(math.log10(step) + 1e-9) + (1 if abs(step / power - 2.5) < 1e-9 else 0))
@@ -140,15 +137,14 @@ def _extent(mark: Mark) -> list[float]:
     return [mark.value - spread, mark.value + spread, *mark.scores]
 
 
-def _line(line: Line, xs: dict[str, float], scale: _Scale, bottom: float) -> list[str]:
+def _line(line: Line, xs: Mapping[str, float], scale: _Scale) -> list[str]:
     style, out = line.classes, []
-    places = [xs[mark.label] for mark in line.marks]
-    values = [mark.value for mark in line.marks]
-    for part in _parts(places, values):
+    marks = sorted(line.marks, key=lambda mark: xs[mark.label])
+    places = [xs[mark.label] for mark in marks]
+    for part in _parts(places, [mark.value for mark in marks]):
         out.append(f'<path class="{style}" d="{_path((x, scale(v)) for x, v in part)}"/>')
-    for x, mark in zip(places, line.marks, strict=True):
+    for x, mark in zip(places, marks, strict=True):
         if mark.value is None:
-            out.append(_text(x, bottom - 4, mark.note, "small middle muted"))
             continue
         for score in mark.scores if len(mark.scores) > 1 else ():
             out.append(f'<circle class="{style} seed" cx="{x:.1f}" cy="{scale(score):.1f}" r="2"/>')
@@ -163,14 +159,31 @@ def _line(line: Line, xs: dict[str, float], scale: _Scale, bottom: float) -> lis
     return out
 
 
-def _legend(lines: Sequence[Line], width: int) -> list[str]:
-    out, x = [], float(width)
-    for line in reversed(lines):
-        x -= len(line.name) * LETTER
-        out.append(_text(x, 12, line.name, "small"))
-        out.append(f'<circle class="{line.classes}" cx="{x - 9:.1f}" cy="8" r="3.5"/>')
-        x -= 26
+def _notes(lines: Sequence[Line], xs: Mapping[str, float], gap: float, bottom: float) -> list[str]:
+    """Why there is nothing at a place, just above the axis: in words where they fit."""
+    letters, out = int((gap - 4) / (0.93 * LETTER)), []
+    for label, x in xs.items():
+        marks = [mark for line in lines for mark in line.marks if mark.label == label]
+        notes = [mark.note for mark in marks if mark.note]
+        if not notes or any(mark.value is not None and mark.note for mark in marks):
+            continue
+        rows = textwrap.wrap(notes[0], max(1, letters), break_long_words=False)
+        rows = rows if max(map(len, rows)) <= letters else ["×"]
+        out += [
+            _text(x, bottom - 4 - 12 * (len(rows) - 1 - number), row, "small middle") for number, row in enumerate(rows)
+        ]
     return out
+
+
+def _as_number(label: str) -> float:
+    return float(label.replace(",", ""))
+
+
+def _is_number(label: str) -> bool:
+    try:
+        return math.isfinite(_as_number(label))
+    except ValueError:
+        return False
 
 
 def _parts(xs: Sequence[float], values: Sequence[float | None]) -> Iterable[list[tuple[float, float]]]:
@@ -212,6 +225,6 @@ def _labels(xs: Mapping[str, float], gap: float, top: float) -> tuple[list[str],
     return turned, 24 + int(longest * LETTER * math.sin(angle))
 
 
-def _svg(parts: Sequence[str], width: int, height: float, label: str) -> str:
-    head = f'<svg viewBox="0 0 {width} {height:.0f}" width="{width}" height="{height:.0f}" role="img"'
-    return "\n".join([f'{head} aria-label="{escape(label)}">', *parts, "</svg>"])
+def _svg(parts: Sequence[str], width: int, height: float) -> str:
+    head = f'<svg viewBox="0 0 {width} {height:.0f}" width="{width}" height="{height:.0f}" aria-hidden="true">'
+    return "\n".join([head, *parts, "</svg>"])

@@ -41,7 +41,7 @@ class Run:
     steps: int = 0
     hours: float = 0.0
     gpu_hours: float = 0.0
-    preempted: int = 0
+    restarts: int = 0
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def _read(found: RunDir, seed: int, metric: str, jobs: Any) -> Run:
     return Run(
         seed, state, found.id, str(found.path), message,
         score if state == "done" else None,  # one of an earlier step is not its number
-        summary["step"], summary["steps"], hours, hours * gpus, summary["restarts"].get("preempted", 0),
+        summary["step"], summary["steps"], hours, hours * gpus, sum(summary["restarts"].values()),
     )  # fmt: skip
 
 

@@ -86,8 +86,9 @@ def _verdict(
         said = "The order of ours does not follow the paper's"
     else:
         said = "The order of ours runs against the paper's"
+    written = f"{rho:.2f}".replace("-", "−")
     lucky = f"; a random order does as well in {_percent(chance)} of cases" if chance is not None else ""
-    return f"{said}: Spearman's rank correlation is {rho:.2f} over {len(both)} points{lucky}."
+    return f"{said}: Spearman's rank correlation is {written} over {len(both)} points{lucky}."
 
 
 def _size(means: Sequence[float], noise: float | None) -> str:

@@ -92,7 +92,8 @@ def _progress(scale: Mapping[str, Any], points: int) -> list[Any]:
 
     said: list[Any] = []
     if scale["ready"] < points:
-        said.append((f"{points - scale['ready']} points not here yet  ", "yellow"))
+        absent = points - scale["ready"]
+        said.append((f"{absent} {'point' if absent == 1 else 'points'} not here yet  ", "yellow"))
     for number, (state, count) in enumerate(scale["here"].items()):
         said += [", " if number else "", (f"{count} {state}", COLOURS.get(state, ""))]
     return said if scale["here"] else [*said, ("not run", "dim")]

@@ -73,7 +73,7 @@ def test_two_preemptions_change_no_number(cluster, swept, tmp_path, until):
     until(lambda: all(events(r, "finished") and len(events(r, "end")) == 3 for r in runs), seconds=SECONDS)
 
     told, twin = (swept("report", runs=tmp_path / folder).json for folder in ("runs", "undisturbed"))
-    assert [run["preempted"] for point in told["points"] for run in point["runs"]] == [2, 2, 0]
+    assert [run["restarts"] for point in told["points"] for run in point["runs"]] == [2, 2, 0]
     kept = ("value", "paper", "mean", "std", "difference", "state", "lacks")
     assert [{k: p[k] for k in kept} for p in told["points"]] == [{k: p[k] for k in kept} for p in twin["points"]]
     assert (told["spearman"], told["verdict"]) == (twin["spearman"], twin["verdict"])

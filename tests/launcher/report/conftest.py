@@ -1,6 +1,7 @@
 """Sweeps whose runs never trained: their folders and ledgers, written by the launcher's own code."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,27 @@ points:
   - {value: 0.04, paper: 54}
   - {value: another method, paper: 60.0, sets: method=byol, needs: byol}
 """
+
+
+NO_BROWSER = "no Chromium on this machine: apt-get install chromium (Debian, Ubuntu)"
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if NO_BROWSER in str(report.longrepr)]
+    if skipped:
+        terminalreporter.section("NO PAGE WAS LOOKED AT", red=True, bold=True)
+        terminalreporter.line(f"{len(skipped)} tests were skipped: {NO_BROWSER}", red=True)
+
+
+@pytest.fixture(scope="session")
+def no_browser():
+    """`no_browser()`: skip the tests of pages, where nobody counts on them."""
+
+    def give_up() -> None:
+        # On CI a test that was skipped is one that nobody will ever miss.
+        (pytest.fail if os.environ.get("CI", "").lower() in ("true", "1") else pytest.skip)(NO_BROWSER)
+
+    return give_up
 
 
 class Tabled:

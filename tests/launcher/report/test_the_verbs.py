@@ -98,7 +98,7 @@ def test_what_has_been_run_is_listed(finished, typed):
     assert told["scales"]["demo"] == {"metric": "knn.trained", "minutes": 2.0, "ready": 3, "here": {"done": 6}}
     assert told["scales"]["paper"]["here"] == {}
     out, _ = typed("sweep", "list")
-    assert "nobody/rates" in out and "swav/prototypes" in out and "1 points not here yet" in out
+    assert "nobody/rates" in out and "swav/prototypes" in out and "1 point not here yet" in out
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_has_been_run_is_listed(finished, typed):
         (["report", "method.lr=1"], "RUN=method.lr=1: that is no one run"),
         (["report", "sweep=nobody/rates", "--json", "--markdown"], "--markdown=--json: both say how to answer"),
         (["report", "sweep=nobody/rates", "--out", "/proc/x.html"], "--out=/proc/x.html: cannot write there"),
-        (["sweep", "list", "nobdy"], "PAPER=nobdy: no sweep is of it; known: nobody, "),
+        (["sweep", "list", "nobdy"], "PAPER=nobdy: no sweep is of it; known: "),
         (["sweep=nobody/rates", "recipe=demo"], "sweep=nobody/rates: this is several runs; add --multirun"),
         (["-m", "sweep=nobody/rates", "method.lr=1"], "method.lr=1: this is what nobody/rates varies; leave it out"),
         (["-m", "sweep=nobody/rates", "method=rotnet"], "method=rotnet: the sweep is of rotnet; leave it out"),
