@@ -1,7 +1,7 @@
 """One run from its first submission to now: every start, why it began and how it ended, its scores and pictures."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from launcher.rundir import RunDir
 from launcher.table import short
 
 Event = Mapping[str, Any]
+MOST_PICTURES = 6  # of one folder
 PICTURE_BYTES = 8_000_000  # of one picture; a larger one is named in place of being shown
 
 
@@ -78,7 +79,7 @@ def of(run: RunDir) -> Life:
         spans=_spans(starts),
         curves=curves.read(run.path / "metrics.jsonl"),
         scores=_scores(events),
-        pictures=[_picture(file, run) for file in _files(run)],
+        pictures=[_picture(file, more, run) for file, more in _files(run)],
     )
 
 
@@ -131,19 +132,30 @@ def _scores(events: Sequence[Event]) -> list[tuple[str, int, dict[str, float]]]:
     """The numbers of every evaluation, by step; the same evaluation of the same step counts once."""
     found: dict[tuple[int, str], dict[str, float]] = {}
     for event in sorted((e for e in events if e["event"] == "eval"), key=lambda e: e["step"]):
-        numbers = {k: v for k, v in event["scores"].items() if isinstance(v, int | float) and not isinstance(v, bool)}
-        found[event["step"], event["protocol"]] = numbers
+        found[event["step"], event["protocol"]] = dict(_flat(event["scores"]))
     return [(protocol, step, numbers) for (step, protocol), numbers in found.items()]
 
 
-def _files(run: RunDir) -> list[Path]:
-    """Pictures that the run and its evaluations left."""
-    folders = [run.path, *(found.path for found in evaluation.every(run))]
-    return [file for folder in folders for pattern in ("*.png", "*/*.png") for file in sorted(folder.glob(pattern))]
+def _flat(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Numbers alone; of one that several settings gave, each under the name of its setting."""
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{name}", value
 
 
-def _picture(file: Path, run: RunDir) -> Picture:
-    name = str(file.relative_to(run.path))
+def _files(run: RunDir) -> Iterator[tuple[Path, int]]:
+    """(a picture that the run or one of its evaluations left, how many of its folder are left out behind it)."""
+    for folder in (run.path, *(found.path for found in evaluation.every(run))):
+        for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "evals")):
+            there = sorted(place.glob("*.png"))
+            shown = there[:MOST_PICTURES]
+            yield from ((file, len(there) - len(shown) if file == shown[-1] else 0) for file in shown)
+
+
+def _picture(file: Path, more: int, run: RunDir) -> Picture:
+    name = str(file.relative_to(run.path)) + (f", and {more} more beside it" if more else "")
     if file.stat().st_size > PICTURE_BYTES:
         return Picture(name, file, "")
     return Picture(name, file, f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}")

@@ -85,6 +85,23 @@ def test_the_life_of_a_run(tabled, typed):
     assert "41.50" in out and "preempted" in out
 
 
+def test_scores_of_several_settings_and_pictures_of_evaluations_are_shown(tabled, typed):
+    run = tabled.submit()[0.01, 0]
+    tabled.done(run, 41.5)
+    scores = {"top1": 50.0, "top1_by_rate": {"0.1": 48.0, "0.3": 50.0}, "by": "hand", "chosen": True}
+    tabled.ledgers.say(run, "eval", protocol="linear", step=100, scores=scores)
+    folder = run.path / "evals" / "attention-1"
+    (folder / "attention").mkdir(parents=True)
+    (folder / "spec.json").write_text("{}")
+    for number in range(10):
+        (folder / "attention" / f"{number:04d}.png").write_bytes(b"a picture")
+    out, _ = typed("report", run.id)
+    assert "top1 by rate 0.3" in out and "hand" not in out and "chosen" not in out
+    page = (tabled.folder / "reports" / f"{run.id}.html").read_text()
+    assert page.count("<img") == 6
+    assert "evals/attention-1/attention/0005.png, and 4 more beside it" in page
+
+
 def test_a_run_that_never_started_has_a_page(tabled, typed):
     run = tabled.submit()[0.01, 0]
     typed("report", run.id, "--out", str(tabled.folder / "here.html"))
