@@ -8,12 +8,13 @@ KNN = {
     "untrained": "same network untrained",
     "untrained_adapted": "untrained, batch statistics of the data",
     "raw_pixels": "raw pixels",
+    "rank": "effective rank of its features",
 }
 LINEAR = {"top1": "top-1 (the best rate on the test split)", "top5": "top-5", "rate": "that rate"}
 LOGISTIC = {"top1": "top-1", "top5": "top-5", "train": "top-1 on what it was fitted to"}
 GROUPS = {"groups": "number", "mean": "entropy of labels, mean", "median": "median", "use": "share of ln k in use"}
 ATTENTION = {"images": "images with masks", "jaccard": "Jaccard, best head", "jaccard_best": "best head of each image"}
-NO_PERCENT = ("rate", "groups", "mean", "median", "use", "images")
+NO_PERCENT = ("rank", "rate", "groups", "mean", "median", "use", "images")
 
 
 def rows(evals: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

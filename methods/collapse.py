@@ -65,7 +65,11 @@ def effective_rank(features: torch.Tensor, *, group: Group = None) -> torch.Tens
     (4.0, 1.0)
     """
     rows = features.double()
-    moments = sum_over_ranks(rows.T @ rows, group)
+    return rank_of_moments(sum_over_ranks(rows.T @ rows, group))
+
+
+def rank_of_moments(moments: torch.Tensor) -> torch.Tensor:
+    """`effective_rank` of features F whose F^T F, or F F^T, is `moments`, float64 [d, d]."""
     if not torch.isfinite(moments).all():
         return moments.new_full((), math.nan)
     # Below this share of the largest, the square's rounding is all there is.

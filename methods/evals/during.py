@@ -11,6 +11,7 @@ from launcher.runtime.dist import World
 from launcher.spec import RunSpec
 from methods import backbones
 from methods.backbones.spec import GREY_MEAN, GREY_STD
+from methods.collapse import collapse, rank_of_moments
 from methods.data import ImageDataset, build
 from methods.data.loader import Request
 from methods.engine import Trainer
@@ -22,6 +23,7 @@ from methods.views import CentreView
 
 ADAPTED_TO = 8192  # images, at most
 BASELINES = ("untrained", "untrained_adapted", "raw_pixels")
+RANKED = 2048  # images whose features' rank is looked at
 LARGEST_BANK = 2_000_000  # images whose features rank 0 gathers; ImageNet has 1.3 million
 
 
@@ -37,6 +39,20 @@ def evaluate(job: Job, trainer: Trainer, step: int) -> None:
             numbers = {f"{protocol}/{k}": v for k, v in values.items() if isinstance(v, int | float)}
             job.reporter.log(step, **numbers)
             print(f"step {step}: {protocol} {values}", flush=True)
+    if "rank" in scores:
+        _say_of_rank(job, step, scores["rank"])
+
+
+def _say_of_rank(job: Job, step: int, rank: float) -> None:
+    """Features that are all alike are a collapse, whatever the outputs look like; said when it begins and ends."""
+    said = [event["what"] for event in job.run.events() if event["event"] == "health"]
+    before = said[-1] if said and "effective rank" in said[-1] else ""
+    found = collapse(2, rank=rank)
+    if bool(found) != bool(before):
+        what = f"collapsed at step {step}: {found}" if found else ""
+        job.ledger.write("health", step=step, what=what)
+        job.notices.append(what or f"no longer collapsed at step {step}")
+        job.reporter.progress(force=True, notices=job.notices)
 
 
 def knn(
@@ -48,7 +64,8 @@ def knn(
     banks: tuple[Bank, Bank] | None = None,
 ) -> dict[str, float]:
     """k-NN accuracies in percent of `backbone`: `trained` with the run's number of neighbours and `kN` with N of them;
-    and of what it must beat, unless `known` holds that already. Collective; empty without labels.
+    the effective `rank` of its features; and accuracies of what it must beat, unless `known` holds them already.
+    Collective; empty without labels.
 
     banks: on rank 0, (train, test) features of `backbone` where they are at hand; None on the other ranks.
     """
@@ -58,8 +75,10 @@ def knn(
         return {}
     settings = settings or KNN()
     wanted = [job.config.knn_neighbours, *settings.neighbours]
-    own, *several = _scores(job, banks or collected(job, backbone, "k-NN"), wanted, settings.temperature)
+    banks = banks or collected(job, backbone, "k-NN")
+    own, *several = _scores(job, banks, wanted, settings.temperature)
     scores = {"trained": own, **{f"k{k}": score for k, score in zip(settings.neighbours, several, strict=True)}}
+    scores["rank"] = job.world.broadcast(_rank(banks[1]) if job.world.is_main else 0.0)
     baselines = {name: value for name, value in known.items() if name in BASELINES}
     if baselines:  # what does not change was measured before
         return baselines | scores
@@ -117,6 +136,14 @@ def _adapt_statistics(job: Job, network: torch.nn.Module) -> None:
             if len(batch.ids) > 1:
                 network(batch.images.to(job.world.device))
     network.eval()
+
+
+def _rank(bank: Bank) -> float:
+    """Effective rank of the features of at most RANKED images, spread over the split; 0 where all are 0."""
+    chosen = np.unique(np.linspace(0, len(bank.features) - 1, RANKED).astype(np.int64))
+    rows = torch.from_numpy(bank.features[chosen]).double()
+    moments = rows.T @ rows if rows.shape[1] < len(rows) else rows @ rows.T  # the smaller one has the same values
+    return round(float(rank_of_moments(moments).nan_to_num(0.0)), 2)
 
 
 def _pixels(images: torch.Tensor) -> torch.Tensor:

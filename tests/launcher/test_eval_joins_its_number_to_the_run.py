@@ -93,7 +93,14 @@ def test_a_stopped_run_is_evaluated_where_it_stands_and_goes_on_as_if_nothing_ha
     sslrun("eval", run, "protocol=knn")
     evaluated = sslrun.show(run)
     several = {"k10", "k20", "k100", "k200"}
-    assert set(evaluated["evals"]["knn"]) == {"trained", "untrained", "untrained_adapted", "raw_pixels", *several}
+    assert set(evaluated["evals"]["knn"]) == {
+        "trained",
+        "rank",
+        "untrained",
+        "untrained_adapted",
+        "raw_pixels",
+        *several,
+    }
     assert (evaluated["state"], evaluated["state_digest"]) == ("stopped", stopped["state_digest"])
     sslrun("resume", run)
     done, undisturbed = sslrun.show(run), sslrun.show(undisturbed())

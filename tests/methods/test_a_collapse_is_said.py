@@ -2,10 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from launcher.errors import Diverged
-from methods.collapse import Watched
+from methods.collapse import Watched, effective_rank
+from methods.evals.during import _rank, _say_of_rank
+from methods.evals.knn import Bank
 from methods.guards import LONGEST, CollapseWatch
 
 FINE, COLLAPSED = {"use": 4.0, "single": 2.0}, {"use": 0.1, "single": 2.0}
@@ -90,3 +94,27 @@ def test_a_trainer_that_watches_nothing_is_left_alone():
     job = Run(on_collapse="stop")
     read(watch(job, watched=None), COLLAPSED, range(0, 300, 10))
     assert not job.ledger_events
+
+
+def bank(features):
+    return Bank(features.astype(np.float32), np.zeros(len(features), np.int64))
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (7, 40)])
+def test_the_rank_of_an_evaluation_is_the_effective_rank_whatever_is_longer(shape):
+    features = np.random.default_rng(0).normal(size=shape)
+    expected = effective_rank(torch.from_numpy(features.astype(np.float32)))
+    assert _rank(bank(features)) == pytest.approx(float(expected), abs=0.01)
+
+
+def test_features_that_differ_in_length_alone_are_said_once_and_when_it_is_over():
+    job = Run()
+    job.run.events = lambda: [{"event": name, **fields} for name, fields in job.ledger_events]
+    alike = bank(np.outer(np.arange(1, 30), [1.0, 2.0, 3.0]))
+    for _ in range(2):
+        _say_of_rank(job, 50, _rank(alike))
+    ((event, said),) = job.ledger_events
+    assert event == "health" and said["what"].startswith("collapsed at step 50: features differ in their length alone")
+    _say_of_rank(job, 60, _rank(bank(np.eye(9))))
+    assert job.ledger_events[-1] == ("health", {"step": 60, "what": ""})
+    assert _rank(bank(np.zeros((5, 3)))) == 0.0
