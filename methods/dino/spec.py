@@ -173,7 +173,7 @@ def tiny() -> Recipe:
     small = {
         "backbone": "small_vit", "image_size": 16, "local_size": 8, "drop_path": 0.1, "outputs": 24, "hidden": 16,
         "bottleneck": 8, "predictor": True, "head_batch_norm": True, "warmup_teacher_temperature": 0.04,
-        "teacher_temperature": 0.07, "teacher_warmup_epochs": 1, "epochs": 2, "global_batch": 32,
+        "teacher_temperature": 0.07, "teacher_warmup_epochs": 1, "epochs": 2, "global_batch": 32, "lr": 0.001,
         "checkpoint_every": 3, "log_every": 2,
     }  # fmt: skip
     method = DINOConfig(**{**vars(demo().method), **small})
