@@ -3,6 +3,7 @@
 Reading one composes nothing and imports no method: `sslrun sweep list` reads them all.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Scale:
 class Point:
     """One row of the table."""
 
-    value: Any = "???"  # of the axis, as the paper writes it
+    value: Any  # of the axis, as the paper writes it
     paper: float | None = None  # the paper's number, where it prints one
     sets: Any = ()  # overrides, besides those of the axis
     needs: Any = ()  # methods and evaluations without which it cannot run
@@ -125,14 +126,35 @@ def load(name: str, config_dir: Path | None = None) -> Ablation:
 def read(name: str, file: Path) -> Ablation:
     """The sweep that `file` holds. Raises InputError with the file, the field and the fix."""
     try:
-        tree = OmegaConf.merge(OmegaConf.structured(Ablation), OmegaConf.load(file), {"name": name})
-        ablation = OmegaConf.to_object(tree)
+        given = OmegaConf.to_container(OmegaConf.load(file))
+        if not isinstance(given, dict):
+            raise ValueError("it holds no keys")
+        points = given.pop("points", None)
+        ablation = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Ablation), given, {"name": name}))
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise InputError(f"{file}: {_reason(error)}; see sweeps/README.md for the format") from None
     try:
+        # Through the schema, too, they would take as long again as all else.
+        ablation.points = [_point(f"points[{number}]", row) for number, row in enumerate(points or ())]
         return _checked(ablation)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
+
+
+def _point(where: str, given: Any) -> Point:
+    known = {field.name for field in dataclasses.fields(Point)}
+    if not isinstance(given, dict) or "value" not in given:
+        raise InputError.of(where, given, "it has no value", "write it like {value: 3000, paper: 73.9}")
+    for key in given:
+        if key not in known:
+            fix = f"use {', '.join(sorted(known))}"
+            raise InputError.of(f"{where}.{key}", given[key], "there is no such key", fix)
+    number = given.get("paper")
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
+        raise InputError.of(f"{where}.paper", number, "it is no number", "give the paper's, or leave it out")
+    if not isinstance(given.get("at", {}), dict):
+        raise InputError.of(f"{where}.at", given["at"], "it names no scale", "write it like {demo: 30}")
+    return Point(**{**given, "series": str(given.get("series", ""))})
 
 
 def _reason(error: Exception) -> str:

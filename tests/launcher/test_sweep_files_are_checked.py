@@ -57,8 +57,8 @@ def test_what_a_point_lacks(read, monkeypatch):
     ("old", "new", "said"),
     [
         ("axis: rate", "axes: rate", "Key 'axes' not in 'Ablation'"),
-        ("paper: 50.0", "paper: many", "paper: Value 'many' of type 'str' could not be converted to Float"),
-        ("{value: 1, paper: 50.0}", "{paper: 50.0}", "points[0].value"),
+        ("paper: 50.0", "paper: many", "points[0].paper=many: it is no number; give the paper's"),
+        ("{value: 1, paper: 50.0}", "{paper: 50.0}", "points[0]={'paper': 50.0}: it has no value"),
         ("claim: Nothing.", "", "claim"),
         ("sets: method.lr={value}", "sets: method.lr=1", "sets=method.lr=1: it holds no {value}, so it varies nothing"),
         ("[method.epochs=3]", "[epochs]", "scales.demo.fixed=epochs: it is no override; write key=value"),
@@ -70,6 +70,16 @@ def test_what_a_point_lacks(read, monkeypatch):
         ("{value: 3,", "{vlue: 3,", "points[1].at.demo="),
         ("{value: 2, paper", "{value: 1, paper", "points=1: at scale paper it is the same run as 1; give `at`"),
         ("{value: 1, paper", "{value: [1, 2], paper", "points[0].value=[1, 2]: it is no number and no name"),
+        (
+            "value: 1, paper",
+            "value: 1, papr",
+            "points[0].papr=50.0: there is no such key; use at, needs, paper, series",
+        ),
+        (
+            "at: {demo: {value: 3, sets: [method.momentum=0.8, method.epochs=4]}}",
+            "at: 3",
+            "points[1].at=3: it names no",
+        ),
         ("method: rotnet", "method: [rotnet", "line 7: expected ',' or ']'"),
     ],
 )
