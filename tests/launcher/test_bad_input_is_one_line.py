@@ -13,7 +13,7 @@ FOLDER = (*TINY, "data=image_folder")
 # what is typed -> what the line must hold: the field, and the fix
 LAUNCHES = {
     ("method=deepcluster",): ("method=deepcluster", "did you mean deepercluster?"),
-    ("recipe=tiny",): ("method", "deepercluster, rotnet"),
+    ("recipe=tiny",): ("method", "deepercluster"),
     (*TINY, "sede=3"): ("sede=3", "did you mean seed?"),
     (*TINY, "method.clustres=3"): ("method.clustres=3", "did you mean method.clusters?"),
     (*TINY, "data.imges=3"): ("data.imges=3", "did you mean data.images?"),
