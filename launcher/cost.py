@@ -44,9 +44,11 @@ class HostMemory:
 
 
 def memory(sizes: Sizes, layout: Layout, precision: str) -> Memory:
-    """fp32 weights, gradients and optimiser slots; activations of one forward pass, halved under bf16 or fp16."""
+    """fp32 weights, gradients and optimiser slots, with the weights what follows and what is remembered; activations of
+    one forward pass, halved under bf16 or fp16."""
     held = (sizes.parameters + sizes.hosted_parameters) * FP32 / GB
-    following = sizes.following_parameters * FP32 / GB
+    world = layout.groups * layout.group_size // layout.groups_per_rank
+    following = (sizes.following_parameters + sizes.remembered / world) * FP32 / GB
     activations = layout.per_gpu_batch * sizes.activations / GB
     if precision != "fp32":
         activations /= 2
@@ -61,10 +63,10 @@ def host_memory(sizes: Sizes, images: int, nodes: int, tasks_per_node: int, work
 
 
 def checkpoint_gb(sizes: Sizes) -> tuple[float, float]:
-    """GB of one checkpoint: (what every rank shares, what is sharded over groups). Weights and optimiser slots."""
+    """GB of one checkpoint: (what every rank shares, what ranks hold parts of). Weights and optimiser slots."""
     scalars = 1 + sizes.optimiser_slots
     shared = sizes.parameters * scalars + sizes.following_parameters
-    return shared * FP32 / GB, sizes.sharded_parameters * scalars * FP32 / GB
+    return shared * FP32 / GB, (sizes.sharded_parameters * scalars + sizes.remembered) * FP32 / GB
 
 
 def peak_tflops(cluster: ClusterConfig, precision: str, tasks_per_node: int) -> float:

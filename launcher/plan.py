@@ -235,7 +235,7 @@ def _why_resources(spec: RunSpec, sizes: Sizes, memory: cost.Memory, host: cost.
         "measured)",
         "host_memory_gb": f"a node: {features}processes {host.processes:.0f} (assumed); {asks}",
         "disk_gb": f"one checkpoint: network {shared_gb:.2f}"
-        + (f", sub-classifiers and the like {sharded_gb:.2f}" if sharded_gb else "")
+        + (f", what ranks hold parts of {sharded_gb:.2f}" if sharded_gb else "")
         + f"; {spec.method.keep_checkpoints} are kept",
     }
 

@@ -63,6 +63,7 @@ class Sizes:
     why: Mapping[str, str]
     rounds: Rounds | None = None  # where the method has any
     following_parameters: int = 0  # replicated, but without gradients or slots: a teacher, or a momentum encoder
+    remembered: int = 0  # of earlier batches, over the whole world: a queue, or a cache of features
 
 
 @dataclass(frozen=True)

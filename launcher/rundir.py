@@ -256,7 +256,7 @@ class RunDir:
             "goodput": goodput(events, step),
             "interruptions": interruptions(events, spec.world_size if spec.cluster.gpus_per_node else 0),
             "evals": evals,
-            "health": next((e["what"] for e in reversed(events) if e["event"] == "health"), ""),
+            "health": "; ".join(filter(None, {e["of"]: e["what"] for e in events if e["event"] == "health"}.values())),
             "message": state.message or state.why_pending,
         }
 

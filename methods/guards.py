@@ -185,8 +185,7 @@ class CollapseWatch:
         self._span = min(steps_per_epoch, LONGEST)
         self._since: int | None = None
         self._readings = 0
-        said = [event["what"] for event in job.run.events() if event["event"] == "health"]
-        self._said = bool(said and said[-1])
+        self._said = bool(last_word(job, "outputs"))
 
     def note(self, step: int, means: dict[str, float]) -> None:
         """Look at the scalars of `step`, the same on all ranks. Raises Diverged, on all of them, where the spec says
@@ -201,7 +200,7 @@ class CollapseWatch:
         self._readings += 1
         if self._readings < READINGS or step - self._since < self._span:
             return
-        found = f"collapsed since step {self._since}: {found}"
+        found = f"outputs collapsed since step {self._since}: {found}"
         if not self._said:
             self._say(step, found)
         if self._job.config.on_collapse == "stop":
@@ -213,12 +212,22 @@ class CollapseWatch:
 
     def _say(self, step: int, what: str) -> None:
         self._said = bool(what)
-        job = self._job
-        if job.world.is_main:
-            job.ledger.write("health", step=step, what=what)
-            job.notices.append(what or f"no longer collapsed at step {step}")
-            print(job.notices[-1], flush=True)
-            job.reporter.progress(force=True, notices=job.notices)
+        say_health(self._job, step, "outputs", what)
+
+
+def last_word(job: Job, of: str) -> str:
+    """What the run last said of its health, by its outputs or by its features; empty where it is well."""
+    said = [event["what"] for event in job.run.events() if event["event"] == "health" and event["of"] == of]
+    return said[-1] if said else ""
+
+
+def say_health(job: Job, step: int, of: str, what: str) -> None:
+    """In the ledger, the log and on the screen: what is wrong, or, with an empty `what`, that it no longer is."""
+    if job.world.is_main:
+        job.ledger.write("health", step=step, of=of, what=what)
+        job.notices.append(what or f"{of} no longer collapsed at step {step}")
+        print(job.notices[-1], flush=True)
+        job.reporter.progress(force=True, notices=job.notices)
 
 
 def _finite(network: nn.Module) -> bool:

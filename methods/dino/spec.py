@@ -252,21 +252,21 @@ def layout(config: DINOConfig, world_size: int) -> Layout:
         "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images; {shared}",
         "accumulation": f"none: {coupled} of a whole batch, taken once a step",
     }
-    waste = None
-    if config.operation == "sinkhorn" and config.global_batch < config.outputs:
-        waste = (
+    wasteful, variant = [], ()
+    if config.operation in OVER_THE_BATCH and config.global_batch < config.outputs:
+        wasteful.append(
             f"a batch of {config.global_batch} images is shared out alike among {config.outputs} outputs, which are "
             "more: shares mean little then (thesis 4.2.3)"
         )
-    variant = ()
     if config.backbone == "vit_small_16" and per_rank < PUBLISHED // 2:
         factor = PUBLISHED // per_rank
         batch, rate = config.global_batch * factor, f"{config.lr * factor:g}"
-        waste = (
+        wasteful.append(
             f"{per_rank} images a GPU waste most of it (thesis {PUBLISHED}); the linearly scaled variant is a new run: "
             f"global batch {batch}, lr {rate}"
         )
         variant = (f"method.global_batch={batch}", f"method.lr={rate}")
+    waste = "; ".join(wasteful) or None
     return Layout(per_rank, 1, 1, world_size, 1, ranks, why, waste, variant)
 
 

@@ -71,14 +71,14 @@ class DINO:
         load_backbone(student.backbone, job)
         for mine, theirs in _pairs(teacher, student):
             ema.begin(mine, theirs)
-        student, self.teacher = (synchronise(each, world, job.layout.batch_norm_ranks) for each in (student, teacher))
-        self.student, self.teacher = student, self.teacher.to(world.device)
+        self.student = synchronise(student, world, job.layout.batch_norm_ranks)
+        self.teacher = synchronise(teacher, world, job.layout.batch_norm_ranks).to(world.device)
         self.backbone = self.teacher.backbone  # better than the student's all along (5.6.2)
-        self.network = job.distribute(student)
+        self.network = job.distribute(self.student)
         self.networks = [self.network, self.teacher]
         self.watched = Watched(config.outputs, use="teacher_use", single="teacher_entropy")
         self.photometrics = Photometrics(config)
-        groups = parameter_groups([student], weight_decay=config.weight_decay)
+        groups = parameter_groups([self.student], weight_decay=config.weight_decay)
         if config.optimizer == "adamw":
             optimizer = torch.optim.AdamW(groups, lr=config.lr)
         else:
@@ -87,8 +87,8 @@ class DINO:
         self.steps_per_epoch = len(job.dataset) // config.global_batch
         self.centre = Centre(config.outputs, momentum=config.centre_momentum, device=world.device)
         job.registry.add("network", ModuleState(self.teacher))
-        job.registry.add("student", ModuleState(student))
-        job.registry.add("optimizer", OptimizerState(optimizer, dict(student.named_parameters())))
+        job.registry.add("student", ModuleState(self.student))
+        job.registry.add("optimizer", OptimizerState(optimizer, dict(self.student.named_parameters())))
         job.registry.add("centre", self.centre)
 
     def begin_epoch(self, epoch: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
+from launcher.errors import Diverged
 from launcher.rundir import RunDir
 from launcher.runtime.dist import World
 from launcher.spec import RunSpec
@@ -18,6 +19,7 @@ from methods.engine import Trainer
 from methods.evals.knn import Bank, accuracies
 from methods.evals.spec import KNN
 from methods.features import BATCH, extract
+from methods.guards import last_word, say_health
 from methods.job import Job
 from methods.views import CentreView
 
@@ -31,28 +33,25 @@ def evaluate(job: Job, trainer: Trainer, step: int) -> None:
     """Write `knn` and the trainer's own figures into the ledger. Collective. Without labels there is no k-NN."""
     own = trainer.evaluate(step)
     scores = knn(job, trainer.backbone, known=_measured(job.world, job.run))
-    if not job.world.is_main:
-        return
     for protocol, values in {"knn": scores, **own}.items():
-        if values:
+        if values and job.world.is_main:
             job.ledger.write("eval", protocol=protocol, step=step, scores=values)
             numbers = {f"{protocol}/{k}": v for k, v in values.items() if isinstance(v, int | float)}
             job.reporter.log(step, **numbers)
             print(f"step {step}: {protocol} {values}", flush=True)
-    if "rank" in scores:
-        _say_of_rank(job, step, scores["rank"])
+    if scores:
+        watch_rank(job, step, scores["rank"])
 
 
-def _say_of_rank(job: Job, step: int, rank: float) -> None:
-    """Features that are all alike are a collapse, whatever the outputs look like; said when it begins and ends."""
-    said = [event["what"] for event in job.run.events() if event["event"] == "health"]
-    before = said[-1] if said and "effective rank" in said[-1] else ""
+def watch_rank(job: Job, step: int, rank: float) -> None:
+    """Features that are all alike are a collapse, whatever the outputs look like; said when it begins and ends.
+    Collective. Raises Diverged where the spec says stop."""
     found = collapse(2, rank=rank)
+    before = job.world.broadcast(last_word(job, "features") if job.world.is_main else "")
     if bool(found) != bool(before):
-        what = f"collapsed at step {step}: {found}" if found else ""
-        job.ledger.write("health", step=step, what=what)
-        job.notices.append(what or f"no longer collapsed at step {step}")
-        job.reporter.progress(force=True, notices=job.notices)
+        say_health(job, step, "features", f"features collapsed at step {step}: {found}" if found else "")
+    if found and job.config.on_collapse == "stop":
+        raise Diverged(f"features collapsed at step {step}: {found}. Change the recipe, as a new run")
 
 
 def knn(

@@ -213,7 +213,7 @@ def _fits(config: SMoGConfig, world_size: int) -> bool:
     if config.global_batch % world_size or (config.refit_every and parts(config) % world_size):
         return False
     per_rank = config.global_batch // world_size
-    return batch_norm_fits(config, per_rank, world_size) and (batch_norm_layout(config, per_rank, world_size)[1] == 1)
+    return batch_norm_fits(config, per_rank, world_size) and batch_norm_layout(config, per_rank, world_size)[1] == 1
 
 
 def parts(config: SMoGConfig) -> int:
@@ -234,17 +234,16 @@ def sizes(config: SMoGConfig, world_size: int) -> Sizes:
     heads = predictions * (projection + predictor + config.groups * config.embedding)
     followed = backbone.macs_at(config.image_size) + projection
     slots = 2 if config.optimizer == "adamw" else 1
-    # The cache has neither gradient nor slots; this makes a checkpoint as large as it is.
-    cached = config.cache * config.global_batch * config.embedding // (1 + slots) if config.refit_every else 0
     return Sizes(
         parameters=backbone.parameters + projection + predictor,
-        sharded_parameters=cached,
-        hosted_parameters=cached // world_size,
+        sharded_parameters=0,
+        hosted_parameters=0,
         optimiser_slots=slots,
         flops_per_image=6 * (macs + heads) + 2 * followed,
         activations=4 * (activations + predictions * (6 * config.hidden + 2 * config.groups)),
         why={"disk": "the network, its optimiser, f-hat" + (", and the cache" if config.refit_every else "")},
         following_parameters=backbone.parameters + projection,  # f-hat
+        remembered=config.cache * config.global_batch * config.embedding if config.refit_every else 0,
     )
 
 

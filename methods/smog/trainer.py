@@ -76,7 +76,6 @@ class SMoG:
             seed=job.seed_for("groups"),
             device=world.device,
         )
-        self.watched = Watched(config.groups, use="group_entropy")
         self.cache = None
         if config.refit_every:
             batch = config.global_batch // world.size, config.embedding
@@ -128,7 +127,9 @@ class SMoG:
     @torch.no_grad()
     def _figures(self, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Of the groups that the images of this step fall to, on all ranks: in nats, at most ln of batch or groups."""
-        members = sum_over_ranks(torch.bincount(labels, minlength=self.job.config.groups).float())
+        # Not bincount, which makes the GPU wait for the size of its answer.
+        members = torch.zeros(self.job.config.groups, device=labels.device)
+        sum_over_ranks(members.index_add_(0, labels, torch.ones_like(labels, dtype=members.dtype)))
         return {"group_entropy": entropy(members / members.sum()), "groups_hit": (members > 0).float().mean()}
 
     def after_step(self, step: int) -> None:

@@ -15,7 +15,7 @@ from launcher.spec import Rate, Recipe, ops
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import batch_norm_layout, check_training
+from methods.layout import batch_norm_fits, batch_norm_layout, check_training
 
 PARTS = 16  # of the queue in a checkpoint, so that a run may go on with another number of ranks
 CHOICES = {"assignment": ("soft", "rounded"), "optimizer": ("lars", "sgd")}
@@ -208,10 +208,12 @@ def layout(config: SwAVConfig, world_size: int) -> Layout:
         "accumulation": "none: the loss couples the images of a batch (Eq. 4.3)",
     }
     waste = None
-    if not config.queue and config.global_batch < config.prototypes:
+    together = config.global_batch + config.queue // config.global_batch * config.global_batch
+    if together < config.prototypes:
+        what, helps = ("a batch and its queue", "a longer queue") if config.queue else ("a batch", "a queue")
         waste = (
-            f"a batch of {config.global_batch} images is shared out alike among {config.prototypes} prototypes, which "
-            f"are more; a queue helps (thesis 4.2.3): method.queue={15 * config.global_batch}"
+            f"{what} of {together} images is shared out alike among {config.prototypes} prototypes, which are more; "
+            f"{helps} helps (thesis 4.2.3): method.queue={15 * config.global_batch}"
         )
     return Layout(per_rank, 1, 1, world_size, 1, ranks, why, waste)
 
@@ -219,10 +221,8 @@ def layout(config: SwAVConfig, world_size: int) -> Layout:
 def _fits(config: SwAVConfig, world_size: int) -> bool:
     if config.global_batch % world_size or (config.queue and parts(config) % world_size):
         return False
-    try:
-        return batch_norm_layout(config, config.global_batch // world_size, world_size)[1] == 1
-    except InputError:
-        return False
+    per_rank = config.global_batch // world_size
+    return batch_norm_fits(config, per_rank, world_size) and batch_norm_layout(config, per_rank, world_size)[1] == 1
 
 
 def parts(config: SwAVConfig) -> int:
@@ -245,6 +245,7 @@ def sizes(config: SwAVConfig, world_size: int) -> Sizes:
         flops_per_image=2 * (passes * macs + 3 * crops * head),
         activations=4 * (activations + crops * (3 * config.hidden + 2 * config.prototypes)),
         why={"disk": "the network and its momentum" + (", and the queue" if config.queue else "")},
+        remembered=config.queue // config.global_batch * config.global_batch * config.global_crops * config.embedding,
     )
 
 

@@ -16,6 +16,7 @@ from methods.data.loader import Batch
 from methods.heads import Prototypes, perceptron
 from methods.initialise import load_backbone
 from methods.job import Job
+from methods.losses import entropy
 from methods.optim import LARS, drop_gradients
 from methods.swav.loss import pseudo_labels, swapped_prediction
 from methods.swav.queue import as_one_batch, make_queue
@@ -57,7 +58,7 @@ class SwAV:
             recompute_blocks(network.backbone.trunk)
         self.network = job.distribute(synchronise(network, world, job.layout.batch_norm_ranks))
         self.networks = [self.network]
-        self.watched = Watched(config.prototypes, use="prototype_entropy")
+        self.watched = Watched(config.prototypes, use="prototype_entropy", single="prediction_entropy")
         self.photometrics = Photometrics(config)
         kind = LARS if config.optimizer == "lars" else torch.optim.SGD
         optimizer = kind(network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
@@ -108,7 +109,7 @@ class SwAV:
             self.queue.put(embeddings[: config.global_crops].detach())
         used = torch.softmax(scores.detach() / config.temperature, dim=-1)
         loss = swapped_prediction(scores, labels, temperature=config.temperature)
-        return loss, {"prototype_entropy": entropy_of_use(used)}
+        return loss, {"prototype_entropy": entropy_of_use(used), "prediction_entropy": entropy(used).mean()}
 
     @torch.no_grad()
     def _queued(self) -> torch.Tensor | None:

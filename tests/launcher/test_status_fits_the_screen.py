@@ -114,8 +114,8 @@ def test_one_damaged_run_does_not_hide_the_others(sslrun, folder):
 
 def test_a_collapse_is_said_below_the_table_until_it_is_over(sslrun, folder, ledgers):
     runs, working, *_ = folder
-    ledgers.say(working, "health", step=41, what="collapsed since step 20")
+    ledgers.say(working, "health", step=41, of="outputs", what="collapsed since step 20")
     assert f"{working.id}: collapsed since step 20" in table(sslrun, runs, 80)
     assert "health        collapsed since step 20" in sslrun("show", working.id, f"runs={runs}").out
-    ledgers.say(working, "health", step=42, what="")
+    ledgers.say(working, "health", step=42, of="outputs", what="")
     assert not any("collapsed" in line for line in table(sslrun, runs, 80))

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from launcher.errors import Diverged
-from methods.collapse import Watched, effective_rank
-from methods.evals.during import _rank, _say_of_rank
+from methods.collapse import Watched, effective_rank, entropy_of_use
+from methods.evals.during import _rank, watch_rank
 from methods.evals.knn import Bank
 from methods.guards import LONGEST, CollapseWatch
+from methods.losses import entropy
 
 FINE, COLLAPSED = {"use": 4.0, "single": 2.0}, {"use": 0.1, "single": 2.0}
 
@@ -21,8 +22,8 @@ class Run:
     def __init__(self, on_collapse="notice", said=()):
         self.ledger_events, self.shown, self.notices = [], [], []
         self.config = SimpleNamespace(on_collapse=on_collapse)
-        self.world = SimpleNamespace(is_main=True)
-        self.run = SimpleNamespace(events=lambda: [{"event": "health", "what": what} for what in said])
+        self.world = SimpleNamespace(is_main=True, broadcast=lambda value: value)
+        self.run = SimpleNamespace(events=lambda: [{"event": "health", "of": "outputs", "what": what} for what in said])
         self.ledger = SimpleNamespace(write=lambda event, **fields: self.ledger_events.append((event, fields)))
         self.reporter = SimpleNamespace(progress=lambda force, notices: self.shown.append(list(notices)))
 
@@ -45,11 +46,11 @@ def test_it_is_said_once_it_has_lasted_an_epoch_and_again_when_it_is_over():
     read(health, COLLAPSED, range(300, 400, 10))
     ((event, said),) = job.ledger_events
     assert event == "health" and said["step"] == 300
-    assert said["what"].startswith("collapsed since step 200: nearly all images fall to one of 100 classes")
+    assert said["what"].startswith("outputs collapsed since step 200: nearly all images fall to one of 100 classes")
     assert job.shown == [[said["what"]]]
     read(health, FINE, [400, 410])
-    assert job.ledger_events[1:] == [("health", {"step": 400, "what": ""})]
-    assert job.shown[-1][-1] == "no longer collapsed at step 400"
+    assert job.ledger_events[1:] == [("health", {"step": 400, "of": "outputs", "what": ""})]
+    assert job.shown[-1][-1] == "outputs no longer collapsed at step 400"
 
 
 def test_a_moment_of_it_is_nothing():
@@ -80,7 +81,7 @@ def test_the_next_life_does_not_say_it_again_but_says_that_it_is_over():
     read(health, COLLAPSED, range(0, 300, 10))
     assert not job.ledger_events
     read(health, FINE, [300])
-    assert job.ledger_events == [("health", {"step": 300, "what": ""})]
+    assert job.ledger_events == [("health", {"step": 300, "of": "outputs", "what": ""})]
 
 
 def test_a_run_that_was_told_to_stops():
@@ -112,9 +113,42 @@ def test_features_that_differ_in_length_alone_are_said_once_and_when_it_is_over(
     job.run.events = lambda: [{"event": name, **fields} for name, fields in job.ledger_events]
     alike = bank(np.outer(np.arange(1, 30), [1.0, 2.0, 3.0]))
     for _ in range(2):
-        _say_of_rank(job, 50, _rank(alike))
+        watch_rank(job, 50, _rank(alike))
     ((event, said),) = job.ledger_events
-    assert event == "health" and said["what"].startswith("collapsed at step 50: features differ in their length alone")
-    _say_of_rank(job, 60, _rank(bank(np.eye(9))))
-    assert job.ledger_events[-1] == ("health", {"step": 60, "what": ""})
+    assert event == "health" and said["what"].startswith(
+        "features collapsed at step 50: features differ in their length alone"
+    )
+    watch_rank(job, 60, _rank(bank(np.eye(9))))
+    assert job.ledger_events[-1] == ("health", {"step": 60, "of": "features", "what": ""})
     assert _rank(bank(np.zeros((5, 3)))) == 0.0
+
+
+def test_outputs_and_features_do_not_speak_for_each_other():
+    job = Run()
+    job.run.events = lambda: [{"event": name, **fields} for name, fields in job.ledger_events]
+    health = watch(job)
+    read(health, COLLAPSED, range(0, 300, 10))
+    watch_rank(job, 300, 1.0)
+    watch_rank(job, 400, 20.0)
+    assert [(said["of"], bool(said["what"])) for _, said in job.ledger_events] == [
+        ("outputs", True), ("features", True), ("features", False),
+    ]  # fmt: skip
+    read(health, COLLAPSED, range(400, 700, 10))
+    assert len(job.ledger_events) == 3  # it is still said, and not again
+    watch_rank(job, 700, 1.0)
+    read(watch(job), FINE, [710])  # of the next life
+    assert job.ledger_events[-1] == ("health", {"step": 710, "of": "outputs", "what": ""})
+
+
+def test_collapsed_features_stop_a_run_that_was_told_to():
+    with pytest.raises(Diverged, match="features collapsed at step 5"):
+        watch_rank(Run(on_collapse="stop"), 5, 1.0)
+
+
+def test_swav_at_ln_k_is_seen():
+    """All embeddings equal: labels and predictions are uniform, all prototypes are used alike, the loss stays there."""
+    scores = torch.zeros(3, 4, 100)
+    used = torch.softmax(scores / 0.1, dim=-1)
+    scalars = {"prototype_entropy": float(entropy_of_use(used)), "prediction_entropy": float(entropy(used).mean())}
+    watched = Watched(100, use="prototype_entropy", single="prediction_entropy")
+    assert "uniform over 100 classes" in watched.says(scalars)
