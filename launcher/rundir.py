@@ -234,6 +234,7 @@ class RunDir:
         trains = not registry.method(spec.method.name).job
         step = manifest.get("step", 0) if digest and trains else max(manifest.get("step", 0), progress.get("step", 0))
         causes = Counter(e["cause"] for e in events if e["event"] == "start" and e["generation"] > 1)
+        health = {e.get("of"): e["what"] for e in events if e["event"] == "health"}
         evals: dict[str, Any] = {}
         found = manifest.get("digest")
         # The latest step's stand: an evaluation as a job of its own may look at an older one.
@@ -256,7 +257,9 @@ class RunDir:
             "goodput": goodput(events, step),
             "interruptions": interruptions(events, spec.world_size if spec.cluster.gpus_per_node else 0),
             "evals": evals,
-            "health": "; ".join(filter(None, {e["of"]: e["what"] for e in events if e["event"] == "health"}.values())),
+            "health": "; ".join(
+                filter(None, {e.get("of"): e["what"] for e in events if e["event"] == "health"}.values())
+            ),
             "message": state.message or state.why_pending,
         }
 

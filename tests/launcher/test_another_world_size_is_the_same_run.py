@@ -26,6 +26,9 @@ ROTNET = (
     "method.dropout=0.3",
 )  # fmt: skip
 
+# What couples a batch keeps more: a queue, a cache and groups, a teacher. Rounding grows faster through what they share.
+COUPLED = {"swav": 1e-4, "dino": 1e-4, "smog": 1e-4}
+
 
 def stop_at(sslrun, watched, until, step, *overrides):
     """The folder of a run on two ranks that was stopped at `step`, or a little later."""
@@ -93,6 +96,22 @@ def test_on_one_rank_and_on_four_it_ends_as_on_two(sslrun, watched, until, undis
         assert [e["changes"] for e in ledger if e["event"] == "placed"] == [[f"tasks_per_node: 2 -> {ranks}"]]
         sizes = {e["generation"]: e["world_size"] for e in ledger if e["event"] == "start"}
         assert sizes == {1: 2, 2: ranks}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", COUPLED)
+def test_queues_caches_and_teachers_move_with_it(sslrun, watched, until, undisturbed, tmp_path, method):
+    overrides = (f"method={method}", "recipe=tiny", "method.epochs=2", "method.log_every=1")
+    run, whole = stop_at(sslrun, watched, until, 9, *overrides), undisturbed(2, overrides)
+    last, expected = sslrun.show(whole)["step"], losses(whole)
+    for ranks in (1, 4):
+        moved = copy_of(run, tmp_path / str(ranks))
+        sslrun("resume", moved, f"tasks_per_node={ranks}")
+        assert sslrun.show(moved)["step"] == last
+        assert losses(moved) == pytest.approx(expected, rel=COUPLED[method])
+        ours, theirs = tensors(moved), tensors(whole)
+        assert ours.keys() == theirs.keys()
+        assert all(ours[name].shape == theirs[name].shape for name in theirs)
 
 
 def test_there_and_back_again_it_goes_on_with_the_same_bytes(sslrun, watched, until, tmp_path):
