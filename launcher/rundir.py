@@ -257,9 +257,7 @@ class RunDir:
             "goodput": goodput(events, step),
             "interruptions": interruptions(events, spec.world_size if spec.cluster.gpus_per_node else 0),
             "evals": evals,
-            "health": "; ".join(
-                filter(None, {e.get("of"): e["what"] for e in events if e["event"] == "health"}.values())
-            ),
+            "health": "; ".join(filter(None, health.values())),
             "message": state.message or state.why_pending,
         }
 

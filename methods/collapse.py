@@ -12,7 +12,7 @@ import torch
 from methods.collectives import Group, sum_over_ranks
 from methods.losses import entropy
 
-USED, SPREAD, RANK = 0.1, 0.99, 2.0  # ours; far from what a training that learns has
+USED, SPREAD, ALIKE, RANK = 0.1, 0.99, 0.01, 2.0  # ours; far from what a training that learns has
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ def collapse(
 
     >>> collapse(1000, use=0.2)
     'nearly all images fall to one of 1000 classes (entropy of use 0.20 of ln K = 6.91)'
+    >>> collapse(1000, use=5.0, single=4.99)  # their difference is what an output tells of the image
+    'outputs are alike for all images (entropy of use 5.00, of one 4.99, ln K = 6.91)'
     >>> collapse(1000, use=6.5, single=1.5, rank=90)
     """
     most = math.log(classes)
@@ -104,6 +106,8 @@ def collapse(
         return f"nearly all images fall to one of {classes} classes (entropy of use {use:.2f} of ln K = {most:.2f})"
     if single is not None and single > SPREAD * most:
         return f"outputs are uniform over {classes} classes (entropy {single:.2f} of ln K = {most:.2f})"
+    if use is not None and single is not None and use - single < ALIKE * most:
+        return f"outputs are alike for all images (entropy of use {use:.2f}, of one {single:.2f}, ln K = {most:.2f})"
     if rank is not None and rank < RANK:
         return f"features differ in their length alone (effective rank {rank:.2f})"
     return None

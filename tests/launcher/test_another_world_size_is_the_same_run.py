@@ -26,7 +26,7 @@ ROTNET = (
     "method.dropout=0.3",
 )  # fmt: skip
 
-# What couples a batch keeps more: a queue, a cache and groups, a teacher. Rounding grows faster through what they share.
+# What couples a batch keeps more: a queue, a cache and groups, a teacher. Rounding grows faster through these.
 COUPLED = {"swav": 1e-4, "dino": 1e-4, "smog": 1e-4}
 
 

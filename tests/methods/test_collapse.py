@@ -61,6 +61,7 @@ def test_empty_groups_are_counted():
     [
         ({"use": 0.0}, "nearly all images fall to one of 100 classes"),
         ({"use": math.log(100), "single": math.log(100)}, "outputs are uniform over 100 classes"),
+        ({"use": 3.0, "single": 2.99}, "outputs are alike for all images"),
         ({"use": math.log(100), "single": 2.0, "rank": 1.2}, "features differ in their length alone"),
         ({"use": math.log(100), "single": 0.0, "rank": 40.0}, None),
         ({"rank": math.nan}, None),  # the watch over the loss says that
