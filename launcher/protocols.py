@@ -51,11 +51,6 @@ def defaults(names: Sequence[str], backbone: str) -> Settings:
     return {name: _settings(name, [], backbone) for name in names}
 
 
-def typed(name: str, settings: Mapping[str, Any]) -> Any:
-    """Settings as they were written down, as what the protocol's code takes."""
-    return spec.PROTOCOLS[name](**settings)
-
-
 def title(settings: Mapping[str, Any]) -> str:
     """What an evaluation of these protocols is called."""
     return "+".join(settings)

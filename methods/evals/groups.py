@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from launcher.errors import InputError
 from launcher.kmeans import cluster_entropy, fit, sharded_nmi
 from methods.evals.spec import Groups
 from methods.evals.subject import Subject
@@ -19,11 +20,14 @@ def groups(subject: Subject, settings: Groups) -> dict[str, Any]:
     in equal ranges from 0 to ln(classes); `use`, the entropy of the groups' sizes as a share of its largest, ln k;
     `nmi` with the labels.
 
-    Collective; raises Stopped.
+    Collective; raises Stopped, and InputError where there are fewer images than groups.
     """
     features, labels = subject.features("train")
     total = int(subject.sum(torch.tensor([len(labels)], device=subject.job.world.device)))
-    k = min(settings.groups or max(2, min(3000, total // 10)), total)
+    k = settings.groups or max(2, min(3000, total // 10))
+    if k > total:
+        fix = f"give 2 to {total}" if total > 1 else "give more images"
+        raise InputError.of("groups.groups", k, f"the images are {total}", fix)
     with subject.keeping("groups", vars(settings), needed=8 * k * features.shape[1]) as store:
         found = fit(
             features.to(subject.job.world.device),

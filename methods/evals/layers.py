@@ -14,16 +14,14 @@ def layers(subject: Subject, settings: Layers) -> dict[str, float]:
     """Stage -> accuracy in percent on the test split, in the order of the backbone; all stages are extracted together.
     Collective; raises Stopped."""
     job = subject.job
-    encode, widths = encoder(job.config.backbone, subject.backbone)
-    # One image tells what the stages are: a start that finds all features on disk sends none through.
-    channels, size = job.labelled[0].channels, job.config.image_size
-    with torch.no_grad(), job.autocast():
-        total = encode(torch.zeros(1, channels, size, size, dtype=torch.uint8, device=job.world.device)).shape[1]
     made = {}
-    for split in subject.splits:
-        work = f"layers {split}"
-        features, ids = subject.extracted(split, encode, "stages", work=work, width=total)
-        made[split] = features, ids
+    with encoder(job.config.backbone, subject.backbone) as (encode, widths):
+        # One image tells what the stages are: a start that finds all features on disk sends none through.
+        channels, size = job.labelled[0].channels, job.config.image_size
+        with torch.no_grad(), job.autocast():
+            total = encode(torch.zeros(1, channels, size, size, dtype=torch.uint8, device=job.world.device)).shape[1]
+        for split in subject.splits:
+            made[split] = subject.extracted(split, encode, "stages", work=f"layers {split}", width=total)
     scores, first = {}, 0
     for stage, width in widths.items():
         columns = slice(first, first + width)

@@ -4,6 +4,7 @@ The backbone sees an image once a step, whatever the number of rates: all classi
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -139,7 +140,8 @@ def _say(subject: Subject, step: int, steps: int, losses: torch.Tensor, images: 
     job.reporter.progress(stage="linear probe", done=step, total=steps, unkept_s=job.unkept_s)
     job.heart.point()
     if step % job.config.log_every == 0:
-        best = float(losses.min()) / images
+        known = losses.nan_to_num(nan=math.inf, posinf=math.inf)  # one rate that diverged hides none of the others
+        best = float(known.min()) / images
         job.reporter.log(step, **{"linear/loss_of_best": best})
 
 

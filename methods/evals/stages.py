@@ -1,6 +1,7 @@
 """What the stages of each backbone give: where one looks into a network layer by layer."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -26,11 +27,15 @@ def stages(backbone: str, trunk: nn.Module) -> dict[str, nn.Module]:
     raise KeyError(backbone)
 
 
-def encoder(backbone: str, network: nn.Module) -> tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, int]]:
+@contextlib.contextmanager
+def encoder(
+    backbone: str, network: nn.Module
+) -> Iterator[tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, int]]]:
     """(images uint8 [B, C, H, W] -> the stages of a `methods.backbones` network, averaged over their maps, side by side
     [B, sum of widths]; name -> width of each stage, known once images went through).
 
-    Of transformers with a class token a stage is that token; of Swin the mean of all.
+    Of transformers with a class token a stage is that token; of Swin the mean of all. The hooks that it takes are gone
+    behind the block.
     """
     caught: dict[str, torch.Tensor] = {}
     widths: dict[str, int] = {}
@@ -41,16 +46,18 @@ def encoder(backbone: str, network: nn.Module) -> tuple[Callable[[torch.Tensor],
 
         return hook
 
-    for name, module in stages(backbone, network.trunk).items():
-        module.register_forward_hook(keep(name))
-
     def encode(images: torch.Tensor) -> torch.Tensor:
         caught.clear()
         network(images)
         widths.update({name: value.shape[1] for name, value in caught.items()})
         return torch.cat([value.float() for value in caught.values()], dim=1)
 
-    return encode, widths
+    hooks = [module.register_forward_hook(keep(name)) for name, module in stages(backbone, network.trunk).items()]
+    try:
+        yield encode, widths
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def pooled(output: torch.Tensor, backbone: str) -> torch.Tensor:

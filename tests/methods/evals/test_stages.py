@@ -26,9 +26,9 @@ WIDTHS = {
 def test_stages_are_as_wide_as_the_paper_s_layers(name):
     with torch.device("meta"):
         network = backbones.build(name).eval()
-    encode, widths = encoder(name, network)
     size = 224 if name.startswith(("vit", "swin")) else max(32, BACKBONES[name].smallest)
-    made = encode(torch.empty(2, 3, size, size, dtype=torch.uint8, device="meta"))
+    with encoder(name, network) as (encode, widths):
+        made = encode(torch.empty(2, 3, size, size, dtype=torch.uint8, device="meta"))
     assert list(widths.values()) == WIDTHS[name]
     assert made.shape == (2, sum(WIDTHS[name]))
 
@@ -37,14 +37,14 @@ def test_stages_are_as_wide_as_the_paper_s_layers(name):
 def test_the_last_stage_is_the_feature(name):
     torch.manual_seed(0)
     network = backbones.build(name).eval()
-    encode, widths = encoder(name, network)
     images = torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
-    with torch.no_grad():
+    with torch.no_grad(), encoder(name, network) as (encode, widths):
         stages, feature = encode(images), network(images)
-    torch.testing.assert_close(stages[:, -list(widths.values())[-1] :], feature)
-    again = stages.clone()
-    encode(images.flip(0))
+        torch.testing.assert_close(stages[:, -list(widths.values())[-1] :], feature)
+        again = stages.clone()
+        encode(images.flip(0))
     assert torch.equal(stages, again)  # what was given out does not change behind one's back
+    assert not any(module._forward_hooks for module in network.modules())  # and nothing of it stays
 
 
 def test_a_map_is_averaged_whichever_way_it_lies():
