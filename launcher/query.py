@@ -17,7 +17,7 @@ from typing import Any
 from launcher.errors import InputError
 from launcher.index import EMPTY, Row
 
-FORM = re.compile(r"\s*(?P<key>[^\s=!<>]+)\s*(?P<sign>!=|<=|>=|==|=|<|>)\s*(?P<text>.*?)\s*", re.DOTALL)
+FORM = re.compile(r"\s*(?P<key>(?:[^\s=!<>(]|\([^)]*\))+)\s*(?P<sign>!=|<=|>=|==|=|<|>)\s*(?P<text>.*?)\s*", re.DOTALL)
 ORDERINGS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 NO_CONFIG = ("format", "checksum")  # of spec.json: not the run's, but the file's
 # Of runs that were restarted or judged: known also where no run here has been yet.
@@ -30,6 +30,11 @@ SCORES = ("trained", "untrained", "untrained_adapted", "raw_pixels")
 def needs_config(keys: Iterable[str]) -> bool:
     """Whether any of them is a field of the runs' configs."""
     return any(key not in EMPTY and not key.startswith(("evals.", "restarts.")) for key in keys)
+
+
+def names(said: str) -> list[str]:
+    """The keys of `--columns=KEY,KEY`; a comma within brackets belongs to a key."""
+    return [name.strip() for name in re.split(r",(?![^(]*\))", said)]
 
 
 def value(row: Row, key: str) -> Any:
@@ -143,11 +148,11 @@ def _find(row: Row, key: str) -> Any:
 
 
 def _walk(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        if not isinstance(tree, Mapping) or part not in tree:
-            return None
-        tree = tree[part]
-    return tree
+    """A name on the way may hold dots itself, as that of an evaluation with settings of its own."""
+    if not isinstance(tree, Mapping) or key in tree:
+        return tree[key] if isinstance(tree, Mapping) else None
+    inside = (_walk(tree[name], key[len(name) + 1 :]) for name in tree if key.startswith(f"{name}."))
+    return next((found for found in inside if found is not None), None)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -238,7 +238,7 @@ class RunDir:
         evals: dict[str, Any] = {}
         found = manifest.get("digest")
         # The latest step's stand: an evaluation as a job of its own may look at an older one.
-        for event in sorted((e for e in events if e["event"] == "eval"), key=lambda e: e["step"]):
+        for event in sorted((e for e in events if e["event"] == "eval"), key=lambda e: (e["step"], e["time"])):
             evals[event["protocol"]] = event["scores"]
             if not trains:
                 found = event["digest"]

@@ -1,5 +1,6 @@
 """What the scores of evaluations are called where a person reads them."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,18 +15,21 @@ LINEAR = {"top1": "top-1 (the best rate on the test split)", "top5": "top-5", "r
 LOGISTIC = {"top1": "top-1", "top5": "top-5", "train": "top-1 on what it was fitted to"}
 GROUPS = {"groups": "number", "mean": "entropy of labels, mean", "median": "median", "use": "share of ln k in use"}
 ATTENTION = {"images": "images with masks", "jaccard": "Jaccard, best head", "jaccard_best": "best head of each image"}
+NAME = re.compile(r"([^(:]*)(\(.*\))?(?::(.*))?", re.DOTALL)  # protocol(settings):data
 NO_PERCENT = ("rank", "rate", "groups", "mean", "median", "use", "images")
 
 
 def rows(evals: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """(label, score) of each score of `evals`, {protocol or protocol:data: scores}, that a screen has room for."""
+    """(label, score) of each score of `evals`, {protocol(settings):data: scores}, that a screen has room for. Settings
+    and data are there where they are not the usual ones."""
     for protocol, scores in evals.items():
-        name, _, data = protocol.partition(":")
+        name, settings, data = NAME.fullmatch(protocol).groups()
         title, labels = _labels(name, scores)
         for key, label in labels.items():
             if key in scores:
                 score = f"{scores[key]:g}" if key in NO_PERCENT else f"{scores[key]:.1f} %"
-                yield f"{title}{f' on {data}' if data else ''}, {label}", score
+                asked = f"{f' {settings}' if settings else ''}{f' on {data}' if data else ''}"
+                yield f"{title}{asked}, {label}", score
 
 
 def _labels(name: str, scores: Mapping[str, Any]) -> tuple[str, Mapping[str, str]]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from launcher.errors import Diverged
 from launcher.runtime.preempt import Stopped
 from launcher.runtime.store import Item, Store
 from methods.data import ImageDataset
@@ -43,6 +44,15 @@ def extract(
         raise
     block.tell(store)
     return block.finished(encode)
+
+
+def refuse_unless_finite(job: Job, features: torch.Tensor, stage: str) -> None:
+    """features: of this rank [n, d]. Collective; raises Diverged on all ranks where those of an image are no finite
+    numbers on some rank: whatever is scored with them says nothing."""
+    bad = sum(int((~rows.isfinite()).any(1).sum()) for rows in features.split(BATCH))
+    bad, images = (sum(each) for each in zip(*job.world.gather((bad, len(features))), strict=True))
+    if bad:
+        raise Diverged(f"{stage}: the features of {bad} of {images} images are not finite numbers; nothing is judged")
 
 
 def digest_of(encoder: nn.Module) -> str:

@@ -50,7 +50,7 @@ def run(options: Namespace) -> int:
 
     _refuse_contradictions(options)
     where = [query.Condition.read(said) for said in options.where]
-    columns = [name.strip() for name in options.columns.split(",")] if options.columns is not None else []
+    columns = query.names(options.columns) if options.columns is not None else []
     sort = [options.sort.removeprefix("-")] if options.sort else []
     asked = [*(condition.key for condition in where), *sort, *columns]
     everything = options.csv and not columns

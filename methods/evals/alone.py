@@ -46,11 +46,12 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
         others = not own_labels and not no_labels(owner.spec().eval_data or owner.spec().data)
         joined = Ledger(owner, owner.generation(), f"eval-{run.path.name}") if world.is_main else None
 
-        def tell(protocol: str, scores: dict[str, Any]) -> None:
-            found = {"protocol": protocol, "step": step, "digest": manifest["digest"], "scores": scores}
-            ledger.write("eval", **found)
-            name = f"{protocol}:{spec.eval_data.name}" if others else protocol
+        def tell(found: dict[str, Any]) -> None:
+            found, scores = {**found, "step": step}, found["scores"]
+            name = f"{found['protocol']}:{spec.eval_data.name}" if others else found["protocol"]
+            # The run's first: what the evaluation knows it has told already is not told again.
             joined.write("eval", **{**found, "protocol": name}, by=f"evals/{run.path.name}")
+            ledger.write("eval", **found)
             print(f"step {step}: {name} {scores}", flush=True)
 
         judge(subject, protocols, tell)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from launcher.errors import Diverged
+from launcher.errors import Diverged, InputError
 from launcher.rundir import RunDir
 from launcher.runtime.dist import World
 from launcher.spec import RunSpec
@@ -18,7 +18,7 @@ from methods.data.loader import Request
 from methods.engine import Trainer
 from methods.evals.knn import Bank, accuracies
 from methods.evals.spec import KNN
-from methods.features import BATCH, extract
+from methods.features import BATCH, extract, refuse_unless_finite
 from methods.guards import last_word, say_health
 from methods.job import Job
 from methods.views import CentreView
@@ -94,6 +94,14 @@ def knn(
     return scores
 
 
+def refuse_too_many(job: Job, protocol: str) -> None:
+    """Raises InputError where rank 0 could not hold what `protocol` gathers there to search it."""
+    images = len(job.labelled[0])
+    if images > LARGEST_BANK:
+        reason = f"it gathers the features of {LARGEST_BANK:,} images at most on one rank, and these are {images:,}"
+        raise InputError.of("protocol", protocol, reason, "use linear or logistic, or eval_data with fewer images")
+
+
 def _measured(world: World, run: RunDir) -> dict[str, float]:
     """What the first k-NN of the run's own training found. Collective."""
     found: dict[str, float] = {}
@@ -151,8 +159,14 @@ def _pixels(images: torch.Tensor) -> torch.Tensor:
 
 
 def collected(job: Job, encode: Callable[[torch.Tensor], torch.Tensor], stage: str) -> tuple[Bank | None, Bank | None]:
-    """(train, test) banks of all ranks on rank 0, None elsewhere; the ranks share the extraction. Collective."""
-    return tuple(gathered(job, dataset, *extract(job, dataset, encode, stage=stage)) for dataset in job.labelled)
+    """(train, test) banks of all ranks on rank 0, None elsewhere; the ranks share the extraction. Collective; raises
+    Diverged where features are no finite numbers."""
+    banks = []
+    for dataset in job.labelled:
+        features, ids = extract(job, dataset, encode, stage=stage)
+        refuse_unless_finite(job, features, stage)
+        banks.append(gathered(job, dataset, features, ids))
+    return tuple(banks)
 
 
 def gathered(job: Job, dataset: ImageDataset, features: torch.Tensor, ids: np.ndarray) -> Bank | None:

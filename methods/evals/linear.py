@@ -78,6 +78,7 @@ def linear(subject: Subject, settings: Linear) -> dict[str, Any]:
     steps = per_epoch * settings.epochs
     rates = [rate * batch / REFERENCE for rate in settings.rates]
     probes = Probes(rates, subject.backbone.feature_dim, classes, world.device)
+    subject.features("test")  # weights that make no numbers are found out before all the epochs
     with subject.keeping("linear", vars(settings), needed=3 * 8 * probes.weight.numel()) as store:
         slot = store.slot("linear")
         first = step = _restore(subject, probes, slot)

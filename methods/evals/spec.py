@@ -3,8 +3,10 @@
 sslrun eval RUN protocol=linear linear.epochs=10 'linear.rates=[0.1,1]'
 """
 
+import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +87,18 @@ PROTOCOLS: dict[str, type] = {
 }
 UNLABELLED = ("attention",)  # protocols that need no labels
 _ATTENTIVE = tuple(name for name, size in BACKBONES.items() if size.patch and name != "swin_tiny")
+
+
+def changed(protocol: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a protocol's `settings` that are not the defaults."""
+    usual = vars(PROTOCOLS[protocol]())
+    return {name: value for name, value in settings.items() if value != usual.get(name)}
+
+
+def called(protocol: str, changes: Mapping[str, Any]) -> str:
+    """What the scores of a protocol with these `changes` stand under: linear, or linear(epochs=1,rates=[0.1,1.0])."""
+    texts = {k: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for k, v in changes.items()}
+    return f"{protocol}({','.join(f'{k}={v}' for k, v in texts.items())})" if changes else protocol
 
 
 def check(protocol: str, settings: Any, backbone: str) -> None:

@@ -13,7 +13,7 @@ from launcher.runtime.store import Store
 from methods.data import ImageDataset
 from methods.evals.during import gathered
 from methods.evals.knn import Bank
-from methods.features import extract
+from methods.features import extract, refuse_unless_finite
 from methods.job import Job
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
@@ -64,11 +64,14 @@ class Subject:
         self, split: str, encode: Encode, key: Any, *, work: str | None = None, width: int | None = None
     ) -> tuple[torch.Tensor, np.ndarray]:
         """(what `encode` makes of this rank's images [n, d], their ids), kept on disk as it is made, so that a start
-        after a stop goes on. `key`: what else it depends on. Collective; raises Stopped."""
+        after a stop goes on. `key`: what else it depends on. Collective; raises Stopped, and Diverged where they are no
+        finite numbers."""
         dataset, work = self.splits[split], work or split
         needed = 4 * len(dataset) * (width or self.backbone.feature_dim)
         with self.keeping(work, key, needed=needed) as store:
-            return extract(self.job, dataset, encode, stage=f"features, {work}", store=store)
+            features, ids = extract(self.job, dataset, encode, stage=f"features, {work}", store=store)
+        refuse_unless_finite(self.job, features, f"features, {work}")
+        return features, ids
 
     def labels(self, split: str, ids: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.splits[split].labels[ids]))

@@ -28,9 +28,9 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
             ledger.write("weights", path=config.weights, left_over=left_over)
         subject = Subject(job, backbone.to(world.device).eval(), config.content)
 
-        def tell(protocol: str, scores: dict[str, Any]) -> None:
-            ledger.write("eval", protocol=protocol, step=0, digest=config.content, scores=scores)
-            print(f"{protocol} {scores}", flush=True)
+        def tell(found: dict[str, Any]) -> None:
+            ledger.write("eval", **found, step=0)
+            print(f"{found['protocol']} {found['scores']}", flush=True)
 
         judge(subject, config.settings, tell)
         job.reporter.progress(force=True, stage="done")
