@@ -65,7 +65,7 @@ def _digest(path: Path) -> str:
     if not path.is_file():
         raise InputError.of("weights", path, "there is no such file", f"give a file of {' or '.join(SUFFIXES)}")
     if path.suffix not in SUFFIXES:
-        reason = "only files that run no code when they are read"
+        reason = "its name does not end as one of weights does"
         raise InputError.of("weights", path, reason, f"give one of {', '.join(SUFFIXES)}")
     try:
         with path.open("rb") as stream:

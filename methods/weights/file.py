@@ -1,17 +1,18 @@
 """Weights out of a file that somebody published, into a backbone of ours. Reading one executes no code.
 
-.safetensors; or .pt and .pth with tensors in plain dictionaries, which torch reads with weights_only=True.
+.safetensors; or .pt, .pth and .pth.tar with tensors in plain dictionaries, which torch reads with weights_only=True.
 """
 
 import hashlib
 import itertools
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
 from launcher.errors import InputError
@@ -24,6 +25,7 @@ AROUND = (
     "_feature_blocks.", "base_encoder.", "encoder_q.", "target_encoder.",
 )  # fmt: skip
 COUNTER = "num_batches_tracked"  # of batch normalisation; old files lack it, and nothing depends on it here
+GLOBAL = re.compile(r"GLOBAL (\S+)")  # in torch's words about something other than a tensor
 NAMED = 6  # parameters in a message
 
 
@@ -64,13 +66,8 @@ def tensors(path: Path, key: str | None = None) -> dict[str, torch.Tensor]:
                 content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = f"it holds more than tensors, which could run code ({str(error).splitlines()[0][:120]})"
-        fix = "keep its tensors alone: torch.save({name: tensor}), or safetensors"
-        raise InputError.of("weights", path, reason, fix) from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise InputError.of("weights", path, f"cannot be read ({reason})", "give a whole file of weights") from None
+    except Exception as error:  # torch ends at a damaged file with whatever its parser stumbles over
+        raise _unreadable(path, error) from None
     found = dict(_flat(content, "")) if isinstance(content, Mapping) else {}
     if not found:
         raise InputError.of("weights", path, "it holds no tensors under names", "give a state_dict")
@@ -81,6 +78,29 @@ def tensors(path: Path, key: str | None = None) -> dict[str, torch.Tensor]:
             raise InputError.of("key", key, f"nothing of {path} is called so", f"it has: {known[:200]}")
         found = inner
     return found
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    """What is wrong with a file that ended reading with `error`; a reader's advice to trust it is left out."""
+    more = GLOBAL.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    if more:
+        reason = f"it holds more than tensors, which could run code ({more[1]})"
+        return InputError.of(
+            "weights", path, reason, "keep its tensors alone: torch.save({name: tensor}), or safetensors"
+        )
+    if isinstance(error, OSError):
+        return InputError.of(
+            "weights", path, f"cannot be read ({error.strerror or error})", "give a whole file of weights"
+        )
+    with path.open("rb") as stream:
+        head = stream.read(2)
+    if path.suffix != ".safetensors" and head != b"PK" and head[:1] != b"\x80":  # a zip, or a pickle
+        reason = "it is no file of weights"
+        return InputError.of("weights", path, reason, "look what it is: a page, or a note where the weights lie?")
+    said = str(error).partition("\n")[0].partition(". ")[0]
+    if isinstance(error, pickle.UnpicklingError) or not re.search("[a-z]", said):
+        said = type(error).__name__
+    return InputError.of("weights", path, f"cannot be read ({said[:160]})", "give a whole file of weights")
 
 
 def wanted(backbone: nn.Module, name: str) -> set[str]:

@@ -12,7 +12,7 @@ from launcher.registry import Layout, Method, Sizes
 from launcher.spec import Recipe, ops
 from methods.backbones.spec import BACKBONES
 
-SUFFIXES = (".safetensors", ".pt", ".pth")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")  # .pth.tar, as SwAV's are called
 PRECISIONS = ("fp32", "bf16", "fp16")
 RECIPE = "eval"  # there is nothing to choose
 

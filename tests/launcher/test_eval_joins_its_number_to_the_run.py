@@ -73,8 +73,9 @@ def test_one_extraction_serves_several_protocols_and_both_join_the_run(sslrun, f
     log = (Path(answer.json["path"]) / "logs" / "rank0.log").read_text()
     assert log.count("features, train: 0 images restored") == 1
     shown = sslrun.show(finished)["evals"]
-    assert shown["logistic"]["iterations"] <= 9 and shown["knn"] == before
-    assert "logistic regression, top-1" in answer.err
+    assert shown["logistic(iterations=9)"]["iterations"] <= 9 and shown["knn"] == before
+    assert "logistic" not in shown and "logistic regression (iterations=9), top-1" in answer.err
+    assert [e.get("settings") for e in events(finished)[-2:]] == [{"iterations": 9}, None]
     assert sslrun(*wanted).json["joined"]
 
 

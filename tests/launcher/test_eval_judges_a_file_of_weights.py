@@ -32,7 +32,7 @@ def test_a_file_of_weights_is_a_run_of_its_own(sslrun, weights, tmp_path):
     answer = sslrun(*typed)
     assert (answer.json["state"], answer.json["joined"]) == ("done", False)
     shown = sslrun.show(Path(answer.json["path"]))
-    assert shown["method"] == "weights" and 0 <= shown["evals"]["knn"]["k3"] <= 100
+    assert shown["method"] == "weights" and 0 <= shown["evals"]["knn(neighbours=[3])"]["k3"] <= 100
     assert "left over: module.head" in (Path(answer.json["path"]) / "logs" / "rank0.log").read_text()
     moved = weights.with_name("moved.safetensors")
     shutil.copy(weights, moved)  # what is in it counts, not where it lies
@@ -48,7 +48,9 @@ def test_a_file_that_cannot_be_judged_is_one_line(sslrun, one_line, weights, tmp
     good = [f"weights={weights}", *SMALL, "protocol=knn", f"runs={tmp_path / 'runs'}"]
     for change, said in {
         ("weights=/nowhere.pth",): "weights=/nowhere.pth: there is no such file",
-        (f"weights={tmp_path}/weights.bin",): "only files that run no code",
+        (
+            f"weights={tmp_path}/weights.bin",
+        ): "its name does not end as one of weights does; give one of .safetensors, ",
         ("backbone=resnet51",): "backbone=resnet51: there is no such name; did you mean resnet50?",
         ("image_size=4",): "image_size=4: too small",
         ("precision=fp8",): "precision=fp8: no such choice",

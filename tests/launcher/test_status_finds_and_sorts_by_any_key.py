@@ -16,6 +16,7 @@ def four(ledgers):
     ledgers.start(a)
     ledgers.save(a, 100)
     ledgers.say(a, "eval", protocol="knn", step=100, scores={"trained": 61.5, "untrained": 38.0})
+    ledgers.say(a, "eval", protocol="linear(epochs=1,rates=[0.1,1.0])", step=100, scores={"top1": 12.5})
     ledgers.end(a)
     b = ledgers.create("method=deepercluster", "recipe=tiny", "seed=1", "method.lr=0.1")
     ledgers.start(b)
@@ -67,6 +68,8 @@ WHERE = {
     "cluster.preemptible=false": "abcd",
     "evals.knn.trained>10": "a",
     "evals.knn.trained<=61.5": "ac",
+    "evals.linear(epochs=1,rates=[0.1,1.0]).top1>10": "a",
+    "evals.linear(epochs=1,rates=[0.1,1.0]).top1=null": "bcd",
     "restarts.preempted=2": "c",
     "restarts.preempted<1": "abd",
     "restarts.node_failure>0": "",

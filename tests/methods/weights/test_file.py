@@ -56,6 +56,7 @@ CASES = {
         None,
         ["module.projection_head", "module.prototypes"],
     ),
+    "swav_800ep_pretrain.pth.tar": (lambda state: under("module.", state), None, []),
     "nested.pt": (lambda state: {"epoch": 3, "state_dict": under("module.backbone.", state)}, None, []),
     "one.pth": (lambda state: {"teacher": under("backbone.", state), "student": {}}, None, []),
     "two.pth": (
@@ -104,6 +105,40 @@ def test_what_is_not_the_backbone_is_refused_in_one_line(published, tmp_path):
         refused(tmp_path / name, "weights=")
 
 
+@pytest.mark.parametrize("name", ["page.pth", "page.pth.tar", "page.pt"])
+def test_a_page_that_was_saved_instead_is_no_file_of_weights(tmp_path, name):
+    (tmp_path / name).write_text("<!DOCTYPE html><html><title>Sign in</title></html>")
+    refused(tmp_path / name, "it is no file of weights; look what it is")
+
+
+def test_a_damaged_file_is_one_short_line_without_a_reader_s_advice(published, tmp_path):
+    whole = written(tmp_path / "whole.pth", published).read_bytes()
+    old = tmp_path / "old.pth"
+    torch.save(published, old, _use_new_zipfile_serialization=False)
+    generator = torch.Generator().manual_seed(0)
+    for number, content in enumerate([whole, old.read_bytes()] * 15):
+        # The names and shapes come first, in both kinds of file.
+        damaged = bytearray(content)
+        for place in torch.randint(2, 900, (3,), generator=generator).tolist():
+            damaged[place] ^= 1 + int(torch.randint(255, (), generator=generator))
+        path = tmp_path / f"damaged{number}.pth"
+        path.write_bytes(bytes(damaged))
+        try:
+            loaded(path)
+        except InputError as error:  # nothing else
+            said = str(error).replace(str(path), "")
+            assert "weights_only" not in said and len(said) < 600
+
+
+def test_an_error_that_is_a_number_alone_is_called_by_its_kind(published, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise KeyError(143)
+
+    path = written(tmp_path / "weights.pth", dict(published))
+    monkeypatch.setattr(torch, "load", broken)
+    refused(path, "cannot be read (KeyError)")
+
+
 def test_colour_weights_do_not_pass_for_sobel_ones(tmp_path):
     with torch.device("meta"):
         trunk = backbones.build("vgg16_bn").trunk.state_dict()
@@ -124,7 +159,7 @@ class Code:
 
 def test_a_file_that_would_run_code_is_refused_and_runs_none(published, tmp_path, capsys):
     path = written(tmp_path / "code.pth", {**published, "extra": Code()})
-    refused(path, "which could run code")
+    refused(path, "which could run code (print)")
     assert "code ran" not in capsys.readouterr().out
 
 
