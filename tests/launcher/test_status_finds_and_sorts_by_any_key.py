@@ -159,6 +159,8 @@ def test_csv_has_every_key_or_those_that_were_asked_for(sslrun, ledgers, four):
         {"seed": "1", "restarts.preempted": "0", "method.lr": "0.1"},
     ]
     assert table("--where", "state=running") == []
+    other = "evals.linear(epochs=1,rates=[0.1,1.0]).top1"
+    assert table("--columns", f"seed,{other}", "--where", "seed=0") == [{"seed": "0", other: "12.5"}]
 
 
 def test_json_is_json_also_after_a_loss_that_is_no_number(sslrun, ledgers):

@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from launcher.rundir import RunDir
 from launcher.runtime import dist
-from methods.evals.linear import Probes
+from methods.evals.linear import Probes, _say
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,6 +49,18 @@ def test_every_classifier_is_what_torch_s_sgd_makes_of_it_alone():
     x = torch.randn(3, 7, generator=generator)
     expected = torch.stack([classifier(x.double()) for classifier in alone], dim=1).float()
     torch.testing.assert_close(probes(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_rate_that_diverged_does_not_hide_the_loss_of_the_others():
+    said = []
+    job = SimpleNamespace(
+        reporter=SimpleNamespace(progress=lambda **_: None, log=lambda step, **values: said.append((step, values))),
+        heart=SimpleNamespace(point=lambda: None),
+        config=SimpleNamespace(log_every=1),
+        unkept_s=0.0,
+    )
+    _say(SimpleNamespace(job=job), 5, 9, torch.tensor([torch.nan, 6.0, torch.inf]), 2)
+    assert said == [(5, {"linear/loss_of_best": 3.0})]
 
 
 def test_a_probe_that_was_stopped_ends_as_one_that_was_not(evaluated):
