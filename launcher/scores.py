@@ -13,10 +13,16 @@ KNN = {
 }
 LINEAR = {"top1": "top-1 (the best rate on the test split)", "top5": "top-5", "rate": "that rate"}
 LOGISTIC = {"top1": "top-1", "top5": "top-5", "train": "top-1 on what it was fitted to"}
-GROUPS = {"groups": "number", "mean": "entropy of labels, mean", "median": "median", "use": "share of ln k in use"}
+GROUPS = {
+    "groups": "number",
+    "mean": "entropy of labels, mean",
+    "median": "median",
+    "low": "share of low entropy",
+    "use": "share of ln k in use",
+}
 ATTENTION = {"images": "images with masks", "jaccard": "Jaccard, best head", "jaccard_best": "best head of each image"}
 NAME = re.compile(r"([^(:]*)(\(.*\))?(?::(.*))?", re.DOTALL)  # protocol(settings):data
-NO_PERCENT = ("rank", "rate", "groups", "mean", "median", "use", "images")
+NO_PERCENT = ("rank", "rate", "groups", "mean", "median", "low", "use", "images")
 
 
 def rows(evals: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

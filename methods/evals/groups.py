@@ -12,13 +12,14 @@ from methods.evals.spec import Groups
 from methods.evals.subject import Subject
 
 BINS = 20  # of the density
+LOW = 0.25  # of ln(classes), the largest entropy: below it a group's is called low; the paper gives no number
 
 
 def groups(subject: Subject, settings: Groups) -> dict[str, Any]:
     """k-means of the training features, and of the entropies -sum_i p_i ln p_i of the labels within its groups, in
     nats: `mean` and `median` over groups, `mean_by_size` over images, the `density` of Figure 5 as shares of the groups
-    in equal ranges from 0 to ln(classes); `use`, the entropy of the groups' sizes as a share of its largest, ln k;
-    `nmi` with the labels.
+    in equal ranges from 0 to ln(classes), and the share `low` of those below LOW of that; `use`, the entropy of the
+    groups' sizes as a share of its largest, ln k; `nmi` with the labels.
 
     Collective; raises Stopped, and InputError where there are fewer images than groups.
     """
@@ -43,12 +44,14 @@ def groups(subject: Subject, settings: Groups) -> dict[str, Any]:
     members = found.counts.cpu().double().numpy()
     there = members > 0
     shares = members[there] / members.sum()
-    density, _ = np.histogram(entropy[there], bins=BINS, range=(0, max(math.log(subject.classes), 1e-9)))
+    largest = max(math.log(subject.classes), 1e-9)
+    density, _ = np.histogram(entropy[there], bins=BINS, range=(0, largest))
     return {
         "groups": k,
         "mean": round(float(entropy[there].mean()), 4),
         "median": round(float(np.median(entropy[there])), 4),
         "mean_by_size": round(float((entropy[there] * shares).sum()), 4),
+        "low": round(float((entropy[there] < LOW * largest).mean()), 4),
         "use": round(float(-(shares * np.log(shares)).sum() / math.log(k)), 4),
         "nmi": round(float(nmi), 4),
         "density": [round(float(n) / int(there.sum()), 4) for n in density],

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from launcher.errors import InputError
 from launcher.registry import Layout, Method, Sizes
-from launcher.spec import Recipe
+from launcher.spec import Rate, Recipe
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
@@ -20,6 +20,8 @@ from methods.layout import batch_norm_fits, batch_norm_layout, check_training
 # Of the cache in a checkpoint, so that a run may go on with another number of ranks: as many as the largest world has,
 # but of no fewer images of a global batch.
 PARTS, IMAGES_A_PART = 512, 4
+# A rate is of one network and its crops: the share of the peak is what both have in common.
+STAND_IN = "SMoG's paper gives none: SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP an image"
 CHOICES = {
     "algorithm": ("momentum", "average", "latest", "random"),
     "activation": ("relu", "gelu"),
@@ -72,6 +74,7 @@ def paper() -> Recipe:
         images=1_281_167,  # ImageNet
         source="SMoG 3.4; what LARS leaves out, batch statistics and precision are ours: the paper does not say",
         expect="ImageNet linear 76.4 after 400 epochs (Table 1); 73.6 without local crops at a batch of 2048",
+        rate=Rate(133, tflops=125, gpu=True, source=f"{STAND_IN}; 50.9 a SMoG image"),
     )
 
 
@@ -93,6 +96,7 @@ def swin() -> Recipe:
         images=large.images,
         source="SMoG 3.4; batch and epochs as for ResNet-50: the paper gives no others",
         expect="ImageNet linear 77.7; 74.5 without local crops (Table 2)",
+        rate=Rate(122, tflops=125, gpu=True, source=f"{STAND_IN}, a ResNet-50's; 55.8 a SMoG image of Swin-T"),
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from launcher import plan
+from launcher import cost, plan, registry
 from launcher.compose import resolve
 from launcher.errors import InputError
 from methods.smog.groups import ALGORITHMS
@@ -111,3 +111,12 @@ def test_a_batch_smaller_than_the_groups_is_legal_and_is_said():
     validate(config, 304)
     assert "moves at most as many of 40 groups" in layout(config, 2).waste
     assert layout(tiny().method, 2).waste is None
+
+
+@pytest.mark.parametrize("recipe", [paper, swin])
+def test_the_rate_that_stands_in_is_swavs_share_of_the_peak_and_not_its_images(recipe):
+    swav = registry.method("swav")
+    theirs = cost.measured_efficiency(swav.recipes["paper"]().rate, swav.sizes(swav.recipes["paper"]().method, 64))
+    made = recipe()
+    assert cost.measured_efficiency(made.rate, sizes(made.method, 64)) == pytest.approx(theirs, rel=0.01)
+    assert made.rate.tflops == swav.recipes["paper"]().rate.tflops
