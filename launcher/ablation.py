@@ -4,16 +4,19 @@ Reading one composes nothing and imports no method: `sslrun sweep list` reads th
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from launcher import registry, spec
 from launcher.errors import InputError
@@ -94,9 +97,9 @@ class Ablation:
         words += [*self.sets, *point.sets, *own]
         return merged(word.replace(VALUE, written(value)) for word in words)
 
-    def varied(self) -> set[str]:
-        """Keys that distinguish its points."""
-        own = (_stand_in(point, scale)[1] for point in self.points for scale in self.scales)
+    def varied(self, scale: str) -> set[str]:
+        """Keys that distinguish its points at `scale`."""
+        own = (_stand_in(point, scale)[1] for point in self.points)
         words = [*self.sets, *(word for point in self.points for word in point.sets), *(w for ws in own for w in ws)]
         return {key_of(word) for word in words}
 
@@ -126,12 +129,12 @@ def load(name: str, config_dir: Path | None = None) -> Ablation:
 def read(name: str, file: Path) -> Ablation:
     """The sweep that `file` holds. Raises InputError with the file, the field and the fix."""
     try:
-        given = OmegaConf.to_container(OmegaConf.load(file))
+        given = yaml.load(file.read_bytes(), _loader())  # a safe one
         if not isinstance(given, dict):
             raise ValueError("it holds no keys")
         points = given.pop("points", None)
         ablation = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Ablation), given, {"name": name}))
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise InputError(f"{file}: {_reason(error)}; see sweeps/README.md for the format") from None
     try:
         # Through the schema, too, they would take as long again as all else.
@@ -139,6 +142,22 @@ def read(name: str, file: Path) -> Ablation:
         return _checked(ablation)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
+
+
+@cache
+def _loader() -> type:
+    """OmegaConf's, which refuses a key that comes twice, on the parser in C where there is one: it is faster."""
+    checked = get_yaml_loader()
+    if not yaml.__with_libyaml__:
+        return checked
+
+    class Loader(yaml.cyaml.CParser, checked):
+        def __init__(self, stream: bytes):
+            yaml.cyaml.CParser.__init__(self, stream)
+            yaml.constructor.SafeConstructor.__init__(self)
+            yaml.resolver.Resolver.__init__(self)
+
+    return Loader
 
 
 def _point(where: str, given: Any) -> Point:
@@ -150,7 +169,8 @@ def _point(where: str, given: Any) -> Point:
             fix = f"use {', '.join(sorted(known))}"
             raise InputError.of(f"{where}.{key}", given[key], "there is no such key", fix)
     number = given.get("paper")
-    if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
+    counts = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+    if number is not None and not counts:
         raise InputError.of(f"{where}.paper", number, "it is no number", "give the paper's, or leave it out")
     if not isinstance(given.get("at", {}), dict):
         raise InputError.of(f"{where}.at", given["at"], "it names no scale", "write it like {demo: 30}")
@@ -184,12 +204,12 @@ def _stand_in(point: Point, scale: str) -> tuple[Any, Sequence[str]]:
     """(the point's value at `scale`, the overrides that it sets there alone)."""
     given = point.at.get(scale, point.value)
     if isinstance(given, Mapping):
-        return given.get("value", point.value), _listed(given.get("sets", ()))
+        return given.get("value", point.value), _listed(f"at.{scale}.sets", given.get("sets", ()))
     return given, ()
 
 
 def _checked(ablation: Ablation) -> Ablation:
-    ablation.sets = _listed(ablation.sets)
+    ablation.sets = _listed("sets", ablation.sets)
     if not ablation.points:
         raise InputError.of("points", "[]", "it has none", "give one a row of the table")
     if not {"paper", "demo"} <= {*ablation.scales}:
@@ -219,16 +239,25 @@ def _check_scale(where: str, scale: Scale) -> None:
 
 
 def _check_point(where: str, point: Point, ablation: Ablation) -> None:
-    if isinstance(point.value, list | dict) or point.value is None:
-        raise InputError.of(f"{where}.value", point.value, "it is no number and no name", "give one of these")
-    point.sets, point.needs = _listed(point.sets), _listed(point.needs)
+    _check_value(f"{where}.value", point.value)
+    point.sets, point.needs = _listed(f"{where}.sets", point.sets), _listed(f"{where}.needs", point.needs)
     _check_words(f"{where}.sets", point.sets)
     for scale, given in point.at.items():
         if scale not in ablation.scales:
             raise InputError.of(f"{where}.at", scale, "there is no such scale", f"use {', '.join(ablation.scales)}")
         if isinstance(given, Mapping) and set(given) - {"value", "sets"}:
             raise InputError.of(f"{where}.at.{scale}", dict(given), "it holds value and sets", "leave out the rest")
-        _check_words(f"{where}.at.{scale}.sets", _stand_in(point, scale)[1])
+        try:
+            value, words = _stand_in(point, scale)
+        except InputError as error:
+            raise InputError(f"{where}.{error}") from None
+        _check_value(f"{where}.at.{scale}", value)
+        _check_words(f"{where}.at.{scale}.sets", words)
+
+
+def _check_value(where: str, value: Any) -> None:
+    if isinstance(value, list | dict) or value is None:
+        raise InputError.of(where, value, "it is no number and no name", "give one of these")
 
 
 def _check_words(where: str, words: Sequence[str]) -> None:
@@ -238,7 +267,13 @@ def _check_words(where: str, words: Sequence[str]) -> None:
 
 
 def _refuse_twins(ablation: Ablation) -> None:
-    """Two points that are the same run would be one row shown twice."""
+    """Two points that are the same run would be one row shown twice; two of one name, one row with the runs of both."""
+    named: set[tuple[str, str]] = set()
+    for number, point in enumerate(ablation.points):
+        if (point.series, str(point.value)) in named:
+            where, reason = f"points[{number}].value", "a point before it is called so, too"
+            raise InputError.of(where, point.value, reason, "give it another name, or another `series`")
+        named.add((point.series, str(point.value)))
     for scale in ablation.scales:
         seen: dict[tuple[str, ...], Any] = {}
         for point in ablation.points:
@@ -249,6 +284,9 @@ def _refuse_twins(ablation: Ablation) -> None:
             seen[words] = point.value
 
 
-def _listed(given: Any) -> list[str]:
-    """`byol`, `[byol, linear]` and nothing."""
-    return [given] if isinstance(given, str) else list(given or ())
+def _listed(where: str, given: Any) -> list[str]:
+    """`byol`, `[byol, linear]` and nothing. Raises InputError for anything else."""
+    listed = [given] if isinstance(given, str) else given or ()
+    if not isinstance(listed, list | tuple) or not all(isinstance(text, str) for text in listed):
+        raise InputError.of(where, given, "it is no text and no list of texts", "write it like [one, another]")
+    return list(listed)

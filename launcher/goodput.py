@@ -41,14 +41,18 @@ def goodput(events: Sequence[Event], step: int) -> float | None:
     return round(step / (step + lost), 4) if step else None
 
 
-def worked_seconds(events: Sequence[Event]) -> float:
-    """Wall time of all starts, from each start to its end; where nobody could write that down, to the last word."""
+def worked_seconds(events: Sequence[Event], heard: float = 0.0) -> float:
+    """Wall time of all starts, from each start to its end; where nobody could write that down, to the last word.
+    heard: when a start that still works was heard of last, outside the ledger."""
     starts = {e["generation"]: e["time"] for e in events if e["event"] == "start"}
     ends = {e["generation"]: e["time"] for e in events if e["event"] == "end" and e.get("writer") != "afterwards"}
-    return sum(
-        max(0.0, (ends.get(generation) or _last_word(events, generation) or start) - start)
-        for generation, start in starts.items()
-    )
+    newest = max(starts, default=0)
+
+    def until(generation: int) -> float:
+        last = _last_word(events, generation) or 0.0
+        return ends.get(generation) or max(last, heard if generation == newest else 0.0)
+
+    return sum(max(0.0, until(generation) - start) for generation, start in starts.items())
 
 
 def _last_word(events: Sequence[Event], generation: int) -> float | None:

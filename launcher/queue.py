@@ -29,12 +29,20 @@ class Lost:
 
 def of_runs(runs: Iterable[RunDir]) -> tuple[Mapping[str, slurm.Job] | None, str]:
     """(the user's jobs in the queue, "") or (None, why it could not be asked); asked only if a run may be there."""
-    if not any(of(run.events(), held=False).job for run in runs):
+    if not any(_has_job(run) for run in runs):
         return None, ""
     try:
         return slurm.jobs(), ""
     except ClusterError as error:
         return None, f"{error}: states are the ledgers' last word"
+
+
+def _has_job(run: RunDir) -> bool:
+    """What cannot be read has none; whoever asks for its state learns why."""
+    try:
+        return bool(of(run.events(), held=False).job)
+    except (OSError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def refuse_second_writer(run: RunDir) -> None:

@@ -223,6 +223,12 @@ class RunDir:
             return read_json(self.path / "progress.json")
         return {}
 
+    def spoke(self) -> float:
+        """When rank 0 last said what the run is doing, in seconds since the epoch; 0 before it spoke."""
+        with contextlib.suppress(OSError):
+            return (self.path / "progress.json").stat().st_mtime
+        return 0.0
+
     def summary(self, queue: "Mapping[str, Job] | None" = None, *, digest: bool = True) -> dict[str, Any]:
         """The JSON of `sslrun show`. Raises InputError when the spec was edited."""
         held = self.held()

@@ -76,19 +76,24 @@ def record(
     return name
 
 
-def rows_of(folder: Path, name: str, scale: str, *, scan: bool = True) -> list[dict[str, Any]]:
-    """What was submitted of the table `name` at `scale`, oldest first: asked.described, `run` and `time` of each run.
-
-    Where the folder has no record of it, the runs' own ledgers are asked, unless `scan` is false: somebody moved the
-    runs without it.
-    """
+def recorded(folder: Path) -> list[dict[str, Any]]:
+    """What every record of the folder says of its runs: asked.described, `run` and `time` of each, where it is a row of
+    a paper's table. One that cannot be read says nothing."""
     rows = []
     for file in (folder / FOLDER).glob("*.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             record = read_json(file)
             rows += [{**row, "time": record.get("time", 0.0)} for row in record["points"]]
-    rows = [row for row in rows if row.get("sweep") == name and row.get("scale") == scale]
-    for run in every(folder) if scan and not rows else ():
+    return rows
+
+
+def rows_of(folder: Path, name: str, scale: str) -> list[dict[str, Any]]:
+    """What was submitted of the table `name` at `scale`, oldest first: asked.described, `run` and `time` of each run.
+
+    Where the folder has no record of it, the runs' own ledgers are asked: somebody moved the runs without it.
+    """
+    rows = [row for row in recorded(folder) if row.get("sweep") == name and row.get("scale") == scale]
+    for run in every(folder) if not rows else ():
         with contextlib.suppress(OSError):
             said = [event for event in run.events() if event["event"] == "sweep"]
             rows += [{**e, "run": run.id} for e in said if e["sweep"] == name and e.get("scale") == scale]

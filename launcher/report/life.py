@@ -70,7 +70,7 @@ def of(run: RunDir) -> Life:
     jobs, _ = queue.of_runs([run])
     summary, events = run.summary(jobs), run.events()
     summary["message"] = queue.last_words(run) or summary["message"]
-    starts = _starts(events, summary)
+    starts = _starts(events, summary, run.spoke())
     return Life(
         id=run.id,
         path=run.path,
@@ -83,7 +83,8 @@ def of(run: RunDir) -> Life:
     )
 
 
-def _starts(events: Sequence[Event], summary: Mapping[str, Any]) -> list[Start]:
+def _starts(events: Sequence[Event], summary: Mapping[str, Any], spoke: float) -> list[Start]:
+    """spoke: when the run said last what it does."""
     found, before = [], None
     for start in (e for e in events if e["event"] == "start"):
         mine = [e for e in events if e["generation"] == start["generation"]]
@@ -92,9 +93,9 @@ def _starts(events: Sequence[Event], summary: Mapping[str, Any]) -> list[Start]:
         asked = [e["time"] for e in mine if e["event"] == "submitted"]
         since = max([*asked, *([before] if before else [])], default=None)
         heard = [e["time"] for e in mine if e.get("writer") not in ("afterwards", "submit")]
-        until = max(heard, default=start["time"])
         steps = [e["step"] for e in mine if e["event"] in ("checkpoint", "finished", "restored")]
         running = end is None and summary["state"] == "running"
+        until = max([*heard, *([spoke] if running else [])], default=start["time"])
         found.append(
             Start(
                 number=start["generation"],

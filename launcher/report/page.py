@@ -1,11 +1,13 @@
 """A report as one HTML file that opens from disk: no script, nothing fetched, light or dark as the screen is."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -50,7 +52,7 @@ def run(life: Life, file: Path, command: str) -> None:
     _write(
         file, "run.html", life=life, command=command, curves=curves,
         timelines=[svg.timeline(life.spans, width) for width in (WIDE, NARROW)],
-        folder=os.path.relpath(life.path, file.parent), short=short,
+        folder=quote(os.path.relpath(life.path, file.parent)), short=short,
     )  # fmt: skip
 
 
@@ -103,7 +105,7 @@ def _lines(rows: Sequence[Row], marks: Sequence[svg.Mark], style: str, whose: st
 def _link(run: Run, file: Path) -> str:
     """To the run's own page where there is one, else to its folder; relative, so that all may be moved together."""
     page = file.parent / f"{run.id.replace('/', '-')}.html"
-    return page.name if page.exists() else os.path.relpath(run.path, file.parent)
+    return quote(page.name if page.exists() else os.path.relpath(run.path, file.parent))
 
 
 def _write(file: Path, template: str, **values: Any) -> None:
@@ -118,6 +120,7 @@ def _write(file: Path, template: str, **values: Any) -> None:
         beside.write_text(text)
         beside.rename(file)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         fix = "choose another file with --out"
         raise InputError.of("--out", file, f"cannot write there ({error.strerror})", fix) from None

@@ -1,6 +1,7 @@
 """A paper's table with our numbers in it: which runs belong to a sweep, where they stand and what they scored."""
 
 import dataclasses
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from launcher import goodput, points, queue, sweep
+from launcher import evaluation, goodput, points, queue, sweep
 from launcher.ablation import Ablation, Point
 from launcher.asked import Asked
 from launcher.errors import InputError, SslrunError
@@ -136,7 +137,7 @@ def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
     mine, older = _newest([row for row in known if tuple(row["given"]) == given])
     seeds = sorted({row["seed"] for row in mine.values()}) or list(table.scale(asked.scale).seeds)
     if asked.seed:
-        seeds = [int(text) for text in points.values_of(f"seed={asked.seed}") if text.isdigit()]
+        seeds = [_seed(text) for text in points.values_of(f"seed={asked.seed}")]
     found = _Finder(folder, [row["run"] for row in mine.values()])
     rows = []
     for point in table.points:
@@ -147,6 +148,12 @@ def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
         rows.append(Row(point.value, at, point.series, point.paper, lacks, tuple(runs)))
     notes = _notes(table.points, mine, older, found.trouble)
     return Table(table, asked.scale, given, tuple(k for k in kinds if k != given), tuple(rows), notes, folder)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise InputError.of("seed", text, "it is no seed", "give a whole number, 0 or more")
+    return int(text)
 
 
 def _newest(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[tuple[str, str, int], Mapping[str, Any]], int]:
@@ -179,7 +186,8 @@ class _Finder:
     def __init__(self, folder: Path, names: Sequence[str]):
         self._folder, self._moved = folder, None
         here = [RunDir(folder / name) for name in names if (folder / name / "spec.json").exists()]
-        self.jobs, self.trouble = queue.of_runs(here)
+        judges = (each for run in here for each in evaluation.every(run))
+        self.jobs, self.trouble = queue.of_runs(itertools.chain(here, judges))
 
     def find(self, row: Mapping[str, Any]) -> RunDir | None:
         if (self._folder / row["run"] / "spec.json").exists():
@@ -233,13 +241,23 @@ def _read(found: RunDir, seed: int, metric: str, jobs: Any) -> Run:
     gpus = found.spec().world_size if found.spec().cluster.gpus_per_node else 0
     score, state, message = _score(summary["evals"], metric), summary["state"], summary["message"]
     if state == "done" and score is None:
-        state, message = "unjudged", f"`sslrun eval {found.id} protocol={metric.partition('.')[0]}` judges it"
-    hours = goodput.worked_seconds(events) / 3600
+        state, message = _unjudged(found, metric.partition(".")[0], jobs)
+    hours = goodput.worked_seconds(events, found.spoke() if summary["state"] == "running" else 0.0) / 3600
     return Run(
         seed, state, found.id, str(found.path), message,
-        score if state == "done" else None,  # one of an earlier step is not its number
+        score if summary["state"] == "done" else None,  # one of an earlier step is not its number
         summary["step"], summary["steps"], hours, hours * gpus, sum(summary["restarts"].values()),
     )  # fmt: skip
+
+
+def _unjudged(found: RunDir, protocol: str, jobs: Any) -> tuple[str, str]:
+    """(state, message) of a run that is done and has no score: those of the evaluation that was to give it one."""
+    asked = [each for each in evaluation.every(found) if protocol in each.path.name.rpartition("-")[0].split("+")]
+    there = asked[-1].state(jobs) if asked else None
+    if there is None or there.name == "done":
+        return "unjudged", f"`sslrun eval {found.id} protocol={protocol}` judges it"
+    said = there.message or there.why_pending
+    return there.name, f"trained; its evaluation evals/{asked[-1].path.name} is {there.name}{said and ': '}{said}"
 
 
 def _score(evals: Mapping[str, Mapping[str, Any]], metric: str) -> float | None:

@@ -73,11 +73,12 @@ def _verdict(
 ) -> str:
     if all(paper is None for paper in theirs):
         return "The paper prints no numbers to compare with, so its claim is the measure."
+    if len(both) == 2:
+        return _of_two(both)
     if len(both) < LEAST:
         return f"No trend can be told: {_count(len(both))} both a number of the paper's and one of ours."
     if rho is None:
-        side = "ours" if len({mean for _, mean in both}) == 1 else "the paper's"
-        return f"No trend can be told: all of {side} are equal."
+        return _equal(both)
     if rho >= STRONG:
         said = "The order of ours agrees with the paper's"
     elif rho >= WEAK:
@@ -89,6 +90,20 @@ def _verdict(
     written = f"{rho:.2f}".replace("-", "−")
     lucky = f"; a random order does as well in {_percent(chance)} of cases" if chance is not None else ""
     return f"{said}: Spearman's rank correlation is {written} over {len(both)} points{lucky}."
+
+
+def _of_two(both: Sequence[tuple[float, float]]) -> str:
+    """Two have no correlation worth the name, but a direction."""
+    (paper, mean), (other_paper, other_mean) = both
+    if paper == other_paper or mean == other_mean:
+        return _equal(both)
+    way = "the same way" if (paper < other_paper) == (mean < other_mean) else "opposite ways"
+    return f"Ours and the paper's go {way}, which two points do by chance in half of all cases."
+
+
+def _equal(both: Sequence[tuple[float, float]]) -> str:
+    side = "ours" if len({mean for _, mean in both}) == 1 else "the paper's"
+    return f"No trend can be told: all of {side} are equal."
 
 
 def _size(means: Sequence[float], noise: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from launcher import ablation
 from launcher.report.table import NOT_YET, SAID, STATES, Row, Table
 
 MISSING = "–"
@@ -15,9 +16,10 @@ def number(value: float | None) -> str:
 
 
 def value(given: Any) -> str:
-    """Of an axis: a whole number in groups of three digits."""
-    whole = isinstance(given, int) and not isinstance(given, bool)
-    return f"{given:,}" if whole else str(given)
+    """Of an axis: a whole number in groups of three digits, yes and no as an override has them."""
+    if isinstance(given, bool):
+        return ablation.written(given)
+    return f"{given:,}" if isinstance(given, int) else str(given)
 
 
 def label(row: Row) -> str:

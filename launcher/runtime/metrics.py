@@ -29,10 +29,11 @@ class Reporter:
 
     def _hyperparameters(self) -> list[Any]:
         """Tell TensorBoard's HPARAMS what the sweeps of this run vary, and which score they are about: a scalar like
-        any other, which comes when it is known. Returns what to write when the run is done."""
+        any other, which comes when it is known. An evaluation says so of the run that it judges. Returns what to write
+        when the run is done."""
         from torch.utils.tensorboard.summary import hparams
 
-        values, metrics = swept(self._run.events())
+        values, metrics = swept((self._run.owner or self._run).events())
         if not values:
             return []
         *begin, end = hparams(values, dict.fromkeys(metrics, 0.0))

@@ -2,10 +2,15 @@
 
 import json
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
+from launcher.errors import InputError
 from launcher.verbs import arguments
 
-EXAMPLE = "sslrun plan method=deepercluster nodes=8"
+if TYPE_CHECKING:
+    from launcher.asked import Asked
+
+EXAMPLE = "sslrun plan method=deepercluster nodes=8, sslrun plan sweep=smog/groups nodes=8"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -14,10 +19,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """What would be submitted, and why."""
+    """What would be submitted, and why; of a sweep, what each of its runs takes."""
+    from launcher import asked
     from launcher import plan as planning
     from launcher.compose import resolve
 
+    table = asked.read(options.overrides, options.config_dir)
+    if table:
+        return _sweep(table, options)
     if options.cfg:
         return arguments.print_config(options, planning=True)
     spec, recipe = resolve(options.overrides, config_dir=options.config_dir, planning=True)
@@ -33,4 +42,40 @@ def run(options: Namespace) -> int:
         screen.print("No cluster is named: a generic one of 8 GPUs a node is assumed (cluster=NAME picks another).")
     if spec.data.name in ("image_folder", "shards") and not spec.data.path:
         screen.print(f"data.path is not given yet; the size is the recipe's, {recipe.images:,} images.")
+    return 0
+
+
+def _sweep(wanted: "Asked", options: Namespace) -> int:
+    """One line a run: where it runs, and what it takes."""
+    from launcher import asked, view
+    from launcher import plan as planning
+    from launcher.report import words
+
+    name = wanted.ablation.name
+    if options.cfg:
+        raise InputError.of("--cfg", name, "a sweep is several runs", "leave it out")
+    members, absent = asked.members(wanted, options.config_dir, planning=True)
+    rows = []
+    for member in members:
+        spec, row = member.point.spec, member.row
+        plan = planning.make(spec, member.point.recipe)
+        at = wanted.ablation.value_at(row, wanted.scale)
+        rows.append({"value": row.value, "at": at, "series": row.series, "seed": spec.seed, **plan.to_json()})
+    if options.json:
+        lacks = [{"value": row.value, "series": row.series, "lacks": lacks} for row, lacks in absent]
+        print(json.dumps({"sweep": name, "scale": wanted.scale, "runs": rows, "not_here_yet": lacks}))
+        return 0
+    screen = view.Console(highlight=False)
+    for row in rows:
+        ranks = f"{row['world_size']} {'rank' if row['world_size'] == 1 else 'ranks'}"
+        takes = f"{row['gpu_hours']:,.1f} GPU-hours" if row["gpus_per_node"] else f"{60 * row['hours']:,.1f} minutes"
+        point = ", ".join(filter(None, (row["series"], words.value(row["at"]))))
+        said = f"{point}, seed {row['seed']}: {ranks}, {row['steps']:,} steps, {takes}"
+        screen.print(said, markup=False, soft_wrap=True)
+    for row, lacks in absent:
+        said = f"{words.value(row.value)}: not here yet: it needs {', '.join(lacks)}"
+        screen.print(said, markup=False, soft_wrap=True)
+    total = sum(row["gpu_hours"] for row in rows)
+    spent = f", {total:,.0f} GPU-hours" if total else ""
+    screen.print(f"{name}, recipe={wanted.scale}: {len(rows)} runs{spent}", markup=False, soft_wrap=True)
     return 0

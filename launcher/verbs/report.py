@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,13 +52,13 @@ def _sweep(wanted: "Asked", folder: Path, options: Namespace) -> int:
     if options.markdown:
         print(terminal.markdown(found, _command(options, markdown=True)))
         return 0
-    file = options.out or page.default_path(found.folder, f"{found.ablation.name}-{found.scale}")
-    page.sweep(found, file, _command(options))
+    default = page.default_path(found.folder, f"{found.ablation.name}-{found.scale}")
+    file, said = _written(options.out, default, lambda file: page.sweep(found, file, _command(options)))
     if options.json:
-        print(json.dumps({**found.to_json(), "page": str(file)}, allow_nan=False))
+        print(json.dumps({**found.to_json(), "page": file}, allow_nan=False))
     else:
         terminal.show(found, terminal.screen())
-    print(f"page: {file}", file=sys.stderr)
+    print(said, file=sys.stderr)
     return 0
 
 
@@ -67,14 +68,28 @@ def _run(name: str, folder: Path, options: Namespace) -> int:
 
     wanted = rundir.find(name, folder)
     found = life.of(wanted)
-    file = options.out or page.default_path(wanted.runs, found.id)
-    page.run(found, file, _command(options))
+    default = page.default_path(wanted.runs, found.id)
+    file, said = _written(options.out, default, lambda file: page.run(found, file, _command(options)))
     if options.json:
-        print(json.dumps({**found.to_json(), "page": str(file)}))
+        print(json.dumps({**found.to_json(), "page": file}))
     else:
         terminal.show_run(found, terminal.screen())
-    print(f"page: {file}", file=sys.stderr)
+    print(said, file=sys.stderr)
     return 0
+
+
+def _written(asked: Path | None, default: Path, write: Callable[[Path], None]) -> tuple[str | None, str]:
+    """(the page's file, what to say of it). A colleague's runs are read all the same where no page can be left beside
+    them. Raises InputError where the file was asked for."""
+    if not asked and not default.parent.parent.is_dir():
+        return None, f"no page: there is no folder {default.parent.parent}"
+    try:
+        write(asked or default)
+    except InputError as error:
+        if asked:
+            raise
+        return None, f"no page: {error}"
+    return str(asked or default), f"page: {asked or default}"
 
 
 def _command(options: Namespace, *, markdown: bool = False) -> str:

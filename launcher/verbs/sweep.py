@@ -2,7 +2,7 @@
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from launcher.verbs import arguments
 
 if TYPE_CHECKING:
     from launcher.ablation import Ablation
+    from launcher.rundir import RunDir
 
 EXAMPLE = "sslrun sweep list, sslrun sweep list dino"
 
@@ -35,7 +36,8 @@ def run(options: Namespace) -> int:
         if paper not in known:
             raise InputError.of("PAPER", paper, "no sweep is of it", f"known: {', '.join(known)}")
     own = arguments.own_methods(options.config_dir)
-    rows = [_row(t, folder, own) for t in tables if not papers or t.name.partition("/")[0] in papers]
+    here = _here(folder)
+    rows = [_row(t, here, own) for t in tables if not papers or t.name.partition("/")[0] in papers]
     if options.json:
         print(json.dumps(rows))
     else:
@@ -43,26 +45,39 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _row(table: "Ablation", folder: Path, own: list[str]) -> dict[str, Any]:
+def _row(table: "Ablation", here: Mapping[tuple[str, str], Mapping[str, int]], own: list[str]) -> dict[str, Any]:
     scales = {}
     for name, scale in table.scales.items():
         ready = sum(not table.lacks(point, name, own) for point in table.points)
         cost = {"gpu_hours": scale.gpu_hours} if scale.gpu_hours else {"minutes": scale.minutes}
-        scales[name] = {"metric": scale.metric, **cost, "ready": ready, "here": _here(table.name, name, folder)}
+        scales[name] = {"metric": scale.metric, **cost, "ready": ready, "here": here.get((table.name, name), {})}
     return {
         "name": table.name, "source": table.source, "claim": table.claim, "axis": table.axis,
         "points": len(table.points), "scales": scales,
     }  # fmt: skip
 
 
-def _here(name: str, scale: str, folder: Path) -> Mapping[str, int]:
-    """Runs of the table in the folder, by state."""
-    from launcher import sweep
+def _here(folder: Path) -> Mapping[tuple[str, str], Mapping[str, int]]:
+    """{(table, scale): its runs in the folder, by state}."""
+    from launcher import queue, sweep
     from launcher.rundir import RunDir
 
-    runs = dict.fromkeys(row["run"] for row in sweep.rows_of(folder, name, scale, scan=False))
-    there = [RunDir(folder / run) for run in runs if (folder / run / "spec.json").exists()]
-    return Counter(run.state().name for run in there)
+    member = {(row["sweep"], row["scale"], row["run"]) for row in sweep.recorded(folder) if "scale" in row}
+    there = {run: RunDir(folder / run) for _, _, run in member if (folder / run / "spec.json").exists()}
+    jobs, _ = queue.of_runs(there.values())
+    states = {name: _state(run, jobs) for name, run in there.items()}
+    found: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for name, scale, run in sorted(member):
+        if run in states:
+            found[name, scale][states[run]] += 1
+    return found
+
+
+def _state(run: "RunDir", jobs: Any) -> str:
+    try:
+        return run.state(jobs).name
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "damaged"
 
 
 def _show(rows: list[dict[str, Any]], folder: Path) -> None:

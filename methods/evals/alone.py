@@ -52,6 +52,8 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
             # The run's first: what the evaluation knows it has told already is not told again.
             joined.write("eval", **{**found, "protocol": name}, by=f"evals/{run.path.name}")
             ledger.write("eval", **found)
+            numbers = {key: v for key, v in scores.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+            job.reporter.log(step, **{f"{found['protocol']}/{key}": value for key, value in numbers.items()})
             print(f"step {step}: {name} {scores}", flush=True)
 
         judge(subject, protocols, tell)

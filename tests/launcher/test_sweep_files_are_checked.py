@@ -42,7 +42,8 @@ def test_the_last_word_on_a_key_counts(read, monkeypatch):
     assert table.overrides(table.points[1], "demo") == [*start, "method.lr=3", "method.momentum=0.8"]
     assert table.overrides(table.points[1], "paper") == ["method=rotnet", "recipe=paper", "method.lr=2"]
     assert table.overrides(table.points[2], "paper")[2:] == ["method.lr=7", "method.dropout=true"]
-    assert table.varied() == {"method.lr", "method.momentum", "method.epochs", "method.dropout"}
+    assert table.varied("demo") == {"method.lr", "method.momentum", "method.epochs", "method.dropout"}
+    assert table.varied("paper") == {"method.lr", "method.dropout"}
 
 
 def test_what_a_point_lacks(read, monkeypatch):
@@ -68,7 +69,18 @@ def test_what_a_point_lacks(read, monkeypatch):
         ("minutes: 2", "minutes: 2, seeds: [0, 0]", "scales.demo.seeds=[0, 0]: they are different numbers"),
         ("at: {demo:", "at: {dmo:", "points[1].at=dmo: there is no such scale; use paper, demo"),
         ("{value: 3,", "{vlue: 3,", "points[1].at.demo="),
-        ("{value: 2, paper", "{value: 1, paper", "points=1: at scale paper it is the same run as 1; give `at`"),
+        ("at: {demo:", "at: {paper: 1, demo:", "points=2: at scale paper it is the same run as 1; give `at`"),
+        ("{value: 2, paper", "{value: '1', paper", "points[1].value=1: a point before it is called so, too; give it"),
+        ("sets: method.lr={value}", "sets: 3", "sets=3: it is no text and no list of texts; write it like"),
+        ("needs: byol", "needs: 3", "points[2].needs=3: it is no text and no list of texts"),
+        ("needs: byol", "needs: [3]", "points[2].needs=[3]: it is no text and no list of texts"),
+        ("[method.lr=7, 'method.dropout={value}']", "3", "points[2].sets=3: it is no text and no list of texts"),
+        ("sets: [method.momentum=0.8, method.epochs=4]", "sets: 3", "points[1].at.demo.sets=3: it is no text"),
+        ("{demo: {value: 3, sets", "{paper: [1, 2], demo: {value: 3, sets", "points[1].at.paper=[1, 2]: it is no num"),
+        ("{demo: {value: 3, sets", "{paper: null, demo: {value: 3, sets", "points[1].at.paper=None: it is no number"),
+        ("{demo: {value: 3,", "{demo: {value: [3],", "points[1].at.demo=[3]: it is no number and no name"),
+        ("paper: 50.0", "paper: .nan", "points[0].paper=nan: it is no number"),
+        ("axis: rate", "axis: rate\naxis: rates", "found duplicate key axis"),
         ("{value: 1, paper", "{value: [1, 2], paper", "points[0].value=[1, 2]: it is no number and no name"),
         (
             "value: 1, paper",
@@ -80,7 +92,7 @@ def test_what_a_point_lacks(read, monkeypatch):
             "at: 3",
             "points[1].at=3: it names no",
         ),
-        ("method: rotnet", "method: [rotnet", "line 7: expected ',' or ']'"),
+        ("method: rotnet", "method: [rotnet", "expected ',' or ']'"),
     ],
 )
 def test_a_mistake_is_named(read, tmp_path, old, new, said):

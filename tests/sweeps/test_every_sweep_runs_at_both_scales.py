@@ -1,11 +1,13 @@
 """Every YAML of sweeps/ composes, validates and plans at the paper's scale and at the demo's, with its own commands."""
 
+import dataclasses
 import shlex
 
 import pytest
 
-from launcher import ablation, asked, spec
+from launcher import ablation, asked, registry, spec
 from launcher import plan as planning
+from methods.augment.spec import ViewsConfig
 
 FILES = ablation.names()
 # What tables need besides what is here: another name is a slip, and its points would never run.
@@ -41,6 +43,17 @@ def test_its_points_are_runs_of_their_own_that_can_be_planned(name, scale, monke
     assert {lacking for _, lacks in absent for lacking in lacks} <= LATER_METHODS
     for member in members:
         planning.make(member.point.spec, member.point.recipe)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_point_of_another_method_sets_only_what_all_methods_of_views_have(name):
+    table = ablation.load(name)
+    shared = {f"method.{field.name}" for field in dataclasses.fields(ViewsConfig)}
+    for scale in table.scales:
+        for point in table.points:
+            words = dict(word.partition("=")[::2] for word in table.overrides(point, scale))
+            if words["method"] not in (table.method, *registry.names()):
+                assert {key for key in words if key.startswith("method.")} <= shared
 
 
 def _opening(name):

@@ -55,6 +55,8 @@ def no_browser():
 class Tabled:
     """The sweep nobody/rates of a folder, and what became of its runs."""
 
+    text = TABLE
+
     def __init__(self, home: Path, ledgers):
         self.config_dir, self.ledgers, self.folder = home / "config", ledgers, ledgers.folder
         self.write(TABLE)

@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
-from launcher import goodput, registry
+from launcher import asked, goodput, registry
 from launcher.errors import InputError
-from launcher.rundir import write_json
+from launcher.report import life
+from launcher.rundir import RunDir, write_json
 
 
 def test_before_anything_ran(tabled):
@@ -151,6 +152,56 @@ def test_hours_are_those_of_all_starts():
     # The end of a start that was killed is written by the next one, if at all.
     events.append({"event": "end", "generation": 2, "time": 99_000.0, "writer": "afterwards"})
     assert goodput.worked_seconds(events) == 3600 + 1800
+
+
+def test_a_start_that_works_counts_to_what_it_said_last(tabled, ledgers):
+    run = tabled.submit()[0.01, 0]
+    ledgers.start(run)
+    ledgers.progress(run, 10)
+    began = next(event["time"] for event in run.events() if event["event"] == "start")
+    os.utime(run.path / "progress.json", (began + 7200, began + 7200))
+    assert tabled.table().rows[0].runs[0].hours < 0.1  # nobody has it: it was killed
+    lock = run.lock()
+    assert tabled.table().rows[0].runs[0].hours == pytest.approx(2.0)
+    assert life.of(run).starts[0].worked == pytest.approx(7200)
+    os.close(lock)
+
+
+def test_an_evaluation_that_failed_or_is_under_way_is_shown_as_that(tabled, ledgers):
+    runs = tabled.submit()
+    for value, state, message in ((0.01, "failed", "no labels"), (0.02, "", "")):
+        tabled.done(runs[value, 0], None)
+        evaluation = RunDir(runs[value, 0].path / "evals" / "linear+knn-1")
+        shutil.copytree(runs[value, 1].path, evaluation.path, symlinks=True)
+        if state:
+            ledgers.start(evaluation)
+            ledgers.end(evaluation, state, message)
+    failed, queued = (row.runs[0] for row in tabled.table().rows[:2])
+    assert (failed.state, queued.state, failed.score) == ("failed", "pending", None)
+    assert failed.message == "trained; its evaluation evals/linear+knn-1 is failed: no labels"
+
+
+def test_what_says_how_comfortably_it_runs_makes_no_other_experiment(tabled):
+    assert tabled.asked("method.workers=2", "method.log_every=1", "nodes=1").science == []
+    assert tabled.asked("method.knn_neighbours=5").science == ["method.knn_neighbours=5"]
+
+
+def test_what_is_varied_at_another_scale_may_be_chosen(tabled):
+    tabled.write(tabled.text.replace("at: {demo: 0.03}", "at: {paper: {sets: method.epochs=7}}"))
+    assert tabled.asked("method.epochs=3").science == ["method.epochs=3"]
+    with pytest.raises(InputError, match="this is what nobody/rates varies"):
+        tabled.asked("recipe=paper", "method.epochs=3")
+
+
+def test_an_evaluation_that_was_typed_comes_beside_that_of_the_metric(tabled):
+    tabled.write(tabled.text.replace("demo: {metric: knn.trained", "demo: {metric: logistic.top1"))
+    for typed, after in (
+        ("knn", ("logistic", "knn")),
+        ("[logistic,knn]", ("logistic", "knn")),
+        ("null", ("logistic",)),
+    ):
+        members, _ = asked.members(tabled.asked(f"eval_after={typed}", f"runs={tabled.folder}"), tabled.config_dir)
+        assert {member.point.spec.eval_after for member in members} == {after}
 
 
 def test_a_point_that_comes_to_be_possible_needs_no_edit(tabled, monkeypatch):

@@ -102,6 +102,39 @@ def test_scores_of_several_settings_and_pictures_of_evaluations_are_shown(tabled
     assert "evals/attention-1/attention/0005.png, and 4 more beside it" in page
 
 
+def test_a_table_is_shown_where_no_page_can_be_left(finished, typed):
+    (finished.folder / "reports").write_text("in the way")
+    out, err = typed("report", "sweep=nobody/rates", "recipe=demo")
+    assert "40.2 ± 0.35" in out
+    assert err.startswith("no page: ") and "cannot write there" in err
+
+
+def test_a_report_makes_no_folder_of_runs(tabled, typed):
+    out, err = typed("report", "sweep=nobody/rates", "recipe=demo", "--json")
+    assert json.loads(out.splitlines()[-1])["page"] is None
+    assert err == f"no page: there is no folder {tabled.folder}\n"
+    assert not tabled.folder.exists()
+
+
+def test_links_lead_to_folders_of_any_name(finished, typed):
+    run = finished.submit()[0.01, 0].path
+    run.rename(run.with_name("100% of it?"))
+    typed("report", "sweep=nobody/rates", "recipe=demo")
+    assert 'href="../100%25%20of%20it%3F"' in (finished.folder / "reports" / "nobody-rates-demo.html").read_text()
+
+
+def test_the_plan_of_a_sweep_is_a_line_a_run(tabled, typed):
+    out, _ = typed("plan", "sweep=nobody/rates", "recipe=demo", "seed=3")
+    lines = out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:3]] == [f"{at}, seed 3" for at in (0.01, 0.03, 0.04)]
+    assert all(" ranks, " in line or " rank, " in line for line in lines[:3])
+    assert lines[3:] == ["another method: not here yet: it needs byol", "nobody/rates, recipe=demo: 3 runs"]
+    out, _ = typed("plan", "sweep=nobody/rates", "data.path=/nowhere", "nodes=2", "--json")
+    told = json.loads(out)
+    assert [run["world_size"] for run in told["runs"]] == [16] * 3
+    assert told["not_here_yet"] == [{"value": "another method", "series": "", "lacks": ["byol"]}]
+
+
 def test_a_run_that_never_started_has_a_page(tabled, typed):
     run = tabled.submit()[0.01, 0]
     typed("report", run.id, "--out", str(tabled.folder / "here.html"))
@@ -114,6 +147,10 @@ def test_what_has_been_run_is_listed(finished, typed):
     assert (told["name"], told["points"]) == ("nobody/rates", 4)
     assert told["scales"]["demo"] == {"metric": "knn.trained", "minutes": 2.0, "ready": 3, "here": {"done": 6}}
     assert told["scales"]["paper"]["here"] == {}
+    run = finished.submit()[0.01, 0]
+    next((run.path / "events").glob("*.jsonl")).write_text("[]\n")
+    out, _ = typed("sweep", "list", "nobody", "--json")
+    assert json.loads(out)[0]["scales"]["demo"]["here"] == {"damaged": 1, "done": 5}
     out, _ = typed("sweep", "list")
     assert "nobody/rates" in out and "swav/prototypes" in out and "1 point not here yet" in out
 
@@ -127,6 +164,7 @@ def test_what_has_been_run_is_listed(finished, typed):
             ["report", "sweep=nobody/rates", "recipe=demo", "method.lr=1"],
             "method.lr=1: this is what nobody/rates varies",
         ),
+        (["report", "sweep=nobody/rates", "seed=abc"], "seed=abc: it is no seed; give a whole number, 0 or more"),
         (["report", "nothing"], "RUN=nothing: there is no such run"),
         (["report", "a", "b"], "RUN=a b: that is no one run; give a run, or sweep=<paper>/<table>"),
         (["report", "method.lr=1"], "RUN=method.lr=1: that is no one run"),
