@@ -34,7 +34,7 @@ class Terminal:
         )
         os.close(theirs)
 
-    def read(self, until, seconds=30):
+    def read(self, until, seconds=120):
         """All that was written up to now, once `until` holds of it."""
         end = time.monotonic() + seconds
         while not until(self.said):
@@ -45,7 +45,7 @@ class Terminal:
     def type(self, text):
         os.write(self._mine, text.encode())
 
-    def end(self, seconds=10):
+    def end(self, seconds=60):
         """The exit code; the rest of what it wrote is in `said`."""
         end = time.monotonic() + seconds
         while self.process.poll() is None:
