@@ -195,6 +195,7 @@ def _warnings(spec: RunSpec, times: _Times, host: cost.HostMemory, delay: int) -
             f"method.precision=bf16: the GPUs of {cluster.name} are fast in fp16 alone; "
             "method.precision=fp16 is several times as fast, and a new run"
         )
+    parts = "sub-classifiers and the like" if sizes.sharded_parameters else "features of earlier batches"
     asked = script.asked_memory_gb(spec)
     needed = f"a node needs about {host.total:.0f} GB of host memory"
     if host.total > cluster.host_mem_gb:
@@ -235,7 +236,7 @@ def _why_resources(spec: RunSpec, sizes: Sizes, memory: cost.Memory, host: cost.
         "measured)",
         "host_memory_gb": f"a node: {features}processes {host.processes:.0f} (assumed); {asks}",
         "disk_gb": f"one checkpoint: network {shared_gb:.2f}"
-        + (f", what ranks hold parts of {sharded_gb:.2f}" if sharded_gb else "")
+        + (f", {parts} {sharded_gb:.2f}" if sharded_gb else "")
         + f"; {spec.method.keep_checkpoints} are kept",
     }
 
