@@ -195,7 +195,6 @@ def _warnings(spec: RunSpec, times: _Times, host: cost.HostMemory, delay: int) -
             f"method.precision=bf16: the GPUs of {cluster.name} are fast in fp16 alone; "
             "method.precision=fp16 is several times as fast, and a new run"
         )
-    parts = "sub-classifiers and the like" if sizes.sharded_parameters else "features of earlier batches"
     asked = script.asked_memory_gb(spec)
     needed = f"a node needs about {host.total:.0f} GB of host memory"
     if host.total > cluster.host_mem_gb:
@@ -226,6 +225,7 @@ def _why_resources(spec: RunSpec, sizes: Sizes, memory: cost.Memory, host: cost.
     shared_gb, sharded_gb = cost.checkpoint_gb(sizes)
     cpus = f"{cluster.cpus_per_node} CPUs a node / {max(spec.tasks_per_node, cluster.gpus_per_node)}"
     features = f"features of its images until they are clustered {host.features:.0f}, " if sizes.rounds else ""
+    parts = "sub-classifiers and the like" if sizes.sharded_parameters else "features of earlier batches"
     asked = script.asked_memory_gb(spec)
     asks = f"the job asks for {asked:.0f}" if asked else "it asks for all" if cluster.mem_gb == 0 else "not asked for"
     return {
