@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -30,7 +31,7 @@ class Terminal:
             stderr=theirs,
             env=environment,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that ^C becomes a signal
+            preexec_fn=_as_a_shell_would,
         )
         os.close(theirs)
 
@@ -64,6 +65,12 @@ class Terminal:
             text = ""
         self.said += text
         return bool(text)
+
+
+def _as_a_shell_would():
+    """^C becomes a signal, and one that ends things: whoever starts tests in the background has it ignored."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_it_follows_the_runs_until_ctrl_c(sslrun, ledgers):

@@ -11,6 +11,7 @@ from launcher import cli
 def typed(tabled, capsys, monkeypatch):
     """`typed("report", ...)`: (exit code, stdout, stderr), with the sweeps of `tabled` and in its folder."""
     monkeypatch.setenv("SSLRUN_CONFIG_DIR", str(tabled.config_dir))
+    monkeypatch.delenv("COLUMNS", raising=False)  # tests that run side by side are given a width
 
     def run(*words: str, code: int = 0) -> tuple[str, str]:
         with pytest.raises(SystemExit) as end:
