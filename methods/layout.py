@@ -1,7 +1,7 @@
 """How a global batch and its groups of batch statistics lie on a world; shared by every method's spec. No torch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from launcher.errors import InputError
 from launcher.registry import unknown
@@ -71,6 +71,16 @@ def check_size(backbone: str, field: str, size: int) -> None:
         below = size // known.patch * known.patch
         reason = f"{backbone} takes whole patches of {known.patch} pixels"
         raise InputError.of(field, size, reason, f"use {below} or {below + known.patch}")
+
+
+def check_world(config: TrainConfig, world_size: int, fits: Callable[[TrainConfig, int], bool], what: str) -> None:
+    """Raises InputError with the worlds that fit, unless `fits(config, world_size)`. `what`: must divide by it, too."""
+    if fits(config, world_size):
+        return
+    worlds = [n for n in range(1, config.global_batch + 1) if fits(config, n)]
+    reason = f"a global batch of {config.global_batch}{what} do not divide by it"
+    fix = f"use {', '.join(map(str, worlds))} ranks" if worlds else "use method.batch_norm_group=0"
+    raise InputError.of("nodes x tasks_per_node", world_size, reason, fix)
 
 
 def batch_norm_fits(config: TrainConfig, per_rank: int, world_size: int) -> bool:

@@ -15,7 +15,7 @@ from launcher.spec import Rate, Recipe
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import batch_norm_fits, batch_norm_layout, check_training
+from methods.layout import batch_norm_fits, batch_norm_layout, check_training, check_world
 
 CHOICES = {
     "activation": ("gelu", "relu"),
@@ -236,11 +236,7 @@ def _check_targets(config: DINOConfig) -> None:
 def layout(config: DINOConfig, world_size: int) -> Layout:
     """Data parallel, in one pass: the centre is the mean over a whole batch. Raises InputError with the worlds that
     fit."""
-    fits = [n for n in range(1, config.global_batch + 1) if _fits(config, n)]
-    if world_size not in fits:
-        reason = f"a global batch of {config.global_batch} or its batch statistics do not divide by it"
-        fix = f"use {', '.join(map(str, fits))} ranks" if fits else "use method.batch_norm_group=0"
-        raise InputError.of("nodes x tasks_per_node", world_size, reason, fix)
+    check_world(config, world_size, _fits, " or its batch statistics")
     per_rank = config.global_batch // world_size
     ranks, shared = 1, "no batch statistics"
     if _batch_norm(config):

@@ -15,7 +15,7 @@ from launcher.spec import Rate, Recipe
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import batch_norm_fits, batch_norm_layout, check_training
+from methods.layout import batch_norm_fits, batch_norm_layout, check_training, check_world
 
 # Of the cache in a checkpoint, so that a run may go on with another number of ranks: as many as the largest world has,
 # but of no fewer images of a global batch.
@@ -190,11 +190,7 @@ def _check_cache(config: SMoGConfig) -> None:
 def layout(config: SMoGConfig, world_size: int) -> Layout:
     """Data parallel, in one pass: the groups move once a step, with the images of a whole batch. Raises InputError with
     the worlds that fit."""
-    fits = [n for n in range(1, config.global_batch + 1) if _fits(config, n)]
-    if world_size not in fits:
-        reason = f"a global batch of {config.global_batch}, its batch statistics or its cache do not divide by it"
-        fix = f"use {', '.join(map(str, fits))} ranks" if fits else "use method.batch_norm_group=0"
-        raise InputError.of("nodes x tasks_per_node", world_size, reason, fix)
+    check_world(config, world_size, _fits, ", its batch statistics or its cache")
     per_rank = config.global_batch // world_size
     _, _, ranks, shared = batch_norm_layout(config, per_rank, world_size)
     why = {
