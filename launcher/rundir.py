@@ -280,14 +280,18 @@ class Ledger:
         self.generation = generation
         self._head = {"generation": generation, "writer": writer, "host": socket.gethostname()}
         self._number = len(self._file.read_bytes().splitlines()) if self._file.exists() else 0
+        self._owed = b""
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one event. A full disk must not kill a run that could still be saved: it is said on stderr instead."""
+        """Append one event. A full disk must not kill a run that could still be saved: what does not fit is printed, and
+        written before the next event."""
         self._number += 1
         row = {"event": event, **self._head, "number": self._number, "time": round(time.time(), 3), **fields}
+        self._owed += json.dumps(row).encode() + b"\n"
         try:
-            with self._file.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            with self._file.open("ab", buffering=0) as file:
+                while self._owed:
+                    self._owed = self._owed[file.write(self._owed) :]
         except OSError as error:
             print(f"ledger: {error.strerror}: {json.dumps(row)}", flush=True)
 
