@@ -283,8 +283,8 @@ class Ledger:
         self._owed = b""
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one event. A full disk must not kill a run that could still be saved: what does not fit is printed, and
-        written before the next event."""
+        """Append one event. A full disk must not kill a run that could still be saved: an event that does not fit is
+        printed, and written before the next one."""
         self._number += 1
         row = {"event": event, **self._head, "number": self._number, "time": round(time.time(), 3), **fields}
         self._owed += json.dumps(row).encode() + b"\n"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from launcher.rundir import Ledger, RunDir
 
 
