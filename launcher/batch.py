@@ -118,13 +118,18 @@ def _end(ledger: Ledger, outcome: Outcome, *, requeued: bool) -> None:
 
 def _allocation() -> dict[str, Any]:
     """What Slurm gave."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return {
-        "job": f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"],
+        "job": _job(),
         "restart_count": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
         "nodes": os.environ["SLURM_JOB_NODELIST"],
         "world_size": int(os.environ["SLURM_JOB_NUM_NODES"]) * _tasks_per_node(),
     }
+
+
+def _job() -> str:
+    """This job's own id. SLURM_JOB_ID of one task of an array is the array's: who requeues that requeues every task."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
 def _tasks_per_node() -> int:
@@ -262,7 +267,7 @@ def _why(run: RunDir, generation: int, outcome: Outcome, told: _Told) -> Outcome
     saved = state if stopped and outcome is not NOT_BEGUN else f"; {outcome.message}"
     found = None
     with contextlib.suppress(ClusterError):  # a controller that does not answer is no reason to end without a word
-        found = slurm.ended(os.environ["SLURM_JOB_ID"])
+        found = slurm.ended(_job())
     start = next(e for e in events if e["event"] == "start")
     # While the job ends Slurm calls its state COMPLETING, whatever ended it; the log says more.
     slurms = requeue.ended_by_slurm(_log_of(run, start))
@@ -292,7 +297,7 @@ def _requeue(ledger: Ledger, outcome: Outcome) -> None:
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        if _put_back(os.environ["SLURM_JOB_ID"]):
+        if _put_back(_job()):
             time.sleep(120)
     except ClusterError as error:
         stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {error}", outcome.exit_code)
