@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, linear
 
-from launcher import plan, registry
+from launcher import plan, registry, snapshot
 from launcher.compose import resolve
 from launcher.rundir import Ledger, RunDir
 from launcher.runtime.dist import World
@@ -143,7 +143,7 @@ def measure(method, turns, length, threads):
         epochs = -(-turns * length // per_epoch) + 1
         spec, recipe = resolve([*overrides, "method.checkpoint_every=1000000", f"method.epochs={epochs}"])
         run = RunDir(Path(folder) / spec.run_id)
-        run.create(spec, plan.make(spec, recipe).to_json())
+        run.create(spec, plan.make(spec, recipe).to_json(), lambda: snapshot.take(method, Path(folder)))
         torch.set_num_threads(threads)
         world = World(0, 1, torch.device("cpu"))
         layout = registry.method(method).layout(spec.method, 1)
