@@ -74,11 +74,17 @@ class DINOHead(nn.Module):
             length.requires_grad_(not fixed_length)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.scores(self.perceptron(features))
+        return self.scores(self.projected(features))
+
+    def projected(self, features: torch.Tensor) -> torch.Tensor:
+        """All but the layer of scores: [B, d] -> [B, bottleneck], or the last hidden layer where there is none."""
+        return self.perceptron(features) if self.last is not None else self.perceptron[:-1](features)
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
-        """What the perceptron gives -> scores [B, K]: the bottleneck and the last layer, or `x` without them."""
-        return x if self.last is None else self.last(normalize(x, eps=1e-6 if x.dtype == torch.float16 else 1e-12))
+        """What `projected` gives -> scores [B, K]. A layer of its own, so that it may be computed in fp32."""
+        if self.last is None:
+            return self.perceptron[-1](x)
+        return self.last(normalize(x, eps=1e-6 if x.dtype == torch.float16 else 1e-12))
 
 
 class Prototypes(nn.Linear):

@@ -13,6 +13,9 @@ NOT_NEGATIVE = (
     "batch_norm_group", "warmup_epochs", "warmup_lr", "final_lr", "weight_decay", "workers", "checkpoint_every",
     "eval_every",
 )  # fmt: skip
+# Of a method's memory in a checkpoint, so that a run may go on with another number of ranks: as many as the largest
+# world has, but of no fewer images of a global batch.
+PARTS, IMAGES_A_PART = 512, 4
 CHOICES = {
     "schedule": ("constant", "cosine"),
     "precision": ("bf16", "fp16", "fp32"),
@@ -53,6 +56,15 @@ def check_training(config: TrainConfig, images: int | None) -> None:
         raise InputError.of("method.global_batch", config.global_batch, f"there are only {images} images", fix)
 
 
+def check_statistics(config: TrainConfig) -> None:
+    """For heads with batch normalisation, which see one value of a channel an image. Raises InputError where statistics
+    would be those of a single image."""
+    field = "batch_norm_group" if config.batch_norm_group else "global_batch"
+    if getattr(config, field) < 2:
+        reason = "the head's batch statistics need two images"
+        raise InputError.of(f"method.{field}", getattr(config, field), reason, "give 2 or more")
+
+
 def check_scale(field: str, given: Sequence[float]) -> None:
     """Raises InputError when `given` is no [smallest, largest] share of an image's area."""
     scale = tuple(given)
@@ -81,6 +93,18 @@ def check_world(config: TrainConfig, world_size: int, fits: Callable[[TrainConfi
     reason = f"a global batch of {config.global_batch}{what} do not divide by it"
     fix = f"use {', '.join(map(str, worlds))} ranks" if worlds else "use method.batch_norm_group=0"
     raise InputError.of("nodes x tasks_per_node", world_size, reason, fix)
+
+
+def memory_parts(global_batch: int) -> int:
+    """In how many parts a queue or a cache (`methods.memory`) lies in a checkpoint: a power of two.
+
+    >>> memory_parts(4096), memory_parts(256), memory_parts(10)
+    (512, 64, 2)
+    """
+    parts = math.gcd(global_batch, PARTS)
+    while parts > 1 and parts * IMAGES_A_PART > global_batch:
+        parts //= 2
+    return parts
 
 
 def batch_norm_fits(config: TrainConfig, per_rank: int, world_size: int) -> bool:

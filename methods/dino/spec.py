@@ -15,7 +15,7 @@ from launcher.spec import Rate, Recipe
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import batch_norm_fits, batch_norm_layout, check_training, check_world
+from methods.layout import batch_norm_fits, batch_norm_layout, check_statistics, check_training, check_world
 
 CHOICES = {
     "activation": ("gelu", "relu"),
@@ -184,6 +184,8 @@ def validate(config: DINOConfig, images: int | None) -> None:
     """Raises InputError naming the first field that cannot work. `images`: size of the training data, if known."""
     check_training(config, images)
     check_views(config)
+    if config.head_batch_norm:
+        check_statistics(config)
     if config.global_crops + config.local_crops < 2:
         reason = "the student predicts the teacher's output for another view"
         raise InputError.of("method.global_crops", config.global_crops, reason, "give 2 or more")

@@ -55,7 +55,7 @@ class Network(nn.Module):
     def forward(self, crops: Sequence[torch.Tensor]) -> torch.Tensor:
         # One pass of the backbone a resolution, one of the head over all crops.
         features = torch.cat([self.backbone(images) for images in crops])
-        projected = self.predictor(self.head.perceptron(features))
+        projected = self.predictor(self.head.projected(features))
         # In fp32: a score is divided by 0.04, and bf16 would be off by a tenth.
         with torch.autocast(projected.device.type, enabled=False):
             return self.head.scores(projected.float())

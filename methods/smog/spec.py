@@ -15,11 +15,15 @@ from launcher.spec import Rate, Recipe
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import batch_norm_fits, batch_norm_layout, check_training, check_world
+from methods.layout import (
+    batch_norm_fits,
+    batch_norm_layout,
+    check_statistics,
+    check_training,
+    check_world,
+    memory_parts,
+)
 
-# Of the cache in a checkpoint, so that a run may go on with another number of ranks: as many as the largest world has,
-# but of no fewer images of a global batch.
-PARTS, IMAGES_A_PART = 512, 4
 # A rate is of one network and its crops: the share of the peak is what both have in common.
 STAND_IN = "SMoG's paper gives none: SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP an image"
 CHOICES = {
@@ -151,6 +155,7 @@ def validate(config: SMoGConfig, images: int | None) -> None:
     """Raises InputError naming the first field that cannot work. `images`: size of the training data, if known."""
     check_training(config, images)
     check_views(config)
+    check_statistics(config)
     if config.global_crops != 2:
         reason = "one goes through the network, the other one through f-hat"
         raise InputError.of("method.global_crops", config.global_crops, reason, "give 2")
@@ -201,27 +206,21 @@ def layout(config: SMoGConfig, world_size: int) -> Layout:
     }
     waste = None
     if config.global_batch < config.groups:
+        steps = math.ceil(config.groups / config.global_batch)
+        begin = "they begin at random" + (f", and with k-means after {steps} steps" if config.refit_every else "")
         waste = (
             f"a batch of {config.global_batch} images moves at most as many of {config.groups} groups, and is too few "
-            "for k-means: they begin at random. Fewer groups lose little on ImageNet down to 1000 (Table 7c): "
+            f"for k-means: {begin}. Fewer groups lose little on ImageNet down to 1000 (Table 7c): "
             f"method.groups={max(2, config.global_batch // 2)}"
         )
     return Layout(per_rank, 1, 1, world_size, 1, ranks, why, waste)
 
 
 def _fits(config: SMoGConfig, world_size: int) -> bool:
-    if config.global_batch % world_size or (config.refit_every and parts(config) % world_size):
+    if config.global_batch % world_size or (config.refit_every and memory_parts(config.global_batch) % world_size):
         return False
     per_rank = config.global_batch // world_size
     return batch_norm_fits(config, per_rank, world_size) and batch_norm_layout(config, per_rank, world_size)[1] == 1
-
-
-def parts(config: SMoGConfig) -> int:
-    """Of the cache in a checkpoint: a power of two."""
-    parts = math.gcd(config.global_batch, PARTS)
-    while parts > 1 and parts * IMAGES_A_PART > config.global_batch:
-        parts //= 2
-    return parts
 
 
 def sizes(config: SMoGConfig, world_size: int) -> Sizes:

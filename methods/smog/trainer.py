@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,13 +22,14 @@ from methods.features import extract
 from methods.heads import perceptron
 from methods.initialise import load_backbone
 from methods.job import Job
+from methods.layout import memory_parts
 from methods.losses import entropy
 from methods.memory import Memory
 from methods.optim import LARS, parameter_groups
 from methods.schedules import linear
 from methods.smog.groups import Groups
 from methods.smog.loss import group_contrast
-from methods.smog.spec import SMoGConfig, parts
+from methods.smog.spec import SMoGConfig
 from methods.views import MultiCropView
 
 
@@ -80,7 +82,7 @@ class SMoG:
         if config.refit_every:
             batch = config.global_batch // world.size, config.embedding
             self.cache = Memory(config.cache, batch, device=world.device)
-            for number, part in self.cache.parts(parts(config), world.rank, world.size).items():
+            for number, part in self.cache.parts(memory_parts(config.global_batch), world.rank, world.size).items():
                 job.registry.add(f"cache_{number:03d}", part, shard=f"cache_{number:03d}", writes=True)
         job.registry.add("network", ModuleState(network))
         job.registry.add("follower", ModuleState(follower))
@@ -136,7 +138,9 @@ class SMoG:
         """f-hat follows (3.2); every so often groups and f-hat are set anew ("Avoiding Collapse", 3.2 and 3.4)."""
         config, done = self.job.config, step + 1
         ema.follow(self.follower, self.followed, config.encoder_momentum)
-        if config.refit_every and done % config.refit_every == 0:
+        # The groups begin with k-means (3.4) as soon as there is a feature for each: in the first step, or here.
+        begin = math.ceil(config.groups / config.global_batch)
+        if config.refit_every and (done % config.refit_every == 0 or done == begin > 1):
             self._refit(self.cache.newest_first())
         if config.reset_every and done % config.reset_every == 0:
             ema.begin(self.follower, self.followed)

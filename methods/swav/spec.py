@@ -8,6 +8,7 @@ sslrun method=swav recipe=demo                                                 #
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from launcher.errors import InputError
 from launcher.registry import Layout, Method, Sizes
@@ -15,9 +16,15 @@ from launcher.spec import Rate, Recipe, ops
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import batch_norm_fits, batch_norm_layout, check_training, check_world
+from methods.layout import (
+    batch_norm_fits,
+    batch_norm_layout,
+    check_statistics,
+    check_training,
+    check_world,
+    memory_parts,
+)
 
-PARTS = 16  # of the queue in a checkpoint, so that a run may go on with another number of ranks
 CHOICES = {"assignment": ("soft", "rounded"), "optimizer": ("lars", "sgd")}
 
 
@@ -30,6 +37,8 @@ class SwAVConfig(ViewsConfig):
     dropout: float = 0.0
     prototypes: int = 3000  # K
     hidden: int = 2048  # of the projection
+    head_layers: int = 2  # its linear layers
+    head_batch_norm: bool = True  # after each of them but the last
     embedding: int = 128  # its output
     temperature: float = 0.1  # tau, Eq. 4.2
     epsilon: float = 0.05  # Eq. 4.3
@@ -97,6 +106,10 @@ def regnety_256gf() -> Recipe:
             backbone="regnety_256gf",
             local_crops=4,
             prototypes=16_000,
+            hidden=8192,
+            head_layers=3,
+            head_batch_norm=False,
+            embedding=256,
             sinkhorn_iterations=10,
             epochs=1,
             global_batch=8704,
@@ -113,8 +126,9 @@ def regnety_256gf() -> Recipe:
         ),
         data=ImageFolderData(),
         images=1_000_000_000,
-        source="thesis 4.5.1 and Goyal et al. 2021; ours, for want of a number: activation checkpointing, the head of "
-        "ResNet-50, statistics over 8 GPUs, a warm-up of 5 %, frozen prototypes for 313 iterations as SwAV's code",
+        source="thesis 4.5.1 and Goyal et al. 2021; the head: released code (VISSL's for 16,000 prototypes); ours, "
+        "for want of a number: activation checkpointing, statistics over 8 GPUs, a warm-up of 5 %, frozen prototypes "
+        "for 313 iterations as SwAV's code",
         expect="ImageNet finetuned 84.2 (thesis, Table 4.7); 8 days",
         rate=Rate(8704 / 512 / 6.125, tflops=125, gpu=True, source="thesis 4.5.1: 6125 ms an iteration on 512 V100"),
     )
@@ -165,10 +179,13 @@ def validate(config: SwAVConfig, images: int | None) -> None:
     """Raises InputError naming the first field that cannot work. `images`: size of the training data, if known."""
     check_training(config, images)
     check_views(config)
+    if config.head_batch_norm:
+        check_statistics(config)
     if config.global_crops < 2:
         reason = "the cluster of one view is predicted from another"
         raise InputError.of("method.global_crops", config.global_crops, reason, "give 2 or more")
-    for field, least in (("prototypes", 2), ("hidden", 1), ("embedding", 1), ("sinkhorn_iterations", 1)):
+    least_of = {"prototypes": 2, "hidden": 1, "head_layers": 1, "embedding": 1, "sinkhorn_iterations": 1}
+    for field, least in least_of.items():
         if getattr(config, field) < least:
             raise InputError.of(f"method.{field}", getattr(config, field), "too few", f"give {least} or more")
     for field in ("temperature", "epsilon"):
@@ -207,29 +224,30 @@ def layout(config: SwAVConfig, world_size: int) -> Layout:
     together = config.global_batch + config.queue // config.global_batch * config.global_batch
     if together < config.prototypes:
         what, helps = ("a batch and its queue", "a longer queue") if config.queue else ("a batch", "a queue")
+        queue = max(15, math.ceil(config.prototypes / config.global_batch)) * config.global_batch
+        fits = _fits(SwAVConfig(**{**vars(config), "queue": queue}), world_size)
+        fix = f"method.queue={queue}" if fits else "on fewer ranks"
         waste = (
             f"{what} of {together} images is shared out alike among {config.prototypes} prototypes, which are more; "
-            f"{helps} helps (thesis 4.2.3): method.queue={15 * config.global_batch}"
+            f"{helps} helps (thesis 4.2.3): {fix}"
         )
     return Layout(per_rank, 1, 1, world_size, 1, ranks, why, waste)
 
 
 def _fits(config: SwAVConfig, world_size: int) -> bool:
-    if config.global_batch % world_size or (config.queue and parts(config) % world_size):
+    if config.global_batch % world_size or (config.queue and memory_parts(config.global_batch) % world_size):
         return False
     per_rank = config.global_batch // world_size
     return batch_norm_fits(config, per_rank, world_size) and batch_norm_layout(config, per_rank, world_size)[1] == 1
 
 
-def parts(config: SwAVConfig) -> int:
-    """Of the queue in a checkpoint."""
-    return math.gcd(config.global_batch, PARTS)
-
-
 def sizes(config: SwAVConfig, world_size: int) -> Sizes:
     """Scalars of backbone, projection and prototypes."""
     width = BACKBONES[config.backbone].feature_dim
-    head = config.hidden * (width + 2 + config.embedding) + config.embedding * (1 + config.prototypes)
+    widths = [width, *[config.hidden] * (config.head_layers - 1), config.embedding]
+    scalars = 2 if config.head_batch_norm else 1  # scale and shift, or a bias
+    head = sum(a * b for a, b in pairwise(widths)) + scalars * sum(widths[1:-1]) + config.embedding
+    head += config.embedding * config.prototypes
     macs, activations = cost_of_views(config, recompute=config.checkpoint_activations)
     passes = 4 if config.checkpoint_activations else 3  # forward, backward twice as much, and forward again
     crops = config.global_crops + config.local_crops
@@ -239,7 +257,7 @@ def sizes(config: SwAVConfig, world_size: int) -> Sizes:
         hosted_parameters=0,
         optimiser_slots=1,  # momentum
         flops_per_image=2 * (passes * macs + 3 * crops * head),
-        activations=4 * (activations + crops * (3 * config.hidden + 2 * config.prototypes)),
+        activations=4 * (activations + crops * ((1 + scalars) * sum(widths[1:-1]) + 2 * config.prototypes)),
         why={"disk": "the network and its momentum" + (", and the queue" if config.queue else "")},
         remembered=config.queue // config.global_batch * config.global_batch * config.global_crops * config.embedding,
     )

@@ -16,11 +16,12 @@ from methods.data.loader import Batch
 from methods.heads import Prototypes, perceptron
 from methods.initialise import load_backbone
 from methods.job import Job
+from methods.layout import memory_parts
 from methods.losses import entropy
 from methods.optim import LARS, drop_gradients
 from methods.swav.loss import pseudo_labels, swapped_prediction
 from methods.swav.queue import as_one_batch, make_queue
-from methods.swav.spec import SwAVConfig, parts
+from methods.swav.spec import SwAVConfig
 from methods.views import MultiCropView
 
 
@@ -31,7 +32,8 @@ class Network(nn.Module):
     def __init__(self, backbone: nn.Module, config: SwAVConfig):
         super().__init__()
         self.backbone = backbone
-        self.projection = perceptron([backbone.feature_dim, config.hidden, config.embedding])
+        widths = [backbone.feature_dim, *[config.hidden] * (config.head_layers - 1), config.embedding]
+        self.projection = perceptron(widths, batch_norm=config.head_batch_norm)
         self.prototypes = Prototypes(config.embedding, config.prototypes)  # C, Eq. 4.2
 
     def forward(self, crops: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,8 +76,9 @@ class SwAV:
                 features=config.embedding,
                 device=world.device,
             )
-            for number, part in self.queue.parts(parts(config), world.rank, world.size).items():
-                job.registry.add(f"queue_{number:02d}", part, shard=f"queue_{number:02d}", writes=True)
+            parts = memory_parts(config.global_batch)
+            for number, part in self.queue.parts(parts, world.rank, world.size).items():
+                job.registry.add(f"queue_{number:03d}", part, shard=f"queue_{number:03d}", writes=True)
         job.registry.add("network", ModuleState(network))
         job.registry.add("optimizer", OptimizerState(optimizer, dict(network.named_parameters())))
 

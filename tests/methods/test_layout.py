@@ -6,7 +6,7 @@ import pytest
 
 from launcher.errors import InputError
 from methods.backbones.spec import BACKBONES
-from methods.layout import check_size, check_training
+from methods.layout import check_size, check_training, memory_parts
 from methods.rotnet.spec import tiny
 
 REFUSED = {
@@ -52,3 +52,10 @@ def test_images_that_a_backbone_cannot_take_are_refused_with_sizes_that_it_can(b
 def test_its_own_size_and_its_smallest_suit_every_backbone(backbone):
     for size in (BACKBONES[backbone].image_size, BACKBONES[backbone].smallest):
         check_size(backbone, "method.image_size", size)
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"), [(4096, 512), (8704, 512), (256, 64), (96, 16), (8, 2), (10, 2), (7, 1)]
+)
+def test_a_memory_lies_in_parts_of_four_images_or_more(batch, expected):
+    assert memory_parts(batch) == expected

@@ -227,8 +227,9 @@ def test_batch_statistics_are_the_teachers_own():
         assert value.any() and not torch.equal(value, of[0][name])  # of the global crops alone
 
 
-def test_scores_are_fp32_whatever_the_precision():
-    trainer = trainer_of(job())
+@pytest.mark.parametrize("bottleneck", [8, 0])
+def test_scores_are_fp32_whatever_the_precision(bottleneck):
+    trainer = trainer_of(job(bottleneck=bottleneck, predictor=False))
     crops = batch(0).images
     with torch.no_grad():
         exact = trainer.teacher(crops)

@@ -8,9 +8,10 @@ from launcher import cost, plan, registry
 from launcher.compose import resolve
 from launcher.errors import InputError
 from methods.smog.groups import ALGORITHMS
-from methods.smog.spec import CHOICES, layout, paper, parts, sizes, swin, tiny, validate
+from methods.smog.spec import CHOICES, layout, paper, sizes, swin, tiny, validate
 
 REFUSED = {
+    "global_batch=1": "give 2 or more",
     "groups=1": "give 2 or more",
     "hidden=0": "give 1 or more",
     "cache=0": "give 1 or more",
@@ -98,12 +99,6 @@ def test_f_hat_is_counted_beside_network_and_momentum():
 def test_batches_are_never_split_because_the_loss_couples_them():
     with pytest.raises(InputError, match=r"nodes x tasks_per_node=4: .* use 8, 16, 32, 64, 128, 256, 512 ranks"):
         layout(paper().method, 4)  # 1024 images a rank, 512 of them sharing statistics
-
-
-@pytest.mark.parametrize(("batch", "expected"), [(4096, 512), (256, 64), (96, 16), (8, 2), (10, 2), (7, 1)])
-def test_the_cache_lies_in_parts_of_four_images_or_more(batch, expected):
-    config = dataclasses.replace(tiny().method, global_batch=batch)
-    assert parts(config) == expected
 
 
 def test_a_batch_smaller_than_the_groups_is_legal_and_is_said():

@@ -221,7 +221,16 @@ def test_k_means_sees_the_projections_of_the_last_batches(make):
     assert torch.equal(refits[0], torch.stack(projections[:1:-1]))
 
 
-def test_more_groups_than_a_batch_begin_at_random(make):
+def test_more_groups_than_a_batch_begin_with_k_means_once_there_are_as_many_features(make):
+    trainer, stream = make("method.groups=40", "method.refit_every=6", "method.cache=4")
+    refits = []
+    trainer.groups.refit = lambda cached, **_: refits.append((trainer.step + 1, len(cached)))
+    for step, batches in enumerate(stream):
+        take(trainer, batches, step)
+    assert refits == [(3, 3), (6, 4)]  # 3 x 16 features for 40 groups; then as often as without
+
+
+def test_until_then_they_are_drawn_at_random(make):
     trainer, stream = make("method.groups=20")
     trainer.groups.refit = None  # nothing calls it
     begun, assign = [], trainer.groups.assign

@@ -7,7 +7,8 @@ import pytest
 from launcher import plan as planning
 from launcher.compose import resolve
 from launcher.errors import InputError
-from methods.swav.spec import METHOD, layout, paper, small_batch, tiny, validate
+from methods.backbones.spec import BACKBONES
+from methods.swav.spec import METHOD, layout, paper, regnety_256gf, small_batch, tiny, validate
 
 REFUSED = {
     "prototypes=1": "give 2 or more",
@@ -15,6 +16,9 @@ REFUSED = {
     "epsilon=-0.05": "give a positive number",
     "sinkhorn_iterations=0": "give 1 or more",
     "global_crops=1": "give 2 or more",
+    "head_layers=0": "give 1 or more",
+    "global_batch=1": "give 2 or more",
+    "batch_norm_group=1": "give 2 or more",
     "queue=20": "use at least 32, or 0 for none",
     "queue_epoch=-1": "give 0 or more",
     "assignment='hard'": "use soft or rounded",
@@ -79,7 +83,27 @@ def test_batches_are_never_split_because_the_loss_couples_them():
         layout(paper().method, 4)  # 1024 images a rank, 512 of them sharing statistics
 
 
-def test_a_batch_smaller_than_the_prototypes_is_legal_and_gets_the_papers_advice():
+@pytest.mark.parametrize(
+    ("recipe", "world", "changes"),
+    [(tiny, 2, {"queue": 0, "prototypes": 600}), (regnety_256gf, 512, {}), (paper, 64, {"prototypes": 10_000})],
+)
+def test_a_batch_smaller_than_the_prototypes_is_legal_and_gets_advice_that_works(recipe, world, changes):
+    config = dataclasses.replace(recipe().method, **changes)
+    said = layout(config, world).waste
+    assert "a queue helps" in said
+    helped = dataclasses.replace(config, queue=int(said.rpartition("method.queue=")[2]))
+    validate(helped, None)
+    assert layout(helped, world).waste is None
+
+
+def test_where_no_queue_fits_the_world_none_is_advised():
     config = dataclasses.replace(tiny().method, queue=0, prototypes=300)
-    assert "a queue helps" in layout(config, 2).waste
+    assert layout(config, 16).waste.endswith("on fewer ranks")  # 2 images a rank
     assert METHOD.layout(tiny().method, 2).waste is None
+
+
+def test_the_head_of_the_largest_network_is_the_released_ones():
+    """10444, 8192, 8192, 256 without batch normalisation, and 16,000 prototypes."""
+    trunk = BACKBONES["regnety_256gf"]
+    found = METHOD.sizes(regnety_256gf().method, 512).parameters - trunk.parameters
+    assert found == 10_444 * 8192 + 8192 + 8192 * 8192 + 8192 + 8192 * 256 + 256 + 256 * 16_000

@@ -84,6 +84,7 @@ def written_out(network, crops, queue, labelled, rounded):
         pytest.param(("method.freeze_epochs=0.12",), 3, 0, id="frozen for 3 of 19 steps"),
         pytest.param(("method.queue=40", "method.queue_epoch=0"), 0, 2, id="queue of 2 batches"),
         pytest.param(("method.global_crops=3", "method.local_crops=0"), 0, 0, id="3 global crops"),
+        pytest.param(("method.head_layers=3", "method.head_batch_norm=false"), 0, 0, id="a deeper head"),
     ],
 )
 def test_several_steps_are_those_of_the_equations(make, overrides, frozen, queued):
