@@ -237,11 +237,10 @@ def _agree_on_overflow(job: Job, trainer: Trainer, scaler: torch.amp.GradScaler)
     if not scaler.is_enabled() or job.world.size == 1:
         return
     grads = [gradient for optimizer in trainer.optimizers for gradient in _gradients(optimizer)]
-    worst = torch.stack([g.abs().max() for g in grads]).sum()  # inf or nan if any is
+    worst = torch.stack(torch._foreach_norm(grads, float("inf"))).sum()  # inf or nan if any is
     flag = torch.where(torch.isfinite(worst), 0.0, 1.0)
     torch.distributed.all_reduce(flag)
-    for grad in grads:
-        grad.masked_fill_(flag > 0, float("inf"))
+    torch._foreach_add_(grads, torch.where(flag > 0, float("inf"), 0.0))
 
 
 class _RunningStatistics:

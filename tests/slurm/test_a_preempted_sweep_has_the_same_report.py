@@ -45,7 +45,7 @@ def swept(cluster, slurm_sslrun, config_dir):
 
 
 def events(run: Path, name: str) -> list[dict]:
-    lines = [line for file in (run / "events").iterdir() for line in file.read_text().splitlines(keepends=True)]
+    lines = [line for file in sorted((run / "events").iterdir()) for line in file.read_text().splitlines(keepends=True)]
     return [
         event for event in map(json.loads, filter(lambda line: line.endswith("\n"), lines)) if event["event"] == name
     ]
@@ -71,6 +71,8 @@ def test_two_preemptions_change_no_number(cluster, swept, tmp_path, until):
         cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
         until(lambda n=starts: all(len(events(r, "end")) == n for r in runs), seconds=SECONDS)
     until(lambda: all(events(r, "finished") and len(events(r, "end")) == 3 for r in runs), seconds=SECONDS)
+
+    assert [[e["cause"] for e in events(run, "end")] for run in runs] == [["preempted", "preempted", "done"]] * 2
 
     told, twin = (swept("report", runs=tmp_path / folder).json for folder in ("runs", "undisturbed"))
     assert [run["restarts"] for point in told["points"] for run in point["runs"]] == [2, 2, 0]
