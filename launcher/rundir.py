@@ -31,7 +31,7 @@ import shutil
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,7 +244,7 @@ class RunDir:
         evals: dict[str, Any] = {}
         found = manifest.get("digest")
         # The latest step's stand: an evaluation as a job of its own may look at an older one.
-        for event in sorted((e for e in events if e["event"] == "eval"), key=lambda e: (e["step"], e["time"])):
+        for event in judged(events):
             evals[event["protocol"]] = event["scores"]
             if not trains:
                 found = event["digest"]
@@ -266,6 +266,13 @@ class RunDir:
             "health": "; ".join(filter(None, health.values())),
             "message": state.message or state.why_pending,
         }
+
+
+def judged(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The events with scores, in the order in which one of a protocol takes the place of another: `eval`, and `scored`
+    with what an evaluation had found before it was complete, which stands where none is complete at its step."""
+    found = (event for event in events if event["event"] in ("eval", "scored"))
+    return sorted(found, key=lambda event: (event["step"], event["event"] == "eval", event["time"]))
 
 
 def _where(spec: RunSpec) -> dict[str, Any]:

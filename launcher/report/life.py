@@ -11,7 +11,7 @@ from launcher import evaluation, queue
 from launcher.report import curves
 from launcher.report.curves import Curve
 from launcher.report.svg import Span
-from launcher.rundir import RunDir
+from launcher.rundir import RunDir, judged
 from launcher.table import short
 
 Event = Mapping[str, Any]
@@ -132,7 +132,7 @@ def _spans(starts: Sequence[Start]) -> list[Span]:
 def _scores(events: Sequence[Event]) -> list[tuple[str, int, dict[str, float]]]:
     """The numbers of every evaluation, by step; the same evaluation of the same step counts once."""
     found: dict[tuple[int, str], dict[str, float]] = {}
-    for event in sorted((e for e in events if e["event"] == "eval"), key=lambda e: e["step"]):
+    for event in judged(events):
         found[event["step"], event["protocol"]] = dict(_flat(event["scores"]))
     return [(protocol, step, numbers) for (step, protocol), numbers in found.items()]
 

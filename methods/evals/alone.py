@@ -46,12 +46,14 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
         others = not own_labels and not no_labels(owner.spec().eval_data or owner.spec().data)
         joined = Ledger(owner, owner.generation(), f"eval-{run.path.name}") if world.is_main else None
 
-        def tell(found: dict[str, Any]) -> None:
+        def tell(event: str, found: dict[str, Any]) -> None:
             found, scores = {**found, "step": step}, found["scores"]
             name = f"{found['protocol']}:{spec.eval_data.name}" if others else found["protocol"]
             # The run's first: what the evaluation knows it has told already is not told again.
-            joined.write("eval", **{**found, "protocol": name}, by=f"evals/{run.path.name}")
-            ledger.write("eval", **found)
+            joined.write(event, **{**found, "protocol": name}, by=f"evals/{run.path.name}")
+            ledger.write(event, **found)
+            if event != "eval":
+                return
             numbers = {key: v for key, v in scores.items() if isinstance(v, int | float) and not isinstance(v, bool)}
             job.reporter.log(step, **{f"{found['protocol']}/{key}": value for key, value in numbers.items()})
             print(f"step {step}: {name} {scores}", flush=True)

@@ -1,12 +1,12 @@
 """What is judged while a run trains and at its end: k-NN of the backbone, beside the untrained one and raw pixels."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from launcher.errors import Diverged, InputError
+from launcher.errors import Diverged
 from launcher.rundir import RunDir
 from launcher.runtime.dist import World
 from launcher.spec import RunSpec
@@ -16,7 +16,8 @@ from methods.collapse import collapse, rank_of_moments
 from methods.data import ImageDataset, build
 from methods.data.loader import Request
 from methods.engine import Trainer
-from methods.evals.knn import Bank, accuracies
+from methods.evals.knn import TEMPERATURE, Bank, chunks, search
+from methods.evals.room import pixels_too_large, too_large
 from methods.evals.spec import KNN
 from methods.features import BATCH, extract, refuse_unless_finite
 from methods.guards import last_word, say_health
@@ -26,13 +27,18 @@ from methods.views import CentreView
 ADAPTED_TO = 8192  # images, at most
 BASELINES = ("untrained", "untrained_adapted", "raw_pixels")
 RANKED = 2048  # images whose features' rank is looked at
-LARGEST_BANK = 2_000_000  # images whose features rank 0 gathers; ImageNet has 1.3 million
 
 
 def evaluate(job: Job, trainer: Trainer, step: int) -> None:
     """Write `knn` and the trainer's own figures into the ledger. Collective. Without labels there is no k-NN."""
     own = trainer.evaluate(step)
-    scores = knn(job, trainer.backbone, known=_measured(job.world, job.run))
+
+    def so_far(scores: Mapping[str, float]) -> None:
+        for protocol, values in {"knn": scores, **own}.items():
+            if values:
+                job.ledger.write("scored", protocol=protocol, step=step, scores=values)
+
+    scores = knn(job, trainer.backbone, known=_measured(job.world, job.run), so_far=so_far)
     for protocol, values in {"knn": scores, **own}.items():
         if values and job.world.is_main:
             job.ledger.write("eval", protocol=protocol, step=step, scores=values)
@@ -61,45 +67,59 @@ def knn(
     known: Mapping[str, float],
     settings: KNN | None = None,
     banks: tuple[Bank, Bank] | None = None,
+    so_far: Callable[[Mapping[str, float]], None] = lambda scores: None,
 ) -> dict[str, float]:
     """k-NN accuracies in percent of `backbone`: `trained` with the run's number of neighbours and `kN` with N of them;
     the effective `rank` of its features; and accuracies of what it must beat, unless `known` holds them already.
-    Collective; empty without labels.
+    Collective; raises Stopped. Empty without labels, or where rank 0's machine cannot hold the features; without
+    `raw_pixels` where it is they that are too large.
 
     banks: on rank 0, (train, test) features of `backbone` where they are at hand; None on the other ranks.
+    so_far: called on rank 0 with the scores of `backbone` before the baselines are begun: whatever ends those, in an
+    hour of other networks and images, these stand.
     """
-    if job.labelled is None or len(job.labelled[0]) > LARGEST_BANK:
-        if job.world.is_main:
-            print(f"k-NN is left out: no labels in data or eval_data, or over {LARGEST_BANK:,} of them", flush=True)
+    why = "no labels in data or eval_data" if job.labelled is None else too_large(job, backbone.feature_dim)
+    if why:
+        _left_out(job, "k-NN", why)
         return {}
     settings = settings or KNN()
     wanted = [job.config.knn_neighbours, *settings.neighbours]
     banks = banks or collected(job, backbone, "k-NN")
-    own, *several = _scores(job, banks, wanted, settings.temperature)
+    own, *several = searched(job, banks, wanted, temperature=settings.temperature, stage="k-NN, search")
     scores = {"trained": own, **{f"k{k}": score for k, score in zip(settings.neighbours, several, strict=True)}}
     scores["rank"] = job.world.broadcast(_rank(banks[1]) if job.world.is_main else 0.0)
+    del banks  # each baseline has some as large
     baselines = {name: value for name, value in known.items() if name in BASELINES}
     if baselines:  # what does not change was measured before
         return baselines | scores
+    if job.world.is_main:
+        so_far(dict(scores))
 
     def score(encode: Callable[[torch.Tensor], torch.Tensor], stage: str) -> float:
-        return _scores(job, collected(job, encode, stage), wanted[:1], settings.temperature)[0]
+        found, searching = collected(job, encode, stage), f"{stage}, search"
+        return searched(job, found, wanted[:1], temperature=settings.temperature, stage=searching)[0]
 
     torch.manual_seed(job.seed_for("network"))
     untrained = backbones.build(job.config.backbone, dropout=job.config.dropout).to(job.world.device).eval()
     scores["untrained"] = score(untrained, "k-NN untrained")
     _adapt_statistics(job, untrained)
     scores["untrained_adapted"] = score(untrained, "k-NN untrained, adapted")
-    scores["raw_pixels"] = score(_pixels, "k-NN raw pixels")
+    why = pixels_too_large(job)
+    if why:
+        _left_out(job, "k-NN of raw pixels", why)
+    else:
+        scores["raw_pixels"] = score(_pixels, "k-NN raw pixels")
     return scores
 
 
-def refuse_too_many(job: Job, protocol: str) -> None:
-    """Raises InputError where rank 0 could not hold what `protocol` gathers there to search it."""
-    images = len(job.labelled[0])
-    if images > LARGEST_BANK:
-        reason = f"it gathers the features of {LARGEST_BANK:,} images at most on one rank, and these are {images:,}"
-        raise InputError.of("protocol", protocol, reason, "use linear or logistic, or eval_data with fewer images")
+def _left_out(job: Job, what: str, why: str) -> None:
+    """Said in the log, and once on the screen where there are labels and so a score is expected."""
+    said = f"{what} is left out: {why}"
+    if job.world.is_main:
+        print(said, flush=True)
+        if job.labelled is not None and said not in job.notices:
+            job.notices.append(said)
+            job.reporter.progress(force=True, notices=job.notices)
 
 
 def _measured(world: World, run: RunDir) -> dict[str, float]:
@@ -175,10 +195,22 @@ def gathered(job: Job, dataset: ImageDataset, features: torch.Tensor, ids: np.nd
     return Bank(rows.numpy(), dataset.labels[where.numpy()]) if job.world.is_main else None
 
 
-def _scores(job: Job, banks: tuple[Bank | None, Bank | None], neighbours: list[int], temperature: float) -> list[float]:
-    """k-NN accuracies in percent; rank 0 searches."""
-    found = []
-    if job.world.is_main:
-        classes = len(job.labelled[0].classes)
-        found = accuracies(*banks, neighbours=neighbours, classes=classes, temperature=temperature)
-    return [round(100 * share, 2) for share in job.world.broadcast(found)]
+def searched(
+    job: Job,
+    banks: tuple[Bank | None, Bank | None],
+    neighbours: Sequence[int],
+    *,
+    temperature: float = TEMPERATURE,
+    stage: str,
+) -> list[float]:
+    """k-NN accuracies in percent, by number of neighbours. Rank 0 searches; the others meet it between its chunks, so
+    that none waits long. Collective; raises Stopped."""
+    here, right, queries = job.world.is_main, 0, 1
+    if here:
+        classes, queries = len(job.labelled[0].classes), len(banks[1].labels)
+        found = search(*banks, neighbours=neighbours, classes=classes, temperature=temperature)
+    total = job.world.broadcast(len(chunks(*banks)) if here else 0)
+    for number in range(total):
+        job.safe_point(stage, number, total)
+        right = right + next(found) if here else 0
+    return [round(100 * share, 2) for share in job.world.broadcast((right / queries).tolist() if here else [])]

@@ -3,8 +3,7 @@
 import torch
 
 from methods.evals import logistic
-from methods.evals.during import gathered
-from methods.evals.knn import accuracies
+from methods.evals.during import gathered, searched
 from methods.evals.spec import Layers
 from methods.evals.stages import encoder
 from methods.evals.subject import Subject
@@ -32,11 +31,9 @@ def layers(subject: Subject, settings: Layers) -> dict[str, float]:
 
 def _score(subject: Subject, settings: Layers, stage: str, made: dict) -> float:
     if settings.probe == "knn":
-        job, found = subject.job, [0.0]
+        job = subject.job
         banks = [gathered(job, subject.splits[k], f.contiguous(), ids) for k, (f, ids) in made.items()]
-        if job.world.is_main:
-            found = accuracies(*banks, neighbours=[settings.neighbours], classes=subject.classes)
-        return round(100 * job.world.broadcast(found)[0], 2)
+        return searched(job, banks, [settings.neighbours], stage=f"k-NN of {stage}")[0]
     (train, test) = ((features, subject.labels(split, ids)) for split, (features, ids) in made.items())
     strength = logistic.strength_of(settings.l2, train[0].shape[1], subject.classes)
     needed = 3 * 8 * (train[0].shape[1] + 1) * subject.classes

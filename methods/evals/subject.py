@@ -1,7 +1,7 @@
 """What a protocol judges: a backbone, labelled images, and the features of these, extracted once for all protocols."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Subject:
     def __init__(self, job: Job, backbone: nn.Module, weights: str, known: dict[str, float] | None = None):
         self.job, self.backbone, self.known = job, backbone.requires_grad_(False), known or {}
         self.weights = weights
+        self.so_far: Callable[[Mapping[str, Any]], None] = lambda scores: None  # judge's: for rank 0 to tell
         self._made: dict[str, tuple[torch.Tensor, np.ndarray]] = {}
 
     @property

@@ -28,9 +28,10 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
             ledger.write("weights", path=config.weights, left_over=left_over)
         subject = Subject(job, backbone.to(world.device).eval(), config.content)
 
-        def tell(found: dict[str, Any]) -> None:
-            ledger.write("eval", **found, step=0)
-            print(f"{found['protocol']} {found['scores']}", flush=True)
+        def tell(event: str, found: dict[str, Any]) -> None:
+            ledger.write(event, **found, step=0)
+            if event == "eval":
+                print(f"{found['protocol']} {found['scores']}", flush=True)
 
         judge(subject, config.settings, tell)
         job.reporter.progress(force=True, stage="done")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from methods.evals.knn import TEMPERATURE, Bank, accuracy
+from methods.evals import knn
+from methods.evals.knn import BLOCK, TEMPERATURE, WORK, Bank, accuracy, chunks
 
 CLASSES = 5
 
@@ -73,3 +74,32 @@ def test_features_of_nothing_but_zeros_are_no_error():
     train, test = banks()
     dead = Bank(np.zeros_like(test.features), test.labels)
     assert 0 <= accuracy(train, dead, neighbours=20, classes=CLASSES) <= 1
+
+
+def test_a_search_in_chunks_of_whole_blocks_is_the_whole_search_to_the_last_bit(monkeypatch):
+    rng = np.random.default_rng(0)
+    train, test = (Bank(rng.normal(size=(n, 64)).astype(np.float32), rng.integers(5, size=n)) for n in (300, 9000))
+    seen, one = [], knn.faiss.knn
+    monkeypatch.setattr(knn.faiss, "knn", lambda *given, **how: seen.append(one(*given, **how)) or seen[-1])
+    whole = accuracy(train, test, neighbours=20, classes=5)
+    monkeypatch.setattr(knn, "WORK", 300 * 64 * (BLOCK + 9))
+    assert accuracy(train, test, neighbours=20, classes=5) == whole
+    (expected, *parts), counts = seen, [len(similarity) for similarity, _ in seen]
+    assert counts == [9000, BLOCK, 9000 - BLOCK]
+    for value, pieces in zip(expected, zip(*parts, strict=True), strict=True):
+        np.testing.assert_array_equal(np.concatenate(pieces), value)
+
+
+def test_small_chunks_give_what_the_definition_gives(monkeypatch):
+    train, test = banks()
+    monkeypatch.setattr(knn, "WORK", 7 * train.features.size)
+    assert len(chunks(train, test)) == 90 // 7
+    assert accuracy(train, test, neighbours=20, classes=CLASSES) == pytest.approx(by_definition(train, test, 20))
+
+
+@pytest.mark.parametrize("d", [12, 384, 2048, 10_240])
+def test_no_chunk_of_imagenet_takes_long_and_none_is_left_out(d):
+    train, test = (Bank(np.broadcast_to(np.float32(0), (n, d)), np.empty(0)) for n in (1_281_167, 50_000))
+    parts = chunks(train, test)
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(50_000))
+    assert max(part.stop - part.start for part in parts) * train.features.size < 2 * WORK

@@ -12,7 +12,7 @@ from launcher.rundir import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
-from methods.evals import alone, during
+from methods.evals import alone, during, room
 from methods.evals.groups import groups
 from methods.evals.spec import Groups
 from methods.features import refuse_unless_finite
@@ -55,10 +55,10 @@ def test_a_score_reaches_the_run_whenever_the_evaluation_is_killed(evaluated):
 
 
 @pytest.mark.parametrize("wanted", [("protocol=linear,knn",), ("protocol=linear,layers", "layers.probe=knn")])
-def test_more_images_than_one_rank_gathers_are_refused_before_anything_is_judged(evaluated, monkeypatch, wanted):
-    monkeypatch.setattr(during, "LARGEST_BANK", 10)
+def test_features_that_do_not_fit_one_machine_are_refused_before_anything_is_judged(evaluated, monkeypatch, wanted):
+    monkeypatch.setattr(room, "memory", lambda: 10_000)
     asked = evaluated.asked(*wanted)
-    with pytest.raises(InputError, match=r"it gathers the features of 10 images at most on one rank, and these are"):
+    with pytest.raises(InputError, match=r"it gathers \S+ GB of features on one rank, .* its machine has 1e-05 GB"):
         evaluated.serve(asked)
     assert not [event for event in asked.events() if event["event"] in ("eval", "work")]
 
