@@ -153,13 +153,8 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
 
 
 def _times(spec: RunSpec, recipe: Recipe, layout: Layout, sizes: Sizes, images: int, steps: int) -> _Times:
-    cluster, config, rate = spec.cluster, spec.method, recipe.rate
-    efficiency, source = cluster.efficiency, f"{cluster.efficiency:.0%} of the peak, assumed"
-    same = (config.backbone, config.precision) == (recipe.method.backbone, recipe.method.precision)
-    if rate and same and rate.gpu == bool(cluster.gpus_per_node):
-        published = registry.method(config.name).sizes(recipe.method, spec.world_size)
-        efficiency = cost.measured_efficiency(rate, published)
-        source = f"scaled from {rate.images_per_s:,.0f} images/s at {rate.tflops:g} TFLOP/s ({rate.source})"
+    cluster, config = spec.cluster, spec.method
+    efficiency, source = _efficiency(spec, recipe)
     tflops = efficiency * cost.peak_tflops(cluster, config.precision, spec.tasks_per_node)
     step = cost.step_seconds(sizes, config.global_batch / spec.world_size, tflops)
     reduce = cost.all_reduce_seconds(sizes, layout, spec.nodes, spec.tasks_per_node, cluster)
@@ -171,6 +166,29 @@ def _times(spec: RunSpec, recipe: Recipe, layout: Layout, sizes: Sizes, images: 
     interval, mtbf = cost.save_interval(save, spec.nodes, cluster)
     every = config.checkpoint_every or min(max(LEAST_STEPS, int(interval / max(step, reduce))), max(1, steps))
     return _Times(step, reduce, features, kmeans, kmeans_gb, save, every, mtbf, efficiency, source)
+
+
+def _efficiency(spec: RunSpec, recipe: Recipe) -> tuple[float, str]:
+    """(share of the peak, what it rests on): what the recipe was measured to reach, or else the method's `paper`; and
+    where neither was, on such a device and in half precision or not as here, what the cluster assumes.
+
+    The share is what variations have in common: images/s change with the operations of another backbone or other crops.
+    """
+    cluster, config = spec.cluster, spec.method
+    method = registry.method(config.name)
+    paper = method.recipes.get("paper")
+    for name, known in ((spec.recipe, recipe), ("paper", paper and paper())):
+        rate = known and known.rate
+        if not rate or rate.gpu != bool(cluster.gpus_per_node):
+            continue
+        if (known.method.precision == "fp32") != (config.precision == "fp32"):
+            continue  # a share of another peak
+        share = cost.measured_efficiency(rate, method.sizes(known.method, spec.world_size))
+        if known is recipe and known.method.backbone == config.backbone:
+            return share, f"scaled from {rate.images_per_s:,.0f} images/s at {rate.tflops:g} TFLOP/s ({rate.source})"
+        reached = f"from the operations, at the {share:.1%} of the peak that recipe={name} reached"
+        return share, f"{reached} with {known.method.backbone} ({rate.source})"
+    return cluster.efficiency, f"{cluster.efficiency:.0%} of the peak, assumed"
 
 
 def _warnings(spec: RunSpec, times: _Times, host: cost.HostMemory, delay: int) -> list[str]:

@@ -175,7 +175,8 @@ class LaunchConfig:
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast somebody trained a recipe. The plan scales it by arithmetic: peak of the device, operations an image."""
+    """How fast somebody trained a recipe. The plan scales it by arithmetic: peak of the device, operations an image. So
+    it does for variations of the recipe, and for the method's recipes that have none if this is of `paper`."""
 
     images_per_s: float  # of one GPU, or of one machine without
     tflops: float  # peak of that device in the recipe's precision

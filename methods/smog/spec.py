@@ -25,7 +25,7 @@ from methods.layout import (
 )
 
 # A rate is of one network and its crops: the share of the peak is what both have in common.
-STAND_IN = "SMoG's paper gives none: SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP an image"
+STAND_IN = "SMoG's paper gives no rate: SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP an image"
 CHOICES = {
     "algorithm": ("momentum", "average", "latest", "random"),
     "activation": ("relu", "gelu"),
@@ -100,7 +100,6 @@ def swin() -> Recipe:
         images=large.images,
         source="SMoG 3.4; batch and epochs as for ResNet-50: the paper gives no others",
         expect="ImageNet linear 77.7; 74.5 without local crops (Table 2)",
-        rate=Rate(122, tflops=125, gpu=True, source=f"{STAND_IN}, a ResNet-50's; 55.8 a SMoG image of Swin-T"),
     )
 
 

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from launcher import cost
+from launcher import cost, registry
 from launcher import plan as planning
 from launcher.compose import resolve
 from launcher.errors import InputError
@@ -175,6 +175,15 @@ def test_the_plan_of_the_paper_takes_the_thesis_hours_and_fits_its_gpus(nodes, h
     assert plan.hours == pytest.approx(hours, rel=0.02)  # Table 5.14
     assert plan.memory_gb < 15.4 and plan.disk_gb == pytest.approx(0.70, abs=0.01)
     assert plan.warnings == ()
+
+
+def test_resnet50_stands_in_with_swavs_share_of_the_peak():
+    """A ResNet-50 makes less of a GPU than a ViT; SwAV's, of fewer operations an image, took 400 GPU-hours (4.4)."""
+    swav, made = registry.method("swav"), resnet50()
+    theirs = cost.measured_efficiency(swav.recipes["paper"]().rate, swav.sizes(swav.recipes["paper"]().method, 64))
+    assert cost.measured_efficiency(made.rate, sizes(made.method, 8)) == pytest.approx(theirs, rel=0.01)
+    plan = planning.make(*resolve(["method=dino", "recipe=resnet50", "cluster=v100_32gb"], planning=True))
+    assert plan.gpu_hours == pytest.approx(400 * 103 / 76.3, rel=0.01)
 
 
 def test_the_demo_trains_all_that_the_paper_has():

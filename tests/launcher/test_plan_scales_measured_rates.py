@@ -1,0 +1,73 @@
+"""What somebody measured of a recipe tells how long its variations take: by their operations, at the same share of the
+peak."""
+
+import pytest
+
+from launcher import cost, registry
+from launcher import plan as planning
+from launcher.compose import resolve
+
+
+def planned(*overrides, cluster="v100_32gb"):
+    return planning.make(*resolve([*overrides, f"cluster={cluster}"], planning=True))
+
+
+def operations(method, **values):
+    config = registry.method(method).recipe("paper").method
+    return registry.method(method).sizes(type(config)(**{**vars(config), **values}), 64).flops_per_image
+
+
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [
+        ("dino", {"backbone": "vit_small_8"}),
+        ("dino", {"backbone": "vit_base_16", "local_crops": 2}),
+        ("dino", {"local_crops": 0}),
+        ("swav", {"backbone": "resnet50_w4"}),
+        ("swav", {"image_size": 160, "local_crops": 4}),
+    ],
+)
+def test_another_backbone_or_other_crops_take_time_as_they_take_operations(method, values):
+    given = [f"method.{name}={value}" for name, value in values.items()]
+    plain, varied = planned(f"method={method}"), planned(f"method={method}", *given)
+    ratio = operations(method, **values) / operations(method)
+    assert ratio < 0.7 or ratio > 1.5
+    assert varied.gpu_hours / plain.gpu_hours == pytest.approx(ratio, rel=0.01)
+    if "backbone" in values:
+        share = {"dino": "9.0% of the peak that recipe=paper reached with vit_small_16 (thesis, Table 5.14"}
+        share["swav"] = "5.4% of the peak that recipe=paper reached with resnet50 (thesis 4.4"
+        assert f"from the operations, at the {share[method]}" in varied.why["hours"]
+
+
+def test_a_recipe_without_a_rate_has_the_papers_share():
+    large, small = planned("method=dino", "recipe=vit_base_8", "nodes=16"), planned("method=dino", "nodes=2")
+    ratio = operations("dino", backbone="vit_base_8") / operations("dino")
+    assert large.gpu_hours / small.gpu_hours == pytest.approx(ratio, rel=0.01) and ratio > 16
+    assert "recipe=paper" in large.why["hours"]
+
+
+def test_its_own_recipe_comes_before_the_paper():
+    own = registry.method("swav").recipe("regnety_256gf")
+    share = cost.measured_efficiency(own.rate, registry.method("swav").sizes(own.method, 512))
+    other = ["method.backbone=regnety_128gf", "nodes=64"]
+    said = planned("method=swav", "recipe=regnety_256gf", *other).why["hours"]
+    assert f"{share:.1%} of the peak that recipe=regnety_256gf reached" in said and share > 0.1
+
+
+@pytest.mark.parametrize("recipe", ["paper", "swin"])
+def test_no_published_recipe_of_a_method_with_a_measured_rate_rests_on_an_assumption(recipe):
+    assert "assumed" not in planned("method=smog", f"recipe={recipe}", "nodes=8").why["hours"]
+
+
+def test_the_share_of_another_peak_says_nothing():
+    """fp32 has a peak of its own, and so has a CPU."""
+    assert "35% of the peak, assumed" in planned("method=dino", "method.precision=fp32").why["hours"]
+    assert "50% of the peak, assumed" in planned("method=dino", "recipe=demo", cluster="local").why["hours"]
+    halves = [planned("method=dino", f"method.precision={p}", cluster="a100_80gb").hours for p in ("bf16", "fp16")]
+    assert halves[0] == halves[1]
+
+
+def test_a_rate_of_a_cpu_tells_of_other_networks_there():
+    wanted = ["method=deepercluster", "recipe=demo", "method.backbone=small_resnet"]
+    assert "of the peak that recipe=demo reached with small_vgg" in planned(*wanted, cluster="local").why["hours"]
+    assert "assumed" in planned(*wanted, cluster="h100").why["hours"]
