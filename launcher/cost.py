@@ -10,6 +10,10 @@ from launcher.spec import ClusterConfig, Rate
 
 FP32 = 4  # bytes
 GB = 1e9
+CONTEXT_GB = 0.5  # of GPU memory that CUDA takes before the first tensor (assumed)
+# Of the activations, beside them: cuDNN's workspaces, what the caching allocator cannot use again, gradients on their
+# way, buffers of NCCL. Calibrated: the papers' peaks come out (thesis, Tables 4.4 and 5.14; docs/backbones.md).
+WORKSPACE = 0.45
 RANK_GB, LOADER_GB = 3.0, 0.5  # of host memory: a process with PyTorch and CUDA, a data-loader worker (assumed)
 SAVE_SHARE = 0.1  # of the time, at most
 LONGEST_INTERVAL = 3600.0  # between two saves, however seldom a cluster fails
@@ -24,11 +28,14 @@ class Memory:
     weights: float
     gradients: float
     optimiser: float
+    copies: float  # of the weights in bf16 or fp16, which autocast keeps until the backward pass
     activations: float
+    workspace: float
+    context: float
 
     @property
     def total(self) -> float:
-        return self.weights + self.gradients + self.optimiser + self.activations
+        return sum(vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -43,16 +50,24 @@ class HostMemory:
         return self.processes + self.features
 
 
-def memory(sizes: Sizes, layout: Layout, precision: str) -> Memory:
+def memory(sizes: Sizes, layout: Layout, precision: str, *, gpu: bool = True) -> Memory:
     """fp32 weights, gradients and optimiser slots, with the weights what follows and what is remembered; activations of
-    one forward pass, halved under bf16 or fp16."""
+    one forward pass, halved under bf16 or fp16 but for what autocast leaves in fp32. The buckets in which gradients
+    travel are the gradients themselves. gpu: with what a GPU needs beside tensors."""
     held = (sizes.parameters + sizes.hosted_parameters) * FP32 / GB
     world = layout.groups * layout.group_size // layout.groups_per_rank
     following = (sizes.following_parameters + sizes.remembered / world) * FP32 / GB
-    activations = layout.per_gpu_batch * sizes.activations / GB
-    if precision != "fp32":
-        activations /= 2
-    return Memory(held + following, held, held * sizes.optimiser_slots, activations)
+    half = precision != "fp32"
+    activations = layout.per_gpu_batch * (sizes.activations / (2 if half else 1) + sizes.unhalved) / GB
+    return Memory(
+        weights=held + following,
+        gradients=held,
+        optimiser=held * sizes.optimiser_slots,
+        copies=held / 2 if half else 0.0,
+        activations=activations,
+        workspace=WORKSPACE * activations if gpu else 0.0,
+        context=CONTEXT_GB if gpu else 0.0,
+    )
 
 
 def host_memory(sizes: Sizes, images: int, nodes: int, tasks_per_node: int, workers: int) -> HostMemory:

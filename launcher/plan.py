@@ -98,7 +98,7 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
     images = known or recipe.images
     steps = images // spec.method.global_batch * spec.method.epochs
     times = _times(spec, recipe, layout, sizes, images, steps)
-    memory = cost.memory(sizes, layout, spec.method.precision)
+    memory = cost.memory(sizes, layout, spec.method.precision, gpu=bool(cluster.gpus_per_node))
     host = cost.host_memory(sizes, images, spec.nodes, spec.tasks_per_node, spec.method.workers)
     rounds = sizes.rounds.count if sizes.rounds else 0
     seconds = steps * times.per_step + rounds * (times.features + times.kmeans) + steps / times.every * times.save
@@ -249,14 +249,24 @@ def _why_resources(spec: RunSpec, sizes: Sizes, memory: cost.Memory, host: cost.
     return {
         "world_size": f"nodes={spec.nodes} x {spec.tasks_per_node} tasks a node on cluster {cluster.name}",
         "cpus_per_task": "given" if cluster.cpus_per_task or cluster.cpus_per_gpu else cpus,
-        "memory_gb": f"{'a GPU' if cluster.gpus_per_node else 'a process'}: weights {memory.weights:.2f}, gradients "
-        f"{memory.gradients:.2f}, optimiser {memory.optimiser:.2f}, activations {memory.activations:.2f} (model, not "
-        "measured)",
+        "memory_gb": _why_memory(memory, cluster.gpus_per_node, spec.method.precision),
         "host_memory_gb": f"a node: {features}processes {host.processes:.0f} (assumed); {asks}",
         "disk_gb": f"one checkpoint: network {shared_gb:.2f}"
         + (f", {parts} {sharded_gb:.2f}" if sharded_gb else "")
         + f"; {spec.method.keep_checkpoints} are kept",
     }
+
+
+def _why_memory(memory: cost.Memory, gpus: int, precision: str) -> str:
+    parts = f"weights {memory.weights:.2f}, gradients {memory.gradients:.2f}, optimiser {memory.optimiser:.2f}"
+    parts += f", weights in {precision} {memory.copies:.2f}" if memory.copies else ""
+    parts += f", activations {memory.activations:.2f}"
+    if not gpus:
+        return f"a process: {parts} (model, not measured)"
+    return (
+        f"a GPU: {parts}, workspace and fragmentation {memory.workspace:.2f} ({cost.WORKSPACE:.0%} of the activations, "
+        f"calibrated on thesis Tables 4.4 and 5.14), CUDA {memory.context:.2f} (model, not measured)"
+    )
 
 
 def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay: int) -> dict[str, str]:

@@ -59,11 +59,12 @@ class Sizes:
     hosted_parameters: int  # of those, what one rank holds
     optimiser_slots: int  # scalars the optimiser keeps for each parameter
     flops_per_image: float  # forward and backward
-    activations: float  # bytes an image in fp32
+    activations: float  # bytes an image in fp32, of which bf16 and fp16 take half
     why: Mapping[str, str]
     rounds: Rounds | None = None  # where the method has any
     following_parameters: int = 0  # replicated, but without gradients or slots: a teacher, or a momentum encoder
     remembered: int = 0  # of earlier batches, over the whole world: a queue, or a cache of features
+    unhalved: float = 0.0  # bytes an image beside the activations, in any precision: pixels, scores, LayerNorm's input
 
 
 @dataclass(frozen=True)

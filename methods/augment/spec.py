@@ -12,6 +12,8 @@ from launcher.spec import TrainConfig
 from methods.backbones.spec import BACKBONES, RGB_MEAN, RGB_STD
 from methods.layout import check_scale, check_size
 
+CHANNELS = 3  # of a crop; a Sobel backbone is given colours, too
+
 
 @dataclass
 class ViewsConfig(TrainConfig):
@@ -112,10 +114,15 @@ def _check_local(config: ViewsConfig) -> None:
     check_size(config.backbone, "method.local_size", config.local_size)
 
 
-def cost_of_views(config: ViewsConfig, *, recompute: bool = False) -> tuple[float, float]:
-    """(multiply-adds of a forward pass, fp32 scalars kept for the backward pass) of the backbone, for all crops of an
-    image. recompute: its residual blocks are computed again for their gradients."""
+def cost_of_views(config: ViewsConfig, *, recompute: bool = False) -> tuple[float, float, float]:
+    """For all crops of an image: (multiply-adds of a forward pass of the backbone, fp32 scalars that are kept for the
+    backward pass and that half precision halves, those that it does not). The last are with the crops themselves, which
+    stay fp32 throughout. recompute: residual blocks are computed again for their gradients."""
     backbone = BACKBONES[config.backbone]
-    crops = ((config.global_crops, config.image_size), (config.local_crops, config.local_size))
-    macs = sum(count * backbone.macs_at(size) for count, size in crops)
-    return macs, sum(count * backbone.activations_at(size, recompute=recompute) for count, size in crops)
+    macs = halved = unhalved = 0.0
+    for count, size in ((config.global_crops, config.image_size), (config.local_crops, config.local_size)):
+        kept = backbone.kept_at(size, recompute=recompute)
+        macs += count * backbone.macs_at(size)
+        halved += count * kept[0]
+        unhalved += count * (kept[1] + CHANNELS * size**2)
+    return macs, halved, unhalved

@@ -209,6 +209,7 @@ def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:
     head = lambda classes: classes * (backbone.feature_dim + 1)  # noqa: E731
     hosted = max(1, config.groups // world_size)
     body = backbone.macs_at(config.image_size)
+    halved, unhalved = backbone.kept_at(config.image_size)
     macs = body + head(config.clusters) + head(config.groups)
     return Sizes(
         parameters=backbone.parameters + head(config.groups),
@@ -216,7 +217,7 @@ def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:
         hosted_parameters=hosted * head(config.clusters),
         optimiser_slots=1,  # momentum
         flops_per_image=6 * macs,  # a multiply-add is 2, and backward costs twice forward
-        activations=4 * (backbone.activations_at(config.image_size) + 2 * config.clusters),
+        activations=4 * halved,
         why={
             "clusters": f"k = {config.super_clusters} x {config.clusters:,} (thesis 3.3.1: m = 4, k = 80k)",
             "disk": f"{config.groups} sub-classifiers of {config.clusters:,} x {backbone.feature_dim} are most of it",
@@ -230,6 +231,7 @@ def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:
             ),
             host_bytes=4 * backbone.feature_dim,
         ),
+        unhalved=4 * (unhalved + 4 * config.clusters),  # with scores, their logarithms and the gradients of both
     )
 
 

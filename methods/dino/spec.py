@@ -291,10 +291,10 @@ def sizes(config: DINOConfig, world_size: int) -> Sizes:
     last = config.outputs * (config.bottleneck + 1) if config.bottleneck else 0  # with the lengths of its rows
     head = _perceptron(widths, config.head_batch_norm) + last
     predictor = _perceptron([end, config.hidden, end], config.head_batch_norm) if config.predictor else 0
-    macs, activations = cost_of_views(config)
+    macs, activations, unhalved = cost_of_views(config)
     seen = config.global_crops * (backbone.macs_at(config.image_size) + head)  # by the teacher
-    # Scores and their logarithms stay fp32 whatever the precision, which halves what is said here.
-    scores = (2 * crops + config.global_crops) * config.outputs * (1 if config.precision == "fp32" else 2)
+    # In fp32: scores, their logarithms and the gradients of both; the teacher's scores, targets, and what meets them.
+    scores = (4 * crops + 3 * config.global_crops) * config.outputs
     inside = 2 * config.hidden * (config.head_layers - 1 + config.predictor)
     return Sizes(
         parameters=backbone.parameters + head + predictor,
@@ -302,9 +302,10 @@ def sizes(config: DINOConfig, world_size: int) -> Sizes:
         hosted_parameters=0,
         optimiser_slots=2 if config.optimizer == "adamw" else 1,
         flops_per_image=6 * (macs + crops * (head + predictor)) + 2 * seen,
-        activations=4 * (activations + crops * inside + scores),
+        activations=4 * (activations + crops * inside),
         why={"disk": f"the student, what {config.optimizer} keeps of it, and the teacher"},
         following_parameters=backbone.parameters + head,
+        unhalved=4 * (unhalved + scores),
     )
 
 

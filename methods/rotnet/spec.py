@@ -99,14 +99,16 @@ def layout(config: RotNetConfig, world_size: int) -> Layout:
 def sizes(config: RotNetConfig, world_size: int) -> Sizes:
     """Scalars of the backbone with the 4-way classifier; four forward passes an image."""
     backbone = BACKBONES[config.backbone]
+    halved, unhalved = backbone.kept_at(config.image_size)
     return Sizes(
         parameters=backbone.parameters + ROTATIONS * (backbone.feature_dim + 1),
         sharded_parameters=0,
         hosted_parameters=0,
         optimiser_slots=1,
         flops_per_image=6 * ROTATIONS * backbone.macs_at(config.image_size),
-        activations=4 * ROTATIONS * backbone.activations_at(config.image_size),
+        activations=4 * ROTATIONS * halved,
         why={"disk": "the network and its momentum"},
+        unhalved=4 * ROTATIONS * unhalved,
     )
 
 

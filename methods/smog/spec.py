@@ -228,7 +228,7 @@ def sizes(config: SMoGConfig, world_size: int) -> Sizes:
     projection = config.hidden * (backbone.feature_dim + 2 + config.embedding) + 2 * config.embedding
     predictor = config.hidden * (2 * config.embedding + 2) + config.embedding
     predictions = 1 + config.local_crops
-    macs, activations = cost_of_views(SMoGConfig(**{**vars(config), "global_crops": 1}))  # that train
+    macs, activations, unhalved = cost_of_views(SMoGConfig(**{**vars(config), "global_crops": 1}))  # that train
     heads = predictions * (projection + predictor + config.groups * config.embedding)
     followed = backbone.macs_at(config.image_size) + projection
     slots = 2 if config.optimizer == "adamw" else 1
@@ -238,10 +238,12 @@ def sizes(config: SMoGConfig, world_size: int) -> Sizes:
         hosted_parameters=0,
         optimiser_slots=slots,
         flops_per_image=6 * (macs + heads) + 2 * followed,
-        activations=4 * (activations + predictions * (6 * config.hidden + 2 * config.groups)),
+        activations=4 * (activations + predictions * 6 * config.hidden),
         why={"disk": "the network, its optimiser, f-hat" + (", and the cache" if config.refit_every else "")},
         following_parameters=backbone.parameters + projection,  # f-hat
         remembered=config.cache * config.global_batch * config.embedding if config.refit_every else 0,
+        # With similarities, their logarithms and the gradients of both.
+        unhalved=4 * (unhalved + predictions * 4 * config.groups),
     )
 
 

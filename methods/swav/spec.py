@@ -248,18 +248,21 @@ def sizes(config: SwAVConfig, world_size: int) -> Sizes:
     scalars = 2 if config.head_batch_norm else 1  # scale and shift, or a bias
     head = sum(a * b for a, b in pairwise(widths)) + scalars * sum(widths[1:-1]) + config.embedding
     head += config.embedding * config.prototypes
-    macs, activations = cost_of_views(config, recompute=config.checkpoint_activations)
+    macs, activations, unhalved = cost_of_views(config, recompute=config.checkpoint_activations)
     passes = 4 if config.checkpoint_activations else 3  # forward, backward twice as much, and forward again
     crops = config.global_crops + config.local_crops
+    # In fp32: scores, their logarithms and the gradients of both; of global crops the labels, and what they meet.
+    scores = (4 * crops + 3 * config.global_crops) * config.prototypes
     return Sizes(
         parameters=BACKBONES[config.backbone].parameters + head,
         sharded_parameters=0,
         hosted_parameters=0,
         optimiser_slots=1,  # momentum
         flops_per_image=2 * (passes * macs + 3 * crops * head),
-        activations=4 * (activations + crops * ((1 + scalars) * sum(widths[1:-1]) + 2 * config.prototypes)),
+        activations=4 * (activations + crops * (1 + scalars) * sum(widths[1:-1])),
         why={"disk": "the network and its momentum" + (", and the queue" if config.queue else "")},
         remembered=config.queue // config.global_batch * config.global_batch * config.global_crops * config.embedding,
+        unhalved=4 * (unhalved + scores),
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods import backbones
@@ -100,6 +101,57 @@ def test_blocks_that_are_computed_again_keep_what_the_plan_says(name):
     recompute_blocks(network)
     outside = cost_of(network, images(name, size.image_size))[1]
     assert size.recomputed == pytest.approx(outside + largest, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["small_vgg", "small_resnet", "small_vit", "vit_small_16"])
+def test_half_precision_halves_what_is_kept_but_for_the_share_that_is_said(name, monkeypatch):
+    """As on a GPU: CPUs have another autocast. Of two images more than of one, so that copies of weights cancel."""
+    whole, half = (
+        kept_on_a_gpu(name, 2, half, monkeypatch) - kept_on_a_gpu(name, 1, half, monkeypatch) for half in (False, True)
+    )
+    assert BACKBONES[name].unhalved == pytest.approx(2 * half / whole - 1, abs=0.01)
+
+
+def kept_on_a_gpu(name, count, half, monkeypatch):
+    """Bytes that autograd keeps of `count` images on a GPU that is not there, under autocast to fp16 if `half`."""
+
+    def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False):
+        if half:
+            q, k, v = q.half(), k.half(), v.half()
+        fused = torch.ops.aten._scaled_dot_product_efficient_attention
+        return fused(q, k, v, attn_mask, True, dropout_p, is_causal)[0]
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(small_vit, "scaled_dot_product_attention", attention)
+    with torch.device("meta"):
+        network = backbones.build(name).trunk
+    sizes, alive = {}, []
+
+    def pack(value):
+        alive.append(value)
+        sizes[value.untyped_storage()._cdata] = value.untyped_storage().nbytes()
+        return value
+
+    with FakeTensorMode():
+        for module in network.modules():
+            for key, value in {**module._parameters, **module._buffers}.items():
+                if value is not None:
+                    there = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda")
+                    setattr(module, key, nn.Parameter(there) if key in module._parameters else there)
+        own = {value.untyped_storage()._cdata for value in network.state_dict().values()}
+        given = torch.empty(count, *images(name, BACKBONES[name].image_size).shape[1:], device="cuda")
+        # torch.autocast turns itself off where there is no GPU.
+        torch.set_autocast_enabled("cuda", half)
+        torch.set_autocast_dtype("cuda", torch.float16)
+        torch.autocast_increment_nesting()
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+                network.train()(given)
+        finally:
+            torch.autocast_decrement_nesting()
+            torch.set_autocast_enabled("cuda", False)
+            torch.clear_autocast_cache()
+    return sum(each for storage, each in sizes.items() if storage not in own)
 
 
 @pytest.mark.parametrize("name", ["small_vgg", "small_resnet", "resnet50", "small_vit", "vit_small_8", "swin_tiny"])
