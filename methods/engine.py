@@ -74,6 +74,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     registry.add("scaler", ValueState(scaler.state_dict, scaler.load_state_dict))
     generation = job.ledger.generation
     checkpoints = Checkpointer(job.run, world, registry, keep=config.keep_checkpoints, generation=generation)
+    health = CollapseWatch(job, checkpoints, getattr(trainer, "watched", None), per_epoch)
 
     step = checkpoints.restore()
     job.reporter = Reporter(job.run, speaks=world.is_main, purge_step=step + 1)
@@ -82,7 +83,6 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     _say_restored(job, step)
     job.reporter.progress(force=True, stage="starting", step=step, steps=steps, notices=job.notices)
     watch = LossWatch(job, checkpoints, trainer.networks)
-    health = CollapseWatch(job, checkpoints, getattr(trainer, "watched", None), per_epoch)
     saves = Saves(job, checkpoints, watch, steps, restored=step)
     job.save = lambda: saves.before_work(step)
     evaluations = _Evaluations(job, trainer, evaluate, step)
@@ -115,7 +115,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                     if step % config.log_every == 0 or step == steps:
                         read, means = watch.averaged()
                         job.reporter.log(read, **means, lr=rate, images_per_s=throughput.rate)
-                        health.note(read, means)
+                        health.note(step, means)  # what is read may lag by one, and not alike in each life
                     outcome = job.vote.cast(max(job.verdict(), watch.verdict()))
                     job.heart.step = step
                     job.heart.point()

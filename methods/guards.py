@@ -1,6 +1,7 @@
 """What keeps a run from harm: saves that may fail, a loss that may not be a number, outputs that all become alike."""
 
 from collections import deque
+from collections.abc import Mapping
 from typing import NoReturn
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from launcher.errors import Diverged, InputError
 from launcher.runtime.checkpoint import Checkpointer, SaveFailed
+from launcher.runtime.stateful import ValueState
 from methods.collapse import Watched
 from methods.job import DIVERGED, GO, Job
 
@@ -131,7 +133,10 @@ class LossWatch:
             self._read()
 
     def averaged(self) -> tuple[int, dict[str, float]]:
-        """Collective: the newest step whose scalars were read, and their means over the ranks."""
+        """Collective: the newest step whose scalars were read, and their means over the ranks. Waits where a life has
+        read none yet."""
+        if not self._values:
+            self._read()
         names = sorted(self._values)
         values = torch.tensor([self._values[name] for name in names], dtype=torch.float64)
         if self._job.world.size > 1:
@@ -178,7 +183,8 @@ class LossWatch:
 
 class CollapseWatch:
     """Says when the scalars of several steps in a row tell of a collapse, and when they no longer do. Training goes on,
-    unless the spec says stop: a network that has only begun may look like one that collapsed."""
+    unless the spec says stop: a network that has only begun may look like one that collapsed. How long it has lasted is
+    registered here, before anything is restored: however often a run is stopped, it is said at the same step."""
 
     def __init__(self, job: Job, checkpoints: Checkpointer, watched: Watched | None, steps_per_epoch: int):
         self._job, self._checkpoints, self._watched = job, checkpoints, watched
@@ -186,6 +192,7 @@ class CollapseWatch:
         self._since: int | None = None
         self._readings = 0
         self._said = bool(last_word(job, "outputs"))
+        job.registry.add("health", ValueState(self._reached, self._go_on))
 
     def note(self, step: int, means: dict[str, float]) -> None:
         """Look at the scalars of `step`, the same on all ranks. Raises Diverged, on all of them, where the spec says
@@ -209,6 +216,12 @@ class CollapseWatch:
                 f"{found}; the last checkpoint is {last.name if last else 'none'}. Going on would not bring it back: "
                 "change the recipe, as a new run"
             )
+
+    def _reached(self) -> dict[str, int | None]:
+        return {"since": self._since, "readings": self._readings}
+
+    def _go_on(self, saved: Mapping[str, int | None]) -> None:
+        self._since, self._readings = saved.get("since"), saved.get("readings", 0)  # older checkpoints have neither
 
     def _say(self, step: int, what: str) -> None:
         self._said = bool(what)

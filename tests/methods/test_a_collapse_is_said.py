@@ -1,18 +1,34 @@
 """Outputs that become alike for all images are said in the ledger and on the screen, once, and can end the run."""
 
+import signal
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from launcher import registry
+from launcher.compose import resolve
 from launcher.errors import Diverged
+from launcher.rundir import Ledger, RunDir
+from launcher.runtime import shard
+from launcher.runtime.checkpoint import Registry
+from launcher.runtime.dist import World
+from launcher.runtime.preempt import StopFlag, Stopped
+from launcher.runtime.stateful import ModuleState
+from methods import data
 from methods.collapse import Watched, effective_rank, entropy_of_use
+from methods.engine import train
 from methods.evals.during import _rank, watch_rank
 from methods.evals.knn import Bank
 from methods.guards import LONGEST, CollapseWatch
+from methods.job import Job
 from methods.losses import entropy
 
+SINCE_4 = (
+    "outputs collapsed since step 4: nearly all images fall to one of 100 classes (entropy of use 0.10 of ln K = 4.61)"
+)
 FINE, COLLAPSED = {"use": 4.0, "single": 2.0}, {"use": 0.1, "single": 2.0}
 
 
@@ -29,6 +45,7 @@ class Run:
 
 
 def watch(job, steps_per_epoch=100, watched=Watched(100, use="use", single="single")):  # noqa: B008
+    job.registry = Registry(job.world)
     return CollapseWatch(job, SimpleNamespace(last=lambda: None), watched, steps_per_epoch)
 
 
@@ -89,6 +106,77 @@ def test_a_run_that_was_told_to_stops():
     with pytest.raises(Diverged, match=r"collapsed since step 0: nearly all .* the last checkpoint is none"):
         read(watch(job), COLLAPSED, range(0, 300, 10))
     assert len(job.ledger_events) == 1
+
+
+SINCE_4 = (
+    "outputs collapsed since step 4: nearly all images fall to one of 100 classes (entropy of use 0.10 of ln K = 4.61)"
+)
+
+
+class Collapsing:
+    """A trainer whose outputs collapse in step 4, and who is told to stop in each of the steps `stops`; it does so one
+    step later."""
+
+    steps_per_epoch, watched = 5, Watched(100, use="use")
+
+    def __init__(self, job, stops=()):
+        self.job, self.stops, self.backbone = job, stops, nn.Linear(2, 1)
+        self.networks, self.optimizers = [self.backbone], [torch.optim.SGD(self.backbone.parameters(), lr=0.1)]
+        job.registry.add("network", ModuleState(self.backbone))
+
+    def begin_epoch(self, epoch):
+        pass
+
+    def steps(self, epoch, first):
+        for self.step in range(5 * epoch + first + 1, 5 * epoch + 6):
+            yield [SimpleNamespace(ids=torch.tensor([self.step]))]
+
+    def loss(self, batch):
+        if self.step in self.stops:
+            self.job.stop.signal = signal.SIGTERM
+        return self.backbone(torch.ones(1, 2)).sum(), {"use": torch.tensor(4.0 if self.step < 4 else 0.1)}
+
+
+@pytest.fixture
+def lives(tmp_path):
+    """`lives(stops)`: a run of 15 steps, started as often as it takes: (what the ledger has of its health, what its
+    newest checkpoint holds of it, how it ended, how many lives it had)."""
+
+    def lived(stops, on_collapse="notice"):
+        run = RunDir(tmp_path / f"{on_collapse} {stops}")
+        for folder in ("events", "checkpoints"):
+            (run.path / folder).mkdir(parents=True)
+        (run.path / "plan.json").write_text('{"save_seconds": 0}')
+        tiny = "method=rotnet", "recipe=tiny", "method.epochs=3", "method.log_every=1", "method.checkpoint_every=100"
+        spec, _ = resolve([*tiny, f"method.on_collapse={on_collapse}"])
+        world, layout = World(0, 1, torch.device("cpu")), registry.method("rotnet").layout(spec.method, 1)
+        for life in range(1, 20):
+            job = Job(run, spec, world, layout, Ledger(run, life, "rank0"), StopFlag(), data.build(spec.data, "train"))
+            try:
+                train(job, Collapsing(job, stops), lambda *_: None)
+                end = "done"
+                break
+            except Stopped:
+                continue
+            except Diverged as error:
+                end = str(error)
+                break
+        health = [(event["step"], event["what"]) for event in run.events() if event["event"] == "health"]
+        return health, shard.read(run.checkpoints()[-1] / "shared.safetensors")["health"], end, life
+
+    return lived
+
+
+def test_it_is_said_at_the_same_step_however_often_a_run_is_stopped(lives):
+    undisturbed = [(9, SINCE_4)], {"since": 4, "readings": 12}, "done"
+    assert lives(()) == (*undisturbed, 1)
+    assert lives((2, 6, 10)) == (*undisturbed, 4)
+
+
+def test_it_ends_a_run_at_the_same_step_however_often_that_was_stopped(lives):
+    health, saved, end, life = lives((2, 4, 6), "stop")
+    assert (health, saved, life) == ([(9, SINCE_4)], {"since": 4, "readings": 4}, 4)
+    assert end.startswith(SINCE_4)
 
 
 def test_a_trainer_that_watches_nothing_is_left_alone():
