@@ -10,7 +10,7 @@ from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods import backbones, ema
 from methods.augment.stage import Photometrics
 from methods.batchnorm import synchronise
-from methods.collapse import Watched, entropy_of_use
+from methods.collapse import Watched, entropy_of_use, likeness
 from methods.data.loader import Batch
 from methods.dino.loss import distillation, mean_square
 from methods.dino.spec import DINOConfig
@@ -54,7 +54,10 @@ class Network(nn.Module):
 
     def forward(self, crops: Sequence[torch.Tensor]) -> torch.Tensor:
         # One pass of the backbone a resolution, one of the head over all crops.
-        features = torch.cat([self.backbone(images) for images in crops])
+        return self.scores(torch.cat([self.backbone(images) for images in crops]))
+
+    def scores(self, features: torch.Tensor) -> torch.Tensor:
+        """What the head says of the backbone's features, [N, d] -> [N, K]."""
         projected = self.predictor(self.head.projected(features))
         # In fp32: a score is divided by 0.04, and bf16 would be off by a tenth.
         with torch.autocast(projected.device.type, enabled=False):
@@ -76,7 +79,7 @@ class DINO:
         self.backbone = self.teacher.backbone  # better than the student's all along (5.6.2)
         self.network = job.distribute(self.student)
         self.networks = [self.network, self.teacher]
-        self.watched = Watched(config.outputs, use="teacher_use", single="teacher_entropy")
+        self.watched = Watched(config.outputs, use="teacher_use", single="teacher_entropy", alike="likeness")
         self.photometrics = Photometrics(config)
         groups = parameter_groups([self.student], weight_decay=config.weight_decay)
         if config.optimizer == "adamw":
@@ -111,18 +114,20 @@ class DINO:
         config, images = self.job.config, len(batch.ids)
         crops = self.photometrics(batch.images.to(self.job.world.device, non_blocking=True))
         with torch.no_grad():
-            taught = self.teacher(crops[:1]).unflatten(0, (-1, images))  # g_t: [A, B, K]
+            features = self.teacher.backbone(crops[0])
+            taught = self.teacher.scores(features).unflatten(0, (-1, images))  # g_t: [A, B, K]
         outputs = self.network(crops).unflatten(0, (-1, images))  # g_s: [V, B, K], the global crops first
         operation, centre = config.operation, self.centre.value
         if config.objective == "mse":
             loss = mean_square(outputs, taught, centre if operation == "centring" else torch.zeros_like(centre))
-            figures = {}
+            figures = {"likeness": likeness(taught[0])}  # no classes whose use would tell
         else:
             targets = teacher_targets(
                 taught, centre, temperature=self.temperature, operation=operation, iterations=config.sinkhorn_iterations
             )
             loss, figures = distillation(outputs, targets, temperature=config.temperature)
-            figures["teacher_use"] = entropy_of_use(targets)
+            # Of features: what outputs have in common is centred away.
+            figures |= {"teacher_use": entropy_of_use(targets), "likeness": likeness(features[:images])}
         self.centre.update(taught)  # after the loss that used it
         return loss, figures
 

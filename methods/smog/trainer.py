@@ -15,7 +15,7 @@ from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods import backbones, ema
 from methods.augment.stage import Photometrics
 from methods.batchnorm import synchronise
-from methods.collapse import Watched, empty_share
+from methods.collapse import Watched, empty_share, likeness
 from methods.collectives import sum_over_ranks
 from methods.data.loader import Batch
 from methods.features import extract
@@ -67,7 +67,9 @@ class SMoG:
         self.follower = follower.to(world.device).requires_grad_(False)
         self.network = job.distribute(network)
         self.networks = [self.network, self.follower]
-        self.watched = Watched(config.groups, use="group_entropy")
+        self.watched = Watched(
+            config.groups, use="group_entropy", alike="likeness", hit="groups_hit", images=config.global_batch
+        )
         self.photometrics = Photometrics(config)
         self.optimizers = [_optimizer(network, config)]
         self.steps_per_epoch = len(job.dataset) // config.global_batch
@@ -124,7 +126,7 @@ class SMoG:
         self.groups.keep(update)
         if self.cache is not None:
             self.cache.put(projections)
-        return loss, self._figures(labels)
+        return loss, self._figures(labels) | {"likeness": likeness(projections)}
 
     @torch.no_grad()
     def _figures(self, labels: torch.Tensor) -> dict[str, torch.Tensor]:

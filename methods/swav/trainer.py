@@ -11,7 +11,7 @@ from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods import backbones
 from methods.augment.stage import Photometrics
 from methods.batchnorm import synchronise
-from methods.collapse import Watched, entropy_of_use
+from methods.collapse import Watched, entropy_of_use, likeness
 from methods.data.loader import Batch
 from methods.heads import Prototypes, perceptron
 from methods.initialise import load_backbone
@@ -60,7 +60,8 @@ class SwAV:
             recompute_blocks(network.backbone.trunk)
         self.network = job.distribute(synchronise(network, world, job.layout.batch_norm_ranks))
         self.networks = [self.network]
-        self.watched = Watched(config.prototypes, use="prototype_entropy", single="prediction_entropy")
+        use, single = "prototype_entropy", "prediction_entropy"
+        self.watched = Watched(config.prototypes, use=use, single=single, alike="likeness")
         self.photometrics = Photometrics(config)
         kind = LARS if config.optimizer == "lars" else torch.optim.SGD
         optimizer = kind(network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
@@ -112,7 +113,8 @@ class SwAV:
             self.queue.put(embeddings[: config.global_crops].detach())
         used = torch.softmax(scores.detach() / config.temperature, dim=-1)
         loss = swapped_prediction(scores, labels, temperature=config.temperature)
-        return loss, {"prototype_entropy": entropy_of_use(used), "prediction_entropy": entropy(used).mean()}
+        figures = {"prototype_entropy": entropy_of_use(used), "prediction_entropy": entropy(used).mean()}
+        return loss, figures | {"likeness": likeness(embeddings[0])}
 
     @torch.no_grad()
     def _queued(self) -> torch.Tensor | None:

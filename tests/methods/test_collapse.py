@@ -56,6 +56,39 @@ def test_empty_groups_are_counted():
     assert collapse.empty_share(torch.tensor([0, 0, 0, 9])) == 0.75
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_likeness_is_the_mean_squared_cosine_between_two_images(precision):
+    x = features(6, 4, 3)
+    cosines = [torch.cosine_similarity(x[i], x[j], dim=0) ** 2 for i in range(6) for j in range(6) if i != j]
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        found = collapse.likeness(x.requires_grad_())
+    assert not found.requires_grad
+    assert found.item() == pytest.approx(sum(cosines).item() / 30, rel=1e-5)
+
+
+def test_what_is_alike_has_a_likeness_of_1_and_what_many_directions_have_is_one_over_their_number():
+    line = features(50, 1, 1) * torch.randn(1, 16, generator=torch.Generator().manual_seed(1))
+    assert collapse.likeness(line).item() == pytest.approx(1)  # both signs, many lengths: the mean cosine is not 1
+    assert collapse.likeness(torch.zeros(9, 4)).item() == pytest.approx(1)
+    assert collapse.likeness(torch.ones(1, 4)).item() == 0
+    directions = torch.eye(20).repeat(50, 1)
+    assert collapse.likeness(directions).item() == pytest.approx(1 / 20, rel=0.03)
+    assert collapse.likeness(torch.ones(200, 16) + 1e-2 * features(200, 16, 16)).item() > collapse.LIKE
+
+
+def test_groups_that_stay_empty_are_said_where_the_entropy_of_use_says_nothing():
+    members = torch.zeros(3000)
+    members[:20] = 205  # of 4,100 images
+    use = collapse.entropy_of_use((members / members.sum()).unsqueeze(0)).item()
+    watched = collapse.Watched(3000, use="use", hit="hit", images=4100)
+    assert collapse.collapse(3000, use=use) is None
+    said = watched.says({"use": use, "hit": (members > 0).float().mean().item()})
+    assert said == "images fall to few classes, 20 of 3000 in a step of 4100 images"
+    assert watched.says({"use": 7.0, "hit": 0.5}) is None
+    few = collapse.Watched(3000, hit="hit", images=64)  # which hit 64 classes at most
+    assert few.says({"hit": 40 / 3000}) is None and few.says({"hit": 5 / 3000})
+
+
 @pytest.mark.parametrize(
     ("figures", "said"),
     [
@@ -63,7 +96,9 @@ def test_empty_groups_are_counted():
         ({"use": math.log(100), "single": math.log(100)}, "outputs are uniform over 100 classes"),
         ({"use": 3.0, "single": 2.99}, "outputs are alike for all images"),
         ({"use": math.log(100), "single": 2.0, "rank": 1.2}, "features differ in their length alone"),
-        ({"use": math.log(100), "single": 0.0, "rank": 40.0}, None),
+        ({"use": math.log(100), "single": 2.0, "alike": 0.999}, "features differ in length and sign alone"),
+        ({"hit": 0.02}, "images fall to few classes, 2 of 100"),
+        ({"use": math.log(100), "single": 0.0, "rank": 40.0, "alike": 0.9, "hit": 0.25}, None),
         ({"rank": math.nan}, None),  # the watch over the loss says that
         ({}, None),
     ],

@@ -255,3 +255,12 @@ def test_both_collapses_are_seen_in_what_is_logged(outputs, said):
     layer.weight.zero_()
     layer.bias.zero_()[3] = 9.0 if outputs == "one" else 0.0
     assert said in trainer.watched.says({name: value.item() for name, value in take(trainer, 0).items()})
+
+
+@pytest.mark.parametrize("operation", ["centring", "none"])
+def test_outputs_that_are_alike_are_seen_where_the_loss_has_no_classes(operation):
+    trainer = trainer_of(job(objective="mse", operation=operation, head_layers=1, bottleneck=0))
+    assert trainer.watched.says(take(trainer, 0)) is None
+    trainer.teacher.last.weight.mul_(1e-3)
+    trainer.teacher.last.bias.fill_(0.3)
+    assert "features differ in length and sign alone" in trainer.watched.says(take(trainer, 1))

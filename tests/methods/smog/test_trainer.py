@@ -288,3 +288,17 @@ def test_an_evaluation_tells_how_images_fall_to_groups_and_what_their_labels_say
     ]
     assert 0 <= scores["label_entropy_q1"] <= scores["label_entropy"] <= scores["label_entropy_q3"]
     assert 0 <= scores["nmi_labels"] <= 1
+
+
+def test_projections_that_are_alike_and_groups_that_stay_empty_are_seen(make):
+    trainer, stream = make()
+    assert trainer.watched.says(take(trainer, stream[0], 0)) is None
+    last = trainer.network.projection[-1]
+    with torch.no_grad():
+        last.weight.mul_(1e-3)
+        last.bias.fill_(1.0)
+    found = take(trainer, stream[1], 1)
+    assert "features differ in length and sign alone" in trainer.watched.says({"likeness": found["likeness"]})
+    trainer, _ = make("method.groups=400", "method.refit_every=0")  # of which 16 images hit 16 at most
+    assert trainer.watched.says({"groups_hit": 2 / 400}) is None
+    assert "images fall to few classes, 1 of 400" in trainer.watched.says({"groups_hit": 1 / 400})

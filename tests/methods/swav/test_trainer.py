@@ -117,3 +117,15 @@ def test_several_steps_are_those_of_the_equations(make, overrides, frozen, queue
             moved = RATE * velocity[name].norm()
             wrong = (p.detach().double() - reference.get_parameter(name).detach()).norm()
             assert wrong <= 1e-3 * moved + 1e-6, f"{name}, step {step}: {wrong:.2g} of {moved:.2g}"
+
+
+def test_embeddings_that_are_alike_are_seen(make):
+    trainer, stream = make()
+    assert trainer.watched.says(take(trainer, stream[0], 0)) is None
+    last = trainer.network.projection[-1]
+    with torch.no_grad():
+        last.weight.mul_(1e-3)
+        last.bias.fill_(1.0)
+    found = take(trainer, stream[1], 1)
+    assert "features differ in length and sign alone" in trainer.watched.says({"likeness": found["likeness"]})
+    assert trainer.watched.says(found)
