@@ -9,7 +9,7 @@ from typing import Any
 from launcher import ablation, points, registry
 from launcher.ablation import Ablation, key_of
 from launcher.errors import InputError
-from launcher.spec import TrainConfig
+from launcher.spec import RunSpec, TrainConfig
 
 # Where and how it runs: two submissions that differ in these alone are the same experiment.
 PLACES = ("nodes", "tasks_per_node", "cluster", "runs", "group", "data.path", "eval_data.path", "eval_after")
@@ -126,4 +126,14 @@ def described(asked: Asked, member: Member) -> dict[str, Any]:
         "seed": member.point.spec.seed,
         "kind": member.kind,
         "identity": member.point.spec.identity,
+        "judges": judges(member.point.spec),
+    }
+
+
+def judges(spec: RunSpec) -> dict[str, Any]:
+    """What decides a run's numbers and is no part of its identity: whoever asks otherwise gets the same run."""
+    labels = spec.to_json()["eval_data"]
+    return {
+        "neighbours": spec.method.knn_neighbours,
+        "labels": labels and {key: value for key, value in labels.items() if key != "path"},
     }

@@ -11,7 +11,7 @@ eval.json tells its ranks to evaluate instead of training. Its numbers join the 
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +71,12 @@ def want(
     return Wanted(settings, manifest["step"], manifest["digest"], False, spec)
 
 
-def afterwards(run: RunDir) -> list[Wanted]:
-    """What `eval_after` asked for when the run was launched: the same cluster, one node."""
+def afterwards(run: RunDir, also: Sequence[str] = ()) -> list[Wanted]:
+    """What `eval_after` asked for when the run was launched, and `also`: the same cluster, one node."""
     spec = run.spec()
     where = dataclasses.replace(spec, nodes=1, eval_after=())
-    settings = (protocols.defaults([name], spec.method.backbone) for name in spec.eval_after)
+    names = dict.fromkeys((*spec.eval_after, *also))
+    settings = (protocols.defaults([name], spec.method.backbone) for name in names)
     return [Wanted(each, None, None, True, where) for each in settings]
 
 

@@ -61,7 +61,8 @@ def record(
     """Write down what the sweep consists of, and return its name. `rows`: of a paper's table, what asked.described
     says of each point."""
     spec = points[0].spec
-    digest = hashlib.sha256("\n".join(run.id for run in runs).encode()).hexdigest()[:8]
+    given = rows[0]["given"] if rows else ()  # of which some change the numbers of a run, and not the run
+    digest = hashlib.sha256("\n".join([*(run.id for run in runs), *given]).encode()).hexdigest()[:8]
     table = f"{rows[0]['sweep'].replace('/', '-')}-" if rows else f"{spec.method.name}-"
     name = f"{table}{spec.recipe}-sweep-{digest}"
     folder = Path(spec.runs) / FOLDER

@@ -12,10 +12,10 @@ from typing import Any
 
 from launcher import evaluation, goodput, points, queue, sweep
 from launcher.ablation import Ablation, Point
-from launcher.asked import Asked
+from launcher.asked import Asked, judges
 from launcher.errors import InputError, SslrunError
 from launcher.report import trend
-from launcher.rundir import RunDir, read_json
+from launcher.rundir import RunDir, judged, read_json
 from launcher.spec import RunSpec
 
 # What deserves a look first. Besides the states of a run: `absent`, nobody asked for it; `gone`, its folder is;
@@ -128,6 +128,7 @@ def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
     InputError where it was submitted with others than those asked for only.
     """
     table, known = asked.ablation, sweep.rows_of(folder, asked.ablation.name, asked.scale)
+    known = _of_path(known, asked, folder)
     kinds = list(dict.fromkeys(tuple(row["given"]) for row in reversed(known)))  # newest first
     given = tuple(asked.science) if asked.science or () in kinds else kinds[0] if kinds else ()
     if asked.science and given not in kinds:
@@ -148,6 +149,24 @@ def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
         rows.append(Row(point.value, at, point.series, point.paper, lacks, tuple(runs)))
     notes = _notes(table.points, mine, older, found.trouble)
     return Table(table, asked.scale, given, tuple(k for k in kinds if k != given), tuple(rows), notes, folder)
+
+
+def _of_path(rows: Sequence[Mapping[str, Any]], asked: Asked, folder: Path) -> list[Mapping[str, Any]]:
+    """Those whose runs read the images of `data.path`, where that is asked for: the same folder elsewhere is the same
+    experiment to whoever asks for none."""
+    typed = [word.partition("=")[2] for word in asked.given if word.startswith("data.path=")]
+    if not typed:
+        return list(rows)
+    wanted = Path(typed[-1]).expanduser().resolve()
+    paths = {name: _data_path(folder / name / "spec.json") for name in {row["run"] for row in rows}}
+    return [row for row in rows if paths[row["run"]] in (None, wanted)]
+
+
+def _data_path(file: Path) -> Path | None:
+    try:
+        return Path(read_json(file)["data"]["path"]).resolve()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _seed(text: str) -> int:
@@ -212,7 +231,7 @@ def _run(table: Ablation, scale: str, seed: int, row: Mapping[str, Any] | None, 
     if found is None:
         return Run(seed, "gone", row["run"], message=f"its folder {row['run']} is gone")
     try:
-        return _read(_Once(found.path), seed, table.scale(scale).metric, finder.jobs)
+        return _read(_Once(found.path), seed, table.scale(scale).metric, row, finder.jobs)
     except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = str(error) if isinstance(error, SslrunError) else f"{type(error).__name__}: {error}"
         return Run(seed, "damaged", found.path.name, str(found.path), " ".join(said.split()))
@@ -236,16 +255,18 @@ class _Once(RunDir):
         return self._spec
 
 
-def _read(found: RunDir, seed: int, metric: str, jobs: Any) -> Run:
+def _read(found: RunDir, seed: int, metric: str, row: Mapping[str, Any], jobs: Any) -> Run:
     summary, events = found.summary(jobs, digest=False), found.events()
     gpus = found.spec().world_size if found.spec().cluster.gpus_per_node else 0
-    score, state, message = _score(summary["evals"], metric), summary["state"], summary["message"]
+    # One of an earlier step is not its number.
+    last = {e["protocol"]: e["scores"] for e in judged(events) if e["step"] == summary["step"]}
+    score, state, message = _score(found.spec(), last, metric, row), summary["state"], summary["message"]
     if state == "done" and score is None:
         state, message = _unjudged(found, metric.partition(".")[0], jobs)
     hours = goodput.worked_seconds(events, found.spoke() if summary["state"] == "running" else 0.0) / 3600
     return Run(
         seed, state, found.id, str(found.path), message,
-        score if summary["state"] == "done" else None,  # one of an earlier step is not its number
+        score if summary["state"] == "done" else None,
         summary["step"], summary["steps"], hours, hours * gpus, sum(summary["restarts"].values()),
     )  # fmt: skip
 
@@ -260,11 +281,16 @@ def _unjudged(found: RunDir, protocol: str, jobs: Any) -> tuple[str, str]:
     return there.name, f"trained; its evaluation evals/{asked[-1].path.name} is {there.name}{said and ': '}{said}"
 
 
-def _score(evals: Mapping[str, Mapping[str, Any]], metric: str) -> float | None:
-    """Also of an evaluation on other labels than the training's, where there is but one such."""
+def _score(spec: RunSpec, evals: Mapping[str, Any], metric: str, row: Mapping[str, Any]) -> float | None:
+    """The number that was asked for. How a run is judged while it trains is no part of its identity: one that somebody
+    launched to be judged otherwise is the same run, and has another number."""
     protocol, _, name = metric.partition(".")
-    others = [key for key in evals if key.startswith(f"{protocol}:")]
-    scores = evals.get(protocol) or (evals[others[0]] if len(others) == 1 else {})
-    score = scores.get(name)
+    own = judges(spec)
+    wanted = own | row.get("judges", {})
+    if wanted["labels"] != own["labels"]:
+        return None
+    if metric == "knn.trained" and wanted["neighbours"] != own["neighbours"]:
+        name = f"k{wanted['neighbours']}"
+    score = evals.get(protocol, {}).get(name)
     known = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
     return float(score) if known else None

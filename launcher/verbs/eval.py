@@ -2,6 +2,7 @@
 of weights, as a run of its own."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,10 +59,10 @@ def _weights(options: Namespace) -> int:
     return launch.submit_or_join(spec, evaluation.plan(spec), options)
 
 
-def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None) -> int:
-    """The evaluations of `eval_after`, if any: here and now, or queued behind `job`. Returns the worst exit code; one
-    that cannot be queued does not undo what was."""
-    if not found.spec().eval_after:
+def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None, also: Sequence[str] = ()) -> int:
+    """The evaluations of the run's `eval_after` and `also`, if any: here and now, or queued behind `job`. Returns the
+    worst exit code; one that cannot be queued does not undo what was."""
+    if not (found.spec().eval_after or also):
         return 0
     from launcher import evaluation, queue, submit, view
     from launcher.verbs import launch
@@ -69,7 +70,7 @@ def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None) -
     screen, worst = view.console(), 0
     quiet = Namespace(**{**vars(options), "json": False, "verb": "eval"})
     jobs, _ = queue.of_runs(evaluation.every(found))
-    for wanted in evaluation.afterwards(found):
+    for wanted in evaluation.afterwards(found, also):
         try:
             evaluation.check_labels(wanted.spec)
             prepared, joined = evaluation.prepare(found, wanted, jobs)

@@ -18,6 +18,7 @@ from launcher.verbs import eval as evaluating
 if TYPE_CHECKING:
     from launcher.ablation import Point as Row
     from launcher.asked import Asked
+    from launcher.points import Point
 
 WAIT_SECONDS = 2.0
 
@@ -41,9 +42,9 @@ def run(options: Namespace) -> int:
     runs = sweep.create(points)
     name = sweep.record(options.overrides, points, runs, rows)
     if points[0].spec.cluster.kind == "slurm":
-        worst = _submit(runs, name, screen, options)
+        worst = _submit(runs, points, name, screen, options)
     else:
-        worst = _one_after_the_other(runs, options)
+        worst = _one_after_the_other(runs, points, options)
     if options.wait:
         worst = max(worst, _wait(runs, screen))
     states = _states(runs)
@@ -68,7 +69,7 @@ def _say_absent(table: "Asked", absent: "Sequence[tuple[Row, list[str]]]", scree
         screen.print(said, soft_wrap=True, markup=False)
 
 
-def _submit(runs: list[RunDir], name: str, screen: "view.Console", options: Namespace) -> int:
+def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.Console", options: Namespace) -> int:
     from launcher import submit
 
     good = []
@@ -88,18 +89,23 @@ def _submit(runs: list[RunDir], name: str, screen: "view.Console", options: Name
     )
     for note in sorted({s.note for s in outcome.values() if s.note}):
         screen.print(f"nodes {note}", soft_wrap=True, markup=False)
+    # A run that another sweep launched may lack the evaluation that this one is about.
+    wanted = {run.id: point.spec.eval_after for run, point in zip(runs, points, strict=True)}
     for found in good:
-        evaluating.afterwards(found, options, job=outcome[found.id].job)
+        evaluating.afterwards(found, options, job=outcome[found.id].job, also=wanted[found.id])
     return 0 if len(good) == len(runs) else RunFailed.exit_code
 
 
-def _one_after_the_other(runs: list[RunDir], options: Namespace) -> int:
+def _one_after_the_other(runs: list[RunDir], points: "list[Point]", options: Namespace) -> int:
     """On this machine: each run to its end; one that fails does not keep the others from running."""
     worst = 0
     quiet = Namespace(**{**vars(options), "json": False})
-    for found in runs:
+    for found, point in zip(runs, points, strict=True):
         try:
             code = launch.go_on(found, quiet, joined=False)
+            lacking = [name for name in point.spec.eval_after if name not in found.spec().eval_after]
+            if lacking and not code:
+                code = evaluating.afterwards(found, quiet, also=lacking)
         except (InputError, RunFailed) as error:
             view.console().print(f"sslrun: {error}", soft_wrap=True, markup=False)
             code = error.exit_code

@@ -150,6 +150,14 @@ def test_launched_with_eval_after_it_follows_the_training(sslrun, watched):
     assert sslrun.show(watched.path) == shown
 
 
+def test_a_run_that_is_done_gets_the_evaluation_that_another_sweep_is_about(sslrun, finished, journey):
+    before = sslrun.show(finished)["evaluations"]
+    answer = sslrun("--multirun", *journey, "seed=0", "eval_after=logistic", f"runs={finished.parent}", "--json")
+    assert [run["id"] for run in answer.json["runs"]] == [finished.name]
+    shown = sslrun.show(finished)
+    assert "logistic" in shown["evals"] and len(shown["evaluations"]) == len(before) + 1
+
+
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from launcher import asked, goodput, registry
 from launcher.errors import InputError
-from launcher.report import life
+from launcher.report import life, table
 from launcher.rundir import RunDir, write_json
 
 
@@ -212,3 +213,58 @@ def test_a_point_that_comes_to_be_possible_needs_no_edit(tabled, monkeypatch):
 def test_a_multirun_of_ones_own_beside_it_is_none_of_its_points(finished):
     write_json(finished.folder / ".sweeps" / "old.json", {"overrides": [], "points": [{"run": "x", "varied": []}]})
     assert finished.table().rows[0].mean == 40.25
+
+
+# -- which number of a run it is -----------------------------------------------------------------------------------
+
+
+def test_a_score_of_an_earlier_step_is_not_the_runs_number(tabled):
+    run = tabled.submit()[0.01, 0]
+    tabled.done(run, None)
+    tabled.ledgers.say(run, "eval", protocol="knn", step=60, scores={"trained": 99.0})
+    assert tabled.table().rows[0].runs[0].state == "unjudged"
+    tabled.ledgers.say(run, "eval", protocol="knn", step=100, scores={"trained": 40.0})
+    tabled.ledgers.say(run, "eval", protocol="knn", step=60, scores={"trained": 98.0})
+    assert tabled.table().rows[0].scores == [40.0]
+
+
+def test_a_score_on_other_labels_is_not_the_runs_number(tabled):
+    run = tabled.submit()[0.01, 0]
+    tabled.done(run, None)
+    tabled.ledgers.say(run, "eval", protocol="knn:image_folder", step=100, scores={"trained": 99.0})
+    assert tabled.table().rows[0].runs[0].state == "unjudged"
+
+
+def test_what_a_run_was_judged_by_is_what_was_asked_for(tabled):
+    """The number of neighbours is no part of what a run is: two submissions that differ in it have the same runs."""
+    plain, ten = tabled.submit(), tabled.submit("method.knn_neighbours=10")
+    assert [run.path for run in plain.values()] == [run.path for run in ten.values()]
+    for run in plain.values():
+        tabled.done(run, None)
+        tabled.ledgers.say(run, "eval", protocol="knn", step=100, scores={"trained": 40.0, "k10": 44.0})
+    assert {score for row in tabled.table().rows for score in row.scores} == {40.0}
+    asked = tabled.table("method.knn_neighbours=10")
+    assert asked.given == ("method.knn_neighbours=10",)
+    assert {score for row in asked.rows for score in row.scores} == {44.0}
+
+
+def test_labels_that_it_was_not_judged_with_give_it_no_number(tabled):
+    for run in tabled.submit().values():
+        tabled.done(run, 40.0)
+    tabled.submit("eval_data=photos", "eval_data.patch=16")
+    states = [
+        {run.state for run in tabled.table(*words).runs if run.id}
+        for words in (("eval_data=photos", "eval_data.patch=16"), ())
+    ]
+    assert states == [{"unjudged"}, {"done"}]
+
+
+def test_images_that_are_named_are_those_of_the_runs_that_are_shown(tabled, monkeypatch):
+    """Where they lie is no other experiment; but whoever names them wants no others."""
+    ids = [run.id for run in tabled.submit().values()]
+    lies = {name: Path("/a" if number % 2 else "/b") for number, name in enumerate(ids)}
+    monkeypatch.setattr(table, "_data_path", lambda file: lies[file.parent.name])
+    for place in ("/a", "/b"):
+        shown = {run.id for run in tabled.table(f"data.path={place}").runs if run.id}
+        assert shown == {name for name in ids if lies[name] == Path(place)}
+    assert {run.id for run in tabled.table().runs if run.id} == {*ids}
