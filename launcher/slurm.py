@@ -20,7 +20,7 @@ SUBMIT_SECONDS = 120.0  # sbatch waits and tries again when the controller takes
 RECORD, FIELD = "\x1e", "\x1f"
 # What the variables of an allocation that one happens to sit in must not decide; these say only which cluster it is.
 WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
-# As torchrun leaves them in a shell.
+# As torchrun leaves them in a shell, beside TORCHELASTIC_*, with which ranks look for its store.
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 KEPT = ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_WCKEY")
 # Field of Job -> squeue's letter for it, scontrol's key, sacct's column; what people write themselves comes last.
@@ -235,7 +235,7 @@ def environment(base: Mapping[str, str] | None = None, *, keep: Sequence[str] = 
     does not.
     """
     kept = {*WHICH_CLUSTER, *keep}
-    prefixes = ("SLURM_", "SLURMD_", "SBATCH_", "SALLOC_", "SRUN_", "SUBMITIT_", "SSLRUN_")
+    prefixes = ("SLURM_", "SLURMD_", "SBATCH_", "SALLOC_", "SRUN_", "SUBMITIT_", "SSLRUN_", "TORCHELASTIC_")
     base = os.environ if base is None else base
     return {key: value for key, value in base.items() if key in kept or not (key.startswith(prefixes) or key in RANKS)}
 

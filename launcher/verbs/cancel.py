@@ -13,9 +13,11 @@ from launcher.verbs import arguments
 
 if TYPE_CHECKING:
     from launcher.rundir import RunDir
+    from launcher.slurm import Job
     from launcher.state import State
 
 EXAMPLE = "sslrun cancel deepercluster-demo"
+LEAVE_SECONDS = 10.0  # for a job that has ended to leave the queue
 SLACK_SECONDS = 60.0  # beyond the time that a save was planned to take, before Slurm is told to kill
 
 
@@ -50,7 +52,9 @@ def run(options: Namespace) -> int:
             _cancel_here(found)
     queued = [(found, state) for found, state in active if state.job]
     if queued:
-        _cancel_on_slurm(queued)
+        for found, state in queued:
+            _refuse_strangers(found, (jobs or {}).get(state.job))
+        _cancel_on_slurm([*queued, *_waiting_for_their_end(queued)])
     for found, _ in active:
         print(f"{found.id} is {found.state().name}", file=sys.stderr)
     arguments.answer(active[0][0], options, joined=False, state=active[0][0].state().name, job=active[0][1].job)
@@ -70,17 +74,48 @@ def _cancel_here(run: "RunDir") -> None:
         time.sleep(0.1)
 
 
+def _refuse_strangers(run: "RunDir", job: "Job | None") -> None:
+    """Raises ClusterError where a job in the queue has the number of the run's, and is another: numbers come again on a
+    second cluster, or after a controller lost its state. Every submission of ours says its token."""
+    said = [e for e in run.events() if e["event"] == "submitted" and job and e["job"] == job.id]
+    if said and "token" in said[-1] and job.comment != f"sslrun:{said[-1]['token']}":
+        raise ClusterError(
+            f"nothing was cancelled: job {job.id} in this queue ({job.name}) does not say that it is {run.id}'s; "
+            f"if it is, `scancel {job.id}` stops it"
+        )
+
+
+def _waiting_for_their_end(runs: "list[tuple[RunDir, State]]") -> "list[tuple[RunDir, State]]":
+    """Evaluations that are queued behind these runs: their dependency will never hold. `resume` asks for them anew."""
+    from launcher import evaluation, queue
+    from launcher.rundir import read_json
+
+    found = [each for run, _ in runs for each in evaluation.every(run)]
+    behind = [each for each in found if read_json(each.path / evaluation.FILE).get("after")]
+    jobs, _ = queue.of_runs(behind)
+    states = [(each, each.state(jobs)) for each in behind]
+    return [(each, state) for each, state in states if state.name == "pending" and state.job]
+
+
+def _begun(run: "RunDir", job: str) -> bool:
+    """Has the job's script said that it is at work, and not yet that it ended? Slurm calls a job running before that,
+    while it sets up: there is nothing to save then, and nobody who would hear a signal."""
+    events = [e for e in run.events() if e["event"] in ("start", "end")]
+    return bool(events) and events[-1]["event"] == "start" and events[-1].get("job") == job
+
+
 def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
-    """Pending jobs go at once; running ones are told to save, and killed only when they do not end."""
+    """Jobs that have not begun go at once; the others are told to save, and killed only when they do not end."""
     from launcher import slurm
     from launcher.rundir import Ledger
 
-    running = [(run, state) for run, state in runs if state.name == "running"]
-    waiting = [(run, state) for run, state in runs if state.name != "running"]
+    running = [(run, state) for run, state in runs if state.name == "running" and _begun(run, state.job)]
+    waiting = [each for each in runs if each not in running]
     slurm.cancel([state.job for _, state in waiting])
     for run, state in waiting:
-        generation = run.generation() + (0 if state.name == "preempted" else 1)
-        Ledger(run, generation, "cancel").write("cancel", by=os.getpid(), job=state.job)
+        starts = [e for e in run.events() if e["event"] == "start"]
+        again = bool(starts) and starts[-1].get("job") == state.job  # back in the queue, as the same job
+        Ledger(run, run.generation() + (not again), "cancel").write("cancel", by=os.getpid(), job=state.job)
     if not running:
         return
     for run, state in running:  # first, so that whoever judges the end finds it
@@ -94,3 +129,17 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
         time.sleep(0.5)
         left = {job: run for job, run in left.items() if run.state().name == "running"}
     slurm.cancel(left)
+    _see_them_gone({state.job for _, state in running})
+
+
+def _see_them_gone(ids: set[str]) -> None:
+    """A job that was being preempted comes back into the queue when it has ended, whoever asked for its end."""
+    from launcher import slurm
+
+    end = time.monotonic() + LEAVE_SECONDS
+    while time.monotonic() < end:
+        here = {id: job for id, job in slurm.jobs().items() if id in ids}
+        slurm.cancel(id for id, job in here.items() if job.state == "PENDING")
+        if not here:
+            return
+        time.sleep(0.5)

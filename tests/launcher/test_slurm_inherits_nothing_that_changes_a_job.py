@@ -17,6 +17,7 @@ SHELL = {
     "SBATCH_TIMELIMIT": "1",
     "SBATCH_NO_REQUEUE": "1",
     "SRUN_CPUS_PER_TASK": "1",
+    "TORCHELASTIC_USE_AGENT_STORE": "True",
 }
 
 
