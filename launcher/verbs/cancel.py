@@ -90,8 +90,10 @@ def _waiting_for_their_end(runs: "list[tuple[RunDir, State]]") -> "list[tuple[Ru
     from launcher import evaluation, queue
     from launcher.rundir import read_json
 
-    found = [each for run, _ in runs for each in evaluation.every(run)]
-    behind = [each for each in found if read_json(each.path / evaluation.FILE).get("after")]
+    behind = []
+    for each in (each for run, _ in runs for each in evaluation.every(run)):
+        with contextlib.suppress(OSError, ValueError):  # damaged: it waits for nobody
+            behind += [each] if read_json(each.path / evaluation.FILE).get("after") else []
     jobs, _ = queue.of_runs(behind)
     states = [(each, each.state(jobs)) for each in behind]
     return [(each, state) for each, state in states if state.name == "pending" and state.job]
@@ -129,7 +131,8 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
         time.sleep(0.5)
         left = {job: run for job, run in left.items() if run.state().name == "running"}
     slurm.cancel(left)
-    _see_them_gone({state.job for _, state in running})
+    with contextlib.suppress(ClusterError):  # what was asked for has been done
+        _see_them_gone({state.job for _, state in running})
 
 
 def _see_them_gone(ids: set[str]) -> None:
