@@ -1,14 +1,14 @@
 """Every point of a sweep is a row, whatever became of its runs."""
 
+import json
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
 from launcher import asked, goodput, registry
 from launcher.errors import InputError
-from launcher.report import life, table
+from launcher.report import life
 from launcher.rundir import RunDir, write_json
 
 
@@ -259,12 +259,14 @@ def test_labels_that_it_was_not_judged_with_give_it_no_number(tabled):
     assert states == [{"unjudged"}, {"done"}]
 
 
-def test_images_that_are_named_are_those_of_the_runs_that_are_shown(tabled, monkeypatch):
+def test_images_that_are_named_are_those_of_the_runs_that_are_shown(tabled):
     """Where they lie is no other experiment; but whoever names them wants no others."""
-    ids = [run.id for run in tabled.submit().values()]
-    lies = {name: Path("/a" if number % 2 else "/b") for number, name in enumerate(ids)}
-    monkeypatch.setattr(table, "_data_path", lambda file: lies[file.parent.name])
+    runs, lies = list(tabled.submit().values()), {}
+    for number, run in enumerate(runs):
+        stored = json.loads((run.path / "spec.json").read_text())
+        stored["data"]["path"] = lies[run.id] = ("/a", "/b")[number % 2]
+        write_json(run.path / "spec.json", stored)
     for place in ("/a", "/b"):
         shown = {run.id for run in tabled.table(f"data.path={place}").runs if run.id}
-        assert shown == {name for name in ids if lies[name] == Path(place)}
-    assert {run.id for run in tabled.table().runs if run.id} == {*ids}
+        assert shown == {name for name, path in lies.items() if path == place}
+    assert {run.id for run in tabled.table().runs if run.id} == {*lies}
