@@ -1,11 +1,11 @@
 """The real command line as subprocesses, and finished runs that several tests look at."""
 
+import importlib.util
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
-SSLRUN = Path(sys.executable).with_name("sslrun")
+_spec = importlib.util.spec_from_file_location("warm", Path(__file__).with_name("warm.py"))
+warm = importlib.util.module_from_spec(_spec)  # tests are not a package, so this is how they share a module
+_spec.loader.exec_module(warm)
+
 # 40 steps, a checkpoint every 3 and a clustering every 4 from step 4 on: long enough to be killed in the middle.
 JOURNEY = ("method=deepercluster", "recipe=tiny", "method.epochs=10")
 
@@ -48,24 +51,33 @@ class Answer:
 
 
 class Sslrun:
-    """`sslrun(verb_or_override, ...)` waits for the command; `start` leaves it running."""
+    """`sslrun(verb_or_override, ...)` waits for the command; `start` leaves it running. Both, and the ranks of what
+    they launch here, are forks of a process that has loaded torch; with `cold=True` they are started as a person
+    would, each with its imports."""
 
-    def __init__(self, home: Path):
-        self.home = home
+    def __init__(self, home: Path, forge: warm.Forge):
+        self.home, self._forge = home, forge
         kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONSAFEPATH", "PYTHONPATH")}
         self.environment = {**kept, "XDG_CACHE_HOME": str(home / "cache"), "TERM": "dumb", "COLUMNS": "100"}
         self._started: list[subprocess.Popen] = []
 
-    def __call__(self, *arguments: object, code: int | None = 0, cwd: Path | None = None, timeout: float = 240):
-        answer = self.start(*arguments, cwd=cwd)
+    def __call__(
+        self,
+        *arguments: object,
+        code: int | None = 0,
+        cwd: Path | None = None,
+        timeout: float = 600,
+        cold: bool = False,
+    ):
+        answer = self.start(*arguments, cwd=cwd, cold=cold)
         out, err = answer.communicate(timeout=timeout)
         if code is not None:
             assert answer.returncode == code, f"exit code {answer.returncode}, not {code}\n{out}\n{err}"
         return Answer(answer.returncode, out, err)
 
-    def start(self, *arguments: object, cwd: Path | None = None) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [SSLRUN, *map(str, arguments)],
+    def start(self, *arguments: object, cwd: Path | None = None, cold: bool = False) -> subprocess.Popen:
+        process = (subprocess.Popen if cold else self._forge.start)(
+            [warm.SSLRUN, *map(str, arguments)],
             cwd=cwd or self.home,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -76,7 +88,7 @@ class Sslrun:
         self._started.append(process)
         return process
 
-    def finish(self, process: subprocess.Popen, timeout: float = 240) -> Answer:
+    def finish(self, process: subprocess.Popen, timeout: float = 600) -> Answer:
         out, err = process.communicate(timeout=timeout)
         return Answer(process.returncode, out, err)
 
@@ -127,7 +139,7 @@ class Watched:
         """Ranks and their children: every process with the run's path in its command line."""
         return [pid for pid, words in _commands() if str(self.path) in words]
 
-    def gone(self, seconds: float = 15) -> bool:
+    def gone(self, seconds: float = 300) -> bool:
         return bool(until(lambda: not self.processes(), seconds=seconds))
 
     def events(self, name: str) -> list[dict]:
@@ -146,7 +158,7 @@ def _commands():
                 yield int(entry.name), words
 
 
-def until(condition: Callable, *, seconds: float = 120, poll: float = 0.05):
+def until(condition: Callable, *, seconds: float = 600, poll: float = 0.05):
     """The first true value of `condition()`; fails when it takes too long.
 
     A look at what others do takes time from them: one that starts a process (`sslrun show`) is taken more rarely.
@@ -163,15 +175,35 @@ def until(condition: Callable, *, seconds: float = 120, poll: float = 0.05):
 
 @pytest.fixture(scope="session", name="until")
 def until_fixture() -> Callable:
-    """`until(condition, seconds=120)`, for tests."""
+    """`until(condition, seconds=600)`, for tests."""
     return until
 
 
 @pytest.fixture(scope="session")
-def sslrun(tmp_path_factory):
-    command = Sslrun(tmp_path_factory.mktemp("home"))
+def forge(tmp_path_factory):
+    """The process that the others are forks of."""
+    forge = warm.Forge(tmp_path_factory.mktemp("forge"))
+    yield forge
+    forge.close()
+
+
+@pytest.fixture(scope="session")
+def sslrun(tmp_path_factory, forge):
+    command = Sslrun(tmp_path_factory.mktemp("home"), forge)
     yield command
     command.close()
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory, forge) -> Callable:
+    """`ranks(size, function, *arguments)`: what `function(world, *arguments)` returned on each of `size` real ranks,
+    by rank. The function is one of a test file's own, and is found there by its name; arguments and answers are what
+    torch.save can write."""
+
+    def run(size: int, function: Callable, *arguments: object, timeout: float = 600) -> list:
+        return forge.ranks(size, function, arguments, tmp_path_factory.mktemp("ranks"), timeout)
+
+    return run
 
 
 @pytest.fixture

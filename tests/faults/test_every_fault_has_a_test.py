@@ -37,19 +37,22 @@ from launcher.errors import InputError
 TESTS = Path(__file__).parents[1]
 # Beside what `sslrun drill` injects; files, since their tests are named after what they promise.
 BESIDE = {
-    1: ["launcher/test_resume_is_exact.py"],
-    2: ["launcher/test_checkpoint_is_whole_or_absent.py"],
+    1: ["methods/engine/test_resume_is_exact.py"],
+    2: ["launcher/runtime/test_checkpoint_is_whole_or_absent.py"],
     4: ["slurm/test_fault_a_lost_node_is_survived.py", "slurm/test_fault_a_requeue_waits_for_what_is_away.py"],
-    11: ["launcher/test_full_disk_leaves_no_half_checkpoint.py", "launcher/test_checkpoint_is_whole_or_absent.py"],
-    12: ["launcher/test_checkpoint_is_whole_or_absent.py"],
-    13: ["launcher/test_same_spec_joins.py", "slurm/test_a_run_trains_on_slurm.py"],
-    15: ["launcher/test_health_names_the_rank_that_others_wait_for.py"],
-    16: ["launcher/test_health_names_the_rank_that_others_wait_for.py"],
-    19: ["launcher/test_resume_is_exact.py"],
-    20: ["launcher/test_prune_keeps_the_last_verified_checkpoint.py"],
+    11: [
+        "launcher/runtime/test_full_disk_leaves_no_half_checkpoint.py",
+        "launcher/runtime/test_checkpoint_is_whole_or_absent.py",
+    ],
+    12: ["launcher/runtime/test_checkpoint_is_whole_or_absent.py"],
+    13: ["launcher/start/test_same_spec_joins.py", "slurm/test_a_run_trains_on_slurm.py"],
+    15: ["launcher/runtime/test_health_names_the_rank_that_others_wait_for.py"],
+    16: ["launcher/runtime/test_health_names_the_rank_that_others_wait_for.py"],
+    19: ["methods/engine/test_resume_is_exact.py"],
+    20: ["launcher/run/test_prune_keeps_the_last_verified_checkpoint.py"],
     21: ["slurm/test_a_killed_submitter_leaves_one_job.py"],
 }
-EXACTNESS = TESTS / "launcher/test_resume_is_exact.py"  # of every method; a drill compares its own
+EXACTNESS = TESTS / "methods/engine/test_resume_is_exact.py"  # of every method; a drill compares its own
 DRILLED = sorted([*TESTS.glob("faults/test_faults*.py"), *TESTS.glob("slurm/test_fault_*.py")])
 
 

@@ -290,7 +290,7 @@ if __name__ == "__main__":
 
 
 def test_a_kill_at_any_point_of_a_save_leaves_the_old_or_the_new(tmp_path):
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     command = [sys.executable, __file__, str(tmp_path)]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": root}, check=True, capture_output=True, text=True, timeout=100

@@ -87,7 +87,7 @@ def test_ranks_of_one_machine_share_it():
 
 
 def test_the_table_in_the_documentation_is_the_models():
-    text = (Path(__file__).parents[2] / "docs" / "kmeans.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "kmeans.md").read_text()
     lines = list(table((named("v100_32gb"), named("h100"))))
     assert len(lines) == 2 + 3 * 2 * 2
     assert "\n".join(lines) in text

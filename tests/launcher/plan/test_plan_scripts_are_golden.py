@@ -1,6 +1,6 @@
 """The batch scripts of DeeperCluster's published recipe on 8, 64, 256 and 512 GPUs, to the letter.
 
-    SSLRUN_REWRITE_GOLDEN=1 python -m pytest tests/launcher/test_plan_scripts_are_golden.py
+    SSLRUN_REWRITE_GOLDEN=1 python -m pytest tests/launcher/plan/test_plan_scripts_are_golden.py
 
 writes them anew; read the difference before committing it.
 """

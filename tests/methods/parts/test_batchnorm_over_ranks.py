@@ -76,7 +76,7 @@ if __name__ == "__main__":
 def ranks(tmp_path_factory):
     """[{world: what this rank got}]"""
     folder = tmp_path_factory.mktemp("ranks")
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     env = {**os.environ, "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, __file__, str(folder)], env=env, check=True, timeout=120)
     return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FILES = sorted(p for folder in ("launcher", "methods") for p in (ROOT / folder).rglob("*.py"))
 METHODS = sorted(p.parent.name for p in ROOT.glob("methods/*/trainer.py"))
 HEAVY = {

@@ -1,0 +1,378 @@
+"""Processes that begin behind their imports: forks of one process that has loaded torch and whatever else is slow.
+
+`import torch` takes seconds of CPU, a fork of a process that has done it a hundredth of that. The fork then does what
+the interpreter would: `python -P -m launcher.worker RUN` runs that module, from the very files that PYTHONPATH names.
+Nothing of this project is loaded beforehand, no thread is running, and a rank is the launcher's own child, so that
+signals, kills and exit codes are real. What a test of starting itself needs is started as usual: `cold`.
+
+Run as a script, this file is that process. Linux only, as the test clusters are.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import importlib
+import importlib.util
+import inspect
+import io
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+SSLRUN = Path(sysconfig.get_path("scripts")) / "sslrun"
+
+LIBRARIES = (
+    "torch", "torch.distributed", "torch.utils.data", "torch.utils.tensorboard", "torch.nn.parallel", "torchvision",
+    "torchvision.models.vgg", "torchvision.models.resnet", "timm", "faiss", "numpy", "PIL.Image", "safetensors.torch",
+    "skimage.io", "skimage.color", "sklearn.linear_model", "hydra", "omegaconf", "rich.console", "rich.live",
+    "rich.progress", "rich.table", "jinja2", "submitit", "argparse", "sqlite3", "multiprocessing.managers", "pytest",
+)  # fmt: skip
+COMMAND_LINE = 8192  # bytes that /proc/PID/cmdline of a fork has room for
+_loaded: frozenset[str] = frozenset()  # modules that every fork begins with
+_path: list[str] = []  # what is on sys.path without PYTHONPATH
+
+
+# -- becoming a program ----------------------------------------------------------------------------------------------
+
+
+def interpreted(command: Sequence[Any]) -> list[str] | None:
+    """What a command gives to the interpreter, if it is one of ours; None for others, which are started as usual."""
+    words = [os.fspath(word) for word in command]
+    if words[0] == str(SSLRUN):
+        return words
+    if words[:2] != [sys.executable, "-P"]:
+        return None
+    ours = words[2] == __file__ or (words[2] == "-m" and words[3].startswith("launcher."))
+    return words[2:] if ours else None
+
+
+def become(words: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run `["-m", MODULE, ...]` or `[SCRIPT, ...]` in this fork as a new interpreter would, and end the process."""
+    code = 1
+    try:
+        _begin_anew([sys.executable, "-P", *words], environment)
+        sys.argv = list(words[1:] if words[0] == "-m" else words)
+        if words[0] == "-m":
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(words[0], run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = _exit_code(end)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _end(code)
+
+
+def _exit_code(end: SystemExit) -> int:
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    print(end.code, file=sys.stderr)
+    return 1
+
+
+def _end(code: int) -> None:
+    try:
+        atexit._run_exitfuncs()  # what a new interpreter does, and os._exit does not
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _begin_anew(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Forget what the process that was forked had of its own."""
+    atexit._clear()  # of the process that was forked: its folders are not ours to remove
+    os.environ.clear()
+    os.environ.update(environment)
+    for name in set(sys.modules) - _loaded:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    # PYTHONPATH, and no folder of the script: -P.
+    added = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [*added, *_path]
+    sys.path_importer_cache.clear()
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
+    # Lines to a terminal or with PYTHONUNBUFFERED, blocks elsewhere.
+    now = bool(environment.get("PYTHONUNBUFFERED"))
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        raw = io.BufferedWriter(io.FileIO(number, "wb", closefd=False))
+        errors = "strict" if name == "stdout" else "backslashreplace"
+        text = io.TextIOWrapper(raw, "utf-8", errors, line_buffering=name == "stderr" or os.isatty(number))
+        text.reconfigure(write_through=now)
+        setattr(sys, name, text)
+        setattr(sys, f"__{name}__", text)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    subprocess.Popen = Popen  # its own processes are forks, too
+    _say_command(command)
+
+
+def _say_command(command: Sequence[str]) -> None:
+    """Let /proc/PID/cmdline tell what this fork is: that is where processes are looked for."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    begin, end = int(fields[45]), int(fields[46])  # arg_start and arg_end
+    said = b"".join(os.fsencode(word) + b"\0" for word in command)[: end - begin - 1]
+    ctypes.memmove(begin, said.ljust(end - begin, b"\0"), end - begin)
+
+
+class Popen(subprocess.Popen):
+    """Forks instead of starting an interpreter, where the command is ours. Everything else is subprocess' own.
+
+    `_execute_child` is private to subprocess: it has no public place for this. tests/test_warm.py pins what it does.
+    """
+
+    def _execute_child(self, *given: Any) -> None:
+        asked = inspect.signature(super()._execute_child).bind(*given).arguments
+        words = None if isinstance(asked["args"], (str, bytes, os.PathLike)) else interpreted(asked["args"])
+        if words is None:
+            super()._execute_child(*given)
+            return
+        self.pid = self._begin(words, asked)
+        self._child_created = True
+        pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*(asked[name] for name in pipes))
+
+    def _begin(self, words: list[str], asked: Mapping[str, Any]) -> int:
+        environment = dict(os.environ if asked["env"] is None else asked["env"])
+        files = [asked["p2cread"], asked["c2pwrite"], asked["errwrite"]]
+        sys.stdout.flush()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a thread is left behind: one that refreshes a screen
+            if pid := os.fork():
+                return pid
+        try:
+            if asked["start_new_session"]:
+                os.setsid()
+            _take(files, asked["pass_fds"])
+            if asked["cwd"] is not None:
+                os.chdir(asked["cwd"])
+            if asked["preexec_fn"]:
+                asked["preexec_fn"]()
+            become(words, environment)
+        finally:
+            os._exit(127)
+
+
+def _take(files: Sequence[int], kept: Sequence[int] = ()) -> None:
+    """Make `files` 0, 1 and 2, where they are not -1, and close all others but `kept`."""
+    files = [os.dup(file) if 0 <= file < 3 else file for file in files]
+    for number, file in enumerate(files):
+        if file >= 0:
+            os.dup2(file, number)
+    low = 3
+    for number in (*sorted(number for number in kept if number > 2), 4096):
+        os.closerange(low, number)
+        low = number + 1
+
+
+# -- the process that is forked --------------------------------------------------------------------------------------
+
+
+def serve(path: str) -> None:
+    """Load LIBRARIES, then fork whatever is asked for on the socket `path`, until the one who started this is gone."""
+    global _loaded, _path
+    _path = [path for path in sys.path if path]
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    _loaded = frozenset(sys.modules)
+    threads = len(os.listdir("/proc/self/task"))
+    assert threads == 1, f"{threads} threads are running: a fork would lack them"
+    gc.collect()
+    gc.freeze()  # forks share these pages
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(path)
+    door.listen()
+    bell, ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(ring)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests
+    forks: dict[int, socket.socket] = {}  # who asked for each
+    with selectors.DefaultSelector() as waiting:
+        for file in (door, bell, sys.stdin):
+            waiting.register(file, selectors.EVENT_READ)
+        while True:
+            ready = [key.fileobj for key, _ in waiting.select()]
+            if bell in ready:
+                os.read(bell, 4096)
+                _bury(forks)
+            if door in ready:
+                asking, _ = door.accept()
+                forks[_fork(asking)] = asking
+            if sys.stdin in ready:
+                break
+    for pid in forks:
+        os.kill(pid, signal.SIGKILL)
+    os._exit(0)  # some libraries complain of what is left at an ordinary end
+
+
+def _fork(asking: socket.socket) -> int:
+    size, files, _, _ = socket.recv_fds(asking, 4, 3)
+    length = int.from_bytes(size, "little")
+    request = json.loads(asking.recv(length, socket.MSG_WAITALL))
+    if pid := os.fork():
+        for file in files:
+            os.close(file)
+        asking.sendall(pid.to_bytes(4, "little"))
+        return pid
+    try:
+        _take(files)
+        os.chdir(request["cwd"])
+        become(request["words"], request["environment"])
+    finally:
+        os._exit(127)
+
+
+def _bury(forks: dict[int, socket.socket]) -> None:
+    """Tell those who asked how their processes ended."""
+    while forks:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with forks.pop(pid) as asking, contextlib.suppress(OSError):
+            asking.sendall(status.to_bytes(4, "little"))
+
+
+# -- the side of the tests -------------------------------------------------------------------------------------------
+
+
+class Forge:
+    """Starts that process, and forks of it. Harmless to close twice."""
+
+    def __init__(self, folder: Path):
+        self._path = str(folder / "warm")
+        self._server = subprocess.Popen(
+            [sys.executable, "-P", __file__, self._path, "-" * COMMAND_LINE],
+            stdin=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        )
+
+    def start(self, command: Sequence[Any], **options: Any) -> "Asked":
+        """As subprocess.Popen, whose options it takes; `cold` starts a new interpreter."""
+        return Asked(self._connect, command, **options)
+
+    def ranks(self, size: int, function: Callable, arguments: Sequence[Any], folder: Path, timeout: float) -> list:
+        """What `function(world, *arguments)`, of the file that defines it, returned on each of `size` ranks."""
+        import torch
+
+        torch.save(list(arguments), folder / "arguments.pt")
+        file = Path(function.__code__.co_filename)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "WORLD_SIZE": str(size),
+            "GLOO_SOCKET_IFNAME": "lo",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        logs = [folder / f"{rank}.log" for rank in range(size)]
+        started = []
+        for rank, log in enumerate(logs):
+            with log.open("wb") as out:
+                command = [sys.executable, "-P", __file__, "--rank", file, function.__name__, folder]
+                given = {**environment, "RANK": str(rank)}
+                started.append(self.start(command, env=given, stdin=subprocess.DEVNULL, stdout=out, stderr=out))
+        end = time.monotonic() + timeout
+        try:
+            codes = [process.wait(max(1.0, end - time.monotonic())) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+        assert not any(codes), "\n".join(f"--- rank {n}\n{log.read_text()}" for n, log in enumerate(logs))
+        return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
+
+    def close(self) -> None:
+        self._server.stdin.close()
+        self._server.wait()
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        while True:
+            try:
+                connection.connect(self._path)
+                return connection
+            except OSError:
+                assert self._server.poll() is None, "the process to be forked did not start"
+                time.sleep(0.05)
+
+
+class Asked(Popen):
+    """A fork of another process than this one, which tells how it ended."""
+
+    def __init__(self, connect: Callable[[], socket.socket], command: Sequence[Any], **options: Any):
+        self._connect = connect
+        super().__init__(command, **options)
+
+    def _begin(self, words: list[str], asked: Mapping[str, Any]) -> int:
+        self._told = self._connect()
+        request = {
+            "words": words,
+            "environment": dict(os.environ if asked["env"] is None else asked["env"]),
+            "cwd": os.fspath(asked["cwd"] or os.getcwd()),
+        }
+        text = json.dumps(request).encode()
+        own = (0, 1, 2)
+        files = [asked["p2cread"], asked["c2pwrite"], asked["errwrite"]]
+        files = [number if file < 0 else file for number, file in zip(own, files, strict=True)]
+        socket.send_fds(self._told, [len(text).to_bytes(4, "little")], files)
+        self._told.sendall(text)
+        return int.from_bytes(self._told.recv(4, socket.MSG_WAITALL), "little")
+
+    # These two are where subprocess waits for a child.
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None:
+            pid, status = self._try_wait(os.WNOHANG)
+            if pid:
+                self._handle_exitstatus(status)
+        return self.returncode
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        flags = socket.MSG_WAITALL | (socket.MSG_DONTWAIT if wait_flags & os.WNOHANG else 0)
+        try:
+            status = self._told.recv(4, flags)
+        except BlockingIOError:
+            return 0, 0
+        self._told.close()
+        return self.pid, int.from_bytes(status, "little")
+
+
+def rank(file: str, name: str, folder: Path) -> None:
+    """What each fork of `Forge.ranks` does."""
+    import torch
+
+    from launcher.runtime import dist
+
+    torch.set_num_threads(1)  # ranks that wait for one another, on few cores
+    spec = importlib.util.spec_from_file_location("ranks_of_a_test", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    world = dist.init((folder / "rendezvous").as_uri())
+    answer = getattr(module, name)(world, *torch.load(folder / "arguments.pt", weights_only=False))
+    torch.save(answer, folder / f"{world.rank}.pt")
+    world.barrier()
+    dist.shutdown()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--rank":
+        rank(*sys.argv[2:4], Path(sys.argv[4]))
+    else:
+        serve(sys.argv[1])
