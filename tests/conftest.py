@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,11 +197,13 @@ def sslrun(tmp_path_factory, forge):
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory, forge) -> Callable:
     """`ranks(size, function, *arguments)`: what `function(world, *arguments)` returned on each of `size` real ranks,
-    by rank. The function is one of a test file's own, and is found there by its name; arguments and answers are what
-    torch.save can write."""
+    by rank. `ranks((1, 2), ...)`: {size: the same}, of one world after another. The function is one of a test file's
+    own, and is found there by its name; arguments and answers are what torch.save can write."""
 
-    def run(size: int, function: Callable, *arguments: object, timeout: float = 600) -> list:
-        return forge.ranks(size, function, arguments, tmp_path_factory.mktemp("ranks"), timeout)
+    def run(size: int | Sequence[int], function: Callable, *arguments: object, timeout: float = 600) -> list | dict:
+        sizes = [size] if isinstance(size, int) else list(size)
+        answers = forge.ranks(sizes, function, arguments, tmp_path_factory.mktemp("ranks"), timeout)
+        return answers[size] if isinstance(size, int) else answers
 
     return run
 

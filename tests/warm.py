@@ -269,8 +269,16 @@ class Forge:
         """As subprocess.Popen, whose options it takes; `cold` starts a new interpreter."""
         return Asked(self._connect, command, **options)
 
-    def ranks(self, size: int, function: Callable, arguments: Sequence[Any], folder: Path, timeout: float) -> list:
-        """What `function(world, *arguments)`, of the file that defines it, returned on each of `size` ranks."""
+    def ranks(
+        self,
+        sizes: Sequence[int],
+        function: Callable,
+        arguments: Sequence[Any],
+        folder: Path,
+        timeout: float,
+    ) -> dict[int, list]:
+        """{size: what `function(world, *arguments)`, of the file that defines it, returned on each of `size` ranks}:
+        one world after another, in the same processes. Where one of them fails, all end, and every log is shown."""
         import torch
 
         torch.save(list(arguments), folder / "arguments.pt")
@@ -278,25 +286,32 @@ class Forge:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "WORLD_SIZE": str(size),
             "GLOO_SOCKET_IFNAME": "lo",
             "CUDA_VISIBLE_DEVICES": "",
         }
-        logs = [folder / f"{rank}.log" for rank in range(size)]
+        logs = [folder / f"{rank}.log" for rank in range(max(sizes))]
+        command = [sys.executable, "-P", __file__, "--rank", file, function.__name__, folder, *map(str, sizes)]
         started = []
         for rank, log in enumerate(logs):
             with log.open("wb") as out:
-                command = [sys.executable, "-P", __file__, "--rank", file, function.__name__, folder]
                 given = {**environment, "RANK": str(rank)}
                 started.append(self.start(command, env=given, stdin=subprocess.DEVNULL, stdout=out, stderr=out))
         end = time.monotonic() + timeout
         try:
-            codes = [process.wait(max(1.0, end - time.monotonic())) for process in started]
+            # One that failed is not waited for by the others: they would sit in a collective.
+            while None in (codes := [process.poll() for process in started]) and not any(codes):
+                if time.monotonic() > end:
+                    break
+                time.sleep(0.01)
         finally:
             for process in started:
                 process.kill()
-        assert not any(codes), "\n".join(f"--- rank {n}\n{log.read_text()}" for n, log in enumerate(logs))
-        return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
+        said = [f"--- rank {n}, exit code {code}\n{logs[n].read_text()}" for n, code in enumerate(codes)]
+        assert codes == [0] * len(codes), "\n".join(said)
+        return {
+            size: [torch.load(folder / f"{size}-{rank}.pt", weights_only=False) for rank in range(size)]
+            for size in sizes
+        }
 
     def close(self) -> None:
         self._server.stdin.close()
@@ -354,7 +369,7 @@ class Asked(Popen):
         return self.pid, int.from_bytes(status, "little")
 
 
-def rank(file: str, name: str, folder: Path) -> None:
+def rank(file: str, name: str, folder: Path, sizes: Sequence[int]) -> None:
     """What each fork of `Forge.ranks` does."""
     import torch
 
@@ -364,15 +379,20 @@ def rank(file: str, name: str, folder: Path) -> None:
     spec = importlib.util.spec_from_file_location("ranks_of_a_test", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    world = dist.init((folder / "rendezvous").as_uri())
-    answer = getattr(module, name)(world, *torch.load(folder / "arguments.pt", weights_only=False))
-    torch.save(answer, folder / f"{world.rank}.pt")
-    world.barrier()
-    dist.shutdown()
+    arguments = torch.load(folder / "arguments.pt", weights_only=False)
+    for size in sizes:
+        if int(os.environ["RANK"]) >= size:
+            continue
+        os.environ["WORLD_SIZE"] = str(size)
+        world = dist.init((folder / f"rendezvous-{size}").as_uri())
+        answer = getattr(module, name)(world, *arguments)
+        torch.save(answer, folder / f"{size}-{world.rank}.pt")
+        world.barrier()
+        dist.shutdown()
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--rank":
-        rank(*sys.argv[2:4], Path(sys.argv[4]))
+        rank(*sys.argv[2:4], Path(sys.argv[4]), [int(size) for size in sys.argv[5:]])
     else:
         serve(sys.argv[1])
