@@ -1,12 +1,4 @@
-"""Stopped at any safe point and called again, a clustering gives the same bits, and does no finished iteration twice.
-
-Run as a script, this file is the ranks: two processes that stop together.
-"""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Stopped at any safe point and called again, a clustering gives the same bits and does no finished iteration twice."""
 
 import pytest
 import torch
@@ -157,21 +149,12 @@ def test_a_state_of_another_shape_is_left_alone():
     assert torch.equal(given.centroids, fit(features(), K).centroids)
 
 
-def serve(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def stop_together(world):
+    """What each of two ranks does."""
     resuming.FLOPS["cpu"] = 1.0
-    Path(folder, f"{rank}.txt").write_text(str(in_all_stops()))
-    dist.destroy_process_group()
+    return in_all_stops()
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    torch.multiprocessing.start_processes(serve, args=(sys.argv[1],), nprocs=2, start_method="fork")
-
-
-def test_two_ranks_that_stop_together_end_with_the_same_bits(tmp_path):
-    root = str(Path(__file__).parents[3])
-    env = {**os.environ, "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, __file__, str(tmp_path)], env=env, check=True, timeout=300)
-    counts = [int((tmp_path / f"{rank}.txt").read_text()) for rank in range(2)]
+def test_two_ranks_that_stop_together_end_with_the_same_bits(ranks):
+    counts = ranks(2, stop_together)
     assert counts[0] == counts[1] > 30

@@ -1,12 +1,7 @@
 """The same as scikit-learn's Lloyd and faiss on any number of ranks, and with `deterministic` the same bits.
 
-Run as a script, this file is the ranks: four processes that do everything in worlds of 1, 2, 3 and 4 of them.
+Four ranks do everything in worlds of 1, 2, 3 and 4 of them.
 """
-
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import faiss
 import pytest
@@ -80,31 +75,20 @@ def errors(rank, world_size, group):
     return said
 
 
-def serve(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(SHARDS))
+def in_all_worlds(world):
     groups = {size: dist.new_group(range(size)) for size in SHARDS}
-    found = {size: results(rank, size, group) for size, group in groups.items() if rank < size}
-    if rank == 3:
+    found = {size: results(world.rank, size, group) for size, group in groups.items() if world.rank < size}
+    if world.rank == 3:
         with pytest.raises(ValueError, match="group: rank 3 is not in it"):
             fit(features(), K, group=groups[2])
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    torch.multiprocessing.start_processes(serve, args=(sys.argv[1],), nprocs=len(SHARDS), start_method="fork")
+    return found
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory):
+def worlds(ranks):
     """{world_size: [what rank 0 got, what rank 1 got, ...]}"""
-    folder = tmp_path_factory.mktemp("ranks")
-    root = str(Path(__file__).parents[3])
-    env = {**os.environ, "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, __file__, str(folder)], env=env, check=True, timeout=240)
-    ranks = [torch.load(folder / f"{rank}.pt") for rank in range(len(SHARDS))]
-    return {size: [ranks[rank][size] for rank in range(size)] for size in SHARDS}
+    answers = ranks(len(SHARDS), in_all_worlds)
+    return {size: [answer[size] for answer in answers[:size]] for size in SHARDS}
 
 
 def joined(world, what):

@@ -2,15 +2,9 @@
 
     1/N sum_n [ l(V f(x_n), y_n) + sum_s y_ns l(W_s f(x_n), z_n^s) ],    l: negative log-softmax
 
-x_n are rotated images, y_n one of the S = 4m super-classes (cluster x angle), z_n^s the sub-class within s.
-Run as a script, this file is the ranks.
-"""
+x_n are rotated images, y_n one of the S = 4m super-classes (cluster x angle), z_n^s the sub-class within s."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,56 +138,40 @@ def test_the_rotation_epochs_know_four_classes_and_train_no_sub_classifier(datas
 # -- ranks -------------------------------------------------------------------------------------------------------------
 
 
-def serve(rank, specs, dataset, folder):
-    results = {}
-    for choice, spec in specs.items():
-        for size in WORLDS:
-            if rank < size:
-                os.environ.update(RANK=str(rank), WORLD_SIZE=str(size))
-                world = dist.init(f"file://{folder}/store-{size}-{choice}")
-                loss, gradients = first_step(trainer_of(world, spec, dataset, folder))
-                gradients = {name: g.clone() for name, g in gradients.items()}  # buckets go with the group
-                results[size, choice] = (torch.stack(world.gather(loss)).mean(), gradients)
-                world.barrier()
-                dist.shutdown()
-    torch.save(results, f"{folder}/{rank}.pt")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    torch.optim.SGD([torch.zeros(1)])  # imports seconds of torch: once here, and the ranks are forks
-    (Path(sys.argv[1]) / "events").mkdir()
-    specs = {choice: resolve([*OVERRIDES, f"method.sub_gradient={choice}"])[0] for choice in CHOICES}
-    shared = (specs, data.build(specs["global"].data, "train"), sys.argv[1])
-    torch.multiprocessing.start_processes(serve, args=shared, nprocs=max(WORLDS), start_method="fork")
+def step_in_a_world(world, dataset, folder):
+    """{sub_gradient: (mean loss of all ranks, gradients of this rank)}"""
+    found = {}
+    for choice in CHOICES:
+        spec, _ = resolve([*OVERRIDES, f"method.sub_gradient={choice}"])
+        loss, gradients = first_step(trainer_of(world, spec, dataset, folder))
+        found[choice] = torch.stack(world.gather(loss)).mean(), gradients
+    return found
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """[{(world_size, sub_gradient): (mean loss of all ranks, gradients of this rank)}]"""
-    folder = tmp_path_factory.mktemp("ranks")
-    root = str(Path(__file__).parents[3])
-    env = {**os.environ, "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([sys.executable, __file__, str(folder)], env=env, check=True, timeout=200)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(max(WORLDS))]
+def worlds(ranks, dataset, tmp_path_factory):
+    """{world_size: [of each rank {sub_gradient: (mean loss of all ranks, gradients of this rank)}]}"""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "events").mkdir()
+    return ranks(WORLDS, step_in_a_world, dataset, folder)
 
 
 @pytest.mark.parametrize("sub_gradient", CHOICES)
 @pytest.mark.parametrize("size", WORLDS[1:])
-def test_several_ranks_give_the_gradients_of_one(ranks, size, sub_gradient):
-    expected_loss, expected = ranks[0][1, sub_gradient]
-    for rank in range(size):
-        loss, gradients = ranks[rank][size, sub_gradient]
+def test_several_ranks_give_the_gradients_of_one(worlds, size, sub_gradient):
+    expected_loss, expected = worlds[1][0][sub_gradient]
+    for told in worlds[size]:
+        loss, gradients = told[sub_gradient]
         torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=1e-5)
         assert_gradients(gradients, {name: expected[name] for name in gradients}, 1e-5)
-    hosted = [name for rank in range(size) for name in ranks[rank][size, sub_gradient][1] if name.endswith("weight")]
+    hosted = [name for told in worlds[size] for name in told[sub_gradient][1] if name.endswith("weight")]
     assert {name for name in expected if name.endswith("weight")} == set(hosted)
 
 
 @pytest.mark.parametrize("size", WORLDS)
-def test_the_two_readings_differ_in_the_sub_classifiers_by_the_number_of_groups(ranks, size):
-    for rank in range(size):
-        _, mean = ranks[rank][size, "global"]
-        _, group = ranks[rank][size, "group"]
+def test_the_two_readings_differ_in_the_sub_classifiers_by_the_number_of_groups(worlds, size):
+    for told in worlds[size]:
+        _, mean = told["global"]
+        _, group = told["group"]
         for name, value in mean.items():
             torch.testing.assert_close(group[name], value * (GROUPS if name.startswith("W_") else 1))

@@ -1,13 +1,6 @@
-"""Who hosts which group, what a group draws, and what reaches it from the other ranks.
+"""Who hosts which group, what a group draws, and what reaches it from the other ranks."""
 
-Run as a script, this file is the ranks.
-"""
-
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +9,6 @@ import torch
 from launcher import registry
 from launcher.compose import resolve
 from launcher.rundir import Ledger, RunDir
-from launcher.runtime import dist
 from launcher.runtime.preempt import StopFlag
 from methods import data
 from methods.deepercluster.targets import Targets, hosted_groups, ranks_of_group
@@ -110,20 +102,19 @@ def truth(ids, super_clusters):
     return (ids * 7 + ids // 3) % super_clusters, (ids * 5) % CLUSTERS
 
 
-def in_a_world(rank, size, super_clusters, spec, dataset, folder):
+def exchanged(world, super_clusters, dataset, folder):
     """What a trainer holds after an exchange and new heads."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size))
-    world = dist.init(f"file://{folder}/store-{size}-{super_clusters}")
+    spec, _ = resolve([*OVERRIDES, f"method.super_clusters={super_clusters}"])
     run = RunDir(folder)
-    layout = registry.method("deepercluster").layout(spec.method, size)
-    job = Job(run, spec, world, layout, Ledger(run, 1, f"rank{rank}"), StopFlag(), dataset)
+    layout = registry.method("deepercluster").layout(spec.method, world.size)
+    job = Job(run, spec, world, layout, Ledger(run, 1, f"rank{world.rank}"), StopFlag(), dataset)
     trainer = DeeperCluster(job)
-    mine = torch.arange(rank, IMAGES, size)  # sample i lies on rank i mod world_size
+    mine = torch.arange(world.rank, IMAGES, world.size)  # sample i lies on rank i mod world_size
     trainer._exchange(mine, *truth(mine, super_clusters))
     trainer._remember(mine, truth(mine, super_clusters)[0])
     trainer._reset_heads(6)
     trainer.assigned_epoch = 6
-    told = {
+    return {
         "targets": {c: dict(targets.state()) for c, targets in trainer.targets.items()},
         "assignments": trainer.assignments,
         "V": {k: v.clone() for k, v in trainer.head.state_dict().items()},
@@ -131,34 +122,21 @@ def in_a_world(rank, size, super_clusters, spec, dataset, folder):
         "drawn": {s: trainer._order(7, s) for s in trainer.hosted},
         "steps": [[b.ids for b in step] for step in trainer.steps(7, 0)],
     }
-    world.barrier()
-    dist.shutdown()
-    return told
 
 
-def serve(rank, specs, dataset, folder):
-    results = {(n, m): in_a_world(rank, n, m, specs[m], dataset, folder) for n, m in WORLDS if rank < n}
-    torch.save(results, f"{folder}/{rank}.pt")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    torch.optim.SGD([torch.zeros(1)])  # imports seconds of torch: once here, and the ranks are forks
-    (Path(sys.argv[1]) / "events").mkdir()
-    specs = {m: resolve([*OVERRIDES, f"method.super_clusters={m}"])[0] for m in (1, 2)}
-    shared = (specs, data.build(specs[1].data, "train"), sys.argv[1])
-    torch.multiprocessing.start_processes(serve, args=shared, nprocs=8, start_method="fork")
+def in_a_world(world, dataset, folder):
+    """{m: what the trainer of this rank holds}"""
+    return {m: exchanged(world, m, dataset, folder) for size, m in WORLDS if size == world.size}
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory):
+def worlds(ranks, tmp_path_factory):
     """{(world_size, m): [what rank 0 holds, what rank 1 holds, ...]}"""
-    folder = tmp_path_factory.mktemp("ranks")
-    root = str(Path(__file__).parents[3])
-    env = {**os.environ, "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([sys.executable, __file__, str(folder)], env=env, check=True, timeout=200)
-    ranks = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(8)]
-    return {(n, m): [ranks[rank][n, m] for rank in range(n)] for n, m in WORLDS}
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "events").mkdir()
+    dataset = data.build(resolve(OVERRIDES)[0].data, "train")
+    answers = ranks(sorted({size for size, _ in WORLDS}), in_a_world, dataset, folder)
+    return {(size, m): [told[m] for told in answers[size]] for size, m in WORLDS}
 
 
 def test_each_rank_learns_the_labels_of_the_groups_it_hosts_and_no_others(worlds):

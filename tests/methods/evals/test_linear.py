@@ -1,17 +1,15 @@
 """The linear probe: many rates in one pass are what each would be alone, on any number of ranks, stopped or not."""
 
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from launcher.rundir import RunDir
-from launcher.runtime import dist
+from launcher.rundir import Ledger, RunDir
+from launcher.runtime.health import Heart
+from launcher.runtime.preempt import StopFlag
+from methods.evals.alone import evaluate
 from methods.evals.linear import Probes, _say
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,34 +77,18 @@ def test_a_probe_that_was_stopped_ends_as_one_that_was_not(evaluated):
     assert not (again.path / "features").exists()
 
 
-def test_two_ranks_find_what_one_finds(evaluated, tmp_path):
+def evaluate_on_a_rank(world, folder):
+    run = RunDir(folder)
+    evaluate(run, world, Ledger(run, 1, f"rank{world.rank}"), StopFlag(), Heart(run))
+
+
+def test_two_ranks_find_what_one_finds(evaluated, ranks):
     few = "groups.groups=10", "logistic.iterations=30", "layers.iterations=10"
     wanted = "protocol=linear,logistic,layers,groups,knn", *SHORT, *few
     asked = evaluated.asked(*wanted)
     alone = evaluated.serve(asked)
     shutil.rmtree(asked.path)
     asked = evaluated.asked(*wanted)
-    root = str(Path(__file__).parents[3])
-    env = {**os.environ, "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([sys.executable, __file__, str(asked.path), str(tmp_path)], env=env, check=True, timeout=120)
+    ranks(2, evaluate_on_a_rank, asked.path)
     found = [(event["protocol"], event["scores"]) for event in asked.events() if event["event"] == "eval"]
     assert {name.partition("(")[0]: scores for name, scores in found} == alone
-
-
-def serve_rank(rank: int, asked: str, folder: str) -> None:
-    from launcher.rundir import Ledger
-    from launcher.runtime.health import Heart
-    from launcher.runtime.preempt import StopFlag
-    from methods.evals.alone import evaluate
-
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2")
-    world = dist.init(f"file://{folder}/store")
-    run = RunDir(asked)
-    evaluate(run, world, Ledger(run, 1, f"rank{rank}"), StopFlag(), Heart(run))
-    world.barrier()
-    dist.shutdown()
-
-
-if __name__ == "__main__":
-    torch.multiprocessing.start_processes(serve_rank, args=tuple(sys.argv[1:]), nprocs=2, start_method="fork")

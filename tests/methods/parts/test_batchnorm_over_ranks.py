@@ -1,13 +1,6 @@
-"""RankBatchNorm on several ranks is BatchNorm on the whole batch: forward, gradients and running statistics.
-
-Run as a script, this file is the ranks.
-"""
+"""RankBatchNorm on several ranks is BatchNorm on the whole batch: forward, gradients and running statistics."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,8 +10,8 @@ from torch import nn
 from launcher.runtime import dist
 from methods.batchnorm import RankBatchNorm, synchronise
 
-RANKS, BATCH, STEPS = 4, 24, 3
-CASES = {2: 2, 4: 4, "2 of 4": 2}  # world -> ranks that share statistics
+BATCH, STEPS = 24, 3
+CASES = [(2, 2), (4, 4), (4, 2)]  # ranks of the world, ranks that share statistics
 
 
 def network():
@@ -48,38 +41,22 @@ def trained(network, images):
     return outputs, gradients, dict(network.named_buffers()), network(images[0].detach()).detach()
 
 
-def serve(rank, folder):
-    results = {}
-    for world_name, share in CASES.items():
-        size = int(str(world_name).split()[-1])
-        if rank >= size:
-            continue
-        os.environ.update(RANK=str(rank), WORLD_SIZE=str(size))
-        world = dist.init(f"file://{folder}/store-{share}-{size}")
-        synchronised = synchronise(network(), world, share)
-        kinds = [type(synchronised[i]) for i in (1, 3)]
-        assert kinds == [RankBatchNorm, RankBatchNorm]
-        part = BATCH // share
-        images = [batch(step)[rank % share * part : (rank % share + 1) * part].clone() for step in range(STEPS)]
-        results[world_name] = trained(synchronised, images)
-        world.barrier()
-        dist.shutdown()
-    torch.save(results, f"{folder}/{rank}.pt")
+def in_a_world(world):
+    """{ranks that share statistics: what this rank got}"""
+    return {share: synchronised(world, share) for size, share in CASES if size == world.size}
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    torch.multiprocessing.start_processes(serve, args=(sys.argv[1],), nprocs=RANKS, start_method="fork")
+def synchronised(world, share):
+    made = synchronise(network(), world, share)
+    assert [type(made[i]) for i in (1, 3)] == [RankBatchNorm, RankBatchNorm]
+    mine = world.rank % share
+    return trained(made, [batch(step).chunk(share)[mine].clone() for step in range(STEPS)])
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """[{world: what this rank got}]"""
-    folder = tmp_path_factory.mktemp("ranks")
-    root = str(Path(__file__).parents[3])
-    env = {**os.environ, "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([sys.executable, __file__, str(folder)], env=env, check=True, timeout=120)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
+def worlds(ranks):
+    """{world_size: [{ranks that share statistics: what this rank got}]}"""
+    return ranks(sorted({size for size, _ in CASES}), in_a_world)
 
 
 @pytest.fixture(scope="module")
@@ -87,44 +64,44 @@ def alone():
     return trained(network(), [batch(step) for step in range(STEPS)])
 
 
-def of_block(ranks, world):
+def blocks(worlds, size, share):
     """What the ranks that share statistics got, block by block."""
-    members = [r[world] for r in ranks if world in r]
-    return [members[i : i + CASES[world]] for i in range(0, len(members), CASES[world])]
+    members = [told[share] for told in worlds[size]]
+    return [members[first : first + share] for first in range(0, size, share)]
 
 
 def close(found, expected):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("world", CASES)
-def test_outputs_and_input_gradients_are_those_of_the_whole_batch(ranks, alone, world):
-    for block in of_block(ranks, world):
+@pytest.mark.parametrize(("size", "share"), CASES)
+def test_outputs_and_input_gradients_are_those_of_the_whole_batch(worlds, alone, size, share):
+    for block in blocks(worlds, size, share):
         for step in range(STEPS):
             for which in (0, 1):
                 close(torch.cat([outputs[step][which] for outputs, *_ in block]), alone[0][step][which])
 
 
-@pytest.mark.parametrize("world", CASES)
-def test_parameter_gradients_sum_to_those_of_the_whole_batch(ranks, alone, world):
+@pytest.mark.parametrize(("size", "share"), CASES)
+def test_parameter_gradients_sum_to_those_of_the_whole_batch(worlds, alone, size, share):
     # Of the convolution's bias it is zero but for rounding, since normalisation takes any shift away: one scale for
     # all of them.
     scale = max(gradient.abs().max() for gradient in alone[1].values())
-    for block in of_block(ranks, world):
+    for block in blocks(worlds, size, share):
         for name, expected in alone[1].items():
             total = sum(gradients[name] for _, gradients, *_ in block)
             torch.testing.assert_close(total / scale, expected / scale, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("world", CASES)
-def test_running_statistics_are_those_of_the_whole_batch_on_every_rank(ranks, alone, world):
-    for block in of_block(ranks, world):
+@pytest.mark.parametrize(("size", "share"), CASES)
+def test_running_statistics_are_those_of_the_whole_batch_on_every_rank(worlds, alone, size, share):
+    for block in blocks(worlds, size, share):
         for _, _, buffers, evaluated in block:
             for name, expected in alone[2].items():
                 torch.testing.assert_close(buffers[name], expected, rtol=1e-5, atol=1e-5)
             part = torch.cat([e for *_, e in block])
             close(part, alone[3])
-            assert evaluated.shape[0] == BATCH // CASES[world]
+            assert evaluated.shape[0] == BATCH // share
 
 
 def test_one_rank_is_left_as_it_is():

@@ -1,18 +1,9 @@
-"""Losses, gradients and states of several ranks are those of one rank with the same global batch.
-
-Run as a script, this file is the ranks.
-"""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Losses, gradients and states of several ranks are those of one rank with the same global batch."""
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from launcher.runtime import dist
 from methods import collapse
 from methods.dino.loss import distillation
 from methods.dino.teacher import Centre, teacher_targets
@@ -123,35 +114,22 @@ def collapse_case(rank, size):
 CASES = {"sinkhorn": sinkhorn_case, "swav": swav_case, "dino": dino_case, "smog": smog_case, "collapse": collapse_case}
 
 
-def serve(rank, folder):
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(RANKS))
-    world = dist.init(f"file://{folder}/store")
-    torch.save({name: list(case(rank, RANKS)) for name, case in CASES.items()}, f"{folder}/{rank}.pt")
-    world.barrier()
-    dist.shutdown()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    torch.multiprocessing.start_processes(serve, args=(sys.argv[1],), nprocs=RANKS, start_method="fork")
+def all_cases(world):
+    """{case: [(kind, what this rank got)]}"""
+    return {name: list(case(world.rank, world.size)) for name, case in CASES.items()}
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """[{case: [(kind, what this rank got)]}]"""
-    folder = tmp_path_factory.mktemp("ranks")
-    root = str(Path(__file__).parents[3])
-    env = {**os.environ, "PYTHONPATH": root, "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([sys.executable, __file__, str(folder)], env=env, check=True, timeout=120)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
+def told(ranks):
+    return ranks(RANKS, all_cases)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_two_ranks_give_what_one_gives(ranks, name):
+def test_two_ranks_give_what_one_gives(told, name):
     expected = list(CASES[name](0, 1))
-    assert len(expected) == len(ranks[0][name]) == len(ranks[1][name]) > 2
+    assert len(expected) == len(told[0][name]) == len(told[1][name]) > 2
     for number, (kind, value) in enumerate(expected):
-        found = [each[name][number][1] for each in ranks]
+        found = [each[name][number][1] for each in told]
         if kind == "rows":
             torch.testing.assert_close(torch.cat(found), value, rtol=1e-4, atol=1e-5)
         else:  # and is the same bytes on each
