@@ -124,6 +124,10 @@ def _begin_anew(command: Sequence[str], environment: Mapping[str, str]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     subprocess.Popen = Popen  # its own processes are forks, too
     _say_command(command)
+    sys.orig_argv = list(command)
+    sys.modules.pop("sitecustomize", None)
+    with contextlib.suppress(ImportError):  # of its own PYTHONPATH: how drills simulate what they cannot bring about
+        importlib.import_module("sitecustomize")
 
 
 def _say_command(command: Sequence[str]) -> None:
