@@ -15,6 +15,7 @@ from launcher.compose import resolve
 from launcher.rundir import Ledger, RunDir
 from launcher.runtime import dist
 from launcher.runtime.preempt import StopFlag
+from launcher.spec import RunSpec
 from methods import data
 from methods.deepercluster.trainer import DeeperCluster
 from methods.job import Job
@@ -138,12 +139,11 @@ def test_the_rotation_epochs_know_four_classes_and_train_no_sub_classifier(datas
 # -- ranks -------------------------------------------------------------------------------------------------------------
 
 
-def step_in_a_world(world, dataset, folder):
+def step_in_a_world(world, specs, dataset, folder):
     """{sub_gradient: (mean loss of all ranks, gradients of this rank)}"""
     found = {}
-    for choice in CHOICES:
-        spec, _ = resolve([*OVERRIDES, f"method.sub_gradient={choice}"])
-        loss, gradients = first_step(trainer_of(world, spec, dataset, folder))
+    for choice, spec in specs.items():
+        loss, gradients = first_step(trainer_of(world, RunSpec.from_json(spec), dataset, folder))
         found[choice] = torch.stack(world.gather(loss)).mean(), gradients
     return found
 
@@ -153,7 +153,8 @@ def worlds(ranks, dataset, tmp_path_factory):
     """{world_size: [of each rank {sub_gradient: (mean loss of all ranks, gradients of this rank)}]}"""
     folder = tmp_path_factory.mktemp("run")
     (folder / "events").mkdir()
-    return ranks(WORLDS, step_in_a_world, dataset, folder)
+    specs = {choice: resolve([*OVERRIDES, f"method.sub_gradient={choice}"])[0].to_json() for choice in CHOICES}
+    return ranks(WORLDS, step_in_a_world, specs, dataset, folder)
 
 
 @pytest.mark.parametrize("sub_gradient", CHOICES)

@@ -10,6 +10,7 @@ from launcher import registry
 from launcher.compose import resolve
 from launcher.rundir import Ledger, RunDir
 from launcher.runtime.preempt import StopFlag
+from launcher.spec import RunSpec
 from methods import data
 from methods.deepercluster.targets import Targets, hosted_groups, ranks_of_group
 from methods.deepercluster.trainer import DeeperCluster
@@ -102,9 +103,8 @@ def truth(ids, super_clusters):
     return (ids * 7 + ids // 3) % super_clusters, (ids * 5) % CLUSTERS
 
 
-def exchanged(world, super_clusters, dataset, folder):
+def exchanged(world, super_clusters, spec, dataset, folder):
     """What a trainer holds after an exchange and new heads."""
-    spec, _ = resolve([*OVERRIDES, f"method.super_clusters={super_clusters}"])
     run = RunDir(folder)
     layout = registry.method("deepercluster").layout(spec.method, world.size)
     job = Job(run, spec, world, layout, Ledger(run, 1, f"rank{world.rank}"), StopFlag(), dataset)
@@ -124,9 +124,10 @@ def exchanged(world, super_clusters, dataset, folder):
     }
 
 
-def in_a_world(world, dataset, folder):
+def in_a_world(world, specs, dataset, folder):
     """{m: what the trainer of this rank holds}"""
-    return {m: exchanged(world, m, dataset, folder) for size, m in WORLDS if size == world.size}
+    here = [m for size, m in WORLDS if size == world.size]
+    return {m: exchanged(world, m, RunSpec.from_json(specs[m]), dataset, folder) for m in here}
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +135,10 @@ def worlds(ranks, tmp_path_factory):
     """{(world_size, m): [what rank 0 holds, what rank 1 holds, ...]}"""
     folder = tmp_path_factory.mktemp("run")
     (folder / "events").mkdir()
-    dataset = data.build(resolve(OVERRIDES)[0].data, "train")
-    answers = ranks(sorted({size for size, _ in WORLDS}), in_a_world, dataset, folder)
+    specs = {m: resolve([*OVERRIDES, f"method.super_clusters={m}"])[0] for m in (1, 2)}
+    stored = {m: spec.to_json() for m, spec in specs.items()}
+    dataset = data.build(specs[1].data, "train")
+    answers = ranks(sorted({size for size, _ in WORLDS}), in_a_world, stored, dataset, folder)
     return {(size, m): [told[m] for told in answers[size]] for size, m in WORLDS}
 
 
