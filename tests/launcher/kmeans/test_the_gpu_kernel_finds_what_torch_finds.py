@@ -1,7 +1,7 @@
 """Under Triton's interpreter, which needs no GPU; on one, the kernel itself is compared as well.
 
 The interpreter cannot multiply bfloat16: there, its values go in as float32. Run as a script, this file is what the
-interpreter runs: Triton looks for it when it is imported.
+interpreter runs: Triton looks for it when it is imported, and a fork of a process with torch has imported it.
 """
 
 import os
@@ -37,7 +37,7 @@ def wrong(n, k, d, products, values, device="cpu"):
 @needs_triton
 def test_in_the_interpreter():
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "TRITON_INTERPRET": "1"}
-    subprocess.run([sys.executable, __file__], env=environment, check=True, timeout=240)
+    subprocess.run([sys.executable, __file__], env=environment, check=True)
 
 
 @needs_triton

@@ -1,15 +1,10 @@
-"""A checkpoint is there whole or not at all, whatever happens to the disk or to the process.
-
-Run as a script, this file saves and is killed, once before every call that changes the disk.
-"""
+"""A checkpoint is there whole or not at all, whatever happens to the disk or to the process."""
 
 import errno
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -271,8 +266,9 @@ def killed_at(folder, nth):
     return os.waitpid(child, 0)[1] != 0
 
 
-def kill_everywhere(folder):
-    """[step restored after a kill, what is in the folder then] for each point of a save."""
+def kill_everywhere(world, folder):
+    """[step restored after a kill, what is in the folder then] for each point of a save; in a process of its own, which
+    has no threads that a child would miss."""
     outcomes, nth = [], 1
     while True:
         run = folder / str(nth)
@@ -285,17 +281,8 @@ def kill_everywhere(folder):
         nth += 1
 
 
-if __name__ == "__main__":
-    print(json.dumps(kill_everywhere(Path(sys.argv[1]))))
-
-
-def test_a_kill_at_any_point_of_a_save_leaves_the_old_or_the_new(tmp_path):
-    root = str(Path(__file__).parents[3])
-    command = [sys.executable, __file__, str(tmp_path)]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": root}, check=True, capture_output=True, text=True, timeout=100
-    )
-    outcomes = json.loads(done.stdout.splitlines()[-1])
+def test_a_kill_at_any_point_of_a_save_leaves_the_old_or_the_new(ranks, tmp_path):
+    (outcomes,) = ranks(1, kill_everywhere, tmp_path)
     steps = [step for step, _ in outcomes]
     assert {10, 15} == set(steps) and steps == sorted(steps) and len(steps) >= 8
     for step, names in outcomes:
