@@ -1,0 +1,151 @@
+"""What the loop gives to each step: its learning rate, its images, gradients that are a mean; stopped or not."""
+
+import itertools
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from launcher import plan as planning
+from launcher.compose import resolve
+from launcher.rundir import Ledger, RunDir
+from launcher.runtime.dist import World
+from launcher.runtime.preempt import StopFlag, Stopped
+from launcher.runtime.stateful import ModuleState, OptimizerState
+from launcher.snapshot import Snapshot
+from methods import engine
+from methods.job import Job
+from methods.rotnet.spec import layout
+from methods.schedules import learning_rate
+from methods.views import TrainView
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+IMAGES, BATCH, EPOCHS, SIDE = 44, 8, 3, 6
+PER_EPOCH = IMAGES // BATCH
+SPEC = (
+    "method=rotnet", "recipe=demo", f"method.epochs={EPOCHS}", f"method.global_batch={BATCH}", "method.workers=0",
+    "method.warmup_epochs=1", "method.schedule=cosine", "method.checkpoint_every=1000", "method.eval_every=0",
+)  # fmt: skip
+
+
+class Noise:
+    """Small images, without labels."""
+
+    channels, classes, labels = 1, None, None
+
+    def __len__(self):
+        return IMAGES
+
+    def name_of(self, index):
+        return f"{index}.png"
+
+    def image(self, index):
+        return Image.fromarray(np.random.default_rng(index).integers(0, 256, (SIDE, SIDE), np.uint8))
+
+
+class Toy:
+    """A linear layer, and a note of what every step was given."""
+
+    steps_per_epoch = PER_EPOCH
+
+    def __init__(self, job, stop_after=None):
+        self.job, self._stop_after = job, stop_after
+        torch.manual_seed(0)
+        self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 3))
+        self.networks = [self.backbone]
+        self.optimizers = [torch.optim.SGD(self.backbone.parameters(), lr=99.0, momentum=0.9)]
+        self.given = []  # (number of the step, its rate, ids, sum of the pixels) of each pass
+        job.registry.add("network", ModuleState(self.backbone))
+        names = dict(self.backbone.named_parameters())
+        job.registry.add("optimizer", OptimizerState(self.optimizers[0], names))
+
+    def begin_epoch(self, epoch):
+        pass
+
+    def steps(self, epoch, first):
+        view = TrainView(self.job.spec.seed, SIDE, (0.3, 1.0))
+        return self.job.batches_in_turn(view, epoch, first, self.steps_per_epoch)
+
+    def before_step(self, step):
+        self.step = step
+
+    def loss(self, batch):
+        rate, pixels = self.optimizers[0].param_groups[0]["lr"], batch.images.sum().item()
+        self.given.append((self.step, rate, batch.ids.tolist(), pixels))
+        if self.step + 1 == self._stop_after:
+            self.job.stop.signal = signal.SIGTERM
+        return self.backbone(batch.images.float() / 255).square().mean(), {}
+
+    def evaluate(self, step):
+        return {}
+
+
+@pytest.fixture
+def train(tmp_path):
+    """`train("method.lr=1", stop_after=5)`: the trainer of one life of the run in that folder, at its end."""
+
+    def life(*overrides, stop_after=None, folder="run"):
+        spec, recipe = resolve([*SPEC, *overrides, f"runs={tmp_path}"])
+        run = RunDir(tmp_path / folder)
+        if not run.path.exists():
+            code = Snapshot(Path("code"), "digest", "")
+            run.create(spec, planning.make(spec, recipe).to_json(), lambda: code)
+        ledger = Ledger(run, run.generation() + 1, "rank0")
+        ledger.write("start", cause="submitted", world_size=1)
+        world = World(0, 1, torch.device("cpu"))
+        trainer = Toy(Job(run, spec, world, layout(spec.method, 1), ledger, StopFlag(), Noise()), stop_after)
+        trainer.stopped = False
+        try:
+            engine.train(trainer.job, trainer, lambda *_: None)
+        except Stopped:
+            trainer.stopped = True
+        return trainer
+
+    return life
+
+
+def weights(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.backbone.parameters()])
+
+
+def test_every_step_has_the_rate_of_its_number(train):
+    trainer = train()
+    config, steps = trainer.job.config, PER_EPOCH * EPOCHS
+    expected = [learning_rate(config, step, steps, PER_EPOCH) for step in range(steps)]
+    assert [step for step, *_ in trainer.given] == list(range(steps))
+    assert [rate for _, rate, *_ in trainer.given] == expected
+    assert len(set(expected)) == steps
+
+
+def test_an_epoch_has_every_image_once_and_the_next_one_another_order_and_other_crops(train):
+    given = train().given
+    epochs = [given[epoch * PER_EPOCH : (epoch + 1) * PER_EPOCH] for epoch in range(EPOCHS)]
+    orders = [[image for _, _, ids, _ in steps for image in ids] for steps in epochs]
+    assert all(len(set(order)) == PER_EPOCH * BATCH for order in orders)
+    assert all(one != other for one, other in itertools.combinations(orders, 2))
+    assert len({pixels for *_, pixels in given}) == len(given)
+
+
+@pytest.mark.parametrize("stop_after", [1, PER_EPOCH - 1, PER_EPOCH, PER_EPOCH + 2])
+def test_a_run_that_goes_on_gets_what_was_left_of_one_that_nobody_stopped(train, stop_after):
+    whole = train(folder="whole")
+    first = train(stop_after=stop_after)
+    assert first.stopped and len(first.given) < len(whole.given)
+    second = train()
+    assert first.given + second.given == whole.given
+    assert torch.equal(weights(second), weights(whole))
+
+
+def test_passes_of_a_step_are_one_mean(train):
+    """Batch statistics of 2 images make a step four passes; this network has none."""
+    one, four = train(folder="one"), train("method.batch_norm_group=2", folder="four")
+    assert len(four.given) == 4 * len(one.given)
+    assert [ids for _, _, ids, _ in one.given] == [
+        [image for _, _, ids, _ in four.given[n : n + 4] for image in ids] for n in range(0, len(four.given), 4)
+    ]
+    torch.testing.assert_close(weights(four), weights(one))
