@@ -14,7 +14,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 PYTEST := $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 export PYTHONSAFEPATH = 1
 
-.PHONY: run test faults test-full slurm browser lint lock clean
+.PHONY: run test faults test-full mutants slurm browser lint lock clean
 
 run: $(STAMP)
 	$(BIN)/sslrun method=$(METHOD) recipe=demo
@@ -29,6 +29,10 @@ faults: $(STAMP) slurm
 # Shows that something learns: three seeds of the demo, some ten minutes on two cores.
 test-full: $(STAMP) lint slurm browser
 	$(PYTEST)
+
+# Faults planted in copies of this tree, one at a time: each must be found by a test. NAMES="..." plants some.
+mutants: $(STAMP)
+	$(BIN)/python tests/mutants.py $(NAMES)
 
 # What tests/slurm starts its own clusters with.
 slurm:
