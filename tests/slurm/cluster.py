@@ -51,10 +51,10 @@ class Cluster:
     """Nodes n1 to nN; a context manager.
 
     `folder` is where the cluster's own folder is made (the system's for temporary files by default), `cpus` and `gpus`
-    are those of a node, `grace_s` is how long (s) a preempted job of `low` may go on, `user_signal` whether it is told
-    by the signal that it asked for (`--signal`), `config` holds further lines of slurm.conf or other values of those
-    here (`{"MaxArraySize": 11}`), `partitions` replaces PARTITIONS, and `hide={"n2": "/data"}` lets node n2 see an
-    empty folder there (root only).
+    are those of a node, `grace_s` is how long (s) a preempted job of `low` may go on (one that ends before does not
+    wait, and no machine is too slow to save in that time), `user_signal` whether it is told by the signal that it asked
+    for (`--signal`), `config` holds further lines of slurm.conf or other values of those here (`{"MaxArraySize": 11}`),
+    `partitions` replaces PARTITIONS, and `hide={"n2": "/data"}` lets node n2 see an empty folder there (root only).
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Cluster:
         nodes: int = 2,
         gpus: int = 0,
         cpus: int = 4,
-        grace_s: int = 20,
+        grace_s: int = 600,
         user_signal: bool = False,
         partitions: Mapping[str, str] | None = None,
         config: Mapping[str, object] | None = None,
@@ -97,7 +97,7 @@ class Cluster:
         kept = {key: value for key, value in base.items() if not foreign.match(key)}
         return {**kept, **self.environment}
 
-    def start(self, timeout: float = 60) -> "Cluster":
+    def start(self, timeout: float = 600) -> "Cluster":
         """Return once every node is idle. Raises ClusterFailed with the logs when that takes over `timeout` seconds."""
         if self._keeper:
             return self
@@ -124,7 +124,7 @@ class Cluster:
         if self.folder:  # where the keeper did not even start
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def run(self, *command: object, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: object, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run one of Slurm's commands, or any other, as a user of this cluster. With `check` it must end with 0."""
         done = subprocess.run(
             [shutil.which(str(command[0]), path=SEARCHED) or command[0], *map(str, command[1:])],
@@ -165,7 +165,7 @@ class Cluster:
         """Start slurmctld, from the state that it saved."""
         self._daemon("slurmctld", [shutil.which("slurmctld", path=SEARCHED), "-D", "-f", f"{self.folder}/slurm.conf"])
 
-    def wait_idle(self, timeout: float = 60) -> None:
+    def wait_idle(self, timeout: float = 600) -> None:
         """Wait until every node is idle. Raises ClusterFailed with the logs after `timeout` seconds."""
 
         def idle() -> bool:
@@ -177,7 +177,7 @@ class Cluster:
 
         self._until(idle, timeout, "not every node is idle")
 
-    def clear(self, timeout: float = 60) -> None:
+    def clear(self, timeout: float = 600) -> None:
         """Cancel every job, start again what is down, and wait until all nodes are idle."""
         running = self._ask({"do": "running"})
         if "slurmctld" not in running:

@@ -1,9 +1,12 @@
 """Real Slurm clusters on this machine, shared by the session, and the command line as their user would type it."""
 
+import contextlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 HERE = Path(__file__).parent
 INSTALL = "apt-get install slurm-wlm munge (Debian, Ubuntu)"
 MISSING = "Slurm is not on this machine: "
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 _spec = importlib.util.spec_from_file_location("cluster", HERE / "cluster.py")
 clusters = importlib.util.module_from_spec(_spec)  # tests are not a package, so this is how they share a class
@@ -62,19 +66,40 @@ def start_cluster():
 
 @pytest.fixture(scope="session")
 def cluster(start_cluster):
-    """Two nodes of four CPUs, no GPUs: what trains."""
-    cluster = start_cluster(nodes=2, cpus=4)
-    _shared.append(cluster)
-    yield cluster
-    _shared.remove(cluster)
+    """Two nodes of four CPUs, or of as many as there are, and no GPUs: what trains."""
+    cluster = start_cluster(nodes=2, cpus=max(4, CORES))
+    with _cleaned(cluster):
+        yield cluster
 
 
 @pytest.fixture(scope="session")
 def big_cluster(start_cluster):
     """64 nodes of eight fake GPUs."""
     cluster = start_cluster(nodes=64, gpus=8, cpus=16)
+    with _cleaned(cluster):
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def hidden(tmp_path_factory) -> Path:
+    """A folder that n2 of the `uneven` cluster does not see."""
+    return tmp_path_factory.mktemp("hidden")
+
+
+@pytest.fixture(scope="session")
+def uneven(start_cluster, hidden):
+    """Two nodes, of which n2 sees an empty folder where n1 sees `hidden`."""
+    if os.geteuid() != 0:
+        pytest.skip("hiding a folder from a node takes a mount namespace, so root")
+    cluster = start_cluster(nodes=2, hide={"n2": hidden})
+    with _cleaned(cluster):
+        yield cluster
+
+
+@contextlib.contextmanager
+def _cleaned(cluster) -> Iterator[None]:
     _shared.append(cluster)
-    yield cluster
+    yield
     _shared.remove(cluster)
 
 
@@ -87,12 +112,13 @@ def _clean_clusters():
 
 
 @pytest.fixture(scope="session")
-def slurm_sslrun(sslrun, tmp_path_factory):
-    """`slurm_sslrun(cluster)`: `sslrun` as typed on the login node of that cluster, with a `home` of its own."""
+def slurm_sslrun(sslrun, forge, tmp_path_factory):
+    """`slurm_sslrun(cluster)`: `sslrun` as typed on the login node of that cluster, with a `home` of its own. The
+    commands are forks; what Slurm starts for them, on its nodes, is started as anywhere."""
     made = []
 
     def make(cluster):
-        command = type(sslrun)(tmp_path_factory.mktemp("login"))
+        command = type(sslrun)(tmp_path_factory.mktemp("login"), forge)
         command.environment = cluster.environ(command.environment)
         made.append(command)
         return command
@@ -100,6 +126,68 @@ def slurm_sslrun(sslrun, tmp_path_factory):
     yield make
     for command in made:
         command.close()
+
+
+@pytest.fixture(scope="session")
+def settled(until) -> Callable[..., dict]:
+    """`settled(sslrun, run)`: what `show` says of a run, or an evaluation, once its job has left the queue. `job`: the
+    one that its ledger does not know."""
+
+    def wait(sslrun, run: str | Path, job: str = "") -> dict:
+        given = [event["job"] for event in read_ledger(run) if event["event"] in ("submitted", "start")]
+        queue = ["squeue", "--noheader", "--array", "--format=%i"]
+
+        def gone() -> bool:  # one that is started again is in the queue meanwhile
+            said = subprocess.run(queue, env=sslrun.environment, capture_output=True, text=True)
+            return said.returncode == 0 and (job or given[-1]) not in said.stdout.split()
+
+        until(gone)
+        return sslrun.show(run)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def ledger() -> Callable[..., list[dict]]:
+    """`ledger(run, "start")`: those of its events."""
+    return lambda run, name: [event for event in read_ledger(run) if event["event"] == name]
+
+
+def read_ledger(run: str | Path) -> list[dict]:
+    """Without a line that is being written."""
+    files = sorted((Path(run) / "events").iterdir())
+    lines = [line for file in files for line in file.read_text().splitlines(keepends=True)]
+    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    return sorted(rows, key=lambda event: event["generation"])
+
+
+@pytest.fixture(scope="session")
+def standing() -> Callable[..., contextlib.AbstractContextManager]:
+    """`with standing(run): ...`: its ranks stand still meanwhile, so that a small run is still there afterwards. Slurm
+    wakes them when it tells them to go."""
+
+    @contextlib.contextmanager
+    def stopped(run: str | Path) -> Iterator[None]:
+        beats = [json.loads(file.read_text()) for file in (Path(run) / "heartbeats").glob("rank*.json")]
+        now = max(beat["generation"] for beat in beats)
+        ranks = [beat["pid"] for beat in beats if beat["generation"] == now]
+        for rank in ranks:
+            os.kill(rank, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for rank in ranks:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rank, signal.SIGCONT)
+
+    return stopped
+
+
+@pytest.fixture(scope="session")
+def like_here() -> Callable[[int], str]:
+    """`like_here(ranks)`: the override with which so many ranks have as many threads as a launch on this machine gives
+    them, on which sums depend."""
+    return lambda ranks: f"cluster.cpus_per_task={max(1, CORES // ranks)}"
 
 
 @pytest.fixture(scope="session")
