@@ -21,9 +21,7 @@ def test_told_with_its_workers_it_stops_once_and_goes_on_exactly(sslrun, watched
     given = two_epochs("deepercluster")
     launch = (*given, "tasks_per_node=2", f"method.workers={WORKERS}", f"runs={watched.runs}")
     launcher = sslrun.start(*launch)
-    until(
-        lambda: launcher.poll() is not None or any(row["step"] > 40 for row in watched.rows()), seconds=300, poll=0.01
-    )
+    until(lambda: launcher.poll() is not None or any(row["step"] > 40 for row in watched.rows()), poll=0.01)
     members = watched.processes()
     ranks = [pid for pid in members if int(status(pid, "PPid")) == launcher.pid]
     workers = [pid for pid in members if int(status(pid, "PPid")) in ranks]
@@ -36,9 +34,9 @@ def test_told_with_its_workers_it_stops_once_and_goes_on_exactly(sslrun, watched
         for rank in ranks:
             os.killpg(rank, number)
 
-    ended = sslrun.finish(launcher, timeout=120)
+    ended = sslrun.finish(launcher)
     assert "Traceback" not in ended.out + ended.err
-    assert watched.gone(seconds=60)
+    assert watched.gone()
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     stopped = sslrun.show(watched.path)
     assert stopped["state"] == "stopped"
