@@ -129,7 +129,7 @@ def test_of_the_ranks_of_a_node_one_copies(shards, tmp_path, monkeypatch):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join()
     assert sorted(copied) == ["0.tar", "1.tar", "2.tar"]
     assert all(rank.dataset._file(0).name == str(staged(tmp_path / "disk")["0.tar"]) for rank in ranks)
 
@@ -143,12 +143,14 @@ def test_a_stop_is_heard_while_it_copies(shards, tmp_path, monkeypatch):
         raise Stop
 
     wait = threading.Event()
-    monkeypatch.setattr(staging, "_copy", lambda *_: wait.wait(30))
+    monkeypatch.setattr(staging, "_copy", lambda *_: wait.wait())
     stopped = job(shards, tmp_path / "disk")
     stopped.safe_point = stop
-    with pytest.raises(Stop):
-        staging.stage(stopped)
-    wait.set()
+    try:
+        with pytest.raises(Stop):
+            staging.stage(stopped)
+    finally:
+        wait.set()
 
 
 def test_without_data_stage_nothing_happens(shards, tmp_path):
