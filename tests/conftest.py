@@ -88,6 +88,12 @@ class Sslrun:
         self._started.append(process)
         return process
 
+    def where(self, **variables: str) -> "Sslrun":
+        """The same command with more environment variables."""
+        other = Sslrun(self.home, self._forge)
+        other.environment, other._started = {**self.environment, **variables}, self._started
+        return other
+
     def finish(self, process: subprocess.Popen, timeout: float = 600) -> Answer:
         out, err = process.communicate(timeout=timeout)
         return Answer(process.returncode, out, err)

@@ -33,8 +33,7 @@ def folder(ledgers):
 
 
 def table(sslrun, folder, columns, *words):
-    command = type(sslrun)(sslrun.home)
-    command.environment = {**sslrun.environment, "COLUMNS": str(columns)}
+    command = sslrun.where(COLUMNS=str(columns))
     if columns is None:
         del command.environment["COLUMNS"]
     return command("status", f"runs={folder}", *words).out.splitlines()

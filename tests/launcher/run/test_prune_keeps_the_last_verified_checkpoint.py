@@ -125,8 +125,7 @@ def test_code_that_no_run_uses_goes(sslrun, run):
 
 
 def test_submissions_of_long_ago_go(sslrun, run, tmp_path):
-    sslrun = type(sslrun)(tmp_path)
-    sslrun.environment["SLURM_CONF"] = str(tmp_path / "nowhere")  # whatever cluster this machine may belong to
+    sslrun = sslrun.where(SLURM_CONF=str(tmp_path / "nowhere"))  # whatever cluster this machine may belong to
     for folder in (run / "submit", run.parent / ".arrays" / "token"):
         folder.mkdir(parents=True)
         (folder / "script.sh").write_text("#!/bin/bash\n")

@@ -56,10 +56,9 @@ def test_its_steps_are_the_same_and_who_compiles_still_can():
 
 
 def test_no_rank_of_a_run_loads_it(sslrun, watched):
-    noted = {**sslrun.environment, "PYTHONPROFILEIMPORTTIME": "1"}  # Python then says in a rank's log what it imports
-    command = type(sslrun)(sslrun.home)
-    command.environment = noted
-    command("method=rotnet", "recipe=tiny", "method.epochs=1", "tasks_per_node=2", f"runs={watched.runs}")
+    noted = sslrun.where(PYTHONPROFILEIMPORTTIME="1")  # Python then says in a rank's log what it imports
+    launch = ("method=rotnet", "recipe=tiny", "method.epochs=1", "tasks_per_node=2")
+    noted(*launch, f"runs={watched.runs}", cold=True)
     for rank in range(2):
         log = (watched.path / "logs" / f"rank{rank}.log").read_text()
         assert "| torch.nn" in log.replace("  ", "")
