@@ -7,14 +7,23 @@ from launcher.drill.subject import Subject
 
 # Bytes that a file of a rank may have: more than its ledger and its log.
 LIMIT = 1 << 16
+# Where the rank runs, because a run gives up after a few saves: whoever must ask Slurm first may come too late.
+UNTIL_A_SAVE_FAILED = """
+prlimit --pid "$1" --fsize="$2":unlimited
+until grep -qs '"save_failed"' "$3"; do
+    kill -0 "$1" || exit
+    sleep 0.02
+done
+prlimit --pid "$1" --fsize=unlimited:unlimited
+"""
 SLOW_SECONDS = 3.0  # of each fsync
 SHORT_GRACE = ("cluster.grace_s=2",)
 LONGEST_KILL_WAIT = 60.0  # of Slurm, from SIGTERM to SIGKILL; 30 by default
 
 
-def _limit(run: Subject, rank: dict, size: str) -> None:
-    """The kernel refuses a rank's writes beyond `size` bytes a file, as it does on a disk that is full."""
-    run.on(rank, "prlimit", "--pid", str(rank["pid"]), f"--fsize={size}:unlimited")
+def _limit(run: Subject, rank: dict) -> None:
+    """The kernel refuses a rank's writes beyond LIMIT bytes a file, as it does on a disk that is full."""
+    run.on(rank, "prlimit", "--pid", str(rank["pid"]), f"--fsize={LIMIT}:unlimited")
 
 
 def _writer(run: Subject) -> dict:
@@ -28,15 +37,15 @@ def one_rank_cannot_write(run: Subject) -> None:
     """No room for one rank's shard of one checkpoint: all agree that it failed, and training goes on"""
     rank, before = _writer(run), run.saved()
     run.hit()
-    _limit(run, rank, str(LIMIT))
+    said = run.run.path / "events" / f"{run.seen.generation:04d}-rank0.jsonl"
+    run.on(rank, "sh", "-c", UNTIL_A_SAVE_FAILED, "sh", str(rank["pid"]), str(LIMIT), str(said))
     failed = run.until(lambda: run.events("save_failed", since=run.seen.generation), "a save that failed")
-    _limit(run, rank, "unlimited")
     newest = run.run.checkpoints()
     run.check(newest and run.saved() >= before, f"step {before} was the newest checkpoint, and it is gone")
     beside = [p.name for p in (run.run.path / "checkpoints").glob(f".saving-{failed[0]['step']:08d}-*")]
     run.check(not beside, f"left over: {beside}")
-    said = f"rank {rank['rank']}: File too large"
-    run.check(said in failed[0]["reason"], f"the reason was: {failed[0]['reason']}")
+    why = f"rank {rank['rank']}: File too large"
+    run.check(why in failed[0]["reason"], f"the reason was: {failed[0]['reason']}")
     run.until(lambda: run.saved() > failed[-1]["step"], "the next checkpoint")
 
 
@@ -46,7 +55,7 @@ def no_rank_can_write(run: Subject) -> None:
     ranks = run.ranks()
     run.hit()
     for rank in ranks:
-        _limit(run, rank, str(LIMIT))
+        _limit(run, rank)
     run.ended()
     state = run.rest()
     message = run.run.state().message

@@ -19,7 +19,7 @@ from launcher.rundir import RunDir, read_json
 POLL_SECONDS = 0.01  # tiny runs do fifty steps a second
 LONGEST_POLL = 2.0
 GONE_SECONDS = 30.0  # how long a process of a start that is over may be left
-DONE_SECONDS = 60.0  # after which nothing more comes of a run that is done
+REST_SECONDS = 60.0  # after which nothing more comes of a run that is at rest
 TAIL = 1 << 14
 SIMULATED = ".simulated"  # a folder beside the run
 
@@ -95,8 +95,9 @@ class Subject:
         while not (value := condition()):
             if self._given_up.is_set():
                 raise KeyboardInterrupt
-            if waited > DONE_SECONDS and self.made and self.run.state().name == "done":
-                raise Impossible(f"waited {waited:.0f} s for {what}, and the run is done")
+            if waited > REST_SECONDS and self.made and self.place.at_rest(self.run):
+                state = self.run.state()
+                raise Impossible(f"waited {waited:.0f} s for {what}, and the run is {state.name}: {state.message}")
             if waited > limit:
                 before, step = step, self.step() if self.made and seconds is None else 0
                 if step == before:

@@ -134,7 +134,7 @@ def settled(until) -> Callable[..., dict]:
     one that its ledger does not know."""
 
     def wait(sslrun, run: str | Path, job: str = "") -> dict:
-        given = [event["job"] for event in read_ledger(run) if event["event"] in ("submitted", "start")]
+        given = [event["job"] for event in read_ledger(run) if event["event"] == "submitted"]
         queue = ["squeue", "--noheader", "--array", "--format=%i"]
 
         def gone() -> bool:  # one that is started again is in the queue meanwhile
@@ -155,7 +155,7 @@ def ledger() -> Callable[..., list[dict]]:
 
 def read_ledger(run: str | Path) -> list[dict]:
     """Without a line that is being written."""
-    files = sorted((Path(run) / "events").iterdir())
+    files = sorted((Path(run) / "events").glob("*.jsonl"))
     lines = [line for file in files for line in file.read_text().splitlines(keepends=True)]
     rows = [json.loads(line) for line in lines if line.endswith("\n")]
     return sorted(rows, key=lambda event: event["generation"])

@@ -1,48 +1,76 @@
-"""DeeperCluster's tiny recipe over two nodes of a real Slurm: trained, cancelled, resumed, and equal to a local run."""
+"""DeeperCluster's tiny recipe over two nodes of a real Slurm: cancelled, moved to this machine and back, resumed, it is
+the same run with one ledger, and ends in the state of one that was left alone here."""
+
+import signal
 
 import pytest
 
 pytestmark = pytest.mark.fault
 
-SHAPE = ("nodes=2", "tasks_per_node=2", "cluster=fake", "cluster.cpus_per_task=1")
+HERE = ("cluster=local", "nodes=1", "tasks_per_node=2")
 
 
-@pytest.fixture(scope="module")
-def here(cluster, slurm_sslrun, config_dir):
-    """(the command line, its overrides) on the shared cluster."""
-    return slurm_sslrun(cluster), ("--config-dir", config_dir(cluster), *SHAPE)
+@pytest.fixture
+def cancelled(standing, settled):
+    """`cancelled(sslrun, run)`: what `show` says of it then; it was in the middle, whatever the machine does."""
+
+    def cancel(sslrun, run):
+        with standing(run):
+            command = sslrun.start("cancel", run, "--yes")
+            assert any("told to save and stop" in line for line in command.stderr)
+        assert sslrun.finish(command).code == 0
+        return settled(sslrun, run)
+
+    return cancel
 
 
-def settled(sslrun, run, *, until, seconds=180):
-    return until(
-        lambda: (s := sslrun.show(run))["state"] in ("done", "failed", "cancelled", "stopped") and s, seconds=seconds
-    )
-
-
-def test_over_two_nodes_cancelled_and_resumed_it_ends_with_the_local_runs_weights(
-    here, journey, undisturbed, watched, until
+def test_cancelled_moved_and_resumed_it_ends_with_the_local_runs_weights(
+    cluster, slurm_sslrun, config_dir, journey, undisturbed, watched, cancelled, settled, standing, like_here, until
 ):
-    sslrun, shape = here
-    answer = sslrun(*journey, *shape, f"runs={watched.runs}", "--json").json
+    journey = (*journey, "method.log_every=1")
+    sslrun, there = slurm_sslrun(cluster), ("--config-dir", config_dir(cluster), "cluster=fake", like_here(2))
+    two_nodes = (*there, "nodes=2", "tasks_per_node=1")
+    answer = sslrun(*journey, *two_nodes, f"runs={watched.runs}", "--json").json
     assert (answer["state"], answer["joined"]) == ("pending", False)
-    until(lambda: watched.step() >= 5)
-    again = sslrun(*journey, *shape, f"runs={watched.runs}", "--json").json
-    assert (again["job"], again["joined"]) == (answer["job"], True)
-    refused = sslrun("resume", watched.path, code=2)
-    assert f"job {answer['job']}" in refused.complaint
+    spec = (watched.path / "spec.json").read_bytes()
+    # The pickle brings the run's path, and the ranks never see submitit.
+    pickle = (watched.path / "submit" / "0.pkl").read_bytes()
+    assert str(watched.path).encode() in pickle and len(pickle) < 2000 + len(str(watched.path))
 
-    sslrun("cancel", watched.path, "--yes")
-    shown = settled(sslrun, watched.path, until=until)
+    until(lambda: len(watched.rows()) >= 5)
+    with standing(watched.path):
+        again = sslrun(*journey, *two_nodes, f"runs={watched.runs}", "--json").json
+        assert (again["job"], again["joined"]) == (answer["job"], True)
+        assert f"job {answer['job']}" in sslrun("resume", watched.path, code=2).complaint
+    shown = cancelled(sslrun, watched.path)
     assert shown["state"] == "cancelled" and 0 < shown["step"] < 40
     assert not watched.processes()
 
-    sslrun("resume", watched.path)
-    shown = settled(sslrun, watched.path, until=until)
-    assert shown["state"] == "done", shown
-    assert shown["restarts"] == {"cancelled": 1}
-    local = sslrun.show(undisturbed(4, journey))
-    assert shown["state_digest"] == local["state_digest"]
-    assert {e["world_size"] for e in watched.events("start")} == {4}
-    # The pickle brings the run's path, and the ranks never see submitit.
-    assert str(watched.path).encode() in (watched.path / "submit" / "0.pkl").read_bytes()
-    assert (watched.path / "submit" / "0.pkl").stat().st_size < 2000 + len(str(watched.path))
+    launcher = sslrun.start("resume", watched.path, *HERE)
+    until(lambda: watched.rows()[-1]["step"] > shown["step"])
+    with standing(watched.path):
+        launcher.send_signal(signal.SIGINT)
+    assert sslrun.finish(launcher).code == 130
+    assert sslrun.show(watched.path)["where"] == {"cluster": "local", "nodes": 1, "tasks_per_node": 2}
+
+    # More than the cluster has: refused before anything changes.
+    placed = (watched.path / "placement.json").read_bytes()
+    assert "at most 2 nodes" in sslrun("resume", watched.path, *two_nodes, "nodes=4", code=2).complaint
+    assert (watched.path / "placement.json").read_bytes() == placed
+
+    one_node = (*there, "nodes=1", "tasks_per_node=2")
+    others = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep inf")
+    until(lambda: "R" in cluster.run("squeue", "--noheader", "--format=%t").stdout)
+    job = sslrun("resume", watched.path, *one_node, "--json").json["job"]
+    assert f"job {job} has it" in sslrun("resume", watched.path, *HERE, code=2).complaint
+    assert sslrun.show(watched.path)["where"] == {"cluster": "fake", "nodes": 1, "tasks_per_node": 2}
+    cluster.run("scancel", others.stdout.strip())
+    shown = settled(sslrun, watched.path)
+    assert (shown["state"], shown["lost_steps"]) == ("done", 0), shown
+    assert shown["restarts"] == {"cancelled": 1, "stopped": 1}
+    assert shown["state_digest"] == sslrun.show(undisturbed(2, journey))["state_digest"]
+    assert (watched.path / "spec.json").read_bytes() == spec
+    started = [(e.get("job"), e["world_size"]) for e in watched.events("start")]
+    assert started == [(answer["job"], 2), (None, 2), (job, 2)]
+    moved = [(e["cluster"], e["nodes"], e["tasks_per_node"]) for e in watched.events("placed")]
+    assert moved == [("local", 1, 2), ("fake", 1, 2)]

@@ -1,11 +1,10 @@
 """On a cluster an evaluation is a job: on the partition asked for, queued behind its run, its number in the run."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-SHAPE = ("nodes=2", "tasks_per_node=1", "cluster=fake", "cluster.cpus_per_task=1")
+SHAPE = ("nodes=1", "tasks_per_node=1", "cluster=fake", "cluster.cpus_per_task=1")
 
 
 @pytest.fixture(scope="module")
@@ -15,77 +14,66 @@ def here(cluster, slurm_sslrun, config_dir):
 
 
 @pytest.fixture(scope="module")
-def trained(here, tmp_path_factory, until):
-    """A run that was trained on the cluster."""
+def together(cluster, here, tmp_path_factory, settled):
+    """(the run, what was said when it was launched with an evaluation, what the queue held then), once both ended."""
     sslrun, shape = here
-    answer = sslrun("method=rotnet", "recipe=tiny", *shape, f"runs={tmp_path_factory.mktemp('runs')}", "--json").json
-    done(sslrun, Path(answer["path"]), until)
-    return Path(answer["path"])
+    words = ("method=rotnet", "recipe=tiny", *shape, "eval_after=knn", f"runs={tmp_path_factory.mktemp('runs')}")
+    others = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep inf")
+    answer = sslrun(*words, "--json")
+    queued = _jobs(cluster)
+    again = sslrun(*words)
+    assert "after job" not in again.err and len(_jobs(cluster)) == len(queued)  # joined: nothing is queued twice
+    cluster.run("scancel", others.stdout.strip())
+    run = Path(answer.json["path"])
+    settled(sslrun, run)
+    settled(sslrun, run / "evals" / "knn-1")
+    return run, answer, {row["JobId"]: row for row in queued if row["JobId"] != others.stdout.strip()}
 
 
-def done(sslrun, path, until):
-    """`show` of a run or an evaluation, once it is done; fails when it ends otherwise."""
-    shown = until(lambda: (s := sslrun.show(path))["state"] not in ("pending", "running", "preempted") and s)
-    assert shown["state"] == "done", shown
-    return shown
-
-
-def started(path) -> list[dict]:
-    lines = [line for file in sorted((path / "events").iterdir()) for line in file.read_text().splitlines()]
-    return [event for event in map(json.loads, lines) if event["event"] == "start"]
-
-
-def test_launched_together_the_evaluation_waits_for_the_run(cluster, here, journey, watched, until):
-    sslrun, shape = here
-    answer = sslrun(*journey, *shape, "eval_after=knn", f"runs={watched.runs}", "--json")
-    run, job = watched.path, answer.json["job"]
-    queued = {row["JobId"]: row for row in _jobs(cluster)}
-    follower = next(id for id in queued if id != job)
-    assert queued[follower]["Dependency"].startswith(f"afterok:{job}")
+def test_launched_together_the_evaluation_waits_for_the_run(here, together, ledger):
+    sslrun, _ = here
+    run, answer, queued = together
+    (follower,) = queued.keys() - {answer.json["job"]}
+    assert queued[follower]["Dependency"].startswith(f"afterok:{answer.json['job']}")
     assert queued[follower]["JobName"] == f"{run.name}-evals-knn-1"
-    assert f"job {follower}, after job {job}" in answer.err
-    again = sslrun(*journey, *shape, "eval_after=knn", f"runs={watched.runs}")  # joined: nothing is queued twice
-    assert "after job" not in again.err
-    assert len(_jobs(cluster)) == 2
+    assert f"job {follower}, after job {answer.json['job']}" in answer.err
 
-    shown = done(sslrun, run, until)
-    evaluated = done(sslrun, run / "evals" / "knn-1", until)
-    (begin,) = started(run / "evals" / "knn-1")
+    shown, evaluated = sslrun.show(run), sslrun.show(run / "evals" / "knn-1")
+    assert (shown["state"], evaluated["state"]) == ("done", "done"), (shown, evaluated)
+    (begin,) = ledger(run / "evals" / "knn-1", "start")
     assert (begin["job"], begin["world_size"]) == (follower, 1)
-    (event,) = [e for e in watched.events("eval") if e.get("by") == "evals/knn-1"]
+    (event,) = [e for e in ledger(run, "eval") if e.get("by") == "evals/knn-1"]
     assert (event["protocol"], event["step"], event["digest"]) == ("knn", shown["step"], shown["state_digest"])
-    assert event["scores"] == evaluated["evals"]["knn"] == sslrun.show(run)["evals"]["knn"]
+    assert event["scores"] == evaluated["evals"]["knn"] == shown["evals"]["knn"]
 
 
-def test_asked_for_later_it_is_a_job_on_the_partition_asked_for(cluster, here, trained, until):
-    sslrun, run = here[0], trained
+def test_asked_for_later_it_is_a_job_on_the_partition_asked_for_and_starts_again_where_it_is_preempted(
+    cluster, here, together, ledger, standing, settled, until
+):
+    sslrun, (run, *_) = here[0], together
+    before = sorted((run / "evals").iterdir())
     assert "cluster.partition=nope" in sslrun("eval", run, "protocol=knn", "cluster.partition=nope", code=2).complaint
-    assert not (run / "evals").exists()
+    assert sorted((run / "evals").iterdir()) == before
 
-    wanted = ("eval", run, "protocol=knn", "cluster.partition=low", "cluster.timeout_min=5")
+    data = ("eval_data=photos", "eval_data.images=4000")
+    wanted = ("eval", run, "protocol=knn", *data, "cluster.partition=low", "cluster.timeout_min=60")
     answer = sslrun(*wanted, "--json").json
     assert (answer["state"], answer["joined"]) == ("pending", False)
     (job,) = [row for row in _jobs(cluster) if row["JobId"] == answer["job"]]
-    assert job["Partition"] == "low"
-    evaluated = done(sslrun, answer["path"], until)
-    assert evaluated["evals"]["knn"] == sslrun.show(run)["evals"]["knn"]
+    assert (job["Partition"], job["TimeLimit"]) == ("low", "01:00:00")
+    folder = Path(answer["path"])
+    until((folder / "progress.json").exists)
+    with standing(folder):
+        cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true")
+        until(lambda: ledger(folder, "end"))
+    shown = settled(sslrun, folder)
+    assert (shown["state"], shown["restarts"]) == ("done", {"preempted": 1}), shown
+    first, second = ledger(folder, "start")
+    assert first["job"] == second["job"] == answer["job"]
+    assert sslrun.show(run)["evals"]["knn:photos"] == shown["evals"]["knn"]
     again = sslrun(*wanted, "--json").json
     assert again == {**answer, "state": "done", "job": None, "joined": True}
-    assert sslrun.show(run)["evaluations"] == {"knn-1": "done"}
-
-
-def test_an_evaluation_that_was_preempted_is_started_again(cluster, here, trained, until):
-    sslrun, run = here[0], trained
-    large = ("eval_data=photos", "eval_data.images=4000", "nodes=2")
-    answer = sslrun("eval", run, "protocol=knn", *large, "cluster.partition=low", "--json").json
-    folder = Path(answer["path"])
-    until(lambda: (folder / "progress.json").exists())
-    cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
-    shown = done(sslrun, folder, until)
-    first, second = started(folder)
-    assert first["job"] == second["job"] == answer["job"]
-    assert shown["restarts"] == {"preempted": 1}
-    assert sslrun.show(run)["evals"]["knn:photos"] == shown["evals"]["knn"]
+    assert sslrun.show(run)["evaluations"] == {"knn-1": "done", folder.name: "done"}
 
 
 def _jobs(cluster) -> list[dict[str, str]]:

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SHAPE = ("nodes=2", "tasks_per_node=1", "cluster=fake", "cluster.cpus_per_task=1")
-
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory) -> Path:
@@ -19,17 +17,20 @@ def features(tmp_path_factory) -> Path:
 
 
 def test_preempted_it_goes_on_by_itself_and_ends_with_the_same_centroids(
-    cluster, slurm_sslrun, config_dir, features, watched, until
+    cluster, slurm_sslrun, config_dir, features, watched, standing, settled, like_here, until
 ):
     sslrun = slurm_sslrun(cluster)
-    typed = ("kmeans", f"features={features}", "k=200", "iterations=60", "keep_work_s=0")
-    config = ("--config-dir", config_dir(cluster), *SHAPE, "cluster.partition=low")
-    answer = sslrun(*typed, *config, f"runs={watched.runs}", "--json").json
+    typed = ("kmeans", f"features={features}", "k=200", "iterations=100", "keep_work_s=0")
+    shape = ("nodes=2", "tasks_per_node=1", "cluster=fake", like_here(2), "cluster.partition=low")
+    there = ("--config-dir", config_dir(cluster), *shape, f"runs={watched.runs}", "--json")
+    answer = sslrun(*typed, *there).json
     assert (answer["state"], answer["joined"]) == ("pending", False)
     run = Path(answer["path"])
     until(lambda: watched.step() >= 2)
-    cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
-    shown = until(lambda: (s := sslrun.show(run))["state"] not in ("pending", "running", "preempted") and s)
+    with standing(run):
+        cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true")
+        until(lambda: watched.events("end"))
+    shown = settled(sslrun, run)
     assert (shown["state"], shown["restarts"]) == ("done", {"preempted": 1}), shown
     assert {start["job"] for start in watched.events("start")} == {answer["job"]}
     summary = json.loads((run / "clusters" / "summary.json").read_text())
@@ -37,8 +38,7 @@ def test_preempted_it_goes_on_by_itself_and_ends_with_the_same_centroids(
 
     assert answer["id"] in sslrun("status", f"runs={watched.runs}").out
 
-    other = sslrun(*typed, *config, f"runs={watched.runs.parent / 'undisturbed'}", "--json").json["path"]
-    until(lambda: sslrun.show(other)["state"] == "done")
-    assert sslrun.show(other)["state_digest"] == shown["state_digest"]
-    again = sslrun(*typed, *config, f"runs={watched.runs}", "--json").json
+    here = ("cluster=local", "tasks_per_node=2", f"runs={watched.runs.parent / 'undisturbed'}", "--json")
+    assert sslrun.show(sslrun(*typed, *here).json["path"])["state_digest"] == shown["state_digest"]
+    again = sslrun(*typed, *there).json
     assert again == {**answer, "state": "done", "job": None, "joined": True}
