@@ -13,12 +13,12 @@ LATER = "cluster.additional_parameters.begin=now+1hour"
 
 @pytest.fixture(scope="module")
 def typed(cluster, slurm_sslrun, config_dir):
-    return slurm_sslrun(cluster), (*RUN, "--config-dir", config_dir(cluster, timeout_min=5), "--json")
+    return slurm_sslrun(cluster), (*RUN, "--config-dir", config_dir(cluster), "--json")
 
 
 @pytest.fixture
 def careless():
-    """The umask of a shell that hides nothing."""
+    """The umask of a shell that hides nothing: what is started `cold` inherits it."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -38,19 +38,18 @@ def modes(runs: Path) -> dict[Path, str]:
     return {p: oct(stat.S_IMODE(p.stat().st_mode)) for p in found}
 
 
-def test_nobody_else_reads_it(cluster, typed, careless, team, tmp_path, until):
+def test_nobody_else_reads_it(cluster, typed, careless, team, tmp_path, settled):
     sslrun, words = typed
     wanted = {
         ("mine", f"runs={tmp_path / 'mine' / 'deep'}"): {"0o700", "0o600"},
         ("ours", f"runs={tmp_path / 'ours' / 'deep'}", f"group={team.gr_name}"): {"0o2750", "0o640"},
     }
     for name, *where in wanted:
-        queued = sslrun(*words, LATER, *where).json
+        queued = sslrun(*words, LATER, *where, cold=True).json
         assert set(modes(tmp_path / name).values()) == wanted[name, *where]
         cluster.run("scancel", queued["job"])
-    paths = [sslrun(*words, *where).json["path"] for _, *where in wanted]  # now at once
-    for path in paths:
-        shown = until(lambda run=path: (s := sslrun.show(run))["state"] not in ("pending", "running") and s)
+    for path in [sslrun(*words, *where, cold=True).json["path"] for _, *where in wanted]:  # now at once
+        shown = settled(sslrun, path)
         assert shown["state"] == "done", shown
     for name, *where in wanted:
         assert set(modes(tmp_path / name).values()) == wanted[name, *where]

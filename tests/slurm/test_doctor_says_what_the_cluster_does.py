@@ -16,7 +16,7 @@ def told(number, _):
 for number in (signal.SIGTERM, signal.SIGUSR2):
     signal.signal(number, told)
 open(sys.argv[1] + ".ready", "w")
-time.sleep(60)
+time.sleep(3600)
 """
 
 
@@ -41,6 +41,14 @@ def strict(start_cluster):
 
 
 @pytest.fixture
+def hasty(cluster):
+    """The shared cluster, whose preempted jobs of `low` have little time."""
+    cluster.run("scontrol", "update", "partitionname=low", "gracetime=20")
+    yield cluster
+    cluster.run("scontrol", "update", "partitionname=low", "gracetime=600")
+
+
+@pytest.fixture
 def examined(slurm_sslrun, tmp_path):
     """`examined(cluster, *overrides, code=0)`: the findings by their check."""
 
@@ -57,13 +65,13 @@ def test_a_partition_that_is_not_preempted(cluster, examined):
     assert rows["partition"]["found"].startswith("main (default)")
     assert rows["preemption"]["level"] == "ok" and "keep their nodes" in rows["preemption"]["found"]
     assert rows["time limit"]["found"].startswith("jobs of main end after 2 days")
-    assert rows["nodes"]["found"].startswith("2 x no GPU, 4 CPUs")
+    assert rows["nodes"]["found"].startswith(f"2 x no GPU, {cluster.cpus} CPUs")
     assert rows["accounting"]["found"].startswith("off")
     assert rows["nodes out of use"]["found"] == "none of 2"
 
 
-def test_a_partition_that_is_preempted(cluster, strict, examined):
-    short = examined(cluster, "cluster.partition=low")["preemption"]
+def test_a_partition_that_is_preempted(hasty, strict, examined):
+    short = examined(hasty, "cluster.partition=low")["preemption"]
     assert short["level"] == "warn"
     assert all(said in short["found"] for said in ("jobs of high", "SIGTERM", "20 s (GraceTime)", "requeued"))
     long = examined(strict)["preemption"]
@@ -93,11 +101,11 @@ def test_the_signal_of_a_preemption_is_the_one_that_doctor_names(name, request, 
     (tmp_path / "job.sh").write_text(
         f"#!/bin/sh\nexec srun -n1 {sys.executable} -I -S -c '{FIRST_SIGNAL}' {word}\n".replace("\n\n", "\n")
     )
-    taken = ("--nodelist=n1", "--nodes=1", "--exclusive", "--output=/dev/null", "--time=5", "--parsable")
+    taken = ("--nodelist=n1", "--nodes=1", "--exclusive", "--output=/dev/null", "--time=30", "--parsable")
     victim = cluster.run("sbatch", *taken, f"--partition={low}", "--signal=USR2@60", tmp_path / "job.sh").stdout.strip()
-    until(lambda: (tmp_path / "word.ready").exists(), seconds=30)
+    until(lambda: (tmp_path / "word.ready").exists())
     cluster.run("sbatch", *taken, f"--partition={high}", "--wrap=true")
-    until(lambda: word.exists() and word.read_text(), seconds=30)
+    until(lambda: word.exists() and word.read_text())
     cluster.run("scancel", victim)
     assert (
         f"every rank gets {word.read_text()}, " in examined(cluster, f"cluster.partition={low}")["preemption"]["found"]
@@ -144,10 +152,9 @@ def test_a_table_for_people_and_one_line_for_what_is_wrong(cluster, slurm_sslrun
     assert "it has no queue" in sslrun("doctor", "cluster=local", code=2).complaint
 
 
-def test_without_slurm_it_says_so(sslrun, cluster, slurm_sslrun, tmp_path):
-    (tmp_path / "empty").mkdir()
-    bare = type(sslrun)(tmp_path / "empty")
-    bare.environment = {**sslrun.environment, "PATH": str(tmp_path / "empty")}
+def test_without_slurm_it_says_so(cluster, slurm_sslrun, tmp_path):
+    bare = slurm_sslrun(cluster)
+    bare.environment["PATH"] = str(tmp_path / "empty")
     answer = bare("doctor", "--json", code=3)
     assert "no Slurm here: sbatch is not on this machine" in answer.complaint
     assert json.loads(answer.out)["exit_code"] == 3

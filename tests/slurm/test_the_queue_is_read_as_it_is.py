@@ -33,8 +33,8 @@ def submit(here, tmp_path):
 
 
 def test_jobs_and_tasks_of_arrays_by_their_ids(here, submit):
-    array = submit("sleep 60", "--array=0-5%1", f"--job-name={NAME}", f"--comment={COMMENT}")
-    single = submit("sleep 60", "--hold", "--partition=low")
+    array = submit("sleep infinity", "--array=0-5%1", f"--job-name={NAME}", f"--comment={COMMENT}")
+    single = submit("sleep infinity", "--hold", "--partition=low")
     found = slurm.jobs()
     assert set(found) == {*(f"{array}_{task}" for task in range(6)), single}
     task = found[f"{array}_3"]
@@ -48,8 +48,8 @@ def test_jobs_and_tasks_of_arrays_by_their_ids(here, submit):
 
 
 def test_a_running_job_says_where_and_how_long(submit, until):
-    job = submit("sleep 60", "--nodes=2", "--time=10")
-    until(lambda: slurm.jobs()[job].state == "RUNNING", seconds=20)
+    job = submit("sleep infinity", "--nodes=2", "--time=10")
+    until(lambda: slurm.jobs()[job].state == "RUNNING")
     found = slurm.jobs()[job]
     assert slurm.expand(found.nodes) == ["n1", "n2"]
     assert found.left.startswith("9:") or found.left == "10:00"
@@ -59,7 +59,7 @@ def test_a_running_job_says_where_and_how_long(submit, until):
 def test_a_job_that_ended_is_known_for_a_while(submit, until):
     failed = submit("exit 3", f"--job-name={NAME}", f"--comment={COMMENT}")
     array = submit("exit $SLURM_ARRAY_TASK_ID", "--array=0-1")
-    until(lambda: not slurm.jobs([failed, array]), seconds=30)
+    until(lambda: not slurm.jobs([failed, array]))
     found = slurm.ended(failed)
     assert (found.id, found.raw_id, found.name) == (failed, failed, NAME)
     assert (found.state, found.reason, found.exit_code, found.restarts) == ("FAILED", "NonZeroExitCode", "3:0", 0)
@@ -70,20 +70,20 @@ def test_a_job_that_ended_is_known_for_a_while(submit, until):
 
 
 def test_a_preempted_job_is_known_as_such(here, submit, until):
-    job = submit("srun sleep 60", "--partition=low", "--nodes=2", "--exclusive")
-    until(lambda: slurm.jobs()[job].state == "RUNNING", seconds=20)
+    job = submit("srun sleep infinity", "--partition=low", "--nodes=2", "--exclusive")
+    until(lambda: slurm.jobs()[job].state == "RUNNING")
     assert not slurm.ended(job).preempted
-    submit("sleep 60", "--partition=high", "--nodes=2", "--exclusive")
-    until(lambda: slurm.ended(job).preempted, seconds=20)
+    submit("sleep infinity", "--partition=high", "--nodes=2", "--exclusive")
+    until(lambda: slurm.ended(job).preempted)
 
 
 def test_cancel_signal_and_requeue(submit, until):
-    job = submit("sleep 60")
-    until(lambda: slurm.jobs()[job].state == "RUNNING", seconds=20)
+    job = submit("sleep infinity")
+    until(lambda: slurm.jobs()[job].state == "RUNNING")
     slurm.requeue(job)
-    until(lambda: slurm.ended(job).restarts == 1, seconds=20)
+    until(lambda: slurm.ended(job).restarts == 1)
     slurm.cancel([job, "99999"])
-    until(lambda: not slurm.jobs(), seconds=20)
+    until(lambda: not slurm.jobs())
     assert slurm.ended(job).state == "CANCELLED"
     slurm.cancel([job])  # again, harmless
     slurm.cancel([job], signal="USR2")
@@ -96,22 +96,16 @@ def test_partitions_and_nodes(here):
     partitions = {p.name: p for p in slurm.partitions()}
     assert {name for name, p in partitions.items() if p.default} == {"main"}
     assert partitions["short"].max_minutes == 10 and partitions["main"].max_minutes == 2880
-    assert (partitions["low"].grace_s, partitions["low"].preempt_mode) == (20, "REQUEUE")
+    assert (partitions["low"].grace_s, partitions["low"].preempt_mode) == (600, "REQUEUE")
     assert partitions["high"].priority_tier > partitions["low"].priority_tier
     assert all(p.up and p.nodes == ("n1", "n2") and p.allow_accounts == () for p in partitions.values())
     nodes = slurm.nodes()
     assert [(n.name, n.cpus, n.gpus, n.state, n.reason) for n in nodes] == [
-        ("n1", 4, 0, "IDLE", ""),
-        ("n2", 4, 0, "IDLE", ""),
+        ("n1", here.cpus, 0, "IDLE", ""),
+        ("n2", here.cpus, 0, "IDLE", ""),
     ]
     assert all(set(n.partitions) == set(partitions) for n in nodes)
     assert slurm.config()["JobRequeue"] == "1"
-
-
-def test_gpus_are_counted(big_cluster, monkeypatch):
-    monkeypatch.setenv("SLURM_CONF", big_cluster.environment["SLURM_CONF"])
-    assert [n.gpus for n in slurm.nodes()] == [8] * 64
-    assert slurm.partitions()[0].nodes == tuple(f"n{i + 1}" for i in range(64))
 
 
 def test_a_refusal_is_slurms_own_reason_in_one_line(submit, here, tmp_path):
