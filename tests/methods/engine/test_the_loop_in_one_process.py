@@ -60,6 +60,7 @@ class Toy:
         self.networks = [self.backbone]
         self.optimizers = [torch.optim.SGD(self.backbone.parameters(), lr=99.0, momentum=0.9)]
         self.given = []  # (number of the step, its rate, ids, sum of the pixels) of each pass
+        self.evaluated = []  # steps done by then
         job.registry.add("network", ModuleState(self.backbone))
         names = dict(self.backbone.named_parameters())
         job.registry.add("optimizer", OptimizerState(self.optimizers[0], names))
@@ -89,6 +90,10 @@ class Toy:
 def train(tmp_path):
     """`train("method.lr=1", stop_after=5)`: the trainer of one life of the run in that folder, at its end."""
 
+    def evaluate(job, trainer, step):
+        trainer.evaluated.append(step)
+        job.ledger.write("eval", protocol="toy", step=step, scores={})
+
     def life(*overrides, stop_after=None, folder="run"):
         spec, recipe = resolve([*SPEC, *overrides, f"runs={tmp_path}"])
         run = RunDir(tmp_path / folder)
@@ -101,7 +106,7 @@ def train(tmp_path):
         trainer = Toy(Job(run, spec, world, layout(spec.method, 1), ledger, StopFlag(), Noise()), stop_after)
         trainer.stopped = False
         try:
-            engine.train(trainer.job, trainer, lambda *_: None)
+            engine.train(trainer.job, trainer, evaluate)
         except Stopped:
             trainer.stopped = True
         return trainer
@@ -139,6 +144,16 @@ def test_a_run_that_goes_on_gets_what_was_left_of_one_that_nobody_stopped(train,
     second = train()
     assert first.given + second.given == whole.given
     assert torch.equal(weights(second), weights(whole))
+
+
+@pytest.mark.parametrize("stop_after", [PER_EPOCH - 1, PER_EPOCH, PER_EPOCH + 1])
+def test_evaluations_come_every_so_many_epochs_and_at_the_end_and_none_twice(train, stop_after):
+    steps = PER_EPOCH * EPOCHS
+    assert train(folder="at the end").evaluated == [steps]
+    assert train("method.eval_every=2", folder="every second").evaluated == [2 * PER_EPOCH, steps]
+    first, second = train("method.eval_every=1", stop_after=stop_after), train("method.eval_every=1")
+    assert first.stopped
+    assert first.evaluated + second.evaluated == [PER_EPOCH, 2 * PER_EPOCH, steps]
 
 
 def test_passes_of_a_step_are_one_mean(train):
