@@ -1,12 +1,13 @@
 """Stopped or killed in the middle of a clustering, a run goes on in its middle, to the same state."""
 
 import json
-import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
+AT_WORK = Path(__file__).parents[2] / "support" / "at_work"
 IMAGES = 1520
 # Two clusterings, before steps 0 and 2; features and centroids go to disk after every batch and every iteration.
 CLUSTERING = (
@@ -14,54 +15,37 @@ CLUSTERING = (
     "method.epochs=2", "method.global_batch=760", "method.clusters=300", "method.pca_dim=64",
     "method.kmeans_iterations=15", "method.workers=0",
 )  # fmt: skip
-# k-means long enough to be seen from outside, where nothing is written that would tell of it.
-MANY = 6080
-LONG = (*CLUSTERING, f"data.images={MANY}", "method.kmeans_iterations=150")
 KEPT = (*CLUSTERING, "method.keep_work_s=0")
 
 
-class Life:
-    """A run from one start to its end, seen from outside."""
-
-    def __init__(self, sslrun, watched, launcher):
-        self.sslrun, self.watched, self.launcher = sslrun, watched, launcher
-
-    def wait_for(self, until, step, name):
-        """Until a file of that name lies in the store of `step`."""
-
-        def there():
-            assert self.launcher.poll() is None, self.launcher.communicate()
-            return any(self.watched.runs.glob(f"*/features/step_{step:08d}/{name}*.safetensors"))
-
-        until(there, poll=0.002, seconds=300)
-
-    def stop(self, victim, number):
-        """Signal the rank `victim`, or the launcher for None; returns the launcher's exit code once all are gone."""
-        pids = sorted(self.watched.processes())
-        os.kill(self.launcher.pid if victim is None else pids[victim], number)
-        code = self.sslrun.finish(self.launcher).code
-        assert self.watched.gone(seconds=60)
-        return code
-
-
 @pytest.fixture
-def live(sslrun, watched):
-    """`live(overrides, ranks)` starts a run; `live()` starts it again."""
+def signalled(sslrun, watched):
+    """`signalled(launch, stage=..., ...)`: the exit code of a start in which a rank signals itself or the launcher at
+    that point of its work (see support/at_work); `launch` are its overrides, None: it is started again."""
 
-    def start(overrides=None, ranks=1):
-        words = (*overrides, f"tasks_per_node={ranks}", f"runs={watched.runs}") if overrides else (watched.path,)
-        return Life(sslrun, watched, sslrun.start(*words) if overrides else sslrun.start("resume", *words))
+    def start(launch: tuple[str, ...] | None, *, ranks: int = 1, rank: int = 0, number: int, **when: object) -> int:
+        order = {"rank": rank, "number": number, "whom": "launcher", **when}
+        command = sslrun.where(PYTHONPATH=str(AT_WORK), SSLRUN_TEST_SIGNAL=json.dumps(order))
+        words = (*launch, f"tasks_per_node={ranks}", f"runs={watched.runs}") if launch else ("resume", watched.path)
+        code = command(*words, code=None).code
+        assert watched.gone()
+        return code
 
     return start
 
 
-def finish(life):
-    answer = life.sslrun.finish(life.launcher)
-    assert answer.code == 0, answer
-    shown = life.sslrun.show(life.watched.path)
-    assert shown["state"] == "done"
-    assert not (life.watched.path / "features").exists()
-    return shown
+@pytest.fixture
+def finished(sslrun, watched):
+    """`finished()`: what `show` says of the run once it was started again and has ended."""
+
+    def resume() -> dict:
+        sslrun("resume", watched.path)
+        shown = sslrun.show(watched.path)
+        assert shown["state"] == "done"
+        assert not (watched.path / "features").exists()
+        return shown
+
+    return resume
 
 
 def files(watched, step, name):
@@ -73,27 +57,24 @@ def images_in(watched, step):
     return sum(int(last) - int(first) for first, last in ranges)
 
 
-def test_stopped_while_extracting_and_killed_in_kmeans(live, watched, until, undisturbed, sslrun):
-    life = live(KEPT)
-    life.wait_for(until, 0, "features")
-    assert life.stop(None, signal.SIGTERM) == 130
+def test_stopped_while_extracting_and_killed_in_kmeans(signalled, finished, watched, undisturbed, sslrun):
+    extracting = {"stage": "features", "step": 0, "kept": "features"}
+    assert signalled(KEPT, number=signal.SIGTERM, **extracting) == 130
     (first,) = watched.events("work")
     assert (first["step"], first["kept"], first["restored"]) == (0, True, 0)
-    assert 0 < first["extracted"] < IMAGES, "it was stopped too late"
+    assert 0 < first["extracted"] < IMAGES
     assert images_in(watched, 0) == first["extracted"]
     leftover = shutil.copytree(watched.path / "features" / "step_00000000", watched.path / "features" / ".gone-1")
     answer = sslrun("prune", watched.path, "--yes", "--json").json
     assert [(item["path"], item["what"]) for item in answer["deleted"]] == [(str(leftover), "temporary folder")]
     assert images_in(watched, 0) == first["extracted"]
 
-    life = live()
-    life.wait_for(until, 0, "sub-clusters")
-    life.stop(None, signal.SIGKILL)
+    signalled(None, number=signal.SIGKILL, stage="sub-clusters", step=0, kept="sub-clusters")
     log = (watched.path / "logs" / "rank0.log").read_text()
     assert f"features: {first['extracted']} images restored, {IMAGES - first['extracted']} extracted" in log
     kept = {path.name.split(".")[0]: int(path.name.split(".")[1].split("-")[0]) for path in files(watched, 0, "*")}
 
-    shown = finish(live())
+    shown = finished()
     third, fourth = (event for event in watched.events("work") if event["generation"] == 3)
     assert (third["step"], third["restored"], third["extracted"]) == (0, IMAGES, 0)
     assert third["resumed"] == {name: kept[name] for name in third["resumed"]}
@@ -105,24 +86,22 @@ def test_stopped_while_extracting_and_killed_in_kmeans(live, watched, until, und
 
 
 def test_two_ranks_one_killed_while_extracting_and_one_told_to_stop_in_kmeans(
-    live, watched, until, undisturbed, sslrun
+    signalled, finished, watched, undisturbed, sslrun
 ):
-    life = live(KEPT, ranks=2)
-    life.wait_for(until, 2, "features")
-    life.stop(1, signal.SIGKILL)
+    extracting = {"stage": "features", "step": 2, "kept": "features"}
+    signalled(KEPT, ranks=2, rank=1, whom="rank", number=signal.SIGKILL, **extracting)
     there = images_in(watched, 2)
-    assert 0 < there < IMAGES, "it was killed too late"
+    assert 0 < there < IMAGES
 
-    life = live()
-    life.wait_for(until, 2, "super-clusters")
-    assert life.stop(0, signal.SIGTERM) == 130
+    clustering = {"stage": "super-clusters", "step": 2, "kept": "super-clusters"}
+    assert signalled(None, rank=0, whom="rank", number=signal.SIGTERM, **clustering) == 130
     second = watched.events("work")[-1]
     assert (second["restored"], second["extracted"]) == (there, IMAGES - there)
     damaged = files(watched, 2, "features")[0]
     damaged.write_bytes(damaged.read_bytes()[:-1])
     first, last = map(int, damaged.name.split(".")[1].split("-"))
 
-    shown = finish(live())
+    shown = finished()
     assert f"{damaged.name} is damaged" in (watched.path / "logs" / "rank0.log").read_text()
     third = watched.events("work")[-1]
     assert (third["restored"], third["extracted"]) == (IMAGES - (last - first), last - first)
@@ -130,21 +109,15 @@ def test_two_ranks_one_killed_while_extracting_and_one_told_to_stop_in_kmeans(
     assert shown["state_digest"] == sslrun.show(undisturbed(2, CLUSTERING))["state_digest"]
 
 
-def test_what_is_not_kept_is_done_again_and_booked_as_lost(live, watched, until, undisturbed, sslrun):
-    life = live((*LONG, "method.keep_work_s=null"))
-
-    def clusters():
-        assert life.launcher.poll() is None
-        progress = watched.path / "progress.json"
-        return progress.exists() and "clusters" in json.loads(progress.read_text())["stage"]
-
-    until(clusters, poll=0.01, seconds=300)
-    assert life.stop(None, signal.SIGTERM) == 130
+def test_what_is_not_kept_is_done_again_and_booked_as_lost(signalled, finished, watched, undisturbed, sslrun):
+    unkept = (*CLUSTERING, "method.keep_work_s=null")
+    assert signalled(unkept, number=signal.SIGTERM, step=0, stage="sub-clusters") == 130
     assert not (watched.path / "features").exists()
 
-    shown = finish(live())
+    shown = finished()
     first, second, *_ = watched.events("work")
-    assert [(e["kept"], e["why"], e["extracted"]) for e in (first, second)] == 2 * [(False, "as it was asked", MANY)]
+    told = [(event["kept"], event["why"], event["extracted"]) for event in (first, second)]
+    assert told == 2 * [(False, "as it was asked", IMAGES)]
     (restored,) = watched.events("restored")
     assert restored["lost_steps"] == 0 and restored["lost_seconds"] > 0
-    assert shown["state_digest"] == sslrun.show(undisturbed(1, LONG))["state_digest"]
+    assert shown["state_digest"] == sslrun.show(undisturbed(1, CLUSTERING))["state_digest"]
