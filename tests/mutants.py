@@ -1,6 +1,6 @@
 """Faults planted on purpose, one at a time, each in a copy of the tree: which test finds it?
 
-    python tests/mutants.py               every fault of tests/mutants.toml, two at a time
+    python tests/mutants.py               every fault of tests/*/mutants.toml, two at a time
     python tests/mutants.py NAME ...      some of them
     python tests/mutants.py --list        what they are
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).parents[1]
-TABLE = Path(__file__).with_name("mutants.toml")
+TABLES = tuple(sorted(Path(__file__).parent.glob("*/mutants.toml")))
 TREE = (
     "launcher", "methods", "cluster_configs", "sweeps", "tests", "docs", "benchmarks", "pyproject.toml", "README.md",
     "Makefile",
@@ -166,9 +166,10 @@ def _give_up(line: str) -> NoReturn:
     sys.exit(2)
 
 
-def table(file: Path = TABLE) -> list[Mutant]:
-    rows = tomllib.loads(file.read_text()).items()
-    return [Mutant(name, **{**row, "tests": tuple(row["tests"])}) for name, row in rows]
+def table(*files: Path) -> list[Mutant]:
+    """The faults of these files, of all rooms by default."""
+    rows = [row for file in files or TABLES for row in tomllib.loads(file.read_text()).items()]
+    return [Mutant(name, **{**fields, "tests": tuple(fields["tests"])}) for name, fields in rows]
 
 
 def chosen(mutants: Sequence[Mutant], names: Sequence[str]) -> list[Mutant]:

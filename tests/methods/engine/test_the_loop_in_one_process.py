@@ -12,7 +12,7 @@ from torch import nn
 
 from launcher import plan as planning
 from launcher.compose import resolve
-from launcher.rundir import Ledger, RunDir
+from launcher.rundir import Ledger, RunDir, write_json
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.runtime.stateful import ModuleState, OptimizerState
@@ -144,6 +144,17 @@ def test_a_run_that_goes_on_gets_what_was_left_of_one_that_nobody_stopped(train,
     second = train()
     assert first.given + second.given == whole.given
     assert torch.equal(weights(second), weights(whole))
+
+
+@pytest.mark.parametrize("beyond", [0, 2])
+def test_what_a_kill_cost_is_what_was_done_beyond_the_checkpoint(train, beyond):
+    first = train(stop_after=4)
+    run, saved = first.job.run, len(first.given)
+    # As if the process had gone on and been killed: what it did last is in here.
+    write_json(run.path / "progress.json", {**run.progress(), "step": saved + beyond})
+    train()
+    (restored,) = (event for event in run.events() if event["event"] == "restored")
+    assert (restored["step"], restored["lost_steps"]) == (saved, beyond)
 
 
 @pytest.mark.parametrize("stop_after", [PER_EPOCH - 1, PER_EPOCH, PER_EPOCH + 1])
