@@ -121,7 +121,7 @@ def _pins(run: RunDir) -> dict[str, str]:
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             step, evaluation = read_json(file)["step"], RunDir(file.parent)
             if step is not None and evaluation.state().name not in ("done", "failed", "cancelled"):
-                pins[f"step_{step:08d}"] = f"evals/{evaluation.id} has not ended"
+                pins[f"step_{step:08d}"] = f"{evaluation.id} has not ended"
     return pins
 
 
@@ -147,8 +147,10 @@ def _unused_code(runs: Path) -> list[Item]:
 
 
 def _used_code(runs: Path) -> set[str]:
-    links = ("*/code", "*/submit/code", "*/evals/*/code", "*/evals/*/submit/code", ".arrays/*/code")
-    return {Path(os.path.realpath(link)).name for pattern in links for link in runs.glob(pattern)}
+    users = ("*", "*/submit", "*/evals/*", "*/evals/*/submit", ".arrays/*")
+    links = (folder / "code" for pattern in users for folder in runs.glob(pattern))
+    # Also a link that leads nowhere now: `_delete_code` has put what it means aside.
+    return {Path(os.path.realpath(link)).name for link in links if os.path.lexists(link)}
 
 
 def _delete_code(items: list[Item], runs: Path) -> list[Item]:
