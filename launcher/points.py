@@ -123,7 +123,8 @@ class _Base:
 
     def spec(self, values: list[tuple[str, str]], overrides: list[str]) -> RunSpec:
         """The frozen spec with `values` set; `overrides` is the whole command of the point."""
-        if self._refers:
+        # A dictionary adds to what the key has: of this point, not of the one before.
+        if self._refers or any(text.lstrip().startswith("{") for _, text in values):
             root, _ = composed(overrides, config_dir=self._config_dir, planning=self._planning)
             return frozen(to_object(typed(root)), planning=self._planning)
         config = copy.deepcopy(self._config)
@@ -167,7 +168,10 @@ def _axis(text: str, config_dir: Path | None) -> tuple[str, list[str]]:
         if not values:
             raise InputError(f"{text}: nothing matches; there are {', '.join(GROUPS[key]())}")
         return key, values
-    values = [str(v) for v in override.sweep_string_iterator()]
+    try:
+        values = [str(v) for v in override.sweep_string_iterator()]
+    except HydraException:  # an interval, which a search would take numbers from
+        raise InputError(f"{text}: nobody can enumerate it; give values, or a range") from None
     if not values:
         raise InputError(f"{text}: it holds no value; give some")
     return key, list(dict.fromkeys(values))
