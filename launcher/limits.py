@@ -99,8 +99,12 @@ def _check_account(account: str | None, partition: slurm.Partition, where: str) 
 
 
 def _check_nodes(spec: RunSpec, nodes: Sequence[slurm.Node], partition: slurm.Partition, where: str) -> None:
+    if not nodes:
+        left_out = "cluster.exclude", spec.cluster.exclude, f"it leaves no node of {where}", "leave out fewer"
+        none = "cluster.partition", partition.name, "it has no nodes", "use another"
+        raise InputError.of(*(left_out if spec.cluster.exclude else none))
     gpus = script.gpus_per_node(spec)
-    most = max((n.gpus for n in nodes), default=0)
+    most = max(n.gpus for n in nodes)
     if gpus > most:
         fix = f"use cluster.gpus_per_node={most}" if most else "use a partition with GPUs"
         reason = f"the nodes of {where} have {most} at most"
