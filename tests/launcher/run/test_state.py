@@ -1,0 +1,179 @@
+"""What state a run is in, by its ledger, its lock and the queue."""
+
+import pytest
+
+from launcher import state
+from launcher.slurm import Job
+from launcher.state import State
+
+
+def row(event: str, generation: int, time: float = 0.0, **fields) -> dict:
+    return {"event": event, "generation": generation, "time": time, **fields}
+
+
+def start(generation: int = 1, job: str | None = "7") -> dict:
+    return row("start", generation, **({"job": job} if job else {}))
+
+
+def end(word: str, generation: int = 1, message: str = "said", **fields) -> dict:
+    return row("end", generation, state=word, message=message, **fields)
+
+
+def submitted(generation: int = 1, job: str = "7", time: float = 10.0) -> dict:
+    return row("submitted", generation, time, job=job)
+
+
+def queue(word: str | None = None, job: str = "7") -> dict[str, Job]:
+    """Slurm's, where `job` is in this state; or without it."""
+    other = Job("8", "8", "other", "PENDING", "Priority", "", "", "", "", "")
+    mine = Job(job, job, "mine", word or "", "Resources" if word == "PENDING" else "None", "", "", "", "", "")
+    return {"8": other, **({job: mine} if word else {})}
+
+
+WAITS = State("pending", "", "7", "Resources")
+RUNS = State("running", job="7")
+UNKNOWN = None
+# what has happened -> by the lock and the queue, the state
+NEVER_STARTED = {
+    "nothing": ([], {(False, UNKNOWN): State("pending"), (True, UNKNOWN): State("running")}),
+    "asked for": (
+        [submitted()],
+        {
+            (False, UNKNOWN): State("pending", job="7"),
+            (False, "PENDING"): WAITS,
+            (False, "RUNNING"): RUNS,
+            (False, "COMPLETING"): RUNS,
+            (False, ""): State("failed", "job 7 ended before the run began"),
+        },
+    ),
+    "asked for twice": (
+        [submitted(job="5"), submitted()],
+        {(False, UNKNOWN): State("pending", job="7"), (False, "PENDING"): WAITS},
+    ),
+    "asked for, then cancelled": (
+        [submitted(time=10.0), row("cancel", 1, 11.0)],
+        {
+            (False, UNKNOWN): State("cancelled"),
+            (False, ""): State("cancelled"),
+            (False, "PENDING"): WAITS,  # a job that is still there is the truth
+        },
+    ),
+    "cancelled in the same instant": (
+        [submitted(time=10.0), row("cancel", 1, 10.0)],
+        {(False, UNKNOWN): State("cancelled")},
+    ),
+    "cancelled, then asked for": (
+        [row("cancel", 1, 9.0), submitted(time=10.0)],
+        {(False, UNKNOWN): State("pending", job="7"), (False, "PENDING"): WAITS},
+    ),
+}
+KILLED = State("failed", "killed: job 7 is gone and left no word")
+ON = {
+    "at work": (
+        [submitted(), start()],
+        {
+            (True, UNKNOWN): RUNS,
+            (True, ""): RUNS,
+            (False, UNKNOWN): RUNS,  # nobody can say
+            (False, "RUNNING"): RUNS,
+            (False, "PENDING"): State("preempted", "killed before it could say why", "7", "Resources"),
+            (False, ""): KILLED,
+        },
+    ),
+    "at work here": (
+        [start(job=None)],
+        {(True, UNKNOWN): State("running"), (False, UNKNOWN): State("failed"), (False, "RUNNING"): State("failed")},
+    ),
+    "ended and asked for again": (
+        [start(), end("done"), submitted(2, job="7")],
+        {(False, UNKNOWN): State("pending", job="7"), (False, "RUNNING"): RUNS},
+    ),
+    "ended, cancelled long ago, and asked for again": (
+        [start(), row("cancel", 1, 99.0), end("stopped"), submitted(2)],
+        {(False, UNKNOWN): State("pending", job="7"), (False, ""): State("failed", "job 7 ended before the run began")},
+    ),
+    "started again": ([start(), end("failed"), start(2)], {(True, ""): RUNS, (False, ""): KILLED}),
+    "started again in another job": (
+        [start(job="5"), start(2)],
+        {(False, "RUNNING"): RUNS, (False, ""): KILLED},
+    ),
+}
+AGAIN = end("preempted", requeued=True)
+OVER = {
+    "done": ([start(), end("done", message="")], {(False, UNKNOWN): State("done"), (False, "RUNNING"): State("done")}),
+    "failed": ([start(), end("failed")], {(False, UNKNOWN): State("failed", "said")}),
+    "an end without a message": ([start(), row("end", 1, state="failed")], {(False, UNKNOWN): State("failed")}),
+    "an end that is being written": ([start(), end("done")], {(True, UNKNOWN): RUNS, (True, "RUNNING"): RUNS}),
+    "stopped": ([start(), end("stopped")], {(False, UNKNOWN): State("stopped", "said")}),
+    "stopped, as asked for": (
+        [start(), row("cancel", 1), end("stopped")],
+        {(False, UNKNOWN): State("cancelled", "said")},
+    ),
+    "preempted, and cancelled": ([start(), row("cancel", 1), AGAIN], {(False, "PENDING"): State("cancelled", "said")}),
+    "failed, though asked to stop": (
+        [start(), row("cancel", 1), end("failed")],
+        {(False, UNKNOWN): State("failed", "said")},
+    ),
+    "done, though asked to stop": (
+        [start(), row("cancel", 1), end("done")],
+        {(False, UNKNOWN): State("done", "said")},
+    ),
+    "stopped, after an earlier start was cancelled": (
+        [start(), row("cancel", 1), end("stopped"), start(2), end("stopped", 2)],
+        {(False, UNKNOWN): State("stopped", "said")},
+    ),
+    "requeued": (
+        [start(), AGAIN],
+        {
+            (False, UNKNOWN): State("preempted", "said", "7"),
+            (False, "PENDING"): State("preempted", "said", "7", "Resources"),
+            (False, "RUNNING"): State("running", "said", "7"),
+            (False, ""): State("stopped", "said; job 7 is no longer in the queue"),
+        },
+    ),
+    "requeued in vain": (
+        [start(), AGAIN, end("stopped", message="not requeued", requeued=False)],
+        {(False, UNKNOWN): State("stopped", "not requeued")},
+    ),
+}
+CASES = {
+    f"{what}, {'held' if held else 'not held'}, {'queue unknown' if word is None else word or 'not in the queue'}": (
+        events,
+        held,
+        word,
+        wanted,
+    )
+    for table in (NEVER_STARTED, ON, OVER)
+    for what, (events, outcomes) in table.items()
+    for (held, word), wanted in outcomes.items()
+}
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_a_run_is(what):
+    events, held, word, wanted = CASES[what]
+    assert state.of(events, held=held, queue=None if word is None else queue(word)) == wanted
+
+
+def test_in_an_empty_queue_no_job_is():
+    assert state.of([submitted(), row("cancel", 1, 99.0)], held=False, queue={}) == State("cancelled")
+    assert state.of([submitted()], held=False, queue={}).name == "failed"
+    assert state.of([start()], held=False, queue={}) == KILLED
+
+
+def test_the_job_is_the_one_that_was_given_last():
+    assert state.job_of([]) is None
+    assert state.job_of([submitted(), row("end", 1, job="9")]) == "7"
+    assert state.job_of([submitted(), start(), submitted(2, job="8")]) == "8"
+    assert state.job_of([submitted(), start(2, job=None)]) is None  # since then somebody ran it here
+
+
+def test_an_intent_is_open_until_somebody_writes_down_what_came_of_it():
+    intent = row("intent", 1, token="a")
+    assert state.open_intent([]) is None
+    assert state.open_intent([intent]) is intent
+    assert state.open_intent([intent, row("code", 1)]) is intent
+    for event in (submitted(), row("withdrawn", 1), start()):
+        assert state.open_intent([intent, event]) is None
+        again = row("intent", 2, token="b")
+        assert state.open_intent([intent, event, again]) is again

@@ -1,0 +1,121 @@
+"""How a start of a run ended: what its ranks said decides, and the one that failed first is the one to be heard."""
+
+import pytest
+
+from launcher import ending
+from launcher.ending import STOPPED_CODE, Outcome
+from launcher.rundir import write_json
+
+KILLED = -9
+
+
+def error(rank: int, time: float, cause: str = "crash", exit_code: int = 4) -> dict:
+    row = {"event": "error", "writer": f"rank{rank}", "time": time, "cause": cause, "exit_code": exit_code}
+    return {**row, "message": f"{cause} of rank {rank} at {time:g}"}
+
+
+def judge(*events: dict, code: int = 4, first: int | None = None) -> Outcome:
+    return ending.judge(events, code, first, "exit code 4; see the log")
+
+
+def failed(cause: str, message: str, exit_code: int = 4) -> Outcome:
+    return Outcome("failed", cause, message, exit_code)
+
+
+def test_every_rank_ended_well():
+    assert judge(code=0) == Outcome("done", "done", "", 0)
+    assert judge(error(0, 1.0), code=0, first=0).state == "done"  # an error that was survived
+
+
+def test_those_that_did_not_had_saved():
+    assert STOPPED_CODE == 75
+    stopped = Outcome("stopped", "stopped", "stopped at a safe point, state saved", 130)
+    assert judge(code=75) == judge(error(0, 1.0), code=75) == stopped
+
+
+@pytest.mark.parametrize("code", [1, 3, 74, 76, 137, KILLED])
+def test_no_rank_said_anything(code):
+    others = [{"event": "checkpoint", "writer": "rank0", "time": 1.0, "step": 3}]
+    assert judge(*others, code=code, first=0) == failed("killed", "exit code 4; see the log")
+
+
+def test_the_first_to_fail_is_heard_whenever_it_spoke():
+    """Its peers fail because of it, and may be quicker to say so."""
+    events = error(0, 1.0), error(1, 3.0), error(1, 2.0), error(2, 0.5)
+    assert judge(*events, first=1) == failed("crash", "crash of rank 1 at 2")
+    assert judge(*events, first=0) == failed("crash", "crash of rank 0 at 1")
+    assert judge(error(1, 1.0), error(11, 0.5), first=1).message == "crash of rank 1 at 1"
+
+
+def test_the_first_to_fail_said_nothing():
+    """It was killed: what its peers complain of came of that."""
+    assert judge(error(0, 1.0), error(2, 2.0), first=1) == failed("killed", "exit code 4; see the log")
+
+
+def test_who_failed_first_is_not_known():
+    assert judge(error(0, 3.0), error(1, 1.0), error(2, 2.0)) == failed("crash", "crash of rank 1 at 1")
+
+
+def test_wrong_input_goes_before_all_else():
+    events = error(0, 1.0), error(1, 1.5, "diverged"), error(2, 3.0, "input", 2), error(3, 2.0, "input", 2)
+    for first in (0, 2, None):
+        assert judge(*events, first=first) == failed("input", "input of rank 2 at 3", 2)
+
+
+def test_a_loss_that_is_no_number_goes_before_what_came_of_it():
+    events = error(0, 1.0), error(1, 2.0, "diverged"), error(2, 1.5, "diverged")
+    for first in (0, 2, None):
+        assert judge(*events, first=first) == failed("diverged", "diverged of rank 1 at 2")
+
+
+# -- ranks that got nowhere ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stuck(fresh, ledgers):
+    """`stuck(outcome, (points, stalled), ...)`: what becomes of `outcome` where its ranks left these heartbeats."""
+    ledgers.start(fresh)
+    (fresh.path / "heartbeats").mkdir()
+
+    def judge(outcome: Outcome, *beats: tuple[int, bool], generation: int = 1) -> Outcome:
+        for rank, (points, stalled) in enumerate(beats):
+            beat = {"generation": generation, "rank": rank, "host": f"n{rank + 1}", "stage": "training", "step": points}
+            write_json(
+                fresh.path / "heartbeats" / f"rank{rank}.json",
+                {**beat, "points": points, "marks": 0, "stalled": stalled},
+            )
+        return ending.stuck(fresh, outcome)
+
+    return judge
+
+
+@pytest.mark.parametrize("cause", ["crash", "killed"])
+def test_the_rank_that_kept_the_others_waiting_is_named(stuck, cause):
+    outcome = stuck(failed(cause, "said"), (7, True), (6, True))
+    behind = "rank 1 on n2: behind the others, last in training at step 6"
+    assert outcome == failed("stuck", f"stuck: {behind}; every rank's stacks are in its log")
+
+
+def test_a_rank_that_never_noticed_is_named(stuck):
+    outcome = stuck(failed("killed", "said"), (7, False), (7, True))
+    assert outcome.message.startswith("stuck: rank 0 on n1: no sign of life while the others waited")
+
+
+def test_all_of_them_were_alike(stuck):
+    outcome = stuck(failed("killed", "said"), (7, True), (7, True))
+    assert outcome == failed("stuck", "stuck: no rank got on; every rank's stacks are in its log")
+
+
+def test_ranks_that_got_on_were_not_stuck(stuck):
+    outcome = failed("killed", "said")
+    assert stuck(outcome, (7, False), (6, False)) is outcome
+    assert stuck(outcome, (7, True), (6, True), generation=2) is outcome  # another start's
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [failed("input", "said", 2), failed("diverged", "said"), Outcome("done", "done", "", 0)],
+    ids=lambda outcome: outcome.cause,
+)
+def test_another_cause_stays(stuck, outcome):
+    assert stuck(outcome, (7, True), (6, True)) is outcome

@@ -1,0 +1,157 @@
+"""Whether a run starts again by itself: free causes always, others within a budget, and none that gets nowhere.
+
+The lines of logs are those of a real Slurm (22.05): jobs of tests/slurm/cluster.py that were preempted, ran into
+their time limit, lost a node, were requeued and cancelled.
+"""
+
+import pytest
+
+from launcher import requeue
+from launcher.ending import Outcome
+
+PREEMPTED = """\
+slurmstepd-n1: error: *** STEP 3.0 ON n1 CANCELLED AT 2026-11-28T18:27:40 ***
+srun: Job step aborted: Waiting up to 7 seconds for job step to finish.
+slurmstepd-n1: error: *** JOB 3 ON n1 CANCELLED AT 2026-11-28T18:27:55 DUE TO PREEMPTION ***
+srun: got SIGCONT
+srun: forcing job termination
+"""
+TIME_LIMIT = """\
+srun: Job step aborted: Waiting up to 7 seconds for job step to finish.
+slurmstepd-n1: error: *** STEP 12.0 ON n1 CANCELLED AT 2026-11-28T18:27:11 DUE TO TIME LIMIT ***
+slurmstepd-n1: error: *** JOB 12 ON n1 CANCELLED AT 2026-11-28T18:27:11 DUE TO TIME LIMIT ***
+"""
+NODE_FAILURE = """\
+srun: error: Node failure on n2
+srun: Job step aborted: Waiting up to 7 seconds for job step to finish.
+slurmstepd-n1: error: *** JOB 11 ON n1 CANCELLED AT 2026-11-28T18:25:36 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***
+"""  # noqa: E501
+REQUEUED = """\
+slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-28T18:23:17 DUE TO JOB REQUEUE ***
+slurmstepd-n1: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-28T18:23:17 DUE TO JOB REQUEUE ***
+"""
+CANCELLED = """\
+srun: got SIGCONT
+slurmstepd-n1: error: *** STEP 8.0 ON n1 CANCELLED AT 2026-11-28T18:23:26 ***
+slurmstepd-n1: error: *** JOB 8 ON n1 CANCELLED AT 2026-11-28T18:23:26 ***
+srun: forcing job termination
+"""
+# The ranks were told and ended within the grace: Slurm says nothing of the job.
+STEP_ENDED = """\
+slurmstepd-n1: error: *** STEP 9.0 ON n1 CANCELLED AT 2026-11-28T18:23:30 ***
+srun: error: n1: task 0: Terminated
+srun: Force Terminated StepId=9.0
+"""
+LOGS = {
+    PREEMPTED: "preempted",
+    TIME_LIMIT: "time_limit",
+    NODE_FAILURE: "node_failure",
+    NODE_FAILURE.splitlines()[0]: "node_failure",
+    NODE_FAILURE.splitlines()[2]: "node_failure",
+    REQUEUED: "requeued",
+    CANCELLED: "cancelled",
+    STEP_ENDED: "",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_what_ended_a_job_is_read_from_its_log(log):
+    assert requeue.ended_by_slurm(log) == LOGS[log]
+    for down in (True, False):
+        otherwise = "node_failure" if down else "killed"
+        assert requeue.died_of(log, node_down=down) == (LOGS[log] or otherwise)
+
+
+def test_a_node_that_was_lost_by_the_word_of_accounting():
+    assert requeue.ended_by_slurm("srun: error: Job 7 ended: NODE_FAIL") == "node_failure"
+
+
+# -- deciding --------------------------------------------------------------------------------------------------------
+
+
+def lives(*told: str) -> list[dict]:
+    """The ledger of a run that has just ended for the last time. Of each life "cause step": how it ended, and at which
+    step it saved, where it did; the cause of the last is not in the ledger yet, and "-" is an end nobody wrote down."""
+    events = []
+    for generation, text in enumerate(told, start=1):
+        cause, *steps = text.split()
+        events.append({"event": "start", "generation": generation})
+        events += [{"event": "checkpoint", "generation": generation, "step": int(step)} for step in steps]
+        if generation < len(told) and cause != "-":
+            events.append({"event": "end", "generation": generation, "cause": cause})
+    return events
+
+
+def ended(cause: str) -> Outcome:
+    return Outcome("failed", cause, "said", 4)
+
+
+def decide(*told: str) -> tuple[Outcome, bool]:
+    return requeue.decide(lives(*told), ended(told[-1].split()[0]))
+
+
+@pytest.mark.parametrize("cause", ["preempted", "time_limit", "asked", "requeued"])
+def test_what_is_free_starts_again_however_often_and_without_progress(cause):
+    assert decide(*[cause] * 50) == (ended(cause), True)
+    assert decide("killed", "killed", "killed", cause) == (ended(cause), True)
+
+
+@pytest.mark.parametrize("cause", ["input", "diverged", "cluster", "cancelled", "no_progress", "superseded", "done"])
+def test_what_another_start_cannot_mend_is_the_end(cause):
+    assert decide(cause) == (ended(cause), False)
+    assert decide("preempted 10", f"{cause} 20") == (ended(cause), False)
+
+
+BUDGETS = {"node_failure": (20, "21th"), "stuck": (3, "4th"), "crash": (3, "4th"), "killed": (3, "4th")}
+
+
+@pytest.mark.parametrize("cause", BUDGETS)
+def test_each_other_cause_has_a_budget_of_its_own(cause):
+    budget, last = BUDGETS[cause]
+    others = [f"{name} {step}" for step, name in enumerate(sorted({*BUDGETS} - {cause}), start=1)]
+    forgiven = [*others, *(f"{cause} {step}" for step in range(100, 100 + budget))]
+    assert decide(*forgiven) == (Outcome("preempted", cause, "said", 0), True)
+    outcome, again = decide(*forgiven, f"{cause} 1000")
+    message = f"said (the {last} end of this kind: {cause}; {budget} are forgiven)"
+    assert (outcome, again) == (Outcome("failed", cause, message, 4), False)
+
+
+def test_the_exit_code_of_a_spent_budget_is_that_of_the_end():
+    events = lives("crash 1", "crash 2", "crash 3", "crash 4")
+    assert requeue.decide(events, Outcome("failed", "crash", "said", 7))[0].exit_code == 7
+
+
+GONE_ON = {
+    "two in a row": ["node_failure", "node_failure"],
+    "the last got on": ["node_failure", "node_failure", "node_failure 1"],
+    "one in between got on": ["node_failure", "node_failure 10", "node_failure", "node_failure"],
+    "one in between was free": ["node_failure", "preempted", "node_failure", "node_failure"],
+    "an end that nobody wrote down, and one more": ["-", "node_failure"],
+}
+STOOD_STILL = {
+    "three in a row": (3, ["node_failure"] * 3),
+    "of different kinds": (3, ["killed", "crash", "stuck"]),
+    "four": (4, ["node_failure"] * 4),
+    "since the last that got on": (3, ["node_failure", "node_failure 10"] + ["node_failure"] * 3),
+    "since the last that was free": (3, ["node_failure", "time_limit"] + ["node_failure"] * 3),
+    "that saved what had been saved": (3, ["node_failure 10", "node_failure 10", "node_failure 10", "node_failure 10"]),
+    "that saved less": (3, ["preempted 10", "node_failure 5", "node_failure 9", "node_failure 4 8"]),
+    "that nobody wrote down": (3, ["-", "-", "node_failure"]),
+}
+
+
+@pytest.mark.parametrize("how", GONE_ON)
+def test_a_run_that_gets_on_starts_again(how):
+    assert decide(*GONE_ON[how]) == (Outcome("preempted", "node_failure", "said", 0), True)
+
+
+@pytest.mark.parametrize("how", STOOD_STILL)
+def test_ends_in_a_row_without_a_newer_checkpoint_stop_it(how):
+    number, told = STOOD_STILL[how]
+    message = f"said ({number} starts in a row ended without a newer checkpoint)"
+    assert decide(*told) == (Outcome("failed", "no_progress", message, 5), False)
+
+
+def test_a_job_that_ends_before_the_run_began_is_decided_too():
+    assert requeue.decide([], ended("killed")) == (Outcome("preempted", "killed", "said", 0), True)
