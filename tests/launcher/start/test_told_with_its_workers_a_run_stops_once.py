@@ -21,9 +21,12 @@ def test_told_with_its_workers_it_stops_once_and_goes_on_exactly(sslrun, watched
     given = two_epochs("deepercluster")
     launch = (*given, "tasks_per_node=2", f"method.workers={WORKERS}", f"runs={watched.runs}")
     launcher = sslrun.start(*launch)
+    watched.reach(1, launcher)
+    ranks = [pid for pid in watched.processes() if int(status(pid, "PPid")) == launcher.pid]
     until(lambda: launcher.poll() is not None or any(row["step"] > 40 for row in watched.rows()), poll=0.01)
+    for rank in ranks:
+        os.kill(rank, signal.SIGSTOP)  # they wait while they are looked at, however long that takes
     members = watched.processes()
-    ranks = [pid for pid in members if int(status(pid, "PPid")) == launcher.pid]
     workers = [pid for pid in members if int(status(pid, "PPid")) in ranks]
     assert (len(ranks), len(workers)) == (2, 2 * WORKERS)
     assert {os.getpgid(pid) for pid in members} == {*ranks}  # a group is a rank with its workers
