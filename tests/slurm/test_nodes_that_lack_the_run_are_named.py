@@ -1,7 +1,6 @@
 """A node that does not see the run, or lacks its Python: the job ends at once and says which, the next avoids it."""
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -11,35 +10,20 @@ import pytest
 RUN = ("method=rotnet", "recipe=tiny", "cluster=fake", "tasks_per_node=1", "cluster.cpus_per_task=1", "--json")
 LATER = "cluster.additional_parameters.begin=now+1hour"
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="hiding a folder from a node takes root")
-
-
-@pytest.fixture(scope="module")
-def hidden(tmp_path_factory) -> Path:
-    """A folder that n2 does not see."""
-    return tmp_path_factory.mktemp("hidden")
-
-
-@pytest.fixture(scope="module")
-def uneven(start_cluster, hidden):
-    cluster = start_cluster(nodes=2, cpus=4, hide={"n2": hidden})
-    yield cluster
-    cluster.stop()
-
 
 @pytest.fixture(scope="module")
 def typed(uneven, slurm_sslrun, config_dir):
-    return slurm_sslrun(uneven), (*RUN, "--config-dir", config_dir(uneven, timeout_min=5))
+    return slurm_sslrun(uneven), (*RUN, "--config-dir", config_dir(uneven))
 
 
 @pytest.fixture
-def failed(typed, until):
-    """`failed(override, ...)` -> (the run, what `show` says), once its job has failed; which takes seconds."""
+def failed(typed, settled):
+    """`failed(override, ...)` -> (the run, what `show` says), once its job has failed."""
     sslrun, words = typed
 
     def launch(*overrides) -> tuple[Path, str]:
         run = Path(sslrun(*words, *overrides).json["path"])
-        shown = until(lambda: (s := sslrun.show(run))["state"] not in ("pending", "running") and s, seconds=30)
+        shown = settled(sslrun, run)
         assert shown["state"] == "failed", shown
         status = sslrun("status", f"runs={run.parent}").out
         assert f"{run.name}: {shown['message']}\n" in status  # one line, the same everywhere
@@ -81,7 +65,7 @@ def test_a_second_node_that_does_not_see_the_run(uneven, typed, failed, hidden):
     assert sslrun("status", f"runs={runs}").code == 0
 
 
-def test_a_first_node_that_does_not_see_the_run_is_known_from_slurm_and_avoided(typed, failed, hidden, until):
+def test_a_first_node_that_does_not_see_the_run_is_known_from_slurm_and_avoided(typed, failed, hidden, settled, ledger):
     sslrun, words = typed
     run, message = failed("cluster.exclude=n1", f"runs={hidden / 'first'}")
     assert "its first node, n2, could not open its log" in message
@@ -89,9 +73,9 @@ def test_a_first_node_that_does_not_see_the_run_is_known_from_slurm_and_avoided(
     # Once more, without the exclusion that led there: the run never began, so it takes today's.
     again = sslrun(*words, f"runs={run.parent}")
     assert "n2 (could not open a log in" in again.err
-    shown = until(lambda: (s := sslrun.show(run))["state"] not in ("pending", "running") and s)
+    shown = settled(sslrun, run)
     assert shown["state"] == "done", shown
-    assert [e["nodes"] for e in events(run) if e["event"] == "start"] == ["n1"]
+    assert [e["nodes"] for e in ledger(run, "start")] == ["n1"]
 
 
 def test_a_node_that_lacks_the_python(uneven, typed, failed, hidden, tmp_path):
@@ -115,7 +99,3 @@ def test_what_every_node_lacks_is_no_nodes_fault(typed, failed, tmp_path, comman
     assert "has no /nowhere/" in message
     again = sslrun(*words, "nodes=2", LATER, f"runs={tmp_path}", code=None)
     assert again.code == 0 and "left out" not in again.err and "used all the same" not in again.err
-
-
-def events(run: Path) -> list[dict]:
-    return [json.loads(line) for file in sorted((run / "events").iterdir()) for line in file.read_text().splitlines()]

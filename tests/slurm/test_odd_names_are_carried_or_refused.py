@@ -28,10 +28,6 @@ def quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "\\'") + "'"
 
 
-def ended(sslrun, run, until) -> dict:
-    return until(lambda: (s := sslrun.show(run))["state"] not in ("pending", "running", "preempted") and s)
-
-
 @pytest.fixture
 def images(tmp_path) -> Path:
     folder = tmp_path / ("images" + ODD)
@@ -44,7 +40,7 @@ def images(tmp_path) -> Path:
 
 
 def test_an_odd_folder_is_carried_to_the_end_of_the_training(
-    cluster, slurm_sslrun, config_dir, images, tmp_path, until
+    cluster, slurm_sslrun, config_dir, images, tmp_path, settled
 ):
     sslrun = slurm_sslrun(cluster)
     here = tmp_path / ("here" + ODD)
@@ -56,7 +52,7 @@ def test_an_odd_folder_is_carried_to_the_end_of_the_training(
     points = sslrun(*words, "--multirun", "seed=0,1", "method.epochs=1", cwd=here).json["runs"]
     for path in (one, *(point["path"] for point in points)):
         assert Path(path).parent == runs
-        assert ended(sslrun, path, until)["state"] == "done"
+        assert settled(sslrun, path)["state"] == "done"
     assert {p.name for p in (Path(one) / "logs").iterdir()} == {"rank0.log"}
     assert list(runs.glob(".arrays/*/slurm-*_1.log"))
     # Relative to where one stands, and without one.

@@ -12,7 +12,7 @@ LATER = "cluster.additional_parameters.begin=now+1hour"
 
 @pytest.fixture(scope="module")
 def typed(cluster, slurm_sslrun, config_dir):
-    return slurm_sslrun(cluster), (*RUN, "--config-dir", config_dir(cluster, timeout_min=5))
+    return slurm_sslrun(cluster), (*RUN, "--config-dir", config_dir(cluster))
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_spec_that_was_edited_in_the_queue_ends_the_job_at_once(cluster, typed
     edited["method"]["epochs"] = 3
     spec.write_text(json.dumps(edited))
     cluster.run("scontrol", "update", f"JobId={queued['job']}", "StartTime=now")
-    until(lambda: not cluster.run("squeue", "--noheader").stdout, seconds=30)
+    until(lambda: not cluster.run("squeue", "--noheader").stdout)
     spec.write_text(good)
     shown = sslrun.show(queued["path"])
     assert shown["state"] == "failed" and "it was edited after the run was submitted" in shown["message"]

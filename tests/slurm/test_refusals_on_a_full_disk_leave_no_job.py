@@ -1,8 +1,10 @@
 """A disk that fills up while a run is submitted: one line, no job that nobody wrote down, and the next try works."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +49,7 @@ def refused(cluster):
 def test_while_the_run_is_made(cluster, slurm_sslrun, config_dir, disk, refused):
     folder, room = disk
     sslrun = slurm_sslrun(cluster)
-    line = (*RUN, "--config-dir", config_dir(cluster, timeout_min=5), LATER, f"runs={folder}")
+    line = (*RUN, "--config-dir", config_dir(cluster), LATER, f"runs={folder}")
     for files in (0, 2, 20):
         room(files)
         refused(sslrun(*line, code=None), folder)
@@ -59,7 +61,7 @@ def test_while_the_run_is_made(cluster, slurm_sslrun, config_dir, disk, refused)
 def test_while_the_job_is_made(cluster, slurm_sslrun, config_dir, disk, refused):
     folder, room = disk
     sslrun = slurm_sslrun(cluster)
-    line = (*RUN, "--config-dir", config_dir(cluster, timeout_min=5), LATER, f"runs={folder}")
+    line = (*RUN, "--config-dir", config_dir(cluster), LATER, f"runs={folder}")
     made = sslrun(*line, "--json").json
     cluster.run("scancel", made["job"])
     files = 0
@@ -78,16 +80,21 @@ def test_while_the_job_is_made(cluster, slurm_sslrun, config_dir, disk, refused)
 
 
 def test_a_ledger_that_takes_no_line_takes_no_job(cluster, slurm_sslrun, config_dir, disk, refused, until):
-    folder, room = disk
+    folder, _ = disk
     sslrun = slurm_sslrun(cluster)
-    long = "method.epochs=1000"
-    line = (*RUN, long, "--config-dir", config_dir(cluster, timeout_min=5), f"runs={folder}")
-    run = sslrun(*line, "--json").json["path"]
-    until(lambda: sslrun.show(run)["state"] == "running")
-    sslrun("cancel", run, "--yes")
-    assert until(lambda: (s := sslrun.show(run))["state"] != "running" and s)["state"] == "cancelled"
-    room(0)
-    refused(sslrun("resume", run, code=None), folder)
-    room(None)
-    sslrun("resume", run)
+    line = (*RUN, "--config-dir", config_dir(cluster), LATER, f"runs={folder}")
+    made = sslrun(*line, "--json").json
+    spec = Path(made["path"]) / "spec.json"
+    good = spec.read_text()
+    spec.write_text("{")  # so that its start fails at once, and the next one has a ledger of its own
+    cluster.run("scontrol", "update", f"JobId={made['job']}", "StartTime=now")
+    until(lambda: not cluster.run("squeue", "--noheader").stdout)
+    spec.write_text(good)
+    assert sslrun.show(made["path"])["state"] == "failed"
+    with contextlib.suppress(OSError), (folder / "others").open("wb", buffering=0) as others:
+        while others.write(bytes(512)):  # files can be made, and hold nothing
+            pass
+    refused(sslrun("resume", made["path"], code=None), folder)
+    (folder / "others").unlink()
+    sslrun("resume", made["path"])
     assert len(cluster.run("squeue", "-ho%i").stdout.split()) == 1

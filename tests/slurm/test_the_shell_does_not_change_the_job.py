@@ -39,17 +39,15 @@ OWN = re.compile(r"\S*(JobId|Time|Sid|SecsPre\w*|Comment|Reason|StdOut|StdErr|Co
 @pytest.fixture(scope="module")
 def typed(cluster, slurm_sslrun, config_dir):
     """`typed(override, ..., inside=(), more={})`: sslrun, typed inside a command and with more variables."""
-    sslrun = slurm_sslrun(cluster)
-    folder = config_dir(cluster, timeout_min=5)
+    sslrun, folder = slurm_sslrun(cluster), config_dir(cluster)
 
     def run(*overrides, inside=(), more=None) -> dict:
         command = [*inside, Path(sys.executable).with_name("sslrun"), *RUN, "--config-dir", folder, *overrides]
         environment = {key: value for key, value in {**sslrun.environment, **(more or {})}.items() if value}
-        done = subprocess.run(command, cwd=sslrun.home, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=sslrun.home, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
-    run.show = sslrun.show
     return run
 
 
@@ -67,8 +65,8 @@ def test_a_job_that_is_submitted_inside_another_is_like_any_other(cluster, typed
     assert job("in-salloc", inside=("salloc", "--quiet", "--partition=short", "--nodes=2", "--exclusive")) == plain
 
 
-def test_ranks_are_who_they_are(typed, tmp_path, until):
+def test_ranks_are_who_they_are(cluster, slurm_sslrun, typed, tmp_path, settled):
     run = typed("nodes=2", f"runs={tmp_path}", more=FOREIGN)["path"]
-    shown = until(lambda: (s := typed.show(run))["state"] not in ("pending", "running") and s)
+    shown = settled(slurm_sslrun(cluster), run)
     assert shown["state"] == "done", shown
     assert {p.name for p in (Path(run) / "logs").iterdir()} == {"rank0.log", "rank1.log"}
