@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -210,6 +211,24 @@ def config_dir(tmp_path_factory) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def pings_alone(tmp_path) -> Callable:
+    """`pings_alone(sslrun)`: it, where every program of Slurm hangs but for `scontrol ping`. Returns a function that
+    lists what was called all the same: without a controller Slurm's own programs try for minutes."""
+    called, folder = tmp_path / "called", tmp_path / "hang"
+    folder.mkdir()
+    for name in ("sbatch", "srun", "squeue", "sinfo", "scancel", "sacct", "scontrol"):
+        pings = f'[ "$*" = ping ] && exec {shutil.which(name)} ping\n' if name == "scontrol" else ""
+        (folder / name).write_text(f'#!/bin/sh\n{pings}echo "{name} $*" >> {called}\nexec sleep infinity\n')
+        (folder / name).chmod(0o755)
+
+    def hang(sslrun) -> Callable[[], list[str]]:
+        sslrun.environment["PATH"] = f"{folder}:{sslrun.environment['PATH']}"
+        return lambda: called.read_text().splitlines() if called.exists() else []
+
+    return hang
 
 
 @pytest.fixture(scope="session")
