@@ -1,5 +1,6 @@
 """The real command line as subprocesses, and finished runs that several tests look at."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from victim import Victim
 
 _spec = importlib.util.spec_from_file_location("warm", Path(__file__).with_name("warm.py"))
 warm = importlib.util.module_from_spec(_spec)  # tests are not a package, so this is how they share a module
@@ -26,6 +28,18 @@ def pytest_collection_modifyitems(items) -> None:
     """Files of few tests first: those train runs for minutes, and would otherwise keep one worker busy at the end."""
     tests = Counter(item.path for item in items)
     items.sort(key=lambda item: tests[item.path])
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """What each method's contract took (tests/methods/test_contract.py); a budget that another test holds, by plan."""
+    took: Counter = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if "test_contract.py" in getattr(report, "nodeid", ""):
+                took[report.nodeid.rpartition("[")[2].rstrip("]").partition("-")[0]] += report.duration
+    if took:
+        terminalreporter.section("contract of each method: planned for 15 s on two quiet cores")
+        terminalreporter.line(", ".join(f"{method} {seconds:.0f} s" for method, seconds in sorted(took.items())))
 
 
 @dataclass
@@ -107,6 +121,14 @@ class Sslrun:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+
+
+def signalled(sslrun: Sslrun, *words: object, number: int, rank: int = 0, whom: str = "launcher", **when: object):
+    """How a command ended in which a rank signals itself or the launcher at that point of its work: `after` so many
+    steps, or in the `stage` before a `step` (see support/at_work)."""
+    order = {"rank": rank, "whom": whom, "number": number, **when}
+    planted = str(Path(__file__).parent / "support" / "at_work")
+    return sslrun.where(PYTHONPATH=planted, SSLRUN_TEST_SIGNAL=json.dumps(order))(*words, code=None)
 
 
 class Watched:
@@ -220,6 +242,12 @@ def watched(tmp_path) -> Watched:
     return Watched(tmp_path / "runs")
 
 
+@pytest.fixture(scope="session", name="signalled")
+def signalled_fixture(sslrun) -> Callable[..., Answer]:
+    """`signalled(word, ..., number=signal.SIGTERM, after=8)`, for tests."""
+    return functools.partial(signalled, sslrun)
+
+
 @pytest.fixture(scope="session")
 def journey() -> tuple[str, ...]:
     """The overrides of the run that the tests interrupt."""
@@ -261,14 +289,18 @@ def undisturbed(sslrun, tmp_path_factory):
     return run
 
 
+@pytest.fixture
+def victim(sslrun, watched, signalled) -> Callable:
+    """`victim(overrides, ranks)`: a run to be killed."""
+    return lambda overrides, ranks: Victim(sslrun, watched, signalled, overrides, ranks)
+
+
 @pytest.fixture(scope="session")
 def interrupted(sslrun, tmp_path_factory) -> tuple[Path, Answer]:
     """The journey, stopped with Ctrl-C in its middle, and what the launcher said; work on a copy of it (`copied`)."""
     watched = Watched(tmp_path_factory.mktemp("interrupted"))
-    launcher = sslrun.start(*JOURNEY, f"runs={watched.runs}")
-    watched.reach(8, launcher)
-    launcher.send_signal(signal.SIGINT)
-    return watched.path, sslrun.finish(launcher)
+    answer = signalled(sslrun, *JOURNEY, f"runs={watched.runs}", number=signal.SIGINT, after=8)
+    return watched.path, answer
 
 
 @pytest.fixture

@@ -134,6 +134,9 @@ def validate(config: DeeperClusterConfig, images: int | None) -> None:
     if config.keep_work_s is not None and not 0 <= config.keep_work_s < math.inf:
         fix = "give seconds, 0 or more, or null"
         raise InputError.of("method.keep_work_s", config.keep_work_s, "it is negative or infinite", fix)
+    if not 0 <= config.head_std < math.inf:
+        reason = "heads are drawn with this standard deviation"
+        raise InputError.of("method.head_std", config.head_std, reason, "give 0 or more")
     for field, known in (("sampling", ("clusters", "images")), ("sub_gradient", ("global", "group"))):
         if getattr(config, field) not in known:
             raise InputError.of(

@@ -1,13 +1,10 @@
 """Stopped or killed in the middle of a clustering, a run goes on in its middle, to the same state."""
 
-import json
 import shutil
 import signal
-from pathlib import Path
 
 import pytest
 
-AT_WORK = Path(__file__).parents[2] / "support" / "at_work"
 IMAGES = 1520
 # Two clusterings, before steps 0 and 2; features and centroids go to disk after every batch and every iteration.
 CLUSTERING = (
@@ -19,15 +16,13 @@ KEPT = (*CLUSTERING, "method.keep_work_s=0")
 
 
 @pytest.fixture
-def signalled(sslrun, watched):
-    """`signalled(launch, stage=..., ...)`: the exit code of a start in which a rank signals itself or the launcher at
-    that point of its work (see support/at_work); `launch` are its overrides, None: it is started again."""
+def life(signalled, watched):
+    """`life(launch, number=..., ...)`: the exit code of a start in which a rank signals itself or the launcher;
+    `launch` are its overrides, None: it is started again."""
 
-    def start(launch: tuple[str, ...] | None, *, ranks: int = 1, rank: int = 0, number: int, **when: object) -> int:
-        order = {"rank": rank, "number": number, "whom": "launcher", **when}
-        command = sslrun.where(PYTHONPATH=str(AT_WORK), SSLRUN_TEST_SIGNAL=json.dumps(order))
+    def start(launch: tuple[str, ...] | None, *, ranks: int = 1, **when: object) -> int:
         words = (*launch, f"tasks_per_node={ranks}", f"runs={watched.runs}") if launch else ("resume", watched.path)
-        code = command(*words, code=None).code
+        code = signalled(*words, **when).code
         assert watched.gone()
         return code
 
@@ -57,9 +52,9 @@ def images_in(watched, step):
     return sum(int(last) - int(first) for first, last in ranges)
 
 
-def test_stopped_while_extracting_and_killed_in_kmeans(signalled, finished, watched, undisturbed, sslrun):
+def test_stopped_while_extracting_and_killed_in_kmeans(life, finished, watched, undisturbed, sslrun):
     extracting = {"stage": "features", "step": 0, "kept": "features"}
-    assert signalled(KEPT, number=signal.SIGTERM, **extracting) == 130
+    assert life(KEPT, number=signal.SIGTERM, **extracting) == 130
     (first,) = watched.events("work")
     assert (first["step"], first["kept"], first["restored"]) == (0, True, 0)
     assert 0 < first["extracted"] < IMAGES
@@ -69,7 +64,7 @@ def test_stopped_while_extracting_and_killed_in_kmeans(signalled, finished, watc
     assert [(item["path"], item["what"]) for item in answer["deleted"]] == [(str(leftover), "temporary folder")]
     assert images_in(watched, 0) == first["extracted"]
 
-    signalled(None, number=signal.SIGKILL, stage="sub-clusters", step=0, kept="sub-clusters")
+    life(None, number=signal.SIGKILL, stage="sub-clusters", step=0, kept="sub-clusters")
     log = (watched.path / "logs" / "rank0.log").read_text()
     assert f"features: {first['extracted']} images restored, {IMAGES - first['extracted']} extracted" in log
     kept = {path.name.split(".")[0]: int(path.name.split(".")[1].split("-")[0]) for path in files(watched, 0, "*")}
@@ -86,15 +81,15 @@ def test_stopped_while_extracting_and_killed_in_kmeans(signalled, finished, watc
 
 
 def test_two_ranks_one_killed_while_extracting_and_one_told_to_stop_in_kmeans(
-    signalled, finished, watched, undisturbed, sslrun
+    life, finished, watched, undisturbed, sslrun
 ):
     extracting = {"stage": "features", "step": 2, "kept": "features"}
-    signalled(KEPT, ranks=2, rank=1, whom="rank", number=signal.SIGKILL, **extracting)
+    life(KEPT, ranks=2, rank=1, whom="rank", number=signal.SIGKILL, **extracting)
     there = images_in(watched, 2)
     assert 0 < there < IMAGES
 
     clustering = {"stage": "super-clusters", "step": 2, "kept": "super-clusters"}
-    assert signalled(None, rank=0, whom="rank", number=signal.SIGTERM, **clustering) == 130
+    assert life(None, rank=0, whom="rank", number=signal.SIGTERM, **clustering) == 130
     second = watched.events("work")[-1]
     assert (second["restored"], second["extracted"]) == (there, IMAGES - there)
     damaged = files(watched, 2, "features")[0]
@@ -109,9 +104,9 @@ def test_two_ranks_one_killed_while_extracting_and_one_told_to_stop_in_kmeans(
     assert shown["state_digest"] == sslrun.show(undisturbed(2, CLUSTERING))["state_digest"]
 
 
-def test_what_is_not_kept_is_done_again_and_booked_as_lost(signalled, finished, watched, undisturbed, sslrun):
+def test_what_is_not_kept_is_done_again_and_booked_as_lost(life, finished, watched, undisturbed, sslrun):
     unkept = (*CLUSTERING, "method.keep_work_s=null")
-    assert signalled(unkept, number=signal.SIGTERM, step=0, stage="sub-clusters") == 130
+    assert life(unkept, number=signal.SIGTERM, step=0, stage="sub-clusters") == 130
     assert not (watched.path / "features").exists()
 
     shown = finished()

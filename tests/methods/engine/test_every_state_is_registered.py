@@ -1,6 +1,7 @@
 """State that changes in training and that no checkpoint holds is noticed in seconds, in the tiny recipe of any method.
 
-The toy is a package of its own, as a user's method is: RotNet, with things in it that nobody registered.
+The toy is a package of its own, as a user's method is: RotNet, with things in it that nobody registered. Every
+registered method is looked at in tests/methods/test_contract.py.
 """
 
 import textwrap
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from launcher.registry import names
 from launcher.rundir import RunDir
 
 SPEC = """
@@ -165,13 +165,3 @@ def test_a_count_that_no_attribute_holds_shows_in_the_step_that_it_changes(toy, 
 def test_what_differs_by_rank_cannot_be_registered_as_the_same_on_all(toy, one_line):
     line = one_line(toy("what differs by rank", ranks=2, code=2), inside=True)
     assert "=toy: mine changed by step 4" in line
-
-
-@pytest.mark.parametrize("method", names())
-def test_every_method_is_looked_at_in_all_its_phases_and_hides_nothing(sslrun, undisturbed, method):
-    tiny = f"method={method}", "recipe=tiny", "method.epochs=4"
-    epoch = sslrun("plan", *tiny, "--json").json["steps"] // 4
-    run = undisturbed(2, (*tiny, f"method.checkpoint_every={epoch}"))  # each save lies before a begin_epoch
-    looked_at = replayed(run)
-    assert [event["step"] for event in looked_at] == [epoch + 1, 2 * epoch + 1]
-    assert all(event["attributes"] > 50 for event in looked_at)

@@ -1,8 +1,10 @@
-"""On PYTHONPATH, this sends one signal from inside a rank, at one safe point of its work and at no other moment.
+"""On PYTHONPATH, this sends one signal from inside a rank, at one point of its work and at no other moment.
 
 SSLRUN_TEST_SIGNAL={"rank": 1, "step": 2, "stage": "features", "kept": "features", "number": 9, "whom": "rank"}: rank 1
-kills itself between two batches of the extraction before step 2, once a file of features is kept. `whom` may be the
-launcher; without `kept`, nothing is waited for. A test that watched from outside would come late on a busy machine.
+kills itself between two batches of the extraction before step 2, once a file of features is kept; without `kept`,
+nothing is waited for, without `step`, it is any. {"after": 8, ...} instead: once 8 steps are done. `whom` may be the
+launcher.
+A test that watched from outside would come late on a busy machine.
 """
 
 import importlib.abc
@@ -16,18 +18,27 @@ import time
 ORDER = json.loads(os.environ.get("SSLRUN_TEST_SIGNAL", "null"))
 
 
-def reached(job, stage, done):
+def in_stage(job, stage, done):
     """Whether this is the safe point, and not the first of its stage; waits for the thread that writes."""
-    if (stage, job.heart.step) != (ORDER["stage"], ORDER["step"]) or not done:
+    if stage != ORDER.get("stage") or ORDER.get("step", job.heart.step) != job.heart.step or not done:
         return False
-    folder = job.run.path / "features" / f"step_{ORDER['step']:08d}"
-    while "kept" in ORDER and not any(folder.glob(f"{ORDER['kept']}.*.safetensors")):
-        time.sleep(0.01)
+    if "kept" in ORDER:
+        folder = job.run.path / "features" / f"step_{ORDER['step']:08d}"
+        while not any(folder.glob(f"{ORDER['kept']}.*.safetensors")):
+            time.sleep(0.01)
     return True
 
 
+def send(job):
+    os.kill(os.getppid() if ORDER["whom"] == "launcher" else os.getpid(), ORDER["number"])
+    if ORDER["number"] == signal.SIGKILL:
+        signal.pause()  # until the launcher's death has become this rank's
+    while not job.stop:  # until it was passed on
+        time.sleep(0.01)
+
+
 class Planted(importlib.abc.MetaPathFinder):
-    """Wraps what the work calls between two pieces."""
+    """Wraps what the work calls between two pieces, and how this rank votes after a step."""
 
     def find_spec(self, name, path, target=None):
         if name != "methods.job":
@@ -38,19 +49,21 @@ class Planted(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
-            safe_point, sent = module.Job.safe_point, []
+            safe_point, verdict, sent = module.Job.safe_point, module.Job.verdict, []
 
             def point(job, stage, done, total):
-                if not sent and reached(job, stage, done):
+                if not sent and in_stage(job, stage, done):
                     sent.append(stage)
-                    os.kill(os.getppid() if ORDER["whom"] == "launcher" else os.getpid(), ORDER["number"])
-                    if ORDER["number"] == signal.SIGKILL:
-                        signal.pause()  # until the launcher's death has become this rank's
-                    while not job.stop:  # until it was passed on
-                        time.sleep(0.01)
+                    send(job)
                 safe_point(job, stage, done, total)
 
-            module.Job.safe_point = point
+            def vote(job):
+                if not sent and (job.heart.step or 0) >= ORDER.get("after", float("inf")):
+                    sent.append("training")
+                    send(job)
+                return verdict(job)
+
+            module.Job.safe_point, module.Job.verdict = point, vote
 
         spec.loader.exec_module = exec_module
         return spec

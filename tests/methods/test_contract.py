@@ -1,0 +1,273 @@
+"""What every registered method promises, shown on its tiny recipe: an installed package's method is one of them.
+
+A method's share of this file is planned to take 15 s on two quiet cores: the last test adds up what is run. What it
+took stands at the end of `make test`.
+"""
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+
+import in_float64
+import pytest
+import torch
+from odd_values import odd_values
+
+from launcher import plan as planning
+from launcher import registry
+from launcher.compose import resolve
+from launcher.errors import InputError
+from launcher.rundir import RunDir
+
+METHODS = registry.names()
+EPOCHS, STEPS = 2, 5  # and steps of an epoch
+
+# -- ranks -----------------------------------------------------------------------------------------
+
+SAME = 1e-9  # of a tensor's largest: float64 has 1e-16, and a sum of thousands a few more
+# Of what is smaller, a part of this much: a gradient that is zero but for rounding, as that of a bias before batch
+# normalisation, is no quantity, nor is what Adam makes of it.
+SMALL = 1e-3
+ROUNDING = 2.0**-50
+AMPLIFIED = 100.0
+# What is trained by how many ranks, in this order.
+WORLDS = {2: ("whole", "half", "moved"), 1: ("whole", "perturbed", "moved"), 4: ("moved",)}
+
+
+def overrides(method: str, *, epochs: int = EPOCHS) -> list[str]:
+    return [f"method={method}", "recipe=tiny", f"method.epochs={epochs}"]
+
+
+def epoch_of(method: str) -> int:
+    """Steps of an epoch."""
+    return planning.make(*resolve(overrides(method))).steps // EPOCHS
+
+
+def in_worlds(world, spec, folder):
+    """{name: what it came to}: 2 ranks, then 1, then 4. Those of 2 also stop in their second epoch, and each world goes
+    on from there."""
+    folder, found = Path(folder), {}
+    if "whole" in WORLDS[world.size]:
+        found["whole"] = in_float64.train(world, spec, folder / f"{world.size}")
+    if "half" in WORLDS[world.size]:
+        in_float64.train(world, spec, folder / "half", stop_after=STEPS + 1)
+    if "perturbed" in WORLDS[world.size]:
+        found["perturbed"] = in_float64.train(world, spec, folder / "perturbed", perturbed=ROUNDING)
+    found["moved"] = in_float64.train(world, spec, in_float64.copied(world, folder / "half", f"moved-{world.size}"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def worlds(ranks, tmp_path_factory):
+    """`worlds(method)`: {size: {name: Trained, with the state of all ranks}}, made once."""
+    made = {}
+
+    def train(method: str) -> dict:
+        if method not in made:
+            folder = tmp_path_factory.mktemp(method)
+            images = STEPS * registry.method(method).recipe("tiny").method.global_batch
+            given = f"data.images={images}", "method.checkpoint_every=1000", "method.log_every=1"
+            spec, _ = resolve([*overrides(method), *given])
+            answers = ranks(tuple(WORLDS), in_worlds, spec.to_json(), str(folder))
+            made[method] = {size: {name: merged(each, name) for name in each[0]} for size, each in answers.items()}
+        return made[method]
+
+    return train
+
+
+def merged(answers: list[dict], name: str) -> in_float64.Trained:
+    """Rank 0's word, and the state that others have alone; what several have is the same bytes on each."""
+    state = {}
+    for answer in answers:
+        for key, value in answer[name].state.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(state.setdefault(key, value), value), key
+            state.setdefault(key, value)
+    return in_float64.Trained(answers[0][name].losses, state)
+
+
+def apart(one: in_float64.Trained, other: in_float64.Trained) -> dict[str, float]:
+    """How far losses and tensors are apart, of their largest value; fails where a decision differs."""
+    assert one.losses.keys() == other.losses.keys() and one.state.keys() == other.state.keys()
+    found = {f"loss {step}": abs(loss - other.losses[step]) / abs(loss) for step, loss in one.losses.items()}
+    for key, value in one.state.items():
+        theirs = other.state[key]
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            largest = max([float(value.abs().max()), SMALL] if value.numel() else [1.0])
+            found[key] = float((value - theirs).abs().max()) / largest if value.numel() else 0.0
+        elif isinstance(value, torch.Tensor):
+            assert torch.equal(value, theirs), f"{key}: decided otherwise"
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_from_the_same_state_is_the_same_on_one_two_and_four_ranks(worlds, method):
+    """The first steps, and the first ones after a move in the second epoch: losses to the rounding of float64."""
+    made = worlds(method)
+    whole = made[2]["whole"]
+    assert len(whole.losses) == EPOCHS * STEPS
+    assert made[1]["whole"].losses[1] == pytest.approx(whole.losses[1], rel=SAME)
+    for size in (1, 4):
+        losses = made[size]["moved"].losses
+        assert losses.keys() == whole.losses.keys()
+        moved = min(step for step in losses if step > STEPS + 2)
+        assert losses[moved] == pytest.approx(whole.losses[moved], rel=SAME)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_trainings_on_other_ranks_agree_as_two_that_a_rounding_sets_apart(worlds, method):
+    """To the end, decisions all the same. What a training makes of a rounding is seen on one rank: Adam, which divides
+    by what may itself be a rounding, makes the most of it."""
+    made = worlds(method)
+    one, two = made[1]["whole"], made[2]["whole"]
+    allowed = SAME + AMPLIFIED * max(apart(one, made[1]["perturbed"]).values())
+    assert allowed < 1e-3, "so sensitive a recipe shows nothing; use a smaller rate"
+    pairs = {"1 rank": (one, two), "2 -> 1": (made[1]["moved"], two), "2 -> 4": (made[4]["moved"], two)}
+    for name, (ours, theirs) in pairs.items():
+        for key, distance in apart(ours, theirs).items():
+            assert distance < allowed, f"{name}: {key}"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stopped_and_gone_on_with_it_is_the_same_bytes(worlds, method):
+    whole, moved = worlds(method)[2]["whole"], worlds(method)[2]["moved"]
+    assert whole.losses == moved.losses
+    assert whole.state.keys() == moved.state.keys()
+    for key, value in whole.state.items():
+        same = torch.equal(value, moved.state[key]) if isinstance(value, torch.Tensor) else value == moved.state[key]
+        assert same, key
+
+
+# -- one life after another ----------------------------------------------------------------------------------------
+
+
+def ranks_of(method: str) -> int:
+    """Two; four where a method has groups of ranks only then."""
+    tiny = registry.method(method).recipe("tiny").method
+    return 4 if registry.method(method).layout(tiny, 4).group_size not in (1, 4) else 2
+
+
+@pytest.fixture(scope="module")
+def lives(undisturbed):
+    """`lives(method)`: the overrides of three epochs, each of which begins behind a save, and their ranks."""
+
+    def given(method: str) -> tuple[tuple[str, ...], int]:
+        every = f"method.checkpoint_every={epoch_of(method)}"
+        return (*overrides(method, epochs=3), every, "method.log_every=1"), ranks_of(method)
+
+    return given
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_and_resumed_it_ends_as_never_interrupted(victim, undisturbed, sslrun, lives, method):
+    """In its third epoch: the launcher, or one rank of several, without a word."""
+    given, ranks = lives(method)
+    whole, epoch = sslrun.show(undisturbed(ranks, given)), epoch_of(method)
+    assert whole["steps"] == 3 * epoch
+    run = victim(given, ranks)
+    assert run.killed_after(2 * epoch + 2, whom="launcher" if METHODS.index(method) % 2 else ranks - 1) == 2 * epoch
+    assert run.resumed_to_the_end()["state_digest"] == whole["state_digest"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_that_changes_is_left_out_of_its_checkpoints(undisturbed, lives, method):
+    """A second trainer that only has what was registered takes the same step, in each of the method's phases."""
+    given, ranks = lives(method)
+    events = [event for event in RunDir(undisturbed(ranks, given)).events() if event["event"] == "replayed"]
+    epoch = epoch_of(method)
+    assert [event["step"] for event in events] == [epoch + 1, 2 * epoch + 1]
+    assert all(event["attributes"] > 50 for event in events)
+
+
+# -- plans -----------------------------------------------------------------------------------------------------------
+
+PUBLISHED = [
+    (method, recipe)
+    for method in METHODS
+    for recipe in registry.method(method).recipes
+    if recipe not in ("demo", "tiny")
+]
+
+
+@pytest.mark.parametrize("gpus", [16, 64, 256, 512])
+@pytest.mark.parametrize(("method", "recipe"), PUBLISHED)
+def test_each_recipe_is_sized_or_refused_with_the_numbers_of_ranks_that_fit(method, recipe, gpus):
+    wanted = [f"method={method}", f"recipe={recipe}", f"nodes={gpus // 8}", "cluster=v100_32gb"]
+    try:
+        plan = planning.make(*resolve(wanted, planning=True))
+    except InputError as refused:
+        fits = [int(n) for n in re.search(r"use ([\d, ]+) ranks", str(refused))[1].split(", ")]
+        assert gpus not in fits and max(fits) >= 4
+        return
+    said = plan.to_json()
+    batch = registry.method(method).recipe(recipe).method.global_batch
+    assert said["world_size"] == gpus and said["global_batch"] == batch
+    assert said["per_gpu_batch"] * said["accumulation"] * gpus == batch
+    assert said["hours"] > 0 and said["disk_gb"] > 0
+    # 32 GB a GPU: what was sized for more of them says so.
+    assert (said["memory_gb"] > 32) == ("GB a GPU do not fit its 32 GB" in (said["waste"] or ""))
+    assert "activations" in said["why"]["memory_gb"]
+
+
+@pytest.mark.parametrize(("method", "recipe"), PUBLISHED)
+def test_its_memory_falls_with_the_number_of_gpus(method, recipe):
+    found = []
+    for nodes in (1, 2, 8, 64):
+        wanted = [f"method={method}", f"recipe={recipe}", f"nodes={nodes}", "cluster=generic"]
+        try:
+            found.append(planning.make(*resolve(wanted, planning=True)).to_json()["memory_gb"])
+        except InputError:
+            continue
+    assert found and found == sorted(found, reverse=True)
+
+
+# -- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_odd_value_of_any_field_is_refused_by_its_name_or_sized(method):
+    """One line that names a field, or a plan whose figures are figures; never anything else."""
+    known = registry.method(method)
+    config, refused = known.recipe("tiny").method, set()
+    for field, value in odd_values(config):
+        odd = dataclasses.replace(config, **{field: value})
+        try:
+            known.validate(odd, 304)
+            known.layout(odd, 2)
+            sizes = known.sizes(odd, 2)
+        except InputError as error:
+            line = str(error)
+            assert "\n" not in line and re.search(r"method\.\w+=|nodes x tasks_per_node=|data", line), line
+            refused.add(field)
+            continue
+        assert not (isinstance(value, float) and math.isnan(value)), f"{field}={value} passed"
+        for name, figure in vars(sizes).items():
+            if isinstance(figure, (int, float)):
+                assert math.isfinite(figure) and figure >= 0, f"{field}={value}: {name}={figure}"
+    assert len(refused) > 20, sorted(refused)
+
+
+# -- the budget ------------------------------------------------------------------------------------------------------
+
+BUDGET_S, CORES = 15.0, 2
+# CPU seconds of a rank (benchmarks/contract.py measures them): for a training in float64, for one behind the command
+# line with its last evaluation, and for a step beside its arithmetic; and the arithmetic that a core does in a second.
+IN_PROCESS_S, LAUNCHED_S, STEP_S, FLOPS = 0.5, 2.0, 0.03, 5e9
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_run_of_a_method_fits_its_budget(method):
+    """Of the plan of this file, not of the time that it took: a recipe that is too large for it is no tiny one."""
+    known = registry.method(method)
+    config = known.recipe("tiny").method
+    arithmetic = known.sizes(config, 1).flops_per_image * config.global_batch / FLOPS
+    trained = sum(size * len(names) for size, names in WORLDS.items())
+    once = sum(len(names) for names in WORLDS.values())
+    steps = EPOCHS * STEPS
+    seconds = trained * (IN_PROCESS_S + steps * STEP_S) + once * steps * arithmetic
+    # Whole, killed in the third epoch, and the rest of it.
+    ranks, epoch = ranks_of(method), epoch_of(method)
+    steps = (3 + 2 + 1) * epoch
+    seconds += ranks * (3 * LAUNCHED_S + steps * STEP_S) + steps * arithmetic
+    assert seconds / CORES < BUDGET_S, f"{seconds:.0f} CPU seconds, of which a step's arithmetic is {arithmetic:.3f}"
