@@ -71,7 +71,7 @@ class Cluster:
         hide: Mapping[str, str | Path] | None = None,
     ):
         self.nodes = [f"n{i + 1}" for i in range(nodes)]
-        self.gpus, self.cpus = gpus, cpus
+        self.gpus, self.cpus, self.grace_s = gpus, cpus, grace_s
         graceful = {**PARTITIONS, "low": f"{PARTITIONS['low']} GraceTime={grace_s}"}
         self.partitions = dict(graceful if partitions is None else partitions)
         self.folder: Path | None = None

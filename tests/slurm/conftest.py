@@ -104,6 +104,17 @@ def _cleaned(cluster) -> Iterator[None]:
     _shared.remove(cluster)
 
 
+@pytest.fixture
+def grace(cluster) -> Iterator[Callable[[int], None]]:
+    """`grace(20)`: for this test, so many seconds for preempted jobs of `low` on the shared cluster."""
+
+    def give(seconds: int) -> None:
+        cluster.run("scontrol", "update", "partitionname=low", f"gracetime={seconds}")
+
+    yield give
+    give(cluster.grace_s)
+
+
 @pytest.fixture(autouse=True)
 def _clean_clusters():
     """A test leaves no job behind, and no node that it broke, for the next one."""

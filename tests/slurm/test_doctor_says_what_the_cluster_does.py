@@ -41,14 +41,6 @@ def strict(start_cluster):
 
 
 @pytest.fixture
-def hasty(cluster):
-    """The shared cluster, whose preempted jobs of `low` have little time."""
-    cluster.run("scontrol", "update", "partitionname=low", "gracetime=20")
-    yield cluster
-    cluster.run("scontrol", "update", "partitionname=low", "gracetime=600")
-
-
-@pytest.fixture
 def examined(slurm_sslrun, tmp_path):
     """`examined(cluster, *overrides, code=0)`: the findings by their check."""
 
@@ -70,8 +62,9 @@ def test_a_partition_that_is_not_preempted(cluster, examined):
     assert rows["nodes out of use"]["found"] == "none of 2"
 
 
-def test_a_partition_that_is_preempted(hasty, strict, examined):
-    short = examined(hasty, "cluster.partition=low")["preemption"]
+def test_a_partition_that_is_preempted(cluster, grace, strict, examined):
+    grace(20)
+    short = examined(cluster, "cluster.partition=low")["preemption"]
     assert short["level"] == "warn"
     assert all(said in short["found"] for said in ("jobs of high", "SIGTERM", "20 s (GraceTime)", "requeued"))
     long = examined(strict)["preemption"]

@@ -96,7 +96,7 @@ def test_partitions_and_nodes(here):
     partitions = {p.name: p for p in slurm.partitions()}
     assert {name for name, p in partitions.items() if p.default} == {"main"}
     assert partitions["short"].max_minutes == 10 and partitions["main"].max_minutes == 2880
-    assert (partitions["low"].grace_s, partitions["low"].preempt_mode) == (600, "REQUEUE")
+    assert (partitions["low"].grace_s, partitions["low"].preempt_mode) == (here.grace_s, "REQUEUE")
     assert partitions["high"].priority_tier > partitions["low"].priority_tier
     assert all(p.up and p.nodes == ("n1", "n2") and p.allow_accounts == () for p in partitions.values())
     nodes = slurm.nodes()
