@@ -194,8 +194,10 @@ def main(words: Sequence[str] | None = None) -> int:
         copies = Copies(Path(folder))
         try:
             return _run(copies, mutants, given.jobs)
+        except KeyboardInterrupt:
+            return 130
         finally:
-            copies.stop()  # after Ctrl-C
+            copies.stop()
 
 
 def _run(copies: Copies, mutants: Sequence[Mutant], jobs: int) -> int:
