@@ -125,14 +125,10 @@ def test_weights_that_are_not_what_was_saved_are_not_judged(sslrun, interrupted,
     assert events(run)[-1]["step"] == step
 
 
-def test_an_evaluation_that_was_stopped_is_taken_up_again(sslrun, interrupted, tmp_path, until):
+def test_an_evaluation_that_was_stopped_is_taken_up_again(sslrun, interrupted, tmp_path, signalled):
     run = shutil.copytree(interrupted[0].parent, tmp_path / "runs", symlinks=True) / interrupted[0].name
-    wanted = ("eval", run, "protocol=knn", "eval_data=photos", "eval_data.images=4000", "--json")
-    launcher = sslrun.start(*wanted)
-    progress = run / "evals" / "knn-1" / "progress.json"
-    until(lambda: progress.exists() and json.loads(progress.read_text())["stage"].startswith("k-NN"))
-    launcher.send_signal(signal.SIGINT)
-    answer = sslrun.finish(launcher)
+    wanted = ("eval", run, "protocol=knn", "eval_data=photos", "eval_data.images=380", "--json")
+    answer = signalled(*wanted, number=signal.SIGINT, stage="k-NN untrained")
     assert (answer.code, answer.json["state"]) == (130, "stopped")
     assert f"go on with: sslrun resume {run.name}/evals/knn-1 runs={run.parent}" in answer.err
     assert sslrun.show(run)["evaluations"] == {"knn-1": "stopped"}

@@ -1,7 +1,6 @@
 """`sslrun kmeans` from its command line to the files that it leaves, on two ranks."""
 
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from launcher.kmeans_cost import Problem
 K = 12
 SIZES = {"a": 700, "b": 0, "c": 900, "d": 401}  # of the shards; no rank has whole ones
 HERE = ("cluster=local", "tasks_per_node=2")
-# Long enough to be interrupted: some hundred milliseconds an iteration, and each is kept.
-LONG = ("k=150", "iterations=60", "keep_work_s=0", *HERE)
+# Room for two interruptions; every iteration is kept.
+KEPT = ("k=150", "iterations=9", "keep_work_s=0", *HERE)
 
 
 def features():
@@ -49,7 +48,7 @@ def large(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed_digest(sslrun, large, tmp_path_factory) -> str:
     runs = tmp_path_factory.mktemp("undisturbed")
-    answer = sslrun("kmeans", f"features={large}", *LONG, f"runs={runs}", "--json")
+    answer = sslrun("kmeans", f"features={large}", *KEPT, f"runs={runs}", "--json")
     return sslrun.show(answer.json["path"])["state_digest"]
 
 
@@ -125,28 +124,21 @@ def test_the_backbone_of_a_run(sslrun, undisturbed, journey, tmp_path):
     assert "layer=nope: the backbone has no such module; it has: " in line and "classifier.0" in line
 
 
-def test_killed_and_resumed_it_ends_with_the_same_centroids(sslrun, large, undisturbed_digest, watched):
-    typed = ("kmeans", f"features={large}", *LONG, f"runs={watched.runs}")
-    launcher = sslrun.start(*typed)
-    watched.reach(2, launcher)
-    for process in watched.processes():
-        os.kill(process, signal.SIGKILL)
-    assert sslrun.finish(launcher).code == 4
+def test_killed_and_resumed_it_ends_with_the_same_centroids(sslrun, large, undisturbed_digest, watched, signalled):
+    typed = ("kmeans", f"features={large}", *KEPT, f"runs={watched.runs}")
+    killed = signalled(*typed, number=signal.SIGKILL, rank=1, whom="rank", stage="k-means", step=3)
+    assert killed.code == 4 and watched.gone()
     assert not (watched.path / "clusters").exists()
-    killed_at = watched.step()
 
-    launcher = sslrun.start("resume", watched.path)
-    watched.reach(killed_at + 1, launcher)
-    launcher.send_signal(signal.SIGINT)
-    answer = sslrun.finish(launcher)
+    answer = signalled("resume", watched.path, number=signal.SIGINT, stage="k-means", step=6)
     assert answer.code == 130 and "go on with: sslrun resume" in answer.err
 
     sslrun(*typed)  # the same line joins it
     shown = sslrun.show(watched.path)
     assert (shown["state"], shown["restarts"]) == ("done", {"killed": 1, "stopped": 1})
     assert shown["state_digest"] == undisturbed_digest
-    (resumed, again) = (e["resumed"]["k-means"] for e in watched.events("work"))  # the first life could not say it
-    assert 1 < resumed < again
+    lives = {event["generation"]: event["resumed"].get("k-means", 0) for event in watched.events("work")}
+    assert lives.get(1, 0) == 0 and 1 < lives[2] < lives[3]
     assert not (watched.path / "features").exists()
 
 
@@ -198,12 +190,12 @@ def test_a_feature_that_is_not_a_number_is_named_by_its_shard_and_row(sslrun, on
     assert all(part in line for part in (f"features={tmp_path}", "row 123 of c.npy is NaN or infinite", "leave")), line
 
 
-def test_shards_that_changed_since_they_were_submitted_are_not_clustered(sslrun, one_line, large, watched, tmp_path):
+def test_shards_that_changed_since_they_were_submitted_are_not_clustered(
+    sslrun, one_line, large, watched, signalled, tmp_path
+):
     np.save(tmp_path / "0.npy", np.load(large / "0.npy"))
-    launcher = sslrun.start("kmeans", f"features={tmp_path}", *LONG, f"runs={watched.runs}")
-    watched.reach(1, launcher)
-    launcher.send_signal(signal.SIGINT)
-    assert sslrun.finish(launcher).code == 130
+    typed = ("kmeans", f"features={tmp_path}", *KEPT, f"runs={watched.runs}")
+    assert signalled(*typed, number=signal.SIGINT, stage="k-means", step=1).code == 130
     np.save(tmp_path / "0.npy", features())
     line = one_line(sslrun("resume", watched.path, code=2), inside=True)
     assert "its shards changed since this was submitted" in line
