@@ -40,15 +40,13 @@ def figures(watched):
 
 
 def test_a_killed_and_resumed_run_on_shards_is_the_run_on_their_folder(
-    sslrun, watched, undisturbed, images, shards, tmp_path
+    sslrun, signalled, watched, undisturbed, images, shards, tmp_path
 ):
     folder = undisturbed(2, (*TRAIN, "data=image_folder", f"data.path={images}"))
     (tmp_path / "disk").mkdir()
     data = ("data=shards", f"data.path={shards}", f"data.stage={tmp_path / 'disk'}")
-    launcher = sslrun.start(*TRAIN, *data, "method.workers=1", "tasks_per_node=2", f"runs={watched.runs}")
-    watched.reach(4, launcher)
-    os.kill(launcher.pid, signal.SIGKILL)
-    assert sslrun.finish(launcher).code and watched.gone()
+    launch = (*TRAIN, *data, "method.workers=1", "tasks_per_node=2", f"runs={watched.runs}")
+    assert signalled(*launch, number=signal.SIGKILL, after=4).code and watched.gone()
     sslrun("resume", watched.path)
     assert figures(watched) == figures(type(watched)(folder.parent))
     assert len(figures(watched)) > 20

@@ -1,6 +1,7 @@
 """Images that cannot be decoded: a few are skipped, counted and said, too many end the run with their names."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -72,10 +73,7 @@ def test_broken_images_of_eval_data_are_named_as_such(sslrun, one_line, watched,
     assert "a/8.png: " in line or "a/10.png: " in line
 
 
-def test_a_killed_run_with_loader_workers_can_be_resumed_at_once(sslrun, watched, images):
+def test_a_killed_run_with_loader_workers_can_be_resumed_at_once(sslrun, signalled, watched, images):
     launch = ("method=rotnet", "recipe=tiny", "data=image_folder", f"data.path={images}", "method.workers=2")
-    launcher = sslrun.start(*launch, f"runs={watched.runs}")
-    watched.reach(4, launcher)
-    launcher.kill()
-    launcher.wait()
+    assert signalled(*launch, f"runs={watched.runs}", number=signal.SIGKILL, after=4).code
     assert sslrun("resume", watched.path, "--json").json["state"] == "done"
