@@ -5,12 +5,12 @@ import signal
 
 import pytest
 
-IMAGES = 1520
+IMAGES = 1024  # four batches of the extraction: two a rank, where there are two
 # Two clusterings, before steps 0 and 2; features and centroids go to disk after every batch and every iteration.
 CLUSTERING = (
     "method=deepercluster", "recipe=tiny", f"data.images={IMAGES}", "method.image_size=32", "method.rotation_epochs=0",
-    "method.epochs=2", "method.global_batch=760", "method.clusters=300", "method.pca_dim=64",
-    "method.kmeans_iterations=15", "method.workers=0",
+    "method.epochs=2", "method.global_batch=512", "method.clusters=100", "method.pca_dim=64",
+    "method.kmeans_iterations=8", "method.workers=0",
 )  # fmt: skip
 KEPT = (*CLUSTERING, "method.keep_work_s=0")
 
