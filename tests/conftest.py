@@ -35,7 +35,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
     took: Counter = Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:
-            if "test_contract.py" in getattr(report, "nodeid", ""):
+            if isinstance(report, pytest.TestReport) and "test_contract.py" in report.nodeid:
                 took[report.nodeid.rpartition("[")[2].rstrip("]").partition("-")[0]] += report.duration
     if took:
         terminalreporter.section("contract of each method: planned for 15 s on two quiet cores")

@@ -21,7 +21,7 @@ from launcher.errors import InputError
 from launcher.rundir import RunDir
 
 METHODS = registry.names()
-EPOCHS, STEPS = 2, 5  # and steps of an epoch
+EPOCHS, STEPS = 2, 4  # and steps of an epoch
 
 # -- ranks -----------------------------------------------------------------------------------------
 
@@ -36,12 +36,8 @@ WORLDS = {2: ("whole", "half", "moved"), 1: ("whole", "perturbed", "moved"), 4: 
 
 
 def overrides(method: str, *, epochs: int = EPOCHS) -> list[str]:
-    return [f"method={method}", "recipe=tiny", f"method.epochs={epochs}"]
-
-
-def epoch_of(method: str) -> int:
-    """Steps of an epoch."""
-    return planning.make(*resolve(overrides(method))).steps // EPOCHS
+    images = STEPS * registry.method(method).recipe("tiny").method.global_batch
+    return [f"method={method}", "recipe=tiny", f"method.epochs={epochs}", f"data.images={images}", "method.log_every=1"]
 
 
 def in_worlds(world, spec, folder):
@@ -66,9 +62,7 @@ def worlds(ranks, tmp_path_factory):
     def train(method: str) -> dict:
         if method not in made:
             folder = tmp_path_factory.mktemp(method)
-            images = STEPS * registry.method(method).recipe("tiny").method.global_batch
-            given = f"data.images={images}", "method.checkpoint_every=1000", "method.log_every=1"
-            spec, _ = resolve([*overrides(method), *given])
+            spec, _ = resolve([*overrides(method), "method.checkpoint_every=1000"])
             answers = ranks(tuple(WORLDS), in_worlds, spec.to_json(), str(folder))
             made[method] = {size: {name: merged(each, name) for name in each[0]} for size, each in answers.items()}
         return made[method]
@@ -153,8 +147,7 @@ def lives(undisturbed):
     """`lives(method)`: the overrides of three epochs, each of which begins behind a save, and their ranks."""
 
     def given(method: str) -> tuple[tuple[str, ...], int]:
-        every = f"method.checkpoint_every={epoch_of(method)}"
-        return (*overrides(method, epochs=3), every, "method.log_every=1"), ranks_of(method)
+        return (*overrides(method, epochs=3), f"method.checkpoint_every={STEPS}"), ranks_of(method)
 
     return given
 
@@ -163,10 +156,11 @@ def lives(undisturbed):
 def test_killed_and_resumed_it_ends_as_never_interrupted(victim, undisturbed, sslrun, lives, method):
     """In its third epoch: the launcher, or one rank of several, without a word."""
     given, ranks = lives(method)
-    whole, epoch = sslrun.show(undisturbed(ranks, given)), epoch_of(method)
-    assert whole["steps"] == 3 * epoch
+    whole = sslrun.show(undisturbed(ranks, given))
+    assert whole["steps"] == 3 * STEPS
     run = victim(given, ranks)
-    assert run.killed_after(2 * epoch + 2, whom="launcher" if METHODS.index(method) % 2 else ranks - 1) == 2 * epoch
+    whom = "launcher" if METHODS.index(method) % 2 else ranks - 1
+    assert run.killed_after(2 * STEPS + 2, whom=whom) == 2 * STEPS
     assert run.resumed_to_the_end()["state_digest"] == whole["state_digest"]
 
 
@@ -175,8 +169,7 @@ def test_nothing_that_changes_is_left_out_of_its_checkpoints(undisturbed, lives,
     """A second trainer that only has what was registered takes the same step, in each of the method's phases."""
     given, ranks = lives(method)
     events = [event for event in RunDir(undisturbed(ranks, given)).events() if event["event"] == "replayed"]
-    epoch = epoch_of(method)
-    assert [event["step"] for event in events] == [epoch + 1, 2 * epoch + 1]
+    assert [event["step"] for event in events] == [STEPS + 1, 2 * STEPS + 1]
     assert all(event["attributes"] > 50 for event in events)
 
 
@@ -251,9 +244,9 @@ def test_an_odd_value_of_any_field_is_refused_by_its_name_or_sized(method):
 # -- the budget ------------------------------------------------------------------------------------------------------
 
 BUDGET_S, CORES = 15.0, 2
-# CPU seconds of a rank (benchmarks/contract.py measures them): for a training in float64, for one behind the command
-# line with its last evaluation, and for a step beside its arithmetic; and the arithmetic that a core does in a second.
-IN_PROCESS_S, LAUNCHED_S, STEP_S, FLOPS = 0.5, 2.0, 0.03, 5e9
+# CPU seconds of a rank, rounded up: of a training in process, of one behind the command line with its evaluation, and
+# of a step beside its arithmetic; and the float64 and float32 arithmetic that a core does in a second.
+IN_PROCESS_S, LAUNCHED_S, STEP_S, FLOAT64, FLOAT32 = 0.4, 1.5, 0.02, 4e9, 8e9
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -261,13 +254,11 @@ def test_what_is_run_of_a_method_fits_its_budget(method):
     """Of the plan of this file, not of the time that it took: a recipe that is too large for it is no tiny one."""
     known = registry.method(method)
     config = known.recipe("tiny").method
-    arithmetic = known.sizes(config, 1).flops_per_image * config.global_batch / FLOPS
-    trained = sum(size * len(names) for size, names in WORLDS.items())
-    once = sum(len(names) for names in WORLDS.values())
-    steps = EPOCHS * STEPS
-    seconds = trained * (IN_PROCESS_S + steps * STEP_S) + once * steps * arithmetic
-    # Whole, killed in the third epoch, and the rest of it.
-    ranks, epoch = ranks_of(method), epoch_of(method)
-    steps = (3 + 2 + 1) * epoch
-    seconds += ranks * (3 * LAUNCHED_S + steps * STEP_S) + steps * arithmetic
-    assert seconds / CORES < BUDGET_S, f"{seconds:.0f} CPU seconds, of which a step's arithmetic is {arithmetic:.3f}"
+    arithmetic = known.sizes(config, 1).flops_per_image * config.global_batch
+    whole, half = EPOCHS * STEPS, STEPS + 2
+    steps = {"whole": whole, "half": half, "perturbed": whole, "moved": whole - half}
+    plan = [(size, IN_PROCESS_S, steps[name], FLOAT64) for size, names in WORLDS.items() for name in names]
+    # Uninterrupted, killed in its third epoch, and the rest of that.
+    plan += [(ranks_of(method), LAUNCHED_S, count, FLOAT32) for count in (3 * STEPS, 2 * STEPS + 3, STEPS)]
+    seconds = sum(size * (start + count * STEP_S) + count * arithmetic / flops for size, start, count, flops in plan)
+    assert seconds / CORES < BUDGET_S, f"{seconds:.0f} CPU seconds; a step is {arithmetic / 1e9:.2f} GFLOP"
