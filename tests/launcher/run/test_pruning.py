@@ -179,10 +179,10 @@ def test_features_are_of_use_until_a_checkpoint_of_a_later_step(run):
     why = "features of a clustering with which `sslrun resume` goes on"
     gone = {f"features/.gone-{STEPS[0]}": TEMPORARY}
     assert (kept(run), doomed(run)) == (dict.fromkeys(STEPS[1:4], why), gone)
-    save(run, 20)
-    found = pruning.find(run, 1)
+    save(run, 10, 20)
+    found = pruning.find(run, 2)
     assert {path.name for path, said in found.kept.items() if said == why} == set(STEPS[2:4])
-    assert doomed(run) == {**gone, f"features/{STEPS[1]}": TEMPORARY}
+    assert doomed(run, 2) == {**gone, f"features/{STEPS[1]}": TEMPORARY}
 
 
 # -- code ------------------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def use(run: RunDir, digest: str, user: str) -> Path:
 
 @pytest.mark.parametrize("user", USERS)
 def test_code_that_somebody_uses_stays(run, user):
-    make(run.runs / ".code" / "used", "a.py")
+    make(run.runs / ".code" / "used", "a.py", days=99)
     make(run.runs / ".code" / "unused", "a.py", days=99)
     use(run, "used", user)
     assert doomed(run) == {".code/unused": CODE}
@@ -272,6 +272,15 @@ def test_a_submission_goes_after_a_week(run):
     assert doomed(run) == {}
 
 
+def test_a_submission_is_as_large_as_its_files_and_links(run):
+    folder = make(run.path / "submit", "script.sh")
+    make(folder / "deeper", "slurm-7.log")
+    (folder / "code").symlink_to("../code")
+    age(99, folder / "code", folder / "deeper", folder / "deeper" / "slurm-7.log", folder / "script.sh", folder)
+    (item,) = pruning.find(run, 1).doomed
+    assert (item.path, item.size) == (folder, len("content") * 2 + len("../code"))
+
+
 def test_a_submission_that_nobody_completed_stays(run):
     make(run.path / "submit", "script.sh", days=99)
     pen = Ledger(run, 2, "submit")
@@ -307,6 +316,7 @@ def test_what_was_found_is_deleted_and_nothing_else(run, meanwhile):
     make(run.path / "checkpoints" / f"broken-{STEPS[1]}-abcd", "file")
     make(run.path / "submit", "script.sh", days=99)
     items = pruning.find(run, 1).doomed
+    meanwhile(lambda: pytest.fail("no code is among it, so there is nothing to wait for"))
     assert len(pruning.delete(items, run.runs)) == len(items) == 3
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == [STEPS[2]]
     assert not (run.path / "submit").exists()

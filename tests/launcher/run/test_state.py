@@ -131,6 +131,10 @@ OVER = {
             (False, ""): State("stopped", "said; job 7 is no longer in the queue"),
         },
     ),
+    "requeued without a message": (
+        [start(), row("end", 1, state="preempted", requeued=True)],
+        {(False, UNKNOWN): State("preempted", "", "7")},
+    ),
     "requeued in vain": (
         [start(), AGAIN, end("stopped", message="not requeued", requeued=False)],
         {(False, UNKNOWN): State("stopped", "not requeued")},

@@ -151,13 +151,15 @@ def test_what_the_batch_script_said_is_why(run, ledgers, submission):
     assert queue.last_words(run) == "the code is gone"
 
 
-def test_a_node_that_lacks_what_others_have_is_to_blame(run, ledgers, submission, tmp_path):
+def test_a_node_that_lacks_what_others_have_is_to_blame(run, ledgers, submission, tmp_path, monkeypatch):
     python = tmp_path / "a python"
     python.touch()
     ledgers.submit(run, "7", submission)
     said = f"n2 has no {python}; install it there, or name one that is in cluster.python"
     log(submission, f"sslrun: {said}")
     assert queue.lost(run) == Lost(said, "n2", f"has no {python}")
+    monkeypatch.setattr(os, "getuid", lambda: submission.stat().st_uid + 1)  # whose folder it is says nothing of that
+    assert queue.lost(run).node == "n2"
     python.unlink()  # nobody has it
     assert queue.lost(run) == Lost(said)
 
@@ -190,6 +192,12 @@ def test_slurm_says_how_it_ended(run, ledgers, submission, slurm_said, recorded)
     file.write_text("sslrun: what it said while it ran\nKilled\n")
     said = "job 6 ended without a word: FAILED, exit code 3:0, on n1"
     assert queue.lost(run) == Lost(f"{said}; the last line of {file}: Killed")
+
+
+def test_a_log_may_hold_what_is_no_text(run, ledgers, submission):
+    ledgers.submit(run, "7", submission)
+    log(submission).write_bytes(b"\xff\xfe\nsslrun: \xe9 is gone\n")
+    assert queue.lost(run) == Lost("\N{REPLACEMENT CHARACTER} is gone")
 
 
 def test_a_job_that_got_no_node(run, ledgers, submission, slurm_said, recorded):
@@ -228,7 +236,8 @@ def test_a_job_that_slurm_has_forgotten(run, ledgers, submission):
     assert queue.lost(run) == Lost()
     file.unlink()
     ledgers.start(run, job="7")  # its state says as much
-    assert queue.lost(run) == Lost()
+    assert queue.lost(run) == Lost("", "", "")
+    assert queue.last_words(run) == ""
 
 
 def test_a_controller_that_is_down_adds_nothing(run, ledgers, submission, slurm_said):
@@ -283,7 +292,7 @@ def test_the_log_is_that_of_the_last_submission(run, ledgers, submission, tmp_pa
 def test_a_job_of_which_nobody_wrote_down_the_folder(run, ledgers, submission):
     ledgers.submit(run, "5", submission)
     ledgers.start(run, job="7")
-    log(submission, "sslrun: whatever")
+    log(submission, f"sslrun: n2 has no {submission}; install it there")
     assert queue.lost(run) == Lost()
 
 

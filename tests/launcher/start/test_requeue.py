@@ -153,5 +153,11 @@ def test_ends_in_a_row_without_a_newer_checkpoint_stop_it(how):
     assert decide(*told) == (Outcome("failed", "no_progress", message, 5), False)
 
 
+def test_a_start_that_was_only_asked_for_is_none():
+    """Code that somebody took in meanwhile is in the ledger as the next start's."""
+    events = [*lives("node_failure", "node_failure"), {"event": "code", "generation": 3}]
+    assert requeue.decide(events, ended("node_failure"))[1]
+
+
 def test_a_job_that_ends_before_the_run_began_is_decided_too():
     assert requeue.decide([], ended("killed")) == (Outcome("preempted", "killed", "said", 0), True)
