@@ -1,7 +1,6 @@
 """The real command line as subprocesses, and finished runs that several tests look at."""
 
 import functools
-import importlib.util
 import json
 import os
 import shutil
@@ -14,11 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import warm
 from victim import Victim
-
-_spec = importlib.util.spec_from_file_location("warm", Path(__file__).with_name("warm.py"))
-warm = importlib.util.module_from_spec(_spec)  # tests are not a package, so this is how they share a module
-_spec.loader.exec_module(warm)
 
 # 40 steps, a checkpoint every 3 and a clustering every 4 from step 4 on: long enough to be killed in the middle.
 JOURNEY = ("method=deepercluster", "recipe=tiny", "method.epochs=10")

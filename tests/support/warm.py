@@ -55,7 +55,7 @@ def interpreted(command: Sequence[Any]) -> list[str] | None:
         return words
     if words[:2] != [sys.executable, "-P"]:
         return None
-    ours = words[2] == __file__ or (words[2] == "-m" and words[3].startswith("launcher."))
+    ours = words[2].endswith(".py") or (words[2] == "-m" and words[3].startswith("launcher."))
     return words[2:] if ours else None
 
 
