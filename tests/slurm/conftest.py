@@ -196,10 +196,10 @@ def standing() -> Callable[..., contextlib.AbstractContextManager]:
 
 
 @pytest.fixture(scope="session")
-def like_here() -> Callable[[int], str]:
-    """`like_here(ranks)`: the override with which so many ranks have as many threads as a launch on this machine gives
-    them, on which sums depend."""
-    return lambda ranks: f"cluster.cpus_per_task={max(1, CORES // ranks)}"
+def threads_here() -> Callable[[int], int]:
+    """`threads_here(ranks)`: how many each rank has that is launched on this machine. Sums depend on it, so that who
+    compares them asks Slurm for as many CPUs a task."""
+    return lambda ranks: max(1, CORES // ranks)
 
 
 @pytest.fixture(scope="session")

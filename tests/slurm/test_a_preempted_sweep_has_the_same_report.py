@@ -1,6 +1,6 @@
 """A paper's table as one array on a real Slurm: preempted twice in its middle, it ends with the numbers of its twin."""
 
-import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ numbers: top-1 (%)
 method: rotnet
 axis: learning rate
 sets: method.lr={value}
-fixed: [method.epochs=16, method.log_every=1]
+fixed: [method.epochs=8]
 scales:
   paper: {metric: knn.trained, gpu_hours: 8}
   demo: {metric: knn.trained, minutes: 2}
@@ -25,54 +25,42 @@ points:
   - {value: 0.05, paper: 52.5}
   - {value: not to be had, sets: method=byol, needs: byol}
 """
-SECONDS = 600
+THERE = ("cluster=fake", "tasks_per_node=1")
+HERE = ("cluster=local", "tasks_per_node=1")
 
 
 @pytest.fixture
-def swept(cluster, slurm_sslrun, config_dir):
-    """`swept(verb_and_flags, runs)`: about the table on the cluster, on the partition whose jobs are preempted."""
+def swept(cluster, slurm_sslrun, config_dir, threads_here):
+    """`swept(verb_and_flags, runs)`: about the table, on the partition whose jobs are preempted where it is THERE."""
     sslrun = slurm_sslrun(cluster)
-    config = config_dir(cluster, partition="low", cpus_per_task=1)
+    config = config_dir(cluster, partition="low", cpus_per_task=threads_here(1))
     (config / "sweeps" / "nobody").mkdir(parents=True)
     (config / "sweeps" / "nobody" / "rates.yaml").write_text(TABLE)
 
     def run(*words: str, runs: Path):
-        place = () if "report" in words else ("cluster=fake", "tasks_per_node=1")
-        common = ("sweep=nobody/rates", "recipe=tiny", f"runs={runs}", "--config-dir", config, "--json")
-        return sslrun(*words, *common, *place)
+        return sslrun(*words, "sweep=nobody/rates", "recipe=tiny", f"runs={runs}", "--config-dir", config, "--json")
 
     return run
 
 
-def events(run: Path, name: str) -> list[dict]:
-    lines = [line for file in sorted((run / "events").iterdir()) for line in file.read_text().splitlines(keepends=True)]
-    return [
-        event for event in map(json.loads, filter(lambda line: line.endswith("\n"), lines)) if event["event"] == name
-    ]
-
-
-def step(run: Path) -> int:
-    try:
-        return json.loads((run / "progress.json").read_text())["step"]
-    except FileNotFoundError:
-        return 0
-
-
-def test_two_preemptions_change_no_number(cluster, swept, tmp_path, until):
-    undisturbed = swept("--multirun", "--wait", runs=tmp_path / "undisturbed")
+def test_two_preemptions_change_no_number(cluster, swept, tmp_path, ledger, standing, until):
+    undisturbed = swept("--multirun", *HERE, runs=tmp_path / "undisturbed")
     assert [run["state"] for run in undisturbed.json["runs"]] == ["done", "done"]
     assert "not to be had: not here yet: it needs byol" in undisturbed.err
 
-    answer = swept("--multirun", runs=tmp_path / "runs").json
+    answer = swept("--multirun", *THERE, runs=tmp_path / "runs").json
     runs = [Path(run["path"]) for run in answer["runs"]]
     assert len({run["job"].partition("_")[0] for run in answer["runs"]}) == 1  # one array
-    for starts in (1, 2):
-        until(lambda n=starts: all(len(events(r, "start")) == n and step(r) >= 8 * n for r in runs), seconds=SECONDS)
-        cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
-        until(lambda n=starts: all(len(events(r, "end")) == n for r in runs), seconds=SECONDS)
-    until(lambda: all(events(r, "finished") and len(events(r, "end")) == 3 for r in runs), seconds=SECONDS)
+    for start in (1, 2):
+        until(lambda start=start: all(start in {e["generation"] for e in ledger(r, "checkpoint")} for r in runs))
+        with ExitStack() as still:
+            for run in runs:
+                still.enter_context(standing(run))
+            cluster.run("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true")
+            until(lambda start=start: all(len(ledger(run, "end")) == start for run in runs))
+    until(lambda: all(len(ledger(run, "end")) == 3 for run in runs))
 
-    assert [[e["cause"] for e in events(run, "end")] for run in runs] == [["preempted", "preempted", "done"]] * 2
+    assert [[e["cause"] for e in ledger(run, "end")] for run in runs] == [["preempted", "preempted", "done"]] * 2
 
     told, twin = (swept("report", runs=tmp_path / folder).json for folder in ("runs", "undisturbed"))
     assert [run["restarts"] for point in told["points"] for run in point["runs"]] == [2, 2, 0]
@@ -81,4 +69,4 @@ def test_two_preemptions_change_no_number(cluster, swept, tmp_path, until):
     assert (told["spearman"], told["verdict"]) == (twin["spearman"], twin["verdict"])
     assert [point["state"] for point in told["points"]] == ["done", "done", "not here yet"]
     # The same line again has nothing to do.
-    assert "nothing is missing" in swept("--multirun", runs=tmp_path / "runs").err
+    assert "nothing is missing" in swept("--multirun", *THERE, runs=tmp_path / "runs").err

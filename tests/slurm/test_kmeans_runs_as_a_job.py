@@ -17,11 +17,17 @@ def features(tmp_path_factory) -> Path:
 
 
 def test_preempted_it_goes_on_by_itself_and_ends_with_the_same_centroids(
-    cluster, slurm_sslrun, config_dir, features, watched, standing, settled, like_here, until
+    cluster, slurm_sslrun, config_dir, features, watched, standing, settled, threads_here, until
 ):
     sslrun = slurm_sslrun(cluster)
     typed = ("kmeans", f"features={features}", "k=200", "iterations=100", "keep_work_s=0")
-    shape = ("nodes=2", "tasks_per_node=1", "cluster=fake", like_here(2), "cluster.partition=low")
+    shape = (
+        "nodes=2",
+        "tasks_per_node=1",
+        "cluster=fake",
+        f"cluster.cpus_per_task={threads_here(2)}",
+        "cluster.partition=low",
+    )
     there = ("--config-dir", config_dir(cluster), *shape, f"runs={watched.runs}", "--json")
     answer = sslrun(*typed, *there).json
     assert (answer["state"], answer["joined"]) == ("pending", False)
