@@ -21,7 +21,7 @@ from typing import Any
 from launcher import badnodes, heartbeats, requeue, script, slurm, snapshot
 from launcher.ending import STOPPED_CODE, Outcome, judge, stuck
 from launcher.errors import ClusterError, NoProgress, RunFailed, SslrunError, Superseded
-from launcher.rundir import Ledger, RunDir
+from launcher.rundir import Ledger, RunDir, read_json
 from launcher.spec import RunSpec
 from launcher.state import of
 
@@ -69,6 +69,7 @@ def main(path: str) -> None:
         outcome = Outcome("failed", Superseded.cause, "the run has been started again elsewhere", RunFailed.exit_code)
     elif outcome.state != "done":
         outcome = _why(run, generation, outcome, told)
+    _note_commits(run, ledger)
     outcome, again = requeue.decide(run.events(), outcome)
     if outcome.message:
         print(f"sslrun: {outcome.message}", flush=True)
@@ -116,6 +117,17 @@ def _end(ledger: Ledger, outcome: Outcome, *, requeued: bool) -> None:
     ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, requeued=requeued)
 
 
+def _note_commits(run: RunDir, ledger: Ledger) -> None:
+    """A rank says what it committed when its next save is due: what it could no longer say is written down now. A start
+    that was killed before that has got on all the same."""
+    told = {e["step"] for e in run.events() if e["event"] == "checkpoint"}
+    for path in run.checkpoints():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: the next start will say so
+            manifest = read_json(path / "manifest.json")
+            if manifest["generation"] == ledger.generation and manifest["step"] not in told:
+                ledger.write("checkpoint", step=manifest["step"], path=path.name)
+
+
 def _allocation() -> dict[str, Any]:
     """What Slurm gave."""
     return {
@@ -152,7 +164,9 @@ def _how_it_ended_before(run: RunDir) -> str:
         return last["cause"]
     cause = requeue.died_of(_log_of(run, last), node_down=_blame_lost_nodes(run, last))
     ended = Outcome("preempted", cause, f"ended without a word: {cause}", 0)
-    _end(Ledger(run, last["generation"], "afterwards"), ended, requeued=True)
+    afterwards = Ledger(run, last["generation"], "afterwards")
+    _note_commits(run, afterwards)
+    _end(afterwards, ended, requeued=True)
     return cause
 
 

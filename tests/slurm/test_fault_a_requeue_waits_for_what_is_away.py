@@ -12,7 +12,7 @@ from launcher.rundir import read_json
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
-RUN = ("method=rotnet", "recipe=tiny", "method.epochs=10")
+RUN = ("method=rotnet", "recipe=tiny", "method.epochs=10", "method.checkpoint_every=40")
 SHAPE = ("cluster=fake", "tasks_per_node=1", "cluster.cpus_per_task=1")
 
 
@@ -32,7 +32,7 @@ def trains(cluster, slurm_sslrun, config_dir, watched, asked, until):
     sslrun = slurm_sslrun(cluster)
     sslrun.environment["PATH"] = f"{asked.with_name('bin')}:{sslrun.environment['PATH']}"
     sslrun(*RUN, *SHAPE, "--config-dir", config_dir(cluster), f"runs={watched.runs}")
-    until(lambda: watched.events("checkpoint"))
+    until((watched.path / "checkpoints" / "step_00000040").exists)
     return sslrun
 
 
@@ -55,6 +55,7 @@ def test_the_controller(cluster, trains, watched, standing, settled, asked, unti
         os.kill(rank, signal.SIGKILL)
     (end,) = until(lambda: watched.events("end"))
     assert (end["cause"], end["requeued"]) == ("killed", True)
+    assert [event["step"] for event in watched.events("checkpoint")] == [40]  # which the rank had not said yet
     before = len(asked.read_text())
     until(lambda: len(asked.read_text()) > before)  # in vain
     cluster.start_controller()
