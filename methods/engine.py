@@ -86,7 +86,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     saves = Saves(job, checkpoints, watch, steps, restored=step)
     job.save = lambda: saves.before_work(step)
     evaluations = _Evaluations(job, trainer, evaluate, step)
-    replay = Replay(job, trainer, scaler, _step)
+    replay = Replay(job, trainer, scaler, take_step)
     throughput = Throughput(config.global_batch)
     try:
         while step < steps:
@@ -102,7 +102,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                 for batches in stream:
                     rate = learning_rate(config, step, steps, per_epoch)
                     with job.clock("training"):
-                        scalars = _step(job, trainer, scaler, batches, step, rate)
+                        scalars = take_step(job, trainer, scaler, batches, step, rate)
                         step += 1
                         watch.note(step, scalars, [batch.ids for batch in batches])
                     replay.compare(step)
@@ -136,7 +136,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     return {"step": step, "seconds": {name: round(value, 3) for name, value in job.seconds.items()}}
 
 
-def _step(
+def take_step(
     job: Job, trainer: Trainer, scaler: torch.amp.GradScaler, batches: list[Batch], step: int, rate: float
 ) -> dict[str, torch.Tensor]:
     """One optimiser step over the micro-batches `batches`. Returns the mean of what they had to log, on the device."""

@@ -16,7 +16,7 @@ from launcher.runtime.preempt import StopFlag
 from launcher.snapshot import Snapshot
 from methods import data
 from methods.deepercluster.trainer import DeeperCluster
-from methods.engine import _step
+from methods.engine import take_step
 from methods.features import BATCH
 from methods.job import Job
 from methods.views import CentreView
@@ -49,7 +49,7 @@ def train(trainer, epoch):
         network.train()
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     for step, batches in zip(range(STEPS), trainer.steps(epoch, 0), strict=False):
-        _step(trainer.job, trainer, scaler, batches, epoch * trainer.steps_per_epoch + step, 0.05)
+        take_step(trainer.job, trainer, scaler, batches, epoch * trainer.steps_per_epoch + step, 0.05)
 
 
 def written_out(trainer, epoch):

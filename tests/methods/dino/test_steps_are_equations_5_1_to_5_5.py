@@ -19,7 +19,7 @@ from launcher.runtime.checkpoint import Registry
 from launcher.runtime.dist import World
 from methods.dino.spec import tiny
 from methods.dino.trainer import DINO
-from methods.engine import _step
+from methods.engine import take_step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -69,7 +69,7 @@ def trainer_of(given):
 
 def take(trainer, step):
     trainer_job = trainer.job
-    return _step(trainer_job, trainer, torch.amp.GradScaler("cpu", enabled=False), [batch(step)], step, RATE)
+    return take_step(trainer_job, trainer, torch.amp.GradScaler("cpu", enabled=False), [batch(step)], step, RATE)
 
 
 def parameters(network):

@@ -9,7 +9,7 @@ from torch import nn
 
 from launcher.runtime.dist import World
 from methods import ema
-from methods.engine import _step
+from methods.engine import take_step
 from methods.optim import clip_each, drop_gradients, parameter_groups, set_weight_decay
 
 
@@ -70,7 +70,7 @@ def batches(count=1):
 
 
 def take(trainer, count=1, scaler=None, step=7):
-    return _step(job(count), trainer, scaler or torch.amp.GradScaler("cpu", enabled=False), batches(count), step, 0.2)
+    return take_step(job(count), trainer, scaler or torch.amp.GradScaler("cpu", enabled=False), batches(count), step, 0.2)
 
 
 def test_a_trainer_without_hooks_steps_with_each_groups_share_of_the_rate():

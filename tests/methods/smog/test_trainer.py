@@ -14,7 +14,7 @@ from launcher.rundir import Ledger, RunDir
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag
 from methods import data
-from methods.engine import _step
+from methods.engine import take_step
 from methods.job import Job
 from methods.smog.groups import Groups
 from methods.smog.trainer import SMoG
@@ -59,7 +59,7 @@ def in_float64(trainer):
 
 
 def take(trainer, batches, step, rate=0.05):
-    return _step(trainer.job, trainer, torch.amp.GradScaler("cpu", enabled=False), batches, step, rate)
+    return take_step(trainer.job, trainer, torch.amp.GradScaler("cpu", enabled=False), batches, step, rate)
 
 
 # -- the equations -----------------------------------------------------------------------------------------------------

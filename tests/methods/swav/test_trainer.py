@@ -12,7 +12,7 @@ from launcher.rundir import Ledger, RunDir
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag
 from methods import data
-from methods.engine import _step
+from methods.engine import take_step
 from methods.job import Job
 from methods.swav.trainer import SwAV
 
@@ -46,7 +46,7 @@ def make(tmp_path):
 
 
 def take(trainer, batches, step):
-    return _step(trainer.job, trainer, torch.amp.GradScaler("cpu", enabled=False), batches, step, RATE)
+    return take_step(trainer.job, trainer, torch.amp.GradScaler("cpu", enabled=False), batches, step, RATE)
 
 
 def written_out(network, crops, queue, labelled, rounded):
