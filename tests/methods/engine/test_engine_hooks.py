@@ -70,7 +70,9 @@ def batches(count=1):
 
 
 def take(trainer, count=1, scaler=None, step=7):
-    return take_step(job(count), trainer, scaler or torch.amp.GradScaler("cpu", enabled=False), batches(count), step, 0.2)
+    return take_step(
+        job(count), trainer, scaler or torch.amp.GradScaler("cpu", enabled=False), batches(count), step, 0.2
+    )
 
 
 def test_a_trainer_without_hooks_steps_with_each_groups_share_of_the_rate():
