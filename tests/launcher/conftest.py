@@ -1,20 +1,16 @@
 """Runs that never trained: folders and ledgers written by the launcher's own code, so that a test has many at once."""
 
-import importlib.util
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+import recorded
 
 from launcher import plan as planning
 from launcher.compose import resolve
 from launcher.rundir import Ledger, RunDir, write_json
 from launcher.snapshot import Snapshot
-
-_spec = importlib.util.spec_from_file_location("recorded", Path(__file__).with_name("recorded.py"))
-recorded = importlib.util.module_from_spec(_spec)  # tests are not a package, so this is how they share a module
-_spec.loader.exec_module(recorded)
 
 
 class Ledgers:
@@ -81,12 +77,6 @@ def _made_once(tmp_path_factory) -> RunDir:
 def fresh(ledgers, _made_once) -> RunDir:
     """A run of `ledgers` that was made and never started, copied: composing one takes a tenth of a second."""
     return RunDir(shutil.copytree(_made_once.path, ledgers.folder / _made_once.path.name, symlinks=True))
-
-
-@pytest.fixture(scope="session", name="recorded")
-def recorded_fixture():
-    """What a real Slurm said."""
-    return recorded
 
 
 @pytest.fixture

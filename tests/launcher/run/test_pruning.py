@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import recorded
 
 from launcher import pruning
 from launcher.errors import InputError
@@ -290,7 +291,7 @@ def test_a_submission_that_nobody_completed_stays(run):
     assert doomed(run) == {"submit": SUBMISSION}
 
 
-def test_submissions_of_arrays_go_unless_their_jobs_wait(run, slurm_said, recorded):
+def test_submissions_of_arrays_go_unless_their_jobs_wait(run, slurm_said):
     for token, days in (("token7", 99.0), ("token8", 99.0), ("token9", 1.0)):
         make(run.runs / ".arrays" / token, "script.sh", days=days)
     slurm_said.says("squeue", recorded.table(recorded.JOBS))  # of token7

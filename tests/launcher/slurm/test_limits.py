@@ -8,6 +8,7 @@ GPUs, 8 CPUs, 32 GB), and gives a job at most 5 nodes.
 import dataclasses
 
 import pytest
+import recorded
 
 from launcher import limits
 from launcher.compose import resolve
@@ -43,7 +44,7 @@ def test_the_partition_is_the_one_that_was_named_or_the_default(asked):
     assert limits.find("main,short") is None  # Slurm chooses, and judges
 
 
-def test_a_cluster_may_have_no_default(asked, slurm_said, recorded):
+def test_a_cluster_may_have_no_default(asked, slurm_said):
     slurm_said.says("scontrol show partition -o", recorded.PARTITIONS.replace("Default=YES", "Default=NO"))
     assert limits.find(None) is None
     limits.check(asked(nodes=99))
@@ -151,7 +152,7 @@ def test_what_is_one_too_many_is_refused(asked, said):
     assert str(refused.value).startswith(said)
 
 
-def test_the_fewer_nodes_of_two_limits_count(asked, slurm_said, recorded):
+def test_the_fewer_nodes_of_two_limits_count(asked, slurm_said):
     """A job of a partition may have more nodes than there are."""
     one = recorded.PARTITIONS.replace("MaxNodes=1 ", "MaxNodes=3 ")
     slurm_said.says("scontrol show partition -o", one)
@@ -159,14 +160,14 @@ def test_the_fewer_nodes_of_two_limits_count(asked, slurm_said, recorded):
         limits.check(asked(nodes=3, partition="single"))
 
 
-def test_a_partition_without_nodes_is_said(asked, slurm_said, recorded):
+def test_a_partition_without_nodes_is_said(asked, slurm_said):
     slurm_said.says("scontrol show partition -o", recorded.PARTITIONS.replace("Nodes=n[1-2] ", "Nodes= "))
     with pytest.raises(InputError) as refused:
         limits.check(asked())
     assert str(refused.value) == "cluster.partition=main: it has no nodes; use another"
 
 
-def test_memory_is_not_judged_where_nobody_asks_for_any(asked, slurm_said, recorded):
+def test_memory_is_not_judged_where_nobody_asks_for_any(asked, slurm_said):
     """Slurm says 1 MB of nodes whose memory nobody configured."""
     slurm_said.cluster(recorded.NODES.replace("|16384|", "|1|"))
     limits.check(asked())
@@ -193,7 +194,7 @@ def test_an_account_that_the_partition_does_not_take(asked, monkeypatch):
         limits.check(asked(partition="physics"))
 
 
-def test_no_account_where_nobody_has_one_to_begin_with(asked, slurm_said, recorded):
+def test_no_account_where_nobody_has_one_to_begin_with(asked, slurm_said):
     said = "cluster.account=None: partition physics asks for one; it takes: physics, biology"
     with pytest.raises(InputError, match=said):
         limits.check(asked(partition="physics"))
@@ -239,7 +240,7 @@ def test_usable_nodes_are_the_partitions_without_those_left_out(asked, where, na
         ({"partition": "mixed", "exclude": "n[1-2],c1,g1,g3"}, True),  # g2 is idle, and does not answer
     ],
 )
-def test_nodes_that_come_back_are_waited_for(asked, slurm_said, recorded, where, away):
+def test_nodes_that_come_back_are_waited_for(asked, slurm_said, where, away):
     slurm_said.cluster(recorded.NODES_AT_WORK)
     assert limits.away(asked(**where)) is away
 
@@ -250,7 +251,7 @@ def test_nodes_that_come_back_are_waited_for(asked, slurm_said, recorded, where,
     [("completing", False), ("planned", False), ("reserved", False), ("mixed-", False), ("idle~", False)]
     + [(state, True) for state in ("draining", "down*", "fail", "maint", "idle*", "mixed*")],
 )
-def test_a_state_is_away_or_in_use(asked, slurm_said, recorded, state, away):
+def test_a_state_is_away_or_in_use(asked, slurm_said, state, away):
     slurm_said.cluster(recorded.NODES.replace("n2|4|16384|gpu:2|idle", f"n2|4|16384|gpu:2|{state}"))
     assert limits.away(asked()) is away
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import recorded
 
 from launcher import badnodes, queue
 from launcher.errors import InputError
@@ -21,7 +22,7 @@ def run(fresh) -> RunDir:
 
 
 @pytest.fixture
-def squeue(slurm_said, recorded):
+def squeue(slurm_said):
     """A queue that holds the array 3, of which a task runs, and the jobs 2, held, and 4, running."""
     slurm_said.says("squeue --noheader --array --user=", recorded.table(recorded.JOBS))
     return slurm_said
@@ -128,7 +129,7 @@ def test_a_run_that_nobody_has_takes_one(run, ledgers, squeue, what):
 
 
 @pytest.fixture
-def submission(run, tmp_path, slurm_said, recorded) -> Path:
+def submission(run, tmp_path, slurm_said) -> Path:
     """The folder in which the run's jobs leave their logs; Slurm knows nothing of them any more."""
     slurm_said.says("scontrol show job -o", recorded.FORGOTTEN)
     slurm_said.says("sacct", recorded.NO_ACCOUNTING)
@@ -181,7 +182,7 @@ def test_a_node_is_to_blame_also_for_a_later_start(run, ledgers, submission):
     assert queue.lost(run).node == "n2"
 
 
-def test_slurm_says_how_it_ended(run, ledgers, submission, slurm_said, recorded):
+def test_slurm_says_how_it_ended(run, ledgers, submission, slurm_said):
     slurm_said.says("scontrol show job -o 6", recorded.FAILED_6)
     ledgers.submit(run, "6", submission)
     said = "job 6 ended before the run began: FAILED, exit code 3:0, on n1"
@@ -200,13 +201,13 @@ def test_a_log_may_hold_what_is_no_text(run, ledgers, submission):
     assert queue.lost(run) == Lost("\N{REPLACEMENT CHARACTER} is gone")
 
 
-def test_a_job_that_got_no_node(run, ledgers, submission, slurm_said, recorded):
+def test_a_job_that_got_no_node(run, ledgers, submission, slurm_said):
     slurm_said.says("scontrol show job -o 2", recorded.CANCELLED_2)
     ledgers.submit(run, "2", submission)
     assert queue.lost(run) == Lost("job 2 ended before the run began: CANCELLED, exit code 0:0")
 
 
-def test_a_first_node_that_cannot_open_the_log_is_to_blame(run, ledgers, submission, slurm_said, recorded):
+def test_a_first_node_that_cannot_open_the_log_is_to_blame(run, ledgers, submission, slurm_said):
     slurm_said.says("scontrol show job -o 1", recorded.UNOPENED_1)
     ledgers.submit(run, "1", submission)
     why = f"could not open its log: it does not see {submission}, or cannot write there"
@@ -214,7 +215,7 @@ def test_a_first_node_that_cannot_open_the_log_is_to_blame(run, ledgers, submiss
     assert queue.lost(run) == Lost(words, "n1", f"could not open a log in {submission}")
 
 
-def test_a_job_that_waits_again_is_not_lost(run, ledgers, submission, slurm_said, recorded):
+def test_a_job_that_waits_again_is_not_lost(run, ledgers, submission, slurm_said):
     slurm_said.says("scontrol show job -o 7", recorded.REQUEUED_7)
     ledgers.submit(run, "7", submission)
     ledgers.start(run, job="7")
@@ -222,7 +223,7 @@ def test_a_job_that_waits_again_is_not_lost(run, ledgers, submission, slurm_said
 
 
 @pytest.mark.parametrize("state", ["CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"])
-def test_nor_is_one_that_slurm_has_otherwise(run, ledgers, submission, slurm_said, recorded, state):
+def test_nor_is_one_that_slurm_has_otherwise(run, ledgers, submission, slurm_said, state):
     slurm_said.says("scontrol show job -o 7", recorded.REQUEUED_7.replace("=PENDING", f"={state}"))
     ledgers.submit(run, "7", submission)
     assert queue.lost(run) == Lost()
@@ -273,7 +274,7 @@ def test_a_run_that_is_at_work_is_not_lost(run, ledgers, submission):
     assert queue.lost(run).node == "n2"
 
 
-def test_a_requeue_that_never_came_is_explained(run, ledgers, submission, slurm_said, recorded):
+def test_a_requeue_that_never_came_is_explained(run, ledgers, submission, slurm_said):
     slurm_said.says("scontrol show job -o 6", recorded.FAILED_6)
     ledgers.submit(run, "6", submission)
     ledgers.start(run, job="6")

@@ -6,6 +6,7 @@ import resource
 from pathlib import Path
 
 import pytest
+import recorded
 from submitit.core.utils import DelayedSubmission
 
 from launcher import batch, submit
@@ -32,6 +33,7 @@ def test_a_run_becomes_a_job_and_its_ledger_says_so(runs, slurm_said):
     script = run.path / "submit" / "script.sh"
     assert command == ["sbatch", "--parsable", f"--comment=sslrun:{intent['token']}", str(script)]
     assert run.state().name == "pending" and run.state().job == "7"
+    assert slurm_said.commands("scontrol show config") == []  # how long an array may be is asked for arrays
 
 
 def test_all_that_a_job_needs_is_there_before_sbatch_is_called(runs, slurm_said):
@@ -113,7 +115,7 @@ STANDS = {
 
 
 @pytest.mark.parametrize("stands", STANDS)
-def test_a_run_that_is_queued_running_or_done_is_joined(runs, ledgers, slurm_said, recorded, stands):
+def test_a_run_that_is_queued_running_or_done_is_joined(runs, ledgers, slurm_said, stands):
     slurm_said.says("squeue", recorded.table(recorded.JOBS))
     slurm_said.says("scontrol show job -o", recorded.FORGOTTEN)
     slurm_said.says("sacct", recorded.NO_ACCOUNTING)
@@ -172,7 +174,9 @@ def test_runs_that_are_alike_are_one_array(runs, slurm_said):
 
 
 def test_an_array_without_a_name_has_its_methods(runs, slurm_said):
-    submit.submit([runs.make(seed) for seed in range(2)])
+    made = [runs.make(seed) for seed in range(2)]
+    submit.submit(made)
+    assert [runs.told(run)[0]["index"] for run in made] == [0, 1]
     (command,) = slurm_said.commands("sbatch")
     assert runs.line(Path(command[-1]), "job-name") == "rotnet"
 
@@ -186,7 +190,7 @@ def test_what_is_not_alike_are_jobs_of_their_own(runs, slurm_said):
 
 
 @pytest.mark.parametrize(("longest", "parts"), [(1, [1, 1, 1]), (0, [1, 1, 1]), (2, [2, 1]), (3, [3]), (1001, [3])])
-def test_an_array_is_no_longer_than_slurm_takes(runs, slurm_said, recorded, longest, parts):
+def test_an_array_is_no_longer_than_slurm_takes(runs, slurm_said, longest, parts):
     slurm_said.says("scontrol show config", recorded.CONFIG.replace("= 1001", f"= {longest}"))
     outcome = submit.submit([runs.make(seed) for seed in range(3)])
     names = {1: ["{}"], 2: ["{}_0", "{}_1"], 3: ["{}_0", "{}_1", "{}_2"]}
@@ -196,14 +200,23 @@ def test_an_array_is_no_longer_than_slurm_takes(runs, slurm_said, recorded, long
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
-def test_several_arrays_run_no_more_at_once_than_one_would(runs, slurm_said, recorded, at_once):
+def test_several_arrays_run_no_more_at_once_than_one_would(runs, slurm_said, at_once):
     slurm_said.says("scontrol show config", recorded.CONFIG.replace("= 1001", "= 1"))
     submit.submit([runs.make(seed, array_parallelism=at_once) for seed in range(3)])
     wait = [[word for word in command if "depend" in word] for command in slurm_said.commands("sbatch")]
-    assert wait == [[], ["--dependency=afterany:7"], ["--dependency=afterany:8"]] if at_once < 3 else [[], [], []]
+    in_turn = [[], ["--dependency=afterany:7"], ["--dependency=afterany:8"]]
+    assert wait == (in_turn if at_once < 3 else [[], [], []])
 
 
-def test_the_array_that_is_waited_for_is_named_as_a_whole(runs, slurm_said, recorded):
+def test_several_arrays_after_another_job(runs, slurm_said):
+    """Of those that may run at once, each waits for that job itself."""
+    slurm_said.says("scontrol show config", recorded.CONFIG.replace("= 1001", "= 2"))
+    submit.submit([runs.make(seed) for seed in range(3)], after="5")
+    for command in slurm_said.commands("sbatch"):
+        assert command[3:5] == ["--dependency=afterok:5", "--kill-on-invalid-dep=yes"]
+
+
+def test_the_array_that_is_waited_for_is_named_as_a_whole(runs, slurm_said):
     slurm_said.says("scontrol show config", recorded.CONFIG.replace("= 1001", "= 2"))
     submit.submit([runs.make(seed, array_parallelism=1) for seed in range(3)])
     assert "--dependency=afterany:7" in slurm_said.commands("sbatch")[1]
@@ -216,7 +229,7 @@ def test_the_array_that_is_waited_for_is_named_as_a_whole(runs, slurm_said, reco
     ("token", "index", "job"),
     [("token8", None, "12"), ("token7", 0, "3_0"), ("token7", 1, "3_1"), ("token7", 2, "3_2")],
 )
-def test_a_job_with_the_token_of_an_intent_is_taken_over(runs, slurm_said, recorded, token, index, job):
+def test_a_job_with_the_token_of_an_intent_is_taken_over(runs, slurm_said, token, index, job):
     others = "".join(
         QUEUED.format(job=job, raw=raw, comment=f"sslrun:{name}")
         for job, raw, name in (("3_11", "3", "token7"), ("12", "12", "token8"), ("13", "13", "token88"))
@@ -229,9 +242,10 @@ def test_a_job_with_the_token_of_an_intent_is_taken_over(runs, slurm_said, recor
     found = runs.told(run)[-1]
     assert (found["event"], found["job"], found["token"]) == ("submitted", job, token)
     assert (found["folder"], found["generation"]) == ("/submission", 1)
+    assert len(runs.told(run)) == 2
 
 
-def test_an_intent_of_which_there_is_no_job_is_withdrawn_and_submitted_anew(runs, slurm_said, recorded):
+def test_an_intent_of_which_there_is_no_job_is_withdrawn_and_submitted_anew(runs, slurm_said):
     slurm_said.says("squeue", recorded.table(recorded.JOBS))
     run = runs.make()
     runs.intend(run, "token")  # the beginning of theirs
@@ -240,7 +254,7 @@ def test_an_intent_of_which_there_is_no_job_is_withdrawn_and_submitted_anew(runs
     assert runs.told(run)[1]["token"] == "token" and runs.told(run)[2]["token"] not in ("token", "token7")
 
 
-def test_where_no_job_has_the_index_it_is_withdrawn(runs, slurm_said, recorded):
+def test_where_no_job_has_the_index_it_is_withdrawn(runs, slurm_said):
     slurm_said.says("squeue", recorded.table(recorded.JOBS))
     run = runs.make()
     runs.intend(run, "token7", 3)
@@ -262,7 +276,7 @@ def test_where_nobody_answers_nothing_is_decided(runs, slurm_said):
 REFUSAL = "sbatch: Invalid feature specification"
 
 
-def test_a_refusal_is_explained_and_written_down(runs, slurm_said, recorded):
+def test_a_refusal_is_explained_and_written_down(runs, slurm_said):
     slurm_said.says("sbatch --parsable", recorded.SUBMISSION_FAILED)
     made = [runs.make(seed, constraint="a100") for seed in range(2)]
     with pytest.raises(ClusterError) as refused:
@@ -274,7 +288,7 @@ def test_a_refusal_is_explained_and_written_down(runs, slurm_said, recorded):
         assert (run.state().name, run.state().job) == ("pending", None)
 
 
-def test_a_job_that_is_there_in_spite_of_a_refusal_is_found_by_the_next(runs, slurm_said, recorded):
+def test_a_job_that_is_there_in_spite_of_a_refusal_is_found_by_the_next(runs, slurm_said):
     """sbatch gave up waiting for an answer, say."""
     run = runs.make()
 
@@ -290,7 +304,7 @@ def test_a_job_that_is_there_in_spite_of_a_refusal_is_found_by_the_next(runs, sl
     assert submit.submit([run]) == {run.id: Submitted("7", joined=True)}
 
 
-def test_where_one_cannot_ask_the_intent_stays_open(runs, slurm_said, recorded):
+def test_where_one_cannot_ask_the_intent_stays_open(runs, slurm_said):
     run = runs.make()
 
     def sbatch(command: list[str]) -> object:
@@ -303,7 +317,7 @@ def test_where_one_cannot_ask_the_intent_stays_open(runs, slurm_said, recorded):
     assert [event["event"] for event in runs.told(run)] == ["intent"]
 
 
-def test_runs_before_the_one_that_is_refused_keep_their_jobs(runs, slurm_said, recorded):
+def test_runs_before_the_one_that_is_refused_keep_their_jobs(runs, slurm_said):
     slurm_said.says("sbatch --parsable", "7\n", recorded.SUBMISSION_FAILED)
     good, bad = runs.make(0), runs.make(1, partition="short")
     with pytest.raises(ClusterError):

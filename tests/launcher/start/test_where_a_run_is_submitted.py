@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import recorded
 
 from launcher import badnodes, submit
 from launcher.errors import ClusterError, InputError
@@ -16,7 +17,7 @@ DOWN = "Slurmctld(primary) at login is DOWN\n"
 # -- nodes that let a run down ---------------------------------------------------------------------------------------
 
 
-def test_the_node_that_could_not_open_the_log_is_left_out_of_the_next(runs, ledgers, slurm_said, recorded):
+def test_the_node_that_could_not_open_the_log_is_left_out_of_the_next(runs, ledgers, slurm_said):
     slurm_said.says("scontrol show job -o 1", recorded.UNOPENED_1)
     run = runs.make()
     ledgers.submit(run, "1", run.path / "submit")
@@ -60,13 +61,15 @@ def test_what_slurm_would_take_is_asked_with_the_very_script(runs, asked, slurm_
     seen = []
 
     def answer(command: list[str]) -> str:
-        seen.append((command[:-1], Path(command[-1]), runs.line(Path(command[-1]), "partition")))
+        script = Path(command[-1])
+        seen.append((command[:-1], script, runs.line(script, "partition"), runs.line(script, "output")))
         return ""
 
     badnodes.mark(RunDir(runs.folder / "any"), ["n1"], "went down")
     assert asked(answer, partition="mixed") == 1
-    ((command, script, partition),) = seen
+    ((command, script, partition, log),) = seen
     assert (command, partition) == (["sbatch", "--test-only", "--exclude=n1"], "mixed")
+    assert log == str(runs.folder / runs.spec().run_id / "submit" / "slurm-%j.log")
     assert not script.exists()
     assert not any(path.name != ".code" and path.is_dir() for path in runs.folder.iterdir())
 
@@ -77,18 +80,18 @@ def test_what_no_partition_has_is_refused_without_asking(asked, slurm_said):
     assert slurm_said.commands("sbatch") == []
 
 
-def test_nodes_that_are_away_are_waited_for(asked, slurm_said, recorded):
+def test_nodes_that_are_away_are_waited_for(asked, slurm_said):
     slurm_said.cluster(recorded.NODES_AT_WORK)
     assert asked(recorded.NOT_AVAILABLE) == 1
     with pytest.raises(ClusterError, match=r"look at cluster\.constraint=a100"):  # which no node would have
         asked(recorded.NO_FEATURE, constraint="a100")
 
 
-def test_nodes_that_have_come_back_between_two_questions_are_asked_about_again(asked, slurm_said, recorded):
+def test_nodes_that_have_come_back_between_two_questions_are_asked_about_again(asked, slurm_said):
     assert asked(recorded.NOT_AVAILABLE, "") == 2
 
 
-def test_what_the_nodes_have_not_is_refused(asked, slurm_said, recorded):
+def test_what_the_nodes_have_not_is_refused(asked, slurm_said):
     with pytest.raises(ClusterError) as refused:
         asked(recorded.NOT_AVAILABLE, gres="craynetwork:1")
     words = "sbatch: Requested node configuration is not available; look at cluster.gres=craynetwork:1"
@@ -118,7 +121,7 @@ def test_a_run_that_never_began_takes_what_is_not_its_science(runs, ledgers, slu
 
 
 @pytest.mark.parametrize("what", ["began", "held", "queued", "intended"])
-def test_a_run_that_began_or_that_a_job_has_keeps_what_it_has(runs, ledgers, slurm_said, recorded, what):
+def test_a_run_that_began_or_that_a_job_has_keeps_what_it_has(runs, ledgers, slurm_said, what):
     slurm_said.says("squeue", recorded.table(recorded.JOBS.replace("token7", "token")))
     run, lock = runs.make(), None
     if what == "began":
@@ -135,6 +138,16 @@ def test_a_run_that_began_or_that_a_job_has_keeps_what_it_has(runs, ledgers, slu
     assert read_json(run.path / "spec.json") == before
     if lock is not None:
         os.close(lock)
+
+
+def test_what_it_takes_is_for_its_user_alone(runs):
+    run = runs.make()
+    before = os.umask(0o022)
+    try:
+        assert submit.amend(run, runs.spec(kind="local"), runs.plan)
+    finally:
+        os.umask(before)
+    assert [(run.path / name).stat().st_mode & 0o077 for name in ("spec.json", "plan.json")] == [0, 0]
 
 
 def test_what_the_cluster_would_refuse_is_not_taken(runs):
@@ -162,7 +175,7 @@ def test_a_run_that_nobody_has_is_moved(runs, ledgers, slurm_said):
 
 
 @pytest.mark.parametrize("what", ["queued", "intended"])
-def test_a_run_that_a_job_has_is_not_moved(runs, ledgers, slurm_said, recorded, what):
+def test_a_run_that_a_job_has_is_not_moved(runs, ledgers, slurm_said, what):
     slurm_said.says("squeue", recorded.table(recorded.JOBS))
     run = runs.make()
     if what == "queued":
@@ -194,4 +207,13 @@ def test_a_run_that_a_process_has_is_not_moved(runs, ledgers):
     with pytest.raises(InputError, match="runs it, and a run has one writer"):
         submit.move(run, runs.spec(nodes=2), runs.plan)
     os.close(lock)
+    assert run.spec().nodes == 1
+
+
+def test_nor_one_that_a_process_has_taken_this_instant(runs, monkeypatch):
+    """A stand-in for one that holds the lock while it is tried, and no longer when it is asked who that is."""
+    run = runs.make()
+    monkeypatch.setattr(run, "lock", lambda: None)
+    with pytest.raises(InputError, match=f"RUN={run.id}: somebody has just started it; `sslrun cancel {run.id}` stops"):
+        submit.move(run, runs.spec(nodes=2), runs.plan)
     assert run.spec().nodes == 1
