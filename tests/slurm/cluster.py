@@ -277,6 +277,10 @@ class Cluster:
             "PreemptType": "preempt/partition_prio",
             "PreemptMode": "REQUEUE",
             "KillWait": 5,
+            # Seconds that a message, a connection and the start of a batch script may take: no machine is that slow.
+            "MessageTimeout": 60,
+            "TCPTimeout": 30,
+            "BatchStartTimeout": 600,
             "ReturnToService": 2,  # a node that answers again is used again
             "SlurmdParameters": "config_overrides",  # nodes may claim more CPUs than this machine has
             **({"GresTypes": "gpu"} if self.gpus else {}),
