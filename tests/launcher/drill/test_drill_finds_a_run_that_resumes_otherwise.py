@@ -44,7 +44,7 @@ def test_it_names_the_fault_and_the_step_from_which_the_run_is_another(forgetful
         "faults=term-to-one-rank,second-submission",
         f"runs={tmp_path / 'runs'}",
     )
-    answer = forgetful("drill", *words, "--json", code=4, timeout=600)
+    answer = forgetful("drill", *words, "--json", code=4)
     assert not answer.json["as_expected"]
     rows = {row["name"]: row for row in answer.json["faults"] if not row["skipped"]}
     told, asked = rows["term-to-one-rank"], rows["second-submission"]
