@@ -50,28 +50,37 @@ def test_every_combination_the_last_key_varying_fastest(composed):
 
 
 SWEPT = {
-    "numbers": ("method.lr=0.1,1e-3,2", ["0.1", "0.001", "2"]),
-    "a range": ("seed=range(3,9,3)", ["3", "6"]),
-    "a choice": ("method.schedule=choice(constant,cosine)", ["constant", "cosine"]),
-    "no number": ("method.warmup_lr=null,0.5", ["null", "0.5"]),
-    "a list each": ("method.crop_scale=[0.1,1],[0.2,0.9]", ["[0.1,1]", "[0.2,0.9]"]),
-    "texts with commas": ("runs='a,b','c d'", ["'a,b'", "'c d'"]),
-    "at the root": ("group=null,staff", ["null", "staff"]),
-    "protocols, one and several": ("eval_after=knn,[knn,linear]", ["knn", "[knn,linear]"]),
-    "a variable of the ranks": ("cluster.environment.NCCL_DEBUG=INFO,WARN", ["INFO", "WARN"]),
-    "and with a sign": ("+cluster.environment.NCCL_DEBUG=INFO,WARN", ["INFO", "WARN"]),
-    "all variables": ("cluster.environment={A:x},{B:y}", ["{A:x}", "{B:y}"]),
+    "method.lr=0.1,1e-3,2": ["0.1", "0.001", "2"],
+    "seed=range(3,9,3)": ["3", "6"],
+    "method.schedule=choice(constant,cosine)": ["constant", "cosine"],
+    "method.warmup_lr=null,0.5": ["null", "0.5"],
+    "method.crop_scale=[0.1,1],[0.2,0.9]": ["[0.1,1]", "[0.2,0.9]"],
+    "runs='a,b','c d'": ["'a,b'", "'c d'"],
+    "group=null,staff": ["null", "staff"],
+    "eval_after=knn,[knn,linear]": ["knn", "[knn,linear]"],
+    "cluster.environment.NCCL_DEBUG=INFO,WARN": ["INFO", "WARN"],
+    "+cluster.environment.OTHER=1,2": ["1", "2"],
 }
 
 
-@pytest.mark.parametrize("what", SWEPT)
-def test_each_is_what_it_would_be_alone(what):
-    text, values = SWEPT[what]
-    key = text.partition("=")[0]
-    found = points.expand([*TINY, "tasks_per_node=2", text])
-    assert varied(found) == [f"{key}={value}" for value in values]
-    assert len({json.dumps(point.spec.to_json()) for point in found}) == len(values)
-    assert found[-1].spec.to_json() == alone(*TINY, "tasks_per_node=2", f"{key}={values[-1]}")
+@pytest.mark.parametrize("text", SWEPT)
+def test_values_are_those_that_hydra_reads(text):
+    assert points.values_of(text) == SWEPT[text]
+    assert points.is_swept(text)
+
+
+@pytest.mark.parametrize("which", [0, -1])
+def test_each_is_what_it_would_be_alone(which, composed):
+    wanted = [[f"{text.partition('=')[0]}={values[n]}" for text, values in SWEPT.items()] for n in (0, -1)]
+    found = points.rows(TINY, wanted)
+    assert len(composed) == 1
+    assert found[which].spec.to_json() == alone(*TINY, *wanted[which])
+
+
+def test_a_dictionary_adds_to_what_there_is_and_not_to_the_point_before():
+    found = points.expand([*TINY, "cluster.environment={A:x},{B:y}"])
+    assert varied(found) == ["cluster.environment={A:x}", "cluster.environment={B:y}"]
+    assert [point.spec.cluster.environment for point in found] == [{"A": "x"}, {"B": "y"}]
 
 
 def test_a_choice_of_method_or_recipe_is_composed_once(composed):
@@ -81,8 +90,8 @@ def test_a_choice_of_method_or_recipe_is_composed_once(composed):
     assert varied(found) == wanted
     assert [point.recipe.method.name for point in found] == ["rotnet", "swav"] * 2
     assert len(composed) == 2
-    for point, text in zip(found, wanted, strict=True):
-        assert point.spec.to_json() == alone(*text.split(), "recipe=tiny")
+    assert [point.spec.seed for point in found] == [1, 1, 2, 2]
+    assert found[-1].spec.to_json() == alone(*wanted[-1].split(), "recipe=tiny")
 
 
 def test_points_share_nothing_that_could_change():
@@ -164,8 +173,10 @@ def test_each_row_has_overrides_of_its_own(composed):
     assert [list(point.varied) for point in found] == rotnet
     assert [point.recipe.method.name for point in found] == ["rotnet"] * 3 + ["swav"] * 2
     assert len(composed) == 2
-    for point, words in zip(found, rotnet, strict=True):
-        assert point.spec.to_json() == alone(*common, *words)
+    values = [(point.spec.method.lr, point.spec.seed, point.spec.method.epochs) for point in found]
+    _, seed, epochs = values[2]
+    assert values[:2] == [(0.5, seed, epochs), (0.25, 3, epochs)]
+    assert found[-1].spec.to_json() == alone(*common, *rotnet[-1])
 
 
 def test_a_row_takes_nothing_from_the_one_before():

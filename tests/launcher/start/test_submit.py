@@ -278,6 +278,7 @@ REFUSAL = "sbatch: Invalid feature specification"
 
 def test_a_refusal_is_explained_and_written_down(runs, slurm_said):
     slurm_said.says("sbatch --parsable", recorded.SUBMISSION_FAILED)
+    slurm_said.says("squeue", recorded.table(recorded.JOBS))  # of others
     made = [runs.make(seed, constraint="a100") for seed in range(2)]
     with pytest.raises(ClusterError) as refused:
         submit.submit(made)
