@@ -3,7 +3,7 @@
 from launcher.drill.catalog import ANY, INTERVAL, NOTHING, fault
 from launcher.drill.preemption import grace, take_nodes
 from launcher.drill.simulated import SLOW_FILES
-from launcher.drill.subject import Subject
+from launcher.drill.subject import SAVING, Subject
 
 # Bytes that a file of a rank may have: more than its ledger and its log.
 LIMIT = 1 << 16
@@ -86,7 +86,7 @@ def no_time_to_save(run: Subject) -> None:
     run.slow_files(SLOW_SECONDS)
     run.until(lambda: run.saved() > before, "a slow save")  # by which the run knows how long one takes
     run.until(run.saving, "the next")
-    under_way = [int(path.name.split("-")[1]) for path in (run.run.path / "checkpoints").glob(".saving-*")]
+    under_way = [int(path.name.split("-")[1]) for path in (run.run.path / "checkpoints").glob(SAVING)]
     run.hit()
     for rank in ranks:
         run.signal(rank, "TERM")

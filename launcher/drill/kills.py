@@ -2,7 +2,7 @@
 
 from launcher import slurm
 from launcher.drill.catalog import INTERVAL, fault
-from launcher.drill.subject import Subject
+from launcher.drill.subject import SAVING, Subject
 from launcher.errors import NoProgress
 
 UNTIL_IT_IS_MISSED = """
@@ -13,6 +13,7 @@ for i in $(seq 300); do
     sleep 0.2
 done
 """
+SAVES = 4  # among which a certain moment of one is waited for
 STARTS_WITHOUT_PROGRESS = 3  # after which a run stops, as requeue.py says
 
 
@@ -49,11 +50,16 @@ def kill_launcher(run: Subject) -> None:
 @fault(2, "kill-in-save", local=["killed", "killed"], slurm=["killed", "killed"], lost=INTERVAL, ends_s=60)
 def kill_in_save(run: Subject) -> None:
     """SIGKILL to rank 0 as soon as a save has begun, and once more when a manifest is being written"""
-    for moment in (".saving-*", ".saving-*/manifest.json"):
+    for moment in (SAVING, f"{SAVING}/manifest.json"):
         rank = run.rank(0)
         folder = run.run.path / "checkpoints"
         before = run.saved()
-        run.until(lambda moment=moment, folder=folder: next(folder.glob(moment), None), "a save", poll=0.001)
+        late = before + SAVES * run.run.plan()["checkpoint_every"]
+
+        def comes(moment: str = moment, late: int = late) -> bool:  # on a fast disk a manifest is hardly seen
+            return any(folder.glob(moment)) or (run.saved() >= late and run.saving())
+
+        run.until(comes, "a save", poll=0.001)
         run.hit()
         run.signal(rank, "KILL")
         run.ended()

@@ -21,6 +21,7 @@ LONGEST_POLL = 2.0
 GONE_SECONDS = 30.0  # how long a process of a start that is over may be left
 REST_SECONDS = 60.0  # after which nothing more comes of a run that is at rest
 TAIL = 1 << 14
+SAVING = ".saving-[0-9]*"  # among the checkpoints; what is about to be deleted is called .saving-pruned-*
 SIMULATED = ".simulated"  # a folder beside the run
 
 
@@ -139,7 +140,7 @@ class Subject:
 
     def saving(self) -> bool:
         """Is a save under way?"""
-        return any((self.run.path / "checkpoints").glob(".saving-*"))
+        return any((self.run.path / "checkpoints").glob(SAVING))
 
     def events(self, *names: str, since: int = 0) -> list[dict[str, Any]]:
         """The ledger's events of these names, of generation `since` or later."""
