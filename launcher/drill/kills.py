@@ -50,10 +50,9 @@ def kill_launcher(run: Subject) -> None:
 @fault(2, "kill-in-save", local=["killed", "killed"], slurm=["killed", "killed"], lost=INTERVAL, ends_s=60)
 def kill_in_save(run: Subject) -> None:
     """SIGKILL to rank 0 as soon as a save has begun, and once more when a manifest is being written"""
+    folder = run.run.path / "checkpoints"
     for moment in (SAVING, f"{SAVING}/manifest.json"):
-        rank = run.rank(0)
-        folder = run.run.path / "checkpoints"
-        before = run.saved()
+        rank, before = run.rank(0), run.saved()
         late = before + SAVES * run.run.plan()["checkpoint_every"]
 
         def comes(moment: str = moment, late: int = late) -> bool:  # on a fast disk a manifest is hardly seen
