@@ -19,7 +19,7 @@ def table(sslrun, runs, columns=120):
 
 
 def test_100_pending_runs_say_what_they_wait_for_with_and_without_a_controller(
-    login, config_dir, pings_alone, tmp_path
+    login, config_dir, pings_alone, tmp_path, until
 ):
     cluster, sslrun = login
     later = config_dir(cluster, additional_parameters={"begin": "now+1hour"})
@@ -27,10 +27,14 @@ def test_100_pending_runs_say_what_they_wait_for_with_and_without_a_controller(
     words = ("--multirun", "method=rotnet", "recipe=tiny", *SHAPE, "--config-dir", later, f"runs={runs}")
     jobs = {run["id"]: run["job"] for run in sslrun(*words, f"seed=range(0,{POINTS})", "--json").json["runs"]}
 
-    rows = sslrun("status", f"runs={runs}", "--json").json
-    assert {row["id"]: row["job"] for row in rows} == jobs
-    assert {row["state"] for row in rows} == {"pending"}
-    assert {row["why_pending"] for row in rows} == {"BeginTime"}
+    def pending():
+        rows = sslrun("status", f"runs={runs}", "--json").json
+        assert {row["id"]: row["job"] for row in rows} == jobs
+        assert {row["state"] for row in rows} == {"pending"}
+        # Slurm has no reason yet where its scheduler has not looked at a job.
+        return rows if {row["why_pending"] for row in rows} == {"BeginTime"} else None
+
+    rows = until(pending)
     wait = datetime.fromisoformat(rows[0]["expected_start"]) - datetime.now()
     assert 0 < wait.total_seconds() <= 3600
     assert table(sslrun, runs, columns=80).out.count(" BeginTime, ") == POINTS
