@@ -56,9 +56,15 @@ def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | 
     return outcome
 
 
-def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: Path, lock: int) -> subprocess.Popen:
+def _threads(ranks: int) -> int:
+    """Of one rank: its share of the cores, or fewer where the shell that it is started in says so."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = str(max(1, cores // spec.world_size))
+    share, asked = max(1, cores // ranks), os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return min(share, int(asked)) if asked.isdecimal() and int(asked) else share
+
+
+def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: Path, lock: int) -> subprocess.Popen:
+    threads = str(_threads(spec.world_size))
     environment = {
         **os.environ,
         "RANK": str(rank),

@@ -1,14 +1,17 @@
 """The real command line as subprocesses, and finished runs that several tests look at."""
 
+import fcntl
 import functools
+import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +22,35 @@ from victim import Victim
 # 40 steps, a checkpoint every 3 and a clustering every 4 from step 4 on: long enough to be killed in the middle.
 JOURNEY = ("method=deepercluster", "recipe=tiny", "method.epochs=10")
 
+# One thread a process, of tests and of what they launch here: several run at once, on few cores, and sums depend on
+# how many there are. What computes reads it when it is loaded.
+os.environ["OMP_NUM_THREADS"] = "1"
+CONTRACT = "test_contract.py"  # of every method
+FORGE = pytest.StashKey[warm.Forge]()
+
 
 def pytest_collection_modifyitems(items) -> None:
-    """Files of few tests first: those train runs for minutes, and would otherwise keep one worker busy at the end."""
+    """What is long first, or it would keep one worker busy at the end: files of few tests are, and the contract."""
     tests = Counter(item.path for item in items)
-    items.sort(key=lambda item: tests[item.path])
+    items.sort(key=lambda item: (item.path.name != CONTRACT, tests[item.path]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file to a worker; of the contract, a method."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFileOrMethod(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return f"{file} {method_of(nodeid)}" if file.endswith(CONTRACT) else file
+
+    return ByFileOrMethod(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def method_of(nodeid: str) -> str:
+    """Of a test of the contract: its first parameter."""
+    return nodeid.rpartition("[")[2].rstrip("]").partition("-")[0]
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
@@ -31,8 +58,8 @@ def pytest_terminal_summary(terminalreporter) -> None:
     took: Counter = Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:
-            if isinstance(report, pytest.TestReport) and "test_contract.py" in report.nodeid:
-                took[report.nodeid.rpartition("[")[2].rstrip("]").partition("-")[0]] += report.duration
+            if isinstance(report, pytest.TestReport) and CONTRACT in report.nodeid:
+                took[method_of(report.nodeid)] += report.duration
     if took:
         terminalreporter.section("contract of each method: planned for 15 s on two quiet cores")
         terminalreporter.line(", ".join(f"{method} {seconds:.0f} s" for method, seconds in sorted(took.items())))
@@ -203,10 +230,25 @@ def until_fixture() -> Callable:
     return until
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:
+    """All of pytest's workers fork one process, which the one that starts them has started."""
+    if FORGE not in node.config.stash:
+        node.config.stash[FORGE] = warm.Forge(Path(tempfile.mkdtemp(prefix="forge-")))
+    node.workerinput["forge"] = str(node.config.stash[FORGE].folder)
+
+
+def pytest_unconfigure(config) -> None:
+    if forge := config.stash.get(FORGE, None):
+        forge.close()
+        shutil.rmtree(forge.folder)
+
+
 @pytest.fixture(scope="session")
-def forge(tmp_path_factory):
+def forge(request, tmp_path_factory):
     """The process that the others are forks of."""
-    forge = warm.Forge(tmp_path_factory.mktemp("forge"))
+    given = getattr(request.config, "workerinput", {}).get("forge")
+    forge = warm.Forge(Path(given), begin=False) if given else warm.Forge(tmp_path_factory.mktemp("forge"))
     yield forge
     forge.close()
 
@@ -271,16 +313,23 @@ def two_epochs() -> Callable:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(sslrun, tmp_path_factory):
-    """`undisturbed(ranks=2, overrides=...)`: a finished run that nobody interrupted, made once a session."""
-    made: dict[tuple, Path] = {}
+def undisturbed(sslrun, tmp_path_factory, worker_id):
+    """`undisturbed(ranks=2, overrides=...)`: a finished run that nobody interrupted, to be looked at only. Made once,
+    for all of pytest's workers."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "undisturbed"
+    shared.mkdir(exist_ok=True)
 
     def run(ranks: int = 1, overrides: tuple[str, ...] = JOURNEY) -> Path:
-        key = (ranks, *overrides)
-        if key not in made:
-            runs = tmp_path_factory.mktemp("undisturbed")
-            made[key] = Path(sslrun(*overrides, f"tasks_per_node={ranks}", f"runs={runs}", "--json").json["path"])
-        return made[key]
+        key = hashlib.sha256(json.dumps([ranks, *overrides]).encode()).hexdigest()[:12]
+        with (shared / f"{key}.txt").open("a+") as where:
+            fcntl.flock(where, fcntl.LOCK_EX)
+            where.seek(0)
+            if path := where.read():
+                return Path(path)
+            answer = sslrun(*overrides, f"tasks_per_node={ranks}", f"runs={shared / key}", "--json")
+            where.write(answer.json["path"])
+            return Path(answer.json["path"])
 
     return run
 
@@ -320,14 +369,12 @@ def one_line():
 
 
 @pytest.fixture
-def one_thread():
-    """On a shared machine, threads that wait for one another make small tests slow."""
+def threads() -> Iterator[Callable[[int], None]]:
+    """`threads(2)`: so many for torch in this process, until the test is over."""
     import torch  # seconds, and most tests here do without
 
-    before = torch.get_num_threads()
+    yield torch.set_num_threads
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

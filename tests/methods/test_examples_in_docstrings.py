@@ -6,8 +6,6 @@ import importlib
 import pytest
 import torch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MODULES = [
     "methods.dino.loss", "methods.dino.teacher", "methods.collapse", "methods.losses", "methods.memory",
     "methods.sinkhorn", "methods.smog.groups", "methods.smog.loss", "methods.swav.loss", "methods.swav.queue",

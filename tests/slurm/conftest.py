@@ -196,13 +196,6 @@ def standing() -> Callable[..., contextlib.AbstractContextManager]:
 
 
 @pytest.fixture(scope="session")
-def threads_here() -> Callable[[int], int]:
-    """`threads_here(ranks)`: how many each rank has that is launched on this machine. Sums depend on it, so that who
-    compares them asks Slurm for as many CPUs a task."""
-    return lambda ranks: max(1, CORES // ranks)
-
-
-@pytest.fixture(scope="session")
 def config_dir(tmp_path_factory) -> Callable[..., Path]:
     """`config_dir(cluster, timeout_min=5)`: for `--config-dir`; `cluster=fake` then says what that cluster is."""
 

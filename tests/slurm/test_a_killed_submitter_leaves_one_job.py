@@ -125,6 +125,7 @@ def test_killed_while_sbatch_waits_the_next_waits_for_its_answer(held, queued, k
     assert [answer.json["job"]] == queued()
 
 
+@pytest.mark.slow
 def test_killed_at_any_time(held, queued, kills_itself):
     sslrun, words = held
     things = next(n for n in count(1) if not kills_itself(sslrun, n, *words))

@@ -30,10 +30,10 @@ HERE = ("cluster=local", "tasks_per_node=1")
 
 
 @pytest.fixture
-def swept(cluster, slurm_sslrun, config_dir, threads_here):
+def swept(cluster, slurm_sslrun, config_dir):
     """`swept(verb_and_flags, runs)`: about the table, on the partition whose jobs are preempted where it is THERE."""
     sslrun = slurm_sslrun(cluster)
-    config = config_dir(cluster, partition="low", cpus_per_task=threads_here(1))
+    config = config_dir(cluster, partition="low", cpus_per_task=1)
     (config / "sweeps" / "nobody").mkdir(parents=True)
     (config / "sweeps" / "nobody" / "rates.yaml").write_text(TABLE)
 

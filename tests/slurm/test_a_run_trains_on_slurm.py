@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 HERE = ("cluster=local", "nodes=1", "tasks_per_node=2")
 
@@ -25,12 +25,12 @@ def cancelled(standing, settled):
 
 
 def test_cancelled_moved_and_resumed_it_ends_with_the_local_runs_weights(
-    cluster, slurm_sslrun, config_dir, journey, undisturbed, watched, cancelled, settled, standing, threads_here, until
+    cluster, slurm_sslrun, config_dir, journey, undisturbed, watched, cancelled, settled, standing, until
 ):
     journey = (*journey, "method.log_every=1")
     sslrun, there = (
         slurm_sslrun(cluster),
-        ("--config-dir", config_dir(cluster), "cluster=fake", f"cluster.cpus_per_task={threads_here(2)}"),
+        ("--config-dir", config_dir(cluster), "cluster=fake", "cluster.cpus_per_task=1"),
     )
     two_nodes = (*there, "nodes=2", "tasks_per_node=1")
     answer = sslrun(*journey, *two_nodes, f"runs={watched.runs}", "--json").json

@@ -47,6 +47,8 @@ def test_launched_together_the_evaluation_waits_for_the_run(here, together, ledg
     assert event["scores"] == evaluated["evals"]["knn"] == shown["evals"]["knn"]
 
 
+@pytest.mark.fault
+@pytest.mark.slow
 def test_asked_for_later_it_is_a_job_on_the_partition_asked_for_and_starts_again_where_it_is_preempted(
     cluster, here, together, ledger, standing, settled, until
 ):

@@ -11,12 +11,12 @@ SHAPE = ("nodes=2", "tasks_per_node=1", "cluster=fake")
 
 
 def test_a_node_of_the_ranks_and_then_the_first_one(
-    start_cluster, slurm_sslrun, config_dir, undisturbed, watched, settled, threads_here, until
+    start_cluster, slurm_sslrun, config_dir, undisturbed, watched, settled, until
 ):
     # A node that does not answer for so many seconds is down.
-    with start_cluster(nodes=4, cpus=2 * threads_here(1), config={"SlurmdTimeout": 10}) as own:
+    with start_cluster(nodes=4, cpus=2, config={"SlurmdTimeout": 10}) as own:
         sslrun = slurm_sslrun(own)
-        there = ("--config-dir", config_dir(own), f"cluster.cpus_per_task={threads_here(2)}")
+        there = ("--config-dir", config_dir(own), "cluster.cpus_per_task=1")
         job = sslrun(*RUN, *SHAPE, *there, f"runs={watched.runs}", "--json").json["job"]
         gone = set()
         for generation, which in enumerate((-1, 0), 1):

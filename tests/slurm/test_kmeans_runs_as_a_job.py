@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
+
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory) -> Path:
@@ -17,7 +19,7 @@ def features(tmp_path_factory) -> Path:
 
 
 def test_preempted_it_goes_on_by_itself_and_ends_with_the_same_centroids(
-    cluster, slurm_sslrun, config_dir, features, watched, standing, settled, threads_here, until
+    cluster, slurm_sslrun, config_dir, features, watched, standing, settled, until
 ):
     sslrun = slurm_sslrun(cluster)
     typed = ("kmeans", f"features={features}", "k=200", "iterations=100", "keep_work_s=0")
@@ -25,7 +27,7 @@ def test_preempted_it_goes_on_by_itself_and_ends_with_the_same_centroids(
         "nodes=2",
         "tasks_per_node=1",
         "cluster=fake",
-        f"cluster.cpus_per_task={threads_here(2)}",
+        "cluster.cpus_per_task=1",
         "cluster.partition=low",
     )
     there = ("--config-dir", config_dir(cluster), *shape, f"runs={watched.runs}", "--json")

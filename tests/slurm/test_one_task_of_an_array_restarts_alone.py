@@ -2,6 +2,10 @@
 
 from contextlib import ExitStack
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 SWEEP = ("--multirun", "method=rotnet", "recipe=tiny", "method.epochs=10", "cluster=fake", "tasks_per_node=1")
 
 

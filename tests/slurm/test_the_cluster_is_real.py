@@ -73,12 +73,16 @@ def test_a_preempted_job_is_told_and_goes_on_for_its_grace(cluster, preempted, u
     assert state(cluster, job) == "RUNNING"
 
 
+@pytest.mark.fault
+@pytest.mark.slow
 def test_a_preempted_job_runs_again_when_its_grace_is_over(grace, preempted, until):
     grace(1)
     _, said = preempted()
     until(lambda: "run 1" in said.read_text())
 
 
+@pytest.mark.fault
+@pytest.mark.slow
 def test_a_lost_node_is_noticed_and_its_job_runs_again(cluster, start_cluster, until):
     with start_cluster(nodes=2, config={"SlurmdTimeout": 4, "MessageTimeout": 3}) as own:
         assert own.folder != cluster.folder

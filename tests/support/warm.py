@@ -2,7 +2,8 @@
 
 `import torch` takes seconds of CPU, a fork of a process that has done it a hundredth of that. The fork then does what
 the interpreter would: `python -P -m launcher.worker RUN` runs that module, from the very files that PYTHONPATH names.
-Nothing of this project is loaded beforehand, no thread is running, and a rank is the launcher's own child, so that
+Of this project nothing is loaded beforehand but for the command line, the parts of this very tree that need no torch;
+ranks and scripts begin without. No thread is running, and a rank is the launcher's own child, so that
 signals, kills and exit codes are real. What a test of starting itself needs is started as usual: `cold`.
 
 Run as a script, this file is that process. Linux only, as the test clusters are.
@@ -18,6 +19,8 @@ import inspect
 import io
 import json
 import os
+import pkgutil
+import re
 import runpy
 import selectors
 import signal
@@ -40,8 +43,21 @@ LIBRARIES = (
     "skimage.io", "skimage.color", "sklearn.linear_model", "hydra", "omegaconf", "rich.console", "rich.live",
     "rich.progress", "rich.table", "jinja2", "submitit", "argparse", "sqlite3", "multiprocessing.managers", "pytest",
 )  # fmt: skip
+# Not loaded for the command line: what runs in jobs, and what acts as soon as it is loaded.
+IN_JOBS = re.compile(r"launcher\.(runtime|kmeans|worker|batch|probe|drill\.simulated)\b|methods\.(?!.*\bspec$)")
+# What it loads its libraries with: no thread, and what is freed is kept, because new pages cost a fork dear.
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+STARTING_S = 600  # the most that loading may take
 COMMAND_LINE = 8192  # bytes that /proc/PID/cmdline of a fork has room for
 _loaded: frozenset[str] = frozenset()  # modules that every fork begins with
+_ours: frozenset[str] = frozenset()  # and those of this project that the command line begins with
 _path: list[str] = []  # what is on sys.path without PYTHONPATH
 
 
@@ -101,7 +117,9 @@ def _begin_anew(command: Sequence[str], environment: Mapping[str, str]) -> None:
     atexit._clear()  # of the process that was forked: its folders are not ours to remove
     os.environ.clear()
     os.environ.update(environment)
-    for name in set(sys.modules) - _loaded:
+    # PYTHONPATH may hold another version of this project, or a method of its own.
+    kept = _loaded | _ours if command[2] == str(SSLRUN) and "PYTHONPATH" not in environment else _loaded
+    for name in set(sys.modules) - kept:
         del sys.modules[name]
     importlib.invalidate_caches()
     # PYTHONPATH, and no folder of the script: -P.
@@ -193,11 +211,16 @@ def _take(files: Sequence[int], kept: Sequence[int] = ()) -> None:
 
 def serve(path: str) -> None:
     """Load LIBRARIES, then fork whatever is asked for on the socket `path`, until the one who started this is gone."""
-    global _loaded, _path
+    global _loaded, _ours, _path
     _path = [path for path in sys.path if path]
     for name in LIBRARIES:
         importlib.import_module(name)
     _loaded = frozenset(sys.modules)
+    for package in ("launcher", "methods"):
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if not IN_JOBS.match(module.name):
+                importlib.import_module(module.name)
+    _ours = frozenset(sys.modules) - _loaded
     threads = len(os.listdir("/proc/self/task"))
     assert threads == 1, f"{threads} threads are running: a fork would lack them"
     gc.collect()
@@ -259,15 +282,18 @@ def _bury(forks: dict[int, socket.socket]) -> None:
 
 
 class Forge:
-    """Starts that process, and forks of it. Harmless to close twice."""
+    """Starts that process, which answers at `folder`/warm, and forks of it; with `begin=False` somebody else starts
+    it, and is waited for. Harmless to close twice."""
 
-    def __init__(self, folder: Path):
-        self._path = str(folder / "warm")
-        self._server = subprocess.Popen(
-            [sys.executable, "-P", __file__, self._path, "-" * COMMAND_LINE],
-            stdin=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        )
+    def __init__(self, folder: Path, *, begin: bool = True):
+        self.folder = folder
+        self._server = None
+        if begin:
+            self._server = subprocess.Popen(
+                [sys.executable, "-P", __file__, folder / "warm", "-" * COMMAND_LINE],
+                stdin=subprocess.PIPE,
+                env={**os.environ, **QUIET},
+            )
 
     def start(self, command: Sequence[Any], **options: Any) -> "Asked":
         """As subprocess.Popen, whose options it takes; `cold` starts a new interpreter."""
@@ -318,17 +344,20 @@ class Forge:
         }
 
     def close(self) -> None:
-        self._server.stdin.close()
-        self._server.wait()
+        if self._server:
+            self._server.stdin.close()
+            self._server.wait()
 
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
+        end = time.monotonic() + STARTING_S
         while True:
             try:
-                connection.connect(self._path)
+                connection.connect(str(self.folder / "warm"))
                 return connection
             except OSError:
-                assert self._server.poll() is None, "the process to be forked did not start"
+                ended = self._server and self._server.poll() is not None
+                assert not ended and time.monotonic() < end, "the process to be forked did not start"
                 time.sleep(0.05)
 
 

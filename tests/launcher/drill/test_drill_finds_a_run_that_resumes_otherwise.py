@@ -37,6 +37,8 @@ def forgetful(sslrun, tmp_path, monkeypatch):
     return sslrun
 
 
+@pytest.mark.fault
+@pytest.mark.slow
 def test_it_names_the_fault_and_the_step_from_which_the_run_is_another(forgetful, tmp_path):
     words = (
         "method=forgetful",

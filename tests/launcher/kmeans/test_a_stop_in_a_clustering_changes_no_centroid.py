@@ -111,11 +111,6 @@ def in_all_stops():
     return len(count.calls)
 
 
-@pytest.fixture(autouse=True)
-def _alone(one_thread):
-    """Tiny products: a second thread would only wait."""
-
-
 def test_stopped_at_any_safe_point_it_ends_with_the_same_bits(fine):
     assert in_all_stops() > 30
 

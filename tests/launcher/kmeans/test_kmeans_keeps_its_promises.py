@@ -105,13 +105,13 @@ def test_a_tensor_mapped_from_a_file_is_one_too(tmp_path):
     assert torch.equal(fit(x, 12).centroids, fit(mapped, 12).centroids)
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_the_number_of_threads_changes_nothing(threads):
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_number_of_threads_changes_nothing(threads, count):
     x = cloud(n=3000)
     alone = fit(x, 20, deterministic=True)
-    torch.set_num_threads(threads)
+    threads(count)
     together = fit(x, 20, deterministic=True)
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == count
     assert torch.equal(alone.centroids, together.centroids)
 
 

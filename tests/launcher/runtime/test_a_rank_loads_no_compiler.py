@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from launcher.registry import names
 
 STEPS = """
@@ -41,6 +43,7 @@ print(json.dumps({"loaded": loaded, "weights": found, "double": double}))
 """
 
 
+@pytest.mark.slow  # one of two loads the compiler
 def test_its_steps_are_the_same_and_who_compiles_still_can():
     told, plain = (
         json.loads(

@@ -29,6 +29,7 @@ def small_disk(tmp_path):
         subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.slow
 def test_it_stops_with_one_line_and_resumes_when_there_is_room(sslrun, one_line, small_disk, journey, undisturbed):
     from launcher.runtime.checkpoint import verify
 

@@ -49,6 +49,7 @@ def stalls(watched, rank: int) -> list[dict]:
     return [e for e in watched.events("stalled") if e["stage"] != "starting" and e["rank"] == rank]
 
 
+@pytest.mark.slow
 def test_a_stopped_process_is_named_and_when_it_stays_stopped_the_others_end(sslrun, watched, endless, until, shown):
     def waits_for():
         return json.loads(shown(run, "--json"))["waits_for"]
@@ -85,6 +86,7 @@ def test_a_stopped_process_is_named_and_when_it_stays_stopped_the_others_end(ssl
     assert watched.events("end")[0]["cause"] == "stuck"
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_in_a_read_is_behind_those_that_wait_for_it(sslrun, watched, until, shown, tmp_path):
     """Its heart beats on: its process lives."""
     images = tmp_path / "images"

@@ -53,7 +53,13 @@ def decided(run):
     return found
 
 
-@pytest.mark.parametrize(("step", "overrides"), [(9, DEEPERCLUSTER), (6, ROTNET)], ids=["deepercluster", "rotnet"])
+@pytest.mark.parametrize(
+    ("step", "overrides"),
+    [
+        pytest.param(9, DEEPERCLUSTER, id="deepercluster"),
+        pytest.param(6, ROTNET, id="rotnet", marks=pytest.mark.slow),
+    ],
+)
 def test_on_one_rank_and_on_four_it_is_the_same_run(sslrun, stopped, undisturbed, tmp_path, step, overrides):
     """DeeperCluster is stopped after its clustering, and its targets are those of samples, whoever hosts them."""
     run, whole = stopped(step, *overrides), undisturbed(2, overrides)
@@ -75,6 +81,7 @@ def test_on_one_rank_and_on_four_it_is_the_same_run(sslrun, stopped, undisturbed
         assert sizes == {1: 2, 2: ranks}
 
 
+@pytest.mark.slow
 def test_there_and_back_again_it_goes_on_with_the_same_bytes(sslrun, stopped, tmp_path):
     """Moving alone changes nothing: stopped before a step in another world, and moved back, it is byte for byte the
     run that never moved."""
@@ -117,8 +124,9 @@ def test_a_run_at_work_is_not_moved(sslrun, watched, endless, one_line):
     assert watched.gone()
 
 
-def test_a_placement_that_was_edited_is_refused(sslrun, copied, one_line):
-    sslrun("resume", copied, "tasks_per_node=2", "cluster.stall_minutes=1")
+def test_a_placement_that_was_edited_is_refused(sslrun, signalled, copied, one_line):
+    moved = "resume", copied, "tasks_per_node=2", "cluster.stall_minutes=1"
+    assert signalled(*moved, number=signal.SIGINT, after=9).code == 130
     file = copied / "placement.json"
     file.write_text(file.read_text().replace('"tasks_per_node": 2', '"tasks_per_node": 4'))
     line = one_line(sslrun("resume", copied, code=2))

@@ -1,6 +1,7 @@
 """A spec is an identity: submitted again it joins its run, and a run has one writer."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,20 @@ import pytest
 pytestmark = pytest.mark.fault
 
 
+@pytest.fixture
+def finished(undisturbed, tmp_path) -> Path:
+    """A finished run of which a launch may become the writer."""
+    run = undisturbed()
+    return Path(shutil.copytree(run.parent, tmp_path / "runs", symlinks=True)) / run.name
+
+
 def written(run: Path) -> dict[Path, bytes]:
     """What starts and ranks say: a start is an event, and every rank has a log."""
     return {path: path.read_bytes() for folder in ("events", "logs") for path in (run / folder).iterdir()}
 
 
-def test_a_finished_run_answers_and_starts_no_rank(sslrun, undisturbed, journey):
-    run = undisturbed()
+def test_a_finished_run_answers_and_starts_no_rank(sslrun, finished, journey):
+    run = finished
     before, said = sslrun.show(run), written(run)
     answer = sslrun(*journey, f"runs={run.parent}", "--json").json
     assert written(run) == said
@@ -22,8 +30,8 @@ def test_a_finished_run_answers_and_starts_no_rank(sslrun, undisturbed, journey)
     assert sslrun.show(run) == before
 
 
-def test_operational_differences_are_said_and_not_taken(sslrun, undisturbed, journey):
-    run = undisturbed()
+def test_operational_differences_are_said_and_not_taken(sslrun, finished, journey):
+    run = finished
     answer = sslrun(*journey, f"runs={run.parent}", "method.keep_checkpoints=7", "method.workers=1", "--json")
     assert answer.json["joined"] is True
     assert "kept as first submitted: method.keep_checkpoints: 2 -> 7" in answer.err

@@ -18,7 +18,7 @@ def ignores(pid: int, number: int) -> bool:
 
 
 def test_told_with_its_workers_it_stops_once_and_goes_on_exactly(sslrun, watched, until, undisturbed, two_epochs):
-    given = two_epochs("deepercluster")
+    given = two_epochs("rotnet")
     launch = (*given, "tasks_per_node=2", f"method.workers={WORKERS}", f"runs={watched.runs}")
     launcher = sslrun.start(*launch)
     watched.reach(1, launcher)

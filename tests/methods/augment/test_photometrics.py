@@ -13,8 +13,6 @@ CONFIG = ViewsConfig(backbone="small_vgg")
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def pixels(count=6, views=2, size=24, channels=3):
     """uint8 [count, views, channels, size, size] that lie channels last, as a worker leaves them."""
@@ -49,12 +47,12 @@ def test_what_draws_nothing_is_only_normalised_and_lies_view_after_view():
 
 @pytest.mark.parametrize("size", [24, 97])
 @pytest.mark.parametrize("recipe", AUGMENTATIONS)
-def test_an_image_depends_neither_on_the_others_of_its_batch_nor_on_threads(recipe, size):
+def test_an_image_depends_neither_on_the_others_of_its_batch_nor_on_threads(threads, recipe, size):
     stage, images, drawn = Photometrics(CONFIG), pixels(64, 3, size), rows(64, 3, recipe)
     (together,) = stage(Crops((images,), drawn))
     together = together.unflatten(0, (3, 64))
-    for threads, part in ((1, slice(0, 1)), (1, slice(1, 40)), (2, slice(40, 41)), (2, slice(41, 64))):
-        torch.set_num_threads(threads)
+    for count, part in ((1, slice(0, 1)), (1, slice(1, 40)), (2, slice(40, 41)), (2, slice(41, 64))):
+        threads(count)
         (alone,) = stage(Crops((images[part],), drawn[part]))
         assert torch.equal(alone.unflatten(0, (3, -1)), together[:, part])
 

@@ -19,8 +19,6 @@ from methods.backbones.spec import BACKBONES
 from methods.dropout import DropPath
 from methods.export import EXPLAIN, exported, imported
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def images(size, count=2):
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,6 @@ from methods import backbones
 from methods.backbones.spec import BACKBONES
 from methods.dropout import DropPath
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL = ("small_vgg", "small_resnet", "small_vit")
 LARGE = {"torchvision", "timm"}
 

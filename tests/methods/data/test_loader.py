@@ -106,7 +106,8 @@ def test_the_global_random_stream_is_left_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_workers_ignore_the_signals_of_slurm_and_use_one_thread():
+def test_workers_ignore_the_signals_of_slurm_and_use_one_thread(threads):
+    threads(2)
     parent = os.getpid()
 
     def spy(image, sample, epoch):

@@ -21,8 +21,6 @@ from methods.features import BATCH
 from methods.job import Job
 from methods.views import CentreView
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 # One epoch of rotations, then a clustering before each.
 SPEC = ("method=deepercluster", "recipe=tiny", "method.workers=0", "data.images=304")
 STEPS = 3  # taken of each epoch

@@ -8,8 +8,6 @@ import torch
 from methods.dino.loss import distillation, mean_square
 from methods.dino.teacher import Centre, teacher_targets
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TAU_S, TAU_T, M = 0.1, 0.04, 0.9
 GLOBAL, VIEWS, IMAGES, K = 2, 5, 4, 7
 

@@ -21,8 +21,6 @@ from methods.dino.spec import tiny
 from methods.dino.trainer import DINO
 from methods.engine import take_step
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 IMAGES, PER_EPOCH, EPOCHS, RATE = 4, 3, 2, 0.05
 VIEWS, GLOBAL = 4, 2
 

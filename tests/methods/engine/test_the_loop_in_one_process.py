@@ -23,8 +23,6 @@ from methods.rotnet.spec import layout
 from methods.schedules import learning_rate
 from methods.views import TrainView
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 IMAGES, BATCH, EPOCHS, SIDE = 44, 8, 3, 6
 PER_EPOCH = IMAGES // BATCH
 SPEC = (

@@ -20,8 +20,6 @@ CONFIG = ViewsConfig(backbone="small_vgg", image_size=24, local_size=16, local_c
 VIEW = MultiCropView.of(CONFIG, seed=7)
 SAMPLES, EPOCH = 32, 5
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Memory:
     """`SAMPLES` images in memory, no two of one size; those in `broken` cannot be decoded."""

@@ -10,8 +10,6 @@ from launcher.errors import InputError
 from methods import backbones
 from methods.evals.attention import attended, covered, jaccard
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize("shape", [(32, 32), (16, 40)])
 def test_the_maps_are_what_timm_multiplies_values_with(shape):

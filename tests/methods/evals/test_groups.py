@@ -4,8 +4,6 @@ import pytest
 
 from launcher.rundir import Ledger
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_groups_of_low_entropy_are_those_in_the_first_quarter_of_the_density(evaluated):
     found = evaluated.scores("protocol=groups", "groups.groups=100")["groups"]

@@ -17,8 +17,6 @@ from methods.evals.groups import groups
 from methods.evals.spec import Groups
 from methods.features import refuse_unless_finite
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ALONE = World(0, 1, torch.device("cpu"))
 
 

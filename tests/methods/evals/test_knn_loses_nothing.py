@@ -13,8 +13,6 @@ from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag, Stopped
 from methods.evals import alone, during, knn
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ALONE = World(0, 1, torch.device("cpu"))
 PHOTOS = ("protocol=knn", "eval_data=photos", "eval_data.images=76")
 

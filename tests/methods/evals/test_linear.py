@@ -12,8 +12,6 @@ from launcher.runtime.preempt import StopFlag
 from methods.evals.alone import evaluate
 from methods.evals.linear import Probes, _say
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 RATES = [0.01, 0.3, 2.0]
 SHORT = ("linear.epochs=4", "linear.batch=64", "linear.rates=[0.1,3,30]")
 

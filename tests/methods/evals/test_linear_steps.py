@@ -7,8 +7,6 @@ import torch
 
 from methods.evals.linear import Probes
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 BATCH, EPOCHS, RATES = 64, 3, [0.1, 3.0]
 
 

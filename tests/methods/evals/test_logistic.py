@@ -10,8 +10,6 @@ from sklearn.linear_model import LogisticRegression
 from launcher.runtime.dist import World
 from methods.evals import logistic
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CLASSES, D = 4, 9
 
 

@@ -10,8 +10,6 @@ from launcher.runtime.dist import World
 from methods.evals import room
 from methods.evals.during import knn
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ALONE = World(0, 1, torch.device("cpu"))
 
 

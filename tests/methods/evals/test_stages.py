@@ -7,8 +7,6 @@ from methods import backbones
 from methods.backbones.spec import BACKBONES
 from methods.evals.stages import encoder, pooled
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 WIDTHS = {
     "resnet50": [256, 512, 1024, 2048],
     "small_resnet": [16, 32, 64, 128],

@@ -5,8 +5,6 @@ import torch
 
 from methods import collapse
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def features(n, d, rank, seed=0):
     generator = torch.Generator().manual_seed(seed)

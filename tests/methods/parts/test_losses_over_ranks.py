@@ -14,8 +14,6 @@ from methods.smog.loss import group_contrast
 from methods.swav.loss import pseudo_labels, swapped_prediction
 from methods.swav.queue import as_one_batch, make_queue
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 RANKS, BATCH, STEPS, D, K = 2, 12, 5, 6, 9
 
 

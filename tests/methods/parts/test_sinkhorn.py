@@ -5,8 +5,6 @@ import torch
 
 from methods.sinkhorn import sinkhorn
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 EPSILON = 0.05
 SHAPES = [(24, 6), (6, 24), (7, 7), (1, 5), (5, 1)]  # more classes than samples is legal
 

@@ -15,8 +15,6 @@ from methods import data
 from methods.job import Job
 from methods.rotnet.trainer import RotNet
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL = ["method=rotnet", "recipe=tiny", "method.dropout=0", "method.global_batch=8", "method.workers=0"]
 
 

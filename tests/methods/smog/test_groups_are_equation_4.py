@@ -8,8 +8,6 @@ from torch.nn.functional import normalize
 from methods.smog.groups import ALGORITHMS, Groups
 from methods.smog.loss import group_contrast
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 K, D, B, TAU = 6, 4, 9, 0.1
 
 

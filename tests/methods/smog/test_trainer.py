@@ -19,8 +19,6 @@ from methods.job import Job
 from methods.smog.groups import Groups
 from methods.smog.trainer import SMoG
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL = ("method=smog", "recipe=tiny", "method.dropout=0", "method.global_batch=16", "method.groups=6")
 BETA, TAU = 0.8, 0.1
 

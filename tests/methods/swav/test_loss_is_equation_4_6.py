@@ -5,8 +5,6 @@ import torch
 
 from methods.swav.loss import pseudo_labels, swapped_prediction
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TAU, EPSILON, ITERATIONS = 0.1, 0.05, 3
 LABELLED = 2
 CASES = [(2, 8, 4, 0), (8, 6, 5, 0), (3, 4, 11, 0), (2, 4, 6, 8), (6, 3, 10, 9)]  # views, images, classes, queued

@@ -16,8 +16,6 @@ from methods.engine import take_step
 from methods.job import Job
 from methods.swav.trainer import SwAV
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TAU, EPSILON, ITERATIONS, RATE, MOMENTUM, DECAY = 0.2, 0.1, 3, 0.05, 0.9, 0.01
 BATCH, STEPS = 16, 5
 SMALL = (

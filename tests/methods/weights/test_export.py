@@ -25,8 +25,6 @@ from methods.deepercluster.trainer import Network
 from methods.export import export, exported, imported
 from methods.initialise import load_backbone
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ALONE = World(0, 1, torch.device("cpu"))
 
 

@@ -11,8 +11,6 @@ from methods import backbones
 from methods.weights.file import load
 from methods.weights.spec import WeightsConfig
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def published():

@@ -15,8 +15,6 @@ from launcher.spec import InitFrom
 from methods import backbones
 from methods.initialise import load_backbone
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ALONE = World(0, 1, torch.device("cpu"))
 NAME = "small_vgg"
 LAST = "trunk.classifier.3.weight"
