@@ -25,6 +25,7 @@ JOURNEY = ("method=deepercluster", "recipe=tiny", "method.epochs=10")
 # One thread a process, of tests and of what they launch here: several run at once, on few cores, and sums depend on
 # how many there are. What computes reads it when it is loaded.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every rank compiles what it runs
 CONTRACT = "test_contract.py"  # of every method
 FORGE = pytest.StashKey[warm.Forge]()
 
@@ -146,12 +147,17 @@ class Sslrun:
                 process.wait()
 
 
-def signalled(sslrun: Sslrun, *words: object, number: int, rank: int = 0, whom: str = "launcher", **when: object):
-    """How a command ended in which a rank signals itself or the launcher at that point of its work: `after` so many
-    steps, or in the `stage` before a `step` (see support/at_work)."""
+def signalling(sslrun: Sslrun, *, number: int, rank: int = 0, whom: str = "launcher", **when: object) -> Sslrun:
+    """The command where a rank signals itself or the launcher at that point of its work: `after` so many steps, or in
+    the `stage` before a `step` (see support/at_work)."""
     order = {"rank": rank, "whom": whom, "number": number, **when}
     planted = str(Path(__file__).parent / "support" / "at_work")
-    return sslrun.where(PYTHONPATH=planted, SSLRUN_TEST_SIGNAL=json.dumps(order))(*words, code=None)
+    return sslrun.where(PYTHONPATH=planted, SSLRUN_TEST_SIGNAL=json.dumps(order))
+
+
+def signalled(sslrun: Sslrun, *words: object, **order: object) -> Answer:
+    """How such a command ended."""
+    return signalling(sslrun, **order)(*words, code=None)
 
 
 class Watched:
@@ -286,6 +292,12 @@ def signalled_fixture(sslrun) -> Callable[..., Answer]:
     return functools.partial(signalled, sslrun)
 
 
+@pytest.fixture(scope="session", name="signalling")
+def signalling_fixture(sslrun) -> Callable[..., Sslrun]:
+    """`signalling(number=signal.SIGSTOP, whom="rank", after=8).start(word, ...)`, for tests."""
+    return functools.partial(signalling, sslrun)
+
+
 @pytest.fixture(scope="session")
 def journey() -> tuple[str, ...]:
     """The overrides of the run that the tests interrupt."""
@@ -296,6 +308,19 @@ def journey() -> tuple[str, ...]:
 def endless() -> tuple[str, ...]:
     """The overrides of a run that is still running when a test is through with it."""
     return (*JOURNEY[:2], "method.epochs=1000")
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[[str], tuple[str, ...]]:
+    """`small("swav")`: overrides of a run of three epochs of four steps, each of which begins behind a save."""
+    from launcher import registry
+
+    def overrides(method: str) -> tuple[str, ...]:
+        images = 4 * registry.method(method).recipe("tiny").method.global_batch
+        lengths = "method.epochs=3", f"data.images={images}", "method.checkpoint_every=4"
+        return f"method={method}", "recipe=tiny", *lengths, "method.log_every=1"
+
+    return overrides
 
 
 @pytest.fixture(scope="session")
@@ -313,11 +338,11 @@ def two_epochs() -> Callable:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(sslrun, tmp_path_factory, worker_id):
+def undisturbed(sslrun, tmp_path_factory):
     """`undisturbed(ranks=2, overrides=...)`: a finished run that nobody interrupted, to be looked at only. Made once,
     for all of pytest's workers."""
     base = tmp_path_factory.getbasetemp()
-    shared = (base if worker_id == "master" else base.parent) / "undisturbed"
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
     shared.mkdir(exist_ok=True)
 
     def run(ranks: int = 1, overrides: tuple[str, ...] = JOURNEY) -> Path:

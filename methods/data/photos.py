@@ -7,7 +7,6 @@ are grey by default because the palette of a photograph alone gives its class aw
 """
 
 import functools
-import itertools
 import zlib
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -98,9 +97,10 @@ def load(name: str) -> Image.Image:
 
 
 def reserved(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Whether pixels are kept for testing, bool: every other tile of every other row of tiles, staggered."""
+    """Whether pixels are kept for testing, bool [len(rows), len(columns)]: every other tile of every other row of tiles,
+    staggered."""
     rows, columns = rows // TILE, columns // TILE
-    return (rows % 2 == 0) & ((columns + rows // 2) % 2 == 0)
+    return (rows % 2 == 0)[:, None] & ((rows // 2 % 2)[:, None] == columns % 2)
 
 
 def windows(grey: np.ndarray, split: str, side: int, seed: str) -> Iterator[tuple[int, int]]:
@@ -110,11 +110,10 @@ def windows(grey: np.ndarray, split: str, side: int, seed: str) -> Iterator[tupl
     """
     height, width = grey.shape
     rows, columns = np.arange(0, height - side + 1, STRIDE), np.arange(0, width - side + 1, STRIDE)
-    corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
     # No window is larger than a tile and no two test tiles touch: the four corner pixels tell about all pixels.
-    ends = itertools.product((0, side - 1), repeat=2)
-    tested = sum(reserved(corners[:, 0] + down, corners[:, 1] + right).astype(int) for down, right in ends)
-    corners = corners[tested == (4 if split == "test" else 0)]
+    ends = [reserved(rows + down, columns + right) for down in (0, side - 1) for right in (0, side - 1)]
+    tested = np.logical_and.reduce(ends) if split == "test" else ~np.logical_or.reduce(ends)
+    corners = np.argwhere(tested) * STRIDE
     corners = np.random.default_rng(zlib.crc32(seed.encode())).permutation(corners)
     given = True
     while given:

@@ -21,7 +21,7 @@ from launcher.errors import InputError
 from launcher.rundir import RunDir
 
 METHODS = registry.names()
-EPOCHS, STEPS = 2, 4  # and steps of an epoch
+EPOCHS, STEPS = 2, 4  # and steps of an epoch, as `small` has it
 
 # -- ranks -----------------------------------------------------------------------------------------
 
@@ -33,11 +33,6 @@ ROUNDING = 2.0**-50
 AMPLIFIED = 100.0
 # What is trained by how many ranks, in this order.
 WORLDS = {2: ("whole", "half", "moved"), 1: ("whole", "perturbed", "moved"), 4: ("moved",)}
-
-
-def overrides(method: str, *, epochs: int = EPOCHS) -> list[str]:
-    images = STEPS * registry.method(method).recipe("tiny").method.global_batch
-    return [f"method={method}", "recipe=tiny", f"method.epochs={epochs}", f"data.images={images}", "method.log_every=1"]
 
 
 def in_worlds(world, spec, folder):
@@ -55,14 +50,14 @@ def in_worlds(world, spec, folder):
 
 
 @pytest.fixture(scope="module")
-def worlds(ranks, tmp_path_factory):
+def worlds(ranks, small, tmp_path_factory):
     """`worlds(method)`: {size: {name: Trained, with the state of all ranks}}, made once."""
     made = {}
 
     def train(method: str) -> dict:
         if method not in made:
             folder = tmp_path_factory.mktemp(method)
-            spec, _ = resolve([*overrides(method), "method.checkpoint_every=1000"])
+            spec, _ = resolve([*small(method), f"method.epochs={EPOCHS}", "method.checkpoint_every=1000"])
             answers = ranks(tuple(WORLDS), in_worlds, spec.to_json(), str(folder))
             made[method] = {size: {name: merged(each, name) for name in each[0]} for size, each in answers.items()}
         return made[method]
@@ -142,20 +137,10 @@ def ranks_of(method: str) -> int:
     return 4 if registry.method(method).layout(tiny, 4).group_size not in (1, 4) else 2
 
 
-@pytest.fixture(scope="module")
-def lives(undisturbed):
-    """`lives(method)`: the overrides of three epochs, each of which begins behind a save, and their ranks."""
-
-    def given(method: str) -> tuple[tuple[str, ...], int]:
-        return (*overrides(method, epochs=3), f"method.checkpoint_every={STEPS}"), ranks_of(method)
-
-    return given
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_killed_and_resumed_it_ends_as_never_interrupted(victim, undisturbed, sslrun, lives, method):
+def test_killed_and_resumed_it_ends_as_never_interrupted(victim, undisturbed, sslrun, small, method):
     """In its third epoch: the launcher, or one rank of several, without a word."""
-    given, ranks = lives(method)
+    given, ranks = small(method), ranks_of(method)
     whole = sslrun.show(undisturbed(ranks, given))
     assert whole["steps"] == 3 * STEPS
     run = victim(given, ranks)
@@ -165,9 +150,9 @@ def test_killed_and_resumed_it_ends_as_never_interrupted(victim, undisturbed, ss
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_that_changes_is_left_out_of_its_checkpoints(undisturbed, lives, method):
+def test_nothing_that_changes_is_left_out_of_its_checkpoints(undisturbed, small, method):
     """A second trainer that only has what was registered takes the same step, in each of the method's phases."""
-    given, ranks = lives(method)
+    given, ranks = small(method), ranks_of(method)
     events = [event for event in RunDir(undisturbed(ranks, given)).events() if event["event"] == "replayed"]
     assert [event["step"] for event in events] == [STEPS + 1, 2 * STEPS + 1]
     assert all(event["attributes"] > 50 for event in events)

@@ -75,7 +75,7 @@ def train(world: World, planned: dict, folder: Path, *, stop_after: int = 0, per
     stop = StopFlag()
     with Float64():
         layout = registry.method(spec.method.name).layout(spec.method, world.size)
-        job = Job(run, spec, world, layout, ledger, stop, data.build(spec.data, "train"))
+        job = Job(run, spec, world, layout, ledger, stop, _images(spec.data))
         trainer = registry.load_trainer(spec.method.name)(job)
         _perturb(trainer.networks, perturbed)
         if stop_after:
@@ -89,6 +89,17 @@ def train(world: World, planned: dict, folder: Path, *, stop_after: int = 0, per
     world.barrier()
     rows = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
     return Trained({row["step"]: row["loss"] for row in rows if "loss" in row}, state)
+
+
+def _images(config: Any) -> data.ImageDataset:
+    """Made once for all trainings of a rank."""
+    key = repr(config)
+    if key not in _made:
+        _made[key] = data.build(config, "train")
+    return _made[key]
+
+
+_made: dict[str, data.ImageDataset] = {}
 
 
 def copied(world: World, folder: Path, name: str) -> Path:

@@ -17,15 +17,14 @@ def ignores(pid: int, number: int) -> bool:
     return bool(int(status(pid, "SigIgn"), 16) >> (number - 1) & 1)
 
 
-def test_told_with_its_workers_it_stops_once_and_goes_on_exactly(sslrun, watched, until, undisturbed, two_epochs):
-    given = two_epochs("rotnet")
-    launch = (*given, "tasks_per_node=2", f"method.workers={WORKERS}", f"runs={watched.runs}")
-    launcher = sslrun.start(*launch)
-    watched.reach(1, launcher)
+def test_told_with_its_workers_it_stops_once_and_goes_on_exactly(
+    sslrun, signalling, watched, until, undisturbed, small
+):
+    launch = (*small("rotnet"), "tasks_per_node=2", f"method.workers={WORKERS}", f"runs={watched.runs}")
+    # They wait while they are looked at, however long that takes: the first, and who votes with it.
+    launcher = signalling(number=signal.SIGSTOP, whom="rank", after=5).start(*launch)
+    until(lambda: launcher.poll() is not None or any(status(pid, "State") == "T" for pid in watched.processes()))
     ranks = [pid for pid in watched.processes() if int(status(pid, "PPid")) == launcher.pid]
-    until(lambda: launcher.poll() is not None or any(row["step"] > 40 for row in watched.rows()), poll=0.01)
-    for rank in ranks:
-        os.kill(rank, signal.SIGSTOP)  # they wait while they are looked at, however long that takes
     members = watched.processes()
     workers = [pid for pid in members if int(status(pid, "PPid")) in ranks]
     assert (len(ranks), len(workers)) == (2, 2 * WORKERS)
@@ -54,4 +53,4 @@ def test_told_with_its_workers_it_stops_once_and_goes_on_exactly(sslrun, watched
     sslrun("resume", watched.path)
     done = sslrun.show(watched.path)
     assert (done["state"], done["lost_steps"]) == ("done", 0)
-    assert done["state_digest"] == sslrun.show(undisturbed(2, given))["state_digest"]
+    assert done["state_digest"] == sslrun.show(undisturbed(2, small("rotnet")))["state_digest"]
