@@ -97,7 +97,7 @@ def load(name: str) -> Image.Image:
 
 
 def reserved(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Which pixels are kept for testing, bool [rows, columns]: every other tile of every other row of tiles, staggered."""
+    """Which pixels are kept for testing, bool [rows, columns]: every other tile of every other row, staggered."""
     rows, columns = rows // TILE, columns // TILE
     return (rows % 2 == 0)[:, None] & ((rows // 2 % 2)[:, None] == columns % 2)
 
