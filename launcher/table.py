@@ -25,6 +25,7 @@ COLOURS = {
 STATES = ("running", "preempted", "pending", "failed", "stopped", "cancelled", "done")
 GAP = 2
 WIDEST = 26  # characters of a cell that holds Slurm's own words, which have no end
+FAR_DAYS = 180
 NOTES = 3  # runs and nodes that are explained on a screen that is watched, where lines are few
 TIMES = ("checkpoint_time", "started")
 
@@ -159,9 +160,11 @@ def short(seconds: float | None) -> str:
 
 
 def moment(when: float | datetime) -> str:
-    """14:30 today, otherwise with its date."""
-    when = when if isinstance(when, datetime) else datetime.fromtimestamp(when)
-    return f"{when:%H:%M}" if when.date() == datetime.now().date() else f"{when:%Y-%m-%d %H:%M}"
+    """14:30 today, otherwise with its date, and with its year where that is far away."""
+    when, now = when if isinstance(when, datetime) else datetime.fromtimestamp(when), datetime.now()
+    if when.date() == now.date():
+        return f"{when:%H:%M}"
+    return f"{when:%m-%d %H:%M}" if abs((when - now).days) < FAR_DAYS else f"{when:%Y-%m-%d %H:%M}"
 
 
 def _waiting(facts: Facts) -> str:

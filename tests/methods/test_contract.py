@@ -5,6 +5,7 @@ took stands at the end of `make test`.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from pathlib import Path
@@ -168,12 +169,18 @@ PUBLISHED = [
 ]
 
 
+@functools.cache
+def published(method: str, recipe: str):
+    """(its spec on one node of eight GPUs with 32 GB, its recipe)."""
+    return resolve([f"method={method}", f"recipe={recipe}", "cluster=v100_32gb"], planning=True)
+
+
 @pytest.mark.parametrize("gpus", [16, 64, 256, 512])
 @pytest.mark.parametrize(("method", "recipe"), PUBLISHED)
 def test_each_recipe_is_sized_or_refused_with_the_numbers_of_ranks_that_fit(method, recipe, gpus):
-    wanted = [f"method={method}", f"recipe={recipe}", f"nodes={gpus // 8}", "cluster=v100_32gb"]
+    spec, origin = published(method, recipe)
     try:
-        plan = planning.make(*resolve(wanted, planning=True))
+        plan = planning.make(dataclasses.replace(spec, nodes=gpus // 8), origin)
     except InputError as refused:
         fits = [int(n) for n in re.search(r"use ([\d, ]+) ranks", str(refused))[1].split(", ")]
         assert gpus not in fits and max(fits) >= 4
@@ -191,10 +198,10 @@ def test_each_recipe_is_sized_or_refused_with_the_numbers_of_ranks_that_fit(meth
 @pytest.mark.parametrize(("method", "recipe"), PUBLISHED)
 def test_its_memory_falls_with_the_number_of_gpus(method, recipe):
     found = []
+    spec, origin = published(method, recipe)
     for nodes in (1, 2, 8, 64):
-        wanted = [f"method={method}", f"recipe={recipe}", f"nodes={nodes}", "cluster=generic"]
         try:
-            found.append(planning.make(*resolve(wanted, planning=True)).to_json()["memory_gb"])
+            found.append(planning.make(dataclasses.replace(spec, nodes=nodes), origin).memory_gb)
         except InputError:
             continue
     assert found and found == sorted(found, reverse=True)

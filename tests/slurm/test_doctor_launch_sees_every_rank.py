@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from launcher import slurm
 
 
@@ -11,6 +13,7 @@ def test_the_gpus_and_nodes_of_a_cluster_are_counted(big_cluster, monkeypatch):
     assert slurm.partitions()[0].nodes == tuple(f"n{i + 1}" for i in range(64))
 
 
+@pytest.mark.slow
 def test_512_of_512_ranks(big_cluster, slurm_sslrun, patient, tmp_path):
     answer = patient(slurm_sslrun(big_cluster))("doctor", "--launch", "nodes=64", f"runs={tmp_path}", "--json")
     rows = {row["check"]: row for row in answer.json}

@@ -12,6 +12,7 @@ Run as a script, this file is that process. Linux only, as the test clusters are
 import atexit
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import importlib.util
@@ -19,7 +20,6 @@ import inspect
 import io
 import json
 import os
-import pkgutil
 import re
 import runpy
 import selectors
@@ -37,12 +37,17 @@ from typing import Any
 
 SSLRUN = Path(sysconfig.get_path("scripts")) / "sslrun"
 
-LIBRARIES = (
-    "torch", "torch.distributed", "torch.utils.data", "torch.utils.tensorboard", "torch.nn.parallel", "torchvision",
-    "torchvision.models.vgg", "torchvision.models.resnet", "timm", "faiss", "numpy", "PIL.Image", "safetensors.torch",
-    "skimage.io", "skimage.color", "sklearn.linear_model", "hydra", "omegaconf", "rich.console", "rich.live",
-    "rich.progress", "rich.table", "jinja2", "submitit", "argparse", "sqlite3", "multiprocessing.managers", "pytest",
+LIGHT = (
+    "hydra", "omegaconf", "rich.console", "rich.live", "rich.progress", "rich.table", "jinja2", "submitit", "argparse",
+    "sqlite3",
 )  # fmt: skip
+LIBRARIES = (
+    *LIGHT, "torch", "torch.distributed", "torch.utils.data", "torch.utils.tensorboard", "torch.nn.parallel",
+    "torchvision", "torchvision.models.vgg", "torchvision.models.resnet", "timm", "faiss", "numpy", "PIL.Image",
+    "safetensors.torch", "skimage.io", "skimage.color", "sklearn.linear_model", "multiprocessing.managers", "pytest",
+)  # fmt: skip
+# What starts no rank here is a fork of a process that has loaded LIGHT alone: the smaller it is, the cheaper its forks.
+LOOKS = {"plan", "status", "show", "logs", "cancel", "prune", "report", "sweep", "doctor"}
 # Not loaded for the command line: what runs in jobs, and what acts as soon as it is loaded.
 IN_JOBS = re.compile(r"launcher\.(runtime|kmeans|worker|batch|probe|drill\.simulated)\b|methods\.(?!.*\bspec$)")
 # What it loads its libraries with: no thread, and what is freed is kept, because new pages cost a fork dear.
@@ -210,16 +215,19 @@ def _take(files: Sequence[int], kept: Sequence[int] = ()) -> None:
 
 
 def serve(path: str) -> None:
-    """Load LIBRARIES, then fork whatever is asked for on the socket `path`, until the one who started this is gone."""
+    """Load LIBRARIES, or LIGHT alone, then fork whatever is asked for on the socket `path`, until the one who started
+    this is gone."""
     global _loaded, _ours, _path
     _path = [path for path in sys.path if path]
-    for name in LIBRARIES:
+    for name in LIGHT if path.endswith("light") else LIBRARIES:
         importlib.import_module(name)
     _loaded = frozenset(sys.modules)
     for package in ("launcher", "methods"):
-        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if not IN_JOBS.match(module.name):
-                importlib.import_module(module.name)
+        root = Path(importlib.import_module(package).__path__[0])
+        for file in sorted(root.rglob("*.py")):
+            name = ".".join((package, *file.relative_to(root).with_suffix("").parts))
+            if not (IN_JOBS.match(name) or file.name == "__init__.py"):
+                importlib.import_module(name)
     _ours = frozenset(sys.modules) - _loaded
     threads = len(os.listdir("/proc/self/task"))
     assert threads == 1, f"{threads} threads are running: a fork would lack them"
@@ -282,22 +290,22 @@ def _bury(forks: dict[int, socket.socket]) -> None:
 
 
 class Forge:
-    """Starts that process, which answers at `folder`/warm, and forks of it; with `begin=False` somebody else starts
-    it, and is waited for. Harmless to close twice."""
+    """Starts that process and the light one, which answer at `folder`/warm and /light, and forks of them; with
+    `begin=False` somebody else starts them, and they are waited for. Harmless to close twice."""
 
     def __init__(self, folder: Path, *, begin: bool = True):
         self.folder = folder
-        self._server = None
-        if begin:
-            self._server = subprocess.Popen(
-                [sys.executable, "-P", __file__, folder / "warm", "-" * COMMAND_LINE],
-                stdin=subprocess.PIPE,
-                env={**os.environ, **QUIET},
-            )
+        self._servers = {}
+        for name in ("warm", "light") if begin else ():
+            command = [sys.executable, "-P", __file__, folder / name, "-" * COMMAND_LINE]
+            self._servers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **QUIET})
 
     def start(self, command: Sequence[Any], **options: Any) -> "Asked":
         """As subprocess.Popen, whose options it takes; `cold` starts a new interpreter."""
-        return Asked(self._connect, command, **options)
+        words, environment = [os.fspath(word) for word in command], options.get("env") or os.environ
+        looks = words[0] == str(SSLRUN) and ((words[1:2] and words[1] in LOOKS) or "SLURM_CONF" in environment)
+        name = "light" if looks and "PYTHONPATH" not in environment else "warm"
+        return Asked(functools.partial(self._connect, name), command, **options)
 
     def ranks(
         self,
@@ -344,19 +352,19 @@ class Forge:
         }
 
     def close(self) -> None:
-        if self._server:
-            self._server.stdin.close()
-            self._server.wait()
+        for server in self._servers.values():
+            server.stdin.close()
+            server.wait()
 
-    def _connect(self) -> socket.socket:
+    def _connect(self, name: str) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
         end = time.monotonic() + STARTING_S
         while True:
             try:
-                connection.connect(str(self.folder / "warm"))
+                connection.connect(str(self.folder / name))
                 return connection
             except OSError:
-                ended = self._server and self._server.poll() is not None
+                ended = name in self._servers and self._servers[name].poll() is not None
                 assert not ended and time.monotonic() < end, "the process to be forked did not start"
                 time.sleep(0.05)
 

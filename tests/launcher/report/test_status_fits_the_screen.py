@@ -3,10 +3,12 @@
 import json
 import os
 import time
+from datetime import datetime
 
 import pytest
 
 from launcher import badnodes
+from launcher import table as listing
 
 
 @pytest.fixture
@@ -118,3 +120,18 @@ def test_a_collapse_is_said_below_the_table_until_it_is_over(sslrun, folder, led
     assert "health        collapsed since step 20" in sslrun("show", working.id, f"runs={runs}").out
     ledgers.say(working, "health", step=42, of="outputs", what="")
     assert not any("collapsed" in line for line in table(sslrun, runs, 80))
+
+
+@pytest.mark.parametrize(
+    ("now", "when", "said"),
+    [
+        ("2026-11-28 09:00", "2026-11-28 23:59", "23:59"),
+        ("2026-11-28 23:03", "2026-11-29 00:03", "11-29 00:03"),
+        ("2026-12-31 23:30", "2027-01-01 00:30", "01-01 00:30"),
+        ("2026-11-28 09:00", "2027-11-28 09:00", "2027-11-28 09:00"),
+    ],
+)
+def test_a_moment_has_its_date_where_that_is_not_todays(monkeypatch, now, when, said):
+    clock = type("Clock", (datetime,), {"now": staticmethod(lambda: datetime.fromisoformat(now))})
+    monkeypatch.setattr(listing, "datetime", clock)
+    assert listing.moment(datetime.fromisoformat(when).timestamp()) == said

@@ -29,7 +29,7 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=[pytest.param("simclr", marks=pytest.mark.slow), "byol"])
 def drawn(request):
     """(config, boxes int [2 samples, left top width height] of both kinds, rows float32 [samples, 4, P])."""
     config, blank = CONFIGS[request.param], Image.new("RGB", (WIDTH, HEIGHT))

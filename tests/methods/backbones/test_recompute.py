@@ -25,7 +25,7 @@ def one_step(name, *, again):
     return network.state_dict(), sum(kept)
 
 
-@pytest.mark.parametrize("name", ["small_resnet", "resnet50"])
+@pytest.mark.parametrize("name", ["small_resnet", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_a_step_is_the_same_and_keeps_less(name):
     (plain, much), (again, little) = one_step(name, again=False), one_step(name, again=True)
     assert list(plain) == list(again)

@@ -86,7 +86,9 @@ def test_the_cost_of_an_image_is_that_of_the_module(name):
     assert size.macs_at(size.image_size) == size.macs and size.activations_at(size.image_size) == size.activations
 
 
-@pytest.mark.parametrize("name", ["small_resnet", "resnet50", "regnety_128gf"])
+@pytest.mark.parametrize(
+    "name", ["small_resnet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "regnety_128gf"))]
+)
 def test_blocks_that_are_computed_again_keep_what_the_plan_says(name):
     """What is kept outside of the blocks, with their inputs, and inside the largest one while it is computed again."""
     size, inputs = BACKBONES[name], []

@@ -80,6 +80,8 @@ def test_stopped_while_extracting_and_killed_in_kmeans(life, finished, watched, 
     assert shown["state_digest"] == sslrun.show(undisturbed(1, CLUSTERING))["state_digest"]
 
 
+@pytest.mark.fault
+@pytest.mark.slow
 def test_two_ranks_one_killed_while_extracting_and_one_told_to_stop_in_kmeans(
     life, finished, watched, undisturbed, sslrun
 ):
