@@ -197,7 +197,10 @@ class Watched:
         return [pid for pid, words in _commands() if str(self.path) in words]
 
     def gone(self, seconds: float = 300) -> bool:
-        return bool(until(lambda: not self.processes(), seconds=seconds))
+        """Waits until they have ended. One that dies loses its command line before it lets go of the run's lock."""
+        from launcher.rundir import RunDir
+
+        return bool(until(lambda: not self.processes() and not RunDir(self.path).held(), seconds=seconds))
 
     def events(self, name: str) -> list[dict]:
         lines = [line for file in sorted((self.path / "events").iterdir()) for line in file.read_text().splitlines()]
