@@ -106,6 +106,17 @@ def _begun(run: "RunDir", job: str) -> bool:
     return bool(events) and events[-1]["event"] == "start" and events[-1].get("job") == job
 
 
+def _alive(run: "RunDir") -> int:
+    """Ranks of its latest start that were heard of, and so hear signals."""
+    from launcher import heartbeats
+
+    return heartbeats.alive(run, run.generation())
+
+
+def _ranks(run: "RunDir") -> int:
+    return run.spec().world_size
+
+
 def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
     """Jobs that have not begun go at once; the others are told to save, and killed only when they do not end."""
     from launcher import slurm
@@ -122,7 +133,8 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
         return
     for run, state in running:  # first, so that whoever judges the end finds it
         Ledger(run, run.generation() or 1, "cancel").write("cancel", by=os.getpid(), job=state.job)
-    slurm.cancel([state.job for _, state in running], signal="TERM")
+    heard = {state.job: _alive(run) for run, state in running}
+    slurm.cancel(heard, signal="TERM")
     seconds = max(run.plan()["signal_delay_s"] for run, _ in running) + SLACK_SECONDS
     end = time.monotonic() + seconds
     print(f"told to save and stop; killed after {seconds:.0f} s", file=sys.stderr)
@@ -130,6 +142,10 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
     while left and time.monotonic() < end:
         time.sleep(0.5)
         left = {job: run for job, run in left.items() if run.state().name == "running"}
+        # A signal reaches the steps that are there: ranks that only came to life afterwards are told once more.
+        alive = {job: _alive(run) for job, run in left.items()}
+        slurm.cancel([job for job, run in left.items() if heard[job] < alive[job] == _ranks(run)], signal="TERM")
+        heard |= {job: alive[job] for job, run in left.items() if alive[job] == _ranks(run)}
     slurm.cancel(left)
     with contextlib.suppress(ClusterError):  # what was asked for has been done
         _see_them_gone({state.job for _, state in running})

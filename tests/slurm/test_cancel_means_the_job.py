@@ -1,6 +1,7 @@
 """`sslrun cancel` on a real Slurm: the job goes, what waits for the run goes with it, and no other job does."""
 
 import json
+import sys
 
 RUN = ("method=rotnet", "recipe=tiny", "cluster=fake", "tasks_per_node=1", "--json")
 
@@ -20,6 +21,27 @@ def test_a_job_that_sets_up_is_no_run_that_could_save(cluster, slurm_sslrun, con
     assert sslrun.show(run["path"])["state"] == "cancelled"
     until(lambda: run["job"] not in states(cluster))  # although it will never have set up
     assert sslrun.show(run["path"])["state"] == "cancelled"
+
+
+# Starts a rank once the file is there, and hears no SIGTERM until Python does: as if Slurm had no step to signal yet.
+LATE = """sh -c 'trap "" TERM; until [ -e {go} ]; do sleep 0.1; done; exec {python} "$@"' sh"""
+
+
+def test_ranks_that_come_to_life_after_they_were_told_save_and_stop(
+    cluster, slurm_sslrun, config_dir, watched, tmp_path, until
+):
+    sslrun = slurm_sslrun(cluster)
+    late = LATE.format(go=tmp_path / "go", python=sys.executable)
+    folder = config_dir(cluster, python=late, cpus_per_task=1)
+    run = sslrun(*RUN, "method.epochs=1000", "--config-dir", folder, f"runs={watched.runs}").json["path"]
+    until(lambda: watched.events("start"))
+    cancel = sslrun.start("cancel", run, "--yes")
+    assert any("told to save and stop" in line for line in cancel.stderr)
+    (tmp_path / "go").touch()
+    assert sslrun.finish(cancel).code == 0
+    (end,) = watched.events("end")
+    assert (end["state"], end["message"]) == ("cancelled", "cancelled, state saved"), end
+    assert "CANCELLED" not in "".join(log.read_text() for log in (watched.path / "submit").glob("*.log"))
 
 
 def test_evaluations_wait_for_the_job_that_resumes_the_run(cluster, slurm_sslrun, config_dir, tmp_path):
