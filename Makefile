@@ -1,6 +1,6 @@
 # make run    train DeeperCluster on real photographs, here, in minutes       METHOD=rotnet trains another
 # make test   what must hold at every commit, in under 25 minutes; installs Slurm for it where root and apt-get allow
-# make faults every fault that a run must survive, brought about for real; make test-full: all of it
+# make faults every fault that a run must survive, brought about for real; make test-full: all of it; make mutants
 # Both set up .venv first; a machine needs Python 3.11 to 3.13, make and pip.
 
 METHOD ?= deepercluster
@@ -26,7 +26,7 @@ test: $(STAMP) lint slurm browser
 faults: $(STAMP) slurm
 	$(PYTEST) -m fault
 
-# Shows that something learns: three seeds of the demo, some ten minutes on two cores.
+# All of it, and that something learns: three seeds of each demo. More than an hour on two cores.
 test-full: $(STAMP) lint slurm browser
 	$(PYTEST)
 

@@ -57,9 +57,9 @@ def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | 
 
 
 def _threads(ranks: int) -> int:
-    """Of one rank: its share of the cores, or fewer where the shell that it is started in says so."""
+    """Of one rank: its share of the cores, or fewer where the user's SSLRUN_THREADS says so."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share, asked = max(1, cores // ranks), os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    share, asked = max(1, cores // ranks), os.environ.get("SSLRUN_THREADS", "")
     return min(share, int(asked)) if asked.isdecimal() and int(asked) else share
 
 

@@ -256,10 +256,10 @@ def requeue(job_id: str) -> None:
     _ask("scontrol", "requeue", job_id)
 
 
-def on_node(job_id: str, node: str, *command: str) -> str:
-    """Run a command on a node of a running job, beside its steps; returns what it printed."""
+def on_node(job_id: str, node: str, *command: str, seconds: float) -> str:
+    """Run a command of at most `seconds` on a node of a running job, beside its steps; returns what it printed."""
     where = (f"--jobid={job_id}", f"--nodelist={node}", "--nodes=1", "--ntasks=1")
-    return _ask("srun", "--overlap", *where, "--input=none", *command)
+    return _ask("srun", "--overlap", *where, "--input=none", *command, seconds=seconds)
 
 
 def set_node(name: str, state: str, reason: str = "") -> None:

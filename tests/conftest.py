@@ -1,4 +1,4 @@
-"""The real command line as subprocesses, and finished runs that several tests look at."""
+"""The real command line in processes of its own, and finished runs that several tests look at."""
 
 import fcntl
 import functools
@@ -24,7 +24,7 @@ JOURNEY = ("method=deepercluster", "recipe=tiny", "method.epochs=10")
 
 # One thread a process, of tests and of what they launch here: several run at once, on few cores, and sums depend on
 # how many there are. What computes reads it when it is loaded.
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ["SSLRUN_THREADS"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every rank compiles what it runs
 CONTRACT = "test_contract.py"  # of every method
 FORGE = pytest.StashKey[warm.Forge]()

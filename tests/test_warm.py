@@ -54,8 +54,10 @@ def test_its_environment_folder_and_command_line_are_what_was_given(asked, tmp_p
         ("import atexit; atexit.register(print, 'end')", 0, ""),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
         ("raise KeyError('x')", 1, "KeyError"),
+        ("raise KeyboardInterrupt", -signal.SIGINT, "KeyboardInterrupt"),
+        ("import signal; raise SystemExit(signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN)", 1, ""),
     ],
-    ids=["end", "code", "sentence", "atexit", "signal", "error"],
+    ids=["end", "code", "sentence", "atexit", "signal", "error", "interrupt", "broken pipe"],
 )
 def test_it_ends_as_an_interpreter_does(asked, code, status, said):
     process = asked(code)

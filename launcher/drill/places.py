@@ -110,7 +110,7 @@ class OnSlurm:
         return False
 
     def on(self, run: RunDir, host: str, *command: str) -> str:
-        return slurm.on_node(job_of(run.events()) or "", host, *command)
+        return slurm.on_node(job_of(run.events()) or "", host, *command, seconds=COMMAND_SECONDS)
 
     def clean(self, run: RunDir | None) -> None:
         job = job_of(run.events()) if run else None

@@ -139,8 +139,8 @@ def demo() -> Recipe:
 
 
 def tiny() -> Recipe:
-    """Seconds: all of the method, for tests and drills. It learns nothing. Its rate and temperature are such that the
-    rounding of sums in another order takes more than ten steps to show in the loss."""
+    """Seconds: all of the method, for tests and drills. It learns nothing. Its rate and temperature are mild, so
+    that a rounding stays small for many steps."""
     small = {
         "image_size": 16, "local_size": 8, "groups": 12, "hidden": 16, "embedding": 8, "epochs": 2, "beta": 0.9,
         "global_batch": 32, "refit_every": 4, "reset_every": 4, "cache": 3, "checkpoint_every": 3, "log_every": 2,

@@ -2,7 +2,7 @@
 
 | fault | outcome | `sslrun drill` | tests beside it |
 |---|---|---|---|
-| 1 a rank is killed | ends soon, resumes from the last commit | kill-rank-0, -last-rank, -launcher | resume_is_exact |
+| 1 a rank is killed | ends soon, resumes from the last commit | kill-rank-0, -last-rank, -launcher | contract |
 | 2 killed while it saves | the old or the new checkpoint | kill-in-save | checkpoint_is_whole_or_absent |
 | 3 a data-loader process is killed | an error, no hang; as 1 | kill-loader-worker | |
 | 4 a node is lost | same job, restarted elsewhere | node-down | a_lost_node |
@@ -20,7 +20,7 @@
 | 16 clocks are off | nothing changes | wrong-clocks (simulated) | health |
 | 17 a crash at every start | stops for good, exit code 5 | crash-at-every-start | |
 | 18 other numbers of ranks | refused with the reason, or handled | impossible-layout | |
-| 19 exactness | the same state, byte for byte | every one of these | resume_is_exact |
+| 19 exactness | the same state, byte for byte | every one of these | contract |
 | 20 pruning | never the last that verifies | prune-beside-a-broken-one | prune_keeps |
 | 21 the submitter is killed | one job | | a_killed_submitter |
 """
@@ -37,7 +37,7 @@ from launcher.errors import InputError
 TESTS = Path(__file__).parents[1]
 # Beside what `sslrun drill` injects; files, since their tests are named after what they promise.
 BESIDE = {
-    1: ["methods/engine/test_resume_is_exact.py"],
+    1: ["methods/test_contract.py"],
     2: ["launcher/runtime/test_checkpoint_is_whole_or_absent.py"],
     4: ["slurm/test_fault_a_lost_node_is_survived.py", "slurm/test_fault_a_requeue_waits_for_what_is_away.py"],
     11: [
@@ -48,11 +48,10 @@ BESIDE = {
     13: ["launcher/start/test_same_spec_joins.py", "slurm/test_a_run_trains_on_slurm.py"],
     15: ["launcher/runtime/test_health_names_the_rank_that_others_wait_for.py"],
     16: ["launcher/runtime/test_health_names_the_rank_that_others_wait_for.py"],
-    19: ["methods/engine/test_resume_is_exact.py"],
+    19: ["methods/test_contract.py"],
     20: ["launcher/run/test_prune_keeps_the_last_verified_checkpoint.py"],
     21: ["slurm/test_a_killed_submitter_leaves_one_job.py"],
 }
-EXACTNESS = TESTS / "methods/engine/test_resume_is_exact.py"  # of every method; a drill compares its own
 DRILLED = sorted([*TESTS.glob("faults/test_faults*.py"), *TESTS.glob("slurm/test_fault_*.py")])
 
 
@@ -73,7 +72,7 @@ def test_it_is_injected_by_a_test(number):
     for file in beside:
         assert re.search(r"^def test_", file.read_text(), re.MULTILINE), file
     for file in (*DRILLED, *beside):
-        assert "pytest.mark.fault" in file.read_text() or file == EXACTNESS, file
+        assert "pytest.mark.fault" in file.read_text(), file
 
 
 def test_every_fault_of_the_drill_is_drilled_in_a_test_wherever_it_can_be():

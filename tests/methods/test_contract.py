@@ -138,6 +138,7 @@ def ranks_of(method: str) -> int:
     return 4 if registry.method(method).layout(tiny, 4).group_size not in (1, 4) else 2
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_and_resumed_it_ends_as_never_interrupted(victim, undisturbed, sslrun, small, method):
     """In its third epoch: the launcher, or one rank of several, without a word."""
@@ -146,7 +147,8 @@ def test_killed_and_resumed_it_ends_as_never_interrupted(victim, undisturbed, ss
     assert whole["steps"] == 3 * STEPS
     run = victim(given, ranks)
     whom = "launcher" if METHODS.index(method) % 2 else ranks - 1
-    assert run.killed_after(2 * STEPS + 2, whom=whom) == 2 * STEPS
+    # The save of the second epoch's end may still be under way.
+    assert run.killed_after(2 * STEPS + 2, whom=whom) in (STEPS, 2 * STEPS)
     assert run.resumed_to_the_end()["state_digest"] == whole["state_digest"]
 
 
@@ -226,7 +228,8 @@ def test_an_odd_value_of_any_field_is_refused_by_its_name_or_sized(method):
             assert "\n" not in line and re.search(r"method\.\w+=|nodes x tasks_per_node=|data", line), line
             refused.add(field)
             continue
-        assert not (isinstance(value, float) and math.isnan(value)), f"{field}={value} passed"
+        within = value if isinstance(value, list | tuple) else [value]
+        assert not any(isinstance(each, float) and math.isnan(each) for each in within), f"{field}={value} passed"
         for name, figure in vars(sizes).items():
             if isinstance(figure, (int, float)):
                 assert math.isfinite(figure) and figure >= 0, f"{field}={value}: {name}={figure}"

@@ -15,7 +15,7 @@ numbers: top-1 (%)
 method: rotnet
 axis: learning rate
 sets: method.lr={value}
-fixed: [method.epochs=8]
+fixed: [method.epochs=30]
 scales:
   paper: {metric: knn.trained, gpu_hours: 8}
   demo: {metric: knn.trained, minutes: 2}

@@ -7,7 +7,7 @@ import pytest
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
-HERE = ("cluster=local", "nodes=1", "tasks_per_node=2")
+HERE = ("cluster=local", "nodes=1", "tasks_per_node=4")
 
 
 @pytest.fixture
@@ -25,14 +25,14 @@ def cancelled(standing, settled):
 
 
 def test_cancelled_moved_and_resumed_it_ends_with_the_local_runs_weights(
-    cluster, slurm_sslrun, config_dir, journey, undisturbed, watched, cancelled, settled, standing, until
+    cluster, slurm_sslrun, config_dir, journey, undisturbed, watched, cancelled, settled, standing, signalling, until
 ):
     journey = (*journey, "method.log_every=1")
     sslrun, there = (
         slurm_sslrun(cluster),
         ("--config-dir", config_dir(cluster), "cluster=fake", "cluster.cpus_per_task=1"),
     )
-    two_nodes = (*there, "nodes=2", "tasks_per_node=1")
+    two_nodes = (*there, "nodes=2", "tasks_per_node=2")
     answer = sslrun(*journey, *two_nodes, f"runs={watched.runs}", "--json").json
     assert (answer["state"], answer["joined"]) == ("pending", False)
     spec = (watched.path / "spec.json").read_bytes()
@@ -49,31 +49,28 @@ def test_cancelled_moved_and_resumed_it_ends_with_the_local_runs_weights(
     assert shown["state"] == "cancelled" and 0 < shown["step"] < 40
     assert not watched.processes()
 
-    launcher = sslrun.start("resume", watched.path, *HERE)
-    until(lambda: watched.rows()[-1]["step"] > shown["step"])
-    with standing(watched.path):
-        launcher.send_signal(signal.SIGINT)
-    assert sslrun.finish(launcher).code == 130
-    assert sslrun.show(watched.path)["where"] == {"cluster": "local", "nodes": 1, "tasks_per_node": 2}
+    stopped = signalling.func(sslrun, number=signal.SIGINT, after=shown["step"] + 2)
+    stopped("resume", watched.path, *HERE, code=130)
+    assert sslrun.show(watched.path)["where"] == {"cluster": "local", "nodes": 1, "tasks_per_node": 4}
 
     # More than the cluster has: refused before anything changes.
     placed = (watched.path / "placement.json").read_bytes()
     assert "at most 2 nodes" in sslrun("resume", watched.path, *two_nodes, "nodes=4", code=2).complaint
     assert (watched.path / "placement.json").read_bytes() == placed
 
-    one_node = (*there, "nodes=1", "tasks_per_node=2")
+    one_node = (*there, "nodes=1", "tasks_per_node=4")
     others = cluster.run("sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep inf")
     until(lambda: "R" in cluster.run("squeue", "--noheader", "--format=%t").stdout)
     job = sslrun("resume", watched.path, *one_node, "--json").json["job"]
     assert f"job {job} has it" in sslrun("resume", watched.path, *HERE, code=2).complaint
-    assert sslrun.show(watched.path)["where"] == {"cluster": "fake", "nodes": 1, "tasks_per_node": 2}
+    assert sslrun.show(watched.path)["where"] == {"cluster": "fake", "nodes": 1, "tasks_per_node": 4}
     cluster.run("scancel", others.stdout.strip())
     shown = settled(sslrun, watched.path)
     assert (shown["state"], shown["lost_steps"]) == ("done", 0), shown
     assert shown["restarts"] == {"cancelled": 1, "stopped": 1}
-    assert shown["state_digest"] == sslrun.show(undisturbed(2, journey))["state_digest"]
+    assert shown["state_digest"] == sslrun.show(undisturbed(4, journey))["state_digest"]
     assert (watched.path / "spec.json").read_bytes() == spec
     started = [(e.get("job"), e["world_size"]) for e in watched.events("start")]
-    assert started == [(answer["job"], 2), (None, 2), (job, 2)]
+    assert started == [(answer["job"], 4), (None, 4), (job, 4)]
     moved = [(e["cluster"], e["nodes"], e["tasks_per_node"]) for e in watched.events("placed")]
-    assert moved == [("local", 1, 2), ("fake", 1, 2)]
+    assert moved == [("local", 1, 4), ("fake", 1, 4)]

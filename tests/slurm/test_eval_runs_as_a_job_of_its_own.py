@@ -58,7 +58,7 @@ def test_asked_for_later_it_is_a_job_on_the_partition_asked_for_and_starts_again
     assert sorted((run / "evals").iterdir()) == before
 
     data = ("eval_data=photos", "eval_data.images=4000")
-    wanted = ("eval", run, "protocol=knn", *data, "cluster.partition=low", "cluster.timeout_min=60")
+    wanted = ("eval", run, "protocol=knn", *data, "nodes=2", "cluster.partition=low", "cluster.timeout_min=60")
     answer = sslrun(*wanted, "--json").json
     assert (answer["state"], answer["joined"]) == ("pending", False)
     (job,) = [row for row in _jobs(cluster) if row["JobId"] == answer["job"]]

@@ -31,7 +31,7 @@ def unlimited(cluster):
 
     def give() -> None:
         while not over.wait(1):
-            for line in cluster.run("squeue", "--noheader", "--format=%i %l").stdout.splitlines():
+            for line in cluster.run("squeue", "--noheader", "--format=%i %l", check=False).stdout.splitlines():
                 job, limit = line.split()
                 if limit == "2:00":
                     cluster.run("scontrol", "update", f"jobid={job}", "timelimit=+60", check=False)

@@ -6,7 +6,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SWEEP = ("--multirun", "method=rotnet", "recipe=tiny", "method.epochs=10", "cluster=fake", "tasks_per_node=1")
+SWEEP = ("--multirun", "method=rotnet", "recipe=tiny", "method.epochs=40", "cluster=fake", "tasks_per_node=1")
 
 
 def test_what_one_point_of_a_sweep_does_is_no_other_points_business_and_waiting_ends_with_the_last(

@@ -59,10 +59,11 @@ class Trained:
     state: dict[str, Any]
 
 
-def train(world: World, planned: dict, folder: Path, *, stop_after: int = 0, perturbed: float = 0.0) -> Trained:
+def train(world: World, planned: dict, folder: Path | str, *, stop_after: int = 0, perturbed: float = 0.0) -> Trained:
     """Train a spec, as spec.json has it, in `folder` from its newest checkpoint, or from the start; to the end, or
     until a step or two after `stop_after`, where it saves. The engine's own loop, without evaluations. perturbed: how
     far (relative) each weight of the networks is moved before the first step, at random."""
+    folder = Path(folder)
     spec = dataclasses.replace(RunSpec.from_json(planned), runs=str(folder), nodes=1, tasks_per_node=world.size)
     run = RunDir(folder / "run")
     if world.is_main and not run.path.exists():

@@ -2,8 +2,8 @@
 
 `import torch` takes seconds of CPU, a fork of a process that has done it a hundredth of that. The fork then does what
 the interpreter would: `python -P -m launcher.worker RUN` runs that module, from the very files that PYTHONPATH names.
-Of this project nothing is loaded beforehand but for the command line, the parts of this very tree that need no torch;
-ranks and scripts begin without. No thread is running, and a rank is the launcher's own child, so that
+Ranks and scripts load all of this project themselves; the command line begins with those of its modules that need no
+torch. No thread is running, and a rank is the launcher's own child, so that
 signals, kills and exit codes are real. What a test of starting itself needs is started as usual: `cold`.
 
 Run as a script, this file is that process. Linux only, as the test clusters are.
@@ -94,7 +94,8 @@ def become(words: Sequence[str], environment: Mapping[str, str]) -> None:
     except SystemExit as end:
         code = _exit_code(end)
     except KeyboardInterrupt:
-        code = 130
+        traceback.print_exc()
+        code = -signal.SIGINT
     except BaseException:
         traceback.print_exc()
     finally:
@@ -114,6 +115,9 @@ def _end(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
+        if code == -signal.SIGINT:  # as an interpreter ends that nobody kept from it
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
         os._exit(code)
 
 
@@ -143,6 +147,8 @@ def _begin_anew(command: Sequence[str], environment: Mapping[str, str]) -> None:
         setattr(sys, f"__{name}__", text)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     subprocess.Popen = Popen  # its own processes are forks, too
@@ -301,7 +307,8 @@ class Forge:
             self._servers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **QUIET})
 
     def start(self, command: Sequence[Any], **options: Any) -> "Asked":
-        """As subprocess.Popen, whose options it takes; `cold` starts a new interpreter."""
+        """As subprocess.Popen with one of our commands; of its options cwd, env and those of files and text."""
+        assert interpreted(command) is not None, command
         words, environment = [os.fspath(word) for word in command], options.get("env") or os.environ
         looks = words[0] == str(SSLRUN) and ((words[1:2] and words[1] in LOOKS) or "SLURM_CONF" in environment)
         name = "light" if looks and "PYTHONPATH" not in environment else "warm"
@@ -377,6 +384,7 @@ class Asked(Popen):
         super().__init__(command, **options)
 
     def _begin(self, words: list[str], asked: Mapping[str, Any]) -> int:
+        assert not (asked["preexec_fn"] or asked["pass_fds"] or asked["start_new_session"]), "not for a fork"
         self._told = self._connect()
         request = {
             "words": words,
@@ -389,7 +397,9 @@ class Asked(Popen):
         files = [number if file < 0 else file for number, file in zip(own, files, strict=True)]
         socket.send_fds(self._told, [len(text).to_bytes(4, "little")], files)
         self._told.sendall(text)
-        return int.from_bytes(self._told.recv(4, socket.MSG_WAITALL), "little")
+        pid = self._told.recv(4, socket.MSG_WAITALL)
+        assert len(pid) == 4, "the process to be forked is gone"
+        return int.from_bytes(pid, "little")
 
     # These two are where subprocess waits for a child.
 
@@ -407,6 +417,7 @@ class Asked(Popen):
         except BlockingIOError:
             return 0, 0
         self._told.close()
+        assert len(status) == 4, "the process to be forked is gone"
         return self.pid, int.from_bytes(status, "little")
 
 

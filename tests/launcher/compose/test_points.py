@@ -106,7 +106,7 @@ def test_one_value_is_no_sweep():
     assert point.spec.to_json() == alone(*TINY, "seed=3", "method.lr=0.1")
 
 
-def test_a_key_that_refers_to_another_follows_it(tmp_path, composed):
+def test_a_key_that_refers_to_another_follows_it(tmp_path):
     own = tmp_path / "method" / "mine.yaml"
     own.parent.mkdir()
     own.write_text("defaults: [rotnet, _self_]\nepochs: ${seed}\n")

@@ -9,7 +9,7 @@ def test_folders_and_files_with_our_names_are_left_alone(sslrun, tmp_path):
         (tmp_path / package / "__init__.py").write_text(BOMB)
     for module in ("torch", "hydra", "omegaconf", "numpy", "json", "random", "sitecustomize"):
         (tmp_path / f"{module}.py").write_text(BOMB)
-    answer = sslrun("method=rotnet", "recipe=tiny", "method.epochs=1", "--json", cwd=tmp_path)
+    answer = sslrun("method=rotnet", "recipe=tiny", "method.epochs=1", "--json", cwd=tmp_path, cold=True)
     assert (answer.json["state"], answer.json["joined"], answer.json["job"]) == ("done", False, None)
     assert answer.json["path"].startswith(str(tmp_path / "runs"))
     assert sslrun("status", "--json", cwd=tmp_path).json[0]["state"] == "done"

@@ -1,4 +1,4 @@
-"""Of a machine's cores, each rank that is launched here takes its share, or fewer where its shell asks for fewer."""
+"""Of a machine's cores, each rank that is launched here takes its share, or fewer where SSLRUN_THREADS says so."""
 
 import os
 
@@ -9,11 +9,11 @@ from launcher import local
 
 @pytest.mark.parametrize(
     ("ranks", "asked", "threads"),
-    [(1, None, 8), (2, None, 4), (3, None, 2), (9, None, 1), (2, "3", 3), (2, "77", 4), (2, "3,1", 3), (2, "many", 4)],
+    [(1, None, 8), (2, None, 4), (3, None, 2), (9, None, 1), (2, "3", 3), (2, "77", 4), (2, "many", 4), (2, "0", 4)],
 )
 def test_its_threads(monkeypatch, ranks, asked, threads):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delenv("SSLRUN_THREADS")
     if asked:
-        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        monkeypatch.setenv("SSLRUN_THREADS", asked)
     assert local._threads(ranks) == threads

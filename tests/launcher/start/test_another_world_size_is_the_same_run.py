@@ -15,7 +15,7 @@ import torch
 DEEPERCLUSTER = (
     "method=deepercluster", "recipe=tiny", "method.epochs=2", "method.global_batch=32", "method.log_every=1",
 )  # fmt: skip
-# Statistics over 16 of 32 images: on one rank in two passes, on two ranks one pass each, on four over two ranks.
+# Statistics over 16 of 32 images; see tests/methods/engine/test_statistics_of_a_group_of_images.py.
 ROTNET = (
     "method=rotnet", "recipe=tiny", "method.epochs=2", "method.log_every=1", "method.batch_norm_group=16",
     "method.dropout=0.3",

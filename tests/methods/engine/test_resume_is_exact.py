@@ -4,7 +4,9 @@ Every registered method on 1, 2 and 4 ranks, killed once, and three times in one
 of each method, on the ranks that its groups ask for, is part of its contract (tests/methods/test_contract.py).
 """
 
+import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,15 @@ def test_killed_three_times_in_one_epoch_is_as_never_interrupted(
         assert epoch < step < whole["steps"]
         assert 0 < run.killed_after(step, whom=whom) < step
     assert run.resumed_to_the_end()["state_digest"] == whole["state_digest"]
+
+
+def test_with_two_threads_it_is_as_never_interrupted(sslrun, signalling, watched, small):
+    """The number of threads is part of what exactness is promised for: it must be the same in every life."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core has one thread")
+    two, launch = sslrun.where(SSLRUN_THREADS="2"), (*small("swav"), "tasks_per_node=1")
+    whole = two.show(two(*launch, f"runs={watched.runs.parent / 'whole'}", "--json").json["path"])
+    stopped = signalling.func(two, number=signal.SIGINT, after=6)(*launch, f"runs={watched.runs}", code=130)
+    assert stopped.code == 130
+    two("resume", watched.path)
+    assert two.show(watched.path)["state_digest"] == whole["state_digest"]
