@@ -26,7 +26,7 @@ test: $(STAMP) lint slurm browser
 faults: $(STAMP) slurm
 	$(PYTEST) -m fault
 
-# All of it, and that something learns: three seeds of each demo. More than an hour on two cores.
+# All of it, and that something learns: three seeds of the demos.
 test-full: $(STAMP) lint slurm browser
 	$(PYTEST)
 
