@@ -12,13 +12,13 @@ from launcher.rundir import read_json
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
-RUN = ("method=rotnet", "recipe=tiny", "method.epochs=10", "method.checkpoint_every=40")
+RUN = ("method=rotnet", "recipe=tiny", "method.epochs=40", "method.checkpoint_every=300")
 SHAPE = ("cluster=fake", "tasks_per_node=1", "cluster.cpus_per_task=1")
 
 
 @pytest.fixture
 def asked(tmp_path) -> Path:
-    """The folder of a `scontrol` that writes into `asked`, beside it, whenever it is called."""
+    """What a `scontrol` in the folder `bin` beside it writes into, whenever it is called."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "scontrol"
     program.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path / "asked"}\nexec {shutil.which("scontrol")} "$@"\n')
@@ -32,7 +32,7 @@ def trains(cluster, slurm_sslrun, config_dir, watched, asked, until):
     sslrun = slurm_sslrun(cluster)
     sslrun.environment["PATH"] = f"{asked.with_name('bin')}:{sslrun.environment['PATH']}"
     sslrun(*RUN, *SHAPE, "--config-dir", config_dir(cluster), f"runs={watched.runs}")
-    until((watched.path / "checkpoints" / "step_00000040").exists)
+    until((watched.path / "checkpoints" / "step_00000300").exists)
     return sslrun
 
 
@@ -55,7 +55,7 @@ def test_the_controller(cluster, trains, watched, standing, settled, asked, unti
         os.kill(rank, signal.SIGKILL)
     (end,) = until(lambda: watched.events("end"))
     assert (end["cause"], end["requeued"]) == ("killed", True)
-    assert [event["step"] for event in watched.events("checkpoint")] == [40]  # which the rank had not said yet
+    assert [event["step"] for event in watched.events("checkpoint")] == [300]  # which the rank had not said yet
     before = len(asked.read_text())
     until(lambda: len(asked.read_text()) > before)  # in vain
     cluster.start_controller()
