@@ -7,6 +7,7 @@ Slurm here holds the run's path and nothing else.
 
 import contextlib
 import os
+import random
 import re
 import shlex
 import signal
@@ -33,6 +34,7 @@ ENDED_WITH_THE_JOB = ("killed", "crash", "cluster")  # what it looks like from i
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
 PASS_ON_SECONDS = 1.0
+EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
 NOT_BEGUN = Outcome("stopped", "stopped", "no rank had begun", 0)
 PREFLIGHT = """\
 test -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
@@ -266,7 +268,16 @@ def _ranks(run: RunDir, spec: RunSpec, generation: int, told: _Told) -> Outcome:
 
 
 def _free_port() -> int:
-    """Rank 0 runs on this node: what is free here now will be free for it in a second."""
+    """On this node, where rank 0 listens on it seconds later, once it has loaded its libraries. Until then no connection
+    that somebody opens may get it, so it lies below the ports that Linux gives to those."""
+    try:
+        end = int(Path(EPHEMERAL).read_text().split()[0])
+    except (OSError, ValueError):
+        end = 32768
+    for port in random.sample(range(1024, end), 100) if end > 2048 else []:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]

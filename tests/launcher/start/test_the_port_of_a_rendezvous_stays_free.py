@@ -1,0 +1,39 @@
+"""Between its choice and rank 0's use of it pass seconds: no connection of somebody else is given that port."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from launcher import batch
+
+
+@pytest.fixture
+def connections(tmp_path, monkeypatch):
+    """`connections("20000\t60999")`: what the kernel says of the ports that it gives to them."""
+
+    def said(text: str) -> None:
+        (tmp_path / "range").write_text(text)
+        monkeypatch.setattr(batch, "EPHEMERAL", str(tmp_path / "range"))
+
+    return said
+
+
+def test_it_lies_below_those_of_connections():
+    end = int(Path(batch.EPHEMERAL).read_text().split()[0]) if Path(batch.EPHEMERAL).exists() else 32768
+    assert all(1024 <= batch._free_port() < max(end, 2049) for _ in range(50))
+
+
+def test_one_that_is_taken_is_not_chosen(connections, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        mine = taken.getsockname()[1]
+        monkeypatch.setattr(batch.random, "sample", lambda *_: [mine, mine, 0])
+        assert batch._free_port() != mine
+
+
+@pytest.mark.parametrize("text", ["1024\t65535", "none"])
+def test_where_connections_may_have_all_it_is_any(connections, text):
+    connections(text)
+    assert batch._free_port() >= 1024
