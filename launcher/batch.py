@@ -268,8 +268,8 @@ def _ranks(run: RunDir, spec: RunSpec, generation: int, told: _Told) -> Outcome:
 
 
 def _free_port() -> int:
-    """On this node, where rank 0 listens on it seconds later, once it has loaded its libraries. Until then no connection
-    that somebody opens may get it, so it lies below the ports that Linux gives to those."""
+    """On this node, where rank 0 listens on it once it has loaded its libraries. No connection may be given it before
+    that, so it lies below the ports that Linux gives to connections."""
     try:
         end = int(Path(EPHEMERAL).read_text().split()[0])
     except (OSError, ValueError):
