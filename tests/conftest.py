@@ -397,6 +397,16 @@ def one_line():
 
 
 @pytest.fixture
+def float64() -> Iterator[None]:
+    """What asks for float32 gets float64. In float32 a ReLU whose input is zero but for rounding decides otherwise on
+    each kind of CPU."""
+    import in_float64  # and torch
+
+    with in_float64.Float64():
+        yield
+
+
+@pytest.fixture
 def threads() -> Iterator[Callable[[int], None]]:
     """`threads(2)`: so many for torch in this process, until the test is over."""
     import torch  # seconds, and most tests here do without

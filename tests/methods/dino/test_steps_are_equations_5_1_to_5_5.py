@@ -172,7 +172,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_steps_are_those_of_the_equations(case):
+def test_steps_are_those_of_the_equations(float64, case):
     trainer = trainer_of(job(**CASES[case]))
     reference = Reference(trainer)
     drawn = trainer.student.last.weight.detach().clone()

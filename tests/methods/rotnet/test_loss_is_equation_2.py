@@ -19,7 +19,7 @@ SMALL = ["method=rotnet", "recipe=tiny", "method.dropout=0", "method.global_batc
 
 
 @pytest.fixture
-def trainer(tmp_path):
+def trainer(float64, tmp_path):
     """In training, with the batch of its first step."""
     spec, _ = resolve(SMALL)
     world, run = World(0, 1, torch.device("cpu")), RunDir(tmp_path)
@@ -52,8 +52,8 @@ def test_loss_accuracy_and_gradients_are_those_of_the_equations(trainer):
     expected.backward()
     loss, scalars = trainer.loss(trainer.batch)
     loss.backward()
-    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-9, atol=0)
     assert scalars["accuracy"].item() == pytest.approx(hits)
     for (name, found), wanted in zip(trainer.network.named_parameters(), reference.parameters(), strict=True):
         off = (found.grad.double() - wanted.grad).norm()
-        assert off <= 1e-3 * wanted.grad.norm() + 1e-6, name
+        assert off <= 1e-9 * wanted.grad.norm() + 1e-12, name

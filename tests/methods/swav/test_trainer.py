@@ -3,7 +3,6 @@ prototypes of length 1 that are frozen at first, and a queue that takes part onc
 
 import copy
 
-import in_float64
 import pytest
 import torch
 
@@ -24,13 +23,6 @@ SMALL = (
     *(f"method.temperature={TAU}", f"method.epsilon={EPSILON}", f"method.sinkhorn_iterations={ITERATIONS}"),
     *(f"method.momentum={MOMENTUM}", f"method.weight_decay={DECAY}", "method.freeze_epochs=0"),
 )
-
-
-@pytest.fixture
-def float64():
-    """Of float32, a ReLU whose input is zero but for rounding would decide, on each kind of CPU another one."""
-    with in_float64.Float64():
-        yield
 
 
 @pytest.fixture
