@@ -34,6 +34,7 @@ ENDED_WITH_THE_JOB = ("killed", "crash", "cluster")  # what it looks like from i
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
 PASS_ON_SECONDS = 1.0
+FIRST_PORT = 10_000  # services of a node have theirs below
 EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
 NOT_BEGUN = Outcome("stopped", "stopped", "no rank had begun", 0)
 PREFLIGHT = """\
@@ -274,7 +275,8 @@ def _free_port() -> int:
         end = int(Path(EPHEMERAL).read_text().split()[0])
     except (OSError, ValueError):
         end = 32768
-    for port in random.sample(range(1024, end), 100) if end > 2048 else []:
+    below = range(FIRST_PORT, end)
+    for port in random.sample(below, min(len(below), 100)):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("", port))
             return port

@@ -106,15 +106,11 @@ def _begun(run: "RunDir", job: str) -> bool:
     return bool(events) and events[-1]["event"] == "start" and events[-1].get("job") == job
 
 
-def _alive(run: "RunDir") -> int:
-    """Ranks of its latest start that were heard of, and so hear signals."""
+def _lives(run: "RunDir") -> bool:
+    """Have all ranks of its latest start been heard of? They hear signals then."""
     from launcher import heartbeats
 
-    return heartbeats.alive(run, run.generation())
-
-
-def _ranks(run: "RunDir") -> int:
-    return run.spec().world_size
+    return heartbeats.alive(run, run.generation()) == run.spec().world_size
 
 
 def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
@@ -133,8 +129,8 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
         return
     for run, state in running:  # first, so that whoever judges the end finds it
         Ledger(run, run.generation() or 1, "cancel").write("cancel", by=os.getpid(), job=state.job)
-    heard = {state.job: _alive(run) for run, state in running}
-    slurm.cancel(heard, signal="TERM")
+    unborn = {state.job for run, state in running if not _lives(run)}
+    slurm.cancel([state.job for _, state in running], signal="TERM")
     seconds = max(run.plan()["signal_delay_s"] for run, _ in running) + SLACK_SECONDS
     end = time.monotonic() + seconds
     print(f"told to save and stop; killed after {seconds:.0f} s", file=sys.stderr)
@@ -143,9 +139,10 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
         time.sleep(0.5)
         left = {job: run for job, run in left.items() if run.state().name == "running"}
         # A signal reaches the steps that are there: ranks that only came to life afterwards are told once more.
-        alive = {job: _alive(run) for job, run in left.items()}
-        slurm.cancel([job for job, run in left.items() if heard[job] < alive[job] == _ranks(run)], signal="TERM")
-        heard |= {job: alive[job] for job, run in left.items() if alive[job] == _ranks(run)}
+        born = [job for job, run in left.items() if job in unborn and _lives(run)]
+        with contextlib.suppress(ClusterError):  # then in half a second
+            slurm.cancel(born, signal="TERM")
+            unborn.difference_update(born)
     slurm.cancel(left)
     with contextlib.suppress(ClusterError):  # what was asked for has been done
         _see_them_gone({state.job for _, state in running})

@@ -24,17 +24,17 @@ def test_a_job_that_sets_up_is_no_run_that_could_save(cluster, slurm_sslrun, con
 
 
 # Starts a rank once the file is there, and hears no SIGTERM until Python does: as if Slurm had no step to signal yet.
-LATE = """sh -c 'trap "" TERM; until [ -e {go} ]; do sleep 0.1; done; exec {python} "$@"' sh"""
+LATE = """sh -c 'trap "" TERM; touch {here}; until [ -e {go} ]; do sleep 0.1; done; exec {python} "$@"' sh"""
 
 
 def test_ranks_that_come_to_life_after_they_were_told_save_and_stop(
     cluster, slurm_sslrun, config_dir, watched, tmp_path, until
 ):
     sslrun = slurm_sslrun(cluster)
-    late = LATE.format(go=tmp_path / "go", python=sys.executable)
+    late = LATE.format(here=tmp_path / "here", go=tmp_path / "go", python=sys.executable)
     folder = config_dir(cluster, python=late, cpus_per_task=1)
     run = sslrun(*RUN, "method.epochs=1000", "--config-dir", folder, f"runs={watched.runs}").json["path"]
-    until(lambda: watched.events("start"))
+    until((tmp_path / "here").exists)
     cancel = sslrun.start("cancel", run, "--yes")
     assert any("told to save and stop" in line for line in cancel.stderr)
     (tmp_path / "go").touch()
