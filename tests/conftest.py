@@ -1,23 +1,21 @@
-"""The real command line in processes of its own, and finished runs that several tests look at."""
+"""Order and workers of the tests, the command line, and runs that several tests look at (see tests/support)."""
 
 import fcntl
-import functools
 import hashlib
 import json
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import warm
+from command_line import Answer, Sslrun
+from forge import Forge
 from victim import Victim
+from watched import Watched, until
 
 # 40 steps, a checkpoint every 3 and a clustering every 4 from step 4 on: long enough to be killed in the middle.
 JOURNEY = ("method=deepercluster", "recipe=tiny", "method.epochs=10")
@@ -27,7 +25,7 @@ JOURNEY = ("method=deepercluster", "recipe=tiny", "method.epochs=10")
 os.environ["OMP_NUM_THREADS"] = os.environ["SSLRUN_THREADS"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every rank compiles what it runs
 CONTRACT = "test_contract.py"  # of every method
-FORGE = pytest.StashKey[warm.Forge]()
+FORGE = pytest.StashKey[Forge]()
 
 
 def pytest_collection_modifyitems(items) -> None:
@@ -66,173 +64,6 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.line(", ".join(f"{method} {seconds:.0f} s" for method, seconds in sorted(took.items())))
 
 
-@dataclass
-class Answer:
-    """How one command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        """The last line of stdout."""
-        return json.loads(self.out.splitlines()[-1])
-
-    @property
-    def complaint(self) -> str:
-        """The one line on stderr that begins with `sslrun: `; fails where there is none, or more, or a traceback."""
-        assert "Traceback" not in self.out + self.err
-        lines = [line for line in self.err.splitlines() if line.startswith("sslrun: ")]
-        assert len(lines) == 1, self.err
-        return lines[0]
-
-
-class Sslrun:
-    """`sslrun(verb_or_override, ...)` waits for the command; `start` leaves it running. Both, and the ranks of what
-    they launch here, are forks of a process that has loaded torch; with `cold=True` they are started as a person
-    would, each with its imports."""
-
-    def __init__(self, home: Path, forge: warm.Forge):
-        self.home, self._forge = home, forge
-        kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONSAFEPATH", "PYTHONPATH")}
-        self.environment = {**kept, "XDG_CACHE_HOME": str(home / "cache"), "TERM": "dumb", "COLUMNS": "100"}
-        self._started: list[subprocess.Popen] = []
-
-    def __call__(
-        self,
-        *arguments: object,
-        code: int | None = 0,
-        cwd: Path | None = None,
-        timeout: float = 600,
-        cold: bool = False,
-    ):
-        answer = self.start(*arguments, cwd=cwd, cold=cold)
-        out, err = answer.communicate(timeout=timeout)
-        if code is not None:
-            assert answer.returncode == code, f"exit code {answer.returncode}, not {code}\n{out}\n{err}"
-        return Answer(answer.returncode, out, err)
-
-    def start(self, *arguments: object, cwd: Path | None = None, cold: bool = False) -> subprocess.Popen:
-        process = (subprocess.Popen if cold else self._forge.start)(
-            [warm.SSLRUN, *map(str, arguments)],
-            cwd=cwd or self.home,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._started.append(process)
-        return process
-
-    def where(self, **variables: str) -> "Sslrun":
-        """The same command with more environment variables."""
-        other = Sslrun(self.home, self._forge)
-        other.environment, other._started = {**self.environment, **variables}, self._started
-        return other
-
-    def finish(self, process: subprocess.Popen, timeout: float = 600) -> Answer:
-        out, err = process.communicate(timeout=timeout)
-        return Answer(process.returncode, out, err)
-
-    def show(self, run: Path) -> dict:
-        return self("show", run, "--json").json
-
-    def close(self) -> None:
-        """A test that failed in the middle leaves nothing running; the ranks die with their launcher."""
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-
-
-def signalling(sslrun: Sslrun, *, number: int, rank: int = 0, whom: str = "launcher", **when: object) -> Sslrun:
-    """The command where a rank signals itself or the launcher at that point of its work: `after` so many steps, or in
-    the `stage` before a `step` (see support/at_work)."""
-    order = {"rank": rank, "whom": whom, "number": number, **when}
-    planted = str(Path(__file__).parent / "support" / "at_work")
-    return sslrun.where(PYTHONPATH=planted, SSLRUN_TEST_SIGNAL=json.dumps(order))
-
-
-def signalled(sslrun: Sslrun, *words: object, **order: object) -> Answer:
-    """How such a command ended."""
-    return signalling(sslrun, **order)(*words, code=None)
-
-
-class Watched:
-    """A run seen from outside, through its files and /proc."""
-
-    def __init__(self, runs: Path):
-        self.runs = runs
-
-    @property
-    def path(self) -> Path:
-        """The only run of the folder, once it is there."""
-        return until(lambda: next(iter(self.runs.glob("*/spec.json")), None)).parent
-
-    def step(self) -> int:
-        try:
-            return json.loads((self.path / "progress.json").read_text())["step"]
-        except FileNotFoundError:
-            return 0
-
-    def rows(self) -> list[dict]:
-        """The metrics of all lives. With method.log_every=1 they tell each step, where `step` looks thrice a second."""
-        file = next(iter(self.runs.glob("*/metrics.jsonl")), None)
-        lines = file.read_text().splitlines(keepends=True) if file else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def reach(self, step: int, launcher: subprocess.Popen) -> None:
-        """Wait until the run has done `step` steps; fails when its launcher ends before."""
-
-        def reached() -> bool:
-            assert launcher.poll() is None, f"it ended before step {step}: {launcher.communicate()}"
-            return any(self.runs.glob("*/spec.json")) and self.step() >= step
-
-        until(reached, poll=0.01)
-
-    def processes(self) -> list[int]:
-        """Ranks and their children: every process with the run's path in its command line."""
-        return [pid for pid, words in _commands() if str(self.path) in words]
-
-    def gone(self, seconds: float = 300) -> bool:
-        """Waits until they have ended. One that dies loses its command line before it lets go of the run's lock."""
-        from launcher.rundir import RunDir
-
-        return bool(until(lambda: not self.processes() and not RunDir(self.path).held(), seconds=seconds))
-
-    def events(self, name: str) -> list[dict]:
-        lines = [line for file in sorted((self.path / "events").iterdir()) for line in file.read_text().splitlines()]
-        return [event for event in map(json.loads, lines) if event["event"] == name]
-
-
-def _commands():
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue
-            if "launcher.worker" in words:
-                yield int(entry.name), words
-
-
-def until(condition: Callable, *, seconds: float = 600, poll: float = 0.05):
-    """The first true value of `condition()`; fails when it takes too long.
-
-    A look at what others do takes time from them: one that starts a process (`sslrun show`) is taken more rarely.
-    """
-    end = time.monotonic() + seconds
-    while True:
-        begin = time.monotonic()
-        if value := condition():
-            return value
-        now = time.monotonic()
-        assert now < end, f"waited {seconds} s in vain"
-        time.sleep(max(poll, min(1.0, 3 * (now - begin))))
-
-
 @pytest.fixture(scope="session", name="until")
 def until_fixture() -> Callable:
     """`until(condition, seconds=600)`, for tests."""
@@ -243,7 +74,7 @@ def until_fixture() -> Callable:
 def pytest_configure_node(node) -> None:
     """All of pytest's workers fork one process, which the one that starts them has started."""
     if FORGE not in node.config.stash:
-        node.config.stash[FORGE] = warm.Forge(Path(tempfile.mkdtemp(prefix="forge-")))
+        node.config.stash[FORGE] = Forge(Path(tempfile.mkdtemp(prefix="forge-")))
     node.workerinput["forge"] = str(node.config.stash[FORGE].folder)
 
 
@@ -257,7 +88,7 @@ def pytest_unconfigure(config) -> None:
 def forge(request, tmp_path_factory):
     """The process that the others are forks of."""
     given = getattr(request.config, "workerinput", {}).get("forge")
-    forge = warm.Forge(Path(given), begin=False) if given else warm.Forge(tmp_path_factory.mktemp("forge"))
+    forge = Forge(Path(given), begin=False) if given else Forge(tmp_path_factory.mktemp("forge"))
     yield forge
     forge.close()
 
@@ -289,16 +120,10 @@ def watched(tmp_path) -> Watched:
     return Watched(tmp_path / "runs")
 
 
-@pytest.fixture(scope="session", name="signalled")
-def signalled_fixture(sslrun) -> Callable[..., Answer]:
-    """`signalled(word, ..., number=signal.SIGTERM, after=8)`, for tests."""
-    return functools.partial(signalled, sslrun)
-
-
-@pytest.fixture(scope="session", name="signalling")
-def signalling_fixture(sslrun) -> Callable[..., Sslrun]:
-    """`signalling(number=signal.SIGSTOP, whom="rank", after=8).start(word, ...)`, for tests."""
-    return functools.partial(signalling, sslrun)
+@pytest.fixture(scope="session")
+def signalled(sslrun) -> Callable[..., Answer]:
+    """`signalled(word, ..., number=signal.SIGTERM, after=8)`: how such a command ended."""
+    return lambda *words, **order: sslrun.signalling(**order)(*words, code=None)
 
 
 @pytest.fixture(scope="session")
@@ -369,10 +194,10 @@ def victim(sslrun, watched, signalled) -> Callable:
 
 
 @pytest.fixture(scope="session")
-def interrupted(sslrun, tmp_path_factory) -> tuple[Path, Answer]:
+def interrupted(signalled, tmp_path_factory) -> tuple[Path, Answer]:
     """The journey, stopped with Ctrl-C in its middle, and what the launcher said; work on a copy of it (`copied`)."""
     watched = Watched(tmp_path_factory.mktemp("interrupted"))
-    answer = signalled(sslrun, *JOURNEY, f"runs={watched.runs}", number=signal.SIGINT, after=8)
+    answer = signalled(*JOURNEY, f"runs={watched.runs}", number=signal.SIGINT, after=8)
     return watched.path, answer
 
 

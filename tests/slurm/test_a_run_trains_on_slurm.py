@@ -25,7 +25,7 @@ def cancelled(standing, settled):
 
 
 def test_cancelled_moved_and_resumed_it_ends_with_the_local_runs_weights(
-    cluster, slurm_sslrun, config_dir, journey, undisturbed, watched, cancelled, settled, standing, signalling, until
+    cluster, slurm_sslrun, config_dir, journey, undisturbed, watched, cancelled, settled, standing, until
 ):
     journey = (*journey, "method.log_every=1")
     sslrun, there = (
@@ -49,7 +49,7 @@ def test_cancelled_moved_and_resumed_it_ends_with_the_local_runs_weights(
     assert shown["state"] == "cancelled" and 0 < shown["step"] < 40
     assert not watched.processes()
 
-    stopped = signalling.func(sslrun, number=signal.SIGINT, after=shown["step"] + 2)
+    stopped = sslrun.signalling(number=signal.SIGINT, after=shown["step"] + 2)
     stopped("resume", watched.path, *HERE, code=130)
     assert sslrun.show(watched.path)["where"] == {"cluster": "local", "nodes": 1, "tasks_per_node": 4}
 

@@ -17,12 +17,10 @@ def ignores(pid: int, number: int) -> bool:
     return bool(int(status(pid, "SigIgn"), 16) >> (number - 1) & 1)
 
 
-def test_told_with_its_workers_it_stops_once_and_goes_on_exactly(
-    sslrun, signalling, watched, until, undisturbed, small
-):
+def test_told_with_its_workers_it_stops_once_and_goes_on_exactly(sslrun, watched, until, undisturbed, small):
     launch = (*small("rotnet"), "tasks_per_node=2", f"method.workers={WORKERS}", f"runs={watched.runs}")
     # They wait while they are looked at, however long that takes: the first, and who votes with it.
-    launcher = signalling(number=signal.SIGSTOP, whom="rank", after=5).start(*launch)
+    launcher = sslrun.signalling(number=signal.SIGSTOP, whom="rank", after=5).start(*launch)
     until(lambda: launcher.poll() is not None or any(status(pid, "State") == "T" for pid in watched.processes()))
     ranks = [pid for pid in watched.processes() if int(status(pid, "PPid")) == launcher.pid]
     members = watched.processes()

@@ -45,13 +45,13 @@ def test_killed_three_times_in_one_epoch_is_as_never_interrupted(
     assert run.resumed_to_the_end()["state_digest"] == whole["state_digest"]
 
 
-def test_with_two_threads_it_is_as_never_interrupted(sslrun, signalling, watched, small):
+def test_with_two_threads_it_is_as_never_interrupted(sslrun, watched, small):
     """The number of threads is part of what exactness is promised for: it must be the same in every life."""
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core has one thread")
     two, launch = sslrun.where(SSLRUN_THREADS="2"), (*small("swav"), "tasks_per_node=1")
     whole = two.show(two(*launch, f"runs={watched.runs.parent / 'whole'}", "--json").json["path"])
-    stopped = signalling.func(two, number=signal.SIGINT, after=6)(*launch, f"runs={watched.runs}", code=130)
+    stopped = two.signalling(number=signal.SIGINT, after=6)(*launch, f"runs={watched.runs}", code=130)
     assert stopped.code == 130
     two("resume", watched.path)
     assert two.show(watched.path)["state_digest"] == whole["state_digest"]
