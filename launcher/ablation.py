@@ -8,17 +8,15 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from launcher import registry, spec
+from launcher import registry, spec, yamlfile
 from launcher.errors import InputError
 
 FOLDER = "sweeps"
@@ -129,7 +127,7 @@ def load(name: str, config_dir: Path | None = None) -> Ablation:
 def read(name: str, file: Path) -> Ablation:
     """The sweep that `file` holds. Raises InputError with the file, the field and the fix."""
     try:
-        given = yaml.load(file.read_bytes(), _loader())  # a safe one
+        given = yamlfile.read(file)
         if not isinstance(given, dict):
             raise ValueError("it holds no keys")
         points = given.pop("points", None)
@@ -142,22 +140,6 @@ def read(name: str, file: Path) -> Ablation:
         return _checked(ablation)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
-
-
-@cache
-def _loader() -> type:
-    """OmegaConf's, which refuses a key that comes twice, on the parser in C where there is one: it is faster."""
-    checked = get_yaml_loader()
-    if not yaml.__with_libyaml__:
-        return checked
-
-    class Loader(yaml.cyaml.CParser, checked):
-        def __init__(self, stream: bytes):
-            yaml.cyaml.CParser.__init__(self, stream)
-            yaml.constructor.SafeConstructor.__init__(self)
-            yaml.resolver.Resolver.__init__(self)
-
-    return Loader
 
 
 def _point(where: str, given: Any) -> Point:

@@ -7,7 +7,7 @@ files of `cluster_configs`.
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import takewhile
@@ -22,7 +22,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from launcher import protocols, registry, slurm
+from launcher import protocols, registry, slurm, yamlfile
 from launcher.errors import InputError
 from launcher.rundir import pin_init_from
 from launcher.spec import PROTOCOLS, ClusterConfig, LaunchConfig, Recipe, RunSpec, TrainConfig, freeze
@@ -31,6 +31,11 @@ from methods.data.spec import check as check_data
 
 OF_THE_RUN = "of-the-run"  # what the cluster of a run is called while one of its evaluations is composed
 GROUPS = ("method", "data", "eval_data", "cluster")
+# Hydra's settings of itself: composed, they take a third of the time, and nobody here reads them.
+NO_HYDRA = [
+    f"~hydra/{group}"
+    for group in ("env", "help", "hydra_help", "hydra_logging", "job_logging", "launcher", "output", "sweeper")
+]
 SMALL = ("demo", "tiny")  # recipes that run on the machine at hand unless told otherwise
 
 
@@ -60,14 +65,15 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     for group, known in (("data", DATA), ("eval_data", DATA), ("cluster", clusters())):
         if group in chosen and chosen[group] not in {*known, *own.get(group, ()), "auto", "null"}:
             registry.unknown(group, chosen[group], {*known, *own.get(group, ())})
-    store = ConfigStore.instance()
+    store, cluster = _empty_store(), _cluster(chosen, planning)
+    default = recipe.data.name if recipe.data else ""
+    # What is stored takes milliseconds each; a YAML of one's own may extend any of it.
+    named = {*chosen.values(), cluster, default}
     store.store(group="method", name=method_name, node=recipe.method)
-    for name, kind in DATA.items():
-        default = recipe.data if recipe.data and recipe.data.name == name else kind()
-        store.store(group="data", name=name, node=default)
-        store.store(group="eval_data", name=name, node=default)
-    cluster = _cluster(chosen, planning)
-    _store_clusters(store, cluster)
+    for name in DATA if config_dir else named.intersection(DATA):
+        for group in ("data", "eval_data"):
+            store.store(group=group, name=name, node=recipe.data if name == default else DATA[name]())
+    _store_clusters(store, clusters() if config_dir else named.intersection(clusters()))
     defaults = [
         "_self_",
         {"method": chosen.get("method")},
@@ -108,12 +114,12 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
         if key in groups and value not in {*groups[key], *own.get(key, ())}:
             registry.unknown(key, value, {*groups[key], *own.get(key, ())})
     refuse_unknown_fields(overrides, registry.method(spec.method.name).recipe(spec.recipe))
-    store, cluster = ConfigStore.instance(), chosen.get("cluster", OF_THE_RUN)
-    if cluster != OF_THE_RUN:
-        _store_clusters(store, cluster)
+    store, cluster = _empty_store(), chosen.get("cluster", OF_THE_RUN)
+    named = {*chosen.values()}
+    _store_clusters(store, clusters() if config_dir else named.intersection(clusters()))
     store.store(group="cluster", name=OF_THE_RUN, node=ClusterConfig(**spec.to_json()["cluster"]))
-    for name, kind in DATA.items():
-        store.store(group="eval_data", name=name, node=kind())
+    for name in DATA if config_dir else named.intersection(DATA):
+        store.store(group="eval_data", name=name, node=DATA[name]())
     defaults = ["_self_", {"optional eval_data": None}, {"cluster": cluster}]
     store.store(name="evaluation", node={"defaults": defaults, "nodes": 1, "tasks_per_node": None})
     root = _compose("evaluation", [o for o in overrides if o.partition("=")[0] != "cluster"], config_dir)
@@ -155,7 +161,7 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
     start = initialize_config_dir(str(config_dir.resolve()), version_base="1.3") if config_dir else None
     try:
         with start or initialize(config_path=None, version_base="1.3"):
-            root = compose(name, overrides=[_opened(o) for o in overrides if o not in shadowed])
+            root = compose(name, overrides=[*NO_HYDRA, *(_opened(o) for o in overrides if o not in shadowed)])
         for override in OverridesParser.create().parse_overrides(shadowed):
             OmegaConf.update(root, override.key_or_group, override.value())
         return root
@@ -165,11 +171,17 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
         raise InputError(f"--config-dir={config_dir}: {error}; mend the YAML") from None
 
 
-def _store_clusters(store: ConfigStore, wanted: str) -> None:
-    schema = OmegaConf.structured(ClusterConfig)
-    for name, file in clusters().items():
-        if name == wanted or wanted not in clusters():  # one's own may extend any of them; each takes 10 ms
-            store.store(group="cluster", name=name, node=OmegaConf.merge(schema, OmegaConf.load(file)))
+def _empty_store() -> ConfigStore:
+    """Without what an earlier composition of this process left in it: Hydra copies all of it each time."""
+    store = ConfigStore.instance()
+    for group in GROUPS:
+        store.repo.pop(group, None)
+    return store
+
+
+def _store_clusters(store: ConfigStore, names: Iterable[str]) -> None:
+    for name in names:
+        store.store(group="cluster", name=name, node=ClusterConfig(**yamlfile.read(clusters()[name])))
 
 
 @cache
@@ -237,9 +249,11 @@ def _cluster(chosen: dict[str, str], planning: bool) -> str:
 def typed(root: Any) -> Any:
     """The composed config with every key typed by its schema. Raises InputError for what does not fit."""
     try:
-        # One's own cluster need not extend one of ours: the schema gives what its YAML leaves out.
-        own = {"cluster": OmegaConf.merge(OmegaConf.structured(ClusterConfig), root.cluster)}
-        return OmegaConf.merge(OmegaConf.structured(LaunchConfig), root, own)
+        given = [root]
+        if OmegaConf.get_type(root.cluster) is not ClusterConfig:
+            # One's own cluster need not extend one of ours: the schema gives what its YAML leaves out.
+            given.append({"cluster": OmegaConf.merge(OmegaConf.structured(ClusterConfig), root.cluster)})
+        return OmegaConf.merge(OmegaConf.structured(LaunchConfig), *given)
     except OmegaConfBaseException as error:
         raise InputError(first_line(error)) from None
 

@@ -1,6 +1,5 @@
 """Others take the nodes, and the time that a job may have ends."""
 
-import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -64,7 +63,8 @@ def preemption(run: Subject) -> None:
 def preemption_at_start(run: Subject) -> None:
     """A job of a partition with higher priority takes the nodes as soon as the run has them"""
     run.hit()
-    take_nodes(run)
+    with run.held():  # from their first sign of life on, which they give before they load anything
+        take_nodes(run)
     run.ended()
     run.check(run.step() == 0, f"it came too late: step {run.step()} was done")
     run.back()
@@ -95,22 +95,17 @@ def done_in_the_grace(run: Subject) -> None:
 @fault(9, "time-limit", slurm=["time_limit"], lost=NOTHING, alone=True, overrides=SHORT)
 def time_limit(run: Subject) -> None:
     """The time limit of a job comes, two minutes after its start"""
-    ranks, job, generation = run.ranks(), _job(run), run.run.generation()
-    # Held, so that a small run is still there then. Slurm's warning, which may come a minute early, wakes them.
-    for rank in ranks:
-        run.signal(rank, "STOP")
+    job, generation = _job(run), run.run.generation()
 
     def nearly_over() -> bool:
         found = slurm.jobs([job]).get(job)
         minutes, _, seconds = (found.left if found else "0:00").rpartition(":")
         return minutes in ("", "0") and seconds.isdigit() and int(seconds) <= LEFT_SECONDS
 
-    run.until(lambda: run.place.over(run.run, generation) or nearly_over(), "the time limit", poll=0.5)
-    run.hit()
-    run.seen.generation = generation
-    with contextlib.suppress(ClusterError):  # it is over
-        for rank in ranks:
-            run.signal(rank, "CONT")
+    with run.held():  # Slurm's warning, which may come a minute early, wakes them
+        run.until(lambda: run.place.over(run.run, generation) or nearly_over(), "the time limit", poll=0.5)
+        run.hit()
+        run.seen.generation = generation
     run.ended()
     run.back()
     run.check(_job(run) == job, f"it goes on as job {_job(run)}, not {job}")

@@ -13,7 +13,7 @@ from typing import Any
 from launcher import slurm
 from launcher.drill import places, simulated
 from launcher.drill.catalog import LOCAL
-from launcher.errors import SslrunError
+from launcher.errors import ClusterError, SslrunError
 from launcher.rundir import RunDir, read_json
 
 POLL_SECONDS = 0.01  # tiny runs do fifty steps a second
@@ -192,15 +192,17 @@ class Subject:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """While the block runs no rank does a step, so that a small run is still there afterwards."""
+        """While the block runs no rank does a step, so that a small run is still there afterwards. Slurm, too, wakes
+        them, when it tells them to go."""
         ranks = self.ranks()
         for rank in ranks:
             self.signal(rank, "STOP")
         try:
             yield
         finally:
-            for rank in ranks:
-                self.signal(rank, "CONT")
+            with contextlib.suppress(ClusterError):  # its job is over
+                for rank in ranks:
+                    self.signal(rank, "CONT")
 
     def hit(self) -> None:
         """The fault comes now: what is measured, is measured from here. May be called again for a second blow."""
