@@ -14,7 +14,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize, initialize_config_dir
+from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -31,11 +32,6 @@ from methods.data.spec import check as check_data
 
 OF_THE_RUN = "of-the-run"  # what the cluster of a run is called while one of its evaluations is composed
 GROUPS = ("method", "data", "eval_data", "cluster")
-# Hydra's settings of itself: composed, they take a third of the time, and nobody here reads them.
-NO_HYDRA = [
-    f"~hydra/{group}"
-    for group in ("env", "help", "hydra_help", "hydra_logging", "job_logging", "launcher", "output", "sweeper")
-]
 SMALL = ("demo", "tiny")  # recipes that run on the machine at hand unless told otherwise
 
 
@@ -158,10 +154,10 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
     fields = {f.name for f in dataclasses.fields(LaunchConfig)}.difference(GROUPS)
     folders = {name for name in fields if config_dir and (config_dir / name).is_dir()}
     shadowed = [o for o in overrides if o.partition("=")[0] in folders]
-    start = initialize_config_dir(str(config_dir.resolve()), version_base="1.3") if config_dir else None
+    folder = config_dir or Path(str(files("cluster_configs")))  # which has no groups
     try:
-        with start or initialize(config_path=None, version_base="1.3"):
-            root = compose(name, overrides=[*NO_HYDRA, *(_opened(o) for o in overrides if o not in shadowed)])
+        with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
+            root = compose(name, overrides=[_opened(o) for o in overrides if o not in shadowed])
         for override in OverridesParser.create().parse_overrides(shadowed):
             OmegaConf.update(root, override.key_or_group, override.value())
         return root
@@ -172,8 +168,10 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
 
 
 def _empty_store() -> ConfigStore:
-    """Without what an earlier composition of this process left in it: Hydra copies all of it each time."""
+    """Without what an earlier composition of this process left in it, which Hydra copies each time, and without the
+    settings of Hydra itself, which nobody here reads: they take longer than all else."""
     store = ConfigStore.instance()
+    store.store(group="hydra", name="config", node=HydraConf(defaults=[]), provider="hydra")
     for group in GROUPS:
         store.repo.pop(group, None)
     return store
