@@ -168,12 +168,17 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
 
 
 def _empty_store() -> ConfigStore:
-    """Without what an earlier composition of this process left in it, which Hydra copies each time, and without the
-    settings of Hydra itself, which nobody here reads: they take longer than all else."""
+    """Without what an earlier composition of this process left in it: Hydra copies all of it each time."""
+    for group in GROUPS:
+        _store().repo.pop(group, None)
+    return _store()
+
+
+@cache
+def _store() -> ConfigStore:
+    """Without the settings of Hydra itself, which nobody here reads: they take longer than all else."""
     store = ConfigStore.instance()
     store.store(group="hydra", name="config", node=HydraConf(defaults=[]), provider="hydra")
-    for group in GROUPS:
-        store.repo.pop(group, None)
     return store
 
 

@@ -55,7 +55,11 @@ class DropPath(Dropout):
 
 def begin_step(job: "Job", networks: Iterable[nn.Module], step: int) -> None:
     """Seed everything that a trainer draws in `step` on the device: there is nothing to save, as for augmentation."""
-    torch.manual_seed(job.seed_for("device", step, job.world.rank))
+    seed = job.seed_for("device", step, job.world.rank)
+    # Not torch.manual_seed: where CUDA is not in use it notes each call, and where it came from, for the day it will be.
+    torch.default_generator.manual_seed(seed)
+    if job.world.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
     for number, module in enumerate(_of(networks)):
         module.seed = job.seed_for("dropout", step, number)
 

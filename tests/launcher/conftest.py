@@ -1,5 +1,7 @@
 """Runs that never trained: folders and ledgers written by the launcher's own code, so that a test has many at once."""
 
+import dataclasses
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +15,11 @@ from launcher.rundir import Ledger, RunDir, write_json
 from launcher.snapshot import Snapshot
 
 
+@functools.cache
+def composed(*overrides: str):
+    return resolve(list(overrides))
+
+
 class Ledgers:
     """A folder of such runs."""
 
@@ -21,7 +28,9 @@ class Ledgers:
 
     def create(self, *overrides: str) -> RunDir:
         """A run that was made and never started."""
-        spec, recipe = resolve([*overrides, f"runs={self.folder}"])
+        inside = [f"runs={self.folder}"] if any(word.startswith("init_from=") for word in overrides) else []
+        spec, recipe = composed(*overrides, *inside)
+        spec = dataclasses.replace(spec, runs=str(self.folder))
         run = RunDir(self.folder / spec.run_id)
         code = Snapshot(self.folder / ".code" / "digest", "digest", "")
         run.create(spec, planning.make(spec, recipe).to_json(), lambda: code)

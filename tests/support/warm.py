@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
 import io
@@ -213,6 +214,7 @@ def serve(path: str) -> None:
     _path = [path for path in sys.path if path]
     for name in LIGHT if path.endswith("light") else LIBRARIES:
         importlib.import_module(name)
+    _ask_once()
     _loaded = frozenset(sys.modules)
     for package in ("launcher", "methods"):
         root = Path(importlib.import_module(package).__path__[0])
@@ -249,6 +251,16 @@ def serve(path: str) -> None:
     for pid in forks:
         os.kill(pid, signal.SIGKILL)
     os._exit(0)  # some libraries complain of what is left at an ordinary end
+
+
+def _ask_once() -> None:
+    """What a process finds out once, and slowly: which packages are installed, Hydra's plugins, its grammar."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.plugins import Plugins
+
+    importlib.metadata.entry_points()
+    Plugins.instance()
+    OverridesParser.create().parse_overrides(["a=b_1", "+c.d=0.5", "~e", "f=[g,'h i']", "j@k={l: true}", "m=null"])
 
 
 def _fork(asking: socket.socket) -> int:
