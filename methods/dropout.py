@@ -56,7 +56,7 @@ class DropPath(Dropout):
 def begin_step(job: "Job", networks: Iterable[nn.Module], step: int) -> None:
     """Seed everything that a trainer draws in `step` on the device: there is nothing to save, as for augmentation."""
     seed = job.seed_for("device", step, job.world.rank)
-    # Not torch.manual_seed: where CUDA is not in use it notes each call, and where it came from, for the day it will be.
+    # Not torch.manual_seed: as long as CUDA is not in use that notes each call, with its stack, for the day it will be.
     torch.default_generator.manual_seed(seed)
     if job.world.device.type == "cuda":
         torch.cuda.manual_seed(seed)
