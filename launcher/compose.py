@@ -1,16 +1,14 @@
 """Overrides in, frozen RunSpec out. The only file that touches Hydra, and no DictConfig leaves it.
 
 Hydra's override grammar and config groups work as users know them: `method=...`, `method.lr=0.2`, `+key=...`,
-`--config-dir DIR` for one's own groups. The groups `method` and `data` come from the registry, `cluster` from the YAML
-files of `cluster_configs`.
+`--config-dir DIR` for one's own groups. The groups `method` and `data` come from the registry, `cluster` from
+clusters.py.
 """
 
 import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib.resources import files
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from launcher import protocols, registry, slurm, yamlfile
+from launcher import clusters, protocols, registry, slurm
 from launcher.errors import InputError
 from launcher.rundir import pin_init_from
 from launcher.spec import PROTOCOLS, ClusterConfig, LaunchConfig, Recipe, RunSpec, TrainConfig, freeze
@@ -58,7 +56,7 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     method_name = _method_name(chosen, own, config_dir)
     recipe = registry.method(method_name).recipe(chosen.get("recipe", "paper"))
     refuse_unknown_fields(overrides, recipe)
-    for group, known in (("data", DATA), ("eval_data", DATA), ("cluster", clusters())):
+    for group, known in (("data", DATA), ("eval_data", DATA), ("cluster", clusters.files())):
         if group in chosen and chosen[group] not in {*known, *own.get(group, ()), "auto", "null"}:
             registry.unknown(group, chosen[group], {*known, *own.get(group, ())})
     store, cluster = _empty_store(), _cluster(chosen, planning)
@@ -69,7 +67,7 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     for name in DATA if config_dir else named.intersection(DATA):
         for group in ("data", "eval_data"):
             store.store(group=group, name=name, node=recipe.data if name == default else DATA[name]())
-    _store_clusters(store, clusters() if config_dir else named.intersection(clusters()))
+    _store_clusters(store, clusters.files() if config_dir else named.intersection(clusters.files()))
     defaults = [
         "_self_",
         {"method": chosen.get("method")},
@@ -100,7 +98,7 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
     Without `cluster=NAME` it is the run's own cluster, of which single fields can be changed. Raises InputError.
     """
     chosen, own = _choices(overrides), _own_groups(config_dir)
-    groups: dict[str, set[str]] = {"cluster": {*clusters()}, "eval_data": {*DATA}}
+    groups: dict[str, set[str]] = {"cluster": {*clusters.files()}, "eval_data": {*DATA}}
     for key, value in chosen.items():
         group = key.lstrip("+~").partition(".")[0]
         if group not in (*groups, "nodes", "tasks_per_node"):
@@ -112,7 +110,7 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
     refuse_unknown_fields(overrides, registry.method(spec.method.name).recipe(spec.recipe))
     store, cluster = _empty_store(), chosen.get("cluster", OF_THE_RUN)
     named = {*chosen.values()}
-    _store_clusters(store, clusters() if config_dir else named.intersection(clusters()))
+    _store_clusters(store, clusters.files() if config_dir else named.intersection(clusters.files()))
     store.store(group="cluster", name=OF_THE_RUN, node=ClusterConfig(**spec.to_json()["cluster"]))
     for name in DATA if config_dir else named.intersection(DATA):
         store.store(group="eval_data", name=name, node=DATA[name]())
@@ -154,7 +152,7 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
     fields = {f.name for f in dataclasses.fields(LaunchConfig)}.difference(GROUPS)
     folders = {name for name in fields if config_dir and (config_dir / name).is_dir()}
     shadowed = [o for o in overrides if o.partition("=")[0] in folders]
-    folder = config_dir or Path(str(files("cluster_configs")))  # which has no groups
+    folder = config_dir or clusters.FOLDER  # which holds no groups
     try:
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
             root = compose(name, overrides=[_opened(o) for o in overrides if o not in shadowed])
@@ -184,13 +182,7 @@ def _store() -> ConfigStore:
 
 def _store_clusters(store: ConfigStore, names: Iterable[str]) -> None:
     for name in names:
-        store.store(group="cluster", name=name, node=ClusterConfig(**yamlfile.read(clusters()[name])))
-
-
-@cache
-def clusters() -> dict[str, Path]:
-    """The clusters that ship with sslrun: name -> YAML file."""
-    return {Path(str(f)).stem: Path(str(f)) for f in files("cluster_configs").iterdir() if f.name.endswith(".yaml")}
+        store.store(group="cluster", name=name, node=clusters.shipped(name))
 
 
 def _choices(overrides: list[str]) -> dict[str, str]:
@@ -322,7 +314,7 @@ def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:
     if cluster.kind not in ("slurm", "local"):
         raise InputError.of("cluster.kind", cluster.kind, "no such kind", "use slurm or local")
     if cluster.kind == "local":
-        _fit_local(config, cluster)
+        clusters.fit_local(cluster, config["nodes"], config["tasks_per_node"])
     return cluster
 
 
@@ -335,29 +327,6 @@ def _protocols(given: Any, backbone: str) -> tuple[str, ...]:
             registry.unknown("eval_after", name, PROTOCOLS)
     protocols.defaults(names, backbone)
     return names
-
-
-def _fit_local(config: dict[str, Any], cluster: ClusterConfig) -> None:
-    """This machine: one node, with the GPUs that it has."""
-    if config["nodes"] > 1:
-        fix = "use tasks_per_node, or cluster=NAME on a machine with Slurm"
-        raise InputError.of("nodes", config["nodes"], "cluster=local is this one machine", fix)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))  # 0.1 ms; asking the driver takes a second
-    cluster.gpus_per_node = gpus if visible is None else min(gpus, _visible(visible))
-    if cluster.gpus_per_node:
-        generic = OmegaConf.load(clusters()["generic"])
-        rates = "gpu_tflops", "gpu_fp32_tflops", "gpu_mem_gb_s", "host_gb_s", "efficiency", "network_gb_s", "disk_gb_s"
-        for field in ("gpu_mem_gb", *rates):
-            setattr(cluster, field, generic[field])
-    if cluster.gpus_per_node and (config["tasks_per_node"] or 1) > cluster.gpus_per_node:
-        reason = f"this machine has {cluster.gpus_per_node} GPUs, and each rank takes one"
-        raise InputError.of("tasks_per_node", config["tasks_per_node"], reason, "use fewer")
-
-
-def _visible(devices: str) -> int:
-    """How many CUDA_VISIBLE_DEVICES names; it ends at the first that is not a device."""
-    return len(list(takewhile(lambda name: name.strip() and not name.strip().startswith("-"), devices.split(","))))
 
 
 def _absolute(data: Any) -> None:

@@ -17,13 +17,13 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from launcher import registry
-from launcher.compose import clusters, composed, first_line, frozen, plain, refuse_unknown_fields, to_object, typed
+from launcher import clusters, registry
+from launcher.compose import composed, first_line, frozen, plain, refuse_unknown_fields, to_object, typed
 from launcher.errors import InputError
 from launcher.spec import Recipe, RunSpec
 from methods.data.spec import DATA
 
-GROUPS = {"method": registry.names, "data": lambda: DATA, "eval_data": lambda: DATA, "cluster": clusters}
+GROUPS = {"method": registry.names, "data": lambda: DATA, "eval_data": lambda: DATA, "cluster": clusters.files}
 STRUCTURE = (*GROUPS, "recipe")  # keys at the root that change what is composed
 MOST = 10_000  # points; more is a slip of the keyboard
 

@@ -54,8 +54,8 @@ EXCEPTIONS = {
 ORDER = [
     "errors", "slurm", "state", "snapshot", "spec", "registry", "kmeans_cost", "cost", "script", "plan", "goodput",
     "rundir", "badnodes", "heartbeats", "ending", "requeue", "limits", "local", "batch", "executor", "queue", "submit",
-    "scores", "protocols", "compose", "ablation", "points", "asked", "evaluation", "clustering", "weights", "sweep",
-    "doctor", "trial", "view", "cli",
+    "yamlfile", "clusters", "scores", "protocols", "compose", "ablation", "points", "asked", "evaluation", "clustering",
+    "weights", "sweep", "doctor", "trial", "view", "cli",
 ]  # fmt: skip
 
 

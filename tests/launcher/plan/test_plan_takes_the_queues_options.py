@@ -6,9 +6,9 @@ import shlex
 
 import pytest
 
+from launcher import clusters, script
 from launcher import plan as planning
-from launcher import script
-from launcher.compose import clusters, resolve
+from launcher.compose import resolve
 from launcher.errors import InputError
 from launcher.spec import ClusterConfig, RunSpec
 
@@ -202,13 +202,13 @@ def test_the_interpreter_of_the_job_is_the_ranks_unless_they_run_in_a_container(
         assert script.python_of(contained.cluster) == script.python_of(spec_of()[0].cluster)
 
 
-@pytest.mark.parametrize("name", sorted(clusters()))
+@pytest.mark.parametrize("name", sorted(clusters.files()))
 def test_a_cluster_that_ships_can_be_planned_for(name):
     spec, recipe = resolve(["method=rotnet", f"cluster={name}", f"nodes={1 if name == 'local' else 8}"], planning=True)
     plan = planning.make(spec, recipe)
     assert spec.cluster.name == name
     assert (plan.sbatch is None) == (name == "local")
-    lines = clusters()[name].read_text().splitlines()
+    lines = clusters.files()[name].read_text().splitlines()
     assert any(re.match(rf"#   sslrun .*cluster={name}\b", line) for line in lines), "it opens with its command"
     if name != "local":
         assert any("data sheet" in line for line in lines[:5]), "it names the source of its rates"
