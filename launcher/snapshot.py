@@ -56,7 +56,7 @@ def take(method: str, runs: Path) -> Snapshot:
     contents = {name: file.read_bytes() for name, file in sorted(files.items())}
     digest = _digest(contents)
     target = runs / ".code" / digest
-    if not (target.is_dir() and digest_of(target) == digest):
+    if not _is_whole(target):
         _write(contents, target)
     return Snapshot(target, digest, origin)
 
@@ -99,6 +99,12 @@ def _digest(contents: dict[str, bytes]) -> str:
     return whole.hexdigest()[:32]
 
 
+def _is_whole(target: Path) -> bool:
+    with contextlib.suppress(OSError):  # somebody is moving it aside
+        return target.is_dir() and digest_of(target) == target.name
+    return False
+
+
 def _write(contents: dict[str, bytes], target: Path) -> None:
     """All files beside, then one rename; whoever loses a race uses the winner's."""
     beside = target.with_name(f".{target.name}.{os.getpid()}")
@@ -109,11 +115,14 @@ def _write(contents: dict[str, bytes], target: Path) -> None:
         for name, content in contents.items():
             (beside / name).write_bytes(content)
             (beside / name).chmod(0o400)
-        if target.exists():  # a damaged one: runs that use it will be told at their next start
-            target.rename(target.with_name(f".damaged-{target.name}.{os.getpid()}"))
-        beside.rename(target)
+        try:
+            beside.rename(target)
+        except OSError:
+            if not _is_whole(target):  # runs that use a damaged one will be told at their next start
+                target.rename(target.with_name(f".damaged-{target.name}.{os.getpid()}"))
+                beside.rename(target)
     except OSError as error:
-        if target.is_dir():  # somebody else wrote the same a moment earlier
+        if _is_whole(target):  # somebody else wrote the same a moment earlier
             return
         raise InputError.of(
             "runs", target.parents[1], f"cannot write there ({error.strerror})", "choose another folder with runs=PATH"

@@ -20,7 +20,6 @@ from methods.collapse import Watched
 from methods.data.loader import Batch
 from methods.guards import CollapseWatch, LossWatch, Saves
 from methods.job import Job
-from methods.replay import Replay
 from methods.schedules import learning_rate
 from methods.throughput import Throughput
 
@@ -64,8 +63,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     """Train to the end and return the closing figures.
 
     `evaluate(job, trainer, step)` runs every `eval_every` epochs and at the end. Raises Stopped after a save when told
-    to stop, RunFailed on divergence, InputError on too many broken images, a disk that stays full, or state that nobody
-    registered (see `replay`).
+    to stop, RunFailed on divergence, InputError on too many broken images or a disk that stays full.
     """
     config, world, registry = job.config, job.world, job.registry
     per_epoch, steps = trainer.steps_per_epoch, trainer.steps_per_epoch * config.epochs
@@ -86,7 +84,6 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     saves = Saves(job, checkpoints, watch, steps, restored=step)
     job.save = lambda: saves.before_work(step)
     evaluations = _Evaluations(job, trainer, evaluate, step)
-    replay = Replay(job, trainer, scaler, take_step)
     throughput = Throughput(config.global_batch)
     try:
         while step < steps:
@@ -105,7 +102,6 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                         scalars = take_step(job, trainer, scaler, batches, step, rate)
                         step += 1
                         watch.note(step, scalars, [batch.ids for batch in batches])
-                    replay.compare(step)
                     throughput.count()
                     job.reporter.progress(
                         stage="training", step=step, steps=steps, epoch=epoch, loss=watch.latest,
@@ -122,7 +118,6 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                     watch.decide(outcome)
                     if step % saves.every == 0 and step < steps:
                         saves.save(step)
-                        replay.begin(step, steps)
             watch.decide(job.vote.now(max(job.verdict(), watch.verdict(wait=True))))
         saves.last(step)
         evaluations.run(step)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -140,12 +141,12 @@ def endless() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def small() -> Callable[[str], tuple[str, ...]]:
-    """`small("swav")`: overrides of a run of three epochs of four steps, each of which begins behind a save."""
+    """`small("swav")`: overrides of a run of two epochs of four steps, with a save every two."""
     from launcher import registry
 
     def overrides(method: str) -> tuple[str, ...]:
         images = 4 * registry.method(method).recipe("tiny").method.global_batch
-        lengths = "method.epochs=3", f"data.images={images}", "method.checkpoint_every=4"
+        lengths = "method.epochs=2", f"data.images={images}", "method.checkpoint_every=2"
         return f"method={method}", "recipe=tiny", *lengths, "method.log_every=1"
 
     return overrides
@@ -205,6 +206,25 @@ def interrupted(signalled, tmp_path_factory) -> tuple[Path, Answer]:
 def copied(interrupted, tmp_path) -> Path:
     """A copy of the interrupted run that a test may change."""
     return Path(shutil.copytree(interrupted[0], tmp_path / "copied" / interrupted[0].name))
+
+
+@pytest.fixture
+def with_method(sslrun, tmp_path) -> Callable[..., Sslrun]:
+    """`with_method("toy", spec=text, trainer=text)`: the command line where a package of that name is installed, which
+    registers the METHOD of its spec."""
+
+    def installed(name: str, **files: str) -> Sslrun:
+        package, info = tmp_path / "site" / name, tmp_path / "site" / f"{name}-1.dist-info"
+        for folder in (package, info):
+            folder.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        for module, text in files.items():
+            (package / f"{module}.py").write_text(textwrap.dedent(text))
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(f"[sslrun.methods]\n{name} = {name}.spec:METHOD\n")
+        return sslrun.where(PYTHONPATH=str(tmp_path / "site"))
+
+    return installed
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,12 @@ import dataclasses
 import json
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from attributes import attributes
 from torch.overrides import TorchFunctionMode
 
 from launcher import registry
@@ -53,16 +54,27 @@ class Float64(TorchFunctionMode):
 @dataclasses.dataclass
 class Trained:
     """What a rank's training came to. losses: the mean over all ranks of each step, of all starts; state:
-    {owner/key: value} of what this rank registered."""
+    {owner/key: value} of what this rank registered; held: {step: {path: value or digest}} of all that its trainer held
+    before that step of this start."""
 
     losses: dict[int, float]
     state: dict[str, Any]
+    held: dict[int, dict[str, str]]
 
 
-def train(world: World, planned: dict, folder: Path | str, *, stop_after: int = 0, perturbed: float = 0.0) -> Trained:
+def train(
+    world: World,
+    planned: dict,
+    folder: Path | str,
+    *,
+    stop_after: int = 0,
+    perturbed: float = 0.0,
+    trainer: Callable[[Job], Any] | None = None,
+) -> Trained:
     """Train a spec, as spec.json has it, in `folder` from its newest checkpoint, or from the start; to the end, or
     until a step or two after `stop_after`, where it saves. The engine's own loop, without evaluations. perturbed: how
-    far (relative) each weight of the networks is moved before the first step, at random."""
+    far (relative) each weight of the networks is moved before the first step, at random. trainer: None for that of the
+    method."""
     folder = Path(folder)
     spec = dataclasses.replace(RunSpec.from_json(planned), runs=str(folder), nodes=1, tasks_per_node=world.size)
     run = RunDir(folder / "run")
@@ -77,7 +89,8 @@ def train(world: World, planned: dict, folder: Path | str, *, stop_after: int = 
     with Float64():
         layout = registry.method(spec.method.name).layout(spec.method, world.size)
         job = Job(run, spec, world, layout, ledger, stop, _images(spec.data))
-        trainer = registry.load_trainer(spec.method.name)(job)
+        trainer = (trainer or registry.load_trainer(spec.method.name))(job)
+        held = _held(job, trainer)
         _perturb(trainer.networks, perturbed)
         if stop_after:
             _tell(stop, trainer, stop_after)
@@ -89,7 +102,32 @@ def train(world: World, planned: dict, folder: Path | str, *, stop_after: int = 
         state = {f"{name}/{key}": value for name, entry in owners for key, value in entry.owner.state().items()}
     world.barrier()
     rows = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
-    return Trained({row["step"]: row["loss"] for row in rows if "loss" in row}, state)
+    return Trained({row["step"]: row["loss"] for row in rows if "loss" in row}, state, held)
+
+
+def left_out(whole: Trained, resumed: Trained) -> tuple[list[str], list[str]]:
+    """(what a rank held otherwise as soon as it was resumed, and still after a step, than in the training that nobody
+    stopped; what it held otherwise after any step). The first is what no registered state brought back, the second what
+    follows from it; what each step makes anew is in neither."""
+    first, *others = sorted(resumed.held)
+    unequal = {
+        step: {name for name in {*whole.held[step], *held} if whole.held[step].get(name) != held.get(name)}
+        for step, held in resumed.held.items()
+    }
+    return sorted(unequal[first] & unequal[others[0]]), sorted(set().union(*(unequal[step] for step in others)))
+
+
+def _held(job: Job, trainer: Any) -> dict[int, dict[str, str]]:
+    """Filled before each step that `trainer` takes."""
+    found, before_step = {}, getattr(trainer, "before_step", lambda _: None)
+    shared = (job, *vars(job).values())
+
+    def note(step: int) -> None:
+        found[step] = attributes(trainer, without=shared)
+        before_step(step)
+
+    trainer.before_step = note
+    return found
 
 
 def _images(config: Any) -> data.ImageDataset:

@@ -1,7 +1,5 @@
 """A drill is worth something only if it fails where a run does not resume exactly."""
 
-import textwrap
-
 import pytest
 
 # RotNet, but for one thing: what it computes depends on how often it was started.
@@ -23,18 +21,9 @@ SPEC = """
 
 
 @pytest.fixture
-def forgetful(sslrun, tmp_path, monkeypatch):
+def forgetful(with_method):
     """The command line where a method of another package is installed, which resumes otherwise than it stopped."""
-    package, info = tmp_path / "site" / "forgetful", tmp_path / "site" / "forgetful-1.dist-info"
-    for folder in (package, info):
-        folder.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "trainer.py").write_text(textwrap.dedent(TRAINER))
-    (package / "spec.py").write_text(textwrap.dedent(SPEC))
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: forgetful\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[sslrun.methods]\nforgetful = forgetful.spec:METHOD\n")
-    monkeypatch.setitem(sslrun.environment, "PYTHONPATH", str(tmp_path / "site"))
-    return sslrun
+    return with_method("forgetful", spec=SPEC, trainer=TRAINER)
 
 
 @pytest.mark.fault

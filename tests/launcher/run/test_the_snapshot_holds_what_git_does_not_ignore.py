@@ -1,5 +1,6 @@
 """What is copied at submission is the code as it lies there: committed, changed and new files, and nothing ignored."""
 
+import multiprocessing
 import shutil
 import subprocess
 
@@ -62,6 +63,26 @@ def test_without_git_every_file_is_taken(package, tmp_path):
     (package / "part.py").write_text("part")
     taken = snapshot.take("rotnet", tmp_path / "runs")
     assert (contents(taken), taken.origin) == ({"toycode/__init__.py": "", "toycode/part.py": "part"}, "")
+
+
+def test_several_at_the_same_time_make_one_copy(package, tmp_path):
+    context, rounds = multiprocessing.get_context("fork"), [tmp_path / f"runs{number}" for number in range(20)]
+    together = context.Barrier(6, timeout=600)
+
+    def take():
+        for runs in rounds:
+            together.wait()
+            snapshot.take("rotnet", runs)
+
+    started = [context.Process(target=take) for _ in range(together.parties)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * len(started)
+    for runs in rounds:
+        (copy,) = (runs / ".code").iterdir()  # and none was called damaged
+        snapshot.verify(copy, copy.name)
 
 
 @pytest.mark.parametrize("spoiled", ["changed", "added", "removed"])

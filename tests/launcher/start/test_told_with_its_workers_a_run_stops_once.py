@@ -1,6 +1,7 @@
 """Slurm signals every process of a job. Data-loader workers leave it to their rank, which needs them for its last step;
 they end with it."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,12 @@ def status(pid: int, field: str) -> str:
     return next(line.split()[1] for line in lines if line.startswith(f"{field}:"))
 
 
+def stands(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # it has ended
+        return status(pid, "State") == "T"
+    return False
+
+
 def ignores(pid: int, number: int) -> bool:
     return bool(int(status(pid, "SigIgn"), 16) >> (number - 1) & 1)
 
@@ -21,7 +28,7 @@ def test_told_with_its_workers_it_stops_once_and_goes_on_exactly(sslrun, watched
     launch = (*small("rotnet"), "tasks_per_node=2", f"method.workers={WORKERS}", f"runs={watched.runs}")
     # They wait while they are looked at, however long that takes: the first, and who votes with it.
     launcher = sslrun.signalling(number=signal.SIGSTOP, whom="rank", after=5).start(*launch)
-    until(lambda: launcher.poll() is not None or any(status(pid, "State") == "T" for pid in watched.processes()))
+    until(lambda: launcher.poll() is not None or any(map(stands, watched.processes())))
     ranks = [pid for pid in watched.processes() if int(status(pid, "PPid")) == launcher.pid]
     members = watched.processes()
     workers = [pid for pid in members if int(status(pid, "PPid")) in ranks]

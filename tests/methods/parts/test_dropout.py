@@ -12,7 +12,7 @@ BATCH, TURNS = 12, 2
 
 def job(rank, ranks, passes):
     return SimpleNamespace(
-        world=SimpleNamespace(rank=rank),
+        world=SimpleNamespace(rank=rank, device=torch.device("cpu")),
         layout=SimpleNamespace(per_gpu_batch=BATCH // ranks // passes, accumulation=passes),
         config=SimpleNamespace(global_batch=BATCH),
         seed_for=lambda *what: abs(hash(what)),
