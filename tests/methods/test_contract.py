@@ -38,16 +38,16 @@ WORLDS = {2: ("whole", "early", "half", "moved"), 1: ("whole", "perturbed", "mov
 def in_worlds(world, spec, folder):
     """{name: what it came to}: 2 ranks, then 1, then 4. Those of 2 also stop early, go on, and stop in their second
     epoch, from where each world goes on."""
-    folder, found = Path(folder), {}
+    folder, found, watched = Path(folder), {}, "half" in WORLDS[world.size]
     if "whole" in WORLDS[world.size]:
-        found["whole"] = in_float64.train(world, spec, folder / f"{world.size}")
+        found["whole"] = in_float64.train(world, spec, folder / f"{world.size}", watched=watched)
     if "half" in WORLDS[world.size]:
         in_float64.train(world, spec, folder / "half", stop_after=1)
-        found["half"] = in_float64.train(world, spec, folder / "half", stop_after=STEPS + 1)
+        found["half"] = in_float64.train(world, spec, folder / "half", stop_after=STEPS + 1, watched=True)
     if "perturbed" in WORLDS[world.size]:
         found["perturbed"] = in_float64.train(world, spec, folder / "perturbed", perturbed=ROUNDING)
-    found["moved"] = in_float64.train(world, spec, in_float64.copied(world, folder / "half", f"moved-{world.size}"))
-    return found
+    there = in_float64.copied(world, folder / "half", f"moved-{world.size}")
+    return {**found, "moved": in_float64.train(world, spec, there, watched=watched)}
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ class Float64(TorchFunctionMode):
 class Trained:
     """What a rank's training came to. losses: the mean over all ranks of each step, of all starts; state:
     {owner/key: value} of what this rank registered; held: {step: {path: value or digest}} of all that its trainer held
-    before that step of this start."""
+    before that step of this start, if it was watched."""
 
     losses: dict[int, float]
     state: dict[str, Any]
@@ -69,12 +69,13 @@ def train(
     *,
     stop_after: int = 0,
     perturbed: float = 0.0,
+    watched: bool = False,
     trainer: Callable[[Job], Any] | None = None,
 ) -> Trained:
     """Train a spec, as spec.json has it, in `folder` from its newest checkpoint, or from the start; to the end, or
     until a step or two after `stop_after`, where it saves. The engine's own loop, without evaluations. perturbed: how
-    far (relative) each weight of the networks is moved before the first step, at random. trainer: None for that of the
-    method."""
+    far (relative) each weight of the networks is moved before the first step, at random. watched: note what the
+    trainer holds before each step. trainer: None for that of the method."""
     folder = Path(folder)
     spec = dataclasses.replace(RunSpec.from_json(planned), runs=str(folder), nodes=1, tasks_per_node=world.size)
     run = RunDir(folder / "run")
@@ -90,7 +91,7 @@ def train(
         layout = registry.method(spec.method.name).layout(spec.method, world.size)
         job = Job(run, spec, world, layout, ledger, stop, _images(spec.data))
         trainer = (trainer or registry.load_trainer(spec.method.name))(job)
-        held = _held(job, trainer)
+        held = _held(job, trainer) if watched else {}
         _perturb(trainer.networks, perturbed)
         if stop_after:
             _tell(stop, trainer, stop_after)

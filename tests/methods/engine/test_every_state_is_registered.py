@@ -95,7 +95,8 @@ def stopped_and_gone_on_with(world, spec, folder, hides):
     def life(name, **given):
         global calls
         calls = itertools.count(1)  # as in a process of its own
-        return in_float64.train(world, spec, f"{folder}/{name}", trainer=functools.partial(Toy, hides=hides), **given)
+        toy = functools.partial(Toy, hides=hides)
+        return in_float64.train(world, spec, f"{folder}/{name}", trainer=toy, watched=True, **given)
 
     whole = life("whole")
     life("stopped", stop_after=2)
