@@ -14,12 +14,10 @@ import time
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher starts its ranks
 
 import torch
-import yaml
 
-from launcher.compose import clusters
+from launcher import clusters
 from launcher.kmeans import fit
 from launcher.kmeans_cost import EFFICIENCY, Machine, Problem, iteration, span, table
-from launcher.spec import ClusterConfig
 
 LIMIT = 0.25  # of the measurement
 SIZES = {
@@ -121,8 +119,7 @@ def main():
     options = parser.parse_args()
     if not options.table:
         return compare(options)
-    files = [clusters()[name].read_text() for name in ("v100_32gb", "h100")]
-    print("\n".join(table(tuple(ClusterConfig(**yaml.safe_load(file)) for file in files))))
+    print("\n".join(table(tuple(clusters.shipped(name) for name in ("v100_32gb", "h100")))))
 
 
 if __name__ == "__main__":

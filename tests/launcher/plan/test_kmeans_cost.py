@@ -3,18 +3,12 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
-from launcher.compose import clusters
+from launcher.clusters import shipped
 from launcher.kmeans_cost import THESIS, Machine, Problem, iteration, machine, table
-from launcher.spec import ClusterConfig
 
 GPU = {"feature_bytes_s": 1e12, "memory_bytes_s": 1e12, "efficiency": 1.0}  # that reaches its peak
 FIRST, SECOND = Problem(96_000_000, 4, 4096), Problem(23_000_000, 80_000, 4096)
-
-
-def named(name):
-    return ClusterConfig(**yaml.safe_load(clusters()[name].read_text()))
 
 
 def test_operations_of_the_thesis_levels():
@@ -67,7 +61,7 @@ def test_sub_clusterings_that_go_on_together_cost_the_operations_of_one_and_the_
 
 
 def test_realistic_is_what_the_reference_expects_of_16_h100():
-    h100 = named("h100")
+    h100 = shipped("h100")
     level2 = Problem(23_000_000, 80_000, 4096, feature_bytes=2)
     level1 = Problem(23_000_000, 4, 4096, feature_bytes=2)
     assert 1.5 < iteration(level2, machine(h100, 2, 8, level2, bf16=True)).seconds < 2
@@ -75,19 +69,19 @@ def test_realistic_is_what_the_reference_expects_of_16_h100():
 
 
 def test_features_that_do_not_fit_come_from_the_host():
-    v100, small = named("v100_16gb"), Problem(1_000_000, 4, 4096)
+    v100, small = shipped("v100_16gb"), Problem(1_000_000, 4, 4096)
     assert machine(v100, 8, 8, small, bf16=True).feature_bytes_s == 900e9
     assert machine(v100, 8, 8, FIRST, bf16=True).feature_bytes_s == 12e9
 
 
 def test_ranks_of_one_machine_share_it():
-    one, two = (iteration(SECOND, machine(named("local"), 1, ranks, SECOND, bf16=False)) for ranks in (1, 2))
+    one, two = (iteration(SECOND, machine(shipped("local"), 1, ranks, SECOND, bf16=False)) for ranks in (1, 2))
     assert one.seconds == pytest.approx(two.seconds)
     assert one.sent_bytes == 0 < two.sent_bytes
 
 
 def test_the_table_in_the_documentation_is_the_models():
     text = (Path(__file__).parents[3] / "docs" / "kmeans.md").read_text()
-    lines = list(table((named("v100_32gb"), named("h100"))))
+    lines = list(table((shipped("v100_32gb"), shipped("h100"))))
     assert len(lines) == 2 + 3 * 2 * 2
     assert "\n".join(lines) in text

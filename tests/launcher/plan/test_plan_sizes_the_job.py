@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import yaml
 
 from launcher import clusters, cost
 from launcher import plan as planning
@@ -151,7 +150,7 @@ def test_kmeans_takes_what_its_model_says_of_the_published_setting():
     """Thesis 3.3.1: 10 iterations of both levels on 64 GPUs, at every one of 34 reassignments."""
     whole, less = planned(), planned("method.kmeans_iterations=1")
     levels = [Problem(95_920_149, 4, 4096), Problem(95_920_149, 80_000, 4096, m=4)]
-    cluster = ClusterConfig(**yaml.safe_load(clusters.files()["generic"].read_text()))
+    cluster = clusters.shipped("generic")
     both = [iteration(level, machine(cluster, 8, 8, level, bf16=False)) for level in levels]
     seconds = sum(level.seconds for level in both)
     assert seconds == pytest.approx(2 * 95_920_149 * 80_004 * 4096 / (64 * 0.6 * 15.7e12), rel=0.05)
