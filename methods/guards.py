@@ -28,10 +28,12 @@ class Saves:
         self.every = job.config.checkpoint_every or job.run.plan()["checkpoint_every"]
 
     def save(self, step: int) -> None:
-        """Begin to save, unless the loss diverged, and go on. Raises InputError after several failures."""
-        self._watch.decide(self._vote())
+        """Begin to save and go on, unless the loss diverged or somebody was told to stop. Raises InputError after
+        several failures."""
         with self._job.clock("checkpointing"):
             self._settle()
+        self._watch.decide(self._vote())  # now: on a slow disk the save before took its time
+        with self._job.clock("checkpointing"):
             self._begin(step)
 
     def before_work(self, step: int) -> None:
