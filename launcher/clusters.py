@@ -6,6 +6,8 @@ from importlib.resources import files as resources
 from itertools import takewhile
 from pathlib import Path
 
+from yaml import YAMLError
+
 from launcher import yamlfile
 from launcher.errors import InputError
 from launcher.spec import ClusterConfig
@@ -25,8 +27,11 @@ def files() -> dict[str, Path]:
 
 
 def shipped(name: str) -> ClusterConfig:
-    """One of `files()`."""
-    return ClusterConfig(**yamlfile.read(files()[name]))
+    """One of `files()`. Raises InputError where somebody has spoilt its YAML."""
+    try:
+        return ClusterConfig(**yamlfile.read(files()[name]))
+    except (TypeError, YAMLError) as error:
+        raise InputError(f"{files()[name]}: {error}; mend the YAML") from None
 
 
 def fit_local(cluster: ClusterConfig, nodes: int, tasks_per_node: int | None) -> None:

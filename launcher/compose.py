@@ -56,13 +56,17 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     method_name = _method_name(chosen, own, config_dir)
     recipe = registry.method(method_name).recipe(chosen.get("recipe", "paper"))
     refuse_unknown_fields(overrides, recipe)
-    for group, known in (("data", DATA), ("eval_data", DATA), ("cluster", clusters.files())):
-        if group in chosen and chosen[group] not in {*known, *own.get(group, ()), "auto", "null"}:
+    for group, known, also in (
+        ("data", DATA, ()),
+        ("eval_data", DATA, ("null",)),
+        ("cluster", clusters.files(), ("auto",)),
+    ):
+        if group in chosen and chosen[group] not in {*known, *own.get(group, ()), *also}:
             registry.unknown(group, chosen[group], {*known, *own.get(group, ())})
     store, cluster = _empty_store(), _cluster(chosen, planning)
     default = recipe.data.name if recipe.data else ""
     # What is stored takes milliseconds each; a YAML of one's own may extend any of it.
-    named = {*chosen.values(), cluster, default}
+    named = {*(text.partition("=")[2].strip("'\"") for text in overrides), cluster, default}
     store.store(group="method", name=method_name, node=recipe.method)
     for name in DATA if config_dir else named.intersection(DATA):
         for group in ("data", "eval_data"):
@@ -174,7 +178,8 @@ def _empty_store() -> ConfigStore:
 
 @cache
 def _store() -> ConfigStore:
-    """Without the settings of Hydra itself, which nobody here reads: they take longer than all else."""
+    """Without the settings of Hydra itself, which nobody here reads: they take longer than all else. Nor can anybody's
+    YAML set them."""
     store = ConfigStore.instance()
     store.store(group="hydra", name="config", node=HydraConf(defaults=[]), provider="hydra")
     return store
@@ -245,7 +250,7 @@ def typed(root: Any) -> Any:
     """The composed config with every key typed by its schema. Raises InputError for what does not fit."""
     try:
         given = [root]
-        if OmegaConf.get_type(root.cluster) is not ClusterConfig:
+        if set(root.cluster) != {field.name for field in dataclasses.fields(ClusterConfig)}:
             # One's own cluster need not extend one of ours: the schema gives what its YAML leaves out.
             given.append({"cluster": OmegaConf.merge(OmegaConf.structured(ClusterConfig), root.cluster)})
         return OmegaConf.merge(OmegaConf.structured(LaunchConfig), *given)

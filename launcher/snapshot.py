@@ -119,7 +119,8 @@ def _write(contents: dict[str, bytes], target: Path) -> None:
             beside.rename(target)
         except OSError:
             if not _is_whole(target):  # runs that use a damaged one will be told at their next start
-                target.rename(target.with_name(f".damaged-{target.name}.{os.getpid()}"))
+                with contextlib.suppress(FileNotFoundError):  # somebody else has moved it
+                    target.rename(target.with_name(f".damaged-{target.name}.{os.getpid()}"))
                 beside.rename(target)
     except OSError as error:
         if _is_whole(target):  # somebody else wrote the same a moment earlier

@@ -28,11 +28,12 @@ class Saves:
         self.every = job.config.checkpoint_every or job.run.plan()["checkpoint_every"]
 
     def save(self, step: int) -> None:
-        """Begin to save and go on, unless the loss diverged or somebody was told to stop. Raises InputError after
-        several failures."""
+        """Begin to save and go on. Raises InputError after several failures, and as `LossWatch.decide` does where the
+        loss diverged or somebody was told to stop, also while the save before was waited for."""
+        self._watch.decide(self._vote())
         with self._job.clock("checkpointing"):
             self._settle()
-        self._watch.decide(self._vote())  # now: on a slow disk the save before took its time
+        self._watch.decide(self._vote())
         with self._job.clock("checkpointing"):
             self._begin(step)
 

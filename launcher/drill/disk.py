@@ -26,11 +26,6 @@ def _limit(run: Subject, rank: dict) -> None:
     run.on(rank, "prlimit", "--pid", str(rank["pid"]), f"--fsize={LIMIT}:unlimited")
 
 
-def _under_way(run: Subject) -> set[int]:
-    """The steps that are being saved."""
-    return {int(path.name.split("-")[1]) for path in (run.run.path / "checkpoints").glob(SAVING)}
-
-
 def _writer(run: Subject) -> dict:
     """The last rank that writes a shard beyond the limit: rank 0 where only the one that it writes is as large."""
     shards = run.run.checkpoints()[-1].glob("*.safetensors")
@@ -91,11 +86,10 @@ def no_time_to_save(run: Subject) -> None:
     run.slow_files(SLOW_SECONDS)
     run.until(lambda: run.saved() > before, "a slow save")  # by which the run knows how long one takes
     run.until(run.saving, "the next")
-    under_way = _under_way(run)
+    under_way = [int(path.name.split("-")[1]) for path in (run.run.path / "checkpoints").glob(SAVING)]
     run.hit()
     for rank in ranks:
         run.signal(rank, "TERM")
-    under_way |= _under_way(run)  # one that was begun just before is seen through, too
     run.ended()
     run.slow_files(0)
     skipped = run.events("save_skipped", since=run.seen.generation)

@@ -195,13 +195,13 @@ class Subject:
         """While the block runs no rank does a step, so that a small run is still there afterwards. Slurm, too, wakes
         them, when it tells them to go."""
         ranks = self.ranks()
-        for rank in ranks:
-            self.signal(rank, "STOP")
         try:
+            for rank in ranks:
+                self.signal(rank, "STOP")
             yield
         finally:
-            with contextlib.suppress(ClusterError):  # its job is over
-                for rank in ranks:
+            for rank in ranks:
+                with contextlib.suppress(ClusterError):  # its job is over
                     self.signal(rank, "CONT")
 
     def hit(self) -> None:

@@ -16,7 +16,8 @@ from launcher.snapshot import Snapshot
 
 
 @functools.cache
-def composed(*overrides: str):
+def resolved_once(*overrides: str):
+    """`resolve`, for overrides whose spec follows from them alone: not from the folder or the machine."""
     return resolve(list(overrides))
 
 
@@ -29,7 +30,7 @@ class Ledgers:
     def create(self, *overrides: str) -> RunDir:
         """A run that was made and never started."""
         inside = [f"runs={self.folder}"] if any(word.startswith("init_from=") for word in overrides) else []
-        spec, recipe = composed(*overrides, *inside)
+        spec, recipe = resolved_once(*overrides, *inside)
         spec = dataclasses.replace(spec, runs=str(self.folder))
         run = RunDir(self.folder / spec.run_id)
         code = Snapshot(self.folder / ".code" / "digest", "digest", "")

@@ -36,13 +36,13 @@ WORLDS = {2: ("whole", "early", "half", "moved"), 1: ("whole", "perturbed", "mov
 
 
 def in_worlds(world, spec, folder):
-    """{name: what it came to}: 2 ranks, then 1, then 4. Those of 2 also stop early, go on, and stop in their second
-    epoch, from where each world goes on."""
+    """{name: what it came to}: 2 ranks, then 1, then 4. Those of 2 also stop between their epochs, go on, and stop in
+    the second one, from where each world goes on."""
     folder, found, watched = Path(folder), {}, "half" in WORLDS[world.size]
     if "whole" in WORLDS[world.size]:
         found["whole"] = in_float64.train(world, spec, folder / f"{world.size}", watched=watched)
     if "half" in WORLDS[world.size]:
-        in_float64.train(world, spec, folder / "half", stop_after=1)
+        in_float64.train(world, spec, folder / "half", stop_after=STEPS - 1)  # which is a step before it stops
         found["half"] = in_float64.train(world, spec, folder / "half", stop_after=STEPS + 1, watched=True)
     if "perturbed" in WORLDS[world.size]:
         found["perturbed"] = in_float64.train(world, spec, folder / "perturbed", perturbed=ROUNDING)
@@ -140,8 +140,10 @@ def test_stopped_and_gone_on_with_it_is_the_same_bytes(worlds, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_that_changes_is_left_out_of_its_checkpoints(worlds, method):
-    """Resumed in either epoch a trainer holds, attribute by attribute, what one holds that nobody stopped."""
+    """Resumed between two epochs, and in one, a trainer holds what one holds that nobody stopped, attribute by
+    attribute."""
     made = worlds(method)[2]
+    assert (min(made["half"].held), min(made["moved"].held)) == (STEPS, STEPS + 2)
     for resumed in (made["half"], made["moved"]):
         assert all(len(held) > 100 for held in resumed.held.values())
         assert in_float64.left_out(made["whole"], resumed) == ([], [])
@@ -259,7 +261,7 @@ def test_what_is_run_of_a_method_fits_its_budget(method):
     known = registry.method(method)
     config = known.recipe("tiny").method
     arithmetic = known.sizes(config, 1).flops_per_image * config.global_batch
-    whole, early, half = EPOCHS * STEPS, 2, STEPS + 2
+    whole, early, half = EPOCHS * STEPS, STEPS, STEPS + 2
     steps = {"whole": whole, "early": early, "half": half - early, "perturbed": whole, "moved": whole - half}
     plan = [(size, IN_PROCESS_S, steps[name], FLOAT64) for size, names in WORLDS.items() for name in names]
     # Uninterrupted, killed in its second epoch, and the rest of that.

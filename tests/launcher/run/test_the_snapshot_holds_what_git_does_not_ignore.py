@@ -70,9 +70,13 @@ def test_several_at_the_same_time_make_one_copy(package, tmp_path):
     together = context.Barrier(6, timeout=600)
 
     def take():
-        for runs in rounds:
-            together.wait()
-            snapshot.take("rotnet", runs)
+        try:
+            for runs in rounds:
+                together.wait()
+                snapshot.take("rotnet", runs)
+        except Exception:
+            together.abort()  # or the others would wait for this one
+            raise
 
     started = [context.Process(target=take) for _ in range(together.parties)]
     for process in started:

@@ -16,6 +16,7 @@ LAUNCHES = {
     ("recipe=tiny",): ("method", "deepercluster"),
     (*TINY, "sede=3"): ("sede=3", "did you mean seed?"),
     (*TINY, "method.clustres=3"): ("method.clustres=3", "did you mean method.clusters?"),
+    (*TINY, "data=auto"): ("data=auto", "image_folder"),
     (*TINY, "data.imges=3"): ("data.imges=3", "did you mean data.images?"),
     (*TINY, "cluster.partitoin=gpu"): ("cluster.partitoin=gpu", "did you mean cluster.partition?"),
     (*TINY, "recipe=tinny"): ("recipe=tinny", "did you mean tiny?"),
