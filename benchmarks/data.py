@@ -29,10 +29,10 @@ from torchvision.transforms import InterpolationMode
 from methods.augment.resize import decoded, resized
 from methods.augment.spec import AUGMENTATIONS, NORMALISATIONS, ViewsConfig
 from methods.augment.stage import Photometrics
+from methods.augment.views import MultiCropView
 from methods.data import photos
 from methods.data.loader import Request, batches
 from methods.data.prefetch import prefetched
-from methods.views import MultiCropView
 
 WIDTH, HEIGHT = 500, 375
 COLOURED = ("astronaut", "chelsea", "china", "coffee", "flower", "hubble_deep_field", "motorcycle_left", "rocket")

@@ -4,7 +4,7 @@ The engine's step beside a bare PyTorch loop, for DeeperCluster's and RotNet's d
 a step takes 50 to 100 ms. Both sides train in one process, in turns of some steps, on the same photographs with the
 same views, network, loss, optimiser and threads.
 
-Counted on the engine's side: all of `methods.engine.train` between two steps, loading through `methods.data.loader`,
+Counted on the engine's side: all of `engine.loop.train` between two steps, loading through `methods.data.loader`,
 votes, watching the loss, learning rate, metrics, TensorBoard, progress.json, and epochs that end. Counted on the bare
 side: cutting the views in a plain loop, forward, backward, SGD. Not counted: clustering, checkpoints, evaluation.
 """
@@ -23,14 +23,18 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, linear
 
-from launcher import plan, registry, snapshot
-from launcher.compose import resolve
-from launcher.rundir import Ledger, RunDir
+from launcher.compose.training import resolve
+from launcher.plan import plan
+from launcher.run import snapshot
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag
-from methods import data, engine
-from methods.job import Job
-from methods.views import TrainView
+from launcher.spec import registry
+from methods import data
+from methods.augment.views import TrainView
+from methods.engine import loop
+from methods.engine.job import Job
 
 SETTINGS = {
     "deepercluster": [
@@ -147,10 +151,10 @@ def measure(method, turns, length, threads):
         torch.set_num_threads(threads)
         world = World(0, 1, torch.device("cpu"))
         layout = registry.method(method).layout(spec.method, 1)
-        job = Job(run, spec, world, layout, Ledger(run, 1, "rank0"), StopFlag(), data.build(spec.data, "train"))
+        job = Job(run, spec, world, layout, Ledger(run.path, 1, "rank0"), StopFlag(), data.build(spec.data, "train"))
         trainer = registry.load_trainer(method)(job)
         measured = Turns(job, trainer, length)
-        engine.train(job, trainer, lambda *_: None)
+        loop.train(job, trainer, lambda *_: None)
     return *(np.stack(side[WARM_UP:turns]) for side in (measured.engine, measured.bare)), spec.method.global_batch
 
 

@@ -5,7 +5,7 @@ training step beside a plain loop, and the share of the step in which the GPU co
 process, in turns of some steps.
 
 The plain loop: crops of noise that lie on the device as float32, the same networks, loss and kind of optimiser, nothing
-else. The engine's side: all of `methods.engine.train` between two steps, with uint8 crops and their draws in pinned
+else. The engine's side: all of `engine.loop.train` between two steps, with uint8 crops and their draws in pinned
 memory, which go to the device and through the photometric stage. Not counted: decoding and cutting, which
 benchmarks/data.py measures.
 """
@@ -27,18 +27,22 @@ import torch
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 
-from launcher import plan, registry, snapshot
-from launcher.compose import resolve
-from launcher.rundir import Ledger, RunDir
+from launcher.compose.training import resolve
+from launcher.plan import plan
+from launcher.run import snapshot
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag
-from methods import data, engine
+from launcher.spec import registry
+from methods import data
+from methods.augment.views import MultiCropView
 from methods.data.loader import Batch, Crops
 from methods.dino.loss import distillation
 from methods.dino.teacher import teacher_targets
-from methods.job import Job
+from methods.engine import loop
+from methods.engine.job import Job
 from methods.swav.loss import pseudo_labels, swapped_prediction
-from methods.views import MultiCropView
 
 WHOLE = {
     "swav": ["method.global_batch=64", "method.batch_norm_group=0", "method.warmup_epochs=0"],
@@ -194,11 +198,11 @@ def measure(method, options):
         run.create(spec, plan.make(spec, recipe).to_json(), lambda: snapshot.take(method, Path(folder)))
         layout = registry.method(method).layout(spec.method, 1)
         dataset = data.build(spec.data, "train")
-        job = Job(run, spec, World(0, 1, device), layout, Ledger(run, 1, "rank0"), StopFlag(), dataset)
+        job = Job(run, spec, World(0, 1, device), layout, Ledger(run.path, 1, "rank0"), StopFlag(), dataset)
         trainer = registry.load_trainer(method)(job)
         turns = Turns(job, trainer, options.length, options.turns)
         trainer.steps_per_epoch = steps
-        engine.train(job, trainer, lambda *_: None)
+        loop.train(job, trainer, lambda *_: None)
     return turns, spec.method.global_batch
 
 

@@ -1,6 +1,6 @@
 """python benchmarks/kmeans_cost.py [--threads 2] [--turns 3]     some minutes; --table: the table of docs/kmeans.md.
 
-The cost model of launcher/kmeans_cost.py beside measurements of `launcher.kmeans.fit` on this machine: a CPU, or a GPU
+The cost model of plan/kmeans_cost.py beside measurements of `launcher.kmeans.fit` on this machine: a CPU, or a GPU
 where there is one. The rates of the matrix product and of the memory are measured right before and after each
 clustering, so that what else the machine does slows down both. Seconds of an iteration are the difference of two calls
 that differ in their number of iterations; shown are medians over the turns.
@@ -15,9 +15,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher starts it
 
 import torch
 
-from launcher import clusters
+from launcher.compose import clusters
 from launcher.kmeans import fit
-from launcher.kmeans_cost import EFFICIENCY, Machine, Problem, iteration, span, table
+from launcher.plan.kmeans_cost import EFFICIENCY, Machine, Problem, iteration, span, table
 
 LIMIT = 0.25  # of the measurement
 SIZES = {

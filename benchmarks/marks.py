@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from launcher.rundir import RunDir
+from launcher.run.folder import RunDir
 from launcher.runtime.health import Heart
 
 LIMIT = 8e-6  # seconds

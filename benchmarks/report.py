@@ -14,8 +14,8 @@ from pathlib import Path
 
 from status import SSLRUN, seconds
 
-from launcher import asked, sweep
-from launcher.rundir import RunDir
+from launcher.run.folder import RunDir
+from launcher.sweep import asked, record
 
 LIMIT_SECONDS = 3.0
 METRICS = 100_000  # lines of the long run: a row every ten steps of a million
@@ -62,7 +62,7 @@ def populate(folder: Path, config_dir: Path, count: int) -> Path:
         (path / "spec.json").write_text(json.dumps(member.point.spec.to_json(), indent=1))
     found = [RunDir(folder / member.point.spec.run_id) for member in members]
     rows = [asked.described(wanted, member) for member in members]
-    sweep.record([], [member.point for member in members], found, rows)
+    record.record([], [member.point for member in members], found, rows)
     return found[0].path
 
 

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher starts it
 
 import torch
 
-from launcher.rundir import RunDir
+from launcher.run.folder import RunDir
 from launcher.runtime.checkpoint import Checkpointer, Registry
 from launcher.runtime.dist import World
 from launcher.runtime.stateful import ValueState

@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from launcher.index import NAME
-from launcher.rundir import RunDir
+from launcher.report.index import NAME
+from launcher.run.folder import RunDir
 
 SSLRUN = str(Path(sys.executable).with_name("sslrun"))
 KEPT = ("plan.json", "progress.json", "manifest.json", "lock")

@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _dispatch(arguments: list[str]) -> int:
     name = arguments[0] if arguments and arguments[0] in VERBS else None
     if name is None and arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
-        from launcher.registry import unknown
+        from launcher.errors import unknown
 
         unknown("verb", arguments[0], VERBS)
     verb = importlib.import_module(f"launcher.verbs.{name or 'launch'}")
@@ -91,7 +91,7 @@ def _launch_parser(verb: ModuleType) -> ArgumentParser:
 
 
 def _methods() -> str:
-    from launcher import registry
+    from launcher.spec import registry
 
     return "methods:\n" + "\n".join(f"  {name:15} {registry.method(name).summary}" for name in registry.names())
 

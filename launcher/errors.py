@@ -1,5 +1,9 @@
 """What a person is told when something is wrong: one line, and the exit code that goes with it."""
 
+import difflib
+from collections.abc import Iterable
+from typing import NoReturn
+
 
 class SslrunError(Exception):
     """Ends the program with one line on stderr and `exit_code`; never with a traceback."""
@@ -51,3 +55,13 @@ class NoProgress(RunFailed):
 
     exit_code = 5
     cause = "no_progress"
+
+
+def unknown(field: str, value: str, known: Iterable[str], *, what: str = "name") -> NoReturn:
+    """Refuse an unknown name (the value) or key (the field) with the nearest known one."""
+    known = sorted(known)
+    near = difflib.get_close_matches(field if what == "key" else str(value), known, n=1, cutoff=0.5)
+    listed = ", ".join(known)
+    raise InputError.of(
+        field, value, f"there is no such {what}", f"did you mean {near[0]}?" if near else f"known: {listed}"
+    )

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import tarfile
 import tempfile
 import textwrap
 from collections import Counter
@@ -142,7 +143,7 @@ def endless() -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def small() -> Callable[[str], tuple[str, ...]]:
     """`small("swav")`: overrides of a run of two epochs of four steps, with a save every two."""
-    from launcher import registry
+    from launcher.spec import registry
 
     def overrides(method: str) -> tuple[str, ...]:
         images = 4 * registry.method(method).recipe("tiny").method.global_batch
@@ -206,6 +207,14 @@ def interrupted(signalled, tmp_path_factory) -> tuple[Path, Answer]:
 def copied(interrupted, tmp_path) -> Path:
     """A copy of the interrupted run that a test may change."""
     return Path(shutil.copytree(interrupted[0], tmp_path / "copied" / interrupted[0].name))
+
+
+@pytest.fixture
+def made_before(tmp_path) -> Path:
+    """A folder of runs that a version of long ago made, with the code of that day (tests/launcher/run)."""
+    with tarfile.open(Path(__file__).parent / "support" / "made_before.tar.xz") as kept:
+        kept.extractall(tmp_path / "before", filter="data")
+    return tmp_path / "before" / "runs"
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
-from launcher import badnodes, batch, cost, requeue
 from launcher.errors import NoProgress
-from launcher.spec import ClusterConfig
-from launcher.state import ACTIVE
-from methods import guards
+from launcher.plan import cost
+from launcher.run.state import ACTIVE
+from launcher.slurm import badnodes
+from launcher.spec.schema import ClusterConfig
+from launcher.start import batch, requeue
+from methods.engine import guards
 
 TEXT = (Path(__file__).parents[1] / "docs" / "preemption.md").read_text()
 ROWS = {row.split(" | ")[0].removeprefix("| "): row for row in TEXT.splitlines() if row.startswith("| ")}

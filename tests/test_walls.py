@@ -1,174 +1,149 @@
-"""Who may import whom (DESIGN.md, "The rooms"), read from the source files themselves."""
+"""Who may import whom (docs/structure.md), read from the source files themselves."""
 
-import ast
-from collections.abc import Iterator
+import importlib.util
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(p for folder in ("launcher", "methods") for p in (ROOT / folder).rglob("*.py"))
-METHODS = sorted(p.parent.name for p in ROOT.glob("methods/*/trainer.py"))
-HEAVY = {
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "PIL",
-    "faiss",
-    "submitit",
-    "sklearn",
-    "skimage",
-    "safetensors",
+_spec = importlib.util.spec_from_file_location("structure", ROOT / "benchmarks" / "structure.py")
+structure = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(structure)
+FILES, METHODS, imports, module, room = (
+    structure.FILES, structure.METHODS, structure.imports, structure.module, structure.room,
+)  # fmt: skip
+JOBS = sorted(p.parent.name for p in ROOT.glob("methods/*/spec.py") if p.with_name("job.py").exists())
+HEAVY = (
+    "torch", "torchvision", "timm", "numpy", "PIL", "faiss", "submitit", "sklearn", "skimage", "safetensors",
     "tensorboard",
+)  # fmt: skip
+
+# A room imports rooms that stand before it, and no other.
+LAUNCHER = ["errors", "spec", "plan", "run", "slurm", "compose", "start", "sweep", "report", "drill", "verbs", "cli"]
+SHARED = ["backbones", "data", "parts", "augment", "engine", "evals"]
+APART = {("run", "plan")}  # though one stands before the other
+# Rooms with torch, and what of the launcher they know.
+IN_JOBS = {
+    "launcher.runtime": ("launcher.errors", "launcher.run"),
+    "launcher.kmeans": ("launcher.runtime.dist", "launcher.runtime.preempt"),
+    "methods": ("launcher.errors", "launcher.spec", "launcher.run", "launcher.runtime", "launcher.kmeans"),
 }
 
-# A method's spec is what the launcher reads of it, and may use these; none of them imports anything heavy.
-JOBS = sorted(p.parent.name for p in ROOT.glob("methods/*/job.py"))
+# What the launcher reads of methods/, through its registry: none of it imports anything heavy.
 SPECS = {
-    "methods.layout", "methods.augment.spec", "methods.backbones.spec", "methods.data.mapped", "methods.data.spec",
-    "methods.evals.spec",
-    "methods.data.tars", "methods.kmeans.folder",
-    *(f"methods.{m}.spec" for m in (*METHODS, *JOBS)),
+    "methods.augment.spec", "methods.backbones.spec", "methods.data.mapped", "methods.data.spec", "methods.data.tars",
+    "methods.evals.spec", "methods.kmeans.folder", "methods.parts.layout",
+    *(f"methods.{name}.spec" for name in (*METHODS, *JOBS)),
 }  # fmt: skip
 
 # (file, function that holds the import; "" is the top of the file) -> what it may import beyond the walls, and why.
 EXCEPTIONS = {
     # The worker is what runs inside a job. Only its top is read before torch is needed: the handlers come first.
-    ("launcher/worker.py", ""): {"launcher.runtime.health", "launcher.runtime.preempt"},
-    ("launcher/worker.py", "main"): {"launcher.runtime.dist"},
-    ("launcher/worker.py", "_limit_threads"): {"torch"},
-    ("launcher/worker.py", "_evaluate"): {"methods.evals.alone"},
-    ("launcher/worker.py", "_train"): {
+    ("launcher/start/worker.py", ""): {"launcher.runtime.health", "launcher.runtime.preempt"},
+    ("launcher/start/worker.py", "main"): {"launcher.runtime.dist"},
+    ("launcher/start/worker.py", "_limit_threads"): {"torch"},
+    ("launcher/start/worker.py", "_evaluate"): {"methods.evals.alone"},
+    ("launcher/start/worker.py", "_train"): {
         "launcher.runtime.environment", "launcher.runtime.uncompiled",
-        "methods.data", "methods.data.staging", "methods.engine", "methods.evals.during", "methods.job",
+        "methods.data", "methods.engine.loop", "methods.engine.staging", "methods.evals.during", "methods.engine.job",
     },
-    ("launcher/verbs/export.py", "run"): {"methods.export"},  # the one verb that touches weights
+    ("launcher/verbs/export.py", "run"): {"methods.backbones.export"},  # the one verb that touches weights
     ("launcher/verbs/shards.py", "run"): {"methods.data.convert", "methods.data.shard_index"},  # and one, images
     # What renders the batch script, and what submits it: both are imported only where there is one.
-    ("launcher/script.py", "text"): {"submitit.slurm.slurm"},
-    ("launcher/executor.py", ""): {"submitit.core.utils", "submitit.slurm.slurm"},
+    ("launcher/plan/script.py", "text"): {"submitit.slurm.slurm"},
+    ("launcher/start/executor.py", ""): {"submitit.core.utils", "submitit.slurm.slurm"},
 }  # fmt: skip
 
-# What may not be imported by whom: spec <- plan <- submit <- {sweep, cli}.
-ORDER = [
-    "errors", "slurm", "state", "snapshot", "spec", "registry", "kmeans_cost", "cost", "script", "plan", "goodput",
-    "rundir", "badnodes", "heartbeats", "ending", "requeue", "limits", "local", "batch", "executor", "queue", "submit",
-    "yamlfile", "clusters", "scores", "protocols", "compose", "ablation", "points", "asked", "evaluation", "clustering",
-    "weights", "sweep", "doctor", "trial", "view", "cli",
-]  # fmt: skip
 
-
-def imports(file: Path) -> Iterator[tuple[str, str]]:
-    """(function, module) of every import, wherever it stands; `from package import module` counts as the module."""
-
-    def walk(node: ast.AST, function: str) -> Iterator[tuple[str, str]]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Import):
-                yield from ((function, alias.name) for alias in child.names)
-            elif isinstance(child, ast.ImportFrom):
-                assert child.level == 0, f"{file}: relative imports hide who imports whom"
-                for alias in child.names:
-                    inner = f"{child.module}.{alias.name}"
-                    yield function, inner if is_module(inner) else child.module
-            else:
-                inside = isinstance(child, ast.FunctionDef) and not function
-                yield from walk(child, child.name if inside else function)
-
-    return walk(ast.parse(file.read_text()), "")
-
-
-def is_module(name: str) -> bool:
-    path = ROOT.joinpath(*name.split("."))
-    return path.is_dir() or path.with_suffix(".py").is_file()
-
-
-def under(module: str, *packages: str) -> bool:
-    return any(module == package or module.startswith(package + ".") for package in packages)
-
-
-def allowed(file: Path, function: str) -> set[str]:
-    return EXCEPTIONS.get((str(file.relative_to(ROOT)), function), set())
+def under(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
 
 
 def trespasses(files: list[Path], forbidden) -> list[str]:
     return [
-        f"{file.relative_to(ROOT)}{':' + function if function else ''} imports {module}"
+        f"{file.relative_to(ROOT)}{':' + function if function else ''} imports {name}"
         for file in files
-        for function, module in imports(file)
-        if forbidden(file, module) and module not in allowed(file, function)
+        for function, name in imports(file)
+        if forbidden(file, name) and name not in EXCEPTIONS.get((str(file.relative_to(ROOT)), function), ())
     ]
 
 
-def test_the_launcher_starts_without_torch_and_without_trainers():
-    def forbidden(_: Path, module: str) -> bool:
-        return under(module, *HEAVY, "launcher.runtime", "launcher.kmeans") or (
-            under(module, "methods") and module not in SPECS
-        )
+def files_of(*packages: str) -> list[Path]:
+    return [file for file in FILES if under(module(file), *packages)]
 
-    rooms = ("launcher/*.py", "launcher/verbs/*.py", "launcher/drill/*.py", "launcher/report/*.py")
-    assert not trespasses(sorted(file for room in rooms for file in ROOT.glob(room)), forbidden)
+
+def test_a_room_imports_those_that_stand_before_it():
+    for package, order in (("launcher", LAUNCHER), ("methods", SHARED)):
+
+        def forbidden(file: Path, name: str, package=package, order=order) -> bool:
+            mine, theirs = room(module(file)).split(".")[-1], room(name).split(".")[-1]
+            if not under(name, package) or theirs not in order or mine == theirs:
+                return False
+            return order.index(theirs) > order.index(mine) or (mine, theirs) in APART
+
+        assert not trespasses(files_of(*(f"{package}.{name}" for name in order)), forbidden)
+
+
+def test_every_room_has_its_place():
+    for package, known in (("launcher", {*LAUNCHER, "runtime", "kmeans"}), ("methods", {*SHARED, *METHODS, *JOBS})):
+        assert {room(module(file)) for file in files_of(package)} == {package, *(f"{package}.{name}" for name in known)}
+
+
+@pytest.mark.parametrize("of", ["files", "rooms"])
+def test_there_is_no_circle(of):
+    try:
+        TopologicalSorter(structure.graph(of)).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_the_launcher_starts_without_torch_and_knows_methods_through_its_registry():
+    rooms = [f"launcher.{name}" for name in LAUNCHER]
+    assert not trespasses(
+        files_of(*rooms), lambda _, name: under(name, *HEAVY, "launcher.runtime", "launcher.kmeans", "methods")
+    )
 
 
 def test_every_exception_is_still_needed():
-    used = {(str(f.relative_to(ROOT)), function, module) for f in FILES for function, module in imports(f)}
-    assert {(file, function, m) for (file, function), modules in EXCEPTIONS.items() for m in modules} <= used
+    used = {(str(f.relative_to(ROOT)), function, name) for f in FILES for function, name in imports(f)}
+    assert {(file, function, m) for (file, function), names in EXCEPTIONS.items() for m in names} <= used
 
 
 def test_specs_import_nothing_heavy():
     files = [ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in sorted(SPECS)]
-    known = {"launcher.errors", "launcher.registry", "launcher.spec", *SPECS}
+    known = ("launcher.errors", "launcher.spec", *SPECS)
     assert not trespasses(
-        files, lambda _, module: under(module, *HEAVY) or (under(module, "launcher", "methods") and module not in known)
+        files, lambda _, name: under(name, *HEAVY) or (under(name, "launcher", "methods") and not under(name, *known))
     )
 
 
-def test_the_launcher_is_built_from_the_bottom():
-    def forbidden(file: Path, module: str) -> bool:
-        package, _, name = module.partition(".")
-        if package != "launcher" or name not in ORDER or file.stem not in ORDER:
-            return False
-        # RunSpec.from_json looks up the schema of its method while it reads.
-        return ORDER.index(name) > ORDER.index(file.stem) and (file.stem, name) != ("spec", "registry")
-
-    assert not trespasses(sorted(ROOT.glob("launcher/*.py")), forbidden)
-
-
-def test_the_runtime_knows_no_methods_and_little_of_the_launcher():
-    known = ("launcher.errors", "launcher.manifest", "launcher.rundir", "launcher.runtime")
-    assert not trespasses(
-        sorted(ROOT.glob("launcher/runtime/*.py")),
-        lambda _, module: under(module, "methods", "launcher") and not under(module, *known),
-    )
-
-
-def test_kmeans_uses_the_runtime_alone():
-    known = ("launcher.kmeans", "launcher.runtime.dist", "launcher.runtime.preempt")
-    assert not trespasses(
-        sorted(ROOT.glob("launcher/kmeans/*.py")),
-        lambda _, module: under(module, "methods", "launcher") and not under(module, *known),
-    )
-
-
-def test_methods_use_the_launcher_through_its_lower_rooms():
-    known = [f"launcher.{room}" for room in ("errors", "registry", "rundir", "runtime", "kmeans", "spec")]
-    assert not trespasses(
-        sorted(ROOT.glob("methods/**/*.py")), lambda _, module: under(module, "launcher") and not under(module, *known)
-    )
+@pytest.mark.parametrize("package", IN_JOBS)
+def test_what_runs_in_jobs_knows_little_of_the_launcher(package):
+    known = (package, *IN_JOBS[package])
+    others = ("launcher",) if package == "methods" else ("launcher", "methods")
+    assert not trespasses(files_of(package), lambda _, name: under(name, *others) and not under(name, *known))
 
 
 @pytest.mark.parametrize("method", [*METHODS, *JOBS])
 def test_a_method_never_imports_another(method):
     others = [f"methods.{other}" for other in (*METHODS, *JOBS) if other != method]
-    assert not trespasses(sorted((ROOT / "methods" / method).glob("**/*.py")), lambda _, module: under(module, *others))
+    assert not trespasses(files_of(f"methods.{method}"), lambda _, name: under(name, *others))
 
 
-def test_shared_parts_know_no_method():
-    shared = [f for f in FILES if f.is_relative_to(ROOT / "methods") and f.parent.name not in (*METHODS, *JOBS)]
-    assert not trespasses(shared, lambda _, module: under(module, *(f"methods.{m}" for m in (*METHODS, *JOBS))))
+def test_shared_rooms_know_no_method():
+    shared = files_of(*(f"methods.{name}" for name in SHARED))
+    assert not trespasses(shared, lambda _, name: under(name, *(f"methods.{m}" for m in (*METHODS, *JOBS))))
 
 
 def test_files_are_short_and_none_is_a_drawer():
     assert FILES
     assert not {str(f.relative_to(ROOT)): n for f in FILES if (n := len(f.read_text().splitlines())) >= 400}
     assert not [f for f in FILES if f.name in ("utils.py", "util.py", "helpers.py", "common.py", "misc.py")]
+
+
+def test_there_are_few_rooms():
+    """Folders and files of code that a reader meets first."""
+    for package, most in (("launcher", 16), ("methods", 12)):
+        found = {path.relative_to(ROOT / package).parts[0] for path in files_of(package)}
+        assert len(found - {*METHODS}) <= most, sorted(found)

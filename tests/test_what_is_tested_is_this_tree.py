@@ -24,7 +24,7 @@ def test_here_and_on_ranks_it_is_this_trees(ranks):
 
 def test_what_the_command_line_starts_is_this_trees(sslrun, forge, tmp_path):
     """A rank that is not told of a run falls over it, and the traceback says in which file."""
-    command = [sys.executable, "-P", "-m", "launcher.worker"]
+    command = [sys.executable, "-P", "-m", "launcher.start.worker"]
     rank = forge.start(command, env=sslrun.environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     _, said = rank.communicate(timeout=600)
     assert "IndexError" in said and f'File "{ROOT / "launcher" / "worker.py"}"' in said

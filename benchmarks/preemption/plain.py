@@ -14,9 +14,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from methods import backbones, data
+from methods.augment.views import TrainView
 from methods.data.spec import PhotosData
 from methods.rotnet.spec import tiny
-from methods.views import TrainView
 
 
 @dataclass

@@ -29,7 +29,7 @@ sys.path.insert(0, str(HERE))
 
 from padded.spec import STEPS_AN_EPOCH, bench  # noqa: E402 (Python is told of it above)
 
-from launcher.rundir import RunDir  # noqa: E402
+from launcher.run.folder import RunDir  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location("cluster", HERE.parents[1] / "tests" / "slurm" / "cluster.py")
 clusters = importlib.util.module_from_spec(_spec)

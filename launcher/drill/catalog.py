@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from launcher.drill.places import LOCAL, SLURM
 from launcher.errors import InputError
 
 if TYPE_CHECKING:
     from launcher.drill.subject import Subject
 
 FAMILIES = ("signals", "kills", "corruption", "disk", "hangs", "races", "nodes", "preemption")
-LOCAL, SLURM = "local", "slurm"
 
 # How many steps may be done twice.
 NOTHING = "nothing"

@@ -11,15 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from launcher import plan as planning
-from launcher import registry, slurm, snapshot
 from launcher.drill import simulated
-from launcher.drill.catalog import ANY, GRACE, INTERVAL, NOTHING, SLURM, Fault
-from launcher.drill.places import Here, OnSlurm, Place
+from launcher.drill.catalog import ANY, GRACE, INTERVAL, NOTHING, Fault
+from launcher.drill.places import SLURM, Here, OnSlurm, Place
 from launcher.drill.subject import SIMULATED, Impossible, Seen, Subject
 from launcher.errors import SslrunError
-from launcher.rundir import read_json
-from launcher.spec import RunSpec
+from launcher.plan import plan as planning
+from launcher.run import snapshot
+from launcher.run.files import read_json
+from launcher.slurm import commands
+from launcher.spec import registry
+from launcher.spec.runspec import RunSpec
 
 TOGETHER = 7  # faults in one run, at most
 ALIKE = 3  # of one cause: so many a run forgives
@@ -83,10 +85,10 @@ class Setting:
         name = self.spec.cluster.partition
         if self.place != SLURM:
             return 0
-        return next((p.grace_s for p in slurm.partitions() if p.name == name or (name is None and p.default)), 0)
+        return next((p.grace_s for p in commands.partitions() if p.name == name or (name is None and p.default)), 0)
 
     def _spare(self) -> bool:
-        from launcher import limits
+        from launcher.slurm import limits
 
         return len(limits.usable(self.spec)) > self.spec.nodes
 

@@ -1,9 +1,9 @@
 """Processes that die without a word."""
 
-from launcher import slurm
 from launcher.drill.catalog import INTERVAL, fault
 from launcher.drill.subject import SAVING, Subject
 from launcher.errors import NoProgress
+from launcher.slurm import commands
 
 UNTIL_IT_IS_MISSED = """
 for i in $(seq 300); do
@@ -110,7 +110,7 @@ def crash_at_every_start(run: Subject) -> None:
     state = run.rest()
     end = run.events("end")[-1]
     run.check((state, end["cause"]) == ("failed", "no_progress"), f"it is {state}: {end['cause']}, {end['message']}")
-    job = slurm.ended(run.events("start")[-1]["job"])
+    job = commands.ended(run.events("start")[-1]["job"])
     code = job.exit_code if job else ""
     run.check(code in ("", f"{NoProgress.exit_code}:0"), f"the exit code of its job is {code}")
     # Started by the user alone from here on.

@@ -2,10 +2,10 @@
 
 import contextlib
 
-from launcher import slurm
 from launcher.drill.catalog import ANY, INTERVAL, fault
 from launcher.drill.subject import Subject
 from launcher.errors import ClusterError, InputError
+from launcher.slurm import commands
 
 # Whoever else has a job on a node that goes down loses it, too.
 EXCLUSIVE = ("cluster.additional_parameters.exclusive=true",)
@@ -15,15 +15,15 @@ EXCLUSIVE = ("cluster.additional_parameters.exclusive=true",)
 def node_down(run: Subject) -> None:
     """An administrator marks the run's last node as down: it goes on elsewhere, under the same job id"""
     start = run.events("start")[-1]
-    node = slurm.expand(start["nodes"])[-1]
+    node = commands.expand(start["nodes"])[-1]
     run.hit()
-    slurm.set_node(node, "down", "drill")
+    commands.set_node(node, "down", "drill")
     try:
         run.ended()
         run.back()
     finally:
         with contextlib.suppress(ClusterError):  # it may be back by itself
-            slurm.set_node(node, "resume")
+            commands.set_node(node, "resume")
     after = run.events("start")[-1]
     run.check(after["job"] == start["job"], f"it goes on as job {after['job']}, not {start['job']}")
     count = (start["restart_count"], after["restart_count"])

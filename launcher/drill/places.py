@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from launcher import slurm
-from launcher.drill.catalog import LOCAL, SLURM
 from launcher.errors import ClusterError
-from launcher.rundir import RunDir
-from launcher.state import ACTIVE, job_of
+from launcher.run.folder import RunDir
+from launcher.run.state import ACTIVE, job_of
+from launcher.slurm import commands
 
+LOCAL, SLURM = "local", "slurm"
 COMMAND_SECONDS = 600.0
 QUEUE_SECONDS = 1.0
 
@@ -110,18 +110,18 @@ class OnSlurm:
         return False
 
     def on(self, run: RunDir, host: str, *command: str) -> str:
-        return slurm.on_node(job_of(run.events()) or "", host, *command, seconds=COMMAND_SECONDS)
+        return commands.on_node(job_of(run.events()) or "", host, *command, seconds=COMMAND_SECONDS)
 
     def clean(self, run: RunDir | None) -> None:
         job = job_of(run.events()) if run else None
         if job:
             with contextlib.suppress(ClusterError):
-                slurm.cancel([job])
+                commands.cancel([job])
 
-    def _queue(self) -> Mapping[str, slurm.Job]:
+    def _queue(self) -> Mapping[str, commands.Job]:
         """The user's jobs, as of a second ago at most: whoever waits looks often."""
         if time.monotonic() - self._asked > QUEUE_SECONDS:
-            self._jobs, self._asked = slurm.jobs(), time.monotonic()
+            self._jobs, self._asked = commands.jobs(), time.monotonic()
         return self._jobs
 
 

@@ -4,10 +4,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from launcher import slurm
 from launcher.drill.catalog import GRACE, NOTHING, fault
 from launcher.drill.subject import Subject
 from launcher.errors import ClusterError
+from launcher.slurm import commands
 
 LEFT_SECONDS = 20  # of the time limit, when ranks that were held are let go: what is asked of nodes takes seconds
 SHORT = ("cluster.timeout_min=2", "cluster.signal_delay_s=25")  # not 1: PyTorch alone may take half a minute to load
@@ -15,8 +15,8 @@ SHORT = ("cluster.timeout_min=2", "cluster.signal_delay_s=25")  # not 1: PyTorch
 
 def grace(run: Subject) -> int:
     """GraceTime of the run's partition, in seconds."""
-    name = slurm.jobs()[_job(run)].partition
-    return next(p.grace_s for p in slurm.partitions() if p.name == name)
+    name = commands.jobs()[_job(run)].partition
+    return next(p.grace_s for p in commands.partitions() if p.name == name)
 
 
 def take_nodes(run: Subject) -> None:
@@ -24,15 +24,15 @@ def take_nodes(run: Subject) -> None:
     run's job has been told to go."""
     nodes = run.events("start")[-1]["nodes"]
     options = [f"--partition={run.options['preempt_with']}", f"--nodelist={nodes}", "--exclusive", "--job-name=drill"]
-    options += [f"--nodes={len(slurm.expand(nodes))}", "--output=/dev/null", "--time=1"]
+    options += [f"--nodes={len(commands.expand(nodes))}", "--output=/dev/null", "--time=1"]
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
         script.write("#!/bin/sh\ntrue\n")
         script.flush()
-        other = slurm.submit(Path(script.name), options, environment=slurm.environment())
+        other = commands.submit(Path(script.name), options, environment=commands.environment())
     run.left_behind.append(other)
 
     def told() -> bool:
-        found = slurm.ended(_job(run))
+        found = commands.ended(_job(run))
         return found is None or found.preempted or found.state != "RUNNING"
 
     run.until(told, "a preemption", poll=0.3)
@@ -43,7 +43,7 @@ def _job(run: Subject) -> str:
 
 
 def _restarts(run: Subject) -> int:
-    found = slurm.ended(_job(run))
+    found = commands.ended(_job(run))
     return (found.restarts or 0) if found else 0
 
 
@@ -74,7 +74,7 @@ def preemption_at_start(run: Subject) -> None:
 def done_in_the_grace(run: Subject) -> None:
     """Preempted, and the training ends within the grace: it is done, and what Slurm starts again ends at once"""
     start = run.events("start")[-1]
-    first, pid = {"host": slurm.expand(start["nodes"])[0]}, str(start["pid"])
+    first, pid = {"host": commands.expand(start["nodes"])[0]}, str(start["pid"])
     # The ranks end while the job's first process is held, so that the job outlives its training until it is told.
     run.on(first, "kill", "-STOP", pid)
     run.until(lambda: run.events("finished"), "the end of the training")
@@ -88,7 +88,7 @@ def done_in_the_grace(run: Subject) -> None:
     state = run.rest()
     run.check(state == "done", f"it is {state}: {run.run.state().message}")
     run.check(len(run.events("start")) == 1, f"it was started {len(run.events('start'))} times")
-    found = slurm.ended(start["job"])
+    found = commands.ended(start["job"])
     run.check(found is None or found.state == "COMPLETED", f"job {start['job']} is {found and found.state}")
 
 
@@ -98,7 +98,7 @@ def time_limit(run: Subject) -> None:
     job, generation = _job(run), run.run.generation()
 
     def nearly_over() -> bool:
-        found = slurm.jobs([job]).get(job)
+        found = commands.jobs([job]).get(job)
         minutes, _, seconds = (found.left if found else "0:00").rpartition(":")
         return minutes in ("", "0") and seconds.isdigit() and int(seconds) <= LEFT_SECONDS
 

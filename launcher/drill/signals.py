@@ -2,7 +2,8 @@
 
 import time
 
-from launcher.drill.catalog import INTERVAL, LOCAL, NOTHING, fault
+from launcher.drill.catalog import INTERVAL, NOTHING, fault
+from launcher.drill.places import LOCAL
 from launcher.drill.subject import Subject
 
 TELLING = {"local": ["stopped"], "slurm": ["asked"]}
@@ -42,25 +43,25 @@ def usr2_to_one(run: Subject) -> None:
 @fault(5, "scancel-usr2", slurm=["asked"], lost=NOTHING)
 def scancel_usr2(run: Subject) -> None:
     """scancel --signal=USR2: every rank is told"""
-    from launcher import slurm
+    from launcher.slurm import commands
 
     run.hit()
-    slurm.cancel([run.events("start")[-1]["job"]], signal="USR2")
+    commands.cancel([run.events("start")[-1]["job"]], signal="USR2")
     _one_stop(run)
 
 
 @fault(6, "scancel", slurm=["cancelled"], lost=INTERVAL, by_hand="stays cancelled")
 def scancel(run: Subject) -> None:
     """scancel: told, and killed after KillWait; it stays cancelled until somebody resumes it"""
-    from launcher import slurm
+    from launcher.slurm import commands
 
     job = run.events("start")[-1]["job"]
     run.hit()
-    slurm.cancel([job])
+    commands.cancel([job])
     run.ended()
     state = run.rest()
     run.check(state == "cancelled", f"its state is {state}: {run.run.state().message}")
-    found = slurm.ended(job)
+    found = commands.ended(job)
     run.check(found is None or found.state == "CANCELLED", f"Slurm calls job {job} {found and found.state}")
     run.resume()
 

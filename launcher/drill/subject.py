@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher import slurm
 from launcher.drill import places, simulated
-from launcher.drill.catalog import LOCAL
+from launcher.drill.places import LOCAL
 from launcher.errors import ClusterError, SslrunError
-from launcher.rundir import RunDir, read_json
+from launcher.run.files import read_json
+from launcher.run.folder import RunDir
+from launcher.slurm import commands
 
 POLL_SECONDS = 0.01  # tiny runs do fifty steps a second
 LONGEST_POLL = 2.0
@@ -253,7 +254,7 @@ class Subject:
         with contextlib.suppress(SslrunError, OSError):
             self.place.clean(self._found)
             if self.left_behind:
-                slurm.cancel(self.left_behind)
+                commands.cancel(self.left_behind)
 
     def slow_files(self, seconds: float) -> None:
         """From now on each fsync of a checkpoint takes so much longer (simulated)."""

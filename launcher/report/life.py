@@ -7,12 +7,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from launcher import evaluation, queue
+from launcher.compose import evaluation
 from launcher.report import curves
 from launcher.report.curves import Curve
+from launcher.report.listing import short
 from launcher.report.svg import Span
-from launcher.rundir import RunDir, judged
-from launcher.table import short
+from launcher.run.folder import RunDir
+from launcher.run.ledger import judged
+from launcher.slurm import queue
 
 Event = Mapping[str, Any]
 MOST_PICTURES = 6  # of one folder

@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from launcher.errors import InputError
 from launcher.report import svg, words
 from launcher.report.life import Life
+from launcher.report.listing import short
 from launcher.report.table import Row, Run, Table
 from launcher.report.terminal import SAME_UNIT, remarks
-from launcher.table import short
 
 FOLDER = "reports"  # in the folder of runs
 WIDE, NARROW = 720, 350  # pixels: a page and a telephone

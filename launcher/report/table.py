@@ -10,13 +10,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from launcher import evaluation, goodput, points, queue, sweep
-from launcher.ablation import Ablation, Point
-from launcher.asked import Asked, judges
+from launcher.compose import evaluation, points
 from launcher.errors import InputError, SslrunError
 from launcher.report import trend
-from launcher.rundir import RunDir, judged, read_json
-from launcher.spec import RunSpec
+from launcher.run import goodput
+from launcher.run.files import read_json
+from launcher.run.folder import RunDir
+from launcher.run.ledger import judged
+from launcher.slurm import queue
+from launcher.spec.runspec import RunSpec
+from launcher.sweep import record
+from launcher.sweep.ablation import Ablation, Point
+from launcher.sweep.asked import Asked, judges
 
 # What deserves a look first. Besides the states of a run: `absent`, nobody asked for it; `gone`, its folder is;
 # `damaged`, it cannot be read; `unjudged`, done without the number that the table is about.
@@ -127,7 +132,7 @@ def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
     Where no overrides are asked for and it was never submitted without, those of the newest submission count. Raises
     InputError where it was submitted with others than those asked for only.
     """
-    table, known = asked.ablation, sweep.rows_of(folder, asked.ablation.name, asked.scale)
+    table, known = asked.ablation, record.rows_of(folder, asked.ablation.name, asked.scale)
     known = _of_path(known, asked, folder)
     kinds = list(dict.fromkeys(tuple(row["given"]) for row in reversed(known)))  # newest first
     given = tuple(asked.science) if asked.science or () in kinds else kinds[0] if kinds else ()

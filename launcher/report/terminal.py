@@ -11,8 +11,8 @@ from rich.text import Text
 
 from launcher.report import words
 from launcher.report.life import Life
+from launcher.report.listing import COLOURS, short
 from launcher.report.table import Row, Table
-from launcher.table import COLOURS, short
 
 SAME_UNIT = "paper"  # the scale at which ours and the paper's are the same measure
 UNBOUNDED = 400  # letters a line, where nobody says how wide it may be

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from launcher import ablation
 from launcher.report.table import NOT_YET, SAID, STATES, Row, Table
+from launcher.sweep import ablation
 
 MISSING = "–"
 

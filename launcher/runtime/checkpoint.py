@@ -24,8 +24,9 @@ from typing import Any, Protocol
 import torch
 
 from launcher.errors import RunFailed, Superseded
-from launcher.manifest import digest, verify
-from launcher.rundir import RunDir, read_json
+from launcher.run.files import read_json
+from launcher.run.folder import RunDir
+from launcher.run.manifest import digest, verify
 from launcher.runtime import shard, store
 from launcher.runtime.dist import World
 

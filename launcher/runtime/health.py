@@ -1,6 +1,6 @@
 """A rank's sign of life, and what it was doing when it did nothing for too long.
 
-    <run>/heartbeats/rank3.json    replaced every few seconds by a thread; launcher/heartbeats.py reads them
+    <run>/heartbeats/rank3.json    replaced every few seconds by a thread; launcher/run/heartbeats.py reads them
 
 A thread that beats says that the process lives, marks by the main thread say that it gets somewhere. When marks stay
 away for `stall_s`, the stacks of all threads go to the rank's log and the ledger gets a `stalled` event; once training
@@ -17,7 +17,9 @@ import threading
 import time
 from typing import Any
 
-from launcher.rundir import Ledger, RunDir, write_json
+from launcher.run.files import write_json
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 
 SHORTEST_BEAT, LONGEST_BEAT = 2.0, 15.0  # seconds
 BEATS_A_SECOND = 50  # of all ranks together: the folder is on a file system that others use, too
@@ -137,6 +139,6 @@ class Heart:
         """The stacks, and one event, by a writer of its own: the main thread may be in the middle of a line."""
         faulthandler.dump_traceback(file=sys.stderr)
         where = {"stage": self._stage, "step": self.step}
-        ledger = Ledger(self._run, self._generation, f"health{self._rank}")
+        ledger = Ledger(self._run.path, self._generation, f"health{self._rank}")
         ledger.write("stalled", rank=self._rank, node=self._host, seconds=round(still, 1), **where)
         print(f"rank {self._rank} on {self._host}: no progress for {still:.0f} s, in {self._stage}", flush=True)

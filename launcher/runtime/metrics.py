@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from launcher.rundir import RunDir, write_json
+from launcher.run.files import write_json
+from launcher.run.folder import RunDir
 
 PROGRESS_SECONDS = 0.3  # how often progress.json is replaced, at most
 

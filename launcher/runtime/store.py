@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from launcher.manifest import sha256
-from launcher.rundir import RunDir, read_json, write_json
+from launcher.run.files import read_json, write_json
+from launcher.run.folder import RunDir
+from launcher.run.manifest import sha256
 from launcher.runtime import shard
 from launcher.runtime.dist import World
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from launcher.errors import InputError
 
 if TYPE_CHECKING:
-    from launcher.rundir import RunDir
+    from launcher.run.folder import RunDir
 
 
 def add_run(parser: ArgumentParser, *, many: bool = False) -> None:
@@ -49,9 +49,9 @@ def add_composing(parser: ArgumentParser) -> None:
 
 def find(options: Namespace) -> "RunDir":
     """The run that `RUN` and `runs=` mean."""
-    from launcher import rundir
+    from launcher.run import folder
 
-    return rundir.find(options.run, runs_folder(options.overrides))
+    return folder.find(options.run, runs_folder(options.overrides))
 
 
 def runs_folder(overrides: list[str]) -> Path:
@@ -76,7 +76,7 @@ def print_config(options: Namespace, *, planning: bool) -> int:
     """`--cfg`: the composed config as YAML."""
     from omegaconf import OmegaConf
 
-    from launcher.compose import composed
+    from launcher.compose.training import composed
 
     root, _ = composed(options.overrides, config_dir=options.config_dir, planning=planning)
     print(OmegaConf.to_yaml(root), end="")

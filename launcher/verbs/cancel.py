@@ -12,9 +12,9 @@ from launcher.errors import ClusterError, InputError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
-    from launcher.rundir import RunDir
-    from launcher.slurm import Job
-    from launcher.state import State
+    from launcher.run.folder import RunDir
+    from launcher.run.state import State
+    from launcher.slurm.commands import Job
 
 EXAMPLE = "sslrun cancel deepercluster-demo"
 LEAVE_SECONDS = 10.0  # for a job that has ended to leave the queue
@@ -30,11 +30,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Stop a run, or all runs of a sweep, at the next safe point; `sslrun resume` goes on from there."""
-    from launcher import queue, sweep
-    from launcher.state import ACTIVE
+    from launcher.run.state import ACTIVE
+    from launcher.slurm import queue
+    from launcher.sweep import record
 
     folder = arguments.runs_folder(options.overrides)
-    members = sweep.members(options.run, folder)
+    members = record.members(options.run, folder)
     runs = members if members is not None else [arguments.find(options)]
     jobs, trouble = queue.of_runs(runs)
     if trouble:
@@ -62,12 +63,12 @@ def run(options: Namespace) -> int:
 
 
 def _cancel_here(run: "RunDir") -> None:
-    from launcher.rundir import Ledger
+    from launcher.run.ledger import Ledger
 
     start = [e for e in run.events() if e["event"] == "start"][-1]
     if start["host"] != os.uname().nodename:
         raise InputError(f"RUN={run.id}: it runs on {start['host']}; cancel it there")
-    Ledger(run, start["generation"], "cancel").write("cancel", by=os.getpid())
+    Ledger(run.path, start["generation"], "cancel").write("cancel", by=os.getpid())
     with contextlib.suppress(ProcessLookupError):  # it ended a moment ago
         os.kill(start["pid"], signal.SIGTERM)
     while run.held():
@@ -87,8 +88,9 @@ def _refuse_strangers(run: "RunDir", job: "Job | None") -> None:
 
 def _waiting_for_their_end(runs: "list[tuple[RunDir, State]]") -> "list[tuple[RunDir, State]]":
     """Evaluations that are queued behind these runs: their dependency will never hold. `resume` asks for them anew."""
-    from launcher import evaluation, queue
-    from launcher.rundir import read_json
+    from launcher.compose import evaluation
+    from launcher.run.files import read_json
+    from launcher.slurm import queue
 
     behind = []
     for each in (each for run, _ in runs for each in evaluation.every(run)):
@@ -108,29 +110,29 @@ def _begun(run: "RunDir", job: str) -> bool:
 
 def _lives(run: "RunDir") -> bool:
     """Have all ranks of its latest start been heard of? They hear signals then."""
-    from launcher import heartbeats
+    from launcher.run import heartbeats
 
     return heartbeats.alive(run, run.generation()) == run.spec().world_size
 
 
 def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
     """Jobs that have not begun go at once; the others are told to save, and killed only when they do not end."""
-    from launcher import slurm
-    from launcher.rundir import Ledger
+    from launcher.run.ledger import Ledger
+    from launcher.slurm import commands
 
     running = [(run, state) for run, state in runs if state.name == "running" and _begun(run, state.job)]
     waiting = [each for each in runs if each not in running]
-    slurm.cancel([state.job for _, state in waiting])
+    commands.cancel([state.job for _, state in waiting])
     for run, state in waiting:
         starts = [e for e in run.events() if e["event"] == "start"]
         again = bool(starts) and starts[-1].get("job") == state.job  # back in the queue, as the same job
-        Ledger(run, run.generation() + (not again), "cancel").write("cancel", by=os.getpid(), job=state.job)
+        Ledger(run.path, run.generation() + (not again), "cancel").write("cancel", by=os.getpid(), job=state.job)
     if not running:
         return
     for run, state in running:  # first, so that whoever judges the end finds it
-        Ledger(run, run.generation() or 1, "cancel").write("cancel", by=os.getpid(), job=state.job)
+        Ledger(run.path, run.generation() or 1, "cancel").write("cancel", by=os.getpid(), job=state.job)
     unborn = {state.job for run, state in running if not _lives(run)}
-    slurm.cancel([state.job for _, state in running], signal="TERM")
+    commands.cancel([state.job for _, state in running], signal="TERM")
     seconds = max(run.plan()["signal_delay_s"] for run, _ in running) + SLACK_SECONDS
     end = time.monotonic() + seconds
     print(f"told to save and stop; killed after {seconds:.0f} s", file=sys.stderr)
@@ -141,21 +143,21 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
         # A signal reaches the steps that are there: ranks that only came to life afterwards are told once more.
         born = [job for job, run in left.items() if job in unborn and _lives(run)]
         with contextlib.suppress(ClusterError):  # then in half a second
-            slurm.cancel(born, signal="TERM")
+            commands.cancel(born, signal="TERM")
             unborn.difference_update(born)
-    slurm.cancel(left)
+    commands.cancel(left)
     with contextlib.suppress(ClusterError):  # what was asked for has been done
         _see_them_gone({state.job for _, state in running})
 
 
 def _see_them_gone(ids: set[str]) -> None:
     """A job that was being preempted comes back into the queue when it has ended, whoever asked for its end."""
-    from launcher import slurm
+    from launcher.slurm import commands
 
     end = time.monotonic() + LEAVE_SECONDS
     while time.monotonic() < end:
-        here = {id: job for id, job in slurm.jobs().items() if id in ids}
-        slurm.cancel(id for id, job in here.items() if job.state == "PENDING")
+        here = {id: job for id, job in commands.jobs().items() if id in ids}
+        commands.cancel(id for id, job in here.items() if job.state == "PENDING")
         if not here:
             return
         time.sleep(0.5)

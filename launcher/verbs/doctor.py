@@ -12,8 +12,8 @@ from launcher.errors import ClusterError, InputError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
-    from launcher.doctor import Row
-    from launcher.spec import RunSpec
+    from launcher.slurm.doctor import Row
+    from launcher.spec.runspec import RunSpec
 
 EXAMPLE = "sslrun doctor --launch nodes=2 cluster.partition=gpu"
 KEYS = ("cluster", "nodes", "tasks_per_node", "runs")
@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """What this cluster will do to a job, and what to set. Exit code 3 when something is bad."""
-    from launcher import slurm
+    from launcher.slurm import commands
 
     for text in options.overrides:
         if text.lstrip("+").partition("=")[0].partition(".")[0] not in KEYS:
@@ -43,11 +43,11 @@ def run(options: Namespace) -> int:
     if options.timeout <= 0:
         raise InputError.of("--timeout", options.timeout, "it is not positive", "give seconds")
     spec = _spec(options.overrides, options.config_dir)
-    if not slurm.installed():
+    if not commands.installed():
         raise ClusterError(
             "no Slurm here: sbatch is not on this machine; log in where it is, or train with cluster=local"
         )
-    if not slurm.up():
+    if not commands.up():
         raise ClusterError("no Slurm here: slurmctld does not answer; try again, or train with cluster=local")
     named = any(text.startswith("cluster=") for text in options.overrides)
     if options.launch:
@@ -65,8 +65,8 @@ def run(options: Namespace) -> int:
 
 def _spec(overrides: Sequence[str], config_dir: Path | None) -> "RunSpec":
     """The overrides as those of a run: any method will do, nothing of it is looked at."""
-    from launcher import registry
-    from launcher.compose import resolve
+    from launcher.compose.training import resolve
+    from launcher.spec import registry
 
     named = any(text.startswith("cluster=") for text in overrides)
     any_run = [f"method={registry.names()[0]}", "recipe=tiny", *([] if named else ["cluster=generic"])]
@@ -77,16 +77,16 @@ def _spec(overrides: Sequence[str], config_dir: Path | None) -> "RunSpec":
 
 
 def _examine(spec: "RunSpec", *, named: bool) -> tuple[list["Row"], str]:
-    from launcher import doctor, slurm
+    from launcher.slurm import commands, doctor
 
     rows = doctor.examine(Path(spec.runs), spec.cluster, named=named)
-    config, partitions = slurm.config(), slurm.partitions()
+    config, partitions = commands.config(), commands.partitions()
     snippet = doctor.as_yaml(config, doctor.choose(partitions, spec.cluster.partition), partitions)
     return [*rows, doctor.Row("cluster yaml", "ok", snippet, "keep it, with the rates of your GPUs")], snippet
 
 
 def _launch(options: Namespace, spec: "RunSpec", *, named: bool) -> list["Row"]:
-    from launcher import trial
+    from launcher.slurm import trial
 
     if not named:  # what the nodes have, where nobody said it
         spec = _spec([*_measured(spec, options.overrides), *options.overrides], options.config_dir)
@@ -95,10 +95,10 @@ def _launch(options: Namespace, spec: "RunSpec", *, named: bool) -> list["Row"]:
 
 def _measured(spec: "RunSpec", overrides: Sequence[str]) -> list[str]:
     """Overrides with what doctor reads from the partition, but for what the user gives."""
-    from launcher import doctor, slurm
+    from launcher.slurm import commands, doctor
 
-    partition = doctor.choose(slurm.partitions(), spec.cluster.partition)
-    common = doctor.commonest([node for node in slurm.nodes() if node.name in set(partition.nodes)])
+    partition = doctor.choose(commands.partitions(), spec.cluster.partition)
+    common = doctor.commonest([node for node in commands.nodes() if node.name in set(partition.nodes)])
     found = {
         "gpus_per_node": common.gpus,
         "cpus_per_node": common.cpus,
@@ -113,7 +113,7 @@ def _show(rows: Sequence["Row"], snippet: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from launcher.view import Console
+    from launcher.report.view import Console
 
     screen = Console(highlight=False)
     table = Table(box=SIMPLE_HEAD)

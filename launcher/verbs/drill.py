@@ -14,7 +14,7 @@ from launcher.verbs import arguments
 
 if TYPE_CHECKING:
     from launcher.drill.engine import Setting
-    from launcher.spec import RunSpec
+    from launcher.spec.runspec import RunSpec
 
 EXAMPLE = "sslrun drill method=deepercluster faults=1,5,15 tasks_per_node=2"
 PATIENCE = {"local": 300.0, "slurm": 1800.0}  # seconds for one wait; a queue may be long
@@ -35,8 +35,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Preempt, kill and damage runs of a spec on purpose (recipe=tiny unless said otherwise), and compare each with one
     that nobody disturbed. Exit code 4 when any fault has another outcome than it should."""
-    from launcher import view
     from launcher.drill import catalog, engine, report
+    from launcher.report import view
 
     wanted = [word.removeprefix("faults=") for word in options.words if word.startswith("faults=")]
     faults = catalog.select(wanted[-1] if wanted else "all")
@@ -59,7 +59,7 @@ def run(options: Namespace) -> int:
 
 
 def _setting(options: Namespace, say) -> "Setting":
-    from launcher.compose import resolve
+    from launcher.compose.training import resolve
     from launcher.drill.engine import Setting
 
     if options.at_once < 1:
@@ -100,9 +100,9 @@ def _setting(options: Namespace, say) -> "Setting":
 
 def _like(name: str, runs: Path, folder: Path, config_dir: Path | None) -> tuple[list[str], Path | None]:
     """Overrides of a run of the same method, on the same ranks in the same place as the run called `name`."""
-    from launcher import rundir
+    from launcher.run.folder import find
 
-    spec = rundir.find(name, runs).spec()
+    spec = find(name, runs).spec()
     words = [f"method={spec.method.name}", f"nodes={spec.nodes}", f"tasks_per_node={spec.tasks_per_node}"]
     if spec.cluster.kind != "slurm":
         return words, config_dir
@@ -117,15 +117,15 @@ def _like(name: str, runs: Path, folder: Path, config_dir: Path | None) -> tuple
 
 
 def _check_cluster(spec: "RunSpec", options: Namespace) -> None:
-    from launcher import limits, slurm
+    from launcher.slurm import commands, limits
 
-    if not slurm.installed() or not slurm.up():
+    if not commands.installed() or not commands.up():
         raise ClusterError("no Slurm answers here; log in where it does, or drill with cluster=local")
     if options.preempt_with:
-        partition = next((p for p in slurm.partitions() if p.name == options.preempt_with), None)
+        partition = next((p for p in commands.partitions() if p.name == options.preempt_with), None)
         own = limits.find(spec.cluster.partition)
         if partition is None:
-            known = ", ".join(sorted(p.name for p in slurm.partitions()))
+            known = ", ".join(sorted(p.name for p in commands.partitions()))
             raise InputError.of("--preempt-with", options.preempt_with, "there is no such partition", f"known: {known}")
         if own and (own.preempt_mode == "OFF" or own.priority_tier >= partition.priority_tier):
             reason = f"its jobs do not preempt those of {own.name}"

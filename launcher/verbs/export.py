@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """The backbone as safetensors."""
     found = arguments.find(options)
-    from methods.export import export  # torch comes with it
+    from methods.backbones.export import export  # torch comes with it
 
     target = Path(options.out) if options.out else found.path / "backbone.safetensors"
     metadata = export(found, target)

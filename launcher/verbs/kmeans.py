@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from launcher.verbs import arguments, launch
+from launcher.verbs import arguments, drive
 
 EXAMPLE = "sslrun kmeans features=/data/features k=80000 m=4 nodes=2"
 KEYS = (
@@ -21,7 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Cluster features into k clusters, or into m and then k within each, without moving them: assignments of every
     shard, centroids and a summary; resumable, as a job or here."""
-    from launcher import clustering
+    from launcher.compose import clustering
 
     if options.cfg:
         told = Namespace(**{**vars(options), "overrides": clustering.translated(options.overrides)})
@@ -29,13 +29,13 @@ def run(options: Namespace) -> int:
     spec, _ = clustering.want(options.overrides, config_dir=options.config_dir)
     plan = clustering.plan(spec)
     if not options.plan:
-        return launch.submit_or_join(spec, plan, options)
+        return drive.submit_or_join(spec, plan, options)
     if options.json:
         import json
 
         print(json.dumps(plan))
     else:
-        from launcher import view
+        from launcher.report import view
 
         view.show({key: value for key, value in plan.items() if key != "why"}, view.Console(highlight=False))
         view.show(plan["why"], view.Console(highlight=False))

@@ -23,8 +23,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """What the ranks printed."""
-    from launcher import queue, view
-    from launcher.state import ACTIVE
+    from launcher.report import view
+    from launcher.run.state import ACTIVE
+    from launcher.slurm import queue
 
     found = arguments.find(options)
     folder = found.path / "logs"

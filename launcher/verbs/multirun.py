@@ -8,25 +8,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import queue, sweep, view
 from launcher.errors import InputError, RunFailed
-from launcher.rundir import RunDir
-from launcher.state import ACTIVE
-from launcher.verbs import arguments, launch
-from launcher.verbs import eval as evaluating
+from launcher.report import view
+from launcher.run.folder import RunDir
+from launcher.run.state import ACTIVE
+from launcher.slurm import queue
+from launcher.sweep import record
+from launcher.verbs import arguments, drive
 
 if TYPE_CHECKING:
-    from launcher.ablation import Point as Row
-    from launcher.asked import Asked
-    from launcher.points import Point
+    from launcher.compose.points import Point
+    from launcher.sweep.ablation import Point as Row
+    from launcher.sweep.asked import Asked
 
 WAIT_SECONDS = 2.0
 
 
 def run(options: Namespace) -> int:
     """Freeze every point, submit those that are neither queued nor done, and return; `--wait` stays and watches."""
-    from launcher import asked
-    from launcher.points import expand
+    from launcher.compose.points import expand
+    from launcher.sweep import asked
 
     screen, rows = view.console(), []
     table = asked.read(options.overrides, options.config_dir)
@@ -39,8 +40,8 @@ def run(options: Namespace) -> int:
     else:
         points = expand(options.overrides, options.config_dir)
     runs_folder = Path(points[0].spec.runs)
-    runs = sweep.create(points)
-    name = sweep.record(options.overrides, points, runs, rows)
+    runs = record.create(points)
+    name = record.record(options.overrides, points, runs, rows)
     if points[0].spec.cluster.kind == "slurm":
         worst = _submit(runs, points, name, screen, options)
     else:
@@ -70,11 +71,11 @@ def _say_absent(table: "Asked", absent: "Sequence[tuple[Row, list[str]]]", scree
 
 
 def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.Console", options: Namespace) -> int:
-    from launcher import submit
+    from launcher.start import submit
 
     good = []
     for found in runs:
-        diverged = launch.divergence(found)
+        diverged = drive.divergence(found)
         if diverged:
             screen.print(f"{found.id}: left as it is: {diverged}", soft_wrap=True, markup=False)
         else:
@@ -92,7 +93,7 @@ def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.
     # A run that another sweep launched may lack the evaluation that this one is about.
     wanted = {run.id: point.spec.eval_after for run, point in zip(runs, points, strict=True)}
     for found in good:
-        evaluating.afterwards(found, options, job=outcome[found.id].job, also=wanted[found.id])
+        drive.afterwards(found, options, job=outcome[found.id].job, also=wanted[found.id])
     return 0 if len(good) == len(runs) else RunFailed.exit_code
 
 
@@ -102,10 +103,10 @@ def _one_after_the_other(runs: list[RunDir], points: "list[Point]", options: Nam
     quiet = Namespace(**{**vars(options), "json": False})
     for found, point in zip(runs, points, strict=True):
         try:
-            code = launch.go_on(found, quiet, joined=False)
+            code = drive.go_on(found, quiet, joined=False)
             lacking = [name for name in point.spec.eval_after if name not in found.spec().eval_after]
             if lacking and not code:
-                code = evaluating.afterwards(found, quiet, also=lacking)
+                code = drive.afterwards(found, quiet, also=lacking)
         except (InputError, RunFailed) as error:
             view.console().print(f"sslrun: {error}", soft_wrap=True, markup=False)
             code = error.exit_code

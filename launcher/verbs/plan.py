@@ -8,7 +8,7 @@ from launcher.errors import InputError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
-    from launcher.asked import Asked
+    from launcher.sweep.asked import Asked
 
 EXAMPLE = "sslrun plan method=deepercluster nodes=8, sslrun plan sweep=smog/groups nodes=8"
 
@@ -20,9 +20,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """What would be submitted, and why; of a sweep, what each of its runs takes."""
-    from launcher import asked
-    from launcher import plan as planning
-    from launcher.compose import resolve
+    from launcher.compose.training import resolve
+    from launcher.plan import plan as planning
+    from launcher.sweep import asked
 
     table = asked.read(options.overrides, options.config_dir)
     if table:
@@ -34,7 +34,7 @@ def run(options: Namespace) -> int:
     if options.json:
         print(json.dumps(plan.to_json()))
         return 0
-    from launcher import view
+    from launcher.report import view
 
     screen = view.Console(highlight=False)
     view.plan(plan, screen)
@@ -47,9 +47,9 @@ def run(options: Namespace) -> int:
 
 def _sweep(wanted: "Asked", options: Namespace) -> int:
     """One line a run: where it runs, and what it takes."""
-    from launcher import asked, view
-    from launcher import plan as planning
-    from launcher.report import words
+    from launcher.plan import plan as planning
+    from launcher.report import view, words
+    from launcher.sweep import asked
 
     name = wanted.ablation.name
     if options.cfg:

@@ -10,8 +10,8 @@ from launcher.errors import InputError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
-    from launcher.pruning import Findings, Item
-    from launcher.rundir import RunDir
+    from launcher.run.folder import RunDir
+    from launcher.run.pruning import Findings, Item
 
 EXAMPLE = "sslrun prune deepercluster-demo --keep 2"
 
@@ -25,8 +25,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Delete all but the newest checkpoints that verify, leftovers of saves, unused code and old submissions."""
-    from launcher import pruning
-    from launcher.rundir import Ledger
+    from launcher.run import pruning
+    from launcher.run.ledger import Ledger
+    from launcher.slurm import commands
 
     if options.keep < 1:
         raise InputError.of("--keep", options.keep, "the last checkpoint always stays", "give 1 or more")
@@ -37,7 +38,7 @@ def run(options: Namespace) -> int:
         found.refuse_second_writer()
         raise InputError.of("RUN", found.id, "somebody has just started it", f"`sslrun cancel {found.id}` stops it")
     try:
-        findings = pruning.find(found, options.keep)
+        findings = pruning.find(found, options.keep, commands.jobs)
         _say(found, findings)
         if not findings.doomed:
             return _answer(found, findings, [], options)
@@ -45,7 +46,7 @@ def run(options: Namespace) -> int:
             return 130
         gone = pruning.delete(findings.doomed, found.path.parent)
         names = [item.path.name for item in gone if item.what == pruning.CHECKPOINT]
-        Ledger(found, found.generation(), "prune").write("pruned", checkpoints=names, bytes=_bytes(gone))
+        Ledger(found.path, found.generation(), "prune").write("pruned", checkpoints=names, bytes=_bytes(gone))
     finally:
         os.close(lock)
     return _answer(found, findings, gone, options)
@@ -53,7 +54,7 @@ def run(options: Namespace) -> int:
 
 def _refuse_active(found: "RunDir") -> None:
     """Also a run that Slurm may start any moment: its ranks would look for what is being deleted."""
-    from launcher import queue
+    from launcher.slurm import queue
 
     jobs, trouble = queue.of_runs([found])
     state = found.state(jobs)
@@ -64,7 +65,7 @@ def _refuse_active(found: "RunDir") -> None:
 
 
 def _say(found: "RunDir", findings: "Findings") -> None:
-    from launcher import view
+    from launcher.report import view
 
     screen = view.console()
     for note in findings.notes:

@@ -12,7 +12,7 @@ from launcher.errors import InputError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
-    from launcher.asked import Asked
+    from launcher.sweep.asked import Asked
 
 EXAMPLE = "sslrun report sweep=swav/prototypes recipe=demo, sslrun report swav-demo"
 
@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Ours beside the paper's, or one run's life: a table here, and a page that any browser opens from disk."""
-    from launcher import asked
+    from launcher.sweep import asked
 
     if options.markdown and options.json:
         raise InputError.of("--markdown", "--json", "both say how to answer", "give one of them")
@@ -63,10 +63,10 @@ def _sweep(wanted: "Asked", folder: Path, options: Namespace) -> int:
 
 
 def _run(name: str, folder: Path, options: Namespace) -> int:
-    from launcher import rundir
     from launcher.report import life, page, terminal
+    from launcher.run.folder import find
 
-    wanted = rundir.find(name, folder)
+    wanted = find(name, folder)
     found = life.of(wanted)
     default = page.default_path(wanted.runs, found.id)
     file, said = _written(options.out, default, lambda file: page.run(found, file, _command(options)))

@@ -4,10 +4,10 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from launcher.errors import InputError
-from launcher.verbs import arguments, launch
+from launcher.verbs import arguments, drive
 
 if TYPE_CHECKING:
-    from launcher.rundir import RunDir
+    from launcher.run.folder import RunDir
 
 EXAMPLE = "sslrun resume deepercluster-demo tasks_per_node=2"
 
@@ -29,28 +29,33 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Go on with a run from its newest checkpoint, with the code that it was submitted with."""
-    from launcher import rundir
+    from launcher.run.folder import find
 
     runs = [text for text in options.overrides if text.startswith("runs=")]
     place = [text for text in options.overrides if text not in runs]
-    found = rundir.find(options.run, arguments.runs_folder(runs))
+    found = find(options.run, arguments.runs_folder(runs))
     done = found.state().name == "done"
     if place and not done:
         _move(found, place, options)
     if options.code == "current" and not done:
-        from launcher import queue, snapshot
+        from launcher.run import snapshot
+        from launcher.slurm import queue
 
         queue.refuse_second_writer(found)
         found.adopt(snapshot.take(found.spec().method.name, found.path.parent))
-    return launch.go_on(found, options, joined=True, force=options.force)
+    return drive.go_on(found, options, joined=True, force=options.force)
 
 
 def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
     """From its next start on the run goes on where `place` says, or nothing changes. Raises InputError where its state
     cannot be laid out there, with the sizes that work, and where a process or a job has it."""
-    from launcher import clustering, evaluation, queue, registry, submit, view
-    from launcher import plan as planning
-    from launcher.compose import placed
+    from launcher.compose import clustering, evaluation
+    from launcher.compose.training import placed
+    from launcher.plan import plan as planning
+    from launcher.report import view
+    from launcher.slurm import queue
+    from launcher.spec import registry
+    from launcher.start import submit
 
     if found.owner:
         reason = "an evaluation stays where it was asked for"

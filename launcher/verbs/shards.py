@@ -6,8 +6,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from launcher.errors import InputError
+from launcher.spec import registry
 from launcher.verbs import arguments
-from methods.data.spec import absolute
+
+absolute = registry.facts("data").absolute
 
 EXAMPLE = "sslrun shards /data/images /scratch/shards"
 
@@ -26,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Convert a folder of images into shards for data=shards, or, without OUT, index a folder of tars. Started again it
     goes on where it was stopped; finished shards stay."""
-    from launcher import view
+    from launcher.report import view
     from methods.data.convert import convert
     from methods.data.shard_index import index_all
 

@@ -16,7 +16,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """One run: state, progress, restarts, evaluations."""
-    from launcher import evaluation, heartbeats, queue, view
+    from launcher.compose import evaluation
+    from launcher.report import view
+    from launcher.run import heartbeats
+    from launcher.slurm import queue
 
     found = arguments.find(options)
     evaluations = evaluation.every(found)

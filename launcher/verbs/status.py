@@ -17,8 +17,8 @@ from launcher.verbs import arguments
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from launcher.index import Index, Row
-    from launcher.query import Condition
+    from launcher.report.index import Index, Row
+    from launcher.report.query import Condition
 
 EXAMPLE = "sslrun status --watch, sslrun status --where state=done --where 'method.lr>=0.1' --sort=-evals.knn.trained"
 WATCH_SECONDS = 5.0
@@ -45,8 +45,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """The runs of a folder: state, progress, checkpoints, restarts, time left, k-NN; what is going on comes first."""
-    from launcher import query
-    from launcher.index import Index
+    from launcher.report import query
+    from launcher.report.index import Index
 
     _refuse_contradictions(options)
     where = [query.Condition.read(said) for said in options.where]
@@ -98,7 +98,7 @@ class _View:
 
     def rows(self) -> "tuple[list[Row], int, str]":
         """(the rows, of how many runs, why the queue could not be asked). Raises InputError for an unknown key."""
-        from launcher import query, table
+        from launcher.report import listing, query
 
         rows, trouble = self._index.rows()
         for option, names in (
@@ -108,7 +108,7 @@ class _View:
         ):
             query.refuse_unknown(option, names, rows)
         self._total = len(rows)
-        rows = [row for row in table.by_state(rows) if all(condition.holds(row) for condition in self._where)]
+        rows = [row for row in listing.by_state(rows) if all(condition.holds(row) for condition in self._where)]
         return query.ordered(rows, self._sort) if self._sort else rows, self._total, trouble
 
     def explain(self, rows: "Sequence[Row]") -> None:
@@ -125,8 +125,8 @@ class _View:
             facts["message"] = self._words.get((facts["id"], facts["lost_job"])) or facts["message"]
 
     def _ask(self, lost: Sequence[dict[str, Any]]) -> None:
-        from launcher import queue
-        from launcher.rundir import RunDir
+        from launcher.run.folder import RunDir
+        from launcher.slurm import queue
 
         for facts in lost:
             try:
@@ -139,19 +139,22 @@ class _View:
         """The table and what is to be said below it, in at most `height` lines."""
         from rich.text import Text
 
-        from launcher import badnodes, table
+        from launcher.report import listing
+        from launcher.slurm import badnodes
 
         if self._columns:
-            titles, cells = table.chosen(self._columns, rows)
+            titles, cells = listing.chosen(self._columns, rows)
         else:
-            titles, cells = table.fitting(rows, width)
-        most = None if height is None else table.NOTES
-        notes = table.notes(rows, badnodes.listed(self._folder), most=most)
+            titles, cells = listing.fitting(rows, width)
+        most = None if height is None else listing.NOTES
+        notes = listing.notes(rows, badnodes.listed(self._folder), most=most)
         room = None if height is None else max(1, height - len(notes.plain.splitlines()) - 4)
         if rows:
-            yield table.lines(rows, titles, cells, most=room)
+            yield listing.lines(rows, titles, cells, most=room)
         yield notes
-        total = f"{table.counted(rows, self._total)} in {self._folder}" if self._total else f"no runs in {self._folder}"
+        total = (
+            f"{listing.counted(rows, self._total)} in {self._folder}" if self._total else f"no runs in {self._folder}"
+        )
         yield Text(f"{total}\n", style="dim", no_wrap=True, end="")
 
 
@@ -193,7 +196,7 @@ class _Frame:
 
 
 def _json(rows: "Sequence[Row]", columns: Sequence[str]) -> str:
-    from launcher import query
+    from launcher.report import query
 
     answer = [{**row.facts, **{name: query.value(row, name) for name in columns}} for row in rows]
     try:
@@ -211,8 +214,8 @@ def _finite(value: Any) -> Any:
 
 
 def _write_csv(rows: "Sequence[Row]", columns: Sequence[str]) -> None:
-    from launcher import query
-    from launcher.index import EMPTY
+    from launcher.report import query
+    from launcher.report.index import EMPTY
 
     if columns:
         answer = [{name: query.value(row, name) for name in columns} for row in rows]

@@ -11,8 +11,8 @@ from launcher.errors import InputError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
-    from launcher.ablation import Ablation
-    from launcher.rundir import RunDir
+    from launcher.run.folder import RunDir
+    from launcher.sweep.ablation import Ablation
 
 EXAMPLE = "sslrun sweep list, sslrun sweep list dino"
 
@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """The papers' tables that `--multirun sweep=NAME` runs: claim, points, cost, and what has been run here."""
-    from launcher import ablation
+    from launcher.sweep import ablation
 
     papers = [word for word in options.words if "=" not in word]
     folder = arguments.runs_folder([word for word in options.words if word not in papers])
@@ -59,10 +59,11 @@ def _row(table: "Ablation", here: Mapping[tuple[str, str], Mapping[str, int]], o
 
 def _here(folder: Path) -> Mapping[tuple[str, str], Mapping[str, int]]:
     """{(table, scale): its runs in the folder, by state}."""
-    from launcher import queue, sweep
-    from launcher.rundir import RunDir
+    from launcher.run.folder import RunDir
+    from launcher.slurm import queue
+    from launcher.sweep import record
 
-    member = {(row["sweep"], row["scale"], row["run"]) for row in sweep.recorded(folder) if "scale" in row}
+    member = {(row["sweep"], row["scale"], row["run"]) for row in record.recorded(folder) if "scale" in row}
     there = {run: RunDir(folder / run) for _, _, run in member if (folder / run / "spec.json").exists()}
     jobs, _ = queue.of_runs(there.values())
     states = {name: _state(run, jobs) for name, run in there.items()}
@@ -83,7 +84,7 @@ def _state(run: "RunDir", jobs: Any) -> str:
 def _show(rows: list[dict[str, Any]], folder: Path) -> None:
     from rich.text import Text
 
-    from launcher import view
+    from launcher.report import view
     from launcher.report.terminal import screen
 
     console = screen()
@@ -103,7 +104,7 @@ def _cost(scale: Mapping[str, Any]) -> str:
 
 
 def _progress(scale: Mapping[str, Any], points: int) -> list[Any]:
-    from launcher.table import COLOURS
+    from launcher.report.listing import COLOURS
 
     said: list[Any] = []
     if scale["ready"] < points:

@@ -6,11 +6,10 @@ What DINO's local crops get is in no paper: it is read from its released configu
 
 from dataclasses import dataclass, field, replace
 
-from launcher.errors import InputError
-from launcher.registry import unknown
-from launcher.spec import TrainConfig
+from launcher.errors import InputError, unknown
+from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES, RGB_MEAN, RGB_STD
-from methods.layout import check_scale, check_size
+from methods.parts.layout import check_scale, check_size
 
 CHANNELS = 3  # of a crop; a Sobel backbone is given colours, too
 
@@ -84,7 +83,7 @@ NORMALISATIONS = {
 
 
 def check_views(config: ViewsConfig) -> None:
-    """Validate the fields of ViewsConfig, beside those that `methods.layout.check_training` looks at. Raises InputError
+    """Validate the fields of ViewsConfig, beside those that `parts.layout.check_training` looks at. Raises InputError
     naming the first that cannot work."""
     if config.backbone not in BACKBONES:
         unknown("method.backbone", config.backbone, BACKBONES)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from methods.dropout import Dropout
+from methods.backbones.dropout import Dropout
 
 POOLED = 6  # cells a side that 224 pixels leave after the last pooling
 

@@ -9,7 +9,7 @@ from timm.layers import DropPath as TimmDropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from methods.dropout import DropPath
+from methods.backbones.dropout import DropPath
 
 VITS = {
     "vit_small_16": "vit_small_patch16_224",

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from methods.dropout import Dropout
+from methods.backbones.dropout import Dropout
 
 
 class SmallVGG(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 
-from methods.dropout import DropPath
+from methods.backbones.dropout import DropPath
 
 EPSILON = 1e-6  # of the norms
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torchvision.models import vgg16_bn
 
-from methods.dropout import Dropout
+from methods.backbones.dropout import Dropout
 
 
 class VGG16(nn.Module):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from methods.data import ImageDataset
+from methods.data.dataset import ImageDataset
 
 AT_LEAST = 100  # images read before a share means anything, where there are as many
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launcher.errors import InputError
-from launcher.rundir import write_json
+from launcher.run.files import write_json
 from methods.data.folder import classes_of, known_classes, printable
 from methods.data.index import Index, open_index
 from methods.data.shard_index import escaped

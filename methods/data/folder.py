@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from methods.data import BrokenImage
+from methods.data.dataset import BrokenImage
 from methods.data.index import Index, open_index
 from methods.data.spec import absolute, split_folders, unlabelled_reason
 

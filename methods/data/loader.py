@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from methods.data import BrokenImage, ImageDataset
+from methods.data.dataset import BrokenImage, ImageDataset
 
 # (image, sample id, epoch) -> uint8 [C, H, W]; or, of several crops, a tuple: uint8 [V, C, S, S] of each resolution,
 # then their draws, float32 [all V, P]. The same shapes for all samples.

@@ -11,7 +11,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from methods.data import BrokenImage, tars
+from methods.data import tars
+from methods.data.dataset import BrokenImage
 from methods.data.folder import decode, printable, split_rows, why_broken
 from methods.data.shard_index import LOST, UNLABELLED, Index, open_shards
 from methods.data.spec import absolute, split_folders

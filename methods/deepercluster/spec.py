@@ -8,11 +8,11 @@ import math
 from dataclasses import dataclass
 
 from launcher.errors import InputError
-from launcher.registry import Clustering, Layout, Method, Rounds, Sizes
-from launcher.spec import Rate, Recipe, TrainConfig, ops
+from launcher.spec.contract import Clustering, Layout, Method, Rate, Recipe, Rounds, Sizes
+from launcher.spec.schema import TrainConfig, ops
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import batch_norm_fits, batch_norm_layout, check_training
+from methods.parts.layout import batch_norm_fits, batch_norm_layout, check_training
 
 ROTATIONS = 4  # 0, 90, 180 and 270 degrees
 

@@ -15,17 +15,17 @@ from torch.nn.functional import cross_entropy
 from launcher.kmeans import fit_whitening, hierarchical, nmi
 from launcher.runtime.stateful import ModuleState, OptimizerState, ValueState
 from methods import backbones
-from methods.batchnorm import synchronise
+from methods.augment.views import TrainView
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation
 from methods.deepercluster.spec import ROTATIONS
 from methods.deepercluster.subclassifiers import GroupState, SubClassifiers
 from methods.deepercluster.targets import Targets, hosted_groups, ranks_of_group
+from methods.engine.initialise import load_backbone
+from methods.engine.job import Job
+from methods.evals.features import digest_of, extract
 from methods.evals.montage import montage
-from methods.features import digest_of, extract
-from methods.initialise import load_backbone
-from methods.job import Job
-from methods.views import TrainView
+from methods.parts.batchnorm import synchronise
 
 
 class Network(nn.Module):

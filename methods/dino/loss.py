@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize
 
-from methods.losses import at_least_float32, entropy, over_other_views
+from methods.parts.losses import at_least_float32, entropy, over_other_views
 
 
 def distillation(

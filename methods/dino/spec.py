@@ -10,12 +10,11 @@ import math
 from dataclasses import dataclass, field
 
 from launcher.errors import InputError
-from launcher.registry import Layout, Method, Sizes
-from launcher.spec import Rate, Recipe
+from launcher.spec.contract import Layout, Method, Rate, Recipe, Sizes
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import batch_norm_fits, batch_norm_layout, check_statistics, check_training, check_world
+from methods.parts.layout import batch_norm_fits, batch_norm_layout, check_statistics, check_training, check_world
 
 CHOICES = {
     "activation": ("gelu", "relu"),
@@ -310,7 +309,7 @@ def sizes(config: DINOConfig, world_size: int) -> Sizes:
 
 
 def _perceptron(widths: list[int], batch_norm: bool) -> int:
-    """Scalars of `methods.heads.perceptron`: where there is normalisation, its two vectors stand for the bias."""
+    """Scalars of `methods.parts.heads.perceptron`: where there is normalisation, its two vectors stand for the bias."""
     between = sum(widths[1:-1]) if batch_norm else 0
     return sum(before * width + width for before, width in itertools.pairwise(widths)) + between
 

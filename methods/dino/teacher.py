@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from methods.collectives import Group, sum_over_ranks
-from methods.losses import at_least_float32
-from methods.sinkhorn import one_hot, sinkhorn
+from methods.parts.collectives import Group, sum_over_ranks
+from methods.parts.losses import at_least_float32
+from methods.parts.sinkhorn import one_hot, sinkhorn
 
 OPERATIONS = ("centring", "none", "softmax", "sinkhorn")
 

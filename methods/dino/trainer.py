@@ -7,20 +7,21 @@ import torch
 from torch import nn
 
 from launcher.runtime.stateful import ModuleState, OptimizerState
-from methods import backbones, ema
+from methods import backbones
 from methods.augment.stage import Photometrics
-from methods.batchnorm import synchronise
-from methods.collapse import Watched, entropy_of_use, likeness
+from methods.augment.views import MultiCropView
 from methods.data.loader import Batch
 from methods.dino.loss import distillation, mean_square
 from methods.dino.spec import DINOConfig
 from methods.dino.teacher import Centre, teacher_targets
-from methods.heads import DINOHead, perceptron
-from methods.initialise import load_backbone
-from methods.job import Job
-from methods.optim import clip_each, drop_gradients, parameter_groups, set_weight_decay
-from methods.schedules import cosine, linear
-from methods.views import MultiCropView
+from methods.engine.collapse import Watched, entropy_of_use, likeness
+from methods.engine.initialise import load_backbone
+from methods.engine.job import Job
+from methods.parts import ema
+from methods.parts.batchnorm import synchronise
+from methods.parts.heads import DINOHead, perceptron
+from methods.parts.optim import clip_each, drop_gradients, parameter_groups, set_weight_decay
+from methods.parts.schedules import cosine, linear
 
 
 class Network(nn.Module):

@@ -9,22 +9,24 @@ from typing import Any
 import torch
 
 from launcher.errors import InputError, RunFailed
-from launcher.registry import Layout
-from launcher.rundir import Ledger, RunDir, read_json
+from launcher.run.files import read_json
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime.checkpoint import load_tensors, verify
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import StopFlag, Stopped
+from launcher.spec.contract import Layout
 from methods import backbones
 from methods.data import build
 from methods.data.spec import no_labels
+from methods.engine.initialise import PREFIX
+from methods.engine.job import Job, probe
 from methods.evals.during import labelled
 from methods.evals.judge import judge
 from methods.evals.spec import PROTOCOLS, UNLABELLED
 from methods.evals.subject import Subject
-from methods.initialise import PREFIX
-from methods.job import Job, probe
 
 
 def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
         subject = Subject(job, _load(job, path), manifest["digest"], world.broadcast(known))
         # Other labels than those that the run was judged with so far give other numbers, not new ones in their place.
         others = not own_labels and not no_labels(owner.spec().eval_data or owner.spec().data)
-        joined = Ledger(owner, owner.generation(), f"eval-{run.path.name}") if world.is_main else None
+        joined = Ledger(owner.path, owner.generation(), f"eval-{run.path.name}") if world.is_main else None
 
         def tell(event: str, found: dict[str, Any]) -> None:
             found, scores = {**found, "step": step}, found["scores"]

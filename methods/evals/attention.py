@@ -12,7 +12,7 @@ from torch import nn
 
 from launcher.errors import InputError
 from methods.backbones.spec import BACKBONES
-from methods.data import BrokenImage, ImageDataset
+from methods.data.dataset import BrokenImage, ImageDataset
 from methods.evals.spec import Attention
 from methods.evals.subject import Subject
 

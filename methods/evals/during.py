@@ -7,22 +7,23 @@ import numpy as np
 import torch
 
 from launcher.errors import Diverged
-from launcher.rundir import RunDir
+from launcher.run.folder import RunDir
 from launcher.runtime.dist import World
-from launcher.spec import RunSpec
+from launcher.spec.runspec import RunSpec
 from methods import backbones
+from methods.augment.views import CentreView
 from methods.backbones.spec import GREY_MEAN, GREY_STD
-from methods.collapse import collapse, rank_of_moments
-from methods.data import ImageDataset, build
+from methods.data import build
+from methods.data.dataset import ImageDataset
 from methods.data.loader import Request
-from methods.engine import Trainer
+from methods.engine.collapse import collapse, rank_of_moments
+from methods.engine.guards import last_word, say_health
+from methods.engine.job import Job
+from methods.engine.trainer import Trainer
+from methods.evals.features import BATCH, extract, refuse_unless_finite
 from methods.evals.knn import TEMPERATURE, Bank, chunks, search
 from methods.evals.room import pixels_too_large, too_large
 from methods.evals.spec import KNN
-from methods.features import BATCH, extract, refuse_unless_finite
-from methods.guards import last_word, say_health
-from methods.job import Job
-from methods.views import CentreView
 
 ADAPTED_TO = 8192  # images, at most
 BASELINES = ("untrained", "untrained_adapted", "raw_pixels")

@@ -15,13 +15,13 @@ from torch.nn.functional import cross_entropy
 from launcher.errors import InputError
 from launcher.runtime.preempt import Stopped
 from launcher.runtime.store import Slot
+from methods.augment.views import TrainView
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation, shares
+from methods.evals.features import BATCH
 from methods.evals.spec import Linear
 from methods.evals.subject import Subject, percent
-from methods.features import BATCH
-from methods.schedules import cosine
-from methods.views import TrainView
+from methods.parts.schedules import cosine
 
 REFERENCE = 256  # images of a batch that rates are given for (Goyal et al. 2017)
 

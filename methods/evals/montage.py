@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from methods.data import BrokenImage, ImageDataset
+from methods.data.dataset import BrokenImage, ImageDataset
 
 CELL, GAP, MARGIN = 64, 3, 150  # pixels
 

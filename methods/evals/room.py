@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.errors import InputError
-from methods.data import ImageDataset
-from methods.job import Job
+from methods.data.dataset import ImageDataset
+from methods.engine.job import Job
 
 # Times that a machine may hold the features at once, where all ranks are on it: in the ranks' blocks, padded to be
 # sent, as they arrive, and joined. A search holds them less often.

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from launcher.runtime.store import Store
-from methods.data import ImageDataset
+from methods.data.dataset import ImageDataset
+from methods.engine.job import Job
 from methods.evals.during import gathered
+from methods.evals.features import extract, refuse_unless_finite
 from methods.evals.knn import Bank
-from methods.features import extract, refuse_unless_finite
-from methods.job import Job
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 KEEP_EVERY_S = 10.0  # seconds of work that a kill may cost

@@ -7,13 +7,14 @@ import torch
 
 from launcher.errors import InputError
 from launcher.kmeans import fit, hierarchical
-from launcher.rundir import Ledger, RunDir
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime import store as stores
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import StopFlag, Stopped
-from methods.job import Job
+from methods.engine.job import Job
 from methods.kmeans import results
 from methods.kmeans.progress import Progress
 from methods.kmeans.results import Result

@@ -4,7 +4,7 @@ import time
 from typing import Protocol
 
 from launcher.runtime.store import Slot, Store
-from methods.job import Job
+from methods.engine.job import Job
 
 SAID_EVERY_S = 10.0  # between two words in the ledger that work is kept
 

@@ -23,9 +23,10 @@ from safetensors.torch import save_file
 
 from launcher.errors import InputError
 from launcher.kmeans import Clusters, Hierarchy, cluster_entropy, sharded_nmi, size_histogram
-from launcher.rundir import RunDir, read_json, write_json
-from launcher.spec import RunSpec
-from methods.job import Job
+from launcher.run.files import read_json, write_json
+from launcher.run.folder import RunDir
+from launcher.spec.runspec import RunSpec
+from methods.engine.job import Job
 from methods.kmeans.sources import Source
 
 SUMMARY = "summary.json"

@@ -11,16 +11,17 @@ import torch
 from torch import nn
 
 from launcher.errors import InputError
-from launcher.rundir import RunDir
+from launcher.run.folder import RunDir
 from launcher.runtime.dist import World
 from launcher.runtime.store import Store
-from launcher.spec import RunSpec
+from launcher.spec.runspec import RunSpec
 from methods import backbones
 from methods.backbones.spec import BACKBONES
-from methods.data import ImageDataset, build
-from methods.features import digest_of, extract
-from methods.initialise import load_backbone
-from methods.job import Job, probe
+from methods.data import build
+from methods.data.dataset import ImageDataset
+from methods.engine.initialise import load_backbone
+from methods.engine.job import Job, probe
+from methods.evals.features import digest_of, extract
 from methods.kmeans.folder import Folder, Shard, scan
 
 NUMPY = {"fp64": np.float64, "fp32": np.float32, "fp16": np.float16, "bf16": np.int16}  # numpy has no bf16: its bits

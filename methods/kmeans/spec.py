@@ -7,9 +7,10 @@ sslrun kmeans features=deepercluster-demo k=50                 # the backbone of
 from dataclasses import dataclass
 
 from launcher.errors import InputError
-from launcher.registry import Clustering, Layout, Method, Rounds, Sizes
-from launcher.spec import Recipe, ops
+from launcher.spec.contract import Clustering, Layout, Method, Recipe, Rounds, Sizes
+from launcher.spec.schema import ops
 from methods.backbones.spec import BACKBONES
+from methods.kmeans.folder import SUFFIXES, scan  # noqa: F401 (for compose)
 
 METRICS = ("l2", "cosine")
 INITS = ("random", "k-means++")

@@ -7,11 +7,11 @@ sslrun method=rotnet recipe=demo                                 # minutes on 2 
 from dataclasses import dataclass
 
 from launcher.errors import InputError
-from launcher.registry import Layout, Method, Sizes
-from launcher.spec import Recipe, TrainConfig
+from launcher.spec.contract import Layout, Method, Recipe, Sizes
+from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import batch_norm_fits, batch_norm_layout, check_training
+from methods.parts.layout import batch_norm_fits, batch_norm_layout, check_training
 
 ROTATIONS = 4
 

@@ -9,12 +9,12 @@ from torch.nn.functional import cross_entropy
 
 from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods import backbones
-from methods.batchnorm import synchronise
+from methods.augment.views import TrainView
 from methods.data.loader import Batch
-from methods.initialise import load_backbone
-from methods.job import Job
+from methods.engine.initialise import load_backbone
+from methods.engine.job import Job
+from methods.parts.batchnorm import synchronise
 from methods.rotnet.spec import ROTATIONS
-from methods.views import TrainView
 
 
 class Network(nn.Module):

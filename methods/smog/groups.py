@@ -10,8 +10,8 @@ import torch
 from torch.nn.functional import normalize
 
 from launcher import kmeans
-from methods.collectives import Group, differentiable_sum, rank_in, ranks_in, sum_over_ranks
-from methods.losses import at_least_float32
+from methods.parts.collectives import Group, differentiable_sum, rank_in, ranks_in, sum_over_ranks
+from methods.parts.losses import at_least_float32
 
 ALGORITHMS = ("momentum", "average", "latest", "random")
 

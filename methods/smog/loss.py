@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from methods.losses import at_least_float32
+from methods.parts.losses import at_least_float32
 
 
 def group_contrast(

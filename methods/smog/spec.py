@@ -10,12 +10,11 @@ import math
 from dataclasses import dataclass
 
 from launcher.errors import InputError
-from launcher.registry import Layout, Method, Sizes
-from launcher.spec import Rate, Recipe
+from launcher.spec.contract import Layout, Method, Rate, Recipe, Sizes
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import (
+from methods.parts.layout import (
     batch_norm_fits,
     batch_norm_layout,
     check_statistics,

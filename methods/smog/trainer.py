@@ -12,25 +12,26 @@ from torch import nn
 
 from launcher.kmeans import cluster_entropy, cluster_sizes, sharded_nmi
 from launcher.runtime.stateful import ModuleState, OptimizerState
-from methods import backbones, ema
+from methods import backbones
 from methods.augment.stage import Photometrics
-from methods.batchnorm import synchronise
-from methods.collapse import Watched, empty_share, likeness
-from methods.collectives import sum_over_ranks
+from methods.augment.views import MultiCropView
 from methods.data.loader import Batch
-from methods.features import extract
-from methods.heads import perceptron
-from methods.initialise import load_backbone
-from methods.job import Job
-from methods.layout import memory_parts
-from methods.losses import entropy
-from methods.memory import Memory
-from methods.optim import LARS, parameter_groups
-from methods.schedules import linear
+from methods.engine.collapse import Watched, empty_share, likeness
+from methods.engine.initialise import load_backbone
+from methods.engine.job import Job
+from methods.evals.features import extract
+from methods.parts import ema
+from methods.parts.batchnorm import synchronise
+from methods.parts.collectives import sum_over_ranks
+from methods.parts.heads import perceptron
+from methods.parts.layout import memory_parts
+from methods.parts.losses import entropy
+from methods.parts.memory import Memory
+from methods.parts.optim import LARS, parameter_groups
+from methods.parts.schedules import linear
 from methods.smog.groups import Groups
 from methods.smog.loss import group_contrast
 from methods.smog.spec import SMoGConfig
-from methods.views import MultiCropView
 
 
 class Network(nn.Module):

@@ -2,9 +2,9 @@
 
 import torch
 
-from methods.collectives import Group
-from methods.losses import at_least_float32, over_other_views
-from methods.sinkhorn import sinkhorn
+from methods.parts.collectives import Group
+from methods.parts.losses import at_least_float32, over_other_views
+from methods.parts.sinkhorn import sinkhorn
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import torch
 
 from launcher.errors import InputError
-from methods.memory import Memory
+from methods.parts.memory import Memory
 
 
 def make_queue(

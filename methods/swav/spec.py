@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from launcher.errors import InputError
-from launcher.registry import Layout, Method, Sizes
-from launcher.spec import Rate, Recipe, ops
+from launcher.spec.contract import Layout, Method, Rate, Recipe, Sizes
+from launcher.spec.schema import ops
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
 from methods.data.spec import ImageFolderData, PhotosData
-from methods.layout import (
+from methods.parts.layout import (
     batch_norm_fits,
     batch_norm_layout,
     check_statistics,

@@ -10,19 +10,19 @@ from torch.nn.functional import normalize
 from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods import backbones
 from methods.augment.stage import Photometrics
-from methods.batchnorm import synchronise
-from methods.collapse import Watched, entropy_of_use, likeness
+from methods.augment.views import MultiCropView
 from methods.data.loader import Batch
-from methods.heads import Prototypes, perceptron
-from methods.initialise import load_backbone
-from methods.job import Job
-from methods.layout import memory_parts
-from methods.losses import entropy
-from methods.optim import LARS, drop_gradients
+from methods.engine.collapse import Watched, entropy_of_use, likeness
+from methods.engine.initialise import load_backbone
+from methods.engine.job import Job
+from methods.parts.batchnorm import synchronise
+from methods.parts.heads import Prototypes, perceptron
+from methods.parts.layout import memory_parts
+from methods.parts.losses import entropy
+from methods.parts.optim import LARS, drop_gradients
 from methods.swav.loss import pseudo_labels, swapped_prediction
 from methods.swav.queue import as_one_batch, make_queue
 from methods.swav.spec import SwAVConfig
-from methods.views import MultiCropView
 
 
 class Network(nn.Module):

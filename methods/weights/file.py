@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import nn
 
 from launcher.errors import InputError
-from methods.export import exported, imported
+from methods.backbones.export import exported, imported
 from methods.weights.spec import WeightsConfig
 
 # What trainers put around a backbone, in front of the names of its parameters.

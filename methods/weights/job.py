@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from launcher.rundir import Ledger, RunDir
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag, Stopped

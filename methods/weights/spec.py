@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.errors import InputError
-from launcher.registry import Layout, Method, Sizes
-from launcher.spec import Recipe, ops
+from launcher.spec.contract import Layout, Method, Recipe, Sizes
+from launcher.spec.schema import ops
 from methods.backbones.spec import BACKBONES
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")  # .pth.tar, as SwAV's are called
@@ -33,7 +33,7 @@ class WeightsConfig:
 
     # Filled in when the run is made.
     content: str = ""  # sha256 of the file
-    settings: dict[str, Any] = field(default_factory=dict)  # of each protocol; see launcher/protocols.py
+    settings: dict[str, Any] = field(default_factory=dict)  # of each protocol; see launcher/compose/protocols.py
     dropout: float = 0.0
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import recorded
 
-from launcher import plan as planning
-from launcher.compose import resolve
-from launcher.rundir import Ledger, RunDir, write_json
-from launcher.snapshot import Snapshot
+from launcher.compose.training import resolve
+from launcher.plan import plan as planning
+from launcher.run.files import write_json
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.run.snapshot import Snapshot
 
 
 @functools.cache
@@ -39,17 +41,17 @@ class Ledgers:
 
     def start(self, run: RunDir, cause: str = "submitted", **fields: object) -> None:
         """Its next generation."""
-        pen = Ledger(run, run.generation() + 1, "launcher")
+        pen = Ledger(run.path, run.generation() + 1, "launcher")
         pen.write("start", cause=cause, pid=os.getpid(), world_size=1, **fields)
 
     def submit(self, run: RunDir, job: str, folder: Path | str = "/nowhere") -> None:
         """Its next generation is asked for."""
-        pen = Ledger(run, run.generation() + 1, "submit")
+        pen = Ledger(run.path, run.generation() + 1, "submit")
         pen.write("submitted", job=job, token="token", folder=str(folder))
 
     def say(self, run: RunDir, event: str, **fields: object) -> None:
         """An event of the generation that started last."""
-        Ledger(run, run.generation(), "rank0").write(event, **fields)
+        Ledger(run.path, run.generation(), "rank0").write(event, **fields)
 
     def progress(self, run: RunDir, step: int, **fields: object) -> None:
         write_json(run.path / "progress.json", {"stage": "training", "step": step, "steps": 100, **fields})
@@ -63,7 +65,7 @@ class Ledgers:
         return path
 
     def end(self, run: RunDir, state: str = "done", message: str = "") -> RunDir:
-        Ledger(run, run.generation(), "launcher").write("end", state=state, cause=state, message=message)
+        Ledger(run.path, run.generation(), "launcher").write("end", state=state, cause=state, message=message)
         return run
 
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from odd_values import odd_values
 
-from launcher import plan as planning
-from launcher import registry
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 from launcher.errors import InputError
+from launcher.plan import plan as planning
+from launcher.spec import registry
 
 METHODS = registry.names()
 EPOCHS, STEPS = 2, 4  # and steps of an epoch, as `small` has them

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from launcher import slurm
+from launcher.slurm import commands
 
 
 def test_the_gpus_and_nodes_of_a_cluster_are_counted(big_cluster, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", big_cluster.environment["SLURM_CONF"])
-    assert [n.gpus for n in slurm.nodes()] == [8] * 64
-    assert slurm.partitions()[0].nodes == tuple(f"n{i + 1}" for i in range(64))
+    assert [n.gpus for n in commands.nodes()] == [8] * 64
+    assert commands.partitions()[0].nodes == tuple(f"n{i + 1}" for i in range(64))
 
 
 @pytest.mark.slow

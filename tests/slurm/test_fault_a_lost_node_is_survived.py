@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher import badnodes
+from launcher.slurm import badnodes
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.rundir import read_json
+from launcher.run.files import read_json
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 

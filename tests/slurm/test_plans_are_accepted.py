@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher import registry
+from launcher.spec import registry
 
 
 @pytest.mark.parametrize("gpus", [64, 256, 512])

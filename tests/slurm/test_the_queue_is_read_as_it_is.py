@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher import slurm
 from launcher.errors import ClusterError
+from launcher.slurm import commands
 
 NAME, COMMENT = "a b JobState=FAILED UserId=x", "what | is \x1f this\nJobState=TIMEOUT"
 
@@ -27,7 +27,7 @@ def submit(here, tmp_path):
     def put(lines: str, *options: str) -> str:
         script = tmp_path / "script.sh"
         script.write_text(f"#!/bin/sh\n{lines}\n")
-        return slurm.submit(script, ["--output=/dev/null", *options], environment=slurm.environment())
+        return commands.submit(script, ["--output=/dev/null", *options], environment=commands.environment())
 
     return put
 
@@ -35,23 +35,23 @@ def submit(here, tmp_path):
 def test_jobs_and_tasks_of_arrays_by_their_ids(here, submit):
     array = submit("sleep infinity", "--array=0-5%1", f"--job-name={NAME}", f"--comment={COMMENT}")
     single = submit("sleep infinity", "--hold", "--partition=low")
-    found = slurm.jobs()
+    found = commands.jobs()
     assert set(found) == {*(f"{array}_{task}" for task in range(6)), single}
     task = found[f"{array}_3"]
     assert (task.id, task.state, task.partition) == (f"{array}_3", "PENDING", "main")
     assert (task.name, task.comment) == (NAME, COMMENT)
     assert (found[single].state, found[single].reason, found[single].partition) == ("PENDING", "JobHeldUser", "low")
     assert found[single].comment == found[single].nodes == ""
-    assert set(slurm.jobs([f"{array}_2", single])) == {f"{array}_2", single}
-    assert len(slurm.jobs([array])) == 6
-    assert slurm.jobs(["99999"]) == slurm.jobs([]) == {}
+    assert set(commands.jobs([f"{array}_2", single])) == {f"{array}_2", single}
+    assert len(commands.jobs([array])) == 6
+    assert commands.jobs(["99999"]) == commands.jobs([]) == {}
 
 
 def test_a_running_job_says_where_and_how_long(submit, until):
     job = submit("sleep infinity", "--nodes=2", "--time=10")
-    until(lambda: slurm.jobs()[job].state == "RUNNING")
-    found = slurm.jobs()[job]
-    assert slurm.expand(found.nodes) == ["n1", "n2"]
+    until(lambda: commands.jobs()[job].state == "RUNNING")
+    found = commands.jobs()[job]
+    assert commands.expand(found.nodes) == ["n1", "n2"]
     assert found.left.startswith("9:") or found.left == "10:00"
     assert found.start[:2] == "20" and found.reason == ""
 
@@ -59,53 +59,53 @@ def test_a_running_job_says_where_and_how_long(submit, until):
 def test_a_job_that_ended_is_known_for_a_while(submit, until):
     failed = submit("exit 3", f"--job-name={NAME}", f"--comment={COMMENT}")
     array = submit("exit $SLURM_ARRAY_TASK_ID", "--array=0-1")
-    until(lambda: not slurm.jobs([failed, array]))
-    found = slurm.ended(failed)
+    until(lambda: not commands.jobs([failed, array]))
+    found = commands.ended(failed)
     assert (found.id, found.raw_id, found.name) == (failed, failed, NAME)
     assert (found.state, found.reason, found.exit_code, found.restarts) == ("FAILED", "NonZeroExitCode", "3:0", 0)
     assert found.nodes == "n1" and not found.preempted
-    assert slurm.ended(f"{array}_0").state == "COMPLETED"
-    assert slurm.ended(f"{array}_1").exit_code == "1:0"
-    assert slurm.ended("99999") is None
+    assert commands.ended(f"{array}_0").state == "COMPLETED"
+    assert commands.ended(f"{array}_1").exit_code == "1:0"
+    assert commands.ended("99999") is None
 
 
 def test_a_preempted_job_is_known_as_such(here, submit, until):
     job = submit("srun sleep infinity", "--partition=low", "--nodes=2", "--exclusive")
-    until(lambda: slurm.jobs()[job].state == "RUNNING")
-    assert not slurm.ended(job).preempted
+    until(lambda: commands.jobs()[job].state == "RUNNING")
+    assert not commands.ended(job).preempted
     submit("sleep infinity", "--partition=high", "--nodes=2", "--exclusive")
-    until(lambda: slurm.ended(job).preempted)
+    until(lambda: commands.ended(job).preempted)
 
 
 def test_cancel_signal_and_requeue(submit, until):
     job = submit("sleep infinity")
-    until(lambda: slurm.jobs()[job].state == "RUNNING")
-    slurm.requeue(job)
-    until(lambda: slurm.ended(job).restarts == 1)
-    slurm.cancel([job, "99999"])
-    until(lambda: not slurm.jobs())
-    assert slurm.ended(job).state == "CANCELLED"
-    slurm.cancel([job])  # again, harmless
-    slurm.cancel([job], signal="USR2")
-    slurm.cancel([])
+    until(lambda: commands.jobs()[job].state == "RUNNING")
+    commands.requeue(job)
+    until(lambda: commands.ended(job).restarts == 1)
+    commands.cancel([job, "99999"])
+    until(lambda: not commands.jobs())
+    assert commands.ended(job).state == "CANCELLED"
+    commands.cancel([job])  # again, harmless
+    commands.cancel([job], signal="USR2")
+    commands.cancel([])
     with pytest.raises(ClusterError, match="scontrol: Invalid job id"):
-        slurm.requeue("99999")
+        commands.requeue("99999")
 
 
 def test_partitions_and_nodes(here):
-    partitions = {p.name: p for p in slurm.partitions()}
+    partitions = {p.name: p for p in commands.partitions()}
     assert {name for name, p in partitions.items() if p.default} == {"main"}
     assert partitions["short"].max_minutes == 10 and partitions["main"].max_minutes == 2880
     assert (partitions["low"].grace_s, partitions["low"].preempt_mode) == (here.grace_s, "REQUEUE")
     assert partitions["high"].priority_tier > partitions["low"].priority_tier
     assert all(p.up and p.nodes == ("n1", "n2") and p.allow_accounts == () for p in partitions.values())
-    nodes = slurm.nodes()
+    nodes = commands.nodes()
     assert [(n.name, n.cpus, n.gpus, n.state, n.reason) for n in nodes] == [
         ("n1", here.cpus, 0, "IDLE", ""),
         ("n2", here.cpus, 0, "IDLE", ""),
     ]
     assert all(set(n.partitions) == set(partitions) for n in nodes)
-    assert slurm.config()["JobRequeue"] == "1"
+    assert commands.config()["JobRequeue"] == "1"
 
 
 def test_a_refusal_is_slurms_own_reason_in_one_line(submit, here, tmp_path):
@@ -113,23 +113,23 @@ def test_a_refusal_is_slurms_own_reason_in_one_line(submit, here, tmp_path):
         submit("true", "--partition=nope")
     assert str(refused.value) == "sbatch: invalid partition specified: nope; Invalid partition name specified"
     with pytest.raises(ClusterError, match="sbatch: Unable to open file"):
-        slurm.submit(tmp_path / "none", environment=slurm.environment())
+        commands.submit(tmp_path / "none", environment=commands.environment())
 
 
 def test_trying_submits_nothing(here, tmp_path):
     script = tmp_path / "script.sh"
     script.write_text("#!/bin/sh\n#SBATCH --nodes=2\ntrue\n")
-    assert "nodes n[1-2] in partition main" in slurm.test_only(script, environment=slurm.environment())
+    assert "nodes n[1-2] in partition main" in commands.test_only(script, environment=commands.environment())
     with pytest.raises(ClusterError, match="sbatch: Requested node configuration is not available"):
-        slurm.test_only(script, ["--nodes=3"], environment=slurm.environment())
-    assert slurm.jobs() == {}
+        commands.test_only(script, ["--nodes=3"], environment=commands.environment())
+    assert commands.jobs() == {}
 
 
 def test_a_controller_that_is_down_is_said_at_once(cluster, here):
     cluster.stop_controller()
     try:
-        assert not slurm.up()
+        assert not commands.up()
         with pytest.raises(ClusterError, match="slurmctld does not answer"):
-            slurm.jobs()
+            commands.jobs()
     finally:
         cluster.start_controller()

@@ -13,7 +13,7 @@ import sys
 
 from launcher.errors import InputError
 
-if "launcher.worker" in sys.orig_argv:
+if "launcher.start.worker" in sys.orig_argv:
     raise InputError("this is the first edition")
 """
 

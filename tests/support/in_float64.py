@@ -17,14 +17,16 @@ import torch
 from attributes import attributes
 from torch.overrides import TorchFunctionMode
 
-from launcher import registry
-from launcher.rundir import Ledger, RunDir
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.run.snapshot import Snapshot
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag, Stopped
-from launcher.snapshot import Snapshot
-from launcher.spec import RunSpec
-from methods import data, engine
-from methods.job import Job
+from launcher.spec import registry, stored
+from methods import data
+from methods.data.dataset import ImageDataset
+from methods.engine import loop
+from methods.engine.job import Job
 
 AS_IT_IS = (torch.Tensor.view,)  # bits under another type
 
@@ -77,13 +79,13 @@ def train(
     far (relative) each weight of the networks is moved before the first step, at random. watched: note what the
     trainer holds before each step. trainer: None for that of the method."""
     folder = Path(folder)
-    spec = dataclasses.replace(RunSpec.from_json(planned), runs=str(folder), nodes=1, tasks_per_node=world.size)
+    spec = dataclasses.replace(stored.read(planned), runs=str(folder), nodes=1, tasks_per_node=world.size)
     run = RunDir(folder / "run")
     if world.is_main and not run.path.exists():
         run.create(spec, {"disk_gb": 0.0, "save_seconds": 0.0}, lambda: Snapshot(folder / "code", "digest", ""))
     world.barrier()
     generation = world.broadcast(run.generation() + 1)
-    ledger = Ledger(run, generation, f"rank{world.rank}")
+    ledger = Ledger(run.path, generation, f"rank{world.rank}")
     if world.is_main:
         ledger.write("start", cause="submitted", world_size=world.size)
     stop = StopFlag()
@@ -96,7 +98,7 @@ def train(
         if stop_after:
             _tell(stop, trainer, stop_after)
         try:
-            engine.train(job, trainer, lambda *_: None)
+            loop.train(job, trainer, lambda *_: None)
         except Stopped:
             assert stop_after
         owners = [entry for entries in job.registry.shards().values() for entry in entries.items()]
@@ -131,7 +133,7 @@ def _held(job: Job, trainer: Any) -> dict[int, dict[str, str]]:
     return found
 
 
-def _images(config: Any) -> data.ImageDataset:
+def _images(config: Any) -> ImageDataset:
     """Made once for all trainings of a rank."""
     key = repr(config)
     if key not in _made:
@@ -139,7 +141,7 @@ def _images(config: Any) -> data.ImageDataset:
     return _made[key]
 
 
-_made: dict[str, data.ImageDataset] = {}
+_made: dict[str, ImageDataset] = {}
 
 
 def copied(world: World, folder: Path, name: str) -> Path:

@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from launcher import slurm
+from launcher.slurm import commands
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ def replay(monkeypatch) -> Replay:
     replay = Replay()
     programs = types.SimpleNamespace(**vars(subprocess))
     programs.run = replay.run
-    monkeypatch.setattr(slurm, "subprocess", programs)
-    monkeypatch.setattr(slurm, "installed", lambda: True)
+    monkeypatch.setattr(commands, "subprocess", programs)
+    monkeypatch.setattr(commands, "installed", lambda: True)
     return replay
 
 
 def table(text: str) -> str:
     """As squeue and sinfo write it for slurm.py, whose separators are no characters for the eye."""
-    return "".join(slurm.RECORD + line.replace("|", slurm.FIELD) for line in text.splitlines(keepends=True))
+    return "".join(commands.RECORD + line.replace("|", commands.FIELD) for line in text.splitlines(keepends=True))
 
 
 # `scontrol show partition -o` of a cluster with two nodes of 2 GPUs, three with GPUs of a kind, and one without any.

@@ -1,10 +1,10 @@
 """Processes that begin behind their imports: forks of one process that has loaded torch and whatever else is slow.
 
 `import torch` takes seconds of CPU, a fork of a process that has done it a hundredth of that. The fork then does what
-the interpreter would: `python -P -m launcher.worker RUN` runs that module, from the very files that PYTHONPATH names.
-Ranks and scripts load all of this project themselves; the command line begins with those of its modules that need no
-torch. No thread is running, and a rank is the launcher's own child, so that
-signals, kills and exit codes are real. What a test of starting itself needs is started as usual: `cold`.
+the interpreter would: `python -P -m launcher.start.worker RUN` runs that module, from the very files that PYTHONPATH
+names. Ranks and scripts load all of this project themselves; the command line begins with those of its modules that
+need no torch. No thread is running, and a rank is the launcher's own child, so that signals, kills and exit codes are
+real. What a test of starting itself needs is started as usual: `cold`.
 
 Run as a script, this file is that process. Linux only, as the test clusters are.
 """
@@ -46,7 +46,9 @@ LIBRARIES = (
     "safetensors.torch", "skimage.io", "skimage.color", "sklearn.linear_model", "multiprocessing.managers", "pytest",
 )  # fmt: skip
 # Not loaded for the command line: what runs in jobs, and what acts as soon as it is loaded.
-IN_JOBS = re.compile(r"launcher\.(runtime|kmeans|worker|batch|probe|drill\.simulated)\b|methods\.(?!.*\bspec$)")
+IN_JOBS = re.compile(
+    r"launcher\.(runtime|kmeans|start\.worker|start\.batch|slurm\.probe|drill\.simulated)\b|methods\.(?!.*\bspec$)"
+)
 COMMAND_LINE = 8192  # bytes that /proc/PID/cmdline of a fork has room for
 _loaded: frozenset[str] = frozenset()  # modules that every fork begins with
 _ours: frozenset[str] = frozenset()  # and those of this project that the command line begins with

@@ -45,7 +45,7 @@ class Watched:
 
     def gone(self, seconds: float = 300) -> bool:
         """Waits until they have ended. One that dies loses its command line before it lets go of the run's lock."""
-        from launcher.rundir import RunDir
+        from launcher.run.folder import RunDir
 
         return bool(until(lambda: not self.processes() and not RunDir(self.path).held(), seconds=seconds))
 
@@ -61,7 +61,7 @@ def _commands():
                 words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             except OSError:
                 continue
-            if "launcher.worker" in words:
+            if "launcher.start.worker" in words:
                 yield int(entry.name), words
 
 

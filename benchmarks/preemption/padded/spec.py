@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from launcher.registry import Layout, Method, Sizes
-from launcher.spec import Recipe, ops
+from launcher.spec.contract import Layout, Method, Recipe, Sizes
+from launcher.spec.schema import ops
 from methods.data.spec import PhotosData
-from methods.layout import check_training
+from methods.parts.layout import check_training
 from methods.rotnet import spec as rotnet
 
 STEPS_AN_EPOCH = 50

@@ -7,7 +7,7 @@ import torch
 
 from launcher.runtime.stateful import ValueState
 from methods.data.loader import Batch
-from methods.job import Job
+from methods.engine.job import Job
 from methods.rotnet.trainer import RotNet
 
 

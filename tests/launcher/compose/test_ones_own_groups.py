@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.compose import for_evaluation, resolve
+from launcher.compose.training import for_evaluation, resolve
 
 LINES = {
     "cluster/mine.yaml": "defaults: [a100_80gb, _self_]\nname: mine\npartition: gpu\n",

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from launcher import compose, points
+from launcher.compose import points, training
 from launcher.errors import InputError
 
 TINY = ("method=rotnet", "recipe=tiny")
@@ -29,7 +29,7 @@ def varied(found: list[points.Point]) -> list[str]:
 
 def alone(*overrides: str, config_dir=None) -> dict:
     """The spec of one run of these overrides."""
-    return compose.resolve(list(overrides), config_dir=config_dir)[0].to_json()
+    return training.resolve(list(overrides), config_dir=config_dir)[0].to_json()
 
 
 def refused(*overrides: str, **options) -> str:

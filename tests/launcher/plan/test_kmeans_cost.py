@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.clusters import shipped
-from launcher.kmeans_cost import THESIS, Machine, Problem, iteration, machine, table
+from launcher.compose.clusters import shipped
+from launcher.plan.kmeans_cost import THESIS, Machine, Problem, iteration, machine, table
 
 GPU = {"feature_bytes_s": 1e12, "memory_bytes_s": 1e12, "efficiency": 1.0}  # that reaches its peak
 FIRST, SECOND = Problem(96_000_000, 4, 4096), Problem(23_000_000, 80_000, 4096)

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from launcher import plan as planning
-from launcher import registry
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 from launcher.errors import InputError
+from launcher.plan import plan as planning
+from launcher.spec import registry
 
 METHODS = ("deepercluster", "rotnet")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher import plan as planning
-from launcher.compose import resolve
+from launcher.compose.training import resolve
+from launcher.plan import plan as planning
 
 # (method, nodes of 8 GPUs, crops, GB a GPU): thesis, Tables 4.4 and 5.14, 64 images a GPU in mixed precision.
 ROWS = [

@@ -3,9 +3,10 @@ peak."""
 
 import pytest
 
-from launcher import cost, registry
-from launcher import plan as planning
-from launcher.compose import resolve
+from launcher.compose.training import resolve
+from launcher.plan import cost
+from launcher.plan import plan as planning
+from launcher.spec import registry
 
 
 def planned(*overrides, cluster="v100_32gb"):

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from launcher import script
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 from launcher.errors import InputError
+from launcher.plan import script
 
 # Stands where the job's Python would: says how it was called.
 INTERPRETER = f"""#!/bin/bash

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher import plan as planning
-from launcher.compose import resolve
+from launcher.compose.training import resolve
+from launcher.plan import plan as planning
 
 GOLDEN = Path(__file__).with_name("golden")
 # Fixed, because the real ones differ from machine to machine.

@@ -4,11 +4,12 @@ import math
 
 import pytest
 
-from launcher import clusters, cost
-from launcher import plan as planning
-from launcher.compose import resolve
-from launcher.kmeans_cost import Problem, iteration, machine
-from launcher.spec import ClusterConfig
+from launcher.compose import clusters
+from launcher.compose.training import resolve
+from launcher.plan import cost
+from launcher.plan import plan as planning
+from launcher.plan.kmeans_cost import Problem, iteration, machine
+from launcher.spec.schema import ClusterConfig
 
 
 def planned(*overrides, method="deepercluster", nodes=8, cluster="generic"):

@@ -6,11 +6,13 @@ import shlex
 
 import pytest
 
-from launcher import clusters, script
-from launcher import plan as planning
-from launcher.compose import resolve
+from launcher.compose import clusters
+from launcher.compose.training import resolve
 from launcher.errors import InputError
-from launcher.spec import ClusterConfig, RunSpec
+from launcher.plan import plan as planning
+from launcher.plan import script
+from launcher.spec.schema import ClusterConfig
+from launcher.spec.stored import read as read_spec
 
 QUEUE = (
     "partition", "qos", "account", "constraint", "exclude", "gres", "timeout_min", "mem_gb", "mem_per_gpu",
@@ -188,7 +190,7 @@ def test_the_mappings_are_frozen_and_survive_json():
             with pytest.raises(AttributeError):
                 change(mapping)
     stored = json.loads(json.dumps(spec.to_json()))
-    back = RunSpec.from_json(stored)
+    back = read_spec(stored)
     assert back.cluster.environment == {"A": "1"} and back.cluster.additional_parameters == {"nice": 5}
     assert json.loads(json.dumps(back.to_json())) == stored
     assert script.parameters(back, signal_delay_s=60) == script.parameters(spec, signal_delay_s=60)

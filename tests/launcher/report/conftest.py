@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher import asked, sweep
-from launcher import plan as planning
+from launcher.plan import plan as planning
 from launcher.report import table
-from launcher.rundir import RunDir
-from launcher.snapshot import Snapshot
+from launcher.run.folder import RunDir
+from launcher.run.snapshot import Snapshot
+from launcher.sweep import asked, record
 
 TABLE = """
 paper: Nobody (1999)
@@ -83,7 +83,7 @@ class Tabled:
                 run.create(spec, planning.make(spec, member.point.recipe).to_json(), lambda: code)
             runs[member.row.value, spec.seed] = run
         rows = [asked.described(wanted, member) for member in members]
-        sweep.record(list(words), [member.point for member in members], list(runs.values()), rows)
+        record.record(list(words), [member.point for member in members], list(runs.values()), rows)
         return runs
 
     def done(self, run: RunDir, score: float | None, step: int = 100) -> None:

@@ -6,10 +6,13 @@ import shutil
 
 import pytest
 
-from launcher import asked, goodput, registry
 from launcher.errors import InputError
 from launcher.report import life
-from launcher.rundir import RunDir, write_json
+from launcher.run import goodput
+from launcher.run.files import write_json
+from launcher.run.folder import RunDir
+from launcher.spec import registry
+from launcher.sweep import asked
 
 
 def test_before_anything_ran(tabled):

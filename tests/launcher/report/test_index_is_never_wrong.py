@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.index import NAME, Index
-from launcher.rundir import Ledger, every
+from launcher.report.index import NAME, Index
+from launcher.run.folder import every
+from launcher.run.ledger import Ledger
 
 CODE = """
 import json, sys
@@ -125,7 +126,7 @@ def test_it_is_never_stale(warm, ledgers, ended):
 
 def test_a_run_that_slurm_may_still_start_is_not_remembered(warm, ledgers, ended):
     ledgers.submit(ended[0], "7")
-    Ledger(ended[0], 2, "cancel").write("cancel", by=1)
+    Ledger(ended[0].path, 2, "cancel").write("cancel", by=1)
     ledgers.create("method=rotnet", "recipe=tiny", "seed=100")
     (warm / NAME).unlink()
     states = {row.facts["id"]: row.facts["state"] for row in asked(warm)}

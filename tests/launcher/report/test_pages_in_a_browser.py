@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher import asked
 from launcher.report import life, page, table
-from launcher.rundir import write_json
+from launcher.run.files import write_json
+from launcher.sweep import asked
 
 _spec = importlib.util.spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
 browsers = importlib.util.module_from_spec(_spec)  # tests are not a package

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from launcher.index import Index
-from launcher.query import Condition
+from launcher.report.index import Index
+from launcher.report.query import Condition
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from datetime import datetime
 
 import pytest
 
-from launcher import badnodes
-from launcher import table as listing
+from launcher.report import listing as listing
+from launcher.slurm import badnodes
 
 
 @pytest.fixture

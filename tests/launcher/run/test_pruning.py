@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import recorded
 
-from launcher import pruning
 from launcher.errors import InputError
-from launcher.manifest import digest, sha256
-from launcher.pruning import CHECKPOINT, CODE, QUARANTINED, SUBMISSION, TEMPORARY
-from launcher.rundir import Ledger, RunDir, write_json
+from launcher.run import pruning
+from launcher.run.files import write_json
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.run.manifest import digest, sha256
+from launcher.run.pruning import CHECKPOINT, CODE, QUARANTINED, SUBMISSION, TEMPORARY
+from launcher.slurm import commands
 
 DAY = 86400.0
 DOWN = "Slurmctld(primary) at login is DOWN\n"
@@ -58,12 +61,12 @@ def make(folder: Path, *files: str, days: float = 0.0) -> Path:
 
 def doomed(run: RunDir, keep: int = 1) -> dict[str, str]:
     """What would go: the path inside the folder of runs -> its kind."""
-    found = pruning.find(run, keep)
+    found = pruning.find(run, keep, commands.jobs)
     return {str(item.path.relative_to(run.runs)).removeprefix(f"{run.id}/"): item.what for item in found.doomed}
 
 
 def kept(run: RunDir, keep: int = 1) -> dict[str, str]:
-    return {path.name: why for path, why in pruning.find(run, keep).kept.items()}
+    return {path.name: why for path, why in pruning.find(run, keep, commands.jobs).kept.items()}
 
 
 STEPS = [f"step_{step:08d}" for step in (0, 10, 20, 30, 40)]
@@ -82,7 +85,7 @@ def test_the_newest_that_verify_stay(run, keep):
 
 def test_the_size_is_that_of_all_files(run):
     old, _ = save(run, 10, 20)
-    (item,) = pruning.find(run, 1).doomed
+    (item,) = pruning.find(run, 1, commands.jobs).doomed
     assert item.path == old
     assert item.size == sum(file.stat().st_size for file in old.iterdir()) > 100
 
@@ -110,18 +113,18 @@ def test_none_goes_while_none_verifies(run, what):
     if what != "a broken one":
         make(folder / f"broken-{STEPS[1]}-abcd")
     make(folder / ".saving-00000020-abcd")
-    found = pruning.find(run, 1)
+    found = pruning.find(run, 1, commands.jobs)
     assert found.notes == ["no checkpoint verifies, so all of them stay, also the quarantined ones"]
     assert doomed(run) == {"checkpoints/.saving-00000020-abcd": TEMPORARY}  # was never one
     save(run, 30)
-    assert pruning.find(run, 1).notes == []
+    assert pruning.find(run, 1, commands.jobs).notes == []
     assert doomed(run).keys() - {"checkpoints/.saving-00000020-abcd"} == {
         f"checkpoints/{path.name}" for path in folder.iterdir() if path.name[0] != "." and path.name != STEPS[3]
     }
 
 
 def test_of_a_run_that_saved_nothing_there_is_nothing_to_say(run):
-    found = pruning.find(run, 1)
+    found = pruning.find(run, 1, commands.jobs)
     assert (found.doomed, found.kept, found.notes) == ([], {}, [])
 
 
@@ -133,7 +136,7 @@ def test_leftovers_go(run):
         f"checkpoints/broken-{STEPS[1]}-abcd": QUARANTINED,
         "checkpoints/.saving-00000020-abcd": TEMPORARY,
     }
-    assert [item.size for item in pruning.find(run, 1).doomed] == [7, 7]
+    assert [item.size for item in pruning.find(run, 1, commands.jobs).doomed] == [7, 7]
 
 
 def test_what_another_run_starts_from_stays(run, tmp_path):
@@ -181,7 +184,7 @@ def test_features_are_of_use_until_a_checkpoint_of_a_later_step(run):
     gone = {f"features/.gone-{STEPS[0]}": TEMPORARY}
     assert (kept(run), doomed(run)) == (dict.fromkeys(STEPS[1:4], why), gone)
     save(run, 10, 20)
-    found = pruning.find(run, 2)
+    found = pruning.find(run, 2, commands.jobs)
     assert {path.name for path, said in found.kept.items() if said == why} == set(STEPS[2:4])
     assert doomed(run, 2) == {**gone, f"features/{STEPS[1]}": TEMPORARY}
 
@@ -230,7 +233,7 @@ def meanwhile(monkeypatch):
 def test_unused_code_is_deleted(run, meanwhile):
     folder = make(run.runs / ".code" / "unused", "a.py")
     leftover = make(run.runs / ".code" / ".old.123", days=2)
-    items = pruning.find(run, 1).doomed
+    items = pruning.find(run, 1, commands.jobs).doomed
     assert pruning.delete(items, run.runs) == items
     assert not folder.exists() and not leftover.exists()
     assert list((run.runs / ".code").iterdir()) == []
@@ -239,7 +242,7 @@ def test_unused_code_is_deleted(run, meanwhile):
 def test_code_that_somebody_has_begun_to_use_comes_back(run, meanwhile):
     folder = make(run.runs / ".code" / "taken", "a.py")
     make(run.runs / ".code" / "unused", "a.py")
-    items = pruning.find(run, 1).doomed
+    items = pruning.find(run, 1, commands.jobs).doomed
     meanwhile(lambda: use(run, "taken", "run/code"))
     assert [item.path.name for item in items] == ["taken", "unused"]
     assert [item.path.name for item in pruning.delete(items, run.runs)] == ["unused"]
@@ -254,7 +257,7 @@ def test_code_that_somebody_took_anew_is_theirs(run, meanwhile):
         make(folder, "new.py")
         use(run, "taken", "run/code")
 
-    items = pruning.find(run, 1).doomed
+    items = pruning.find(run, 1, commands.jobs).doomed
     meanwhile(take)
     assert pruning.delete(items, run.runs) == items != []
     assert [path.name for path in folder.iterdir()] == ["new.py"]
@@ -278,13 +281,13 @@ def test_a_submission_is_as_large_as_its_files_and_links(run):
     make(folder / "deeper", "slurm-7.log")
     (folder / "code").symlink_to("../code")
     age(99, folder / "code", folder / "deeper", folder / "deeper" / "slurm-7.log", folder / "script.sh", folder)
-    (item,) = pruning.find(run, 1).doomed
+    (item,) = pruning.find(run, 1, commands.jobs).doomed
     assert (item.path, item.size) == (folder, len("content") * 2 + len("../code"))
 
 
 def test_a_submission_that_nobody_completed_stays(run):
     make(run.path / "submit", "script.sh", days=99)
-    pen = Ledger(run, 2, "submit")
+    pen = Ledger(run.path, 2, "submit")
     pen.write("intent", token="token", index=None, folder="/nowhere")
     assert doomed(run) == {}
     pen.write("withdrawn", token="token")
@@ -297,7 +300,7 @@ def test_submissions_of_arrays_go_unless_their_jobs_wait(run, slurm_said):
     slurm_said.says("squeue", recorded.table(recorded.JOBS))  # of token7
     assert doomed(run) == {".arrays/token8": SUBMISSION}
     slurm_said.says("scontrol ping", DOWN)
-    found = pruning.find(run, 1)
+    found = pruning.find(run, 1, commands.jobs)
     assert found.doomed == []
     (note,) = found.notes
     assert note.startswith("submissions of arrays stay, their jobs may still be in the queue: squeue: slurmctld")
@@ -316,12 +319,12 @@ def test_what_was_found_is_deleted_and_nothing_else(run, meanwhile):
     save(run, 10, 20)
     make(run.path / "checkpoints" / f"broken-{STEPS[1]}-abcd", "file")
     make(run.path / "submit", "script.sh", days=99)
-    items = pruning.find(run, 1).doomed
+    items = pruning.find(run, 1, commands.jobs).doomed
     meanwhile(lambda: pytest.fail("no code is among it, so there is nothing to wait for"))
     assert len(pruning.delete(items, run.runs)) == len(items) == 3
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == [STEPS[2]]
     assert not (run.path / "submit").exists()
-    assert pruning.find(run, 1).doomed == []
+    assert pruning.find(run, 1, commands.jobs).doomed == []
 
 
 def test_a_checkpoint_that_is_half_deleted_is_not_taken_for_one(run, monkeypatch):
@@ -333,7 +336,7 @@ def test_a_checkpoint_that_is_half_deleted_is_not_taken_for_one(run, monkeypatch
 
     monkeypatch.setattr(pruning.shutil, "rmtree", refuse)
     with pytest.raises(InputError) as refused:
-        pruning.delete(pruning.find(run, 1).doomed, run.runs)
+        pruning.delete(pruning.find(run, 1, commands.jobs).doomed, run.runs)
     aside = old.with_name(f".saving-pruned-{old.name}")
     words = f"runs={aside}: cannot be deleted (Permission denied); make it writable, and prune again"
     assert str(refused.value) == words

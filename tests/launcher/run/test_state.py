@@ -2,9 +2,9 @@
 
 import pytest
 
-from launcher import state
-from launcher.slurm import Job
-from launcher.state import State
+from launcher.run import state
+from launcher.run.state import State
+from launcher.slurm.commands import Job
 
 
 def row(event: str, generation: int, time: float = 0.0, **fields) -> dict:

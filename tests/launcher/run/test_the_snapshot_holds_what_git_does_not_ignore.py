@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from launcher import snapshot
 from launcher.errors import InputError
+from launcher.run import snapshot
 
 pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="no git")
 

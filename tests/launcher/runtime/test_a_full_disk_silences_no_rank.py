@@ -6,13 +6,14 @@ import sys
 
 import pytest
 
-from launcher.rundir import Ledger, RunDir
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 
 
 def test_a_rank_whose_log_cannot_be_written_ends_as_it_would(interrupted):
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full here")
-    worker = [sys.executable, "-P", "-m", "launcher.worker", interrupted[0]]
+    worker = [sys.executable, "-P", "-m", "launcher.start.worker", interrupted[0]]
     with open("/dev/full", "wb") as log:  # every write fails as on a full disk
         done = subprocess.run(worker, env={**os.environ, "SLURM_NTASKS": "4"}, stdout=log, stderr=log)
     assert done.returncode == 2
@@ -21,7 +22,7 @@ def test_a_rank_whose_log_cannot_be_written_ends_as_it_would(interrupted):
 def test_events_that_found_no_room_are_written_before_the_next_one(tmp_path, capsys):
     run = RunDir(tmp_path)
     (tmp_path / "events").mkdir()
-    ledger = Ledger(run, 1, "rank0")
+    ledger = Ledger(run.path, 1, "rank0")
     ledger.write("first")
     folder = tmp_path / "events"
     aside = folder.rename(tmp_path / "aside")

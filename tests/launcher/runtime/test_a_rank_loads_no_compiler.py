@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from launcher.registry import names
+from launcher.spec.registry import names
 
 STEPS = """
 import json

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from launcher.rundir import RunDir
+from launcher.run.folder import RunDir
 from launcher.runtime import store as stores
 from launcher.runtime.dist import World
 from launcher.runtime.store import discard, open_store
-from methods.features import BATCH, NAME, _Block
+from methods.evals.features import BATCH, NAME, _Block
 
 ALONE = World(0, 1, torch.device("cpu"))
 

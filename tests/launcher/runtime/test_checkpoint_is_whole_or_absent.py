@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from launcher.errors import RunFailed
-from launcher.rundir import RunDir
+from launcher.run.folder import RunDir
 from launcher.runtime import checkpoint, shard
 from launcher.runtime.checkpoint import Checkpointer, Registry, SaveFailed, load_tensors, verify
 from launcher.runtime.dist import World

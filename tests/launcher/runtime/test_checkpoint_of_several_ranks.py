@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from launcher.errors import RunFailed
-from launcher.rundir import RunDir
+from launcher.run.folder import RunDir
 from launcher.runtime import shard
 from launcher.runtime.checkpoint import Checkpointer, Registry, SaveFailed, verify
 

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launcher import heartbeats
-from launcher.rundir import Ledger, RunDir
+from launcher.run import heartbeats
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime import health
 from launcher.runtime.health import Heart
 from launcher.verbs import show
@@ -70,7 +71,7 @@ def test_a_stopped_process_is_named_and_when_it_stays_stopped_the_others_end(ssl
     assert "no sign of life" in suspects[0]["why"]
     assert f"waits_for     rank 1 on {HOST}: no sign of life" in text
     assert "stalled       1 ranks; their stacks are in" in text
-    assert "most recent call first" in log() and 'methods/engine.py", line' in log()
+    assert "most recent call first" in log() and 'methods/engine/loop.py", line' in log()
     assert (event["node"], event["writer"]) == (HOST, "health0")
     assert last <= event["step"] <= last + 2
 
@@ -121,7 +122,7 @@ def test_the_stacks_are_written_while_a_c_call_keeps_the_interpreter(tmp_path):
     (tmp_path / "events").mkdir()
     program = f"""
         import ctypes
-        from launcher.rundir import RunDir
+        from launcher.run.folder import RunDir
         from launcher.runtime.health import Heart
         sleep = ctypes.PyDLL(None).sleep  # of C, and without letting any other thread run
         def stuck():
@@ -149,7 +150,7 @@ def test_a_process_that_was_stopped_does_not_count_itself_among_those_that_wait(
     (tmp_path / "events").mkdir()
     program = f"""
         import signal
-        from launcher.rundir import RunDir
+        from launcher.run.folder import RunDir
         from launcher.runtime.health import Heart
         Heart(RunDir({str(tmp_path)!r})).start(4.0)
         signal.pause()
@@ -176,7 +177,7 @@ def hearts(tmp_path):
     (tmp_path / "events").mkdir()
     run, made = RunDir(tmp_path), []
     for generation in (1, 2):
-        Ledger(run, generation, "launcher").write("start", cause="submitted", world_size=3)
+        Ledger(run.path, generation, "launcher").write("start", cause="submitted", world_size=3)
 
     def start(count: int, *, generation: int = 2, stall_s: float = 1.0) -> list[Heart]:
         started = [Heart(run, generation=generation, rank=rank, size=count).start(stall_s) for rank in range(count)]

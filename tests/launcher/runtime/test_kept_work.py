@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from launcher.rundir import RunDir
+from launcher.run.folder import RunDir
 from launcher.runtime.dist import World
 from launcher.runtime.store import FOLDER, discard, open_store
 

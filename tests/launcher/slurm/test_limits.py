@@ -10,10 +10,11 @@ import dataclasses
 import pytest
 import recorded
 
-from launcher import limits
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 from launcher.errors import ClusterError, InputError
-from launcher.spec import ClusterConfig, freeze
+from launcher.slurm import limits
+from launcher.spec.runspec import freeze
+from launcher.spec.schema import ClusterConfig
 
 
 @pytest.fixture(scope="module")

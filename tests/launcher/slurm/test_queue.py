@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import recorded
 
-from launcher import badnodes, queue
 from launcher.errors import InputError
-from launcher.queue import Lost
-from launcher.rundir import Ledger, RunDir
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.slurm import badnodes, queue
+from launcher.slurm.queue import Lost
 
 DOWN = "Slurmctld(primary) at login is DOWN\n"
 REQUEUED = {"state": "preempted", "cause": "preempted", "message": "told to stop", "requeued": True}
@@ -63,7 +64,7 @@ def test_where_one_run_may_have_a_job_it_is_asked_for(run, ledgers, squeue, what
     if what != "waiting":
         ledgers.start(run, job="4")
     if what == "requeued":
-        Ledger(run, 1, "launcher").write("end", **REQUEUED)
+        Ledger(run.path, 1, "launcher").write("end", **REQUEUED)
     assert queue.of_runs([damaged, run])[0] is not None
 
 
@@ -92,7 +93,7 @@ def test_nor_does_one_that_slurm_will_start_again(run, ledgers, squeue):
     ledgers.start(run, job="2")
     with pytest.raises(InputError, match="job 2 has it"):  # killed, and waiting
         queue.refuse_second_writer(run)
-    Ledger(run, 1, "launcher").write("end", **REQUEUED)
+    Ledger(run.path, 1, "launcher").write("end", **REQUEUED)
     with pytest.raises(InputError, match="job 2 has it"):
         queue.refuse_second_writer(run)
 
@@ -121,7 +122,7 @@ def test_a_run_that_nobody_has_takes_one(run, ledgers, squeue, what):
         ledgers.submit(run, "7")
     if what in ("done", "gone, after a requeue"):
         ledgers.start(run, job="7")
-        Ledger(run, 1, "launcher").write("end", **({"state": "done"} if what == "done" else REQUEUED))
+        Ledger(run.path, 1, "launcher").write("end", **({"state": "done"} if what == "done" else REQUEUED))
     queue.refuse_second_writer(run)
 
 
@@ -177,7 +178,7 @@ def test_a_node_that_does_not_see_a_folder_of_ones_own_is_to_blame(run, ledgers,
 def test_a_node_is_to_blame_also_for_a_later_start(run, ledgers, submission):
     ledgers.submit(run, "7", submission)
     ledgers.start(run, job="7")
-    Ledger(run, 1, "launcher").write("end", **REQUEUED)
+    Ledger(run.path, 1, "launcher").write("end", **REQUEUED)
     log(submission, "sslrun: told to stop", f"sslrun: n2 has no {submission}; install it there")
     assert queue.lost(run).node == "n2"
 
@@ -255,7 +256,7 @@ def test_a_run_that_has_said_how_it_ended_is_not_lost(run, ledgers, submission, 
     if what != "never submitted":
         ledgers.submit(run, "7", submission)
     if what == "cancelled":
-        Ledger(run, 1, "cancel").write("cancel")
+        Ledger(run.path, 1, "cancel").write("cancel")
     elif what == "started here since":
         ledgers.start(run)
     elif what != "never submitted":
@@ -278,7 +279,7 @@ def test_a_requeue_that_never_came_is_explained(run, ledgers, submission, slurm_
     slurm_said.says("scontrol show job -o 6", recorded.FAILED_6)
     ledgers.submit(run, "6", submission)
     ledgers.start(run, job="6")
-    Ledger(run, 1, "launcher").write("end", **REQUEUED)
+    Ledger(run.path, 1, "launcher").write("end", **REQUEUED)
     assert queue.last_words(run).startswith("job 6 ended without a word: FAILED")
 
 

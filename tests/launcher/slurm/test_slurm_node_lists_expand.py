@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher import slurm
+from launcher.slurm import commands
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from launcher import slurm
     ],
 )
 def test_every_name_once_and_in_order(short, names):
-    assert slurm.expand(short) == names
+    assert commands.expand(short) == names

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from launcher import slurm
 from launcher.errors import ClusterError
+from launcher.slurm import commands
 
 
 @pytest.fixture
@@ -18,44 +18,44 @@ def programs(monkeypatch, tmp_path):
             (tmp_path / name).chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path))
         # Where a ping is to be answered it is, however long this machine takes to start a shell.
-        monkeypatch.setattr(slurm.up, "__defaults__", (600.0,))
+        monkeypatch.setattr(commands.up, "__defaults__", (600.0,))
 
     return put
 
 
 def test_no_slurm(programs):
     programs()
-    assert not slurm.installed() and not slurm.up()
+    assert not commands.installed() and not commands.up()
     with pytest.raises(ClusterError, match="squeue: there is no Slurm on this machine"):
-        slurm.jobs()
+        commands.jobs()
 
 
 def test_a_controller_that_is_down_is_not_asked(programs, tmp_path):
     scontrol, asked = "echo 'Slurmctld(primary) at vm is {state}'", tmp_path / "asked"
     programs(sbatch="exit 0", scontrol=scontrol.format(state="DOWN"), squeue=f": > {asked}")
     with pytest.raises(ClusterError, match="slurmctld does not answer"):
-        slurm.jobs()
+        commands.jobs()
     assert not asked.exists()
     programs(scontrol=scontrol.format(state="UP"))
-    assert not slurm.jobs() and asked.exists()
+    assert not commands.jobs() and asked.exists()
 
 
 def test_a_backup_controller_is_enough(programs):
     programs(scontrol="echo 'Slurmctld(primary) at a is DOWN'; echo 'Slurmctld(backup) at b is UP'; exit 1")
-    assert slurm.up()
+    assert commands.up()
 
 
 def test_a_ping_that_hangs_is_given_up(programs):
     late = "import time; time.sleep(600); print('Slurmctld(primary) at vm is UP')"
     programs(sbatch="exit 0", scontrol=f'exec {sys.executable} -S -c "{late}"')
-    assert not slurm.up(timeout=0.3)  # whoever waits for its answer hears that it is up
+    assert not commands.up(timeout=0.3)  # whoever waits for its answer hears that it is up
 
 
 def test_a_program_that_hangs_is_given_up(programs, monkeypatch):
     programs(sbatch="exit 0", scontrol="echo 'Slurmctld(primary) at vm is UP'", squeue="exec /bin/sleep 100")
-    monkeypatch.setattr(slurm, "SECONDS", 0.3)
+    monkeypatch.setattr(commands, "SECONDS", 0.3)
     with pytest.raises(ClusterError, match="squeue: no answer within"):
-        slurm.jobs()
+        commands.jobs()
 
 
 def test_accounting_answers_where_the_controller_has_forgotten(programs):
@@ -69,7 +69,7 @@ def test_accounting_answers_where_the_controller_has_forgotten(programs):
             exit 1""",
         sacct=f"printf '%s\\n' '{row}'",
     )
-    job = slurm.ended("7_3")
+    job = commands.ended("7_3")
     assert (job.id, job.raw_id, job.state, job.exit_code) == ("7_3", "9", "CANCELLED", "0:15")
     assert (job.nodes, job.name, job.comment) == ("n[1-2]", "name|with", "comment")
-    assert slurm.ended("8") is None
+    assert commands.ended("8") is None

@@ -5,11 +5,13 @@ import json
 
 import pytest
 
-from launcher import registry
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 from launcher.errors import InputError
-from launcher.rundir import RunDir
-from launcher.spec import FORMAT, RunSpec, TrainConfig, freeze
+from launcher.run.folder import RunDir
+from launcher.spec import registry
+from launcher.spec.runspec import FORMAT, freeze
+from launcher.spec.schema import TrainConfig
+from launcher.spec.stored import read as read_spec
 
 OPS = ("workers", "checkpoint_every", "keep_checkpoints", "log_every", "eval_every", "knn_neighbours", "on_collapse")
 OWN_OPS = ("keep_work_s",)  # of single methods
@@ -83,7 +85,7 @@ def test_the_source_of_the_weights_counts_and_where_it_lies_does_not(tmp_path):
 
 def test_json_and_back_is_the_same_spec():
     spec = spec_of("seed=7", "method.clusters=5", "eval_data=photos")
-    back = RunSpec.from_json(stored(spec))
+    back = read_spec(stored(spec))
     assert stored(back) == stored(spec)
     assert (back.identity, back.run_id) == (spec.identity, spec.run_id)
     assert back.differences(spec) == []
@@ -100,7 +102,7 @@ def test_an_edited_spec_is_refused(tmp_path, group, field):
     edited = stored(spec_of())
     edited[group][field] += 1
     with pytest.raises(ValueError, match="edited"):
-        RunSpec.from_json(edited)
+        read_spec(edited)
     (tmp_path / "spec.json").write_text(json.dumps(edited))
     with pytest.raises(InputError, match="start a new run"):
         RunDir(tmp_path).spec()
@@ -115,7 +117,7 @@ def test_a_damaged_spec_is_one_line(tmp_path, text):
 
 def test_a_spec_of_a_newer_sslrun_is_refused():
     with pytest.raises(ValueError, match="upgrade"):
-        RunSpec.from_json({**stored(spec_of()), "format": FORMAT + 1})
+        read_spec({**stored(spec_of()), "format": FORMAT + 1})
 
 
 def test_every_field_of_every_method_is_of_a_type_that_composes():

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from launcher import plan as planning
-from launcher import snapshot
-from launcher.compose import resolve
-from launcher.executor import Executor
-from launcher.rundir import Ledger, RunDir
-from launcher.snapshot import Snapshot
-from launcher.spec import ClusterConfig, RunSpec, freeze
+from launcher.compose.training import resolve
+from launcher.plan import plan as planning
+from launcher.run import snapshot
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.run.snapshot import Snapshot
+from launcher.spec.runspec import RunSpec, freeze
+from launcher.spec.schema import ClusterConfig
+from launcher.start.executor import Executor
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ class Runs:
 
     def intend(self, run: RunDir, token: str, index: int | None = None) -> None:
         """Begin to submit it, and be killed."""
-        pen = Ledger(run, run.generation() + 1, "submit")
+        pen = Ledger(run.path, run.generation() + 1, "submit")
         pen.write("intent", token=token, index=index, folder="/submission")
 
     def line(self, script: Path, option: str) -> str:

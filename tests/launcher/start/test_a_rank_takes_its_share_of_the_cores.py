@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from launcher import local
+from launcher.start import local
 
 
 @pytest.mark.parametrize(

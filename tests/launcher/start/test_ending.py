@@ -2,9 +2,9 @@
 
 import pytest
 
-from launcher import ending
-from launcher.ending import STOPPED_CODE, Outcome
-from launcher.rundir import write_json
+from launcher.run.files import write_json
+from launcher.start import ending
+from launcher.start.ending import STOPPED_CODE, Outcome
 
 KILLED = -9
 

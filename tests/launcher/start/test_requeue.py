@@ -6,8 +6,8 @@ their time limit, lost a node, were requeued and cancelled.
 
 import pytest
 
-from launcher import requeue
-from launcher.ending import Outcome
+from launcher.start import requeue
+from launcher.start.ending import Outcome
 
 PREEMPTED = """\
 slurmstepd-n1: error: *** STEP 3.0 ON n1 CANCELLED AT 2026-11-28T18:27:40 ***

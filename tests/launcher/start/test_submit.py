@@ -9,10 +9,11 @@ import pytest
 import recorded
 from submitit.core.utils import DelayedSubmission
 
-from launcher import batch, submit
 from launcher.errors import ClusterError, InputError
-from launcher.rundir import RunDir, write_json
-from launcher.submit import Submitted
+from launcher.run.files import write_json
+from launcher.run.folder import RunDir
+from launcher.start import batch, submit
+from launcher.start.submit import Submitted
 
 DOWN = "Slurmctld(primary) at login is DOWN\n"
 QUEUED = "{job}|{raw}|PENDING|Priority|N/A||1:00:00|main|name|{comment}\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import batch
+from launcher.start import batch
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import recorded
 
-from launcher import badnodes, submit
 from launcher.errors import ClusterError, InputError
-from launcher.rundir import RunDir, read_json
+from launcher.run.files import read_json
+from launcher.run.folder import RunDir
+from launcher.slurm import badnodes
+from launcher.start import submit
 
 DOWN = "Slurmctld(primary) at login is DOWN\n"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from launcher import weights as files
+from launcher.compose import weights as files
 from launcher.errors import InputError
 from methods import backbones
 

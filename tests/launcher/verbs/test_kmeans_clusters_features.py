@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from launcher.kmeans import fit, hierarchical
-from launcher.kmeans_cost import Problem
+from launcher.plan.kmeans_cost import Problem
 
 K = 12
 SIZES = {"a": 700, "b": 0, "c": 900, "d": 401}  # of the shards; no rank has whole ones

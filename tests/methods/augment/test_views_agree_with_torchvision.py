@@ -13,9 +13,9 @@ from methods.augment import draws, operators
 from methods.augment.resize import decoded, resized
 from methods.augment.spec import AUGMENTATIONS, NORMALISATIONS, ViewsConfig
 from methods.augment.stage import Photometrics
+from methods.augment.views import RATIO, MultiCropView
 from methods.data import photos
 from methods.data.loader import Crops
-from methods.views import RATIO, MultiCropView
 
 SAMPLES = 13_000  # x 2 views of each kind; 8 of 10 are jittered: 10^4 draws of each factor a view
 SUSPICIOUS = 1e-3  # p-value; seeds are fixed, so that this is no matter of luck

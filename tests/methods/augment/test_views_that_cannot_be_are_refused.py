@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from launcher.errors import InputError
-from launcher.spec import freeze
+from launcher.spec.runspec import freeze
 from methods.augment import spec
 from methods.augment.spec import AUGMENTATIONS, ViewsConfig, check_views
 

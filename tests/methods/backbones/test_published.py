@@ -13,11 +13,11 @@ import methods.backbones.small
 import methods.backbones.small_resnet
 from methods import backbones
 from methods.backbones import published
+from methods.backbones.dropout import DropPath
+from methods.backbones.export import EXPLAIN, exported, imported
 from methods.backbones.resnet import ResNet50
 from methods.backbones.small_vit import SmallViT
 from methods.backbones.spec import BACKBONES
-from methods.dropout import DropPath
-from methods.export import EXPLAIN, exported, imported
 
 
 def images(size, count=2):

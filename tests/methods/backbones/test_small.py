@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from methods import backbones
+from methods.backbones.dropout import DropPath
 from methods.backbones.spec import BACKBONES
-from methods.dropout import DropPath
 
 SMALL = ("small_vgg", "small_resnet", "small_vit")
 LARGE = {"torchvision", "timm"}

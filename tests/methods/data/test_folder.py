@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from methods.data import BrokenImage, build
+from methods.data import build
 from methods.data import index as index_module
+from methods.data.dataset import BrokenImage
 from methods.data.folder import ImageFolder
 from methods.data.index import open_index
 from methods.data.spec import DATA, ImageFolderData, PhotosData, check

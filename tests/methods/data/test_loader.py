@@ -11,7 +11,7 @@ from PIL import Image
 
 from methods.augment.crops import train_view
 from methods.augment.rng import view_rng
-from methods.data import BrokenImage
+from methods.data.dataset import BrokenImage
 from methods.data.loader import Request, batches
 
 

@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from launcher import plan as planning
-from launcher import registry
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 from launcher.kmeans import fit_whitening, hierarchical
-from launcher.rundir import Ledger, RunDir
+from launcher.plan import plan as planning
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.run.snapshot import Snapshot
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag
-from launcher.snapshot import Snapshot
+from launcher.spec import registry
 from methods import data
+from methods.augment.views import CentreView
 from methods.deepercluster.trainer import DeeperCluster
-from methods.engine import take_step
-from methods.features import BATCH
-from methods.job import Job
-from methods.views import CentreView
+from methods.engine.job import Job
+from methods.engine.loop import take_step
+from methods.evals.features import BATCH
 
 # One epoch of rotations, then a clustering before each.
 SPEC = ("method=deepercluster", "recipe=tiny", "method.workers=0", "data.images=304")
@@ -34,7 +35,7 @@ def trainer(tmp_path):
     run.create(spec, planning.make(spec, recipe).to_json(), lambda: Snapshot(Path("code"), "digest", ""))
     world, layout = World(0, 1, torch.device("cpu")), registry.method("deepercluster").layout(spec.method, 1)
     dataset = data.build(spec.data, "train")
-    made = DeeperCluster(Job(run, spec, world, layout, Ledger(run, 1, "rank0"), StopFlag(), dataset))
+    made = DeeperCluster(Job(run, spec, world, layout, Ledger(run.path, 1, "rank0"), StopFlag(), dataset))
     for epoch in (0, 1):
         made.begin_epoch(epoch)
         assert made.assigned_epoch == (epoch or -1)

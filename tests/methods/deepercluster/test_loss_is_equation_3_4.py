@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from launcher import registry
-from launcher.compose import resolve
-from launcher.rundir import Ledger, RunDir
+from launcher.compose.training import resolve
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime import dist
 from launcher.runtime.preempt import StopFlag
-from launcher.spec import RunSpec
+from launcher.spec import registry, stored
 from methods import data
 from methods.deepercluster.trainer import DeeperCluster
-from methods.job import Job
+from methods.engine.job import Job
 
 M, K, IMAGES, EPOCH = 1, 6, 304, 3
 GROUPS = 4 * M
@@ -38,7 +38,7 @@ def trainer_of(world, spec, dataset, folder):
     """A DeeperCluster in the middle of a run: targets assigned, heads drawn."""
     run = RunDir(folder)
     layout = registry.method("deepercluster").layout(spec.method, world.size)
-    job = Job(run, spec, world, layout, Ledger(run, 1, f"rank{world.rank}"), StopFlag(), dataset)
+    job = Job(run, spec, world, layout, Ledger(run.path, 1, f"rank{world.rank}"), StopFlag(), dataset)
     trainer = DeeperCluster(job)
     ids = torch.arange(world.rank, IMAGES, world.size)
     trainer._exchange(ids, torch.zeros_like(ids), sub_class(ids))
@@ -143,7 +143,7 @@ def step_in_a_world(world, specs, dataset, folder):
     """{sub_gradient: (mean loss of all ranks, gradients of this rank)}"""
     found = {}
     for choice, spec in specs.items():
-        loss, gradients = first_step(trainer_of(world, RunSpec.from_json(spec), dataset, folder))
+        loss, gradients = first_step(trainer_of(world, stored.read(spec), dataset, folder))
         found[choice] = torch.stack(world.gather(loss)).mean(), gradients
     return found
 

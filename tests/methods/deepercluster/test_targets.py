@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from launcher import registry
-from launcher.compose import resolve
-from launcher.rundir import Ledger, RunDir
+from launcher.compose.training import resolve
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime.preempt import StopFlag
-from launcher.spec import RunSpec
+from launcher.spec import registry
+from launcher.spec.stored import read as read_spec
 from methods import data
 from methods.deepercluster.targets import Targets, hosted_groups, ranks_of_group
 from methods.deepercluster.trainer import DeeperCluster
-from methods.job import Job
+from methods.engine.job import Job
 
 WORLDS = [(1, 1), (2, 1), (8, 1), (1, 2), (4, 2)]  # (ranks, m); m = 1 has four groups, which 8 ranks share in pairs
 CLUSTERS, IMAGES = 5, 304
@@ -107,7 +108,7 @@ def exchanged(world, super_clusters, spec, dataset, folder):
     """What a trainer holds after an exchange and new heads."""
     run = RunDir(folder)
     layout = registry.method("deepercluster").layout(spec.method, world.size)
-    job = Job(run, spec, world, layout, Ledger(run, 1, f"rank{world.rank}"), StopFlag(), dataset)
+    job = Job(run, spec, world, layout, Ledger(run.path, 1, f"rank{world.rank}"), StopFlag(), dataset)
     trainer = DeeperCluster(job)
     mine = torch.arange(world.rank, IMAGES, world.size)  # sample i lies on rank i mod world_size
     trainer._exchange(mine, *truth(mine, super_clusters))
@@ -127,7 +128,7 @@ def exchanged(world, super_clusters, spec, dataset, folder):
 def in_a_world(world, specs, dataset, folder):
     """{m: what the trainer of this rank holds}"""
     here = [m for size, m in WORLDS if size == world.size]
-    return {m: exchanged(world, m, RunSpec.from_json(specs[m]), dataset, folder) for m in here}
+    return {m: exchanged(world, m, read_spec(specs[m]), dataset, folder) for m in here}
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ import math
 
 import pytest
 
-from launcher import cost, registry
-from launcher import plan as planning
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 from launcher.errors import InputError
+from launcher.plan import cost
+from launcher.plan import plan as planning
+from launcher.spec import registry
 from methods.dino.spec import METHOD, demo, layout, paper, resnet50, sizes, tiny, validate, vit_base_8
 
 REFUSED = [

@@ -19,7 +19,7 @@ from launcher.runtime.checkpoint import Registry
 from launcher.runtime.dist import World
 from methods.dino.spec import tiny
 from methods.dino.trainer import DINO
-from methods.engine import take_step
+from methods.engine.loop import take_step
 
 IMAGES, PER_EPOCH, EPOCHS, RATE = 4, 3, 2, 0.05
 VIEWS, GLOBAL = 4, 2

@@ -8,23 +8,24 @@ import pytest
 import torch
 from torch import nn
 
-from launcher import registry
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 from launcher.errors import Diverged
-from launcher.rundir import Ledger, RunDir
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime import shard
 from launcher.runtime.checkpoint import Registry
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.runtime.stateful import ModuleState
+from launcher.spec import registry
 from methods import data
-from methods.collapse import Watched, effective_rank, entropy_of_use
-from methods.engine import train
+from methods.engine.collapse import Watched, effective_rank, entropy_of_use
+from methods.engine.guards import LONGEST, CollapseWatch
+from methods.engine.job import Job
+from methods.engine.loop import train
 from methods.evals.during import _rank, watch_rank
 from methods.evals.knn import Bank
-from methods.guards import LONGEST, CollapseWatch
-from methods.job import Job
-from methods.losses import entropy
+from methods.parts.losses import entropy
 
 SINCE_4 = (
     "outputs collapsed since step 4: nearly all images fall to one of 100 classes (entropy of use 0.10 of ln K = 4.61)"
@@ -151,7 +152,9 @@ def lives(tmp_path):
         spec, _ = resolve([*tiny, f"method.on_collapse={on_collapse}"])
         world, layout = World(0, 1, torch.device("cpu")), registry.method("rotnet").layout(spec.method, 1)
         for life in range(1, 20):
-            job = Job(run, spec, world, layout, Ledger(run, life, "rank0"), StopFlag(), data.build(spec.data, "train"))
+            job = Job(
+                run, spec, world, layout, Ledger(run.path, life, "rank0"), StopFlag(), data.build(spec.data, "train")
+            )
             try:
                 train(job, Collapsing(job, stops), lambda *_: None)
                 end = "done"

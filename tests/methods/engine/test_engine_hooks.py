@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from launcher.runtime.dist import World
-from methods import ema
-from methods.engine import take_step
-from methods.optim import clip_each, drop_gradients, parameter_groups, set_weight_decay
+from methods.engine.loop import take_step
+from methods.parts import ema
+from methods.parts.optim import clip_each, drop_gradients, parameter_groups, set_weight_decay
 
 
 def job(passes=1):

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 from launcher.runtime.stateful import ModuleState, ValueState
-from methods.ema import follow
-from methods.optim import clip_each, set_weight_decay
+from methods.parts.ema import follow
+from methods.parts.optim import clip_each, set_weight_decay
+from methods.parts.schedules import cosine
 from methods.rotnet.trainer import RotNet
-from methods.schedules import cosine
 
 calls = itertools.count()
 

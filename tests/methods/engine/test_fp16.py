@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from methods.engine import _agree_on_overflow
+from methods.engine.loop import _agree_on_overflow
 
 SCALE, RATE = 64.0, 0.5
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.registry import names
-from launcher.rundir import RunDir
+from launcher.run.folder import RunDir
+from launcher.spec.registry import names
 
 pytestmark = pytest.mark.slow
 CASES = [pytest.param(method, ranks, id=f"{method}-{ranks}") for method in names() for ranks in (1, 2, 4)]

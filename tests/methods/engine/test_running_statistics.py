@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from launcher.runtime.dist import World
-from methods.engine import _RunningStatistics
+from methods.engine.loop import _RunningStatistics
 
 JOB = SimpleNamespace(world=World(0, 1, torch.device("cpu")), layout=SimpleNamespace(batch_norm_ranks=1))
 

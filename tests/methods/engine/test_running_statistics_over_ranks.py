@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from methods.engine import _RunningStatistics
+from methods.engine.loop import _RunningStatistics
 
 RANKS, STEPS = 2, 3
 

@@ -3,8 +3,8 @@
 import pytest
 
 from launcher.errors import InputError
-from launcher.spec import TrainConfig
-from methods.layout import batch_norm_fits, batch_norm_layout
+from launcher.spec.schema import TrainConfig
+from methods.parts.layout import batch_norm_fits, batch_norm_layout
 
 BATCH = 96
 WORLDS = [n for n in range(1, BATCH + 1) if BATCH % n == 0]

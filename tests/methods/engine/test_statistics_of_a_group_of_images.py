@@ -4,7 +4,7 @@ which two share them: in float64, steps agree."""
 import in_float64
 import pytest
 
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 
 WORDS = ("method=rotnet", "recipe=tiny", "method.epochs=1", "data.images=96", "method.log_every=1")
 GROUPS = ("method.batch_norm_group=16", "method.dropout=0.3", "method.checkpoint_every=1000")

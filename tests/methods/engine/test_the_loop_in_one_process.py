@@ -10,18 +10,20 @@ import torch
 from PIL import Image
 from torch import nn
 
-from launcher import plan as planning
-from launcher.compose import resolve
-from launcher.rundir import Ledger, RunDir, write_json
+from launcher.compose.training import resolve
+from launcher.plan import plan as planning
+from launcher.run.files import write_json
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.run.snapshot import Snapshot
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.runtime.stateful import ModuleState, OptimizerState
-from launcher.snapshot import Snapshot
-from methods import engine
-from methods.job import Job
+from methods.augment.views import TrainView
+from methods.engine import loop
+from methods.engine.job import Job
+from methods.parts.schedules import learning_rate
 from methods.rotnet.spec import layout
-from methods.schedules import learning_rate
-from methods.views import TrainView
 
 IMAGES, BATCH, EPOCHS, SIDE = 44, 8, 3, 6
 PER_EPOCH = IMAGES // BATCH
@@ -98,13 +100,13 @@ def train(tmp_path):
         if not run.path.exists():
             code = Snapshot(Path("code"), "digest", "")
             run.create(spec, planning.make(spec, recipe).to_json(), lambda: code)
-        ledger = Ledger(run, run.generation() + 1, "rank0")
+        ledger = Ledger(run.path, run.generation() + 1, "rank0")
         ledger.write("start", cause="submitted", world_size=1)
         world = World(0, 1, torch.device("cpu"))
         trainer = Toy(Job(run, spec, world, layout(spec.method, 1), ledger, StopFlag(), Noise()), stop_after)
         trainer.stopped = False
         try:
-            engine.train(trainer.job, trainer, evaluate)
+            loop.train(trainer.job, trainer, evaluate)
         except Stopped:
             trainer.stopped = True
         return trainer

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from methods.augment.views import CentreView, TrainView
 from methods.backbones.sobel import SobelInput
 from methods.backbones.spec import GREY_STD
 from methods.deepercluster.trainer import DeeperCluster
-from methods.views import CentreView, TrainView
 
 WEIGHT = 1 + 2 + 1  # of one side of a Sobel kernel
 

@@ -11,10 +11,10 @@ from methods.augment import draws
 from methods.augment.resize import decoded, resized
 from methods.augment.spec import AUGMENTATIONS, ViewsConfig
 from methods.augment.stage import Photometrics
-from methods.data import BrokenImage
+from methods.augment.views import MultiCropView
+from methods.data.dataset import BrokenImage
 from methods.data.loader import Crops, Request, batches
 from methods.data.sampler import shares
-from methods.views import MultiCropView
 
 CONFIG = ViewsConfig(backbone="small_vgg", image_size=24, local_size=16, local_crops=3, augment="byol")
 VIEW = MultiCropView.of(CONFIG, seed=7)

@@ -6,16 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from launcher import evaluation
-from launcher.compose import resolve
-from launcher.plan import make
-from launcher.rundir import Ledger, RunDir
+from launcher.compose import evaluation
+from launcher.compose.training import resolve
+from launcher.plan.plan import make
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.run.snapshot import Snapshot
 from launcher.runtime.checkpoint import Checkpointer, Registry
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.runtime.stateful import ModuleState
-from launcher.snapshot import Snapshot
 from methods import backbones
 from methods.evals.alone import evaluate
 
@@ -71,7 +72,7 @@ class Evaluated:
     def stopped(self, asked: RunDir, questions: int) -> bool:
         """Whether it was stopped at the n-th question, and not done before."""
         try:
-            evaluate(asked, ALONE, Ledger(asked, 1, "rank0"), StopAt(questions), Heart(asked))
+            evaluate(asked, ALONE, Ledger(asked.path, 1, "rank0"), StopAt(questions), Heart(asked))
         except Stopped:
             return True
         return False
@@ -79,7 +80,7 @@ class Evaluated:
 
 def serve(asked: RunDir, world: World = ALONE) -> dict[str, dict]:
     """Evaluate in this process; {protocol: scores} on rank 0, whatever the settings."""
-    evaluate(asked, world, Ledger(asked, 2, f"rank{world.rank}"), StopFlag(), Heart(asked))
+    evaluate(asked, world, Ledger(asked.path, 2, f"rank{world.rank}"), StopFlag(), Heart(asked))
     return {e["protocol"].partition("(")[0]: e["scores"] for e in asked.events() if e["event"] == "eval"}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.rundir import Ledger
+from launcher.run.ledger import Ledger
 
 
 def test_groups_of_low_entropy_are_those_in_the_first_quarter_of_the_density(evaluated):
@@ -16,7 +16,7 @@ def test_scores_are_on_the_board_of_the_evaluation_beside_what_the_sweep_varies(
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     row = {"sweep": "smog/entropy", "axis": "method", "at": "swav", "seed": 0, "metric": "groups.low"}
-    Ledger(evaluated.run, 1, "submit").write("sweep", **row)
+    Ledger(evaluated.run.path, 1, "submit").write("sweep", **row)
     asked = evaluated.asked("protocol=groups")
     scores = evaluated.serve(asked)["groups"]
     board = EventAccumulator(str(asked.path / "tensorboard"))

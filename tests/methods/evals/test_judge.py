@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from launcher.errors import Diverged, InputError
-from launcher.rundir import Ledger
+from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
 from methods.evals import alone, during, room
+from methods.evals.features import refuse_unless_finite
 from methods.evals.groups import groups
 from methods.evals.spec import Groups
-from methods.features import refuse_unless_finite
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -32,7 +32,7 @@ def test_scores_of_other_settings_stand_beside_the_usual_ones(evaluated):
 def test_of_two_scores_of_one_step_the_later_stands(evaluated):
     for writer, top1, time in (("b", 1.0, 10.0), ("a", 2.0, 20.0), ("c", 3.0, 15.0)):
         found = {"protocol": "linear", "step": 12, "scores": {"top1": top1}}
-        Ledger(evaluated.run, 7, writer).write("eval", **found, time=time)
+        Ledger(evaluated.run.path, 7, writer).write("eval", **found, time=time)
     assert evaluated.run.summary()["evals"]["linear"] == {"top1": 2.0}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 from methods import data
 from methods.evals.during import labelled
 

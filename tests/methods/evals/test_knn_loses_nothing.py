@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from launcher.report.life import _scores
-from launcher.rundir import Ledger
+from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag, Stopped
@@ -38,7 +38,7 @@ def test_the_trained_score_stands_when_a_baseline_fails_and_is_joined_by_them_la
 
 def test_so_it_does_while_a_run_trains_and_the_evaluation_is_not_taken_for_done(evaluated, monkeypatch):
     asked = evaluated.asked(*PHOTOS, "knn.neighbours=[4]")
-    job = alone.job_of(asked, ALONE, Ledger(asked, 1, "rank0"), StopFlag(), Heart(asked), {"knn": {}})
+    job = alone.job_of(asked, ALONE, Ledger(asked.path, 1, "rank0"), StopFlag(), Heart(asked), {"knn": {}})
     trainer = SimpleNamespace(backbone=evaluated.backbone, evaluate=lambda step: {"clusters": {"nmi": 0.5}})
     monkeypatch.setattr(during, "_adapt_statistics", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -50,7 +50,7 @@ def test_so_it_does_while_a_run_trains_and_the_evaluation_is_not_taken_for_done(
 
 
 def test_a_complete_evaluation_is_not_replaced_by_one_that_is_not(evaluated):
-    ledger = Ledger(evaluated.run, 7, "later")
+    ledger = Ledger(evaluated.run.path, 7, "later")
     for event, protocol, scores in (("eval", "k", {"a": 1, "b": 2}), ("scored", "k", {"a": 1}), ("scored", "l", {})):
         ledger.write(event, protocol=protocol, step=99, scores=scores)
     found = evaluated.run.summary()["evals"]
@@ -70,7 +70,7 @@ def test_a_search_that_is_told_to_stop_stops_behind_its_chunk(evaluated, monkeyp
     monkeypatch.setattr(knn, "WORK", 1)
     monkeypatch.setattr(during, "search", told)
     with pytest.raises(Stopped):
-        alone.evaluate(asked, ALONE, Ledger(asked, 1, "rank0"), stop, Heart(asked))
+        alone.evaluate(asked, ALONE, Ledger(asked.path, 1, "rank0"), stop, Heart(asked))
     assert len(searched) == 3 and not [event for event in asked.events() if event["event"] in ("eval", "scored")]
 
 

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from launcher.rundir import Ledger, RunDir
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
 from methods.evals.alone import evaluate
@@ -77,7 +78,7 @@ def test_a_probe_that_was_stopped_ends_as_one_that_was_not(evaluated):
 
 def evaluate_on_a_rank(world, folder):
     run = RunDir(folder)
-    evaluate(run, world, Ledger(run, 1, f"rank{world.rank}"), StopFlag(), Heart(run))
+    evaluate(run, world, Ledger(run.path, 1, f"rank{world.rank}"), StopFlag(), Heart(run))
 
 
 def test_two_ranks_find_what_one_finds(evaluated, ranks):

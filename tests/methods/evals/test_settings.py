@@ -2,9 +2,9 @@
 
 import pytest
 
-from launcher import protocols
+from launcher.compose import protocols
 from launcher.errors import InputError
-from launcher.spec import PROTOCOLS
+from launcher.spec.schema import PROTOCOLS
 from methods.evals import spec
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from launcher.runtime import dist
-from methods.batchnorm import RankBatchNorm, synchronise
+from methods.parts.batchnorm import RankBatchNorm, synchronise
 
 BATCH, STEPS = 24, 3
 CASES = [(2, 2), (4, 4), (4, 2)]  # ranks of the world, ranks that share statistics

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from launcher.runtime.stateful import ModuleState
-from methods import ema
+from methods.parts import ema
 
 
 def network(seed):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods.heads import DINOHead, Prototypes, perceptron
+from methods.parts.heads import DINOHead, Prototypes, perceptron
 
 
 def kinds(module):

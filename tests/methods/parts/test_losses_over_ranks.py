@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from methods import collapse
 from methods.dino.loss import distillation
 from methods.dino.teacher import Centre, teacher_targets
-from methods.memory import Memory
-from methods.sinkhorn import sinkhorn
+from methods.engine import collapse
+from methods.parts.memory import Memory
+from methods.parts.sinkhorn import sinkhorn
 from methods.smog.groups import ALGORITHMS, Groups
 from methods.smog.loss import group_contrast
 from methods.swav.loss import pseudo_labels, swapped_prediction

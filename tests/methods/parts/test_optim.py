@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from launcher.runtime.stateful import OptimizerState
-from methods.optim import LARS, clip_each, drop_gradients, parameter_groups, set_weight_decay
+from methods.parts.optim import LARS, clip_each, drop_gradients, parameter_groups, set_weight_decay
 
 MOMENTUM, DECAY, TRUST = 0.9, 0.01, 0.001
 

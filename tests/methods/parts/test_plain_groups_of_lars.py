@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods.optim import LARS
+from methods.parts.optim import LARS
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from launcher.spec import TrainConfig
-from methods.schedules import cosine, learning_rate, linear
+from launcher.spec.schema import TrainConfig
+from methods.parts.schedules import cosine, learning_rate, linear
 
 STEPS, PER_EPOCH = 100, 10
 

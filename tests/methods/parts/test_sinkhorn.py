@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from methods.sinkhorn import sinkhorn
+from methods.parts.sinkhorn import sinkhorn
 
 EPSILON = 0.05
 SHAPES = [(24, 6), (6, 24), (7, 7), (1, 5), (5, 1)]  # more classes than samples is legal

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from launcher import registry
-from launcher.compose import resolve
-from launcher.rundir import Ledger, RunDir
+from launcher.compose.training import resolve
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag
+from launcher.spec import registry
 from methods import data
-from methods.job import Job
+from methods.engine.job import Job
 from methods.rotnet.trainer import RotNet
 
 SMALL = ["method=rotnet", "recipe=tiny", "method.dropout=0", "method.global_batch=8", "method.workers=0"]
@@ -24,7 +25,7 @@ def trainer(float64, tmp_path):
     spec, _ = resolve(SMALL)
     world, run = World(0, 1, torch.device("cpu")), RunDir(tmp_path)
     layout = registry.method("rotnet").layout(spec.method, 1)
-    job = Job(run, spec, world, layout, Ledger(run, 1, "rank0"), StopFlag(), data.build(spec.data, "train"))
+    job = Job(run, spec, world, layout, Ledger(run.path, 1, "rank0"), StopFlag(), data.build(spec.data, "train"))
     made = RotNet(job)
     made.network.train()
     made.batch = next(made.steps(0, 0))[0]

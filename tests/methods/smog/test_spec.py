@@ -5,9 +5,10 @@ import math
 
 import pytest
 
-from launcher import cost, plan, registry
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 from launcher.errors import InputError
+from launcher.plan import cost, plan
+from launcher.spec import registry
 from methods.smog.groups import ALGORITHMS
 from methods.smog.spec import CHOICES, layout, paper, sizes, swin, tiny, validate
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from launcher import registry
-from launcher.compose import resolve
-from launcher.rundir import Ledger, RunDir
+from launcher.compose.training import resolve
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag
+from launcher.spec import registry
 from methods import data
-from methods.engine import take_step
-from methods.job import Job
+from methods.engine.job import Job
+from methods.engine.loop import take_step
 from methods.smog.groups import Groups
 from methods.smog.trainer import SMoG
 
@@ -38,7 +39,7 @@ def make(tmp_path, dataset):
         spec, _ = resolve([*SMALL, *betas, f"method.temperature={TAU}", *overrides])
         world, run = World(0, 1, torch.device("cpu")), RunDir(tmp_path)
         layout = registry.method("smog").layout(spec.method, 1)
-        trainer = SMoG(Job(run, spec, world, layout, Ledger(run, 1, "rank0"), StopFlag(), dataset))
+        trainer = SMoG(Job(run, spec, world, layout, Ledger(run.path, 1, "rank0"), StopFlag(), dataset))
         for network in trainer.networks:
             network.train()
         stream = trainer.steps(0, 0)

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from launcher import plan as planning
-from launcher.compose import resolve
+from launcher.compose.training import resolve
 from launcher.errors import InputError
+from launcher.plan import plan as planning
 from methods.backbones.spec import BACKBONES
 from methods.swav.spec import METHOD, layout, paper, regnety_256gf, small_batch, tiny, validate
 

@@ -6,14 +6,15 @@ import copy
 import pytest
 import torch
 
-from launcher import registry
-from launcher.compose import resolve
-from launcher.rundir import Ledger, RunDir
+from launcher.compose.training import resolve
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag
+from launcher.spec import registry
 from methods import data
-from methods.engine import take_step
-from methods.job import Job
+from methods.engine.job import Job
+from methods.engine.loop import take_step
 from methods.swav.trainer import SwAV
 
 TAU, EPSILON, ITERATIONS, RATE, MOMENTUM, DECAY = 0.2, 0.1, 3, 0.05, 0.9, 0.01
@@ -34,7 +35,7 @@ def make(tmp_path):
         world, run = World(0, 1, torch.device("cpu")), RunDir(tmp_path)
         layout = registry.method("swav").layout(spec.method, 1)
         dataset = data.build(spec.data, "train")
-        trainer = SwAV(Job(run, spec, world, layout, Ledger(run, 1, "rank0"), StopFlag(), dataset))
+        trainer = SwAV(Job(run, spec, world, layout, Ledger(run.path, 1, "rank0"), StopFlag(), dataset))
         trainer.network.train()
         trainer.begin_epoch(epoch)
         stream = trainer.steps(epoch, 0)

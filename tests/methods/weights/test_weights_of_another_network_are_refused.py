@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from launcher.errors import InputError
-from launcher.rundir import RunDir, read_json
+from launcher.run.files import read_json
+from launcher.run.folder import RunDir
 from launcher.runtime.checkpoint import Checkpointer, Registry
 from launcher.runtime.dist import World
 from launcher.runtime.stateful import ModuleState
-from launcher.spec import InitFrom
+from launcher.spec.runspec import InitFrom
 from methods import backbones
-from methods.initialise import load_backbone
+from methods.engine.initialise import load_backbone
 
 ALONE = World(0, 1, torch.device("cpu"))
 NAME = "small_vgg"

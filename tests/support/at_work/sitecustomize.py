@@ -41,7 +41,7 @@ class Planted(importlib.abc.MetaPathFinder):
     """Wraps what the work calls between two pieces, and how this rank votes after a step."""
 
     def find_spec(self, name, path, target=None):
-        if name != "methods.job":
+        if name != "methods.engine.job":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

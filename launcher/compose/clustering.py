@@ -1,0 +1,156 @@
+"""`sslrun kmeans`: what is typed -> a run that clusters instead of training.
+
+It is a run in all else: a folder with a frozen spec, a ledger and a snapshot of the code, started, watched, stopped,
+resumed and read like one. What its ranks do is in methods/kmeans/.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from launcher.compose.training import composed, frozen, to_object, typed
+from launcher.errors import InputError, unknown
+from launcher.plan import cost, kmeans_cost
+from launcher.run.files import read_json
+from launcher.run.folder import RunDir, find
+from launcher.spec import registry
+from launcher.spec.contract import Recipe
+from launcher.spec.runspec import RunSpec
+
+GIVEN, RECIPE = registry.facts("kmeans").GIVEN, registry.facts("kmeans").RECIPE
+
+SUFFIXES, scan = registry.facts("kmeans").SUFFIXES, registry.facts("kmeans").scan
+
+ROOTS = ("cluster", "data", "nodes", "tasks_per_node", "seed", "runs", "group")  # what else a person may give
+SUMMARY = "summary.json"  # of a result; see methods/kmeans/results.py
+
+
+def want(overrides: list[str], *, config_dir: Path | None = None) -> tuple[RunSpec, Recipe]:
+    """The frozen spec of `sslrun kmeans ...`. Raises InputError for whatever a person can get wrong."""
+    told = translated(overrides)
+    try:
+        root, recipe = composed(told, config_dir=config_dir)
+        config = to_object(typed(root))
+    except InputError as error:  # in the words of who typed
+        raise InputError(untranslated(str(error))) from None
+    method, missing = config["method"], [f for f in ("features", "k") if not _is_given(f, overrides)]
+    if missing:
+        raise InputError(f"{missing[0]} is missing; say features=FOLDER_OR_RUN k=NUMBER")
+    path, run = Path(method.features).expanduser(), None
+    if path.is_dir() and not (path / "spec.json").exists():
+        if config["data"] is not None or method.layer is not None:
+            field = "layer" if method.layer is not None else "data"
+            reason = "the features are files: there is no backbone to run"
+            raise InputError.of(field, getattr(method, field, "..."), reason, "leave it out, or give features=RUN")
+        found = scan(path.absolute())
+        method.features, method.rows, method.dim, method.content = str(found.path), found.rows, found.dim, found.content
+    else:
+        run = _run(method.features, Path(config["runs"]).expanduser().absolute())
+        theirs = run.spec()
+        method.features, config["init_from"] = str(run.path), str(run.path)
+        for field in ("backbone", "image_size", "precision", "workers"):
+            setattr(method, field, getattr(theirs.method, field))
+        config["data"] = config["data"] or _thawed(theirs.data)
+    if method.out is not None:
+        method.out = str(Path(method.out).expanduser().absolute())
+    spec = frozen(config)
+    refuse_foreign(spec)
+    return spec, recipe
+
+
+def translated(overrides: list[str]) -> list[str]:
+    """As `compose` knows them: k=10 is method.k=10. Raises InputError for a key that k-means does not have."""
+    told = [f"method={registry.method('kmeans').name}", f"recipe={RECIPE}"]
+    for text in overrides:
+        key = text.partition("=")[0]
+        root = key.lstrip("+~").partition(".")[0]
+        if key in GIVEN:
+            text = f"method.{text}"
+        elif root not in ROOTS:
+            unknown(key, text.partition("=")[2], (*GIVEN, *ROOTS), what="key")
+        told.append(text)
+    return told
+
+
+def untranslated(message: str) -> str:
+    """A message of `compose` in the words of who typed."""
+    for field in GIVEN:
+        message = message.replace(f"method.{field}", field)
+    return message
+
+
+def refuse_foreign(spec: RunSpec) -> None:
+    """Raises InputError when `out` holds something that is not this run's result, or cannot be made."""
+    if spec.method.out is None:
+        return
+    out = Path(spec.method.out)
+    if out.exists():
+        try:
+            theirs = read_json(out / SUMMARY)["identity"]
+        except (OSError, ValueError, KeyError, TypeError):
+            theirs = None
+        if theirs != spec.identity:
+            reason = "it holds another result" if theirs else "it exists, and nothing is overwritten"
+            raise InputError.of("out", out, reason, "give a folder that does not exist")
+
+
+def plan(spec: RunSpec) -> dict[str, Any]:
+    """How a clustering lies on its cluster and what it takes; the keys of a run's plan that it has, and its own."""
+    config, cluster = spec.method, spec.cluster
+    cluster.validate()
+    rounds = registry.method(config.name).sizes(config, spec.world_size).rounds
+    rows = config.rows or getattr(spec.data, "images", None) or 0
+    tflops = cluster.efficiency * cost.peak_tflops(cluster, config.precision, spec.tasks_per_node)
+    features = cost.features_seconds(rounds, rows, spec.world_size, tflops)
+    seconds, sent = cost.kmeans_seconds(rounds, rows, spec.nodes, spec.tasks_per_node, cluster)
+    centroids = sum(4 * c.m * c.k * c.d for c in rounds.clusterings)
+    share = kmeans_cost.EFFICIENCY if cluster.gpus_per_node else cluster.efficiency
+    disk = (2 * centroids + 8 * rows + rows * rounds.host_bytes) / 1e9
+    delay = cluster.signal_delay_s or cost.signal_delay(centroids / 1e9 / cluster.disk_gb_s, cluster.timeout_min)
+    gpus = spec.world_size if cluster.gpus_per_node else 0
+    return {
+        "method": config.name,
+        "nodes": spec.nodes,
+        "gpus_per_node": cluster.gpus_per_node,
+        "world_size": spec.world_size,
+        "steps": config.iterations,
+        "features": rows,
+        "clusters": config.k * (config.m or 1),
+        "hours": round((features + seconds) / 3600, 4),
+        "gpu_hours": round((features + seconds) / 3600 * gpus, 3),
+        "sent_gb": round(sent, 3),
+        "disk_gb": round(disk, 3),
+        "signal_delay_s": delay,
+        "waste": None,
+        "warnings": [],
+        "why": {
+            "hours": f"features {features:.3g} s, k-means {seconds:.3g} s at {share:.0%} of the fp32 peak, assumed",
+            "sent_gb": f"sums and counts of {config.iterations} iterations, a rank",
+            "disk_gb": "centroids twice, assignments" + (", features until they are clustered" if features else ""),
+        },
+    }
+
+
+def _is_given(field: str, overrides: list[str]) -> bool:
+    return any(text.partition("=")[0] == field for text in overrides)
+
+
+def _run(name: str, runs: Path) -> RunDir:
+    try:
+        found = find(name, runs)
+    except InputError as error:
+        if any(spec.parent.name.startswith(name) for spec in runs.glob("*/spec.json")):  # several begin like this
+            raise InputError(str(error).replace("RUN=", "features=", 1)) from None
+        reason = f"there is no such folder, and no such run in {runs}"
+        fix = f"give a folder of {' or '.join(SUFFIXES)} files, or a run"
+        raise InputError.of("features", name, reason, fix) from None
+    if not getattr(found.spec().method, "backbone", None) or registry.method(found.spec().method.name).job:
+        raise InputError.of("features", name, "that run has no backbone", "give a run that trains one")
+    return found
+
+
+def _thawed(config: Any) -> Any:
+    """An unfrozen copy of a data config."""
+    DATA = registry.facts("data").DATA
+
+    return DATA[config.name](**json.loads(json.dumps(vars(config))))

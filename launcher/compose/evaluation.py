@@ -1,0 +1,196 @@
+"""Evaluations: protocols on one checkpoint of a run, as a job of its own.
+
+    <run>/evals/knn-1/     knn+linear-1 where there are two
+        eval.json          the protocols and their settings, and the checkpoint (step null: the newest once it starts)
+        spec.json  ...     as of a run: what the run is made of, and where the evaluation runs
+
+The folder is a run's in all else, so that it is started, watched, stopped, resumed and read as one; that it holds an
+eval.json tells its ranks to evaluate instead of training. Its numbers join the run, as `eval` events in its ledger.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.compose import protocols
+from launcher.errors import InputError
+from launcher.plan import cost
+from launcher.run import snapshot
+from launcher.run.files import read_json, write_json
+from launcher.run.folder import RunDir
+from launcher.run.snapshot import Snapshot
+from launcher.run.state import ACTIVE
+from launcher.spec import registry
+from launcher.spec.runspec import RunSpec
+
+if TYPE_CHECKING:
+    from launcher.slurm.commands import Job
+
+no_labels = registry.facts("data").no_labels
+
+FILE = "eval.json"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to evaluate. `settings`: of each protocol, all filled in. `step` and `digest`: of the checkpoint; None: the
+    newest once it starts. `after`: only then, once the run is done. `spec`: the run's, with the cluster and the labels
+    of the evaluation."""
+
+    settings: protocols.Settings
+    step: int | None
+    digest: str | None
+    after: bool
+    spec: RunSpec
+
+    @property
+    def protocol(self) -> str:
+        return protocols.title(self.settings)
+
+    def to_json(self) -> dict[str, Any]:
+        names = "protocol", "settings", "step", "digest", "after"
+        return {name: getattr(self, name) for name in names}
+
+
+def want(
+    run: RunDir, overrides: list[str], *, config_dir: Path | None = None, queue: "Mapping[str, Job] | None" = None
+) -> Wanted:
+    """What `sslrun eval RUN ...` asks for. Raises InputError for an unknown protocol, a run without a checkpoint or
+    labels, and whatever else a person can get wrong."""
+    from launcher.compose.training import for_evaluation
+
+    settings, rest = protocols.taken(overrides, getattr(run.spec().method, "backbone", "") or "")
+    step = dict(text.partition("=")[::2] for text in rest).get("step")
+    rest = [text for text in rest if text.partition("=")[0] != "step"]
+    spec = for_evaluation(run.spec(), rest, config_dir=config_dir)
+    if protocols.needs_labels(settings):
+        check_labels(spec)
+    path = _checkpoint(run, step)
+    if step is None and run.state(queue).name in ACTIVE:  # it saves on, and removes what it saved before
+        return Wanted(settings, None, None, False, spec)
+    manifest = read_json(path / "manifest.json")
+    return Wanted(settings, manifest["step"], manifest["digest"], False, spec)
+
+
+def afterwards(run: RunDir, also: Sequence[str] = ()) -> list[Wanted]:
+    """What `eval_after` asked for when the run was launched, and `also`: the same cluster, one node."""
+    spec = run.spec()
+    where = dataclasses.replace(spec, nodes=1, eval_after=())
+    names = dict.fromkeys((*spec.eval_after, *also))
+    settings = (protocols.defaults([name], spec.method.backbone) for name in names)
+    return [Wanted(each, None, None, True, where) for each in settings]
+
+
+def check_labels(spec: RunSpec) -> None:
+    """Raises InputError where there are no labels to judge features with."""
+    reason = no_labels(spec.eval_data or spec.data)
+    if reason:
+        field = "eval_data" if spec.eval_data else "data"
+        fix = "give labelled images: eval_data=image_folder eval_data.path=/path/to/them"
+        raise InputError.of(field, (spec.eval_data or spec.data).name, f"it has no labels ({reason})", fix)
+
+
+def every(run: RunDir) -> list[RunDir]:
+    """All evaluations of a run that are complete on disk, oldest first."""
+    files = (run.path / "evals").glob("*/spec.json")
+    return sorted((RunDir(file.parent) for file in files), key=lambda found: _number(found.path.name))
+
+
+def prepare(run: RunDir, wanted: Wanted, queue: "Mapping[str, Job] | None" = None) -> tuple[RunDir, bool]:
+    """(the evaluation's folder, whether it was there before): the one that measures or measured the same, else a new
+    one. One that failed or stopped is taken up again if it would run in the same place."""
+    for found in reversed(every(run)):
+        if _same(run, found, wanted, queue):
+            return found, True
+    return _create(run, wanted), False
+
+
+def plan(spec: RunSpec) -> dict[str, Any]:
+    """What a job's plan says that an evaluation has, too: it saves nothing."""
+    delay = spec.cluster.signal_delay_s or cost.signal_delay(0.0, spec.cluster.timeout_min)
+    return {"steps": 0, "disk_gb": 0.0, "signal_delay_s": delay, "waste": None, "warnings": []}
+
+
+def scores(evaluation: RunDir) -> dict[str, Any]:
+    """The `eval` event of an evaluation that is done: protocol, step, scores; empty before."""
+    return next((event for event in reversed(evaluation.events()) if event["event"] == "eval"), {})
+
+
+def _checkpoint(run: RunDir, step: str | None) -> Path:
+    if registry.method(run.spec().method.name).job:
+        raise InputError.of("RUN", run.id, "it trains nothing that could be judged", "give a run that trains")
+    saved = run.checkpoints()
+    if not saved:
+        fix = f"wait, or `sslrun resume {run.id}`"
+        raise InputError.of("RUN", run.id, "it has no checkpoint yet", fix)
+    if step is None:
+        return saved[-1]
+    for path in saved:
+        if step.isdigit() and path.name == f"step_{int(step):08d}":
+            return path
+    there = ", ".join(str(int(path.name.removeprefix("step_"))) for path in saved)
+    raise InputError.of("step", step, f"{run.id} has no checkpoint of that step", f"there are: {there}")
+
+
+def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, Job] | None") -> bool:
+    try:
+        asked, spec = read_json(found.path / FILE), found.spec()
+    except (OSError, ValueError, InputError):  # damaged: leave it alone
+        return False
+    if "settings" not in asked:  # from before there were any
+        asked["settings"] = protocols.defaults([asked["protocol"]], spec.method.backbone)
+    if asked["settings"] != wanted.settings or _science(spec) != _science(wanted.spec):
+        return False
+    state = found.state(queue).name
+    if state == "done":
+        newest = run.checkpoints()[-1:]
+        digest = wanted.digest or (read_json(newest[0] / "manifest.json")["digest"] if newest else None)
+        return scores(found).get("digest") == digest
+    if {**wanted.to_json(), "after": None} != {**asked, "after": None}:
+        return False
+    return state in ACTIVE or _ops(spec) == _ops(wanted.spec)
+
+
+def _science(spec: RunSpec) -> str:
+    return json.dumps([spec.to_json()["eval_data"], spec.to_json()["method"]], sort_keys=True)
+
+
+def _ops(spec: RunSpec) -> str:
+    return json.dumps([spec.to_json()["cluster"], spec.nodes, spec.tasks_per_node], sort_keys=True)
+
+
+def _create(run: RunDir, wanted: Wanted) -> RunDir:
+    folder, name = run.path / "evals", wanted.protocol
+    run.keep_private(wanted.spec)
+    try:
+        folder.mkdir(exist_ok=True)
+        made = None
+        while made is None:
+            number = 1 + max((_number(path.name) for path in folder.glob(f"{name}-*")), default=0)
+            with contextlib.suppress(FileExistsError):  # somebody else asks at the same time
+                (folder / f"{name}-{number}").mkdir()
+                made = folder / f"{name}-{number}"
+        write_json(made / FILE, wanted.to_json())
+    except OSError as error:
+        fix = "make it writable"
+        raise InputError.of("RUN", run.id, f"cannot write in {folder} ({error.strerror})", fix) from None
+    evaluation = RunDir(made)
+    evaluation.create(wanted.spec, plan(wanted.spec), lambda: _code(run, wanted))
+    return evaluation
+
+
+def _code(run: RunDir, wanted: Wanted) -> Snapshot:
+    """What was asked for at launch runs the code of the launch; what is asked for now, that of now."""
+    if wanted.after:
+        code = run.code()
+        return Snapshot(run.code_folder().resolve(), code["digest"], code["origin"])
+    return snapshot.take(wanted.spec.method.name, run.path.parent)
+
+
+def _number(name: str) -> int:
+    text = name.rpartition("-")[2]
+    return int(text) if text.isdigit() else 0

@@ -1,0 +1,187 @@
+"""The points of a multirun: Hydra's sweep grammar expanded, and composed once, not once a point.
+
+Composing takes a tenth of a second. What a sweep varies are mostly plain values: those are converted by the schema once
+a value and set on copies. Only choices of a group or of a recipe change what is composed.
+"""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from launcher.compose import clusters
+from launcher.compose.training import composed, first_line, frozen, plain, refuse_unknown_fields, to_object, typed
+from launcher.errors import InputError
+from launcher.spec import registry
+from launcher.spec.contract import Recipe
+from launcher.spec.runspec import RunSpec
+
+DATA = registry.facts("data").DATA
+
+GROUPS = {"method": registry.names, "data": lambda: DATA, "eval_data": lambda: DATA, "cluster": clusters.files}
+STRUCTURE = (*GROUPS, "recipe")  # keys at the root that change what is composed
+MOST = 10_000  # points; more is a slip of the keyboard
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep: the overrides that distinguish it, its frozen spec and the recipe it started from."""
+
+    varied: tuple[str, ...]
+    spec: RunSpec
+    recipe: Recipe
+
+
+def expand(overrides: Sequence[str], config_dir: Path | None = None, *, planning: bool = False) -> list[Point]:
+    """Every combination of the values in `overrides`, the last key varying fastest, as Hydra orders them.
+
+    `planning` accepts data that are not at hand. Raises InputError with the override that cannot be read, or the point
+    that is no valid run.
+    """
+    axes = [_axis(text, config_dir) for text in overrides]
+    number = 1
+    for _, values in axes:
+        number *= len(values)
+    if number > MOST:
+        raise InputError(f"--multirun: this is {number:,} runs, more than {MOST:,}; vary fewer values")
+    bases: dict[tuple[str, ...], _Base] = {}
+    points = []
+    for combination in itertools.product(*(values for _, values in axes)):
+        chosen = list(zip([key for key, _ in axes], combination, strict=True))
+        varied = tuple(f"{k}={v}" for (k, v), (_, values) in zip(chosen, axes, strict=True) if len(values) > 1)
+        structure = tuple(f"{k}={v}" for k, v in chosen if _structural(k))
+        if structure not in bases:
+            bases[structure] = _Base([f"{k}={v}" for k, v in chosen], config_dir, planning)
+        swept = [(k, v) for (k, v), (_, values) in zip(chosen, axes, strict=True) if len(values) > 1]
+        try:
+            spec = bases[structure].spec(
+                [(k, v) for k, v in swept if not _structural(k)], [f"{k}={v}" for k, v in chosen]
+            )
+        except InputError as error:
+            raise InputError(f"{error} (at {' '.join(varied)})") from None
+        points.append(Point(varied, spec, bases[structure].recipe))
+    return points
+
+
+def rows(
+    common: Sequence[str],
+    varied: Sequence[Sequence[str]],
+    config_dir: Path | None = None,
+    *,
+    planning: bool = False,
+) -> list[Point]:
+    """One point for each of `varied`: those overrides besides the `common` ones, none of which they repeat.
+
+    Raises InputError with the point, as `expand` does.
+    """
+    bases: dict[tuple[str, ...], _Base] = {}
+    points = []
+    for words in varied:
+        structure = tuple(word for word in words if _structural(word.partition("=")[0]))
+        try:
+            if structure not in bases:
+                bases[structure] = _Base([*common, *structure], config_dir, planning)
+            refuse_unknown_fields(words, bases[structure].recipe)
+            values = [word.partition("=")[::2] for word in words if word not in structure]
+            spec = bases[structure].spec(values, [*common, *words])
+        except InputError as error:
+            raise InputError(f"{error} (at {' '.join(words)})") from None
+        points.append(Point(tuple(words), spec, bases[structure].recipe))
+    return points
+
+
+def values_of(text: str) -> list[str]:
+    """Every value that the override gives. Raises InputError where it gives none."""
+    return _axis(text, None)[1]
+
+
+def is_swept(text: str) -> bool:
+    """Does the override give several values? Raises InputError where it is none."""
+    return _parse(text).is_sweep_override()
+
+
+def _structural(key: str) -> bool:
+    return key.lstrip("+~").partition("@")[0] in STRUCTURE
+
+
+class _Base:
+    """One composition, and what single values make of it."""
+
+    def __init__(self, overrides: list[str], config_dir: Path | None, planning: bool):
+        self._config_dir, self._planning = config_dir, planning
+        root, self.recipe = composed(overrides, config_dir=config_dir, planning=planning)
+        self._typed = typed(root)
+        self._config = to_object(self._typed)
+        # A config that refers to other keys must be composed anew when those change.
+        self._refers = "${" in OmegaConf.to_yaml(root, resolve=False)
+        self._converted: dict[tuple[str, str], Any] = {}
+
+    def spec(self, values: list[tuple[str, str]], overrides: list[str]) -> RunSpec:
+        """The frozen spec with `values` set; `overrides` is the whole command of the point."""
+        # A dictionary adds to what the key has: of this point, not of the one before.
+        if self._refers or any(text.lstrip().startswith("{") for _, text in values):
+            root, _ = composed(overrides, config_dir=self._config_dir, planning=self._planning)
+            return frozen(to_object(typed(root)), planning=self._planning)
+        config = copy.deepcopy(self._config)
+        for key, text in values:
+            group, _, field = key.lstrip("+").partition(".")
+            value = copy.deepcopy(self._convert(key, text))
+            if "." in field:  # a dictionary inside: cluster.environment.NCCL_DEBUG
+                name, _, inner = field.partition(".")
+                getattr(config[group], name)[inner] = value
+            elif field:
+                setattr(config[group], field, value)
+            else:
+                config[group] = value
+        return frozen(config, planning=self._planning)
+
+    def _convert(self, key: str, text: str) -> Any:
+        """`text` as the schema's type of `key`."""
+        if (key, text) not in self._converted:
+            name = key.lstrip("+")
+            try:  # in place: only this key is read, and each time just after it was set
+                OmegaConf.update(self._typed, name, _parse(f"{name}={text}").value(), force_add="." in name)
+                whole = plain(OmegaConf.select(self._typed, name))
+            except OmegaConfBaseException as error:
+                raise InputError(first_line(error)) from None
+            self._converted[key, text] = whole
+        return self._converted[key, text]
+
+
+def _axis(text: str, config_dir: Path | None) -> tuple[str, list[str]]:
+    """(key, its values as Hydra writes them); one value for what is not swept."""
+    override = _parse(text)
+    key = text.partition("=")[0]
+    if not override.is_sweep_override():
+        return key, [text.partition("=")[2]]
+    value = override.value()
+    if isinstance(value, Glob):
+        if key not in GROUPS:
+            raise InputError(f"{text}: glob chooses among the members of a group: {', '.join(GROUPS)}")
+        own = [p.stem for p in (config_dir / key).glob("*.yaml")] if config_dir else []
+        values = value.filter(sorted({*GROUPS[key](), *own}))
+        if not values:
+            raise InputError(f"{text}: nothing matches; there are {', '.join(GROUPS[key]())}")
+        return key, values
+    try:
+        values = [str(v) for v in override.sweep_string_iterator()]
+    except HydraException:  # an interval, which a search would take numbers from
+        raise InputError(f"{text}: nobody can enumerate it; give values, or a range") from None
+    if not values:
+        raise InputError(f"{text}: it holds no value; give some")
+    return key, list(dict.fromkeys(values))
+
+
+def _parse(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_overrides([text])[0]
+    except HydraException:
+        raise InputError(f"{text}: not an override; write key=value, and quote values with spaces or commas") from None

@@ -1,0 +1,85 @@
+"""Which protocols an evaluation is made of, and their settings, from what a person typed.
+
+protocol=knn,linear linear.epochs=10 'knn.neighbours=[5,20]' -> {"knn": {...}, "linear": {...}}, everything filled in
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from launcher.errors import InputError, unknown
+from launcher.spec import registry
+from launcher.spec.schema import PROTOCOLS
+
+spec = registry.facts("evals")
+
+Settings = dict[str, dict[str, Any]]  # of each protocol, in the order in which they were asked for
+
+
+def taken(overrides: Sequence[str], backbone: str) -> tuple[Settings, list[str]]:
+    """(the protocols of `protocol=` with their settings, the overrides that speak of other things). Raises InputError
+    for a protocol, a setting or a value that cannot be."""
+    asked = [text.partition("=")[2] for text in overrides if text.partition("=")[0] == "protocol"]
+    names = [name.strip() for name in asked[-1].strip("[]").split(",")] if asked else []
+    if not names or not all(names):
+        raise InputError(f"protocol is missing; say protocol=NAME, one of {', '.join(PROTOCOLS)}")
+    for name in names:
+        if name not in PROTOCOLS:
+            unknown("protocol", name, PROTOCOLS)
+        if names.count(name) > 1:
+            raise InputError.of("protocol", asked[-1], f"{name} comes twice", "leave one out")
+    of: dict[str, list[str]] = {name: [] for name in names}
+    rest = []
+    for text in overrides:
+        root, dot, _ = text.partition("=")[0].partition(".")
+        if dot and root in PROTOCOLS:
+            if root not in of:
+                fix = f"say protocol={','.join([*names, root])}, or leave it out"
+                raise InputError.of(*text.partition("=")[::2], f"protocol={asked[-1]} has no {root}", fix)
+            of[root].append(text)
+        elif text.partition("=")[0] != "protocol":
+            rest.append(text)
+    return {name: _settings(name, given, backbone) for name, given in of.items()}, rest
+
+
+def defaults(names: Sequence[str], backbone: str) -> Settings:
+    """The settings of the papers. Raises InputError for a protocol that the backbone does not have."""
+    return {name: _settings(name, [], backbone) for name in names}
+
+
+def title(settings: Mapping[str, Any]) -> str:
+    """What an evaluation of these protocols is called."""
+    return "+".join(settings)
+
+
+def needs_labels(settings: Mapping[str, Any]) -> bool:
+    return any(name not in spec.UNLABELLED for name in settings)
+
+
+def _settings(name: str, given: Sequence[str], backbone: str) -> dict[str, Any]:
+    kind = spec.PROTOCOLS[name]
+    known = {field.name for field in dataclasses.fields(kind)}
+    for text in given:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise InputError(f"{text}: not an override; write key=value")
+        if key.partition(".")[2] not in known:
+            unknown(key, value, [f"{name}.{field}" for field in known], what="key")
+    try:
+        config = OmegaConf.structured(kind)
+        for text in given:
+            inner = text.partition(".")[2]
+            config = OmegaConf.merge(config, OmegaConf.from_dotlist([inner]))
+        settings = OmegaConf.to_object(config)
+    except (OmegaConfBaseException, YAMLError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise InputError(f"{', '.join(given)}: {line}; give a value of its kind") from None
+    if getattr(settings, "masks", None):
+        settings.masks = os.path.abspath(os.path.expanduser(settings.masks))
+    spec.check(name, settings, backbone)
+    return dataclasses.asdict(settings)

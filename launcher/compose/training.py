@@ -1,0 +1,383 @@
+"""Overrides in, frozen RunSpec out. The only file that touches Hydra, and no DictConfig leaves it.
+
+Hydra's override grammar and config groups work as users know them: `method=...`, `method.lr=0.2`, `+key=...`,
+`--config-dir DIR` for one's own groups. The groups `method` and `data` come from the registry, `cluster` from
+clusters.py.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from launcher.compose import clusters, protocols
+from launcher.errors import InputError, unknown
+from launcher.run.folder import pin_init_from
+from launcher.slurm import commands
+from launcher.spec import registry
+from launcher.spec.contract import Recipe
+from launcher.spec.runspec import RunSpec, freeze
+from launcher.spec.schema import PROTOCOLS, ClusterConfig, LaunchConfig, TrainConfig
+
+DATA, check_data = registry.facts("data").DATA, registry.facts("data").check
+
+OF_THE_RUN = "of-the-run"  # what the cluster of a run is called while one of its evaluations is composed
+GROUPS = ("method", "data", "eval_data", "cluster")
+SMALL = ("demo", "tiny")  # recipes that run on the machine at hand unless told otherwise
+
+
+def resolve(overrides: list[str], *, config_dir: Path | None = None, planning: bool = False) -> tuple[RunSpec, Recipe]:
+    """The frozen spec of `overrides`, validated, and the recipe that it started from.
+
+    `planning` accepts data that are not at hand and assumes the generic cluster where there is none. Raises InputError
+    with one clear line for whatever a person can get wrong.
+    """
+    root, recipe = composed(overrides, config_dir=config_dir, planning=planning)
+    return frozen(to_object(typed(root)), planning=planning), recipe
+
+
+def composed(overrides: list[str], *, config_dir: Path | None = None, planning: bool = False) -> tuple[Any, Recipe]:
+    """The composed config before it is frozen, for `--cfg`, and its recipe."""
+    chosen = _choices(overrides)
+    own = _own_groups(config_dir)
+    roots = {f.name for f in dataclasses.fields(LaunchConfig)}
+    for key in chosen:
+        if "." not in key and key.partition("@")[0] not in roots:
+            if key in {field.name for field in dataclasses.fields(TrainConfig)}:
+                raise InputError.of(key, chosen[key], "there is no such key at the root", f"did you mean method.{key}?")
+            unknown(key, chosen[key], roots, what="key")
+    method_name = _method_name(chosen, own, config_dir)
+    recipe = registry.method(method_name).recipe(chosen.get("recipe", "paper"))
+    refuse_unknown_fields(overrides, recipe)
+    for group, known, also in (
+        ("data", DATA, ()),
+        ("eval_data", DATA, ("null",)),
+        ("cluster", clusters.files(), ("auto",)),
+    ):
+        if group in chosen and chosen[group] not in {*known, *own.get(group, ()), *also}:
+            unknown(group, chosen[group], {*known, *own.get(group, ())})
+    store, cluster = _empty_store(), _cluster(chosen, planning)
+    default = recipe.data.name if recipe.data else ""
+    # What is stored takes milliseconds each; a YAML of one's own may extend any of it.
+    named = {*(text.partition("=")[2].strip("'\"") for text in overrides), cluster, default}
+    store.store(group="method", name=method_name, node=recipe.method)
+    for name in DATA if config_dir else named.intersection(DATA):
+        for group in ("data", "eval_data"):
+            store.store(group=group, name=name, node=recipe.data if name == default else DATA[name]())
+    _store_clusters(store, clusters.files() if config_dir else named.intersection(clusters.files()))
+    defaults = [
+        "_self_",
+        {"method": chosen.get("method")},
+        {"data": recipe.data.name} if recipe.data else {"optional data": None},
+        {"optional eval_data": None},
+        {"cluster": cluster},
+    ]
+    root = dataclasses.asdict(LaunchConfig(data=MISSING if recipe.data else None))
+    store.store(name="sslrun", node={"defaults": defaults, **root})
+    rest = [o for o in overrides if o.split("=")[0] not in ("method", "cluster") and o != "eval_data=null"]
+    return _compose("sslrun", rest, config_dir), recipe
+
+
+def placed(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
+    """`spec` in another place: `cluster`, `nodes`, `tasks_per_node`; what these do not say stays. Raises InputError."""
+    chosen = _choices(overrides)
+    for key, value in chosen.items():
+        if key.lstrip("+~").partition(".")[0] not in ("cluster", "nodes", "tasks_per_node"):
+            unknown(key, value, ("cluster", "nodes", "tasks_per_node", "runs"), what="key")
+    stays = [f"{key}={getattr(spec, key)}" for key in ("nodes", "tasks_per_node") if key not in chosen]
+    moved = for_evaluation(spec, [*stays, *overrides], config_dir=config_dir)
+    return dataclasses.replace(moved, eval_after=spec.eval_after)
+
+
+def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
+    """`spec` where one of its evaluations runs: `cluster`, `nodes`, `tasks_per_node`, and the labels of `eval_data`.
+
+    Without `cluster=NAME` it is the run's own cluster, of which single fields can be changed. Raises InputError.
+    """
+    chosen, own = _choices(overrides), _own_groups(config_dir)
+    groups: dict[str, set[str]] = {"cluster": {*clusters.files()}, "eval_data": {*DATA}}
+    for key, value in chosen.items():
+        group = key.lstrip("+~").partition(".")[0]
+        if group not in (*groups, "nodes", "tasks_per_node"):
+            unknown(key, value, (*groups, "nodes", "tasks_per_node", "protocol", "step", "runs"), what="key")
+        if group == "eval_data" and "eval_data" not in chosen:
+            raise InputError.of(key, value, "it belongs to no data set yet", "say eval_data=NAME, too")
+        if key in groups and value not in {*groups[key], *own.get(key, ())}:
+            unknown(key, value, {*groups[key], *own.get(key, ())})
+    refuse_unknown_fields(overrides, registry.method(spec.method.name).recipe(spec.recipe))
+    store, cluster = _empty_store(), chosen.get("cluster", OF_THE_RUN)
+    named = {*chosen.values()}
+    _store_clusters(store, clusters.files() if config_dir else named.intersection(clusters.files()))
+    store.store(group="cluster", name=OF_THE_RUN, node=ClusterConfig(**spec.to_json()["cluster"]))
+    for name in DATA if config_dir else named.intersection(DATA):
+        store.store(group="eval_data", name=name, node=DATA[name]())
+    defaults = ["_self_", {"optional eval_data": None}, {"cluster": cluster}]
+    store.store(name="evaluation", node={"defaults": defaults, "nodes": 1, "tasks_per_node": None})
+    root = _compose("evaluation", [o for o in overrides if o.partition("=")[0] != "cluster"], config_dir)
+    try:
+        typed_cluster = OmegaConf.merge(OmegaConf.structured(ClusterConfig), root.cluster)
+        root = OmegaConf.merge(OmegaConf.structured(_Evaluation), root, {"cluster": typed_cluster})
+        config = {f.name: plain(root[f.name]) for f in dataclasses.fields(_Evaluation)}
+    except OmegaConfBaseException as error:
+        raise InputError(first_line(error)) from None
+    _check_shape(config)
+    _check_data(config, ("eval_data",), at_hand=True)
+    where = _checked_cluster(config)
+    where.validate()
+    return dataclasses.replace(
+        spec,
+        cluster=freeze(where),
+        nodes=config["nodes"],
+        tasks_per_node=config["tasks_per_node"] or max(1, where.gpus_per_node),
+        eval_data=spec.eval_data if config["eval_data"] is None else freeze(config["eval_data"]),
+        eval_after=(),
+    )
+
+
+@dataclasses.dataclass
+class _Evaluation:
+    """What `for_evaluation` composes."""
+
+    nodes: int = 1
+    tasks_per_node: int | None = None
+    cluster: Any = None
+    eval_data: Any = None
+
+
+def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
+    # To Hydra every folder is a group: with `--config-dir .` the key `runs` would be one where ./runs is.
+    fields = {f.name for f in dataclasses.fields(LaunchConfig)}.difference(GROUPS)
+    folders = {name for name in fields if config_dir and (config_dir / name).is_dir()}
+    shadowed = [o for o in overrides if o.partition("=")[0] in folders]
+    folder = config_dir or clusters.FOLDER  # which holds no groups
+    try:
+        with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
+            root = compose(name, overrides=[_opened(o) for o in overrides if o not in shadowed])
+        for override in OverridesParser.create().parse_overrides(shadowed):
+            OmegaConf.update(root, override.key_or_group, override.value())
+        return root
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(first_line(error)) from None
+    except YAMLError as error:
+        raise InputError(f"--config-dir={config_dir}: {error}; mend the YAML") from None
+
+
+def _empty_store() -> ConfigStore:
+    """Without what an earlier composition of this process left in it: Hydra copies all of it each time."""
+    for group in GROUPS:
+        _store().repo.pop(group, None)
+    return _store()
+
+
+@cache
+def _store() -> ConfigStore:
+    """Without the settings of Hydra itself, which nobody here reads: they take longer than all else. Nor can anybody's
+    YAML set them."""
+    store = ConfigStore.instance()
+    store.store(group="hydra", name="config", node=HydraConf(defaults=[]), provider="hydra")
+    return store
+
+
+def _store_clusters(store: ConfigStore, names: Iterable[str]) -> None:
+    for name in names:
+        store.store(group="cluster", name=name, node=clusters.shipped(name))
+
+
+def _choices(overrides: list[str]) -> dict[str, str]:
+    """Root-level `key=value` pairs as Hydra's own grammar reads them. Raises InputError for what it cannot read."""
+    chosen = {}
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_overrides([text])[0]
+        except HydraException:
+            raise InputError(
+                f"{text}: not an override; write key=value, and quote values with spaces or commas"
+            ) from None
+        if override.is_sweep_override():
+            raise InputError(f"{text}: this is a sweep over several values; add --multirun, or quote a list as [a,b]")
+        chosen[override.key_or_group] = "null" if override.value() is None else str(override.value())
+    return chosen
+
+
+def _own_groups(config_dir: Path | None) -> dict[str, set[str]]:
+    if config_dir is None:
+        return {}
+    if not config_dir.is_dir():
+        raise InputError.of(
+            "--config-dir", config_dir, "there is no such folder", "give the folder that holds your groups"
+        )
+    return {g: {p.stem for p in (config_dir / g).glob("*.yaml")} for g in GROUPS}
+
+
+def _method_name(chosen: dict[str, str], own: dict[str, set[str]], config_dir: Path | None) -> str:
+    """The registered method behind `method=`: the name itself, or what one's own YAML extends in its defaults list."""
+    name = chosen.get("method")
+    if name is None:
+        raise InputError(f"method is missing; say method=NAME, one of {', '.join(registry.names())}")
+    if config_dir is None or name not in own["method"]:
+        return registry.method(name).name
+    file = config_dir / "method" / f"{name}.yaml"
+    try:
+        own_config = OmegaConf.load(file)
+    except YAMLError as error:
+        raise InputError(f"{file}: {error}; mend the YAML") from None
+    extends = [entry for entry in own_config.get("defaults", []) if entry in registry.names()]
+    if not extends:
+        raise InputError(f"{file}: it extends no method; begin it with `defaults: [{registry.names()[0]}, _self_]`")
+    return extends[0]
+
+
+def _cluster(chosen: dict[str, str], planning: bool) -> str:
+    """cluster=auto: local for small recipes, else Slurm when its controller answers, else local (to plan: generic)."""
+    name = chosen.get("cluster", "auto")
+    if name != "auto":
+        return name
+    if chosen.get("recipe") in SMALL:
+        return "local"
+    if planning or commands.up():
+        return "generic"
+    return "local"
+
+
+def typed(root: Any) -> Any:
+    """The composed config with every key typed by its schema. Raises InputError for what does not fit."""
+    try:
+        given = [root]
+        if set(root.cluster) != {field.name for field in dataclasses.fields(ClusterConfig)}:
+            # One's own cluster need not extend one of ours: the schema gives what its YAML leaves out.
+            given.append({"cluster": OmegaConf.merge(OmegaConf.structured(ClusterConfig), root.cluster)})
+        return OmegaConf.merge(OmegaConf.structured(LaunchConfig), *given)
+    except OmegaConfBaseException as error:
+        raise InputError(first_line(error)) from None
+
+
+def to_object(root: Any) -> dict[str, Any]:
+    """The typed config as plain dataclasses. Raises InputError for what is missing."""
+    try:
+        return {f.name: plain(root[f.name]) for f in dataclasses.fields(LaunchConfig)}
+    except OmegaConfBaseException as error:
+        raise InputError(first_line(error)) from None
+
+
+def plain(value: Any) -> Any:
+    return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+
+
+def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
+    """Validate what `to_object` gave and freeze it. Raises InputError."""
+    method = registry.method(config["method"].name)
+    _check_shape(config)
+    if config["seed"] < 0:
+        raise InputError.of("seed", config["seed"], "it is negative", "give 0 or more")
+    _check_data(config, ("data", "eval_data"), at_hand=not planning)
+    method.validate(config["method"], getattr(config["data"], "images", None))
+    cluster = _checked_cluster(config)
+    if not config["runs"]:
+        raise InputError.of("runs", "", "it is empty", "give a folder")
+    runs = os.path.abspath(os.path.expanduser(config["runs"]))
+    return RunSpec(
+        method=freeze(config["method"]),
+        data=config["data"] and freeze(config["data"]),
+        eval_data=config["eval_data"] and freeze(config["eval_data"]),
+        cluster=freeze(cluster),
+        recipe=config["recipe"],
+        nodes=config["nodes"],
+        tasks_per_node=config["tasks_per_node"] or max(1, cluster.gpus_per_node),
+        seed=config["seed"],
+        init_from=pin_init_from(config["init_from"], Path(runs), config["method"].backbone),
+        runs=runs,
+        group=config["group"],
+        eval_after=_protocols(config["eval_after"], config["method"].backbone),
+    )
+
+
+def _check_shape(config: dict[str, Any]) -> None:
+    for field in ("nodes", "tasks_per_node"):
+        if config[field] is not None and config[field] < 1:
+            raise InputError.of(field, config[field], "it must be at least 1", "give a positive number")
+
+
+def _check_data(config: dict[str, Any], keys: tuple[str, ...], *, at_hand: bool) -> None:
+    for key in keys:
+        if config[key] is not None:
+            _absolute(config[key])
+            try:
+                check_data(config[key], key, at_hand=at_hand)
+            except ValueError as error:
+                raise InputError(str(error)) from None
+
+
+def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:
+    cluster: ClusterConfig = config["cluster"]
+    if cluster.kind not in ("slurm", "local"):
+        raise InputError.of("cluster.kind", cluster.kind, "no such kind", "use slurm or local")
+    if cluster.kind == "local":
+        clusters.fit_local(cluster, config["nodes"], config["tasks_per_node"])
+    return cluster
+
+
+def _protocols(given: Any, backbone: str) -> tuple[str, ...]:
+    """`eval_after=knn` and `eval_after=[knn,linear]`. Raises InputError for a protocol that is not there, or not for
+    this backbone."""
+    names = tuple(given) if isinstance(given, list) else (given,) if given else ()
+    for name in names:
+        if name not in PROTOCOLS:
+            unknown("eval_after", name, PROTOCOLS)
+    protocols.defaults(names, backbone)
+    return names
+
+
+def _absolute(data: Any) -> None:
+    if getattr(data, "path", None):
+        data.path = os.path.abspath(os.path.expanduser(data.path))
+
+
+def refuse_unknown_fields(overrides: Sequence[str], recipe: Recipe) -> None:
+    """Hydra would take `+method.x=1` for a new field, and nobody would ever read it."""
+    data = {f.name for kind in DATA.values() for f in dataclasses.fields(kind)}
+    fields = {
+        "method": {f.name for f in dataclasses.fields(recipe.method)},
+        "data": data,
+        "eval_data": data,
+        "cluster": {f.name for f in dataclasses.fields(ClusterConfig)},
+    }
+    for text in overrides:
+        key, _, value = text.partition("=")
+        group, _, field = key.lstrip("+~").partition(".")
+        if field and field not in fields.get(group, ()) and not _is_open(key):
+            unknown(key, value, {f"{group}.{name}" for name in fields.get(group, ())}, what="key")
+
+
+def _is_open(key: str) -> bool:
+    """Does the key lie in a mapping to which the user adds keys: `cluster.environment.NCCL_DEBUG`?"""
+    group, field, *inner = [*key.lstrip("+~").split(".", 2), ""]
+    return group == "cluster" and bool(inner[0]) and field in ("environment", "additional_parameters")
+
+
+def _opened(override: str) -> str:
+    """Hydra wants a sign before a field that is new to it: a key of such a mapping, or a field that one's own cluster
+    leaves to the schema. Fields that do not exist were refused before."""
+    return f"++{override}" if override.startswith("cluster.") else override
+
+
+def first_line(error: Exception) -> str:
+    """The one line of a Hydra or OmegaConf error that tells a person something."""
+    cause = error.__cause__ or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
+    if "could not be converted to" in lines[0]:  # "Value 'abc' of type 'str' could not be converted to Float"
+        lines[0] += f"; give one {lines[0].rpartition(' ')[2].lower()}"
+    if "is not a ListConfig" in lines[0]:
+        lines[0] = "it is a list; give one like [0.3,1]"
+    return f"{key}: {lines[0]}" if key else lines[0]

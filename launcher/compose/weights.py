@@ -1,0 +1,84 @@
+"""`sslrun eval weights=FILE`: what is typed -> a run that judges a file of weights instead of training.
+
+It is a run in all else, with its scores in its own ledger. What its ranks do is in methods/weights/.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.compose import protocols
+from launcher.compose.training import composed, frozen, to_object, typed
+from launcher.errors import InputError, unknown
+from launcher.spec import registry
+from launcher.spec.runspec import RunSpec
+
+weights = registry.facts("weights")
+
+no_labels = registry.facts("data").no_labels
+
+BACKBONES = registry.facts("backbones").BACKBONES
+
+ROOTS = ("cluster", "data", "nodes", "tasks_per_node", "seed", "runs", "group")  # what else a person may give
+
+
+def asked(overrides: Sequence[str]) -> bool:
+    """Whether somebody means a file rather than a run."""
+    return any(text.partition("=")[0] == "weights" for text in overrides)
+
+
+def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec:
+    """The frozen spec of `sslrun eval weights=FILE ...`. Raises InputError for whatever a person can get wrong."""
+    given = dict(text.partition("=")[::2] for text in overrides)
+    backbone = given.get("backbone", "")
+    if not backbone:
+        raise InputError(f"backbone is missing; say backbone=NAME, one of {', '.join(BACKBONES)}")
+    if backbone not in BACKBONES:
+        unknown("backbone", backbone, BACKBONES)
+    settings, rest = protocols.taken(overrides, backbone)
+    if not any(text.partition("=")[0] == "data" for text in rest):
+        raise InputError("data is missing; say data=image_folder data.path=/path/to/labelled/images")
+    path = Path(given["weights"]).expanduser().absolute()
+    told = [f"method={weights.METHOD.name}", f"recipe={weights.RECIPE}"]
+    for text in rest:
+        key, _, value = text.partition("=")
+        if key == "weights":
+            continue
+        if key not in weights.GIVEN and key.lstrip("+~").partition(".")[0] not in ROOTS:
+            unknown(key, value, (*weights.GIVEN, *ROOTS, "protocol"), what="key")
+        told.append(f"method.{text}" if key in weights.GIVEN else text)
+    try:
+        root, _ = composed(told, config_dir=config_dir)
+        config = to_object(typed(root))
+        method = config["method"]
+        method.weights, method.content, method.settings = str(path), _digest(path), settings
+        method.image_size = method.image_size or BACKBONES[backbone].image_size
+        spec = frozen(config)
+    except InputError as error:  # in the words of who typed
+        raise InputError(_untranslated(str(error))) from None
+    if protocols.needs_labels(settings):
+        reason = no_labels(spec.data)
+        if reason:
+            fix = "give labelled images: data=image_folder data.path=/path/to/them"
+            raise InputError.of("data", spec.data.name, f"it has no labels ({reason})", fix)
+    return spec
+
+
+def _digest(path: Path) -> str:
+    """sha256 of the file."""
+    if not path.is_file():
+        raise InputError.of("weights", path, "there is no such file", f"give a file of {' or '.join(weights.SUFFIXES)}")
+    if path.suffix not in weights.SUFFIXES:
+        reason = "its name does not end as one of weights does"
+        raise InputError.of("weights", path, reason, f"give one of {', '.join(weights.SUFFIXES)}")
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError.of("weights", path, f"cannot be read ({error.strerror})", "make it readable") from None
+
+
+def _untranslated(message: str) -> str:
+    for field in weights.GIVEN:
+        message = message.replace(f"method.{field}", field)
+    return message

@@ -1,0 +1,306 @@
+"""(spec, recipe) -> Plan: how the run lies on the cluster, what it takes, and why. Pure: computes, touches nothing."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.plan import cost, kmeans_cost, script
+from launcher.spec import registry
+from launcher.spec.contract import Layout, Recipe, Sizes
+from launcher.spec.runspec import RunSpec
+
+LEAST_STEPS = 10  # between two saves
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Communication groups: how many, and ranks in each."""
+
+    count: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The JSON of `sslrun plan`. GB are 1e9 bytes; hours are wall-clock without waiting in the queue."""
+
+    method: str
+    recipe: str
+    run: str
+    cluster: str
+    nodes: int
+    gpus_per_node: int
+    world_size: int
+    per_gpu_batch: int
+    accumulation: int
+    global_batch: int
+    lr: float
+    groups: Groups
+    groups_per_rank: int
+    batch_norm_ranks: int
+    cpus_per_task: int
+    steps: int
+    checkpoint_every: int
+    save_seconds: float
+    signal_delay_s: int
+    timeout_min: int
+    memory_gb: float
+    host_memory_gb: float  # a node
+    disk_gb: float
+    hours: float
+    gpu_hours: float
+    sbatch: str | None
+    waste: str | None
+    variant: tuple[str, ...]
+    warnings: tuple[str, ...]
+    why: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Seconds, and what they rest on."""
+
+    step: float
+    all_reduce: float
+    features: float  # a round
+    kmeans: float  # a round
+    kmeans_gb: float  # that a rank sends in it
+    save: float
+    every: int  # steps between saves
+    mtbf: float
+    efficiency: float
+    source: str  # of the efficiency
+
+    @property
+    def per_step(self) -> float:
+        """The gradients travel while the backward pass goes on."""
+        return max(self.step, self.all_reduce)
+
+
+def make(spec: RunSpec, recipe: Recipe) -> Plan:
+    """Size the job. The number of images is the data's where its config tells, the recipe's own otherwise.
+
+    Raises InputError when the method cannot be laid out on this world, naming the sizes that work, and when the
+    cluster's figures cannot be or its queue's cannot stand in a batch script.
+    """
+    cluster, world = spec.cluster, spec.world_size
+    cluster.validate()
+    slurm = cluster.kind == "slurm"
+    if slurm:
+        script.gpus_per_node(spec)
+    method = registry.method(spec.method.name)
+    layout, sizes = method.layout(spec.method, world), method.sizes(spec.method, world)
+    known = getattr(spec.data, "images", None)
+    images = known or recipe.images
+    steps = images // spec.method.global_batch * spec.method.epochs
+    times = _times(spec, recipe, layout, sizes, images, steps)
+    memory = cost.memory(sizes, layout, spec.method.precision, gpu=bool(cluster.gpus_per_node))
+    host = cost.host_memory(sizes, images, spec.nodes, spec.tasks_per_node, spec.method.workers)
+    rounds = sizes.rounds.count if sizes.rounds else 0
+    seconds = steps * times.per_step + rounds * (times.features + times.kmeans) + steps / times.every * times.save
+    delay = cluster.signal_delay_s or cost.signal_delay(times.save, cluster.timeout_min)
+    waste = layout.waste
+    if cluster.gpus_per_node and memory.total > cluster.gpu_mem_gb:
+        short = f"{memory.total:.0f} GB a GPU do not fit its {cluster.gpu_mem_gb:.0f} GB; use more ranks"
+        waste = f"{waste}; {short}" if waste else short
+    text = None
+    if slurm:
+        folder, python = Path(spec.runs, spec.run_id, "submit"), script.python_of(cluster)
+        wanted = script.parameters(spec, signal_delay_s=delay, folder=folder, python=python)
+        text = script.text(folder, wanted, python=python)
+    return Plan(
+        method=spec.method.name,
+        recipe=spec.recipe,
+        run=spec.run_id,
+        cluster=cluster.name,
+        nodes=spec.nodes,
+        gpus_per_node=cluster.gpus_per_node,
+        world_size=world,
+        per_gpu_batch=layout.per_gpu_batch,
+        accumulation=layout.accumulation,
+        global_batch=spec.method.global_batch,
+        lr=spec.method.lr,
+        groups=Groups(layout.groups, layout.group_size),
+        groups_per_rank=layout.groups_per_rank,
+        batch_norm_ranks=layout.batch_norm_ranks,
+        cpus_per_task=script.cpus_per_task(spec),
+        steps=steps,
+        checkpoint_every=times.every,
+        save_seconds=round(times.save, 3),
+        signal_delay_s=delay,
+        timeout_min=cluster.timeout_min,
+        memory_gb=round(memory.total, 3),
+        host_memory_gb=round(host.total, 1),
+        disk_gb=round(sum(cost.checkpoint_gb(sizes)), 3),
+        hours=round(seconds / 3600, 4),
+        gpu_hours=round(seconds / 3600 * world, 3) if cluster.gpus_per_node else 0.0,
+        sbatch=text,
+        waste=waste,
+        variant=layout.variant,
+        warnings=tuple(_warnings(spec, times, host, delay)),
+        why={
+            **_why_science(spec, recipe, steps, known),
+            **sizes.why,
+            **layout.why,
+            **_why_resources(spec, sizes, memory, host),
+            **_why_times(spec, sizes, times, seconds, delay),
+        },
+    )
+
+
+def _times(spec: RunSpec, recipe: Recipe, layout: Layout, sizes: Sizes, images: int, steps: int) -> _Times:
+    cluster, config = spec.cluster, spec.method
+    efficiency, source = _efficiency(spec, recipe)
+    tflops = efficiency * cost.peak_tflops(cluster, config.precision, spec.tasks_per_node)
+    step = cost.step_seconds(sizes, config.global_batch / spec.world_size, tflops)
+    reduce = cost.all_reduce_seconds(sizes, layout, spec.nodes, spec.tasks_per_node, cluster)
+    features, kmeans, kmeans_gb = 0.0, 0.0, 0.0
+    if sizes.rounds:
+        features = cost.features_seconds(sizes.rounds, images, spec.world_size, tflops)
+        kmeans, kmeans_gb = cost.kmeans_seconds(sizes.rounds, images, spec.nodes, spec.tasks_per_node, cluster)
+    save = sum(cost.checkpoint_gb(sizes)) / cluster.disk_gb_s
+    interval, mtbf = cost.save_interval(save, spec.nodes, cluster)
+    every = config.checkpoint_every or min(max(LEAST_STEPS, int(interval / max(step, reduce))), max(1, steps))
+    return _Times(step, reduce, features, kmeans, kmeans_gb, save, every, mtbf, efficiency, source)
+
+
+def _efficiency(spec: RunSpec, recipe: Recipe) -> tuple[float, str]:
+    """(share of the peak, what it rests on): what the recipe was measured to reach, or else the method's `paper`; and
+    where neither was, on such a device and in half precision or not as here, what the cluster assumes.
+
+    The share is what variations have in common: images/s change with the operations of another backbone or other crops.
+    """
+    cluster, config = spec.cluster, spec.method
+    method = registry.method(config.name)
+    paper = method.recipes.get("paper")
+    for name, known in ((spec.recipe, recipe), ("paper", paper and paper())):
+        rate = known and known.rate
+        if not rate or rate.gpu != bool(cluster.gpus_per_node):
+            continue
+        if (known.method.precision == "fp32") != (config.precision == "fp32"):
+            continue  # a share of another peak
+        share = cost.measured_efficiency(rate, method.sizes(known.method, spec.world_size))
+        if known is recipe and known.method.backbone == config.backbone:
+            return share, f"scaled from {rate.images_per_s:,.0f} images/s at {rate.tflops:g} TFLOP/s ({rate.source})"
+        reached = f"from the operations, at the {share:.1%} of the peak that recipe={name} reached"
+        return share, f"{reached} with {known.method.backbone} ({rate.source})"
+    return cluster.efficiency, f"{cluster.efficiency:.0%} of the peak, assumed"
+
+
+def _warnings(spec: RunSpec, times: _Times, host: cost.HostMemory, delay: int) -> list[str]:
+    """What will go on, but not as one would wish."""
+    cluster, config = spec.cluster, spec.method
+    warnings = []
+    if cluster.kind != "slurm":
+        return warnings
+    if cluster.preemptible and times.save + times.per_step > cluster.grace_s:
+        lost = _span(times.every * times.per_step)
+        warnings.append(
+            f"a save takes about {times.save:.0f} s and a preemption leaves {cluster.grace_s} s (cluster.grace_s): "
+            f"each may lose up to {lost} of work; ask for a longer GraceTime, or set method.checkpoint_every"
+        )
+    if times.save > delay:
+        warnings.append(
+            f"a save takes about {times.save:.0f} s and the time limit leaves {delay} s (signal_delay_s): each job may "
+            f"lose up to {_span(times.every * times.per_step)} of work; use a longer cluster.timeout_min"
+        )
+    if cluster.gpus_per_node and config.precision == "bf16" and not cluster.bf16:
+        warnings.append(
+            f"method.precision=bf16: the GPUs of {cluster.name} are fast in fp16 alone; "
+            "method.precision=fp16 is several times as fast, and a new run"
+        )
+    asked = script.asked_memory_gb(spec)
+    needed = f"a node needs about {host.total:.0f} GB of host memory"
+    if host.total > cluster.host_mem_gb:
+        warnings.append(f"{needed} and has cluster.host_mem_gb={cluster.host_mem_gb:g}; use more nodes")
+    elif asked and host.total > asked:
+        warnings.append(f"{needed} and the job asks for {asked:.0f}; raise it, or cluster.mem_gb=0 for all of it")
+    return warnings
+
+
+def _why_science(spec: RunSpec, recipe: Recipe, steps: int, known: int | None) -> dict[str, str]:
+    config = spec.method
+    given = {name for name, value in vars(recipe.method).items() if _changed(value, getattr(config, name))}
+    as_published = not given and spec.data.name == recipe.data.name
+    images = known or recipe.images
+    return {
+        "global_batch": ("given" if "global_batch" in given else f"the recipe's ({recipe.source})")
+        + "; it stays when the number of nodes changes",
+        "lr": ("given" if "lr" in given else "the recipe's")
+        + f", for a global batch of {config.global_batch}; {config.schedule}",
+        "steps": f"{images:,} images ({'the data' if known else 'the recipe'}) / {config.global_batch} x "
+        f"{config.epochs} epochs",
+        "expect": recipe.expect if as_published else "the recipe or its data were changed: unknown",
+    }
+
+
+def _why_resources(spec: RunSpec, sizes: Sizes, memory: cost.Memory, host: cost.HostMemory) -> dict[str, str]:
+    cluster = spec.cluster
+    shared_gb, sharded_gb = cost.checkpoint_gb(sizes)
+    cpus = f"{cluster.cpus_per_node} CPUs a node / {max(spec.tasks_per_node, cluster.gpus_per_node)}"
+    features = f"features of its images until they are clustered {host.features:.0f}, " if sizes.rounds else ""
+    parts = "sub-classifiers and the like" if sizes.sharded_parameters else "features of earlier batches"
+    asked = script.asked_memory_gb(spec)
+    asks = f"the job asks for {asked:.0f}" if asked else "it asks for all" if cluster.mem_gb == 0 else "not asked for"
+    return {
+        "world_size": f"nodes={spec.nodes} x {spec.tasks_per_node} tasks a node on cluster {cluster.name}",
+        "cpus_per_task": "given" if cluster.cpus_per_task or cluster.cpus_per_gpu else cpus,
+        "memory_gb": _why_memory(memory, cluster.gpus_per_node, spec.method.precision),
+        "host_memory_gb": f"a node: {features}processes {host.processes:.0f} (assumed); {asks}",
+        "disk_gb": f"one checkpoint: network {shared_gb:.2f}"
+        + (f", {parts} {sharded_gb:.2f}" if sharded_gb else "")
+        + f"; {spec.method.keep_checkpoints} are kept",
+    }
+
+
+def _why_memory(memory: cost.Memory, gpus: int, precision: str) -> str:
+    parts = f"weights {memory.weights:.2f}, gradients {memory.gradients:.2f}, optimiser {memory.optimiser:.2f}"
+    parts += f", weights in {precision} {memory.copies:.2f}" if memory.copies else ""
+    parts += f", activations {memory.activations:.2f}"
+    if not gpus:
+        return f"a process: {parts} (model, not measured)"
+    return (
+        f"a GPU: {parts}, workspace and fragmentation {memory.workspace:.2f} ({cost.WORKSPACE:.0%} of the activations, "
+        f"calibrated on thesis Tables 4.4 and 5.14), CUDA {memory.context:.2f} (model, not measured)"
+    )
+
+
+def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay: int) -> dict[str, str]:
+    cluster, rounds = spec.cluster, sizes.rounds
+    often = f"one interruption in {_span(times.mtbf)}" if times.mtbf < math.inf else "no interruption expected"
+    hours = [f"{times.per_step:.3g} s a step: arithmetic {times.step:.3g}, {times.source}"]
+    if times.all_reduce:
+        hours.append(f"beside it all-reduce {times.all_reduce:.3g}")
+    if rounds:
+        clusterings = ", then ".join(f"{c.iterations} iterations into {c.m * c.k:,}" for c in rounds.clusterings)
+        share = kmeans_cost.EFFICIENCY if cluster.gpus_per_node else cluster.efficiency
+        hours.append(
+            f"{rounds.count} rounds of features {_span(times.features)} and k-means {_span(times.kmeans)} "
+            f"({clusterings}; a rank sends {times.kmeans_gb:.3g} GB; {share:.0%} of the fp32 peak, assumed)"
+        )
+    hours.append("without data loading and evaluation (model, not measured)")
+    jobs = math.ceil(seconds / max(1, 60 * cluster.timeout_min - delay))
+    interval = f"a save takes about {times.save:.2g} s, {often}: sqrt(2 x save x that) (Young, Daly), an hour at most"
+    return {
+        "checkpoint_every": "given" if spec.method.checkpoint_every else interval,
+        "hours": "; ".join(hours),
+        "timeout_min": f"{jobs} job{'s' if jobs > 1 else ''} of this length, each going on from the last checkpoint",
+        "signal_delay_s": "given" if cluster.signal_delay_s else "before the time limit: three saves and some slack",
+    }
+
+
+def _span(seconds: float) -> str:
+    """A duration in the unit that suits it."""
+    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.2g} {name}" if seconds < 10 * unit else f"{seconds / unit:,.0f} {name}"
+    return f"{seconds:.2g} s"
+
+
+def _changed(recipes: Any, given: Any) -> bool:
+    return (list(given) if isinstance(given, tuple) else given) != recipes

@@ -1,0 +1,253 @@
+"""(spec, folder) -> the batch script of a job, to the letter as submitit renders it. Pure: touches no file.
+
+A value from the user ends up behind `#SBATCH --option=`, where submitit quotes it, or in a line of bash, where it is
+quoted here. What no quotes can carry there (a line break, a character that Slurm or Python reads its own way) is
+refused. Only `cluster.setup` is shell on purpose, and `cluster.python` is split into words as a shell does.
+"""
+
+import re
+import shlex
+import sys
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import InputError
+from launcher.spec.runspec import RunSpec
+from launcher.spec.schema import ClusterConfig
+
+# Options of sbatch that have a field, or that a run relies on: not to be given a second time, where the last one wins.
+FIELDS = {
+    "partition": "cluster.partition", "qos": "cluster.qos", "account": "cluster.account",
+    "constraint": "cluster.constraint", "exclude": "cluster.exclude", "gres": "cluster.gres",
+    "time": "cluster.timeout_min", "mem": "cluster.mem_gb", "mem-per-gpu": "cluster.mem_per_gpu",
+    "mem-per-cpu": "cluster.mem_per_cpu", "cpus-per-task": "cluster.cpus_per_task",
+    "cpus-per-gpu": "cluster.cpus_per_gpu", "signal": "cluster.signal_delay_s", "nodes": "nodes",
+    "ntasks": "tasks_per_node", "ntasks-per-node": "tasks_per_node", "gpus": "cluster.gpus_per_node",
+    "gpus-per-node": "cluster.gpus_per_node", "gpus-per-task": "cluster.gpus_per_node",
+    "export": "cluster.environment",
+}  # fmt: skip
+OURS = {
+    "job-name", "output", "error", "open-mode", "requeue", "no-requeue", "comment", "array", "wrap", "wait", "chdir",
+    "parsable", "test-only", "hold", "kill-on-invalid-dep", "ntasks-per-gpu", "no-kill",
+}  # fmt: skip
+
+# What srun would take over from the shell that the job was submitted in: bindings to the CPUs of another machine.
+INHERITED = (
+    "SLURM_DISTRIBUTION", "SLURM_EXACT", "SLURM_EXCLUSIVE", "SLURM_EXPORT_ENV", "SLURM_GPU_BIND", "SLURM_HINT",
+    "SLURM_OVERLAP", "SLURM_THREADS_PER_CORE", "SLURM_WAIT",
+)  # fmt: skip
+INHERITED_PREFIXES = ("SLURM_CPU_BIND", "SLURM_MEM_BIND")
+
+TEXTS = ("partition", "qos", "account", "constraint", "exclude", "gres", "mem_per_gpu", "mem_per_cpu", "python")
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PYTHONPATH", "PYTHONSAFEPATH")
+OPTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
+UNITS = {"K": 2**10, "M": 2**20, "": 2**20, "G": 2**30, "T": 2**40}  # Slurm's; a number alone counts megabytes
+
+
+def parameters(
+    spec: RunSpec, *, signal_delay_s: int, folder: Path | None = None, python: str | None = None
+) -> dict[str, Any]:
+    """Keyword parameters of submitit's SlurmExecutor for the job of `spec`.
+
+    signal_delay_s: seconds before the time limit at which the ranks are told. folder: of the submission,
+    `<runs>/<run_id>/submit` by default. python: path of the interpreter that starts the job on its first node; see
+    `python_of`. Raises InputError for a value that a batch script cannot carry.
+    """
+    folder = Path(spec.runs, spec.run_id, "submit") if folder is None else folder
+    python = python or python_of(spec.cluster)
+    check(spec.cluster)
+    _check_folder(folder)
+    cluster, gpus = spec.cluster, gpus_per_node(spec)
+    queue = {name: getattr(cluster, name) for name in ("partition", "qos", "account", "constraint", "exclude", "gres")}
+    additional = {
+        # Not as submitit's own parameter: it would warn that gpus_per_task is missing.
+        **({"cpus-per-gpu": cluster.cpus_per_gpu} if cluster.cpus_per_gpu else {}),
+        "requeue": True,
+        "open-mode": "append",
+        "output": f"{folder}/".replace("%", "%%") + "slurm-%j.log",
+        **_additional(cluster),
+    }
+    wanted = {
+        "job_name": job_name(spec.run_id),
+        "time": cluster.timeout_min,
+        "nodes": spec.nodes,
+        "ntasks_per_node": spec.tasks_per_node,
+        "gpus_per_node": None if _gres_names_gpus(cluster) else gpus or None,
+        "cpus_per_task": None if cluster.cpus_per_gpu else cpus_per_task(spec),
+        **queue,
+        "mem": None if cluster.mem_gb is None else _memory(cluster.mem_gb),
+        "mem_per_gpu": cluster.mem_per_gpu,
+        "mem_per_cpu": cluster.mem_per_cpu,
+        "signal_delay_s": signal_delay_s,
+        "array_parallelism": cluster.array_parallelism,
+    }
+    return {
+        **{name: value for name, value in wanted.items() if value is not None},
+        "wckey": None,  # submitit's default is refused by clusters that keep a list of them
+        "stderr_to_stdout": True,
+        "use_srun": False,
+        "additional_parameters": additional,
+        "setup": _setup(spec, folder, python),
+    }
+
+
+def job_name(name: str) -> str:
+    """`name` as Slurm's tools show and take it without quotes."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", name)
+
+
+def text(folder: Path, parameters: Mapping[str, Any], *, python: str | None = None) -> str:
+    """The batch script of `parameters`, for the submission folder that they were made for.
+
+    python: path of the interpreter that starts the job, as given to `parameters`; ours by default.
+    """
+    from submitit.slurm.slurm import _make_sbatch_string  # 30 ms, and only where there is a script to be made
+
+    command = f"{shlex.quote(python or sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    return _make_sbatch_string(command=command, folder=folder, **parameters)
+
+
+def python_of(cluster: ClusterConfig) -> str:
+    """Path of the Python that starts a job on its first node: `cluster.python` where that is a path and no more, else
+    ours. A container command starts the ranks alone: Slurm's own commands are seldom at hand inside."""
+    given = cluster.python
+    return given if given and given.startswith("/") and shlex.quote(given) == given else sys.executable
+
+
+def gpus_per_node(spec: RunSpec) -> int:
+    """GPUs that the job takes of each node, one a task. Raises InputError when a node has fewer."""
+    has = spec.cluster.gpus_per_node
+    if has and spec.tasks_per_node > has:
+        reason = f"a node has cluster.gpus_per_node={has}, and each task takes one"
+        raise InputError.of("tasks_per_node", spec.tasks_per_node, reason, f"use at most {has}")
+    return spec.tasks_per_node if has else 0
+
+
+def cpus_per_task(spec: RunSpec) -> int:
+    """CPUs of one task: as given, else its share of the node. A job that leaves GPUs of a node leaves their CPUs."""
+    cluster = spec.cluster
+    share = cluster.cpus_per_node // max(spec.tasks_per_node, cluster.gpus_per_node)
+    return cluster.cpus_per_task or cluster.cpus_per_gpu or max(1, share)
+
+
+def asked_memory_gb(spec: RunSpec) -> float | None:
+    """GB of host memory that the job asks for on a node; None where that is left to the cluster, or all of it."""
+    cluster = spec.cluster
+    if cluster.mem_gb is not None:
+        return cluster.mem_gb * UNITS["G"] / 1e9 or None
+    for given, times in (
+        (cluster.mem_per_gpu, gpus_per_node(spec)),
+        (cluster.mem_per_cpu, cpus_per_task(spec) * spec.tasks_per_node),
+    ):
+        if given is not None and (size := MEMORY.fullmatch(given)):
+            return times * int(size[1]) * UNITS[size[2].upper()] / 1e9 or None
+    return None
+
+
+def check(cluster: ClusterConfig) -> None:
+    """Raises InputError naming the first field of the queue whose value would not arrive as it stands."""
+    for name in TEXTS:
+        _check_text(f"cluster.{name}", getattr(cluster, name))
+    for name in ("mem_per_gpu", "mem_per_cpu"):
+        value = getattr(cluster, name)
+        if value is not None and not MEMORY.fullmatch(value):
+            raise InputError.of(f"cluster.{name}", value, "Slurm reads no size in it", "give one like 60G")
+    for line in cluster.setup:
+        _check_text("cluster.setup", line, allowed="\n\t")
+    for name, value in cluster.environment.items():
+        if not VARIABLE.fullmatch(name) or name in RANKS or name.startswith(("SLURM_", "SSLRUN_")):
+            reason, fix = "it names no variable, or one that tells a rank who it is", "leave it out"
+            raise InputError.of(f"cluster.environment.{name}", value, reason, fix)
+        _check_text(f"cluster.environment.{name}", value, may_be_empty=True)
+    if cluster.python is not None and not _words(cluster.python):
+        raise InputError.of("cluster.python", cluster.python, "a shell finds no words in it", "close its quotes")
+    _additional(cluster)
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return []
+
+
+def _additional(cluster: ClusterConfig) -> dict[str, Any]:
+    """The user's own options of sbatch: true is an option without a value, false or null none at all."""
+    options: dict[str, Any] = {}
+    for given, value in cluster.additional_parameters.items():
+        field, name = f"cluster.additional_parameters.{given}", given.replace("_", "-")
+        if not OPTION.fullmatch(name):
+            raise InputError.of(field, value, "no option of sbatch is called that", "use its long name, as exclusive")
+        if name in FIELDS:
+            raise InputError.of(field, value, "it has a field of its own", f"use {FIELDS[name]}")
+        if name in OURS:
+            raise InputError.of(field, value, "sslrun sets it itself", "leave it out")
+        if isinstance(value, list | tuple | Mapping):
+            raise InputError.of(field, value, "an option takes one value", "write what sbatch takes, as 'a,b'")
+        if isinstance(value, str):
+            _check_text(field, value)
+        if value is not None and value is not False:
+            options[name] = value
+    return options
+
+
+def _check_text(field: str, value: str | None, *, allowed: str = "", may_be_empty: bool = False) -> None:
+    if value is None:
+        return
+    if not value.strip() and not may_be_empty:
+        raise InputError.of(field, repr(value), "it is empty", "leave it out, or say null")
+    # Control characters, line separators, and bytes that were no text to begin with.
+    wrong = [c for c in value if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c not in allowed]
+    if wrong:
+        raise InputError.of(field, ascii(value), f"a batch script cannot carry {wrong[0]!a}", "leave it out")
+
+
+def _check_folder(folder: Path) -> None:
+    """The folder is a path of Slurm's log, of Python's modules and of submitit's pickles: each has its own escapes."""
+    path, fix = str(folder), "choose another folder with runs=PATH"
+    _check_text("runs", path)
+    for wrong, reader in (
+        ("\\", "Slurm takes a backslash in a log's path for an escape"),
+        (":", "Python's module path ends a folder at a colon"),
+        *((escape, f"submitit puts an id in place of {escape}") for escape in ("%j", "%t", "%a", "%A")),
+    ):
+        if wrong in path:
+            raise InputError.of("runs", path, reader, fix)
+
+
+def _gres_names_gpus(cluster: ClusterConfig) -> bool:
+    """Whether `gres` asks for the GPUs: with gpus_per_node beside it, Slurm would add the two."""
+    return any(item.partition(":")[0].removeprefix("gres/") == "gpu" for item in (cluster.gres or "").split(","))
+
+
+def _memory(gb: float) -> str:
+    """As sbatch reads it."""
+    return f"{gb:g}G" if gb == int(gb) else f"{int(gb * 1024)}M"
+
+
+def _setup(spec: RunSpec, folder: Path, python: str) -> list[str]:
+    """Lines of bash that run before the job's Python: a clean environment, the user's own, and what must be there."""
+    asked_for = {f"SLURM_{name.upper().replace('-', '_')}" for name in _additional(spec.cluster)}
+    foreign = [f'"${{!{prefix}@}}"' for prefix in INHERITED_PREFIXES]
+    foreign += [name for name in INHERITED if name not in asked_for]
+    return [
+        f"umask {'027' if spec.group else '077'}",
+        f"unset {' '.join(foreign)}",
+        *spec.cluster.setup,
+        f"python={shlex.quote(python)} folder={shlex.quote(str(folder))} node=${{SLURMD_NODENAME:-$HOSTNAME}}",
+        'export PYTHONSAFEPATH=1 PYTHONPATH="$folder/code${PYTHONPATH:+:$PYTHONPATH}"',
+        _required('-x "$python"', "$node has no $python; install it there, or name one that is in cluster.python"),
+        _required('-O "$folder"', "$node has no $folder of yours; choose a folder that all nodes share with runs=PATH"),
+        # The pickle lies here under a name that needs no job id, so that it is complete before sbatch is called.
+        "id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} id=${id:-$SLURM_JOB_ID}",
+        "pickle=$folder/${SLURM_ARRAY_TASK_ID:-0}.pkl submitted=$folder/${id}_submitted.pkl",
+        'ln -f "$pickle" "$submitted" 2>/dev/null || cp -f "$pickle" "$submitted" || exit 3',
+    ]
+
+
+def _required(test: str, otherwise: str) -> str:
+    return f'test {test} || {{ echo "sslrun: {otherwise}"; exit 3; }}'

@@ -1,0 +1,215 @@
+"""The table of `sslrun status`: as many columns as the screen is wide, the most wanted first.
+
+Written line by line: a general table of ten thousand rows would take rich ten seconds.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.text import Text
+
+from launcher.report import query
+from launcher.report.index import Row
+from launcher.run.state import ACTIVE
+
+COLOURS = {
+    "done": "green", "running": "cyan", "preempted": "magenta", "failed": "red", "stopped": "yellow",
+    "cancelled": "yellow",
+}  # fmt: skip
+# What is going on comes first, what is over and well last.
+STATES = ("running", "preempted", "pending", "failed", "stopped", "cancelled", "done")
+GAP = 2
+WIDEST = 26  # characters of a cell that holds Slurm's own words, which have no end
+FAR_DAYS = 180
+NOTES = 3  # runs and nodes that are explained on a screen that is watched, where lines are few
+TIMES = ("checkpoint_time", "started")
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """`wanted`: the lower, the narrower the screen on which it is still shown."""
+
+    title: str
+    wanted: int
+    cell: Callable[[Facts], str]
+    right: bool = False
+
+
+def columns() -> list[Column]:
+    """Those of the table that nobody asked for otherwise, from left to right."""
+    now = time.time()
+    return [
+        Column("run", 0, lambda f: f["id"]),
+        Column("state", 0, lambda f: f["state"]),
+        Column("step", 0, lambda f: f"{f['step']}/{f['steps']}", right=True),
+        Column("waits for", 1, _waiting),
+        Column("left", 2, lambda f: short(f["seconds_left"]), right=True),
+        Column("k-NN", 3, _knn, right=True),
+        Column("loss", 4, lambda f: "" if f["loss"] is None else f"{f['loss']:.3f}", right=True),
+        Column("images/s", 5, lambda f: f"{f['images_per_s']:,.0f}" if f["images_per_s"] else "", right=True),
+        Column("nodes", 8, lambda f: _cut(f["nodelist"]) if f["state"] in ("running", "failed") else ""),
+        Column("saved", 6, lambda f: _saved(f, now)),
+        Column("restarts", 7, lambda f: _pairs(f["restarts"])),
+        Column("lost", 11, lambda f: str(f["lost_steps"] or ""), right=True),
+        Column("limit", 9, lambda f: f["job_left"], right=True),
+        Column("at", 10, lambda f: f["stage"] or "" if f["state"] == "running" else ""),
+    ]
+
+
+def chosen(names: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """(titles, cells of each row) of the columns that somebody asked for."""
+    return list(names), [[_plain(name, query.value(row, name)) for name in names] for row in rows]
+
+
+def fitting(rows: Sequence[Row], width: int) -> tuple[list[str], list[list[str]]]:
+    """(titles, cells of each row) of the columns that have something to say and fit `width` characters."""
+    every = columns()
+    cells = [[_one_line(column.cell(row.facts)) for row in rows] for column in every]
+    widths = [max([len(column.title), *map(len, texts)]) for column, texts in zip(every, cells, strict=True)]
+    left, kept = width + GAP, set()
+    for number in sorted(range(len(every)), key=lambda number: every[number].wanted):
+        needed = widths[number] + GAP
+        if not every[number].wanted or (needed <= left and any(cells[number])):
+            left -= needed
+            kept.add(number)
+    shown = sorted(kept)
+    padded = [
+        [text.rjust(widths[n]) if every[n].right else text for text in cells[n]] if len(cells[n]) else [] for n in shown
+    ]
+    titles = [every[n].title.rjust(widths[n]) if every[n].right else every[n].title for n in shown]
+    return titles, [list(row) for row in zip(*padded, strict=True)]
+
+
+def lines(
+    rows: Sequence[Row], titles: Sequence[str], cells: Sequence[Sequence[str]], *, most: int | None = None
+) -> Text:
+    """The table; of more than `most` rows the first ones, and how many there are besides."""
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+
+    def line(texts: Sequence[str]) -> str:
+        padded = [text.ljust(width) for text, width in zip(texts, widths, strict=True)]
+        return (" " * GAP).join(padded).rstrip() + "\n"
+
+    text = Text(no_wrap=True, end="")
+    text.append(line(titles), style="bold")
+    for row, texts in zip(rows[:most], cells[:most], strict=True):
+        written, style = line(texts), COLOURS.get(row.facts["state"])
+        start = len(text)
+        text.append(written)
+        at = written.find(f" {row.facts['state']}") + 1
+        if style and at:
+            text.stylize(style, start + at, start + at + len(row.facts["state"]))
+    if most is not None and len(rows) > most:
+        text.append(f"and {len(rows) - most:,} more\n", style="dim")
+    return text
+
+
+def notes(rows: Sequence[Row], bad_nodes: Mapping[str, Mapping[str, Any]], *, most: int | None = None) -> Text:
+    """Below the table: why runs failed, which collapsed, and which nodes are left out, each a line."""
+    failed = [
+        f"{row.facts['id']}: {_one_line(row.facts['message']) or 'killed'}"
+        for row in rows
+        if row.facts["state"] == "failed"
+    ]
+    ill = [f"{row.facts['id']}: {row.facts['health']}" for row in rows if row.facts["health"]]
+    left_out = [
+        f"node {name} is left out until {moment(entry['until'])}: {_one_line(entry['why'])} ({entry['run']})"
+        for name, entry in sorted(bad_nodes.items())
+    ]
+    text = Text(no_wrap=True, end="")
+    for told, style in ((failed, ""), (ill, "yellow"), (left_out, "yellow")):
+        for line in told[:most]:
+            text.append(f"{line}\n", style=style)
+        if most is not None and len(told) > most:
+            text.append(f"and {len(told) - most:,} more\n", style="dim")
+    return text
+
+
+def counted(rows: Sequence[Row], total: int) -> str:
+    """How many of `total` runs are shown, and in which states."""
+    states = Counter(row.facts["state"] for row in rows)
+    known = [f"{states.pop(name)} {name}" for name in STATES if name in states]
+    of = f"{len(rows):,} of {total:,}" if len(rows) != total else f"{total:,}"
+    return f"{of} {'run' if total == 1 else 'runs'}" + (": " + ", ".join(known) if known else "")
+
+
+def by_state(rows: Sequence[Row]) -> list[Row]:
+    """What is going on first; the given order within a state."""
+    return sorted(rows, key=lambda row: STATES.index(row.facts["state"]))
+
+
+def short(seconds: float | None) -> str:
+    """A duration in at most six characters: 45s, 12min, 3h05, 2.1d."""
+    if seconds is None or not math.isfinite(seconds):
+        return ""
+    seconds = max(0, int(seconds))
+    if seconds < 100:
+        return f"{seconds}s"
+    if seconds < 100 * 60:
+        return f"{seconds // 60}min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600}h{seconds % 3600 // 60:02}"
+    return f"{seconds / 86400:.1f}d"
+
+
+def moment(when: float | datetime) -> str:
+    """14:30 today, otherwise with its date, and with its year where that is far away."""
+    when, now = when if isinstance(when, datetime) else datetime.fromtimestamp(when), datetime.now()
+    if when.date() == now.date():
+        return f"{when:%H:%M}"
+    return f"{when:%m-%d %H:%M}" if abs((when - now).days) < FAR_DAYS else f"{when:%Y-%m-%d %H:%M}"
+
+
+def _waiting(facts: Facts) -> str:
+    """Slurm's reason, and when it expects to start the job, where it says so."""
+    if facts["state"] in ACTIVE and facts["why_pending"]:
+        try:
+            start = f", {moment(datetime.fromisoformat(facts['expected_start']))}"
+        except ValueError:
+            start = ""
+        return _cut(facts["why_pending"], WIDEST - len(start)) + start
+    return ""
+
+
+def _saved(facts: Facts, now: float) -> str:
+    """The newest checkpoint of a run that is not done: its step, and how long ago."""
+    if facts["checkpoint_step"] is None or facts["state"] == "done":
+        return ""
+    return f"{facts['checkpoint_step']}, {short(now - facts['checkpoint_time'])} ago"
+
+
+def _knn(facts: Facts) -> str:
+    trained = facts["evals"].get("knn", {}).get("trained")
+    return "" if trained is None else f"{trained:.1f} %"
+
+
+def _pairs(counts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _plain(name: str, found: Any) -> str:
+    if found is None:
+        return ""
+    if name in TIMES:
+        return moment(found)
+    if name == "seconds_left":
+        return short(found)
+    if isinstance(found, float):
+        return f"{found:.6g}"
+    return _one_line(_pairs(found) if isinstance(found, Mapping) else str(found))
+
+
+def _cut(text: str, width: int = WIDEST) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def _one_line(text: str) -> str:
+    """Without what could move the cursor or change the terminal."""
+    return " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in text).split())

@@ -1,0 +1,273 @@
+"""What a person sees of one run: the plan, progress, the closing screen. table.py shows many."""
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from launcher.plan.plan import Plan
+from launcher.report import scores
+from launcher.run.folder import RunDir
+
+PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
+
+
+def console() -> Console:
+    """Where people read: stderr, so that stdout stays the scripts'."""
+    return Console(stderr=True, highlight=False)
+
+
+def plan(plan: Plan, screen: Console) -> None:
+    """A number a line, each with where it comes from."""
+    table = Table(box=SIMPLE_HEAD, title=f"{plan.method} ({plan.recipe}) as run {plan.run}", title_justify="left")
+    table.add_column("", no_wrap=True)
+    table.add_column("plan", justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    rows: list[tuple[str, Any, str]] = [
+        ("ranks", plan.world_size, "world_size"),
+        ("global batch", plan.global_batch, "global_batch"),
+        ("images per GPU", _per_gpu(plan), "per_gpu_batch"),
+        ("accumulation", plan.accumulation, "accumulation"),
+        ("groups", f"{plan.groups.count} of {plan.groups.size}", "groups"),
+        ("", "", "group_size"),
+        ("clusters", "", "clusters"),
+        ("learning rate", f"{plan.lr:g}", "lr"),
+        ("steps", f"{plan.steps:,}", "steps"),
+        ("memory", f"{plan.memory_gb:.2f} GB", "memory_gb"),
+        ("disk", f"{plan.disk_gb:.2f} GB", "disk_gb"),
+        ("", "", "disk"),
+        ("checkpoint every", f"{plan.checkpoint_every:,} steps", "checkpoint_every"),
+        ("time", _duration(plan.hours * 3600), "hours"),
+        ("GPU-hours", f"{plan.gpu_hours:,.0f}" if plan.gpus_per_node else "", "gpu_hours"),
+        ("expect", "", "expect"),
+    ]
+    if plan.sbatch:
+        rows[-1:-1] = [
+            ("CPUs a rank", plan.cpus_per_task, "cpus_per_task"),
+            ("host memory", f"{plan.host_memory_gb:,.0f} GB", "host_memory_gb"),
+            ("time limit", _duration(plan.timeout_min * 60), "timeout_min"),
+            ("warned", f"{plan.signal_delay_s} s", "signal_delay_s"),
+        ]
+    for label, value, key in rows:
+        if value != "" or key in plan.why:
+            table.add_row(label, str(value), plan.why.get(key, ""))
+    screen.print(table)
+    if plan.waste:
+        screen.print(f"[yellow]wasteful:[/] {escape(plan.waste)}", soft_wrap=True)
+    if plan.variant:
+        screen.print(f"  to have it, add: {' '.join(plan.variant)}", soft_wrap=True, markup=False)
+    for warning in plan.warnings:
+        screen.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+    if plan.sbatch:
+        screen.print("\nThe batch script, as it will be submitted:", soft_wrap=True)
+        screen.print(Text(plan.sbatch), style="dim", soft_wrap=True)
+
+
+def _per_gpu(plan: Plan) -> str:
+    return str(plan.per_gpu_batch) if plan.accumulation == 1 else f"{plan.per_gpu_batch} x {plan.accumulation}"
+
+
+class _Pace:
+    """How long a stage will still take, by what was done of it since it was first seen."""
+
+    def __init__(self) -> None:
+        self._stage, self._first, self._begun = "", 0, 0.0
+
+    def left(self, stage: str, done: int, total: int) -> float | None:
+        """Seconds; None as long as nothing was done."""
+        now = time.monotonic()
+        if stage != self._stage or done < self._first:
+            self._stage, self._first, self._begun = stage, done, now
+        gone = done - self._first
+        return (now - self._begun) / gone * max(0, total - done) if gone else None
+
+
+class Watch:
+    """Shows progress.json while a local run works: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, run: RunDir, screen: Console):
+        self._run, self._screen = run, screen
+        self._before = run.progress()  # of an earlier life: not news
+        self._said, self._shown, self._noticed, self._pace = 0.0, "", 0, _Pace()
+        self._bar: Progress | None = None
+        if screen.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[figures]}"),
+                console=screen,
+                transient=True,
+            )
+            self._task = self._bar.add_task("starting", total=None, figures="")
+
+    def __enter__(self) -> "Watch":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self) -> None:
+        now = self._run.progress()
+        if now == self._before:
+            return
+        for notice in now.get("notices", ())[self._noticed :]:
+            self._noticed += 1
+            self._screen.print(notice, soft_wrap=True, markup=False)
+        stage, done, total = now["stage"], now.get("done", 0), now.get("total", 1)
+        step, steps = now.get("step", 0), now.get("steps")
+        inside = (
+            f" {done}/{total}" if "done" in now and stage not in ("training", "starting", "done", "stopped") else ""
+        )
+        if inside:
+            now = {**now, "seconds_left": self._pace.left(stage, done, total)}
+        if self._bar:
+            # An evaluation has no steps.
+            completed, whole = (step, steps) if steps else (done, total) if inside else (0, None)
+            description, figures = f"{stage}{inside}", _figures(now)
+            self._bar.update(self._task, description=description, completed=completed, total=whole, figures=figures)
+        elif stage not in ("done", "stopped") and time.monotonic() - self._said > PLAIN_SECONDS:
+            line = ", ".join(filter(None, (f"{stage}{inside}", _figures(now))))
+            if line != self._shown:
+                self._said, self._shown = time.monotonic(), line
+                self._screen.print(line, soft_wrap=True, markup=False)
+
+    def stopping(self, *, again: bool) -> None:
+        told = "killing the ranks" if again else "stopping at the next safe point, to save first; once more kills"
+        self._screen.print(told, soft_wrap=True)
+
+
+class Bar:
+    """For work that the command does itself: called with (what is done, of it so far, all of it).
+
+    A bar on a terminal, a line now and then elsewhere; `stopped` is said on Ctrl-C.
+    """
+
+    def __init__(self, stopped: str) -> None:
+        self._screen, self._stopped = console(), stopped
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:>3.0f} %")
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._screen, transient=True)
+        self._stage, self._task, self._said, self._began = "", None, time.monotonic(), (0.0, 0)
+
+    def __enter__(self) -> "Bar":
+        if self._screen.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._screen.is_terminal:
+            self._bar.stop()
+        if kind is KeyboardInterrupt:
+            self._screen.print(self._stopped, soft_wrap=True)
+
+    def __call__(self, stage: str, done: int, of: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._began = stage, (now, done)
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(stage, total=of)
+        self._bar.update(self._task, completed=done)
+        if not self._screen.is_terminal and now - self._said > PLAIN_SECONDS and done > self._began[1]:
+            self._said = now
+            left = (now - self._began[0]) * (of - done) / (done - self._began[1])
+            self._screen.print(f"{stage}: {done / of:.0%}, {_duration(left)} left", soft_wrap=True, markup=False)
+
+
+def _figures(now: dict[str, Any]) -> str:
+    parts = []
+    if now.get("steps"):
+        parts.append(f"{now.get('step', 0)}/{now['steps']}")
+    if now.get("loss") is not None:
+        parts.append(f"loss {now['loss']:.3f}")
+    if now.get("inertia") is not None:
+        parts.append(f"inertia {now['inertia']:.6g}")
+    if now.get("reassigned") is not None:
+        parts.append(f"{now['reassigned']:.2%} reassigned")
+    if now.get("empty"):
+        parts.append(f"{now['empty']} empty clusters")
+    if now.get("images_per_s"):
+        parts.append(f"{now['images_per_s']:,.0f} images/s")
+    if now.get("seconds_left") is not None:
+        parts.append(f"{_duration(now['seconds_left'])} left")
+    if now.get("broken"):
+        parts.append(f"{now['broken']} broken images")
+    return ", ".join(parts)
+
+
+def closing(run: RunDir, screen: Console, where: str) -> None:
+    """The last screen of a finished run: scores beside what they must beat, and where everything lies.
+
+    `where`: what a command needs behind the run's id to find it from here.
+    """
+    summary = run.summary()
+    of = next((e for e in run.events() if e["event"] == "eval"), None) if run.owner else None
+    done = f"{run.id}: done, step {of['step']} of {run.owner.id}" if of else f"{run.id}: done, {summary['step']} steps"
+    screen.print(done, style="bold", soft_wrap=True, markup=False)
+    clustering = summary["evals"].get("kmeans")
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("clustering" if clustering else "evaluation")
+    table.add_column("" if clustering else "score", justify="right")
+    for key, value in (clustering or {}).items():
+        table.add_row(key.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else str(value))
+    for label, score in scores.rows(summary["evals"]):
+        table.add_row(label, score)
+    clusters = summary["evals"].get("clusters", {})
+    for key, label in (
+        ("nmi_labels", "NMI of clusters and labels"),
+        ("nmi_previous", "NMI of the last two clusterings"),
+    ):
+        if key in clusters:
+            table.add_row(label, f"{clusters[key]:.3f}")
+    screen.print(table)
+    finished = [e for e in run.events() if e["event"] == "finished"]
+    if finished:
+        seconds = finished[-1]["seconds"]
+        shares = ", ".join(f"{name} {value:.0f} s" for name, value in sorted(seconds.items(), key=lambda s: -s[1]))
+        screen.print(f"time       {shares}", soft_wrap=True)
+    files = list(dict.fromkeys(f for e in run.events() if e["event"] == "broken_images" for f in e["files"]))
+    if files:
+        screen.print(f"broken     {len(files)} images could not be decoded: {', '.join(files[:3])}", soft_wrap=True)
+    if (run.path / "attention").exists():
+        screen.print(f"pictures   {run.path / 'attention'}", soft_wrap=True, markup=False)
+    if run.owner or summary["method"] == "weights":
+        return
+    if clustering:
+        screen.print(f"result     {run.spec().method.out or run.path / 'clusters'}", soft_wrap=True, markup=False)
+        screen.print(f"curves     tensorboard --logdir {run.path / 'tensorboard'}", soft_wrap=True)
+        return
+    if (run.path / "clusters.png").exists():
+        screen.print(f"picture    {run.path / 'clusters.png'}", soft_wrap=True)
+    screen.print(f"curves     tensorboard --logdir {run.path / 'tensorboard'}", soft_wrap=True)
+    screen.print(f"weights    sslrun export {run.id}{where}", soft_wrap=True)
+
+
+def show(summary: dict[str, Any], screen: Console) -> None:
+    """One run, a field a line; what is empty is left out."""
+    for key, value in summary.items():
+        if value in (None, "", {}, []):
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        lines = value if isinstance(value, list) else [value]
+        for label, line in zip([key, *[""] * len(lines)], lines, strict=False):
+            said = ", ".join(f"{k} {v}" for k, v in line.items() if v is not None) if isinstance(line, dict) else line
+            screen.print(f"{label:13} {said}", soft_wrap=True, markup=False)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+    return f"{seconds / 86400:.1f} days"

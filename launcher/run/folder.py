@@ -1,0 +1,337 @@
+"""The run directory: the only truth about a run.
+
+    <runs>/<id>/
+        spec.json  plan.json       frozen at submission
+        placement.json             where it runs since somebody moved it, and the plan for that; see `place`
+        code -> ../.code/DIGEST    the code that runs; see snapshot.py
+        submit/                    the batch script, the pickle and Slurm's log; see submit.py
+        events/                    the ledger: one append-only file a writer and generation, merged on reading
+        metrics.jsonl              one line every log_every steps
+        progress.json              what is being done right now, replaced whole
+        checkpoints/step_00000300/ committed by one rename; see runtime/checkpoint.py
+        features/step_00000400/    of a clustering that is under way or was stopped; see runtime/store.py
+        logs/rank0.log ...         stdout and stderr of each rank
+        heartbeats/rank0.json ...  a sign of life of each; see runtime/health.py
+        evals/knn-1/               an evaluation as a job of its own: a folder like this one; see evaluation.py
+        tensorboard/  clusters.png
+        clusters/                  of `sslrun kmeans`, which has no checkpoints; see methods/kmeans/results.py
+        lock                       held (flock) by whoever runs the run
+
+A generation is one start of the run: the first is 1, each resume adds one. Time stamps are for people; no decision
+reads a clock.
+"""
+
+import contextlib
+import fcntl
+import grp
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import InputError
+from launcher.run import snapshot
+from launcher.run.files import read_json, write_json
+from launcher.run.goodput import goodput, interruptions
+from launcher.run.ledger import Ledger, judged
+from launcher.run.snapshot import Snapshot
+from launcher.run.state import Queue, State, of
+from launcher.spec import registry, stored
+from launcher.spec.runspec import InitFrom, RunSpec
+
+
+class RunDir:
+    """One run's folder. Reading it needs no torch and changes nothing."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+
+    @property
+    def id(self) -> str:
+        """Its folder's name; RUN/evals/NAME for an evaluation."""
+        return str(self.path.relative_to(self.runs))
+
+    @property
+    def runs(self) -> Path:
+        """The folder of runs that it lies in."""
+        return (self.owner or self).path.parent
+
+    @property
+    def owner(self) -> "RunDir | None":
+        """The run that an evaluation is one of; None for a run in its own right."""
+        evaluates = self.path.parent.name == "evals" and (self.path / "eval.json").exists()
+        return RunDir(self.path.parents[1]) if evaluates else None
+
+    def create(self, spec: RunSpec, plan: dict[str, Any], take: Callable[[], Snapshot]) -> None:
+        """Make the folder and freeze in it the spec and the code that `take` takes; one that is there stays as it is.
+
+        Raises InputError where one cannot write, or where not even one checkpoint would fit.
+        """
+        self.keep_private(spec)
+        _refuse_foreign_group(spec.group)
+        try:
+            new = [p for p in (self.path.parent, *self.path.parent.parents) if not p.exists()]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in new:
+                _share(folder, spec.group)
+            free = shutil.disk_usage(self.path.parent).free / 1e9
+            if free < plan["disk_gb"]:
+                reason = f"a checkpoint takes {plan['disk_gb']:.3f} GB and the disk has {free:.3f} GB free"
+                raise InputError.of("runs", self.path.parent, reason, "choose another folder with runs=PATH")
+            for name in ("", "events", "checkpoints", "logs"):
+                (self.path / name).mkdir(exist_ok=True)
+                _share(self.path / name, spec.group)
+            if not (self.path / "spec.json").exists():
+                self.adopt(take())
+                write_json(self.path / "plan.json", plan)
+                write_json(self.path / "spec.json", spec.to_json())  # last: a folder with a spec is complete
+        except OSError as error:
+            fix = "choose another folder with runs=PATH"
+            raise InputError.of("runs", self.path.parent, f"cannot write there ({error.strerror})", fix) from None
+
+    def keep_private(self, spec: RunSpec) -> None:
+        """What this process writes from now on is the user's alone, or readable by the spec's group."""
+        os.umask(0o027 if spec.group else 0o077)
+
+    def spec(self) -> RunSpec:
+        """What it is made of, as submitted, and where it runs now. Raises InputError when somebody edited it."""
+        try:
+            spec, moved = stored.read(read_json(self.path / "spec.json")), self._placement()
+            return spec.placed(moved) if moved else spec
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{self.path}/spec.json: {error}; start a new run instead of editing this one") from None
+
+    def plan(self) -> dict[str, Any]:
+        moved = self._placement()
+        return moved["plan"] if moved else read_json(self.path / "plan.json")
+
+    def place(self, spec: RunSpec, plan: dict[str, Any]) -> None:
+        """Run where `spec` says from the next start on; the ledger says since when, spec.json stays as it is.
+
+        The caller holds the lock and knows that no job has the run.
+        """
+        before = self.spec()
+        write_json(self.path / "placement.json", spec.placement(plan))
+        pen = Ledger(self.path, self.generation() + 1, "submit")
+        pen.write("placed", **_where(spec), changes=before.moves(spec))
+
+    def _placement(self) -> dict[str, Any] | None:
+        with contextlib.suppress(FileNotFoundError):
+            return read_json(self.path / "placement.json")
+        return None
+
+    # -- the code that it runs -------------------------------------------------------------------------------------
+
+    def adopt(self, code: Snapshot) -> None:
+        """Run `code` from the next start on; the ledger says since when."""
+        snapshot.link(self.path, code.path)
+        Ledger(self.path, self.generation() + 1, "submit").write("code", digest=code.digest, origin=code.origin)
+
+    def code_folder(self) -> Path:
+        """What goes before everything else on the ranks' PYTHONPATH."""
+        return self.path / "code"
+
+    def code(self) -> dict[str, Any]:
+        """The ledger's last word on the code: digest, origin. Raises InputError where it has none."""
+        taken = [e for e in self.events() if e["event"] == "code"]
+        if not taken:
+            fix = "`sslrun resume RUN --code=current` takes the code as it is now"
+            raise InputError(f"{self.path}/events: the ledger does not say which code to run; {fix}")
+        return taken[-1]
+
+    # -- the ledger ----------------------------------------------------------------------------------------------
+
+    def events(self) -> list[dict[str, Any]]:
+        """Every event of every writer, by generation, then in the order in which each writer wrote them."""
+        rows = []
+        for file in sorted((self.path / "events").glob("*.jsonl")):
+            for line in file.read_text(errors="replace").splitlines():
+                with contextlib.suppress(ValueError):  # the last line of a killed writer may be torn
+                    rows.append(json.loads(line))
+        # Asking for a generation comes first; whoever starts it writes its first event and its last, around the ranks'.
+        order = {"intent": -1, "submitted": -1, "withdrawn": -1, "start": 0, "end": 2}
+        return sorted(rows, key=lambda e: (e["generation"], order.get(e["event"], 1), e["writer"], e["number"]))
+
+    def generation(self) -> int:
+        """Number of times the run was started."""
+        return sum(event["event"] == "start" for event in self.events())
+
+    def state(self, queue: Queue | None = None) -> State:
+        """Where it stands: from the ledger, the lock and, where given, Slurm's queue."""
+        held = self.held()  # before the ledger: whoever lets go of the lock has written the end
+        return of(self.events(), held=held, queue=self._mine(queue))
+
+    def _mine(self, queue: Queue | None) -> Queue | None:
+        """The queue holds the user's own jobs: of a colleague's run it says nothing."""
+        return queue if self.path.stat().st_uid == os.getuid() else None
+
+    # -- the one writer ------------------------------------------------------------------------------------------
+
+    def lock(self) -> int | None:
+        """Become the run's writer: a descriptor that holds the lock until it is closed, or None: someone has it."""
+        try:
+            # The group's readers ask whether it is held.
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o640)
+        except OSError as error:
+            fix = "choose another folder with runs=PATH"
+            raise InputError.of("runs", self.path.parent, f"cannot write there ({error.strerror})", fix) from None
+        for _ in range(10):  # a reader that asks `held()` has it for an instant, a killed writer until it is reaped
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            time.sleep(0.1)
+        os.close(descriptor)
+        return None
+
+    def refuse_second_writer(self) -> None:
+        """Raises InputError when somebody runs it."""
+        if self.held():
+            start = next((e for e in reversed(self.events()) if e["event"] == "start"), {})
+            who = f"job {start['job']}" if start.get("job") else f"process {start.get('pid', '?')}"
+            reason = f"{who} on {start.get('host', '?')} runs it, and a run has one writer"
+            raise InputError.of("RUN", self.id, reason, f"`sslrun cancel {self.id}` stops it")
+
+    def held(self) -> bool:
+        """Does some process hold the lock?"""
+        if not (self.path / "lock").exists():
+            return False
+        descriptor = os.open(self.path / "lock", os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
+
+    # -- what a person asks --------------------------------------------------------------------------------------
+
+    def checkpoints(self) -> list[Path]:
+        """Committed checkpoints, oldest first. Temporary and quarantined ones have other names."""
+        return sorted((self.path / "checkpoints").glob("step_" + "[0-9]" * 8))
+
+    def progress(self) -> dict[str, Any]:
+        """What the run is doing, as rank 0 last said; empty before it spoke."""
+        with contextlib.suppress(OSError, ValueError):
+            return read_json(self.path / "progress.json")
+        return {}
+
+    def spoke(self) -> float:
+        """When rank 0 last said what the run is doing, in seconds since the epoch; 0 before it spoke."""
+        with contextlib.suppress(OSError):
+            return (self.path / "progress.json").stat().st_mtime
+        return 0.0
+
+    def summary(self, queue: Queue | None = None, *, digest: bool = True) -> dict[str, Any]:
+        """The JSON of `sslrun show`. Raises InputError when the spec was edited."""
+        held = self.held()
+        spec, events, progress = self.spec(), self.events(), self.progress()
+        state = of(events, held=held, queue=self._mine(queue))
+        saved = self.checkpoints()
+        manifest = read_json(saved[-1] / "manifest.json") if saved else {}
+        # What is saved of a training counts; what trains nothing has no checkpoints.
+        trains = not registry.method(spec.method.name).job
+        step = manifest.get("step", 0) if digest and trains else max(manifest.get("step", 0), progress.get("step", 0))
+        causes = Counter(e["cause"] for e in events if e["event"] == "start" and e["generation"] > 1)
+        health = {e.get("of"): e["what"] for e in events if e["event"] == "health"}
+        evals: dict[str, Any] = {}
+        found = manifest.get("digest")
+        # The latest step's stand: an evaluation as a job of its own may look at an older one.
+        for event in judged(events):
+            evals[event["protocol"]] = event["scores"]
+            if not trains:
+                found = event["digest"]
+        return {
+            "id": self.id,
+            "path": str(self.path),
+            "method": spec.method.name,
+            "state": state.name,
+            "job": state.job,
+            "step": step,
+            "steps": progress.get("steps") or manifest.get("steps") or self.plan()["steps"],
+            **({"state_digest": found, "where": _where(spec)} if digest else {}),
+            "checkpoint": str(saved[-1]) if saved else None,
+            "restarts": dict(causes),
+            "lost_steps": sum(e.get("lost_steps", 0) for e in events if e["event"] == "restored"),
+            "goodput": goodput(events, step),
+            "interruptions": interruptions(events, spec.world_size if spec.cluster.gpus_per_node else 0),
+            "evals": evals,
+            "health": "; ".join(filter(None, health.values())),
+            "message": state.message or state.why_pending,
+        }
+
+
+def _where(spec: RunSpec) -> dict[str, Any]:
+    return {"cluster": spec.cluster.name, "nodes": spec.nodes, "tasks_per_node": spec.tasks_per_node}
+
+
+def find(name: str, runs: Path) -> RunDir:
+    """The run that a person means: a path, an id, or the unique beginning of one. Raises InputError otherwise."""
+    for path in (Path(name).expanduser(), runs / name):
+        if (path / "spec.json").is_file():
+            return RunDir(path.resolve())
+    matches = [run for run in every(runs) if run.id.startswith(name)]
+    if len(matches) == 1:
+        return matches[0]
+    known = ", ".join(sorted(run.id for run in every(runs))[:6]) or "none"
+    why = "several runs begin like this" if matches else "there is no such run"
+    raise InputError.of("RUN", name, f"{why} in {runs}", f"runs there: {known}")
+
+
+def every(runs: Path) -> Iterator[RunDir]:
+    """All runs of a folder."""
+    for path in sorted(runs.glob("*/spec.json")):
+        yield RunDir(path.parent.resolve())
+
+
+def pin_init_from(name: str | None, runs: Path, backbone: str) -> InitFrom | None:
+    """Pin what a run starts from: a run's newest checkpoint or a .safetensors file, with the digest of its content.
+
+    Raises InputError when there is no such run or file, when the run has no checkpoint yet or another backbone.
+    """
+    if name is None:
+        return None
+    file = Path(name).expanduser()
+    if file.is_file():
+        if file.suffix != ".safetensors":
+            fix = "give a run, or weights written by `sslrun export`"
+            raise InputError.of("init_from", name, "only .safetensors files are read: others can run code", fix)
+        with file.open("rb") as stream:
+            return InitFrom(str(file.resolve()), hashlib.file_digest(stream, "sha256").hexdigest())
+    try:
+        run = find(name, runs)
+    except InputError as error:
+        raise InputError(str(error).replace("RUN=", "init_from=", 1)) from None
+    theirs = run.spec().method.backbone
+    if theirs != backbone:
+        fix = f"use method.backbone={theirs} or another run"
+        raise InputError.of("init_from", name, f"that run has the backbone {theirs}, not {backbone}", fix)
+    saved = run.checkpoints()
+    if not saved:
+        raise InputError.of("init_from", name, "that run has no checkpoint yet", f"wait, or `sslrun resume {run.id}`")
+    return InitFrom(str(saved[-1]), read_json(saved[-1] / "manifest.json")["digest"])
+
+
+def _refuse_foreign_group(name: str | None) -> None:
+    """Raises InputError for a group that one cannot give a folder to."""
+    if name is None:
+        return
+    try:
+        member = grp.getgrnam(name).gr_gid in (os.getegid(), *os.getgroups()) or os.geteuid() == 0
+    except KeyError:
+        raise InputError.of("group", name, "there is no such group", "see `id -Gn`") from None
+    if not member:
+        raise InputError.of("group", name, "you are not in it", "see `id -Gn`")
+
+
+def _share(folder: Path, group: str | None) -> None:
+    """Let `group` read what is, and what will be, in `folder`."""
+    if group:
+        shutil.chown(folder, group=group)
+        folder.chmod(0o2750)

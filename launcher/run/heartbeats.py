@@ -1,0 +1,132 @@
+"""Which rank the others wait for: read from the heartbeats that the ranks leave in a run's folder (runtime/health.py).
+
+Ranks are compared with one another, by time since they all met and by what they have passed since; so a node whose
+clock is wrong is not taken for a dead one.
+"""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.run.files import read_json
+from launcher.run.folder import RunDir
+
+BEATS_MISSED = 3  # before a rank counts as gone
+BEATS_STILL = 2  # of every rank, before the one that is behind is named: until then they merely write at other moments
+SLACK_SECONDS = 1.0
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A rank that the others seem to wait for. `stage` and `step` are the last that it told; `why`: half a sentence."""
+
+    rank: int
+    host: str
+    stage: str
+    step: int | None
+    why: str
+
+    def __str__(self) -> str:
+        where = f", last in {self.stage}" if self.stage else ""
+        at = f" at step {self.step}" if self.step is not None else ""
+        return f"rank {self.rank}{f' on {self.host}' if self.host else ''}: {self.why}{where}{at}"
+
+
+def slowest(run: RunDir) -> list[Suspect]:
+    """The ranks that keep a running run from going on, by rank; empty while it does.
+
+    First those that were not heard of in this generation, then those whose heartbeat stopped (the process is stopped or
+    gone, or its host is), else, where all beat and none gets anywhere, those that are behind the others.
+    """
+    starts = [e for e in run.events() if e["event"] == "start"]
+    if not starts:
+        return []
+    beats = _read(run.path / "heartbeats", starts[-1]["generation"])
+    known = {beat["rank"] for beat in beats}
+    missing = [rank for rank in range(starts[-1].get("world_size", 0)) if rank not in known]
+    if missing:  # they may only be about to start
+        waited = max((beat["alive_s"] for beat in beats), default=0) > BEATS_MISSED * _longest_beat(beats)
+        return [Suspect(rank, "", "", None, "not heard of yet") for rank in missing] if waited else []
+    return _silent(beats) or _behind(beats)
+
+
+def to_blame(run: RunDir) -> list[Suspect]:
+    """After ranks ended because they got nowhere: those that never noticed, because they were stopped, else those that
+    had passed less than the others; empty where all were alike."""
+    starts = [e for e in run.events() if e["event"] == "start"]
+    beats = _read(run.path / "heartbeats", starts[-1]["generation"]) if starts else []
+    silent = [beat for beat in beats if not beat["stalled"]]
+    if silent:
+        return [_suspect(beat, "no sign of life while the others waited") for beat in silent]
+    place = {beat["rank"]: (beat["points"], beat["marks"]) for beat in beats}
+    last = min(place.values(), default=None)
+    behind = [beat for beat in beats if place[beat["rank"]] == last]
+    return [_suspect(beat, "behind the others") for beat in behind] if len(behind) < len(beats) else []
+
+
+def named(suspects: Sequence[Suspect]) -> str:
+    """The first few of them in one line; empty where there are none."""
+    more = f"; and {len(suspects) - NAMED} more" if len(suspects) > NAMED else ""
+    return "; ".join(map(str, suspects[:NAMED])) + more
+
+
+def stalled(run: RunDir) -> list[int]:
+    """Ranks that made no progress for as long as `cluster.stall_minutes` says; their stacks are in their logs."""
+    starts = [e for e in run.events() if e["event"] == "start"]
+    beats = _read(run.path / "heartbeats", starts[-1]["generation"]) if starts else []
+    return [beat["rank"] for beat in beats if beat["stalled"]]
+
+
+def alive(run: RunDir, generation: int) -> int:
+    """How many ranks of this generation were heard of."""
+    return len(_read(run.path / "heartbeats", generation))
+
+
+def _read(folder: Path, generation: int) -> list[dict[str, Any]]:
+    beats = []
+    for file in folder.glob("rank*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            beat = read_json(file)
+            if beat["generation"] == generation:
+                beats.append({**beat, "written": file.stat().st_mtime})
+    return sorted(beats, key=lambda beat: beat["rank"])
+
+
+def _silent(beats: Sequence[dict[str, Any]]) -> list[Suspect]:
+    met = [beat for beat in beats if beat["joined"]]
+    if not met:
+        return []
+    patience = BEATS_MISSED * _longest_beat(met) + SLACK_SECONDS
+    latest = max(beat["alive_s"] for beat in met)
+    late = [(beat, latest - beat["alive_s"]) for beat in met if latest - beat["alive_s"] > patience]
+    # Nobody is left to compare with: only here a clock is read, and only to tell a person.
+    quiet = time.time() - max(beat["written"] for beat in beats)
+    if quiet > 2 * patience:
+        late = [(beat, quiet + latest - beat["alive_s"]) for beat in met]
+    return [_suspect(beat, f"no sign of life for {seconds:.0f} s") for beat, seconds in late]
+
+
+def _behind(beats: Sequence[dict[str, Any]]) -> list[Suspect]:
+    if not beats or any(beat["still_s"] < BEATS_STILL * beat["every_s"] for beat in beats):
+        return []
+    place = {beat["rank"]: (beat["points"], beat["marks"]) for beat in beats}
+    last = min(place.values())
+    if last == max(place.values()):
+        return []
+    return [
+        _suspect(beat, f"behind the others, no progress for {beat['still_s']:.0f} s")
+        for beat in beats
+        if place[beat["rank"]] == last
+    ]
+
+
+def _longest_beat(beats: Sequence[dict[str, Any]]) -> float:
+    return max((beat["every_s"] for beat in beats), default=0.0)
+
+
+def _suspect(beat: dict[str, Any], why: str) -> Suspect:
+    return Suspect(beat["rank"], beat["host"], beat["stage"], beat["step"], why)

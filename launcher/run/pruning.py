@@ -1,0 +1,217 @@
+"""What can go from a run's folder and from what its runs share: found first, so that it can be said before it goes.
+
+Never the newest checkpoint that verifies, nor one that another run starts from or an evaluation waits for. Whoever
+deletes holds the run's lock.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import ClusterError, InputError
+from launcher.run.files import read_json
+from launcher.run.folder import RunDir
+from launcher.run.manifest import verify
+from launcher.run.state import open_intent
+
+LONG_GONE_DAYS = 7.0  # since a submission's folder was last written to; until then people may ask what went wrong
+HALF_WRITTEN_DAYS = 1.0  # since a copy of the code was begun that nobody finished
+SECOND_LOOK_SECONDS = 1.0  # between a submitter's look at a snapshot and its link to it pass milliseconds
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that can go. `what`: its kind in a word or two; `size`: bytes."""
+
+    path: Path
+    what: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """`kept`: path of what stays -> why. `notes`: what a person should know besides."""
+
+    doomed: list[Item]
+    kept: dict[Path, str]
+    notes: list[str]
+
+
+def find(run: RunDir, keep: int, jobs: Callable[[], Mapping[str, Any]]) -> Findings:
+    """Everything that can go, where the `keep` newest checkpoints that verify stay. Reads every byte of those.
+
+    jobs: asks Slurm for the user's jobs; called where arrays were submitted.
+    """
+    found = Findings([], {}, [])
+    _find_checkpoints(run, keep, found)
+    _find_work(run, found)
+    found.doomed.extend(_unused_code(run.path.parent))
+    _find_submissions(run, jobs, found)
+    return found
+
+
+def delete(items: Iterable[Item], runs: Path) -> list[Item]:
+    """Delete `items` and return those that went: code that somebody has begun to use meanwhile stays.
+
+    Raises InputError where the file system refuses.
+    """
+    items, gone = list(items), []
+    code = [item for item in items if item.what == CODE]
+    try:
+        for item in items:
+            if item.what != CODE:
+                shutil.rmtree(_aside(item))
+                gone.append(item)
+        return gone + _delete_code(code, runs)
+    except OSError as error:
+        fix = "make it writable, and prune again"
+        raise InputError.of("runs", error.filename, f"cannot be deleted ({error.strerror})", fix) from None
+
+
+# -- checkpoints ---------------------------------------------------------------------------------------------------
+
+CHECKPOINT, QUARANTINED, TEMPORARY, CODE, SUBMISSION = (
+    "checkpoint", "quarantined checkpoint", "temporary folder", "unused code", "submission",
+)  # fmt: skip
+
+
+def _find_checkpoints(run: RunDir, keep: int, found: Findings) -> None:
+    folder, saved = run.path / "checkpoints", run.checkpoints()
+    found.doomed.extend(_items(folder.glob(".saving-*"), TEMPORARY))
+    good: list[Path] = []
+    broken: dict[Path, str] = {}
+    for path in reversed(saved):
+        if len(good) == keep:
+            break
+        reason = verify(path)
+        if reason:
+            broken[path] = reason
+        else:
+            good.append(path)
+    if not good:
+        if saved or any(folder.glob("broken-*")):
+            found.notes.append("no checkpoint verifies, so all of them stay, also the quarantined ones")
+        return
+    pins = _pins(run)
+    for path, reason in broken.items():
+        if path > good[0]:
+            # The next start sets it aside in its own words; it may be the file system that is broken, and for an hour.
+            found.kept[path] = f"does not verify ({reason}); `sslrun resume` sets it aside"
+    for path in saved:
+        if path in good:
+            found.kept[path] = "verified"
+        elif path.name in pins:
+            found.kept[path] = pins[path.name]
+        elif path not in found.kept:
+            found.doomed.extend(_items([path], CHECKPOINT))
+    found.doomed.extend(_items(sorted(folder.glob("broken-*")), QUARANTINED))
+
+
+def _pins(run: RunDir) -> dict[str, str]:
+    """Name of a checkpoint -> who needs it: runs that start from it, and evaluations that have not ended."""
+    pins = {}
+    folder = os.path.realpath(run.path / "checkpoints")
+    for file in run.path.parent.glob("*/spec.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # no spec, no pin
+            source = read_json(file).get("init_from")
+            if source and os.path.realpath(Path(source["path"]).parent) == folder:
+                pins[Path(source["path"]).name] = f"{file.parent.name} starts from it (init_from)"
+    for file in run.path.glob("evals/*/eval.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            step, evaluation = read_json(file)["step"], RunDir(file.parent)
+            if step is not None and evaluation.state().name not in ("done", "failed", "cancelled"):
+                pins[f"step_{step:08d}"] = f"{evaluation.id} has not ended"
+    return pins
+
+
+def _find_work(run: RunDir, found: Findings) -> None:
+    """What was kept of work between two steps (runtime/store.py): of use until a checkpoint of a later step stands."""
+    newest = max((path.name for path in run.checkpoints()), default="")
+    found.doomed.extend(_items(run.path.glob("features/.gone-*"), TEMPORARY))
+    for folder in sorted(run.path.glob("features/step_*")):
+        if folder.name < newest:
+            found.doomed.extend(_items([folder], TEMPORARY))
+        else:
+            found.kept[folder] = "features of a clustering with which `sslrun resume` goes on"
+
+
+# -- what the runs of a folder share ---------------------------------------------------------------------------------
+
+
+def _unused_code(runs: Path) -> list[Item]:
+    entries = sorted((runs / ".code").iterdir()) if (runs / ".code").is_dir() else []
+    used = _used_code(runs) if entries else set()
+    leftovers = [p for p in entries if p.name.startswith(".") and _days_old(p) > HALF_WRITTEN_DAYS]
+    return _items([p for p in entries if not p.name.startswith(".") and p.name not in used] + leftovers, CODE)
+
+
+def _used_code(runs: Path) -> set[str]:
+    users = ("*", "*/submit", "*/evals/*", "*/evals/*/submit", ".arrays/*")
+    links = (folder / "code" for pattern in users for folder in runs.glob(pattern))
+    # Also a link that leads nowhere now: `_delete_code` has put what it means aside.
+    return {Path(os.path.realpath(link)).name for link in links if os.path.lexists(link)}
+
+
+def _delete_code(items: list[Item], runs: Path) -> list[Item]:
+    """Out of sight first, then a second look at who uses it: a submission may have found it a moment earlier."""
+    aside = {}
+    for item in items:
+        aside[item.path.name] = item.path.rename(item.path.with_name(f".unused-{item.path.name.lstrip('.')}"))
+    if aside:
+        time.sleep(SECOND_LOOK_SECONDS)
+    used, gone = _used_code(runs) if aside else set(), []
+    for item in items:
+        hidden = aside[item.path.name]
+        if item.path.name in used and not item.path.exists():
+            hidden.rename(item.path)
+            continue
+        shutil.rmtree(hidden)
+        gone.append(item)
+    return gone
+
+
+def _find_submissions(run: RunDir, jobs: Callable[[], Mapping[str, Any]], found: Findings) -> None:
+    """Pickles, scripts and Slurm's logs of jobs that are long gone."""
+    mine = run.path / "submit"
+    if mine.is_dir() and _days_old(mine) > LONG_GONE_DAYS and not open_intent(run.events()):
+        found.doomed.extend(_items([mine], SUBMISSION))
+    arrays = [p for p in sorted(run.path.parent.glob(".arrays/*")) if _days_old(p) > LONG_GONE_DAYS]
+    if not arrays:
+        return
+    try:
+        waiting = {job.comment.rpartition(":")[2] for job in jobs().values()}
+    except ClusterError as error:
+        found.notes.append(f"submissions of arrays stay, their jobs may still be in the queue: {error}")
+        return
+    found.doomed.extend(_items([p for p in arrays if p.name not in waiting], SUBMISSION))
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def _items(paths: Iterable[Path], what: str) -> list[Item]:
+    return [Item(path, what, sum(p.lstat().st_size for p in _files(path))) for path in paths]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not path.is_dir():
+            yield path
+
+
+def _days_old(folder: Path) -> float:
+    """Since anything in it was last written."""
+    newest = max(p.lstat().st_mtime for p in (folder, *_files(folder)))
+    return (time.time() - newest) / 86400
+
+
+def _aside(item: Item) -> Path:
+    """Under another name first: a checkpoint that is half deleted must not be taken for one."""
+    if item.what != CHECKPOINT:
+        return item.path
+    return item.path.rename(item.path.with_name(f".saving-pruned-{item.path.name}"))

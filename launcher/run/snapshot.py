@@ -1,0 +1,166 @@
+"""The code that a run executes: a copy taken when the run is made, so that editing the code changes nothing queued.
+
+    <runs>/.code/DIGEST/launcher/... methods/... and the package of a method from elsewhere
+    <runs>/<id>/code -> ../.code/DIGEST
+
+What is copied: in a git checkout the tracked, modified and untracked files (git's ignore rules hold), elsewhere every
+file of the packages. DIGEST is the sha256 over all names and contents; it is in the run's ledger, and worked out again
+from the files at every start.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from launcher.errors import InputError
+
+# What code that was taken long ago calls a module of today.
+FORMERLY = {"launcher.start.batch": "launcher.batch", "launcher.start.worker": "launcher.worker"}
+PACKAGES = ("launcher", "methods", "cluster_configs", "sweeps")
+LARGEST_MB = 100
+IGNORED = ("__pycache__",)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of the code. `origin`: the commit that it was taken from, with `+changes` where files differ from it."""
+
+    path: Path
+    digest: str
+    origin: str
+
+
+def take(method: str, runs: Path) -> Snapshot:
+    """Copy the code of sslrun and of `method` to `runs`/.code; one that is there already is used.
+
+    Raises InputError when it is larger than LARGEST_MB: then something that is no code lies among it.
+    """
+    files: dict[str, Path] = {}
+    origin = ""
+    for package in (*PACKAGES, *_elsewhere(method)):
+        folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])  # type: ignore[union-attr, index]
+        found, commit = _in_git(folder)
+        origin = origin or commit
+        for file in found if found is not None else _all_files(folder):
+            files[f"{package}/{file.relative_to(folder).as_posix()}"] = file
+    size = sum(file.stat().st_size for file in files.values()) / 1e6
+    if size > LARGEST_MB:
+        largest = max(files.values(), key=lambda f: f.stat().st_size)
+        reason = f"the code takes {size:.0f} MB, more than {LARGEST_MB}; the largest file is {largest}"
+        raise InputError(f"code: {reason}; move data out of the packages, or have git ignore it")
+    contents = {name: file.read_bytes() for name, file in sorted(files.items())}
+    digest = _digest(contents)
+    target = runs / ".code" / digest
+    if not _is_whole(target):
+        _write(contents, target)
+    return Snapshot(target, digest, origin)
+
+
+def link(folder: Path, target: Path) -> None:
+    """Point `folder`/code at a snapshot, or at what points at one, by one rename."""
+    beside = folder / f".code.{os.getpid()}"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(os.path.relpath(target.absolute(), folder.absolute()))
+    beside.rename(folder / "code")
+
+
+def module(folder: Path, name: str) -> str:
+    """What the code in `folder` calls the module `name`."""
+    return name if (folder / f"{name.replace('.', '/')}.py").is_file() else FORMERLY.get(name, name)
+
+
+def verify(folder: Path, digest: str) -> None:
+    """Raises InputError when the code in `folder` is not the user's own, is gone, or is not what was taken."""
+    fix = "`sslrun resume RUN --code=current` takes the code as it is now"
+    if not folder.is_dir():
+        raise InputError(f"code={folder}: the snapshot is gone; {fix}")
+    _own(folder.resolve(), fix)
+    if digest_of(folder) != digest:
+        raise InputError(f"code={folder}: it is not what was submitted, its hash has changed; {fix}")
+
+
+def digest_of(folder: Path) -> str:
+    """The digest of what lies in `folder` now; compiled files do not count."""
+    return _digest({f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted(_all_files(folder))})
+
+
+def _own(path: Path, fix: str) -> None:
+    found = path.stat()
+    if found.st_uid != os.getuid():
+        raise InputError(f"{path}: it belongs to user {found.st_uid}, not to you; {fix}")
+    if found.st_mode & stat.S_IWOTH:
+        raise InputError(f"{path}: everybody may write there; chmod o-w it, then {fix}")
+
+
+def _digest(contents: dict[str, bytes]) -> str:
+    whole = hashlib.sha256()
+    for name in sorted(contents):
+        whole.update(f"{name}\0{hashlib.sha256(contents[name]).hexdigest()}\n".encode())
+    return whole.hexdigest()[:32]
+
+
+def _is_whole(target: Path) -> bool:
+    with contextlib.suppress(OSError):  # somebody is moving it aside
+        return target.is_dir() and digest_of(target) == target.name
+    return False
+
+
+def _write(contents: dict[str, bytes], target: Path) -> None:
+    """All files beside, then one rename; whoever loses a race uses the winner's."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        for folder in sorted({(beside / name).parent for name in contents}):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, content in contents.items():
+            (beside / name).write_bytes(content)
+            (beside / name).chmod(0o400)
+        try:
+            beside.rename(target)
+        except OSError:
+            if not _is_whole(target):  # runs that use a damaged one will be told at their next start
+                with contextlib.suppress(FileNotFoundError):  # somebody else has moved it
+                    target.rename(target.with_name(f".damaged-{target.name}.{os.getpid()}"))
+                beside.rename(target)
+    except OSError as error:
+        if _is_whole(target):  # somebody else wrote the same a moment earlier
+            return
+        raise InputError.of(
+            "runs", target.parents[1], f"cannot write there ({error.strerror})", "choose another folder with runs=PATH"
+        ) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _elsewhere(method: str) -> list[str]:
+    """The top package of a method that registers through an entry point."""
+    points = [p for p in entry_points(group="sslrun.methods") if p.name == method]
+    return [p.module.partition(".")[0] for p in points]
+
+
+def _in_git(folder: Path) -> tuple[list[Path] | None, str]:
+    """(the files of `folder` that git does not ignore, the commit) where it is part of a checkout; else (None, "")."""
+
+    def git(*words: str) -> str | None:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            answer = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20)
+            if answer.returncode == 0:
+                return answer.stdout
+        return None
+
+    listed = git("ls-files", "-coz", "--exclude-standard", "--", ".")
+    if not listed:  # no git, no checkout, or a folder that the checkout ignores (a virtual environment in it)
+        return None, ""
+    described = git("describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*") or ""
+    return [p for name in set(listed.split("\0")) if name and (p := folder / name).is_file()], described.strip()
+
+
+def _all_files(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.is_file() and not any(part in IGNORED for part in p.parts)]

@@ -1,0 +1,55 @@
+"""Nodes that let a run down lately: kept in a list beside the runs, left out of the next submissions, forgotten again.
+
+`<runs>/.bad_nodes.json`: node -> {until, why, run}. It is derived and may be deleted at any time.
+"""
+
+import contextlib
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.run.files import read_json, write_json
+from launcher.run.folder import RunDir
+
+HOURS = 24.0
+
+
+def mark(run: RunDir, nodes: Sequence[str], why: str, *, hours: float = HOURS) -> None:
+    """Leave `nodes` out of submissions for `hours`. A list that cannot be written is no reason to fail."""
+    entry = {"until": time.time() + hours * 3600, "why": why, "run": run.id}
+    with contextlib.suppress(OSError):
+        write_json(_file(run.runs), {**listed(run.runs), **dict.fromkeys(nodes, entry)})
+
+
+def listed(runs: Path) -> dict[str, dict[str, Any]]:
+    """Nodes that are left out now; none where the list is missing or damaged."""
+    try:
+        known = read_json(_file(runs))
+        read = {node: _entry(entry) for node, entry in known.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {node: entry for node, entry in read.items() if entry["until"] > time.time()}
+
+
+def choose(runs: Path, usable: Collection[str], needed: int) -> tuple[list[str], str]:
+    """(nodes to leave out of a submission, what to tell a person about it).
+
+    usable: nodes that the job could get. Where fewer than `needed` would remain, all are used and the person is told.
+    """
+    bad = {node: entry for node, entry in listed(runs).items() if node in usable}
+    if not bad:
+        return [], ""
+    said = "; ".join(f"{node} ({entry['why']})" for node, entry in sorted(bad.items()))
+    if len(usable) - len(bad) < needed:
+        return [], f"used all the same, because too few other nodes are left: {said}"
+    until = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(entry["until"] for entry in bad.values())))
+    return sorted(bad), f"left out until {until}: {said}; remove {_file(runs)} to use them again"
+
+
+def _entry(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"until": float(entry["until"]), "why": str(entry["why"]), "run": str(entry["run"])}
+
+
+def _file(runs: Path) -> Path:
+    return runs / ".bad_nodes.json"

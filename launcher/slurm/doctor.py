@@ -1,0 +1,379 @@
+"""What a cluster will do to a job, read from its own configuration and said in plain words; and what to set.
+
+Everything comes from slurm.py and from this machine's files; nothing is submitted. trial.py does that.
+"""
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.errors import InputError
+from launcher.slurm import commands
+from launcher.spec.schema import ClusterConfig
+
+OK, WARN, BAD = "ok", "warn", "bad"
+SHORT_SECONDS = 30  # a save that must be over sooner is at risk
+OUT_OF_USE = ("DOWN", "DRAIN", "FAIL", "ERROR", "UNKNOWN")  # how the states of such nodes begin
+# File systems that are usually mounted on every node; of others the name says nothing.
+SHARED = re.compile(r"nfs|lustre|gpfs|beegfs|ceph|weka|panfs|gluster|orangefs|pvfs|afs|cifs|smb|juicefs|daos|vast")
+UNLIMITED = ("UNLIMITED", "(null)", "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finding. `level`: ok, warn (it works, at a price) or bad (a job will not run); advice: what to do, or ""."""
+
+    check: str
+    level: str
+    found: str
+    advice: str = ""
+
+
+def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Row]:
+    """The findings for jobs of `cluster` with runs in `runs`; its partition is the default one where it names none.
+
+    named: the user chose the cluster's config, so that it must fit. Raises ClusterError where no Slurm answers.
+    """
+    config, partitions = commands.config(), commands.partitions()
+    partition = choose(partitions, cluster.partition)
+    nodes = [node for node in commands.nodes() if node.name in set(partition.nodes)]
+    rows = [
+        Row("slurm", OK, f"Slurm {config.get('SLURM_VERSION', '?')}, cluster {config.get('ClusterName', '?')}"),
+        _partition(partition, partitions, cluster),
+        *_preemption(config, partition, partitions),
+        _requeue(config),
+        _time_limit(config, partition),
+        _arrays(config),
+        *_nodes(nodes, partition),
+        *_memory(config, cluster),
+        _accounting(config),
+        _runs(runs),
+        _python(cluster, gpus=any(node.gpus for node in nodes)),
+    ]
+    return rows + (_fit(cluster, partition, nodes, config, partitions) if named else [])
+
+
+def choose(partitions: Sequence[commands.Partition], name: str | None) -> commands.Partition:
+    """The partition called `name`; the default one, or the only one, for None. Raises InputError with the names."""
+    found = [p for p in partitions if p.name == name] if name else [p for p in partitions if p.default]
+    if not found and name is None and len(partitions) == 1:
+        found = list(partitions)
+    if not found:
+        reason = "the cluster has no such partition" if name else "the cluster has no default partition"
+        known = ", ".join(sorted(p.name for p in partitions)) or "none that you may use"
+        raise InputError.of("cluster.partition", name or "null", reason, f"it has: {known}")
+    return found[0]
+
+
+def grace_seconds(config: Mapping[str, str], partition: commands.Partition) -> int:
+    """Seconds that the ranks of a preempted job surely have: GraceTime, or the KillWait of every end where it is 0."""
+    return partition.grace_s or _seconds(config.get("KillWait", "30"))
+
+
+def preempted_by(
+    config: Mapping[str, str], partition: commands.Partition, partitions: Iterable[commands.Partition]
+) -> list[str]:
+    """The partitions whose jobs take nodes from running jobs of `partition`."""
+    if config.get("PreemptType") != "preempt/partition_prio" or partition.preempt_mode.upper() == "OFF":
+        return []
+    mine = set(partition.nodes)
+    return [p.name for p in partitions if p.priority_tier > partition.priority_tier and mine & set(p.nodes)]
+
+
+def as_yaml(config: Mapping[str, str], partition: commands.Partition, partitions: Sequence[commands.Partition]) -> str:
+    """A cluster config for jobs of `partition`, for `--config-dir DIR` as DIR/cluster/NAME.yaml."""
+    nodes = [node for node in commands.nodes() if node.name in set(partition.nodes)]
+    common = commonest(nodes)
+    name = re.sub(r"\W+", "_", f"{config.get('ClusterName', 'cluster')}_{partition.name}")
+    limit = min(partition.max_minutes or 1440, 1440)
+    rates = f"of a {common.gpu_type}" if common.gpu_type else "of your GPUs"
+    lines = [
+        f"# sslrun --config-dir DIR cluster={name} ...   with this file as DIR/cluster/{name}.yaml",
+        f"name: {name}",
+        "kind: slurm",
+        f"partition: {partition.name}",
+        f"account: null # one of {', '.join(partition.allow_accounts)}" if partition.allow_accounts else None,
+        f"timeout_min: {limit}",
+        f"gpus_per_node: {common.gpus}",
+        f"cpus_per_node: {common.cpus}",
+        f"host_mem_gb: {common.memory_mb * 2**20 / 1e9:.0f}",
+        f"preemptible: {'true' if preempted_by(config, partition, partitions) else 'false'}",
+        f"grace_s: {grace_seconds(config, partition)}",
+        f"# gpu_mem_gb, gpu_tflops, gpu_fp32_tflops: {rates}, as in cluster_configs/" if common.gpus else None,
+    ]
+    return "\n".join(line for line in lines if line is not None) + "\n"
+
+
+# -- what the cluster does ---------------------------------------------------------------------------------------------
+
+
+def _partition(partition: commands.Partition, partitions: Sequence[commands.Partition], cluster: ClusterConfig) -> Row:
+    others = ", ".join(p.name for p in partitions if p.name != partition.name)
+    found = f"{partition.name}{' (default)' if partition.default else ''}; there are also: {others or 'no others'}"
+    if not partition.up:
+        return Row("partition", BAD, f"{partition.name} starts no jobs", f"use cluster.partition=NAME: {others}")
+    allowed = partition.allow_accounts
+    if allowed and cluster.account not in allowed:
+        level = BAD if cluster.account else WARN
+        advice = f"set cluster.account to one of {some(allowed)}"
+        return Row("partition", level, f"{partition.name} takes jobs of some accounts only", advice)
+    return Row("partition", OK, found)
+
+
+def _preemption(
+    config: Mapping[str, str], partition: commands.Partition, partitions: Sequence[commands.Partition]
+) -> list[Row]:
+    kind = config.get("PreemptType", "")
+    if kind == "preempt/qos":
+        mode = config.get("PreemptMode", "?")
+        advice = (
+            "`sacctmgr show qos format=name,preempt,preemptmode,gracetime` tells; set grace_s and preemptible by it"
+        )
+        found = f"a job's QOS decides whether others take its nodes (then: {mode.lower()})"
+        return [Row("preemption", WARN, found, advice), _user_signal(config)]
+    by = preempted_by(config, partition, partitions)
+    if not by:
+        why = "no partition with a higher PriorityTier shares its nodes"
+        if kind in ("preempt/none", "(null)", "") or partition.preempt_mode.upper() == "OFF":
+            why = "preemption is off"
+        return [Row("preemption", OK, f"jobs of {partition.name} keep their nodes: {why}")]
+    seconds, mode = grace_seconds(config, partition), partition.preempt_mode.upper()
+    fate = {"REQUEUE": "requeued", "CANCEL": "cancelled", "SUSPEND": "suspended"}.get(mode, mode.lower())
+    told = "GraceTime" if partition.grace_s else "KillWait, since GraceTime is 0"
+    signal = "SIGUSR2" if partition.grace_s and _sends_user_signal(config) else "SIGTERM"
+    found = (
+        f"jobs of {', '.join(by)} take nodes from jobs of {partition.name}: every rank gets {signal}, has {seconds} s "
+        f"({told}) until it is killed, and the job is {fate}"
+    )
+    if mode == "CANCEL":
+        row = Row("preemption", WARN, found, "`sslrun resume RUN` starts a cancelled run again; nobody else does")
+    elif mode != "REQUEUE":
+        found = f"jobs of {', '.join(by)} have jobs of {partition.name} {fate} until they are through"
+        row = Row("preemption", WARN, found, "suspended ranks keep their GPU memory; prefer another partition")
+    elif seconds < SHORT_SECONDS:
+        advice = f"a save must fit into {seconds} s (`sslrun plan` shows its time); ask for GraceTime={SHORT_SECONDS}"
+        row = Row("preemption", WARN, found, advice)
+    else:
+        row = Row("preemption", OK, found, "set preemptible: true, and grace_s, in your cluster's YAML")
+    return [row, _user_signal(config)]
+
+
+def _sends_user_signal(config: Mapping[str, str]) -> bool:
+    """It moved from SlurmctldParameters to PreemptParameters in later versions."""
+    options = f"{config.get('PreemptParameters', '')},{config.get('SlurmctldParameters', '')}"
+    return re.search(r"\b(preempt_)?send_user_signal\b", options) is not None
+
+
+def _user_signal(config: Mapping[str, str]) -> Row:
+    advice = "none needed: sslrun heeds both"
+    if _sends_user_signal(config):
+        found = "within a GraceTime, preemption sends the signal that a job asked for (USR2) in place of SIGTERM"
+    else:
+        found = "preemption sends SIGTERM alone; the signal that a job asks for comes before the time limit only"
+    return Row("preemption signal", OK, found, advice)
+
+
+def _requeue(config: Mapping[str, str]) -> Row:
+    expire = re.search(r"cred_expire=(\d+)", config.get("AuthInfo", ""))
+    wait = f"a requeued job waits up to {int(expire[1]) if expire else 120} s before it starts again"
+    if config.get("JobRequeue") == "0":
+        return Row("requeue", OK, f"only jobs that ask for it are requeued, and sslrun's do; {wait}")
+    return Row("requeue", OK, f"jobs are requeued after a preemption or the loss of a node; {wait}")
+
+
+def _time_limit(config: Mapping[str, str], partition: commands.Partition) -> Row:
+    kill = _seconds(config.get("KillWait", "30"))
+    if partition.max_minutes is None:
+        return Row(
+            "time limit", OK, f"{partition.name} has none; what is asked for ends with SIGTERM, {kill} s, SIGKILL"
+        )
+    found = (
+        f"jobs of {partition.name} end after {_time(partition.max_minutes)} at the latest: SIGTERM, {kill} s, SIGKILL"
+    )
+    advice = "longer runs save before that and go on in the next job, by themselves"
+    return Row("time limit", OK, found, advice)
+
+
+def _arrays(config: Mapping[str, str]) -> Row:
+    size = int(config.get("MaxArraySize", "0") or 0)
+    if size <= 1:
+        return Row("arrays", WARN, "job arrays are switched off", "a sweep becomes as many jobs as it has points")
+    return Row("arrays", OK, f"at most {size} points in one array", "longer sweeps become several arrays")
+
+
+def _nodes(nodes: Sequence[commands.Node], partition: commands.Partition) -> list[Row]:
+    kinds = Counter((n.gpus, n.gpu_type, n.cpus, n.memory_mb) for n in nodes)
+    if not nodes:
+        return [Row("nodes", BAD, f"{partition.name} has no nodes", "use cluster.partition=NAME")]
+    found = "; ".join(
+        f"{count} x {' '.join(filter(None, [str(gpus), kind, 'GPUs'])) if gpus else 'no GPU'}, {cpus} CPUs, "
+        f"{memory / 1024:.0f} GB"
+        for (gpus, kind, cpus, memory), count in kinds.most_common()
+    )
+    several = len({kind[:2] for kind in kinds}) > 1
+    advice = "name one kind with cluster.constraint or cluster.gres, or leave nodes out with cluster.exclude"
+    rows = [Row("nodes", WARN if several else OK, found, advice if several else "")]
+    unusable = [n for n in nodes if n.state.startswith(OUT_OF_USE)]
+    if unusable:
+        level = BAD if len(unusable) == len(nodes) else WARN
+        said = some([f"{n.name} {n.state.lower()}{f' ({n.reason})' if n.reason else ''}" for n in unusable], most=5)
+        left = f"{len(nodes) - len(unusable)} of {len(nodes)} nodes can be used"
+        rows.append(
+            Row("nodes out of use", level, f"{said}; {left}", "ask for at most that many, or tell the administrators")
+        )
+    else:
+        rows.append(Row("nodes out of use", OK, f"none of {len(nodes)}"))
+    if partition.max_nodes is not None:
+        rows.append(Row("nodes a job", OK, f"{partition.name} gives a job {partition.max_nodes} at most"))
+    return rows
+
+
+def _memory(config: Mapping[str, str], cluster: ClusterConfig) -> list[Row]:
+    given = [(key, value) for key, value in config.items() if key.startswith("DefMemPer") and value not in UNLIMITED]
+    if not given or cluster.mem_gb is not None or cluster.mem_per_cpu or cluster.mem_per_gpu:
+        return []
+    key, value = given[0]
+    found = f"a job that asks for no memory gets {value} MB a {key.removeprefix('DefMemPer')}"
+    return [Row("memory", OK, found, "mem_gb: 0 asks for all of a node's")]
+
+
+def _accounting(config: Mapping[str, str]) -> Row:
+    kind = config.get("AccountingStorageType", "")
+    if kind in ("accounting_storage/none", "(null)", ""):
+        return Row("accounting", OK, "off: sacct answers nothing; states come from the runs' own ledgers")
+    return Row("accounting", OK, "on: how a job ended can be asked for long after")
+
+
+# -- what this machine has ---------------------------------------------------------------------------------------------
+
+
+def _runs(runs: Path) -> Row:
+    """Can runs be written here, does locking work, and will nodes see it?"""
+    there = next(path for path in (runs, *runs.parents) if path.exists())
+    kind, free = file_system(there), shutil.disk_usage(there).free / 1e9
+    where = f"{runs}, on {kind}, {free:,.0f} GB free"
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if os.access(there, os.W_OK):
+            advice = "a run's lock needs flock (Lustre: mount with -o flock); choose another folder with runs=PATH"
+            return Row("runs folder", BAD, f"{where}: no lock can be taken ({error.strerror})", advice)
+        return Row("runs folder", BAD, f"{where}: you cannot write there", "choose another folder with runs=PATH")
+    if not SHARED.search(kind):
+        advice = "`sslrun doctor --launch nodes=N` shows whether every node sees it"
+        return Row("runs folder", WARN, f"{where}, which is usually not shared between nodes", advice)
+    return Row("runs folder", OK, f"{where}; locking works")
+
+
+def _python(cluster: ClusterConfig, *, gpus: bool) -> Row:
+    if cluster.python:
+        word = shlex.split(cluster.python)[0]
+        if shutil.which(word):
+            return Row("python", OK, f"ranks are started by {cluster.python}")
+        return Row(
+            "python", WARN, f"{word}, which starts the ranks, is not on this machine", "it must be on every node"
+        )
+    if importlib.util.find_spec("torch") is None:
+        return Row("python", BAD, f"{sys.executable} has no torch", "install it there, or set cluster.python")
+    from importlib.metadata import version
+
+    with contextlib.suppress(ImportError):
+        torch = version("torch")
+        kind = file_system(Path(sys.executable))
+        found = f"{sys.executable} on {kind}, torch {torch}"
+        if gpus and "+cpu" in torch:
+            return Row("python", WARN, f"{found}, built without CUDA", "install the build with CUDA")
+        if not SHARED.search(kind):
+            advice = "every node must have it: `sslrun doctor --launch nodes=N` shows whether it does"
+            return Row("python", WARN, f"{found}, which is usually not shared between nodes", advice)
+        return Row("python", OK, found)
+    return Row("python", WARN, f"{sys.executable} has a torch of an unknown version", "reinstall it")
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system that `path` lies on, as mount calls it: nfs4, lustre, ext4; "?" off Linux."""
+    best, kind = -1, "?"
+    with contextlib.suppress(OSError, ValueError):
+        real = str(path.resolve())
+        for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+            before, _, after = line.partition(" - ")
+            mounted = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4])
+            if len(mounted) >= best and (real == mounted or real.startswith(mounted.rstrip("/") + "/")):
+                best, kind = len(mounted), after.split()[0]
+    return kind
+
+
+# -- does the user's config fit? ---------------------------------------------------------------------------------------
+
+
+def _fit(
+    cluster: ClusterConfig,
+    partition: commands.Partition,
+    nodes: Sequence[commands.Node],
+    config: Mapping[str, str],
+    partitions: Sequence[commands.Partition],
+) -> list[Row]:
+    """What the cluster's YAML says against what the partition has."""
+    rows = []
+    most = max((n.gpus for n in nodes), default=0)
+    if cluster.gpus_per_node > most:
+        found = f"cluster.gpus_per_node={cluster.gpus_per_node}, and the nodes of {partition.name} have {most} at most"
+        rows.append(Row("config", BAD, found, f"set gpus_per_node: {most}"))
+    if partition.max_minutes is not None and cluster.timeout_min > partition.max_minutes:
+        found = (
+            f"cluster.timeout_min={cluster.timeout_min}, and {partition.name} ends jobs after {partition.max_minutes}"
+        )
+        rows.append(Row("config", BAD, found, f"set timeout_min: {partition.max_minutes}"))
+    by, seconds = preempted_by(config, partition, partitions), grace_seconds(config, partition)
+    if by and not cluster.preemptible:
+        found = f"cluster.preemptible=false, and jobs of {', '.join(by)} take nodes from {partition.name}"
+        rows.append(Row("config", WARN, found, f"set preemptible: true and grace_s: {seconds}"))
+    elif by and cluster.grace_s > seconds:
+        found = (
+            f"cluster.grace_s={cluster.grace_s}, and a preempted job of {partition.name} is killed after {seconds} s"
+        )
+        rows.append(Row("config", WARN, found, f"set grace_s: {seconds}"))
+    return rows or [Row("config", OK, f"{cluster.name} fits {partition.name}")]
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def some(names: Sequence[str], *, most: int = 8) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def commonest(nodes: Sequence[commands.Node]) -> commands.Node:
+    """A node of the most frequent kind, those with GPUs before others."""
+    kinds = Counter((n.gpus, n.gpu_type, n.cpus, n.memory_mb) for n in nodes)
+    best = max(kinds, key=lambda kind: (kind[0] > 0, kinds[kind]), default=(0, "", 1, 0))
+    gpus, gpu_type, cpus, memory = best
+    return commands.Node("", cpus, memory, gpus, gpu_type, "", "", ())
+
+
+def _seconds(text: str) -> int:
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else 0
+
+
+def _time(minutes: int) -> str:
+    return (
+        f"{minutes / 1440:g} days"
+        if minutes >= 2880
+        else f"{minutes / 60:g} hours"
+        if minutes >= 120
+        else f"{minutes} minutes"
+    )

@@ -1,0 +1,134 @@
+"""What the queue adds to a run's own ledger: asked once for many runs, and never waited for when Slurm is down."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import ClusterError, InputError
+from launcher.run.folder import RunDir
+from launcher.run.state import ACTIVE, job_of, of
+from launcher.slurm import badnodes, commands
+
+UNOPENED_LOG = "0:53"  # the exit code of a job whose first node could not open its log
+ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
+LACKS = re.compile(r"(?P<node>\S+) has no (?P<what>/.+?)(?P<yours> of yours)?; ")  # as the batch script says it
+BLAMED = 16  # lost jobs that a submission asks Slurm about: a sweep may have lost a thousand to one node
+
+
+@dataclass(frozen=True)
+class Lost:
+    """How a job ended that could not say so in the run's ledger. `node`: the one whose fault it was, where known."""
+
+    words: str = ""
+    node: str = ""
+    why: str = ""
+
+
+def of_runs(runs: Iterable[RunDir]) -> tuple[Mapping[str, commands.Job] | None, str]:
+    """(the user's jobs in the queue, "") or (None, why it could not be asked); asked only if a run may be there."""
+    if not any(_has_job(run) for run in runs):
+        return None, ""
+    try:
+        return commands.jobs(), ""
+    except ClusterError as error:
+        return None, f"{error}: states are the ledgers' last word"
+
+
+def _has_job(run: RunDir) -> bool:
+    """What cannot be read has none; whoever asks for its state learns why."""
+    try:
+        return bool(of(run.events(), held=False).job)
+    except (OSError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def refuse_second_writer(run: RunDir) -> None:
+    """Raises InputError when somebody runs it, or a job in the queue will."""
+    run.refuse_second_writer()
+    state = run.state(of_runs([run])[0])
+    if state.job and state.name in ACTIVE:
+        reason = f"job {state.job} has it, and a run has one writer"
+        raise InputError.of("RUN", run.id, reason, f"`sslrun cancel {run.id}` takes it back")
+
+
+def last_words(run: RunDir) -> str:
+    """Why a run's job ended before the run could say anything itself; empty when there is nothing to add."""
+    return lost(run).words
+
+
+def blame(runs: Iterable[RunDir]) -> None:
+    """Put the nodes on which the runs' last jobs could not begin on the list of those to leave out."""
+    unheard = [run for run in runs if (told := _told(run.events())) and told[-1]["event"] == "submitted"]
+    for run in unheard[-BLAMED:]:
+        found = lost(run)
+        if found.node:
+            badnodes.mark(run, [found.node], found.why)
+
+
+def lost(run: RunDir) -> Lost:
+    """What is known of a job that is gone and of which the ledger has no end: from its log, else from Slurm."""
+    held, events = run.held(), run.events()
+    told = _told(events)
+    # As if no job were in the queue; those that are say so below.
+    gone = of(events, held=held, queue={}).name in ("failed", "stopped")
+    if not told or not gone or (told[-1]["event"] == "end" and not told[-1].get("requeued")):
+        return Lost()
+    job, began = job_of(events), told[-1]["event"] != "submitted"
+    given = [e for e in told if e["event"] == "submitted" and e["job"] == job]
+    if job is None or not given:
+        return Lost()
+    folder = Path(given[-1]["folder"])
+    log = folder / f"slurm-{job}.log"
+    said = _log(log)
+    lacks = LACKS.match(said)
+    if lacks or (said and not began):
+        # What is not here either, or somebody else's, is no node's fault.
+        blamed = lacks and Path(lacks["what"]).exists() and (not lacks["yours"] or folder.stat().st_uid == os.getuid())
+        return Lost(said, lacks["node"], f"has no {lacks['what']}") if blamed else Lost(said)
+    try:
+        found = commands.ended(job)
+    except ClusterError:
+        return Lost()
+    if found is None:
+        return Lost() if began or log.exists() else Lost(_forgotten(job, folder))
+    if found.state in ALIVE:
+        return Lost()
+    if found.exit_code == UNOPENED_LOG:
+        first = commands.expand(found.nodes)[0]
+        words = f"job {job}: its first node, {first}, could not open its log: it does not see {folder}, or cannot write"
+        fix = "choose a folder that all nodes share with runs=PATH"
+        return Lost(f"{words} there; {fix}", first, f"could not open a log in {folder}")
+    when = "without a word" if began else "before the run began"
+    where = f", on {found.nodes}" if found.nodes else ""
+    return Lost(f"job {job} ended {when}: {found.state}, exit code {found.exit_code}{where}{_last_line(log)}")
+
+
+def _told(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What became of the run's jobs, in order."""
+    return [e for e in events if e["event"] in ("submitted", "start", "end")]
+
+
+def _forgotten(job: str, folder: Path) -> str:
+    said = f"job {job} ended before the run began, and Slurm no longer knows how; it wrote no log"
+    return f"{said}: it was cancelled, or its first node does not see {folder}"
+
+
+def _log(log: Path) -> str:
+    """The last line that the batch script wrote for a person."""
+    said = [line for line in _lines(log) if line.startswith("sslrun: ")]
+    return said[-1].removeprefix("sslrun: ") if said else ""
+
+
+def _last_line(log: Path) -> str:
+    said = [line for line in _lines(log) if line.strip()]
+    return f"; the last line of {log}: {said[-1].strip()[:300]}" if said else ""
+
+
+def _lines(log: Path) -> list[str]:
+    try:
+        return log.read_text(errors="replace").splitlines()
+    except OSError:
+        return []

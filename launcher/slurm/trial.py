@@ -1,0 +1,307 @@
+"""`sslrun doctor --launch`: start a job's ranks on a cluster for a moment, without training, and report what they saw.
+
+One batch job, written like those that train; probe.py is all that runs in it. Its folder, `<runs>/.doctor/<token>/`,
+goes when it has ended, however it ends; its report stays beside it.
+"""
+
+import contextlib
+import json
+import shlex
+import shutil
+import signal
+import statistics
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import ClusterError, InputError
+from launcher.plan import script
+from launcher.slurm import commands, limits, probe
+from launcher.slurm.doctor import BAD, OK, WARN, Row, some
+from launcher.spec.runspec import RunSpec
+
+POLL_SECONDS = 1.0
+JOB_MINUTES = 5  # the time limit that the job asks for
+RANK_SECONDS = 60.0  # for every rank to have started and reported
+NEWS_SECONDS = 10.0  # a network file system may show the report late
+CLOCK_SECONDS = 1.0  # further apart, and the logs of two nodes no longer line up
+SLOW_SECONDS = 30.0
+UNOPENED_LOG = "0:53"  # the exit code of a job whose first node could not open its log
+# Reasons for which a job never starts: it would wait for ever.
+NEVER = (
+    "AccountNotAllowed", "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS", "JobHeldAdmin",
+    "JobHeldUser", "PartitionConfig", "PartitionDown", "PartitionInactive", "PartitionNodeLimit", "PartitionTimeLimit",
+    "QOSNotAllowed", "ReservationDeleted",
+)  # fmt: skip
+
+
+def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list[Row]:
+    """Run the trial on the nodes and tasks of `spec`; what it found. `say` gets progress, a line at a time.
+
+    seconds: how long to wait for the job, in the queue and after. Raises InputError where the partition could never
+    start it, ClusterError where Slurm refuses or the time is up; KeyboardInterrupt passes through. No job survives.
+    """
+    limits.check(spec)
+    token = uuid.uuid4().hex
+    folder = Path(spec.runs) / ".doctor" / token
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+        with _interruptible() as hold, _cleaned(folder, token, hold):
+            file = _prepare(spec, folder, token)
+            options = [f"--comment={_comment(token)}", "--chdir=/"]
+            with hold():  # not while it is unknown whether there is a job
+                job = commands.submit(file, options, environment=commands.environment())
+            end = time.monotonic() + seconds
+            last = _wait(job, end, seconds, say)
+            report = _read(job, folder / "report.json")
+            rows = judge(report, spec) if report else [_silence(job, last, folder)]
+            stamp = time.strftime("%Y%m%d-%H%M%S")
+            kept = folder.parent / f"{stamp}-{job}.json"
+            about = {"nodes": spec.nodes, "tasks_per_node": spec.tasks_per_node, "report": report}
+            kept.write_text(json.dumps({"rows": [asdict(row) for row in rows], **about}) + "\n")
+            say(f"the report is in {kept}")
+            return rows
+    except OSError as error:
+        fix = "choose another folder with runs=PATH"
+        raise InputError.of("runs", spec.runs, f"cannot write there ({error.strerror})", fix) from None
+
+
+# -- the job -----------------------------------------------------------------------------------------------------------
+
+
+def _prepare(spec: RunSpec, folder: Path, token: str) -> Path:
+    """Fill the folder; returns the batch script."""
+    cluster = spec.cluster
+    order = {
+        "token": token,
+        "nodes": spec.nodes,
+        "tasks_per_node": spec.tasks_per_node,
+        "world_size": spec.world_size,
+        "seconds": RANK_SECONDS,
+        "python": shlex.split(cluster.python) if cluster.python else [sys.executable],
+        "environment": dict(cluster.environment),
+    }
+    (folder / "order.json").write_text(json.dumps(order))
+    (folder / "token").write_text(token)
+    shutil.copyfile(probe.__file__, folder / "probe.py")
+    parameters = script.parameters(spec, folder=folder, signal_delay_s=1)
+    python, there = shlex.quote(script.python_of(cluster)), shlex.quote(str(folder))
+    missing = shlex.quote(f"has no {script.python_of(cluster)}; set cluster.python to one that every node has")
+    parameters |= {"job_name": "sslrun-doctor", "time": JOB_MINUTES}
+    parameters["setup"] = [
+        "umask 077",
+        *cluster.setup,
+        f'test -x {python} || {{ echo "sslrun: ${{SLURMD_NODENAME:-$HOSTNAME}}" {missing}; exit 3; }}',
+        f"exec {python} -I -S {there}/probe.py batch {there}",  # what would train, below, is not reached
+    ]
+    file = folder / "script.sh"
+    file.write_text(script.text(folder, parameters))
+    return file
+
+
+def _comment(token: str) -> str:
+    return f"sslrun-doctor:{token}"
+
+
+def _wait(job: str, end: float, seconds: float, say: Callable[[str], None]) -> commands.Job | None:
+    """Return when the job has left the queue: its last state there."""
+    told, last, failed = "", None, 0
+    while True:
+        try:
+            found, failed = commands.jobs([job]).get(job), 0
+        except ClusterError:  # a controller that restarts is away for a moment
+            failed += 1
+            if failed > 5:
+                raise
+            time.sleep(POLL_SECONDS)
+            continue
+        if found is None:
+            return last
+        last = found
+        if found.state == "PENDING":
+            expected = f", expected to start {found.start}" if found.start else ""
+            line = f"job {job} waits in {found.partition}: {found.reason or 'not looked at yet'}{expected}"
+            if found.reason in NEVER:
+                raise ClusterError(f"job {job} would never start: {found.reason}; ask for less, or another partition")
+        else:
+            line = f"job {job} is {found.state.lower()} on {found.nodes}"
+        if line != told:
+            say(line)
+            told = line
+        if time.monotonic() > end:
+            why = f" ({found.reason})" if found.reason else ""
+            raise ClusterError(f"--timeout={seconds:g}: job {job} is still {found.state.lower()}{why}; give it longer")
+        time.sleep(POLL_SECONDS)
+
+
+def _read(job: str, file: Path) -> dict[str, Any]:
+    """The report, {} where there is none. Nothing looked for it before, so no cache says that it is not there."""
+    found = commands.ended(job)
+    end = time.monotonic() + (NEWS_SECONDS if found is None or found.state == "COMPLETED" else 0)
+    while True:
+        try:
+            return json.loads(file.read_text())
+        except OSError:
+            if time.monotonic() > end:
+                return {}
+            time.sleep(0.5)
+
+
+def _silence(job: str, last: commands.Job | None, folder: Path) -> Row:
+    """The job wrote no report: say why."""
+    found = commands.ended(job) or last
+    nodes = commands.expand(found.nodes) if found else []
+    first = nodes[0] if nodes else "its first node"
+    if found and found.exit_code == UNOPENED_LOG:
+        advice = "choose a folder that every node mounts with runs=PATH"
+        return Row("run directory", BAD, f"{first} does not see {folder.parent.parent}", advice)
+    said: list[str] = []
+    with contextlib.suppress(OSError):
+        for log in folder.glob("slurm-*.log"):
+            said += [line.removeprefix("sslrun: ") for line in log.read_text(errors="replace").splitlines() if line]
+    state = f"{found.state.lower()}, exit code {found.exit_code or '?'}" if found else "gone"
+    last_word = f"job {job} on {first} ended without a report: {state}; {said[-1] if said else 'it said nothing'}"
+    return Row("launch", BAD, last_word, "see cluster.setup and cluster.python")
+
+
+@contextlib.contextmanager
+def _cleaned(folder: Path, token: str, hold: Callable[[], Any]) -> Iterator[None]:
+    """Whatever happens: no job of ours in the queue, and no folder."""
+    try:
+        yield
+    finally:
+        with hold():
+            with contextlib.suppress(ClusterError):
+                commands.cancel(job for job, found in commands.jobs().items() if found.comment == _comment(token))
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], Any]]:
+    """Ctrl-C, TERM and a closed terminal raise KeyboardInterrupt; within the `hold` that it yields, only afterwards."""
+    state = {"held": False, "came": False}
+
+    def came(*_: object) -> None:
+        state["came"] = True
+        if not state["held"]:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def hold() -> Iterator[None]:
+        state.update(held=True, came=False)
+        try:
+            yield
+        finally:
+            state["held"] = False
+        if state["came"]:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, came) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield hold
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# -- what it found -----------------------------------------------------------------------------------------------------
+
+
+def judge(report: Mapping[str, Any], spec: RunSpec) -> list[Row]:
+    """The findings of probe.py's report."""
+    nodes = commands.expand(report["nodes"])
+    rows = [_ranks(report, spec, nodes), _rendezvous(report, nodes), _directory(report, spec, nodes)]
+    if report["clocks"]:
+        rows.append(_clocks(report["clocks"]))
+    if report["ranks"]:
+        rows.append(_slowest(report["ranks"]))
+    return rows
+
+
+def _ranks(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Row:
+    ranks, expected = report["ranks"], spec.world_size
+    seen = {rank["rank"] for rank in ranks}
+    count = f"{len(seen)} of {expected} ranks in {report['seconds']:.1f} s"
+    if seen != set(range(expected)) or len(ranks) != expected:
+        if len(seen | {failure["rank"] for failure in report["failures"]}) == expected:
+            return Row("launch", BAD, f"{count}; the others started, but did not reach rank 0", "see rendezvous")
+        here = [rank["node"] for rank in (*ranks, *report["failures"])]
+        lost = [f"{n} ({spec.tasks_per_node - here.count(n)})" for n in nodes if here.count(n) < spec.tasks_per_node]
+        said = [line for line in report["srun"]["said"] if "error" in line][:1]
+        why = f"; {said[0]}" if said else ""
+        advice = "leave these nodes out with cluster.exclude"
+        return Row("launch", BAD, f"{count}; missing on {some(lost)}{why}", advice)
+    # Training takes a rank's node and GPU from its number: ranks of one node are neighbours.
+    wrong = [
+        rank["rank"]
+        for rank in ranks
+        if (rank["node_rank"], rank["local_rank"]) != divmod(rank["rank"], spec.tasks_per_node)
+        or rank["node"] != nodes[rank["node_rank"]]
+    ]
+    if wrong:
+        numbers = some([str(rank) for rank in sorted(wrong)])
+        advice = "unset SLURM_DISTRIBUTION and the like in cluster.setup"
+        return Row("launch", WARN, f"{count}; ranks {numbers} are not numbered node by node", advice)
+    return Row("launch", OK, f"{count}, each with its own rank, local rank and node, on {len(nodes)} nodes")
+
+
+def _rendezvous(report: Mapping[str, Any], nodes: list[str]) -> Row:
+    address, reasons = report["address"], {}
+    for failure in report["failures"]:
+        reasons.setdefault(failure["reason"], set()).add(failure["node"])
+    if reasons:
+        said = _by_reason(reasons, nodes)
+        advice = "open the ports between nodes, or set cluster.environment.MASTER_ADDR to a name that they resolve"
+        return Row("rendezvous", BAD, f"not every node reaches {address}: {said}", advice)
+    reached = {rank["node"] for rank in report["ranks"]}
+    if not reached:
+        return Row("rendezvous", BAD, f"no rank reported to {address}", "see the launch above")
+    everywhere = f"{len(reached)} of {len(nodes)} nodes"
+    return Row("rendezvous", OK if len(reached) == len(nodes) else BAD, f"{address}, reached from {everywhere}")
+
+
+def _directory(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Row:
+    advice = "choose a folder that every node mounts with runs=PATH"
+    reasons: dict[str, set[str]] = {}
+    for rank in (*report["ranks"], *report["failures"]):
+        if rank["sees"]:
+            reasons.setdefault(rank["sees"].lower(), set()).add(rank["node"])
+    if reasons:
+        said = _by_reason(reasons, nodes)
+        return Row("run directory", BAD, f"not every node sees {spec.runs}: {said}", advice)
+    known = {rank["node"] for rank in (*report["ranks"], *report["failures"])}
+    silent = [node for node in nodes if node in known and node not in report["wrote"]]
+    if silent:
+        found = f"what {some(silent)} wrote to {spec.runs} does not arrive on the first node"
+        return Row("run directory", BAD, found, advice)
+    return Row("run directory", OK, f"{len(known)} of {len(nodes)} nodes read and write {spec.runs}")
+
+
+def _clocks(clocks: Mapping[str, tuple[float, float]]) -> Row:
+    node, (offset, bound) = max(clocks.items(), key=lambda item: abs(item[1][0]))
+    found = f"{len(clocks)} nodes; {node} is furthest off, by {_ms(offset)} (give or take {_ms(bound)})"
+    if abs(offset) - bound > CLOCK_SECONDS:
+        return Row("clocks", WARN, found, "no decision of sslrun reads a clock, but logs will not line up: check NTP")
+    return Row("clocks", OK, found)
+
+
+def _slowest(ranks: list[Mapping[str, Any]]) -> Row:
+    slow = max(ranks, key=lambda rank: rank["seconds"])
+    middle = statistics.median(rank["seconds"] for rank in ranks)
+    found = f"{slow['node']} (rank {slow['rank']}), {slow['seconds']:.1f} s after srun; half within {middle:.1f} s"
+    if slow["seconds"] > SLOW_SECONDS:
+        return Row("slowest start", WARN, found, "a slow file system under Python? every start of a run pays this")
+    return Row("slowest start", OK, found)
+
+
+def _by_reason(reasons: Mapping[str, set[str]], nodes: list[str]) -> str:
+    """ "n2, n3: no answer; n7: its name cannot be resolved there"."""
+    return "; ".join(f"{some(sorted(where, key=nodes.index))}: {reason}" for reason, where in reasons.items())
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms" if abs(seconds) < 1 else f"{seconds:.1f} s"

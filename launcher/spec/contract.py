@@ -1,0 +1,103 @@
+"""What a method tells the launcher about itself, without torch."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.errors import unknown
+from launcher.spec.schema import TrainConfig
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast somebody trained a recipe. The plan scales it by arithmetic: peak of the device, operations an image. So
+    it does for variations of the recipe, and for the method's recipes that have none if this is of `paper`."""
+
+    images_per_s: float  # of one GPU, or of one machine without
+    tflops: float  # peak of that device in the recipe's precision
+    gpu: bool
+    source: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A published or a miniature setting of one method. `source` says where its numbers come from."""
+
+    method: TrainConfig
+    data: Any  # the data config that it trains on unless told otherwise
+    images: int  # size of that data, for plans made before the data are at hand
+    source: str
+    expect: str  # what a reader may expect: hours, accuracy
+    rate: Rate | None = None  # where one was published or measured
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a global batch lies on a world. `why` holds one sentence a number."""
+
+    per_gpu_batch: int  # images a forward pass
+    accumulation: int  # forward passes an optimiser step
+    groups: int  # communication groups (DeeperCluster: 4m); 1 where a method has none
+    group_size: int  # ranks that share one group
+    groups_per_rank: int  # groups that one rank hosts
+    batch_norm_ranks: int  # ranks that share batch statistics
+    why: Mapping[str, str]
+    waste: str | None = None  # said when the layout is legal but wasteful
+    variant: tuple[str, ...] = ()  # the overrides that would mend it, with a new identity
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """k-means of the features of all images: into k clusters each of m parts, which go on together."""
+
+    k: int
+    d: int
+    iterations: int
+    m: int = 1
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What a method does over all images between epochs: features, then k-means of them."""
+
+    count: int  # in a whole run
+    forward_flops: float  # an image, for its feature
+    clusterings: tuple["Clustering", ...]  # one after the other
+    host_bytes: float  # an image, in host memory until the round ends
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the cost models need to know of a network. Counts of fp32 scalars and floating-point operations."""
+
+    parameters: int  # replicated on every rank
+    sharded_parameters: int  # over the whole world, each stored once
+    hosted_parameters: int  # of those, what one rank holds
+    optimiser_slots: int  # scalars the optimiser keeps for each parameter
+    flops_per_image: float  # forward and backward
+    activations: float  # bytes an image in fp32, of which bf16 and fp16 take half
+    why: Mapping[str, str]
+    rounds: Rounds | None = None  # where the method has any
+    following_parameters: int = 0  # replicated, but without gradients or slots: a teacher, or a momentum encoder
+    remembered: int = 0  # of earlier batches, over the whole world: a queue, or a cache of features
+    unhalved: float = 0.0  # bytes an image beside the activations, in any precision: pixels, scores, LayerNorm's input
+
+
+@dataclass(frozen=True)
+class Method:
+    """The launcher's whole view of a method. `trainer` is loaded by the worker alone, inside a job."""
+
+    name: str
+    summary: str
+    config: type[TrainConfig]
+    recipes: Mapping[str, Callable[[], Recipe]]
+    trainer: str  # "package.module:Class"
+    validate: Callable[[Any, int | None], None]  # (config, number of images if known); raises InputError
+    layout: Callable[[Any, int], Layout]  # (config, world_size); raises InputError with the sizes that work
+    sizes: Callable[[Any, int], Sizes]  # (config, world_size)
+    job: str = ""  # "package.module:function" that the ranks run in place of training, where they do
+
+    def recipe(self, name: str) -> Recipe:
+        if name not in self.recipes:
+            unknown("recipe", name, self.recipes)
+        return self.recipes[name]()

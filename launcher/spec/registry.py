@@ -1,0 +1,64 @@
+"""Which methods there are: folders under `methods/` with a spec.py and a trainer.py, and entry points `sslrun.methods`
+elsewhere. A folder with a job.py in place of the trainer is a kind of job that trains nothing, and is reached through a
+verb of its own."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from launcher.errors import unknown
+from launcher.spec.contract import Method
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every registered method. Cheap: looks at folders and at the metadata of installed packages, imports nothing."""
+    return tuple(sorted({*_folders("trainer.py"), *(point.name for point in entry_points(group="sslrun.methods"))}))
+
+
+@cache
+def jobs() -> tuple[str, ...]:
+    """Kinds of job that train nothing."""
+    return tuple(sorted(_folders("job.py")))
+
+
+def _folders(file: str) -> list[str]:
+    """Those of methods/ that have a spec and `file`."""
+    folder = Path(importlib.util.find_spec("methods").origin).parent  # type: ignore[union-attr, arg-type]
+    return [spec.parent.name for spec in folder.glob("*/spec.py") if spec.with_name(file).exists()]
+
+
+@cache
+def method(name: str) -> Method:
+    """The method called `name`. Raises InputError with the nearest name when there is none."""
+    if name not in (*names(), *jobs()):
+        unknown("method", name, names())
+    for point in entry_points(group="sslrun.methods"):
+        if point.name == name:
+            return point.load()
+    return importlib.import_module(f"methods.{name}.spec").METHOD
+
+
+def facts(room: str) -> ModuleType:
+    """What `methods/ROOM/spec.py` says without torch: of data sets ("data"), "backbones", protocols ("evals"), ..."""
+    return importlib.import_module(f"methods.{room}.spec")
+
+
+def load_trainer(name: str) -> type:
+    """The trainer's class. Imports torch; only the worker calls this."""
+    return _load(method(name).trainer)
+
+
+def load_job(name: str) -> Callable[..., dict[str, Any]]:
+    """What the ranks of such a job run; called as `work(run, world, ledger, stop, heart)`. As `load_trainer`."""
+    return _load(method(name).job)
+
+
+def _load(reference: str) -> Any:
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)

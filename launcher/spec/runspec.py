@@ -1,0 +1,154 @@
+"""What a run is: the schema that Hydra composes over, and the frozen, hashed RunSpec that everything after it reads.
+
+A schema is a plain mutable dataclass, because OmegaConf needs one; `freeze` makes it immutable, and from then on
+nothing changes: what was resolved at submission is what runs. Fields made with `ops()` say where and how comfortably a
+run runs; all other fields are the science and make up the run's identity.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from launcher.spec.schema import ClusterConfig
+
+FORMAT = 1  # of spec.json; a reader refuses a newer one
+
+
+@dataclass(frozen=True)
+class InitFrom:
+    """Where the backbone starts from, pinned: the path may move, the digest may not."""
+
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run, resolved. Immutable all the way down; `identity` is what makes two submissions the same run."""
+
+    method: Any
+    data: Any
+    eval_data: Any
+    cluster: Any
+    recipe: str
+    nodes: int
+    tasks_per_node: int
+    seed: int
+    init_from: InitFrom | None
+    runs: str
+    group: str | None = None
+    eval_after: tuple[str, ...] = ()
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.tasks_per_node
+
+    @property
+    def identity(self) -> str:
+        """sha256 over what changes the science: method, data, backbone, batch, schedule, seed; not where it runs."""
+        science = {
+            "method": _science(self.method),
+            "data": self.data and _science(self.data),
+            "seed": self.seed,
+            "init_from": self.init_from.digest if self.init_from else None,
+        }
+        return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.method.name}-{self.recipe}-{self.identity[:8]}"
+
+    def to_json(self) -> dict:
+        """What spec.json holds, with a checksum over it."""
+        stored = {"format": FORMAT, "identity": self.identity, **dataclasses.asdict(self)}
+        return {**stored, "checksum": checksum(stored)}
+
+    def placement(self, plan: Mapping[str, Any]) -> dict:
+        """What placement.json holds: where the run runs and the plan for that, with a checksum."""
+        here = dataclasses.asdict(self)
+        stored = {"format": FORMAT, **{name: here[name] for name in _PLACE}, "plan": dict(plan)}
+        return {**stored, "checksum": checksum(stored)}
+
+    def placed(self, stored: Mapping[str, Any]) -> "RunSpec":
+        """The same science where `stored`, a placement, says. Raises ValueError when that was edited."""
+        if stored["checksum"] != checksum({key: value for key, value in stored.items() if key != "checksum"}):
+            raise ValueError("the checksum of its placement.json does not fit: it was edited")
+        cluster = freeze(ClusterConfig(**stored["cluster"]))
+        return dataclasses.replace(
+            self, cluster=cluster, nodes=stored["nodes"], tasks_per_node=stored["tasks_per_node"]
+        )
+
+    def differences(self, other: "RunSpec") -> list[str]:
+        """Operational fields in which `other` differs, as `field: here -> there`; the science is equal by identity."""
+        here, there = _flat(self.to_json()), _flat(other.to_json())
+        return [
+            f"{name}: {here.get(name)} -> {there.get(name)}"
+            for name in {**here, **there}
+            if here.get(name) != there.get(name)
+        ]
+
+    def moves(self, other: "RunSpec") -> list[str]:
+        """Those of the differences that say where it runs."""
+        return [change for change in self.differences(other) if change.startswith(_PLACE)]
+
+
+def checksum(stored: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
+
+
+_PLACE = ("cluster", "nodes", "tasks_per_node")
+
+
+def freeze(config: Any) -> Any:
+    """The same dataclass instance, no longer assignable, with its lists and mappings frozen. isinstance keeps working.
+
+    What it holds is left as JSON can write it.
+    """
+    for item in dataclasses.fields(config):
+        setattr(config, item.name, _frozen(getattr(config, item.name)))
+    kind = type(config)
+    config.__class__ = type(kind.__name__, (kind,), {"__setattr__": _refuse, "__delattr__": _refuse})
+    return config
+
+
+class FrozenDict(dict):
+    """A dict that nobody changes: json and dataclasses.asdict take it for what it is."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise dataclasses.FrozenInstanceError("a spec never changes")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item) for item in value)
+    if isinstance(value, dict):
+        return FrozenDict((key, _frozen(item)) for key, item in value.items())
+    return value
+
+
+def _refuse(self: Any, name: str, *_: Any) -> None:
+    raise dataclasses.FrozenInstanceError(f"{type(self).__name__}.{name} is frozen: a spec never changes")
+
+
+def _science(config: Any) -> dict:
+    science = {}
+    for f in dataclasses.fields(config):
+        counts, value = f.metadata.get("science", True), getattr(config, f.name)
+        if counts is True or (counts == "given" and value != f.default):
+            science[f.name] = value
+    return science
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat

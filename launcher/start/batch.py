@@ -1,0 +1,361 @@
+"""What a batch script runs on the first node of a job: one generation of a run, its ranks started with srun.
+
+The twin of local.py. It holds the run's lock and writes the generation's first event and its last; the ranks are
+started only once the code is what was submitted and every node sees the run and its Python. The pickle that brings
+Slurm here holds the run's path and nothing else.
+"""
+
+import contextlib
+import os
+import random
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import ClusterError, NoProgress, RunFailed, SslrunError, Superseded
+from launcher.plan import script
+from launcher.run import heartbeats, snapshot
+from launcher.run.files import read_json
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.run.state import of
+from launcher.slurm import badnodes, commands
+from launcher.spec.runspec import RunSpec
+from launcher.start import requeue
+from launcher.start.ending import STOPPED_CODE, Outcome, judge, stuck
+
+PREFLIGHT_SECONDS = 120
+LOCK_SECONDS, LOCK_POLL_SECONDS = 180.0, 2.0  # NFS forgets a client after 90 s
+CONTROLLER_SECONDS = 600.0  # how long a requeue waits for a controller that is being restarted
+UNHEARD = re.compile("does not answer|no answer|Unable to contact")
+ENDED_WITH_THE_JOB = ("killed", "crash", "cluster")  # what it looks like from inside when Slurm ends a job
+# srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
+BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
+PASS_ON_SECONDS = 1.0
+FIRST_PORT = 10_000  # services of a node have theirs below
+EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
+NOT_BEGUN = Outcome("stopped", "stopped", "no rank had begun", 0)
+PREFLIGHT = """\
+test -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
+test -w "$1/logs" || { echo "$SLURMD_NODENAME cannot write to $1"; exit 3; }
+command -v "$2" >/dev/null || { echo "$SLURMD_NODENAME has no $2"; exit 3; }
+"""
+
+
+def main(path: str) -> None:
+    """Run one generation of the run in `path` and exit: 0 when it is done or will go on later, 2 to 4 otherwise."""
+    told = _Told()
+    run = RunDir(path)
+    lock = _lock(run)
+    if lock is None:
+        print(f"sslrun: {run.id} is being run by somebody else", flush=True)
+        sys.exit(ClusterError.exit_code)
+    if of(run.events(), held=False).name == "done":  # it finished while it was being preempted
+        sys.exit(0)
+    cause = _how_it_ended_before(run)
+    generation = run.generation() + 1
+    ledger = Ledger(run.path, generation, "batch")
+    print(_mark(generation), flush=True)
+    try:
+        ledger.write("start", cause=cause, pid=os.getpid(), **_allocation())
+        spec = run.spec()
+        _refuse_hopeless(run)
+        run.keep_private(spec)
+        snapshot.verify(run.code_folder(), run.code()["digest"])
+        _preflight(run, spec)
+        outcome = NOT_BEGUN if told.signal else _ranks(run, spec, generation, told)
+    except SslrunError as error:
+        outcome = NOT_BEGUN if told.signal else Outcome("failed", error.cause, str(error), error.exit_code)
+    if run.generation() > generation:  # this node stood still for long, and Slurm has started the run elsewhere
+        outcome = Outcome("failed", Superseded.cause, "the run has been started again elsewhere", RunFailed.exit_code)
+    elif outcome.state != "done":
+        outcome = _why(run, generation, outcome, told)
+    _note_commits(run, ledger)
+    outcome, again = requeue.decide(run.events(), outcome)
+    if outcome.message:
+        print(f"sslrun: {outcome.message}", flush=True)
+    _end(ledger, outcome, requeued=again)
+    os.close(lock)
+    if again:
+        _requeue(ledger, outcome)
+    sys.exit(0 if outcome.state in ("stopped", "preempted", "cancelled") else outcome.exit_code)
+
+
+class _Told:
+    """That the job is to end, and by which signal; this process lives on and sees the ranks through."""
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+        self._event = threading.Event()
+        signal.signal(signal.SIGCONT, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._hear)
+
+    def _hear(self, number: int, _frame: object) -> None:
+        self.signal = self.signal or signal.Signals(number).name
+        self._event.set()
+
+    def pass_on(self, step: subprocess.Popen, run: RunDir, generation: int, ranks: int) -> None:
+        """In a thread: Slurm tells the steps that it knows of; ranks that begin to live after that are told here."""
+        self._event.wait()
+        missing = ranks - heartbeats.alive(run, generation)
+        while missing and step.poll() is None:
+            time.sleep(PASS_ON_SECONDS)
+            missing = ranks - heartbeats.alive(run, generation)
+            step.send_signal(signal.SIGUSR2)  # srun passes it on to the ranks that it has started
+
+
+def _lock(run: RunDir) -> int | None:
+    """The run's lock. After a restart the file server may not yet have forgotten a node that was lost with it."""
+    patience = LOCK_SECONDS if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else 0.0
+    end = time.monotonic() + patience
+    while (lock := run.lock()) is None and time.monotonic() < end:
+        time.sleep(LOCK_POLL_SECONDS)
+    return lock
+
+
+def _end(ledger: Ledger, outcome: Outcome, *, requeued: bool) -> None:
+    ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, requeued=requeued)
+
+
+def _note_commits(run: RunDir, ledger: Ledger) -> None:
+    """A rank says what it committed when its next save is due: what it could no longer say is written down now. A start
+    that was killed before that has got on all the same."""
+    told = {e["step"] for e in run.events() if e["event"] == "checkpoint"}
+    for path in run.checkpoints():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: the next start will say so
+            manifest = read_json(path / "manifest.json")
+            if manifest["generation"] == ledger.generation and manifest["step"] not in told:
+                ledger.write("checkpoint", step=manifest["step"], path=path.name)
+
+
+def _allocation() -> dict[str, Any]:
+    """What Slurm gave."""
+    return {
+        "job": _job(),
+        "restart_count": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
+        "nodes": os.environ["SLURM_JOB_NODELIST"],
+        "world_size": int(os.environ["SLURM_JOB_NUM_NODES"]) * _tasks_per_node(),
+    }
+
+
+def _job() -> str:
+    """This job's own id. SLURM_JOB_ID of one task of an array is the array's: who requeues that requeues every task."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+
+
+def _tasks_per_node() -> int:
+    return int(os.environ["SLURM_NTASKS_PER_NODE"])
+
+
+def _mark(generation: int) -> str:
+    """Begins a generation's part of the job's log, which holds one part a start."""
+    return f"== start {generation}"
+
+
+def _how_it_ended_before(run: RunDir) -> str:
+    """Why this generation begins: what ended the one before. An end that nobody could write down is written now, with
+    Slurm's word for it where the job's log has one."""
+    before = [e for e in run.events() if e["event"] in ("start", "end")]
+    if not before:
+        return "submitted"
+    last = before[-1]
+    if last["event"] == "end":
+        return last["cause"]
+    cause = requeue.died_of(_log_of(run, last), node_down=_blame_lost_nodes(run, last))
+    ended = Outcome("preempted", cause, f"ended without a word: {cause}", 0)
+    afterwards = Ledger(run.path, last["generation"], "afterwards")
+    _note_commits(run, afterwards)
+    _end(afterwards, ended, requeued=True)
+    return cause
+
+
+def _blame_lost_nodes(run: RunDir, start: dict[str, Any]) -> bool:
+    """Is a node that a generation ran on down now? It is left out of later submissions."""
+    lost: list[str] = []
+    with contextlib.suppress(ClusterError):
+        lost = sorted(
+            set(commands.expand(start.get("nodes", ""))) & {n.name for n in commands.nodes() if n.state == "DOWN"}
+        )
+    if lost:
+        badnodes.mark(run, lost, "went down while it ran this")
+    return bool(lost)
+
+
+def _log_of(run: RunDir, start: dict[str, Any]) -> str:
+    """What the job's log says of one generation; empty where it cannot be read."""
+    given = [e for e in run.events() if e["event"] == "submitted" and e["job"] == start.get("job")]
+    with contextlib.suppress(OSError, IndexError):
+        log = Path(given[-1]["folder"]) / f"slurm-{start['job']}.log"
+        return log.read_text(errors="replace").rpartition(_mark(start["generation"]))[2].partition("\n== start ")[0]
+    return ""
+
+
+def _refuse_hopeless(run: RunDir) -> None:
+    """Slurm starts a run again also when nobody decided it: its node died, say. Raises NoProgress or RunFailed."""
+    events = run.events()
+    generations = [e["generation"] for e in events if e["event"] == "start"]
+    before = [e for e in events if e["generation"] < generations[-1]]
+    last = [e for e in before if e["event"] == "end"][-1:]
+    if last and last[0]["writer"] == "afterwards":
+        judged = [e for e in before if e is not last[0]]
+        outcome, again = requeue.decide(judged, Outcome("failed", last[0]["cause"], last[0]["message"], 4))
+        if not again:
+            raise (NoProgress if outcome.cause == NoProgress.cause else RunFailed)(outcome.message)
+
+
+def _preflight(run: RunDir, spec: RunSpec) -> None:
+    """Every node sees the run and has the Python that starts a rank, or the job ends here with the node's name."""
+    command = ["srun", f"--nodes={spec.nodes}", f"--ntasks={spec.nodes}", "--ntasks-per-node=1", "--chdir=/"]
+    words = ["sh", "-c", PREFLIGHT, "sslrun", str(run.path), _python(spec)[0]]
+    try:
+        answer = subprocess.run([*command, *words], capture_output=True, text=True, timeout=PREFLIGHT_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"a node of {os.environ['SLURM_JOB_NODELIST']} does not start a task") from None
+    if answer.returncode:
+        print(answer.stderr, flush=True)
+        said = sorted(line for line in answer.stdout.splitlines() if line.strip())
+        if not said:
+            raise ClusterError(f"starting a task on every node failed: {answer.stderr.strip().splitlines()[-1:]}")
+        if len(said) < spec.nodes:  # what all of them lack is no node's fault
+            for node, _, why in (line.partition(" ") for line in said):
+                badnodes.mark(run, [node], why)
+        raise ClusterError("; ".join(said[:5]))
+
+
+def _python(spec: RunSpec) -> list[str]:
+    return shlex.split(spec.cluster.python) if spec.cluster.python else [sys.executable]
+
+
+def _ranks(run: RunDir, spec: RunSpec, generation: int, told: _Told) -> Outcome:
+    """Start the ranks, see them through, and say how they ended."""
+    cpus = str(script.cpus_per_task(spec))
+    command = [
+        "srun", "--kill-on-bad-exit=1", f"--nodes={spec.nodes}", f"--ntasks={spec.world_size}",
+        f"--ntasks-per-node={spec.tasks_per_node}", f"--cpus-per-task={cpus}", "--input=none",
+        # From there: srun makes something else of some paths with a % in them, however it is written.
+        f"--chdir={run.path / 'logs'}", "--output=rank%t.log", "--error=rank%t.log", "--open-mode=append",
+        *_python(spec), "-P", "-m", "launcher.start.worker", str(run.path),
+    ]  # fmt: skip
+    environment = {
+        "MASTER_ADDR": socket.gethostname(),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **os.environ,
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(spec.world_size),
+        "SSLRUN_GENERATION": str(generation),
+        "SSLRUN_STOPPED_CODE": "0",  # --kill-on-bad-exit must not meet a rank that is still committing
+        "SSLRUN_THREADS": cpus,
+        "OMP_NUM_THREADS": cpus,
+        "PYTHONUNBUFFERED": "1",
+        **spec.cluster.environment,
+    }
+    step = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
+    threading.Thread(target=told.pass_on, args=(step, run, generation, spec.world_size), daemon=True).start()
+    blamed, said = None, []
+    for line in step.stderr:
+        print(line, end="", flush=True)
+        said = [*said[-20:], line.strip()]
+        blamed = blamed or BLAME.search(line)
+    code = step.wait()
+    events = [e for e in run.events() if e["generation"] == generation]
+    if code == 0 and not any(e["event"] == "finished" for e in events):
+        # srun ends with 0 also when it could start no rank at all.
+        code = STOPPED_CODE if any(e["event"] == "stopped_at_safe_point" for e in events) else 1
+    first = int(blamed["rank"]) if blamed else None
+    otherwise = f"rank {first} on {blamed['node']}: {blamed['how']}" if blamed else (said or [f"exit code {code}"])[-1]
+    return judge(events, code, first, f"{otherwise}; see `sslrun logs {run.id} --all`")
+
+
+def _free_port() -> int:
+    """On this node, where rank 0 listens on it once it has loaded its libraries. No connection may be given it before
+    that, so it lies below the ports that Linux gives to connections."""
+    try:
+        end = int(Path(EPHEMERAL).read_text().split()[0])
+    except (OSError, ValueError):
+        end = 32768
+    below = range(FIRST_PORT, end)
+    for port in random.sample(below, min(len(below), 100)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def _why(run: RunDir, generation: int, outcome: Outcome, told: _Told) -> Outcome:
+    """How the end is to be understood, from evidence."""
+    events = [e for e in run.events() if e["generation"] == generation]
+    stopped = outcome.state == "stopped"
+    skipped = any(e["event"] == "save_skipped" for e in events)
+    state = ", no time to save" if skipped else ", state saved"
+    saved = state if stopped and outcome is not NOT_BEGUN else f"; {outcome.message}"
+    found = None
+    with contextlib.suppress(ClusterError):  # a controller that does not answer is no reason to end without a word
+        found = commands.ended(_job())
+    start = next(e for e in events if e["event"] == "start")
+    # While the job ends Slurm calls its state COMPLETING, whatever ended it; the log says more.
+    slurms = requeue.ended_by_slurm(_log_of(run, start))
+    if slurms == "cancelled" or any(e["event"] == "cancel" for e in events):
+        return Outcome("cancelled", "cancelled", f"cancelled{saved}", outcome.exit_code)
+    if found and found.preempted:
+        slurms = "preempted"
+    if slurms and (stopped or outcome.cause in ENDED_WITH_THE_JOB):
+        if slurms == "node_failure":
+            _blame_lost_nodes(run, start)
+        return Outcome("preempted", slurms, f"{slurms.replace('_', ' ')}{saved}", 0)
+    if not stopped:
+        return stuck(run, outcome)
+    signals = {e.get("signal") for e in events if e["event"] == "stopped_at_safe_point"}
+    # Slurm before 23.02 does not say when the job must end.
+    end = float(os.environ.get("SLURM_JOB_END_TIME", start["time"] + 60 * run.spec().cluster.timeout_min))
+    if "SIGUSR2" in signals and end - time.time() < run.plan()["signal_delay_s"] + 60:  # up to 60 s early
+        return Outcome("preempted", "time_limit", f"the time limit came{saved}", 0)
+    names = " and ".join(sorted(filter(None, signals or {told.signal})))
+    return Outcome("preempted", "asked", f"told to stop by {names}{saved}", 0)
+
+
+def _requeue(ledger: Ledger, outcome: Outcome) -> None:
+    """Back into the queue under the same job id; Slurm ends this script for it.
+
+    Also after a preemption: a job that exits within the grace is over, whatever PreemptMode says.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        if _put_back(_job()):
+            time.sleep(120)
+    except ClusterError as error:
+        stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {error}", outcome.exit_code)
+        print(f"sslrun: {stopped.message}", flush=True)
+        _end(ledger, stopped, requeued=False)
+
+
+def _put_back(job: str) -> bool:
+    """Requeue `job`; False where Slurm has done so already, and so has ended this script as far as it knows.
+
+    Waits for a controller that is being restarted. Raises ClusterError where the cluster does not requeue.
+    """
+    end = time.monotonic() + CONTROLLER_SECONDS
+    while True:
+        try:
+            commands.requeue(job)
+            return True
+        except ClusterError as error:
+            if "pending execution" in str(error):
+                return False
+            with contextlib.suppress(ClusterError):
+                found = commands.ended(job)
+                if found and (found.restarts or 0) > int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+                    return False
+            if not UNHEARD.search(str(error)) or time.monotonic() > end:
+                raise
+        time.sleep(LOCK_POLL_SECONDS)

@@ -1,0 +1,51 @@
+"""How a generation of a run ended: from its ranks' exit codes and from their own words in the ledger."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.errors import InputError
+from launcher.run import heartbeats
+from launcher.run.folder import RunDir
+
+STOPPED_CODE = 75  # EX_TEMPFAIL: a rank that saved and can go on later
+
+
+@dataclass
+class Outcome:
+    """Its state, the cause for the ledger, what to tell a person, and the exit code."""
+
+    state: str
+    cause: str
+    message: str
+    exit_code: int
+
+
+def judge(events: Sequence[Mapping[str, Any]], code: int, first: int | None, otherwise: str) -> Outcome:
+    """What `events` of one generation and `code` amount to.
+
+    code: 0 when every rank ended well, STOPPED_CODE when those that did not had saved, anything else otherwise.
+    first: the rank that failed first, where known; the earliest to complain otherwise.
+    otherwise: what to say when no rank said anything.
+    """
+    if code == 0:
+        return Outcome("done", "done", "", 0)
+    if code == STOPPED_CODE:
+        return Outcome("stopped", "stopped", "stopped at a safe point, state saved", 130)
+    errors = [e for e in events if e["event"] == "error"]
+    wrong_input = [e for e in errors if e["exit_code"] == InputError.exit_code]
+    if wrong_input:
+        return Outcome("failed", "input", wrong_input[0]["message"], InputError.exit_code)
+    blamed = [e for e in errors if first is None or e["writer"] == f"rank{first}"]
+    said = [e for e in errors if e["cause"] == "diverged"] or sorted(blamed, key=lambda e: e["time"])
+    if said:
+        return Outcome("failed", said[0]["cause"], said[0]["message"], 4)
+    return Outcome("failed", "killed", otherwise, 4)
+
+
+def stuck(run: RunDir, outcome: Outcome) -> Outcome:
+    """`outcome`, unless the ranks ended because they got nowhere: then who kept the others waiting."""
+    if outcome.cause not in ("crash", "killed") or not heartbeats.stalled(run):
+        return outcome
+    slow = heartbeats.named(heartbeats.to_blame(run)) or "no rank got on"
+    return Outcome("failed", "stuck", f"stuck: {slow}; every rank's stacks are in its log", 4)

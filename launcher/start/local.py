@@ -1,0 +1,165 @@
+"""cluster=local: the ranks of a run as processes of this machine, watched until they end.
+
+The launcher holds the run's lock and hands it to rank 0, so that it is held as long as either of them lives. Ctrl-C
+goes to the launcher alone, which asks the ranks to stop at their next safe point.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Protocol
+
+from launcher.run import snapshot
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.spec.runspec import RunSpec
+from launcher.start.ending import STOPPED_CODE, Outcome, judge, stuck
+
+POLL_SECONDS = 0.1
+KILL_AFTER_SECONDS = 10.0  # how long the other ranks of a dead one may live
+PR_SET_PDEATHSIG = 1
+
+
+class Watcher(Protocol):
+    """Who shows a person what happens."""
+
+    def __call__(self) -> None:
+        """Called every POLL_SECONDS while the ranks work."""
+
+    def stopping(self, *, again: bool) -> None:
+        """The ranks were asked to stop, or, `again`, were killed."""
+
+
+def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | None:
+    """Start the ranks and see them through; None when somebody else is the writer. Calls `watch` all the while."""
+    snapshot.verify(run.code_folder(), run.code()["digest"])
+    lock = run.lock()
+    if lock is None:
+        return None
+    generation = run.generation() + 1
+    ledger = Ledger(run.path, generation, "launcher")
+    ledger.write("start", cause=cause, pid=os.getpid(), world_size=spec.world_size)
+    stops = _Stops()
+    with tempfile.TemporaryDirectory(prefix="sslrun-") as folder, stops:
+        ranks = [
+            _start(run, spec, rank, generation, Path(folder) / "rendezvous", lock) for rank in range(spec.world_size)
+        ]
+        codes, first = _see_through(ranks, stops, watch)
+    outcome = _judge(run, generation, codes, first)
+    ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, exit_codes=codes)
+    os.close(lock)
+    return outcome
+
+
+def _threads(ranks: int) -> int:
+    """Of one rank: its share of the cores, or fewer where the user's SSLRUN_THREADS says so."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share, asked = max(1, cores // ranks), os.environ.get("SSLRUN_THREADS", "")
+    return min(share, int(asked)) if asked.isdecimal() and int(asked) else share
+
+
+def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: Path, lock: int) -> subprocess.Popen:
+    threads = str(_threads(spec.world_size))
+    environment = {
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(spec.world_size),
+        "SSLRUN_GENERATION": str(generation),
+        "SSLRUN_RENDEZVOUS": rendezvous.as_uri(),
+        **({"SSLRUN_LOCK_FD": str(lock)} if rank == 0 else {}),
+        "SSLRUN_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+        # Threads that wait do not spin: on a machine that is also used otherwise spinning costs a factor of ten.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(run.code_folder()), os.environ.get("PYTHONPATH")])),
+        "PYTHONSAFEPATH": "1",  # a folder named `methods` where the user stands is not ours
+        "PYTHONUNBUFFERED": "1",
+    }
+    if sys.platform == "linux":  # all ranks are here; the host name may resolve to nothing
+        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    with (run.path / "logs" / f"rank{rank}.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", snapshot.module(run.code_folder(), "launcher.start.worker"), str(run.path)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C of the terminal reaches the launcher only
+            pass_fds=[lock] if rank == 0 else [],
+            preexec_fn=_die_with_parent,
+        )
+
+
+def _die_with_parent() -> None:
+    """A launcher that was killed leaves no rank behind (Linux; elsewhere the ranks end by themselves)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class _Stops:
+    """Ctrl-C, TERM or a closed terminal: once asks the ranks to stop, twice kills them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "_Stops":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _on_signal(self, *_: object) -> None:
+        self.count += 1
+
+
+def _see_through(ranks: list[subprocess.Popen], stops: _Stops, watch: Watcher) -> tuple[list[int], int | None]:
+    """Wait for all ranks; pass stops on; when one dies, the others follow within KILL_AFTER_SECONDS.
+
+    Returns the exit codes, and which rank failed first: the others' failures follow from it.
+    """
+    told, first, first_death = 0, None, 0.0
+    while any(rank.poll() is None for rank in ranks):
+        if stops.count > told:
+            told = stops.count
+            watch.stopping(again=told > 1)
+            for rank in ranks:
+                if rank.poll() is None:
+                    rank.send_signal(signal.SIGTERM if told == 1 else signal.SIGKILL)
+        if first is None:
+            first, first_death = _first_failed(ranks), time.monotonic()
+        if first is not None and time.monotonic() - first_death > KILL_AFTER_SECONDS:
+            for rank in ranks:
+                rank.kill()
+        watch()
+        time.sleep(POLL_SECONDS)
+    return [rank.returncode for rank in ranks], _first_failed(ranks) if first is None else first
+
+
+def _first_failed(ranks: list[subprocess.Popen]) -> int | None:
+    """The rank to blame. Peers of a dead rank fail within milliseconds: one that a signal ended comes first."""
+    failed = [number for number, rank in enumerate(ranks) if rank.poll() not in (None, 0, STOPPED_CODE)]
+    return min(failed, key=lambda number: (ranks[number].returncode >= 0, number), default=None)
+
+
+def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) -> Outcome:
+    code = 0 if not any(codes) else STOPPED_CODE if all(c in (0, STOPPED_CODE) for c in codes) else 4
+    otherwise = ""
+    if first is not None:
+        log = run.path / "logs" / f"rank{first}.log"
+        otherwise = f"rank {first} on {os.uname().nodename}: {_how(codes[first])}; see {log}"
+    return stuck(run, judge([e for e in run.events() if e["generation"] == generation], code, first, otherwise))
+
+
+def _how(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

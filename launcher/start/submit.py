@@ -1,0 +1,250 @@
+"""Runs -> jobs in Slurm's queue, each exactly once.
+
+Before sbatch is called, an `intent` with a token goes into the ledger of every run, and the token goes with the job as
+its comment; afterwards the job's id. Whoever finds an intent without a job asks the queue for its token: the job is
+there (and is taken over), or there is none. Submitters of one folder take turns, and sbatch keeps the turn while it
+lives, so nobody looks before the answer is known.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import ClusterError, InputError
+from launcher.plan import script
+from launcher.run import snapshot
+from launcher.run.files import write_json
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.run.state import ACTIVE, State, job_of, open_intent
+from launcher.slurm import badnodes, commands, limits, queue
+from launcher.spec.runspec import RunSpec
+
+NOT_NOW = "node configuration is not available"
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """`joined`: the run was in the queue already. `note`: what to tell a person about nodes that are left out."""
+
+    job: str | None
+    joined: bool
+    note: str = ""
+
+
+def check(spec: RunSpec, plan: Mapping[str, Any]) -> None:
+    """Refuse what the queue would never start. Raises InputError with the field, or ClusterError with Slurm's words."""
+    limits.check(spec)
+    folder = Path(spec.runs) / spec.run_id / "submit"
+    text = script.text(folder, script.parameters(spec, folder=folder, signal_delay_s=plan["signal_delay_s"]))
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(text)
+        file.flush()
+        for again in (True, False):
+            try:
+                commands.test_only(Path(file.name), _exclude(spec)[0], environment=commands.environment())
+                return
+            except ClusterError as error:
+                # Slurm's test asks whether the job could start on the nodes of this minute; a job may wait for others.
+                not_now = NOT_NOW in str(error)
+                if not_now and limits.away(spec):
+                    return
+                # They may have come back between the two questions: a node that is resumed is away for half a second.
+                if not (not_now and again):
+                    raise limits.explained(error, spec) from None
+
+
+def amend(run: RunDir, spec: RunSpec, plan: dict[str, Any]) -> bool:
+    """Let a run that never began, and that no job has, take from `spec` what is not its science; True when it did.
+
+    Else a run that Slurm refused would keep what it was refused for. Raises InputError or ClusterError as `check` does.
+    """
+    run.keep_private(spec)
+    with _turn(run.path.parent):
+        events = run.events()
+        asked = job_of(events) or open_intent(events)
+        if run.generation() or run.held() or (asked and settle(run, commands.jobs()).job):
+            return False
+        if spec.cluster.kind == "slurm":
+            check(spec, plan)
+        write_json(run.path / "plan.json", plan)
+        write_json(run.path / "spec.json", replace(spec, group=run.spec().group).to_json())
+        (run.path / "placement.json").unlink(missing_ok=True)
+    return True
+
+
+def move(run: RunDir, spec: RunSpec, plan: dict[str, Any]) -> None:
+    """Let the run go on where `spec` says from its next start on.
+
+    Raises InputError where a process or a job has it: that one has its nodes already. ClusterError where a job may have
+    it and Slurm does not answer.
+    """
+    with _turn(run.path.parent):
+        asked = open_intent(run.events()) or run.state().job
+        job = settle(run, commands.jobs()).job if asked else None
+        if job:
+            fix = f"`sslrun cancel {run.id}` first"
+            raise InputError.of("RUN", run.id, f"job {job} has it, on nodes of its own", fix)
+        lock = run.lock()
+        if lock is None:
+            run.refuse_second_writer()
+            raise InputError.of("RUN", run.id, "somebody has just started it", f"`sslrun cancel {run.id}` stops it")
+        try:
+            run.place(spec, plan)
+        finally:
+            os.close(lock)
+
+
+def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) -> dict[str, Submitted]:
+    """Put every run that is neither queued, running nor done into the queue; several that are alike as one array.
+
+    name: of the array's jobs. after: only once this job has ended well. Returns what became of each run, by its id.
+    Raises ClusterError when Slurm refuses or does not answer, InputError when the code is not what was taken or the
+    disk is full; runs submitted before that keep their jobs.
+    """
+    outcome: dict[str, Submitted] = {}
+    folder = runs[0].path.parent
+    try:
+        with _turn(folder) as lock:
+            jobs = commands.jobs()
+            waiting = []
+            for run in runs:
+                state = settle(run, jobs)
+                if state.name in (*ACTIVE, "done") and (state.job or state.name != "pending"):
+                    outcome[run.id] = Submitted(state.job, joined=True)
+                else:
+                    waiting.append(run)
+            queue.blame(waiting)
+            for alike in _alike(waiting):
+                snapshot.verify(alike[0].code_folder(), alike[0].code()["digest"])
+                outcome |= _submit_alike(alike, name, after, lock)
+    except OSError as error:
+        fix = "free some space, or choose another folder with runs=PATH"
+        raise InputError.of("runs", folder, f"cannot write there ({error.strerror})", fix) from None
+    return outcome
+
+
+def settle(run: RunDir, jobs: Mapping[str, commands.Job]) -> State:
+    """Where the run stands, after an intent that its submitter did not live to complete has been looked up."""
+    intent = open_intent(run.events())
+    if intent:
+        ledger = Ledger(run.path, intent["generation"], "submit")
+        found = _find(intent, jobs)
+        if found:
+            ledger.write("submitted", job=found, token=intent["token"], folder=intent["folder"])
+        else:
+            ledger.write("withdrawn", token=intent["token"], why="no job has its token")
+    return run.state(jobs)
+
+
+def _find(intent: Mapping[str, Any], jobs: Mapping[str, commands.Job]) -> str | None:
+    ids = [job for job, found in jobs.items() if found.comment == _comment(intent["token"])]
+    if intent["index"] is not None:
+        ids = [job for job in ids if job.endswith(f"_{intent['index']}")]
+    return ids[0] if ids else None
+
+
+def _comment(token: str) -> str:
+    return f"sslrun:{token}"
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[int]:
+    """One submitter a folder of runs at a time; yields the descriptor that sbatch inherits."""
+    descriptor = os.open(folder / ".submit.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _alike(runs: Sequence[RunDir]) -> list[list[RunDir]]:
+    """Runs that one array can hold: the same nodes, queue and code."""
+    groups: dict[Any, list[RunDir]] = {}
+    for run in runs:
+        spec, plan = run.spec(), run.plan()
+        parameters = script.parameters(spec, folder=Path(), signal_delay_s=plan["signal_delay_s"])
+        key = repr(({k: v for k, v in parameters.items() if k != "job_name"}, run.code()["digest"]))
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def _submit_alike(runs: Sequence[RunDir], name: str, after: str | None, lock: int) -> dict[str, Submitted]:
+    """One job, or one array, or several where Slurm takes no array that long."""
+    largest = max(1, int(commands.config().get("MaxArraySize", 1))) if len(runs) > 1 else 1
+    dependency = f"afterok:{after}" if after else None
+    left_out, note = _exclude(runs[0].spec())
+    outcome: dict[str, Submitted] = {}
+    for first in range(0, len(runs), largest):
+        part = runs[first : first + largest]
+        depends = [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"] if dependency else []
+        jobs = _submit_part(part, name, [*left_out, *depends], lock)
+        outcome |= {run.id: Submitted(job, joined=False, note=note) for run, job in zip(part, jobs, strict=True)}
+        if runs[0].spec().cluster.array_parallelism < len(runs):
+            # Several arrays together must not run more points at once than one would: each waits for the one before.
+            dependency = f"afterany:{jobs[0].partition('_')[0]}"
+    return outcome
+
+
+def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock: int) -> list[str]:
+    from launcher.start.executor import Executor, Named  # submitit takes a tenth of a second
+
+    token, spec, plan = uuid.uuid4().hex, runs[0].spec(), runs[0].plan()
+    folder = _folder(runs, token)
+    parameters = script.parameters(spec, folder=folder, signal_delay_s=plan["signal_delay_s"])
+    if runs[0].owner:  # an evaluation: its spec is its run's
+        parameters["job_name"] = script.job_name(runs[0].id)
+    if len(runs) > 1:
+        log = parameters["additional_parameters"]["output"].replace("%j", "%A_%a")
+        parameters |= {"job_name": script.job_name(name or spec.method.name)}
+        parameters["additional_parameters"] |= {"output": log}
+    options = [f"--comment={_comment(token)}", *options]
+    pens = [Ledger(run.path, run.generation() + 1, "submit") for run in runs]
+    for index, pen in enumerate(pens):
+        pen.write("intent", token=token, index=index if len(runs) > 1 else None, folder=str(folder))
+    for run in runs:
+        if (open_intent(run.events()) or {}).get("token") != token:  # a job that nobody could find again
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    executor = Executor(folder, parameters, options=options, lock=lock, python=script.python_of(spec.cluster))
+    main = Named(f"{snapshot.module(runs[0].code_folder(), 'launcher.start.batch')}:main")
+    try:
+        if len(runs) == 1:
+            jobs = [executor.submit(main, str(runs[0].path)).job_id]
+        else:
+            jobs = [job.job_id for job in executor.map_array(main, [str(run.path) for run in runs])]
+    except ClusterError as error:
+        with contextlib.suppress(ClusterError):  # it may be there all the same; who cannot ask leaves the intent open
+            if not any(job.comment == _comment(token) for job in commands.jobs().values()):
+                for pen in pens:
+                    pen.write("withdrawn", token=token, why=str(error))
+        raise limits.explained(error, spec) from None
+    for pen, job in zip(pens, jobs, strict=True):
+        pen.write("submitted", job=job, token=token, folder=str(folder))
+    return jobs
+
+
+def _folder(runs: Sequence[RunDir], token: str) -> Path:
+    """The submission's own folder: in the run's, or, for an array, beside the runs."""
+    run = runs[0]
+    folder = run.path / "submit" if len(runs) == 1 else run.path.parent / ".arrays" / token
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    snapshot.link(folder, run.code_folder())
+    return folder
+
+
+def _exclude(spec: RunSpec) -> tuple[list[str], str]:
+    """(options that leave out nodes which failed lately, what to tell a person about them)."""
+    runs = Path(spec.runs)
+    if not badnodes.listed(runs):
+        return [], ""
+    nodes, note = badnodes.choose(runs, {n.name for n in limits.usable(spec)}, spec.nodes)
+    mine = [spec.cluster.exclude] if spec.cluster.exclude else []
+    return [f"--exclude={','.join([*mine, *nodes])}"] if nodes else [], note

@@ -1,0 +1,166 @@
+"""What each task of a job executes: `python -P -m launcher.start.worker RUN`. All it is told is the run's path.
+
+Rank, world size and rendezvous come from the environment. The trainer is imported here and nowhere else.
+"""
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher.errors import InputError, SslrunError
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.runtime.health import Heart
+from launcher.runtime.preempt import StopFlag, Stopped
+from launcher.start.ending import STOPPED_CODE
+
+FAILED_CODE = 4
+
+
+class _Log(io.FileIO):
+    """What a rank prints. On a disk that is full, or into a pipe that nobody reads any more, it is lost, and no more:
+    the next save says what is the matter, in one line."""
+
+    def write(self, said) -> int:
+        try:
+            return super().write(said)
+        except OSError:
+            return len(said)
+
+
+def _speak() -> None:
+    sys.stdout = io.TextIOWrapper(_Log(1, "wb", closefd=False), "utf-8", "backslashreplace", write_through=True)
+    sys.stderr = io.TextIOWrapper(_Log(2, "wb", closefd=False), "utf-8", "backslashreplace", write_through=True)
+
+
+def main() -> int:
+    """Run this rank to its end. Returns the exit code; its reason is in the ledger."""
+    stop = StopFlag().install()  # first, so that a signal during the imports is not lost
+    run = RunDir(Path(sys.argv[1]))
+    if "SSLRUN_GENERATION" in os.environ and "RANK" not in os.environ and "SLURM_PROCID" in os.environ:
+        os.environ |= {"RANK": os.environ["SLURM_PROCID"], "LOCAL_RANK": os.environ["SLURM_LOCALID"]}
+    rank = int(os.environ.get("RANK", 0))
+    if "RANK" not in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        print("sslrun: this job was not started by sslrun; its ranks do not know each other", flush=True)
+        return InputError.exit_code
+    if "SSLRUN_LOCK_FD" in os.environ:  # data-loader workers may outlive us by seconds; the lock must not
+        os.register_at_fork(after_in_child=_let_go_of_the_lock)
+    generation, size = int(os.environ.get("SSLRUN_GENERATION", "1")), int(os.environ.get("WORLD_SIZE", 1))
+    ledger = Ledger(run.path, generation, f"rank{rank}")
+    heart = Heart(run, generation=generation, rank=rank, size=size)
+    try:
+        heart.start(60 * run.spec().cluster.stall_minutes)
+        from launcher.runtime import dist
+
+        world = dist.init(os.environ.get("SSLRUN_RENDEZVOUS"))
+        heart.joined()
+        figures = _work(run)(run, world, ledger, stop, heart)
+        if world.is_main:
+            ledger.write("finished", **figures)
+        world.barrier()
+        dist.shutdown()
+        return 0
+    except Stopped:
+        ledger.write("stopped_at_safe_point", signal=stop.signal and signal.Signals(stop.signal).name)
+        return int(os.environ.get("SSLRUN_STOPPED_CODE", STOPPED_CODE))
+    except SslrunError as error:
+        ledger.write("error", message=str(error), exit_code=error.exit_code, cause=error.cause)
+        print(error, flush=True)
+        return error.exit_code
+    except Exception as error:
+        # The traceback is for the log of this rank; the person who asks gets the line, the rank and the host.
+        traceback.print_exc()
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        ledger.write(
+            "error", message=f"rank {rank} on {os.uname().nodename}: {line}", exit_code=FAILED_CODE, cause="crash"
+        )
+        return FAILED_CODE
+
+
+def _let_go_of_the_lock() -> None:
+    with contextlib.suppress(OSError, KeyError):
+        os.close(int(os.environ.pop("SSLRUN_LOCK_FD")))  # once: a child of a child must not close another file
+
+
+def _work(run: RunDir) -> Callable[..., dict]:
+    from launcher.spec import registry
+
+    if run.owner:
+        return _evaluate
+    return _other if registry.method(run.spec().method.name).job else _train
+
+
+def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
+    from launcher.runtime import environment, uncompiled
+    from launcher.spec import registry
+    from methods import data
+    from methods.engine import loop
+    from methods.engine.job import Job, probe
+    from methods.engine.staging import stage
+    from methods.evals.during import evaluate, labelled
+
+    _limit_threads()
+    uncompiled.leave_alone()
+    spec = run.spec()
+    before = [event for event in run.events() if event["event"] == "environment"]
+    now = environment.describe()
+    if world.is_main:
+        ledger.write("environment", **now)
+    method = registry.method(spec.method.name)
+
+    def build() -> tuple:
+        try:
+            dataset = data.build(spec.data, "train")
+            probe(dataset)
+            return dataset, labelled(spec, dataset)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+    # Rank 0 first: it walks the folders and keeps the index that the others then read.
+    datasets = build() if world.is_main else None
+    world.barrier()
+    dataset, evaluation = datasets or build()
+    method.validate(spec.method, len(dataset))
+    layout = method.layout(spec.method, world.size)
+    job = Job(run, spec, world, layout, ledger, stop, dataset, evaluation, heart)
+    stage(job)
+    if before:
+        changes = environment.changes(before[-1], now)
+        job.notices += [f"the environment changed, results may differ in rounding: {change}" for change in changes]
+    trainer = registry.load_trainer(spec.method.name)(job)
+    return loop.train(job, trainer, evaluate)
+
+
+def _evaluate(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
+    from methods.evals.alone import evaluate
+
+    _limit_threads()
+    return evaluate(run, world, ledger, stop, heart)
+
+
+def _other(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
+    """A kind of job that trains nothing."""
+    from launcher.spec import registry
+
+    _limit_threads()
+    return registry.load_job(run.spec().method.name)(run, world, ledger, stop, heart)
+
+
+def _limit_threads() -> None:
+    import torch
+
+    threads = int(os.environ.get("SSLRUN_THREADS", "0"))
+    if threads:
+        torch.set_num_threads(threads)
+
+
+if __name__ == "__main__":
+    _speak()
+    code = main()
+    # A rank that failed must not wait for its peers in destructors of process groups.
+    os._exit(code)

@@ -1,0 +1,142 @@
+"""`sweep=<paper>/<table>` on a command line: which sweep, at which scale, with which other overrides, and its runs."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.compose import points
+from launcher.errors import InputError
+from launcher.spec import registry
+from launcher.spec.runspec import RunSpec
+from launcher.spec.schema import TrainConfig
+from launcher.sweep import ablation
+from launcher.sweep.ablation import Ablation, key_of
+
+# Where and how it runs: two submissions that differ in these alone are the same experiment.
+PLACES = ("nodes", "tasks_per_node", "cluster", "runs", "group", "data.path", "eval_data.path", "eval_after")
+JUDGES = ("method.knn_neighbours",)  # of a run it changes nothing, but of its score
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`given`: what was typed besides `sweep`, `recipe` and `seed`. `seed`: as typed, "" where the scale decides."""
+
+    ablation: Ablation
+    scale: str
+    seed: str
+    given: tuple[str, ...]
+
+    @property
+    def science(self) -> list[str]:
+        """Those of `given` that make it another experiment, or another number of the same."""
+        places = _operational(self.ablation.method)
+        return sorted(w for w in self.given if not (key_of(w).startswith(PLACES) or key_of(w) in places))
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of the sweep: a row of the table under one seed."""
+
+    row: ablation.Point
+    point: points.Point
+
+    @property
+    def kind(self) -> str:
+        """The same for two members that differ in their seed alone."""
+        return dataclasses.replace(self.point.spec, seed=0).identity
+
+
+def read(words: Sequence[str], config_dir: Path | None = None) -> Asked | None:
+    """What the command line asks for; None where it names no sweep. Raises InputError."""
+    chosen = {key_of(word): word.partition("=")[2] for word in words}
+    if "sweep" not in chosen:
+        return None
+    found = ablation.load(chosen["sweep"], config_dir)
+    scale = chosen.get("recipe", "paper")
+    found.scale(scale)
+    given = tuple(word for word in words if key_of(word) not in ("sweep", "recipe", "seed"))
+    for word in given:
+        key, _, value = word.partition("=")
+        if key_of(word) == "method":
+            raise InputError.of("method", value, f"the sweep is of {found.method}", "leave it out")
+        if key_of(word) in found.varied(scale):
+            raise InputError.of(key, value, f"this is what {found.name} varies", "leave it out")
+        if points.is_swept(word):
+            fix = "give one"
+            raise InputError.of(key, value, "only seed may have several values beside a table's own axis", fix)
+    return Asked(found, scale, chosen.get("seed", ""), given)
+
+
+def members(
+    asked: Asked, config_dir: Path | None = None, *, planning: bool = False
+) -> tuple[list[Member], list[tuple[ablation.Point, list[str]]]]:
+    """(the runs, row by row; the rows that cannot run yet, each with what it lacks). Raises InputError with the row."""
+    table, absent, common, there, varied = asked.ablation, [], [], [], []
+    axes = table.varied(asked.scale)
+    own = [file.stem for file in (config_dir / "method").glob("*.yaml")] if config_dir else []
+    chosen = table.scale(asked.scale).seeds
+    seeds = [f"seed={value}" for value in (points.values_of(f"seed={asked.seed}") if asked.seed else chosen)]
+    for row in table.points:
+        lacks = table.lacks(row, asked.scale, own)
+        if lacks:
+            absent.append((row, lacks))
+            continue
+        words = _joined(table.overrides(row, asked.scale), asked.given)
+        common = [word for word in words if key_of(word) not in axes]
+        mine = [word for word in words if word not in common]
+        varied += [[*mine, seed] for seed in seeds]
+        there += [row] * len(seeds)
+    found = points.rows(common, varied, config_dir, planning=planning)
+    return [Member(row, point) for row, point in zip(there, found, strict=True)], absent
+
+
+def _operational(method: str) -> set[str]:
+    """Fields of the method that say how comfortably it runs. One of the user's own may have more than these."""
+    config = registry.method(method).config if method in registry.names() else TrainConfig
+    fields = (field for field in dataclasses.fields(config) if field.metadata.get("science") is False)
+    return {f"method.{field.name}" for field in fields} - {*JUDGES}
+
+
+def _joined(own: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Overrides, of which what was typed counts; evaluations that were typed come beside the one of the metric."""
+    names = [_protocols(word) for word in (*own, *given) if key_of(word) == "eval_after"]
+    words = ablation.merged([*own, *given])
+    if len(names) < 2:
+        return words
+    wanted = ",".join(dict.fromkeys(name for each in names for name in each))
+    return [f"eval_after=[{wanted}]" if key_of(word) == "eval_after" else word for word in words]
+
+
+def _protocols(word: str) -> list[str]:
+    """Of `eval_after=knn`, `eval_after=[knn,linear]` and `eval_after=null`."""
+    names = (name.strip() for name in word.partition("=")[2].strip("[]").split(","))
+    return [name for name in names if name not in ("", "null")]
+
+
+def described(asked: Asked, member: Member) -> dict[str, Any]:
+    """What a record and the run's own ledger say of a member."""
+    return {
+        "sweep": asked.ablation.name,
+        "scale": asked.scale,
+        "given": asked.science,
+        "metric": asked.ablation.scale(asked.scale).metric,
+        "axis": asked.ablation.axis,
+        "series": member.row.series,
+        "value": member.row.value,
+        "at": asked.ablation.value_at(member.row, asked.scale),
+        "seed": member.point.spec.seed,
+        "kind": member.kind,
+        "identity": member.point.spec.identity,
+        "judges": judges(member.point.spec),
+    }
+
+
+def judges(spec: RunSpec) -> dict[str, Any]:
+    """What decides a run's numbers and is no part of its identity: whoever asks otherwise gets the same run."""
+    labels = spec.to_json()["eval_data"]
+    return {
+        "neighbours": spec.method.knn_neighbours,
+        "labels": labels and {key: value for key, value in labels.items() if key != "path"},
+    }

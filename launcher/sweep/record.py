@@ -1,0 +1,114 @@
+"""A multirun: every point a run of its own, frozen now, submitted as one array; the same command runs what is missing.
+
+<runs>/.sweeps/<id>.json    the command, and the run of every point; of a paper's table also the row of each
+
+What such a record says of a run, the run's own ledger says too, so that a run which is moved takes it along.
+"""
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.plan import plan as planning
+from launcher.run import snapshot
+from launcher.run.files import read_json, write_json
+from launcher.run.folder import RunDir, every
+from launcher.run.ledger import Ledger
+
+if TYPE_CHECKING:
+    from launcher.compose.points import Point
+
+FOLDER = ".sweeps"
+
+
+def members(name: str, folder: Path) -> list[RunDir] | None:
+    """The runs of the sweep called `name` (or uniquely beginning so); None when there is no such sweep."""
+    found = sorted((folder / FOLDER).glob("*.json"))
+    found = [f for f in found if f.stem == name] or [f for f in found if f.stem.startswith(name) and "sweep" in name]
+    if len(found) != 1:
+        return None
+    return [RunDir(folder / point["run"]) for point in read_json(found[0])["points"]]
+
+
+def create(points: "list[Point]") -> list[RunDir]:
+    """The run of every point, on disk. Nothing is written before every point is known to be good."""
+    plans: list[dict[str, Any]] = []
+    checked = set()
+    for point in points:
+        plans.append(planning.make(point.spec, point.recipe).to_json())
+        kind = (repr(point.spec.cluster), point.spec.nodes, point.spec.tasks_per_node)
+        if point.spec.cluster.kind == "slurm" and kind not in checked:
+            from launcher.start import submit
+
+            submit.check(point.spec, plans[-1])
+            checked.add(kind)
+    take = cache(snapshot.take)
+    runs = []
+    for point, plan in zip(points, plans, strict=True):
+        spec = point.spec
+        found = RunDir(Path(spec.runs) / spec.run_id)
+        if not (found.path / "spec.json").exists():
+            found.create(spec, plan, lambda spec=spec: take(spec.method.name, Path(spec.runs)))
+        runs.append(found)
+    return runs
+
+
+def record(
+    overrides: list[str], points: "list[Point]", runs: list[RunDir], rows: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Write down what the sweep consists of, and return its name. `rows`: of a paper's table, what asked.described
+    says of each point."""
+    spec = points[0].spec
+    given = rows[0]["given"] if rows else ()  # of which some change the numbers of a run, and not the run
+    digest = hashlib.sha256("\n".join([*(run.id for run in runs), *given]).encode()).hexdigest()[:8]
+    table = f"{rows[0]['sweep'].replace('/', '-')}-" if rows else f"{spec.method.name}-"
+    name = f"{table}{spec.recipe}-sweep-{digest}"
+    folder = Path(spec.runs) / FOLDER
+    folder.mkdir(exist_ok=True)
+    rows = rows or [{"sweep": name, "values": _values(point)} for point in points]
+    listed = [
+        {"run": run.id, "varied": list(point.varied), **row} for run, point, row in zip(runs, points, rows, strict=True)
+    ]
+    for run, row in zip(runs, rows, strict=True):
+        _mark(run, row)
+    write_json(folder / f"{name}.json", {"overrides": overrides, "time": round(time.time(), 3), "points": listed})
+    return name
+
+
+def recorded(folder: Path) -> list[dict[str, Any]]:
+    """What every record of the folder says of its runs: asked.described, `run` and `time` of each, where it is a row of
+    a paper's table. One that cannot be read says nothing."""
+    rows = []
+    for file in (folder / FOLDER).glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            record = read_json(file)
+            rows += [{**row, "time": record.get("time", 0.0)} for row in record["points"]]
+    return rows
+
+
+def rows_of(folder: Path, name: str, scale: str) -> list[dict[str, Any]]:
+    """What was submitted of the table `name` at `scale`, oldest first: asked.described, `run` and `time` of each run.
+
+    Where the folder has no record of it, the runs' own ledgers are asked: somebody moved the runs without it.
+    """
+    rows = [row for row in recorded(folder) if row.get("sweep") == name and row.get("scale") == scale]
+    for run in every(folder) if not rows else ():
+        with contextlib.suppress(OSError):
+            said = [event for event in run.events() if event["event"] == "sweep"]
+            rows += [{**e, "run": run.id} for e in said if e["sweep"] == name and e.get("scale") == scale]
+    return sorted(rows, key=lambda row: row["time"])
+
+
+def _values(point: "Point") -> dict[str, str]:
+    return dict(word.partition("=")[::2] for word in point.varied)
+
+
+def _mark(run: RunDir, row: Mapping[str, Any]) -> None:
+    """Say in the run's ledger, once, what it is in this sweep."""
+    said = [event for event in run.events() if event["event"] == "sweep"]
+    if not any(all(event.get(key) == value for key, value in row.items()) for event in said):
+        Ledger(run.path, run.generation() + 1, "submit").write("sweep", **row)

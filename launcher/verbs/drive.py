@@ -1,0 +1,167 @@
+"""What launching, resuming and evaluating share: make a run or join it, see it through, and what follows it."""
+
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.errors import InputError, RunFailed, SslrunError
+from launcher.verbs import arguments
+
+if TYPE_CHECKING:
+    from launcher.run.folder import RunDir
+    from launcher.spec.runspec import RunSpec
+
+
+def submit_or_join(spec: "RunSpec", plan: dict[str, Any], options: Namespace) -> int:
+    """Make the run of `spec` unless it is there, and go on with it."""
+    from launcher.report import view
+    from launcher.run import snapshot
+    from launcher.run.folder import RunDir
+
+    run = RunDir(Path(spec.runs) / spec.run_id)
+    joined, changes = (run.path / "spec.json").exists(), []
+    screen = view.console()
+    if joined:
+        changes = [c for c in run.spec().differences(spec) if not c.startswith(("runs:", "checksum:"))]
+        if changes and not run.generation():
+            from launcher.start import submit
+
+            if submit.amend(run, spec, plan):
+                changes = []
+    else:
+        if spec.cluster.kind == "slurm":
+            from launcher.start import submit
+
+            submit.check(spec, plan)
+        run.create(spec, plan, lambda: snapshot.take(spec.method.name, Path(spec.runs)))
+        for warning in ([f"wasteful: {plan['waste']}"] if plan["waste"] else []) + list(plan["warnings"]):
+            screen.print(warning, markup=False, soft_wrap=True)
+    return go_on(run, options, joined=joined, kept=changes)
+
+
+def go_on(run: "RunDir", options: Namespace, *, joined: bool, force: bool = False, kept: Sequence[str] = ()) -> int:
+    """See a run through from wherever it stands, here or on its cluster, and say how it ended or where it is.
+
+    kept: what stays as first submitted although the line just typed says otherwise.
+    """
+    from launcher.report import view
+
+    diverged = divergence(run)
+    if diverged and not force:
+        raise RunFailed(f"{diverged} (`sslrun resume {run.id} --force` tries all the same)")
+    run.keep_private(run.spec())
+    if not os.access(run.path, os.W_OK):
+        raise InputError.of("runs", run.path.parent, "you cannot write there", "choose another folder with runs=PATH")
+    if run.spec().cluster.kind == "slurm":
+        owner = run.path.stat().st_uid
+        if owner != os.getuid():  # a job refuses to run what somebody else wrote
+            fix = "choose a folder of your own with runs=PATH"
+            raise InputError.of("runs", run.path.parent, f"{run.id} belongs to user {owner}, not to you", fix)
+    for change in kept:
+        view.console().print(f"kept as first submitted: {change}", markup=False, soft_wrap=True)
+    if run.spec().cluster.kind == "slurm":
+        return _on_slurm(run, options, joined=joined)
+    return _here(run, options, joined=joined)
+
+
+def divergence(run: "RunDir") -> str:
+    """What a run said when it ended by diverging: it would meet the same step again. Empty where it did not."""
+    last = [e for e in run.events() if e["event"] in ("start", "end", "submitted")][-1:]
+    return last[0]["message"] if last and last[0].get("cause") == "diverged" and last[0]["event"] == "end" else ""
+
+
+def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
+    from launcher.report import view
+    from launcher.start import submit
+
+    screen, spec = view.console(), run.spec()
+    if run.state().name == "done":
+        view.closing(run, screen, arguments.runs_option(run))
+        worst = afterwards(run, options)
+        arguments.answer(run, options, joined=True, state="done")
+        return worst
+    found = submit.submit([run])[run.id]
+    where = f"{spec.nodes} x {spec.tasks_per_node} ranks on {spec.cluster.name}"
+    if found.joined:
+        message = f"{run.id} is in the queue already, as job {found.job}"
+        if options.verb == "resume":
+            raise InputError.of("RUN", run.id, f"job {found.job} has it, and a run has one writer", _follow(run))
+    else:
+        message = f"{run.id}: job {found.job}, {where}"
+        if found.note:
+            message += f"\nnodes {found.note}"
+    screen.print(f"{message}\nfollow it: {_follow(run)}", soft_wrap=True, markup=False)
+    afterwards(run, options, job=found.job)
+    arguments.answer(run, options, joined=joined or found.joined, state="pending", job=found.job)
+    return 0
+
+
+def _follow(run: "RunDir") -> str:
+    return f"sslrun logs {run.id} -f{arguments.runs_option(run)}"
+
+
+def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
+    from launcher.report import view
+    from launcher.start import local
+
+    screen, spec = view.console(), run.spec()
+    # Why this life begins: what ended the one before; a life that left no word was killed.
+    lives = [e for e in run.events() if e["event"] in ("start", "end")]
+    cause = "submitted" if not lives else lives[-1]["cause"] if lives[-1]["event"] == "end" else "killed"
+    if run.state().name == "done":
+        view.closing(run, screen, arguments.runs_option(run))
+        worst = afterwards(run, options)
+        arguments.answer(run, options, joined=joined, state="done")
+        return worst
+    screen.print(f"run {run.id} in {run.path}", soft_wrap=True, markup=False)
+    with view.Watch(run, screen) as watch:
+        outcome = local.run(run, spec, cause=cause, watch=watch)
+    if outcome is None:
+        holder = next((e for e in reversed(run.events()) if e["event"] == "start"), {})
+        message = f"running already (process {holder.get('pid', '?')} on {holder.get('host', '?')})"
+        if options.verb == "resume":
+            raise InputError.of("RUN", run.id, f"{message}, and a run has one writer", f"`{_follow(run)}`")
+        screen.print(f"{run.id} is {message}; `{_follow(run)}` follows it", soft_wrap=True, markup=False)
+        arguments.answer(run, options, joined=True, state=run.state().name)
+        return 0
+    if outcome.state == "done":
+        view.closing(run, screen, arguments.runs_option(run))
+        outcome.exit_code = afterwards(run, options)
+    else:
+        screen.print(f"sslrun: {outcome.message}", soft_wrap=True, markup=False)
+        if outcome.cause in ("stopped", "killed", "crash"):
+            command = f"sslrun resume {run.id}{arguments.runs_option(run)}"
+            screen.print(f"go on with: {command}", soft_wrap=True, markup=False)
+    arguments.answer(run, options, joined=joined, state=run.state().name)
+    return outcome.exit_code
+
+
+def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None, also: Sequence[str] = ()) -> int:
+    """The evaluations of the run's `eval_after` and `also`, if any: here and now, or queued behind `job`. Returns the
+    worst exit code; one that cannot be queued does not undo what was."""
+    if not (found.spec().eval_after or also):
+        return 0
+    from launcher.compose import evaluation
+    from launcher.report import view
+    from launcher.slurm import queue
+    from launcher.start import submit
+
+    screen, worst = view.console(), 0
+    quiet = Namespace(**{**vars(options), "json": False, "verb": "eval"})
+    jobs, _ = queue.of_runs(evaluation.every(found))
+    for wanted in evaluation.afterwards(found, also):
+        try:
+            evaluation.check_labels(wanted.spec)
+            prepared, joined = evaluation.prepare(found, wanted, jobs)
+            if job is None:
+                worst = max(worst, go_on(prepared, quiet, joined=joined))
+                continue
+            given = submit.submit([prepared], after=job)[prepared.id]
+            if not given.joined:
+                screen.print(f"{prepared.id}: job {given.job}, after job {job}", soft_wrap=True, markup=False)
+        except SslrunError as error:
+            screen.print(f"evaluation {wanted.protocol}: {error}", soft_wrap=True, markup=False)
+            worst = max(worst, error.exit_code)
+    return worst

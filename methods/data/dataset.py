@@ -1,0 +1,38 @@
+"""What every data set offers, and what is said of an image that cannot be read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+
+class ImageDataset(Protocol):
+    """Images by position, 0 to len - 1. Immutable, and safe to read from forked worker processes."""
+
+    channels: int  # 1: images are PIL "L"; 3: PIL "RGB"
+    classes: tuple[str, ...] | None  # names of the labels, or None when there are none
+    labels: np.ndarray | None  # int64 [N], positions in `classes`
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Image:
+        """The decoded image, any size. Raises BrokenImage where there is none to be had."""
+        ...
+
+    def name_of(self, index: int) -> str:
+        """What a message calls this image: one printable line."""
+        ...
+
+
+class BrokenImage(Exception):
+    """An image that cannot be decoded: which one (`name`) and why (`reason`)."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(name, reason)  # both in args, so that it survives pickling between processes
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"

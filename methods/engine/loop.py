@@ -1,0 +1,259 @@
+"""The one training loop of every method.
+
+A trainer (trainer.py) says what a step computes; the engine steps: precision, accumulation, schedule, votes and safe
+points, checkpoints, logging, evaluation. Read `train` from top to bottom.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from launcher.runtime.checkpoint import Checkpointer
+from launcher.runtime.metrics import Reporter
+from launcher.runtime.preempt import Stopped
+from launcher.runtime.stateful import ValueState
+from methods.backbones import dropout
+from methods.data.loader import Batch
+from methods.engine.guards import CollapseWatch, LossWatch, Saves
+from methods.engine.job import Job
+from methods.engine.throughput import Throughput
+from methods.engine.trainer import Trainer
+from methods.parts.schedules import learning_rate
+
+
+def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], None]) -> dict[str, Any]:
+    """Train to the end and return the closing figures.
+
+    `evaluate(job, trainer, step)` runs every `eval_every` epochs and at the end. Raises Stopped after a save when told
+    to stop, RunFailed on divergence, InputError on too many broken images or a disk that stays full.
+    """
+    config, world, registry = job.config, job.world, job.registry
+    per_epoch, steps = trainer.steps_per_epoch, trainer.steps_per_epoch * config.epochs
+    # Only fp16 underflows; bf16 has the exponent of fp32.
+    scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
+    registry.add("scaler", ValueState(scaler.state_dict, scaler.load_state_dict))
+    generation = job.ledger.generation
+    checkpoints = Checkpointer(job.run, world, registry, keep=config.keep_checkpoints, generation=generation)
+    health = CollapseWatch(job, checkpoints, getattr(trainer, "watched", None), per_epoch)
+
+    step = checkpoints.restore()
+    job.reporter = Reporter(job.run, speaks=world.is_main, purge_step=step + 1)
+    job.heart.step = step
+    job.heart.end_when_stuck()
+    _say_restored(job, step)
+    job.reporter.progress(force=True, stage="starting", step=step, steps=steps, notices=job.notices)
+    watch = LossWatch(job, checkpoints, trainer.networks)
+    saves = Saves(job, checkpoints, watch, steps, restored=step)
+    job.save = lambda: saves.before_work(step)
+    evaluations = _Evaluations(job, trainer, evaluate, step)
+    throughput = Throughput(config.global_batch)
+    try:
+        while step < steps:
+            epoch = step // per_epoch
+            evaluations.catch_up(step, epoch)
+            job.safe_point("epoch", epoch, config.epochs)
+            with job.clock("clustering"):
+                trainer.begin_epoch(epoch)
+            for network in trainer.networks:
+                network.train()
+            throughput.restart()
+            with contextlib.closing(trainer.steps(epoch, step % per_epoch)) as stream:
+                for batches in stream:
+                    rate = learning_rate(config, step, steps, per_epoch)
+                    with job.clock("training"):
+                        scalars = take_step(job, trainer, scaler, batches, step, rate)
+                        step += 1
+                        watch.note(step, scalars, [batch.ids for batch in batches])
+                    throughput.count()
+                    job.reporter.progress(
+                        stage="training", step=step, steps=steps, epoch=epoch, loss=watch.latest,
+                        images_per_s=throughput.rate, seconds_left=throughput.seconds(steps - step), broken=job.broken,
+                        unkept_s=job.unkept_s,
+                    )  # fmt: skip
+                    if step % config.log_every == 0 or step == steps:
+                        read, means = watch.averaged()
+                        job.reporter.log(read, **means, lr=rate, images_per_s=throughput.rate)
+                        health.note(step, means)  # what is read may lag by one, and not alike in each life
+                    outcome = job.vote.cast(max(job.verdict(), watch.verdict()))
+                    job.heart.step = step
+                    job.heart.point()
+                    watch.decide(outcome)
+                    if step % saves.every == 0 and step < steps:
+                        saves.save(step)
+            watch.decide(job.vote.now(max(job.verdict(), watch.verdict(wait=True))))
+        saves.last(step)
+        evaluations.run(step)
+        job.reporter.progress(force=True, stage="done", step=step, steps=steps, broken=job.broken)
+    except Stopped:
+        saves.stop(step)
+        job.reporter.progress(force=True, stage="stopped", step=step, steps=steps)
+        raise
+    finally:
+        job.reporter.close()
+    return {"step": step, "seconds": {name: round(value, 3) for name, value in job.seconds.items()}}
+
+
+def take_step(
+    job: Job, trainer: Trainer, scaler: torch.amp.GradScaler, batches: list[Batch], step: int, rate: float
+) -> dict[str, torch.Tensor]:
+    """One optimiser step over the micro-batches `batches`. Returns the mean of what they had to log, on the device."""
+    _seed(job, step)
+    dropout.begin_step(trainer.networks, lambda number: job.seed_for("dropout", step, number))
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        optimizer.zero_grad(set_to_none=True)
+    _hook(trainer, "before_step", step)
+    scalars: dict[str, torch.Tensor] = {}
+    statistics = _RunningStatistics(job, trainer.networks, len(batches))
+    for number, batch in enumerate(batches):
+        dropout.begin_pass(trainer.networks, rows_of_pass(job, number))
+        with _last_synchronises(trainer.networks, number == len(batches) - 1):
+            with job.autocast():
+                loss, parts = trainer.loss(batch)
+            scaler.scale(loss / len(batches)).backward()
+        statistics.after_pass()
+        for name, value in {"loss": loss.detach(), **parts}.items():
+            scalars[name] = scalars.get(name, 0) + value / len(batches)
+    _agree_on_overflow(job, trainer, scaler)
+    for optimizer in trainer.optimizers:
+        if _gradients(optimizer):
+            scaler.unscale_(optimizer)
+    _hook(trainer, "after_backward", step)
+    for optimizer in trainer.optimizers:
+        if _gradients(optimizer):  # heads that a phase does not use have none
+            scaler.step(optimizer)
+    scaler.update()
+    statistics.settle()
+    _hook(trainer, "after_step", step)
+    return scalars
+
+
+def _seed(job: Job, step: int) -> None:
+    """Of everything that a trainer draws in `step` on the device: there is nothing to save, as for augmentation."""
+    seed = job.seed_for("device", step, job.world.rank)
+    # Not torch.manual_seed: as long as CUDA is not in use that notes each call, with its stack, for the day it will be.
+    torch.default_generator.manual_seed(seed)
+    if job.world.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def rows_of_pass(job: Job, number: int) -> tuple[int, int, int]:
+    """(first, how many, of how many) rows of the global batch are those of this rank's pass `number`."""
+    count = job.layout.per_gpu_batch
+    return (job.world.rank * job.layout.accumulation + number) * count, count, job.config.global_batch
+
+
+def _hook(trainer: Trainer, name: str, step: int) -> None:
+    hook = getattr(trainer, name, None)
+    if hook is not None:
+        hook(step)
+
+
+def _say_restored(job: Job, step: int) -> None:
+    before = job.run.progress()
+    if job.world.is_main and (step or job.ledger.generation > 1):
+        lost = {"lost_steps": max(0, before.get("step", 0) - step), "lost_seconds": before.get("unkept_s", 0.0)}
+        job.ledger.write("restored", step=step, **lost)
+        print(f"restored step {step}", flush=True)
+
+
+class _Evaluations:
+    """Every `eval_every` epochs and at the end; one that a stop or a kill prevented is made up for."""
+
+    def __init__(self, job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], None], restored: int):
+        self._job, self._trainer, self._evaluate = job, trainer, evaluate
+        # Those that ran as jobs of their own (`by`) left out: they know nothing of the trainer's own figures.
+        evals = [e for e in job.run.events() if e["event"] == "eval" and not e.get("by")]
+        done = {event["step"] for event in evals if event["step"] <= restored}
+        self._done = job.world.broadcast(done)
+
+    def catch_up(self, step: int, epoch: int) -> None:
+        """Evaluate if one is due before `epoch`, whose first step `step` then is."""
+        every = self._job.config.eval_every
+        if every and step == epoch * self._trainer.steps_per_epoch and epoch and epoch % every == 0:
+            self.run(step)
+
+    def run(self, step: int) -> None:
+        """Evaluate the state at `step`, once."""
+        if step in self._done:
+            return
+        with self._job.clock("evaluation"):
+            for network in self._trainer.networks:
+                network.eval()
+            self._evaluate(self._job, self._trainer, step)
+        self._done.add(step)
+
+
+class _last_synchronises:
+    """Gradients travel with the last micro-batch of a step only."""
+
+    def __init__(self, networks: list[nn.Module], last: bool):
+        self._contexts = [] if last else [n.no_sync() for n in networks if hasattr(n, "no_sync")]
+
+    def __enter__(self) -> None:
+        for context in self._contexts:
+            context.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for context in reversed(self._contexts):
+            context.__exit__(*error)
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+@torch.no_grad()
+def _agree_on_overflow(job: Job, trainer: Trainer, scaler: torch.amp.GradScaler) -> None:
+    """fp16: where one rank's gradients overflowed, all skip the step, or their scales part. No rank waits."""
+    if not scaler.is_enabled() or job.world.size == 1:
+        return
+    grads = [gradient for optimizer in trainer.optimizers for gradient in _gradients(optimizer)]
+    worst = torch.stack(torch._foreach_norm(grads, float("inf"))).sum()  # inf or nan if any is
+    flag = torch.where(torch.isfinite(worst), 0.0, 1.0)
+    torch.distributed.all_reduce(flag)
+    torch._foreach_add_(grads, torch.where(flag > 0, float("inf"), 0.0))
+
+
+class _RunningStatistics:
+    """Running batch statistics of a step: the mean over its forward passes and over the ranks, counted as one batch.
+
+    Passes are ordered by group, and ranks serve different ones: left alone, the last group would weigh most, and each
+    rank would keep its own.
+    """
+
+    def __init__(self, job: Job, networks: list[nn.Module], passes: int):
+        names = ("running_mean", "running_var")
+        self._job, self._passes = job, passes
+        self._alike = job.world.size == 1 or job.layout.batch_norm_ranks == job.world.size
+        wanted = passes > 1 or not self._alike
+        self._buffers = [b for n in networks for k, b in n.named_buffers() if k.endswith(names)] if wanted else []
+        self._before = [b.clone() for b in self._buffers] if passes > 1 else []
+        self._counters = [b for n in networks for k, b in n.named_buffers() if k.endswith("num_batches_tracked")]
+        self._counted = [b.clone() for b in self._counters]
+        self._sums = [torch.zeros_like(b) for b in self._before]
+
+    @torch.no_grad()
+    def after_pass(self) -> None:
+        """Add what the pass made of them, and put back what it found."""
+        if self._sums:
+            for total, buffer, before in zip(self._sums, self._buffers, self._before, strict=True):
+                total += buffer
+                buffer.copy_(before)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        for counter, before in zip(self._counters, self._counted, strict=True):
+            counter.copy_(before + 1)  # also where several resolutions go through in one pass
+        if not self._buffers:
+            return
+        mean = torch.cat([b.flatten() for b in self._sums or self._buffers]) / (self._passes if self._sums else 1)
+        if not self._alike:
+            torch.distributed.all_reduce(mean)
+            mean /= self._job.world.size
+        for buffer, part in zip(self._buffers, mean.split([b.numel() for b in self._buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))
