@@ -161,11 +161,11 @@ def measure(method, turns, length, threads):
 def shares(path):
     """Where the time of a finished run went, from what its ledger says."""
     run = RunDir(path)
-    events = run.events()
-    finished = next((e for e in reversed(events) if e["event"] == "finished"), None)
-    if finished is None:
+    history = run.history()
+    finished = history.last("finished")
+    if not finished:
         raise SystemExit(f"{path}: no `finished` event; give the folder of a finished run")
-    start = next(e for e in reversed(events) if e["event"] == "start" and e["generation"] == finished["generation"])
+    start = history.of(finished["generation"]).last("start")
     total, seconds = finished["time"] - start["time"], finished["seconds"]
     print(f"\n{run.id}: {total:.1f} s from start to finish\n")
     print(f"{'':34} seconds  share")

@@ -128,7 +128,7 @@ class Sslrun(Harness):
         self._run = RunDir(json.loads(said.stdout.splitlines()[-1])["path"])
 
     def ended(self):
-        if not any(e["event"] == "end" and e["state"] in ("done", "failed") for e in self._run.events()):
+        if not any(e["event"] == "end" and e["state"] in ("done", "failed") for e in self._run.history()):
             return None
         with contextlib.suppress(OSError, IndexError):
             return json.loads((self._run.checkpoints()[-1] / "manifest.json").read_text())["digest"]

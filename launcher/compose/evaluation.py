@@ -117,7 +117,7 @@ def plan(spec: RunSpec) -> dict[str, Any]:
 
 def scores(evaluation: RunDir) -> dict[str, Any]:
     """The `eval` event of an evaluation that is done: protocol, step, scores; empty before."""
-    return next((event for event in reversed(evaluation.events()) if event["event"] == "eval"), {})
+    return evaluation.history().last("eval")
 
 
 def _checkpoint(run: RunDir, step: str | None) -> Path:

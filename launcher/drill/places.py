@@ -12,7 +12,7 @@ from typing import Protocol
 
 from launcher.errors import ClusterError
 from launcher.run.folder import RunDir
-from launcher.run.state import ACTIVE, job_of
+from launcher.run.state import ACTIVE
 from launcher.slurm import commands
 
 LOCAL, SLURM = "local", "slurm"
@@ -100,20 +100,19 @@ class OnSlurm:
             raise RuntimeError(f"`sslrun {' '.join(words)}` refused: {said.stderr.strip().splitlines()[-1:]}")
 
     def over(self, run: RunDir, generation: int) -> bool:
-        events = run.events()
-        ended = any(e["event"] == "end" and e["generation"] == generation for e in events)
+        ended = run.history().of(generation).all("end")
         return ended or run.generation() > generation or self.at_rest(run)
 
     def at_rest(self, run: RunDir) -> bool:
         with contextlib.suppress(ClusterError):  # a controller that is busy for a moment
-            return run.state(self._queue()).name not in ACTIVE and job_of(run.events()) not in self._queue()
+            return run.state(self._queue()).name not in ACTIVE and run.history().job not in self._queue()
         return False
 
     def on(self, run: RunDir, host: str, *command: str) -> str:
-        return commands.on_node(job_of(run.events()) or "", host, *command, seconds=COMMAND_SECONDS)
+        return commands.on_node(run.history().job or "", host, *command, seconds=COMMAND_SECONDS)
 
     def clean(self, run: RunDir | None) -> None:
-        job = job_of(run.events()) if run else None
+        job = run.history().job if run else None
         if job:
             with contextlib.suppress(ClusterError):
                 commands.cancel([job])

@@ -15,6 +15,7 @@ from launcher.drill.places import LOCAL
 from launcher.errors import ClusterError, SslrunError
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
+from launcher.run.ledger import History
 from launcher.slurm import commands
 
 POLL_SECONDS = 0.01  # tiny runs do fifty steps a second
@@ -143,9 +144,9 @@ class Subject:
         """Is a save under way?"""
         return any((self.run.path / "checkpoints").glob(SAVING))
 
-    def events(self, *names: str, since: int = 0) -> list[dict[str, Any]]:
+    def events(self, *names: str, since: int = 0) -> History:
         """The ledger's events of these names, of generation `since` or later."""
-        return [e for e in self.run.events() if e["event"] in names and e["generation"] >= since]
+        return self.run.history().after(since - 1).all(*names)
 
     def stage(self) -> str:
         return self.run.progress().get("stage", "")

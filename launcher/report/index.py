@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from launcher.errors import SslrunError
 from launcher.run import folder, goodput, state
 from launcher.run.folder import RunDir
-from launcher.run.state import ACTIVE, job_of
+from launcher.run.ledger import History
+from launcher.run.state import ACTIVE
 from launcher.slurm import queue
 from launcher.spec import runspec
 
@@ -252,11 +253,11 @@ class _Reading(RunDir):
                 self._seen = self._seen or _signature(str(self.path))
             facts = self._facts(jobs)
             self.row = Row(facts, self._once("config", self._placed))
-            self.job = job_of(self.events())
+            self.job = self.history().job
             if jobs is None:
                 self._believed = facts["job"]
             # While a job may still come, the queue has the last word, also on what was cancelled.
-            waits = next((e["event"] for e in reversed(self.events()) if e["event"] in TOLD), "") == "submitted"
+            waits = self.history().last(*TOLD).get("event") == "submitted"
             self.final = jobs is None and not waits and facts["job"] is None and facts["state"] not in ACTIVE
         except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self.gone = not (self.path / "spec.json").exists()
@@ -272,8 +273,8 @@ class _Reading(RunDir):
         self._cached.clear()
         self._seen = None
 
-    def events(self) -> list[dict[str, Any]]:
-        return self._once("events", super().events)
+    def history(self) -> History:
+        return self._once("history", super().history)
 
     def spec(self) -> Any:
         return self._once("spec", super().spec)
@@ -292,10 +293,10 @@ class _Reading(RunDir):
 
     def _facts(self, jobs: "Mapping[str, Job] | None") -> dict[str, Any]:
         summary = self.summary(jobs, digest=False)
-        now, events, progress = summary["state"], self.events(), self.progress()
+        now, history, progress = summary["state"], self.history(), self.progress()
         job = (self._mine(jobs) or {}).get(summary["job"])
         pending = job is not None and job.state == "PENDING"
-        start = next((e for e in reversed(events) if e["event"] == "start"), {})
+        start = history.last("start")
         nodes = (job and job.nodes) or start.get("nodes") or start.get("host", "")
         facts = {
             **summary,
@@ -312,7 +313,7 @@ class _Reading(RunDir):
         }
         if summary["checkpoint"]:
             saved = Path(summary["checkpoint"])
-            said = [e["time"] for e in events if e["event"] == "checkpoint" and e["path"] == saved.name]
+            said = [e["time"] for e in history.all("checkpoint") if e["path"] == saved.name]
             facts["checkpoint_step"] = int(saved.name.removeprefix("step_"))
             facts["checkpoint_time"] = said[-1] if said else saved.stat().st_mtime
         return {**EMPTY, **facts}

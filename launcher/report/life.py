@@ -13,7 +13,7 @@ from launcher.report.curves import Curve
 from launcher.report.listing import short
 from launcher.report.svg import Span
 from launcher.run.folder import RunDir
-from launcher.run.ledger import judged
+from launcher.run.ledger import History
 from launcher.slurm import queue
 
 Event = Mapping[str, Any]
@@ -70,9 +70,9 @@ class Life:
 def of(run: RunDir) -> Life:
     """Read a run. Raises InputError where its spec was edited."""
     jobs, _ = queue.of_runs([run])
-    summary, events = run.summary(jobs), run.events()
+    summary, history = run.summary(jobs), run.history()
     summary["message"] = queue.last_words(run) or summary["message"]
-    starts = _starts(events, summary, run.spoke())
+    starts = _starts(history, summary, run.spoke())
     return Life(
         id=run.id,
         path=run.path,
@@ -80,23 +80,22 @@ def of(run: RunDir) -> Life:
         starts=starts,
         spans=_spans(starts),
         curves=curves.read(run.path / "metrics.jsonl"),
-        scores=_scores(events),
+        scores=_scores(history),
         pictures=[_picture(file, more, run) for file, more in _files(run)],
     )
 
 
-def _starts(events: Sequence[Event], summary: Mapping[str, Any], spoke: float) -> list[Start]:
+def _starts(history: History, summary: Mapping[str, Any], spoke: float) -> list[Start]:
     """spoke: when the run said last what it does."""
     found, before = [], None
-    for start in (e for e in events if e["event"] == "start"):
-        mine = [e for e in events if e["generation"] == start["generation"]]
-        restored = next((e for e in mine if e["event"] == "restored"), {})
-        end = next((e for e in reversed(mine) if e["event"] == "end"), None)
-        asked = [e["time"] for e in mine if e["event"] == "submitted"]
+    for start in history.all("start"):
+        mine = history.of(start["generation"])
+        restored, end = mine.first("restored"), mine.last("end")
+        asked = [e["time"] for e in mine.all("submitted")]
         since = max([*asked, *([before] if before else [])], default=None)
-        heard = [e["time"] for e in mine if e.get("writer") not in ("afterwards", "submit")]
-        steps = [e["step"] for e in mine if e["event"] in ("checkpoint", "finished", "restored")]
-        running = end is None and summary["state"] == "running"
+        heard = [e["time"] for e in mine if e["writer"] not in ("afterwards", "submit")]
+        steps = [e["step"] for e in mine.all("checkpoint", "finished", "restored")]
+        running = not end and summary["state"] == "running"
         until = max([*heard, *([spoke] if running else [])], default=start["time"])
         found.append(
             Start(
@@ -110,7 +109,7 @@ def _starts(events: Sequence[Event], summary: Mapping[str, Any], spoke: float) -
                 last=max([*steps, *([summary["step"]] if running else [])], default=0),
                 lost=restored.get("lost_steps", 0),
                 ended="running" if running else end["cause"] if end else "killed",
-                message=end.get("message", "") if end else "",
+                message=end.get("message", ""),
             )
         )
         before = until
@@ -131,10 +130,10 @@ def _spans(starts: Sequence[Start]) -> list[Span]:
     return spans
 
 
-def _scores(events: Sequence[Event]) -> list[tuple[str, int, dict[str, float]]]:
+def _scores(history: History) -> list[tuple[str, int, dict[str, float]]]:
     """The numbers of every evaluation, by step; the same evaluation of the same step counts once."""
     found: dict[tuple[int, str], dict[str, float]] = {}
-    for event in judged(events):
+    for event in history.judged():
         found[event["step"], event["protocol"]] = dict(_flat(event["scores"]))
     return [(protocol, step, numbers) for (step, protocol), numbers in found.items()]
 

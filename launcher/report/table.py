@@ -16,7 +16,7 @@ from launcher.report import trend
 from launcher.run import goodput
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
-from launcher.run.ledger import judged
+from launcher.run.ledger import History
 from launcher.slurm import queue
 from launcher.spec.runspec import RunSpec
 from launcher.sweep import record
@@ -246,29 +246,29 @@ class _Once(RunDir):
     """A run whose files are read once: what follows from them is asked for several times."""
 
     @cached_property
-    def _events(self) -> list[dict[str, Any]]:
-        return super().events()
+    def _history(self) -> History:
+        return super().history()
 
     @cached_property
     def _spec(self) -> RunSpec:
         return super().spec()
 
-    def events(self) -> list[dict[str, Any]]:
-        return self._events
+    def history(self) -> History:
+        return self._history
 
     def spec(self) -> RunSpec:
         return self._spec
 
 
 def _read(found: RunDir, seed: int, metric: str, row: Mapping[str, Any], jobs: Any) -> Run:
-    summary, events = found.summary(jobs, digest=False), found.events()
+    summary, history = found.summary(jobs, digest=False), found.history()
     gpus = found.spec().world_size if found.spec().cluster.gpus_per_node else 0
     # One of an earlier step is not its number.
-    last = {e["protocol"]: e["scores"] for e in judged(events) if e["step"] == summary["step"]}
+    last = {e["protocol"]: e["scores"] for e in history.judged() if e["step"] == summary["step"]}
     score, state, message = _score(found.spec(), last, metric, row), summary["state"], summary["message"]
     if state == "done" and score is None:
         state, message = _unjudged(found, metric.partition(".")[0], jobs)
-    hours = goodput.worked_seconds(events, found.spoke() if summary["state"] == "running" else 0.0) / 3600
+    hours = goodput.worked_seconds(history, found.spoke() if summary["state"] == "running" else 0.0) / 3600
     return Run(
         seed, state, found.id, str(found.path), message,
         score if summary["state"] == "done" else None,

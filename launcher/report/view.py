@@ -209,7 +209,7 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     `where`: what a command needs behind the run's id to find it from here.
     """
     summary = run.summary()
-    of = next((e for e in run.events() if e["event"] == "eval"), None) if run.owner else None
+    of = run.history().first("eval") if run.owner else None
     done = f"{run.id}: done, step {of['step']} of {run.owner.id}" if of else f"{run.id}: done, {summary['step']} steps"
     screen.print(done, style="bold", soft_wrap=True, markup=False)
     clustering = summary["evals"].get("kmeans")
@@ -228,12 +228,12 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
         if key in clusters:
             table.add_row(label, f"{clusters[key]:.3f}")
     screen.print(table)
-    finished = [e for e in run.events() if e["event"] == "finished"]
+    finished = run.history().all("finished")
     if finished:
         seconds = finished[-1]["seconds"]
         shares = ", ".join(f"{name} {value:.0f} s" for name, value in sorted(seconds.items(), key=lambda s: -s[1]))
         screen.print(f"time       {shares}", soft_wrap=True)
-    files = list(dict.fromkeys(f for e in run.events() if e["event"] == "broken_images" for f in e["files"]))
+    files = list(dict.fromkeys(f for e in run.history().all("broken_images") for f in e["files"]))
     if files:
         screen.print(f"broken     {len(files)} images could not be decoded: {', '.join(files[:3])}", soft_wrap=True)
     if (run.path / "attention").exists():

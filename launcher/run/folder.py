@@ -25,7 +25,6 @@ import contextlib
 import fcntl
 import grp
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -38,7 +37,7 @@ from launcher.errors import InputError
 from launcher.run import snapshot
 from launcher.run.files import read_json, write_json
 from launcher.run.goodput import goodput, interruptions
-from launcher.run.ledger import Ledger, judged
+from launcher.run.ledger import History, Ledger
 from launcher.run.snapshot import Snapshot
 from launcher.run.state import Queue, State, of
 from launcher.spec import registry, stored
@@ -138,33 +137,25 @@ class RunDir:
 
     def code(self) -> dict[str, Any]:
         """The ledger's last word on the code: digest, origin. Raises InputError where it has none."""
-        taken = [e for e in self.events() if e["event"] == "code"]
+        taken = self.history().last("code")
         if not taken:
             fix = "`sslrun resume RUN --code=current` takes the code as it is now"
             raise InputError(f"{self.path}/events: the ledger does not say which code to run; {fix}")
-        return taken[-1]
+        return taken
 
     # -- the ledger ----------------------------------------------------------------------------------------------
 
-    def events(self) -> list[dict[str, Any]]:
-        """Every event of every writer, by generation, then in the order in which each writer wrote them."""
-        rows = []
-        for file in sorted((self.path / "events").glob("*.jsonl")):
-            for line in file.read_text(errors="replace").splitlines():
-                with contextlib.suppress(ValueError):  # the last line of a killed writer may be torn
-                    rows.append(json.loads(line))
-        # Asking for a generation comes first; whoever starts it writes its first event and its last, around the ranks'.
-        order = {"intent": -1, "submitted": -1, "withdrawn": -1, "start": 0, "end": 2}
-        return sorted(rows, key=lambda e: (e["generation"], order.get(e["event"], 1), e["writer"], e["number"]))
+    def history(self) -> History:
+        return History.read(self.path)
 
     def generation(self) -> int:
         """Number of times the run was started."""
-        return sum(event["event"] == "start" for event in self.events())
+        return self.history().generation
 
     def state(self, queue: Queue | None = None) -> State:
         """Where it stands: from the ledger, the lock and, where given, Slurm's queue."""
         held = self.held()  # before the ledger: whoever lets go of the lock has written the end
-        return of(self.events(), held=held, queue=self._mine(queue))
+        return of(self.history(), held=held, queue=self._mine(queue))
 
     def _mine(self, queue: Queue | None) -> Queue | None:
         """The queue holds the user's own jobs: of a colleague's run it says nothing."""
@@ -191,7 +182,7 @@ class RunDir:
     def refuse_second_writer(self) -> None:
         """Raises InputError when somebody runs it."""
         if self.held():
-            start = next((e for e in reversed(self.events()) if e["event"] == "start"), {})
+            start = self.history().last("start")
             who = f"job {start['job']}" if start.get("job") else f"process {start.get('pid', '?')}"
             reason = f"{who} on {start.get('host', '?')} runs it, and a run has one writer"
             raise InputError.of("RUN", self.id, reason, f"`sslrun cancel {self.id}` stops it")
@@ -231,19 +222,19 @@ class RunDir:
     def summary(self, queue: Queue | None = None, *, digest: bool = True) -> dict[str, Any]:
         """The JSON of `sslrun show`. Raises InputError when the spec was edited."""
         held = self.held()
-        spec, events, progress = self.spec(), self.events(), self.progress()
-        state = of(events, held=held, queue=self._mine(queue))
+        spec, history, progress = self.spec(), self.history(), self.progress()
+        state = of(history, held=held, queue=self._mine(queue))
         saved = self.checkpoints()
         manifest = read_json(saved[-1] / "manifest.json") if saved else {}
         # What is saved of a training counts; what trains nothing has no checkpoints.
         trains = not registry.method(spec.method.name).job
         step = manifest.get("step", 0) if digest and trains else max(manifest.get("step", 0), progress.get("step", 0))
-        causes = Counter(e["cause"] for e in events if e["event"] == "start" and e["generation"] > 1)
-        health = {e.get("of"): e["what"] for e in events if e["event"] == "health"}
+        causes = Counter(e["cause"] for e in history.after(1).all("start"))
+        health = {e.get("of"): e["what"] for e in history.all("health")}
         evals: dict[str, Any] = {}
         found = manifest.get("digest")
         # The latest step's stand: an evaluation as a job of its own may look at an older one.
-        for event in judged(events):
+        for event in history.judged():
             evals[event["protocol"]] = event["scores"]
             if not trains:
                 found = event["digest"]
@@ -258,9 +249,9 @@ class RunDir:
             **({"state_digest": found, "where": _where(spec)} if digest else {}),
             "checkpoint": str(saved[-1]) if saved else None,
             "restarts": dict(causes),
-            "lost_steps": sum(e.get("lost_steps", 0) for e in events if e["event"] == "restored"),
-            "goodput": goodput(events, step),
-            "interruptions": interruptions(events, spec.world_size if spec.cluster.gpus_per_node else 0),
+            "lost_steps": history.lost_steps,
+            "goodput": goodput(history, step),
+            "interruptions": interruptions(history, spec.world_size if spec.cluster.gpus_per_node else 0),
             "evals": evals,
             "health": "; ".join(filter(None, health.values())),
             "message": state.message or state.why_pending,

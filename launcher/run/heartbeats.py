@@ -42,12 +42,12 @@ def slowest(run: RunDir) -> list[Suspect]:
     First those that were not heard of in this generation, then those whose heartbeat stopped (the process is stopped or
     gone, or its host is), else, where all beat and none gets anywhere, those that are behind the others.
     """
-    starts = [e for e in run.events() if e["event"] == "start"]
-    if not starts:
+    start = run.history().last("start")
+    if not start:
         return []
-    beats = _read(run.path / "heartbeats", starts[-1]["generation"])
+    beats = _read(run.path / "heartbeats", start["generation"])
     known = {beat["rank"] for beat in beats}
-    missing = [rank for rank in range(starts[-1].get("world_size", 0)) if rank not in known]
+    missing = [rank for rank in range(start.get("world_size", 0)) if rank not in known]
     if missing:  # they may only be about to start
         waited = max((beat["alive_s"] for beat in beats), default=0) > BEATS_MISSED * _longest_beat(beats)
         return [Suspect(rank, "", "", None, "not heard of yet") for rank in missing] if waited else []
@@ -57,8 +57,7 @@ def slowest(run: RunDir) -> list[Suspect]:
 def to_blame(run: RunDir) -> list[Suspect]:
     """After ranks ended because they got nowhere: those that never noticed, because they were stopped, else those that
     had passed less than the others; empty where all were alike."""
-    starts = [e for e in run.events() if e["event"] == "start"]
-    beats = _read(run.path / "heartbeats", starts[-1]["generation"]) if starts else []
+    beats = _read(run.path / "heartbeats", run.generation())
     silent = [beat for beat in beats if not beat["stalled"]]
     if silent:
         return [_suspect(beat, "no sign of life while the others waited") for beat in silent]
@@ -76,8 +75,7 @@ def named(suspects: Sequence[Suspect]) -> str:
 
 def stalled(run: RunDir) -> list[int]:
     """Ranks that made no progress for as long as `cluster.stall_minutes` says; their stacks are in their logs."""
-    starts = [e for e in run.events() if e["event"] == "start"]
-    beats = _read(run.path / "heartbeats", starts[-1]["generation"]) if starts else []
+    beats = _read(run.path / "heartbeats", run.generation())
     return [beat["rank"] for beat in beats if beat["stalled"]]
 
 

@@ -1,18 +1,95 @@
-"""A run's ledger: one append-only file a writer and generation, merged on reading."""
+"""A run's ledger: one append-only file a writer and generation, merged on reading.
 
+`Ledger` writes and `History` reads. What an event is called, and what it says, is kept by the tests of old runs.
+"""
+
+import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+Event = Mapping[str, Any]
+# Asking for a generation comes first; whoever starts it writes its first event and its last, around the ranks'.
+ORDER = {"intent": -1, "submitted": -1, "withdrawn": -1, "start": 0, "end": 2}
 
-def judged(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The events with scores, in the order in which one of a protocol takes the place of another: `eval`, and `scored`
-    with what an evaluation had found before it was complete, which stands where none is complete at its step."""
-    found = (event for event in events if event["event"] in ("eval", "scored"))
-    return sorted(found, key=lambda event: (event["step"], event["event"] == "eval", event["time"]))
+
+class History(tuple[Event, ...]):
+    """Every event of every writer, as it was when it was read: by generation, then as each writer wrote them."""
+
+    @classmethod
+    def read(cls, run: Path) -> "History":
+        """`run`: its folder."""
+        rows = []
+        for file in sorted((run / "events").glob("*.jsonl")):
+            for line in file.read_text(errors="replace").splitlines():
+                with contextlib.suppress(ValueError):  # the last line of a killed writer may be torn
+                    rows.append(json.loads(line))
+        return cls(sorted(rows, key=lambda e: (e["generation"], ORDER.get(e["event"], 1), e["writer"], e["number"])))
+
+    def all(self, *names: str) -> "History":
+        """The events of these names."""
+        return History(event for event in self if event["event"] in names)
+
+    def last(self, *names: str) -> Event:
+        """The last of them; empty where there is none."""
+        return next((event for event in reversed(self) if event["event"] in names), {})
+
+    def first(self, *names: str) -> Event:
+        """The first of them; empty where there is none."""
+        return next((event for event in self if event["event"] in names), {})
+
+    def of(self, generation: int) -> "History":
+        """What was said of one start of the run."""
+        return History(event for event in self if event["generation"] == generation)
+
+    def before(self, generation: int) -> "History":
+        return History(event for event in self if event["generation"] < generation)
+
+    def after(self, generation: int) -> "History":
+        return History(event for event in self if event["generation"] > generation)
+
+    @property
+    def generation(self) -> int:
+        """Of its latest start; 0 before the first."""
+        return self.last("start").get("generation", 0)
+
+    @property
+    def job(self) -> str | None:
+        """The Slurm job that the run was last given to; None where it never was, or was since started without one."""
+        return self.last("start", "submitted").get("job")
+
+    def submission(self, job: str | None) -> Event:
+        """How the run was given to `job`; empty where the ledger does not say so."""
+        return next((e for e in reversed(self) if e["event"] == "submitted" and e["job"] == job), {})
+
+    @property
+    def open_intent(self) -> Event:
+        """The submission of which nobody wrote down how it went: its submitter was killed in between, or is at it right
+        now. Empty where there is none."""
+        last = self.last("intent", "submitted", "withdrawn", "start")
+        return last if last.get("event") == "intent" else {}
+
+    @property
+    def ends(self) -> dict[int, Event]:
+        """{generation: its end}, of those that could write it down themselves.
+
+        The end of one that was killed is written by the next start: too late to tell how long it waited.
+        """
+        return {e["generation"]: e for e in self.all("end") if e["writer"] != "afterwards"}
+
+    @property
+    def lost_steps(self) -> int:
+        """Steps that were done twice."""
+        return sum(event.get("lost_steps", 0) for event in self.all("restored"))
+
+    def judged(self) -> list[Event]:
+        """The events with scores, in the order in which one of a protocol takes the place of another: `eval`, and
+        `scored`, what an evaluation had found before it was complete; that counts until one at its step is complete.
+        """
+        return sorted(self.all("eval", "scored"), key=lambda e: (e["step"], e["event"] == "eval", e["time"]))
 
 
 class Ledger:

@@ -17,7 +17,6 @@ from launcher.errors import ClusterError, InputError
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.run.manifest import verify
-from launcher.run.state import open_intent
 
 LONG_GONE_DAYS = 7.0  # since a submission's folder was last written to; until then people may ask what went wrong
 HALF_WRITTEN_DAYS = 1.0  # since a copy of the code was begun that nobody finished
@@ -178,7 +177,7 @@ def _delete_code(items: list[Item], runs: Path) -> list[Item]:
 def _find_submissions(run: RunDir, jobs: Callable[[], Mapping[str, Any]], found: Findings) -> None:
     """Pickles, scripts and Slurm's logs of jobs that are long gone."""
     mine = run.path / "submit"
-    if mine.is_dir() and _days_old(mine) > LONG_GONE_DAYS and not open_intent(run.events()):
+    if mine.is_dir() and _days_old(mine) > LONG_GONE_DAYS and not run.history().open_intent:
         found.doomed.extend(_items([mine], SUBMISSION))
     arrays = [p for p in sorted(run.path.parent.glob(".arrays/*")) if _days_old(p) > LONG_GONE_DAYS]
     if not arrays:

@@ -9,11 +9,12 @@ failed      ended by an error, or killed
 done        trained to the end
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-Event = Mapping[str, Any]
+from launcher.run.ledger import Event, History
+
 ACTIVE = ("pending", "running", "preempted")
 
 
@@ -37,51 +38,32 @@ class State:
     why_pending: str = ""
 
 
-def of(events: Sequence[Event], *, held: bool, queue: Queue | None = None) -> State:
+def of(history: History, *, held: bool, queue: Queue | None = None) -> State:
     """The state of a run with this ledger. `held`: some process has its lock; `queue`: the user's jobs in Slurm's
     queue, None where nobody could or needed to ask: then the ledger's word stands.
     """
-    starts = [e for e in events if e["event"] == "start"]
-    generation = starts[-1]["generation"] if starts else 0
-    asked = _waiting(events, generation)
+    start = history.last("start")
+    asked = history.after(history.generation).last("submitted")
     if asked:
-        return _waiting_state(events, asked, generation, queue)
-    if not starts:
+        return _waiting(history, asked, queue)
+    if not start:
         return State("running" if held else "pending")
-    latest = [e for e in events if e["generation"] == generation]
-    job = starts[-1].get("job")
-    end = next((e for e in reversed(latest) if e["event"] == "end"), None)
-    if end is None or held:
-        return _unended(job, held, queue)
-    cancelled = any(e["event"] == "cancel" for e in latest)
+    latest = history.of(history.generation)
+    end = latest.last("end")
+    if not end or held:
+        return _unended(start.get("job"), held, queue)
+    cancelled = bool(latest.all("cancel"))
     if end.get("requeued") and not cancelled:
-        return _requeued(end, job, queue)
+        return _requeued(end, start.get("job"), queue)
     name = "cancelled" if cancelled and end["state"] in ("stopped", "preempted") else end["state"]
     return State(name, end.get("message", ""))
 
 
-def job_of(events: Sequence[Event]) -> str | None:
-    """The Slurm job that a run was last given to; None where it never was, or has since been started without one."""
-    given = [e for e in events if e["event"] in ("start", "submitted")]
-    return given[-1].get("job") if given else None
-
-
-def open_intent(events: Sequence[Event]) -> Event | None:
-    """An intent whose submission nobody wrote down: its submitter was killed in between, or is at it right now."""
-    intents = [e for e in events if e["event"] in ("intent", "submitted", "withdrawn", "start")]
-    return intents[-1] if intents and intents[-1]["event"] == "intent" else None
-
-
-def _waiting(events: Sequence[Event], generation: int) -> Event | None:
-    """The submission of a generation that has not started."""
-    given = [e for e in events if e["event"] == "submitted" and e["generation"] > generation]
-    return given[-1] if given else None
-
-
-def _waiting_state(events: Sequence[Event], asked: Event, generation: int, queue: Queue | None) -> State:
+def _waiting(history: History, asked: Event, queue: Queue | None) -> State:
+    """Of a run that was submitted and has not started since."""
     job = asked["job"]
     gone = not queue or job not in queue  # a job that is still there is the truth, whatever was asked for
-    cancels = [e for e in events if e["event"] == "cancel" and e["generation"] > generation]
+    cancels = history.after(history.generation).all("cancel")
     if gone and any(e["time"] >= asked["time"] for e in cancels):
         return State("cancelled")
     if queue is None:

@@ -3,11 +3,12 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from launcher.run.files import write_json
 from launcher.run.folder import RunDir
+from launcher.run.ledger import History
 
 PROGRESS_SECONDS = 0.3  # how often progress.json is replaced, at most
 
@@ -34,7 +35,7 @@ class Reporter:
         when the run is done."""
         from torch.utils.tensorboard.summary import hparams
 
-        values, metrics = swept((self._run.owner or self._run).events())
+        values, metrics = swept((self._run.owner or self._run).history())
         if not values:
             return []
         *begin, end = hparams(values, dict.fromkeys(metrics, 0.0))
@@ -74,11 +75,11 @@ class Reporter:
                 self._board.close()
 
 
-def swept(events: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+def swept(history: History) -> tuple[dict[str, Any], list[str]]:
     """({what varies: the run's own value}, [tags of the scores]) of every sweep that a ledger names."""
     values: dict[str, Any] = {}
     metrics: list[str] = []
-    for event in (e for e in events if e["event"] == "sweep"):
+    for event in history.all("sweep"):
         own = {event["axis"]: event["at"], "seed": event["seed"]} if "axis" in event else event["values"]
         values |= {key: _number(value) for key, value in own.items()}
         metrics.append(event.get("metric", "knn.trained").replace(".", "/"))

@@ -2,19 +2,19 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from launcher.errors import ClusterError, InputError
 from launcher.run.folder import RunDir
-from launcher.run.state import ACTIVE, job_of, of
+from launcher.run.state import ACTIVE, of
 from launcher.slurm import badnodes, commands
 
 UNOPENED_LOG = "0:53"  # the exit code of a job whose first node could not open its log
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
 LACKS = re.compile(r"(?P<node>\S+) has no (?P<what>/.+?)(?P<yours> of yours)?; ")  # as the batch script says it
+TOLD = ("submitted", "start", "end")  # what the ledger says of a run's jobs
 BLAMED = 16  # lost jobs that a submission asks Slurm about: a sweep may have lost a thousand to one node
 
 
@@ -40,7 +40,7 @@ def of_runs(runs: Iterable[RunDir]) -> tuple[Mapping[str, commands.Job] | None, 
 def _has_job(run: RunDir) -> bool:
     """What cannot be read has none; whoever asks for its state learns why."""
     try:
-        return bool(of(run.events(), held=False).job)
+        return bool(of(run.history(), held=False).job)
     except (OSError, KeyError, TypeError, AttributeError):
         return False
 
@@ -61,7 +61,7 @@ def last_words(run: RunDir) -> str:
 
 def blame(runs: Iterable[RunDir]) -> None:
     """Put the nodes on which the runs' last jobs could not begin on the list of those to leave out."""
-    unheard = [run for run in runs if (told := _told(run.events())) and told[-1]["event"] == "submitted"]
+    unheard = [run for run in runs if run.history().last(*TOLD).get("event") == "submitted"]
     for run in unheard[-BLAMED:]:
         found = lost(run)
         if found.node:
@@ -70,17 +70,17 @@ def blame(runs: Iterable[RunDir]) -> None:
 
 def lost(run: RunDir) -> Lost:
     """What is known of a job that is gone and of which the ledger has no end: from its log, else from Slurm."""
-    held, events = run.held(), run.events()
-    told = _told(events)
+    held, history = run.held(), run.history()
+    told = history.last(*TOLD)
     # As if no job were in the queue; those that are say so below.
-    gone = of(events, held=held, queue={}).name in ("failed", "stopped")
-    if not told or not gone or (told[-1]["event"] == "end" and not told[-1].get("requeued")):
+    gone = of(history, held=held, queue={}).name in ("failed", "stopped")
+    if not told or not gone or (told["event"] == "end" and not told.get("requeued")):
         return Lost()
-    job, began = job_of(events), told[-1]["event"] != "submitted"
-    given = [e for e in told if e["event"] == "submitted" and e["job"] == job]
-    if job is None or not given:
+    job, began = history.job, told["event"] != "submitted"
+    given = history.submission(job)
+    if not given:
         return Lost()
-    folder = Path(given[-1]["folder"])
+    folder = Path(given["folder"])
     log = folder / f"slurm-{job}.log"
     said = _log(log)
     lacks = LACKS.match(said)
@@ -104,11 +104,6 @@ def lost(run: RunDir) -> Lost:
     when = "without a word" if began else "before the run began"
     where = f", on {found.nodes}" if found.nodes else ""
     return Lost(f"job {job} ended {when}: {found.state}, exit code {found.exit_code}{where}{_last_line(log)}")
-
-
-def _told(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """What became of the run's jobs, in order."""
-    return [e for e in events if e["event"] in ("submitted", "start", "end")]
 
 
 def _forgotten(job: str, folder: Path) -> str:

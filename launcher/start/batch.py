@@ -24,7 +24,7 @@ from launcher.plan import script
 from launcher.run import heartbeats, snapshot
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
-from launcher.run.ledger import Ledger
+from launcher.run.ledger import History, Ledger
 from launcher.run.state import of
 from launcher.slurm import badnodes, commands
 from launcher.spec.runspec import RunSpec
@@ -57,7 +57,7 @@ def main(path: str) -> None:
     if lock is None:
         print(f"sslrun: {run.id} is being run by somebody else", flush=True)
         sys.exit(ClusterError.exit_code)
-    if of(run.events(), held=False).name == "done":  # it finished while it was being preempted
+    if of(run.history(), held=False).name == "done":  # it finished while it was being preempted
         sys.exit(0)
     cause = _how_it_ended_before(run)
     generation = run.generation() + 1
@@ -78,7 +78,7 @@ def main(path: str) -> None:
     elif outcome.state != "done":
         outcome = _why(run, generation, outcome, told)
     _note_commits(run, ledger)
-    outcome, again = requeue.decide(run.events(), outcome)
+    outcome, again = requeue.decide(run.history(), outcome)
     if outcome.message:
         print(f"sslrun: {outcome.message}", flush=True)
     _end(ledger, outcome, requeued=again)
@@ -128,7 +128,7 @@ def _end(ledger: Ledger, outcome: Outcome, *, requeued: bool) -> None:
 def _note_commits(run: RunDir, ledger: Ledger) -> None:
     """A rank says what it committed when its next save is due: what it could no longer say is written down now. A start
     that was killed before that has got on all the same."""
-    told = {e["step"] for e in run.events() if e["event"] == "checkpoint"}
+    told = {e["step"] for e in run.history().all("checkpoint")}
     for path in run.checkpoints():
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: the next start will say so
             manifest = read_json(path / "manifest.json")
@@ -164,10 +164,9 @@ def _mark(generation: int) -> str:
 def _how_it_ended_before(run: RunDir) -> str:
     """Why this generation begins: what ended the one before. An end that nobody could write down is written now, with
     Slurm's word for it where the job's log has one."""
-    before = [e for e in run.events() if e["event"] in ("start", "end")]
-    if not before:
+    last = run.history().last("start", "end")
+    if not last:
         return "submitted"
-    last = before[-1]
     if last["event"] == "end":
         return last["cause"]
     cause = requeue.died_of(_log_of(run, last), node_down=_blame_lost_nodes(run, last))
@@ -192,22 +191,20 @@ def _blame_lost_nodes(run: RunDir, start: dict[str, Any]) -> bool:
 
 def _log_of(run: RunDir, start: dict[str, Any]) -> str:
     """What the job's log says of one generation; empty where it cannot be read."""
-    given = [e for e in run.events() if e["event"] == "submitted" and e["job"] == start.get("job")]
-    with contextlib.suppress(OSError, IndexError):
-        log = Path(given[-1]["folder"]) / f"slurm-{start['job']}.log"
+    with contextlib.suppress(OSError, KeyError):
+        log = Path(run.history().submission(start.get("job"))["folder"]) / f"slurm-{start['job']}.log"
         return log.read_text(errors="replace").rpartition(_mark(start["generation"]))[2].partition("\n== start ")[0]
     return ""
 
 
 def _refuse_hopeless(run: RunDir) -> None:
     """Slurm starts a run again also when nobody decided it: its node died, say. Raises NoProgress or RunFailed."""
-    events = run.events()
-    generations = [e["generation"] for e in events if e["event"] == "start"]
-    before = [e for e in events if e["generation"] < generations[-1]]
-    last = [e for e in before if e["event"] == "end"][-1:]
-    if last and last[0]["writer"] == "afterwards":
-        judged = [e for e in before if e is not last[0]]
-        outcome, again = requeue.decide(judged, Outcome("failed", last[0]["cause"], last[0]["message"], 4))
+    history = run.history()
+    before = history.before(history.generation)
+    last = before.last("end")
+    if last.get("writer") == "afterwards":
+        judged = History(event for event in before if event is not last)
+        outcome, again = requeue.decide(judged, Outcome("failed", last["cause"], last["message"], 4))
         if not again:
             raise (NoProgress if outcome.cause == NoProgress.cause else RunFailed)(outcome.message)
 
@@ -260,19 +257,20 @@ def _ranks(run: RunDir, spec: RunSpec, generation: int, told: _Told) -> Outcome:
     }
     step = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
     threading.Thread(target=told.pass_on, args=(step, run, generation, spec.world_size), daemon=True).start()
-    blamed, said = None, []
+    blamed, printed = None, []
     for line in step.stderr:
         print(line, end="", flush=True)
-        said = [*said[-20:], line.strip()]
+        printed = [*printed[-20:], line.strip()]
         blamed = blamed or BLAME.search(line)
     code = step.wait()
-    events = [e for e in run.events() if e["generation"] == generation]
-    if code == 0 and not any(e["event"] == "finished" for e in events):
+    said = run.history().of(generation)
+    if code == 0 and not said.all("finished"):
         # srun ends with 0 also when it could start no rank at all.
-        code = STOPPED_CODE if any(e["event"] == "stopped_at_safe_point" for e in events) else 1
+        code = STOPPED_CODE if said.all("stopped_at_safe_point") else 1
     first = int(blamed["rank"]) if blamed else None
-    otherwise = f"rank {first} on {blamed['node']}: {blamed['how']}" if blamed else (said or [f"exit code {code}"])[-1]
-    return judge(events, code, first, f"{otherwise}; see `sslrun logs {run.id} --all`")
+    last = (printed or [f"exit code {code}"])[-1]
+    otherwise = f"rank {first} on {blamed['node']}: {blamed['how']}" if blamed else last
+    return judge(said, code, first, f"{otherwise}; see `sslrun logs {run.id} --all`")
 
 
 def _free_port() -> int:
@@ -294,18 +292,17 @@ def _free_port() -> int:
 
 def _why(run: RunDir, generation: int, outcome: Outcome, told: _Told) -> Outcome:
     """How the end is to be understood, from evidence."""
-    events = [e for e in run.events() if e["generation"] == generation]
+    said = run.history().of(generation)
     stopped = outcome.state == "stopped"
-    skipped = any(e["event"] == "save_skipped" for e in events)
-    state = ", no time to save" if skipped else ", state saved"
+    state = ", no time to save" if said.all("save_skipped") else ", state saved"
     saved = state if stopped and outcome is not NOT_BEGUN else f"; {outcome.message}"
     found = None
     with contextlib.suppress(ClusterError):  # a controller that does not answer is no reason to end without a word
         found = commands.ended(_job())
-    start = next(e for e in events if e["event"] == "start")
+    start = said.first("start")
     # While the job ends Slurm calls its state COMPLETING, whatever ended it; the log says more.
     slurms = requeue.ended_by_slurm(_log_of(run, start))
-    if slurms == "cancelled" or any(e["event"] == "cancel" for e in events):
+    if slurms == "cancelled" or said.all("cancel"):
         return Outcome("cancelled", "cancelled", f"cancelled{saved}", outcome.exit_code)
     if found and found.preempted:
         slurms = "preempted"
@@ -315,7 +312,7 @@ def _why(run: RunDir, generation: int, outcome: Outcome, told: _Told) -> Outcome
         return Outcome("preempted", slurms, f"{slurms.replace('_', ' ')}{saved}", 0)
     if not stopped:
         return stuck(run, outcome)
-    signals = {e.get("signal") for e in events if e["event"] == "stopped_at_safe_point"}
+    signals = {e.get("signal") for e in said.all("stopped_at_safe_point")}
     # Slurm before 23.02 does not say when the job must end.
     end = float(os.environ.get("SLURM_JOB_END_TIME", start["time"] + 60 * run.spec().cluster.timeout_min))
     if "SIGUSR2" in signals and end - time.time() < run.plan()["signal_delay_s"] + 60:  # up to 60 s early

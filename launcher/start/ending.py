@@ -1,12 +1,11 @@
 """How a generation of a run ended: from its ranks' exit codes and from their own words in the ledger."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from launcher.errors import InputError
 from launcher.run import heartbeats
 from launcher.run.folder import RunDir
+from launcher.run.ledger import History
 
 STOPPED_CODE = 75  # EX_TEMPFAIL: a rank that saved and can go on later
 
@@ -21,8 +20,8 @@ class Outcome:
     exit_code: int
 
 
-def judge(events: Sequence[Mapping[str, Any]], code: int, first: int | None, otherwise: str) -> Outcome:
-    """What `events` of one generation and `code` amount to.
+def judge(history: History, code: int, first: int | None, otherwise: str) -> Outcome:
+    """What `history` of one generation and `code` amount to.
 
     code: 0 when every rank ended well, STOPPED_CODE when those that did not had saved, anything else otherwise.
     first: the rank that failed first, where known; the earliest to complain otherwise.
@@ -32,7 +31,7 @@ def judge(events: Sequence[Mapping[str, Any]], code: int, first: int | None, oth
         return Outcome("done", "done", "", 0)
     if code == STOPPED_CODE:
         return Outcome("stopped", "stopped", "stopped at a safe point, state saved", 130)
-    errors = [e for e in events if e["event"] == "error"]
+    errors = history.all("error")
     wrong_input = [e for e in errors if e["exit_code"] == InputError.exit_code]
     if wrong_input:
         return Outcome("failed", "input", wrong_input[0]["message"], InputError.exit_code)

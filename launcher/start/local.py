@@ -158,7 +158,7 @@ def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) ->
     if first is not None:
         log = run.path / "logs" / f"rank{first}.log"
         otherwise = f"rank {first} on {os.uname().nodename}: {_how(codes[first])}; see {log}"
-    return stuck(run, judge([e for e in run.events() if e["generation"] == generation], code, first, otherwise))
+    return stuck(run, judge(run.history().of(generation), code, first, otherwise))
 
 
 def _how(code: int) -> str:

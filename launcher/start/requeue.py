@@ -6,10 +6,9 @@ as the run's ledger and the log of its job.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from launcher.errors import NoProgress
+from launcher.run.ledger import History
 from launcher.start.ending import Outcome
 
 FREE = ("preempted", "time_limit", "asked", "requeued")
@@ -25,8 +24,6 @@ EVIDENCE = {
     "cancelled": re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*"),
 }
 
-Event = Mapping[str, Any]
-
 
 def ended_by_slurm(log: str) -> str:
     """Why Slurm ended a job, from the job's part of its log; empty where it did not."""
@@ -38,41 +35,36 @@ def died_of(log: str, *, node_down: bool) -> str:
     return ended_by_slurm(log) or ("node_failure" if node_down else "killed")
 
 
-def decide(events: Sequence[Event], outcome: Outcome) -> tuple[Outcome, bool]:
-    """(the outcome, perhaps a harder one; whether the run starts again). `events`: the ledger without this end."""
+def decide(history: History, outcome: Outcome) -> tuple[Outcome, bool]:
+    """(the outcome, perhaps a harder one; whether the run starts again). `history`: without this end."""
     cause = outcome.cause
     if cause in FREE:
         return outcome, True
     if cause not in BUDGETS:
         return outcome, False
-    idle = _ends_without_progress(events) + 1
-    if idle >= NO_PROGRESS and not _progressed(events, _generation(events)):
+    idle = _ends_without_progress(history) + 1
+    if idle >= NO_PROGRESS and not _progressed(history, history.generation):
         message = f"{outcome.message} ({idle} starts in a row ended without a newer checkpoint)"
         return Outcome("failed", NoProgress.cause, message, NoProgress.exit_code), False
-    spent = sum(e["event"] == "end" and e["cause"] == cause for e in events)
+    spent = sum(end["cause"] == cause for end in history.all("end"))
     if spent >= BUDGETS[cause]:
         message = f"{outcome.message} (the {spent + 1}th end of this kind: {cause}; {BUDGETS[cause]} are forgiven)"
         return Outcome("failed", cause, message, outcome.exit_code), False
     return Outcome("preempted", cause, outcome.message, 0), True
 
 
-def _generation(events: Sequence[Event]) -> int:
-    return max((e["generation"] for e in events if e["event"] == "start"), default=0)
-
-
-def _progressed(events: Sequence[Event], generation: int) -> bool:
+def _progressed(history: History, generation: int) -> bool:
     """Did this generation commit a checkpoint beyond those of the earlier ones?"""
-    saved = [(e["generation"], e["step"]) for e in events if e["event"] == "checkpoint"]
-    before = max((step for g, step in saved if g < generation), default=0)
-    return any(g == generation and step > before for g, step in saved)
+    before = max((saved["step"] for saved in history.before(generation).all("checkpoint")), default=0)
+    return any(saved["step"] > before for saved in history.of(generation).all("checkpoint"))
 
 
-def _ends_without_progress(events: Sequence[Event]) -> int:
+def _ends_without_progress(history: History) -> int:
     """Ends just before the latest generation's, in a row, that were not free and brought nothing."""
-    ends = {e["generation"]: e["cause"] for e in events if e["event"] == "end"}
+    ends = {end["generation"]: end["cause"] for end in history.all("end")}
     count = 0
-    for generation in range(_generation(events) - 1, 0, -1):
-        if ends.get(generation, "killed") in FREE or _progressed(events, generation):
+    for generation in range(history.generation - 1, 0, -1):
+        if ends.get(generation, "killed") in FREE or _progressed(history, generation):
             break
         count += 1
     return count

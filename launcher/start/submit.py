@@ -23,7 +23,7 @@ from launcher.run import snapshot
 from launcher.run.files import write_json
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
-from launcher.run.state import ACTIVE, State, job_of, open_intent
+from launcher.run.state import ACTIVE, State
 from launcher.slurm import badnodes, commands, limits, queue
 from launcher.spec.runspec import RunSpec
 
@@ -68,8 +68,8 @@ def amend(run: RunDir, spec: RunSpec, plan: dict[str, Any]) -> bool:
     """
     run.keep_private(spec)
     with _turn(run.path.parent):
-        events = run.events()
-        asked = job_of(events) or open_intent(events)
+        history = run.history()
+        asked = history.job or history.open_intent
         if run.generation() or run.held() or (asked and settle(run, commands.jobs()).job):
             return False
         if spec.cluster.kind == "slurm":
@@ -87,7 +87,7 @@ def move(run: RunDir, spec: RunSpec, plan: dict[str, Any]) -> None:
     it and Slurm does not answer.
     """
     with _turn(run.path.parent):
-        asked = open_intent(run.events()) or run.state().job
+        asked = run.history().open_intent or run.state().job
         job = settle(run, commands.jobs()).job if asked else None
         if job:
             fix = f"`sslrun cancel {run.id}` first"
@@ -133,7 +133,7 @@ def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) 
 
 def settle(run: RunDir, jobs: Mapping[str, commands.Job]) -> State:
     """Where the run stands, after an intent that its submitter did not live to complete has been looked up."""
-    intent = open_intent(run.events())
+    intent = run.history().open_intent
     if intent:
         ledger = Ledger(run.path, intent["generation"], "submit")
         found = _find(intent, jobs)
@@ -211,7 +211,7 @@ def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock
     for index, pen in enumerate(pens):
         pen.write("intent", token=token, index=index if len(runs) > 1 else None, folder=str(folder))
     for run in runs:
-        if (open_intent(run.events()) or {}).get("token") != token:  # a job that nobody could find again
+        if run.history().open_intent.get("token") != token:  # a job that nobody could find again
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     executor = Executor(folder, parameters, options=options, lock=lock, python=script.python_of(spec.cluster))
     main = Named(f"{snapshot.module(runs[0].code_folder(), 'launcher.start.batch')}:main")

@@ -107,7 +107,7 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     _limit_threads()
     uncompiled.leave_alone()
     spec = run.spec()
-    before = [event for event in run.events() if event["event"] == "environment"]
+    before = run.history().last("environment")
     now = environment.describe()
     if world.is_main:
         ledger.write("environment", **now)
@@ -130,7 +130,7 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     job = Job(run, spec, world, layout, ledger, stop, dataset, evaluation, heart)
     stage(job)
     if before:
-        changes = environment.changes(before[-1], now)
+        changes = environment.changes(before, now)
         job.notices += [f"the environment changed, results may differ in rounding: {change}" for change in changes]
     trainer = registry.load_trainer(spec.method.name)(job)
     return loop.train(job, trainer, evaluate)

@@ -98,7 +98,7 @@ def rows_of(folder: Path, name: str, scale: str) -> list[dict[str, Any]]:
     rows = [row for row in recorded(folder) if row.get("sweep") == name and row.get("scale") == scale]
     for run in every(folder) if not rows else ():
         with contextlib.suppress(OSError):
-            said = [event for event in run.events() if event["event"] == "sweep"]
+            said = run.history().all("sweep")
             rows += [{**e, "run": run.id} for e in said if e["sweep"] == name and e.get("scale") == scale]
     return sorted(rows, key=lambda row: row["time"])
 
@@ -109,6 +109,6 @@ def _values(point: "Point") -> dict[str, str]:
 
 def _mark(run: RunDir, row: Mapping[str, Any]) -> None:
     """Say in the run's ledger, once, what it is in this sweep."""
-    said = [event for event in run.events() if event["event"] == "sweep"]
+    said = run.history().all("sweep")
     if not any(all(event.get(key) == value for key, value in row.items()) for event in said):
         Ledger(run.path, run.generation() + 1, "submit").write("sweep", **row)

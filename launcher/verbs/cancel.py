@@ -65,7 +65,7 @@ def run(options: Namespace) -> int:
 def _cancel_here(run: "RunDir") -> None:
     from launcher.run.ledger import Ledger
 
-    start = [e for e in run.events() if e["event"] == "start"][-1]
+    start = run.history().last("start")
     if start["host"] != os.uname().nodename:
         raise InputError(f"RUN={run.id}: it runs on {start['host']}; cancel it there")
     Ledger(run.path, start["generation"], "cancel").write("cancel", by=os.getpid())
@@ -78,8 +78,8 @@ def _cancel_here(run: "RunDir") -> None:
 def _refuse_strangers(run: "RunDir", job: "Job | None") -> None:
     """Raises ClusterError where a job in the queue has the number of the run's, and is another: numbers come again on a
     second cluster, or after a controller lost its state. Every submission of ours says its token."""
-    said = [e for e in run.events() if e["event"] == "submitted" and job and e["job"] == job.id]
-    if said and "token" in said[-1] and job.comment != f"sslrun:{said[-1]['token']}":
+    token = run.history().submission(job.id).get("token") if job else None
+    if token and job.comment != f"sslrun:{token}":
         raise ClusterError(
             f"nothing was cancelled: job {job.id} in this queue ({job.name}) does not say that it is {run.id}'s; "
             f"if it is, `scancel {job.id}` stops it"
@@ -104,8 +104,8 @@ def _waiting_for_their_end(runs: "list[tuple[RunDir, State]]") -> "list[tuple[Ru
 def _begun(run: "RunDir", job: str) -> bool:
     """Has the job's script said that it is at work, and not yet that it ended? Slurm calls a job running before that,
     while it sets up: there is nothing to save then, and nobody who would hear a signal."""
-    events = [e for e in run.events() if e["event"] in ("start", "end")]
-    return bool(events) and events[-1]["event"] == "start" and events[-1].get("job") == job
+    last = run.history().last("start", "end")
+    return last.get("event") == "start" and last.get("job") == job
 
 
 def _lives(run: "RunDir") -> bool:
@@ -124,8 +124,7 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
     waiting = [each for each in runs if each not in running]
     commands.cancel([state.job for _, state in waiting])
     for run, state in waiting:
-        starts = [e for e in run.events() if e["event"] == "start"]
-        again = bool(starts) and starts[-1].get("job") == state.job  # back in the queue, as the same job
+        again = run.history().last("start").get("job") == state.job  # back in the queue, as the same job
         Ledger(run.path, run.generation() + (not again), "cancel").write("cancel", by=os.getpid(), job=state.job)
     if not running:
         return

@@ -68,8 +68,8 @@ def go_on(run: "RunDir", options: Namespace, *, joined: bool, force: bool = Fals
 
 def divergence(run: "RunDir") -> str:
     """What a run said when it ended by diverging: it would meet the same step again. Empty where it did not."""
-    last = [e for e in run.events() if e["event"] in ("start", "end", "submitted")][-1:]
-    return last[0]["message"] if last and last[0].get("cause") == "diverged" and last[0]["event"] == "end" else ""
+    last = run.history().last("start", "end", "submitted")
+    return last["message"] if last.get("event") == "end" and last["cause"] == "diverged" else ""
 
 
 def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
@@ -108,8 +108,8 @@ def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
 
     screen, spec = view.console(), run.spec()
     # Why this life begins: what ended the one before; a life that left no word was killed.
-    lives = [e for e in run.events() if e["event"] in ("start", "end")]
-    cause = "submitted" if not lives else lives[-1]["cause"] if lives[-1]["event"] == "end" else "killed"
+    last = run.history().last("start", "end")
+    cause = "submitted" if not last else last["cause"] if last["event"] == "end" else "killed"
     if run.state().name == "done":
         view.closing(run, screen, arguments.runs_option(run))
         worst = afterwards(run, options)
@@ -119,7 +119,7 @@ def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     with view.Watch(run, screen) as watch:
         outcome = local.run(run, spec, cause=cause, watch=watch)
     if outcome is None:
-        holder = next((e for e in reversed(run.events()) if e["event"] == "start"), {})
+        holder = run.history().last("start")
         message = f"running already (process {holder.get('pid', '?')} on {holder.get('host', '?')})"
         if options.verb == "resume":
             raise InputError.of("RUN", run.id, f"{message}, and a run has one writer", f"`{_follow(run)}`")

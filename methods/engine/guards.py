@@ -233,7 +233,7 @@ class CollapseWatch:
 
 def last_word(job: Job, of: str) -> str:
     """What the run last said of its health, by its outputs or by its features; empty where it is well."""
-    said = [event["what"] for event in job.run.events() if event["event"] == "health" and event.get("of") == of]
+    said = [event["what"] for event in job.run.history().all("health") if event.get("of") == of]
     return said[-1] if said else ""
 
 

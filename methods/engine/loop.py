@@ -167,7 +167,7 @@ class _Evaluations:
     def __init__(self, job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], None], restored: int):
         self._job, self._trainer, self._evaluate = job, trainer, evaluate
         # Those that ran as jobs of their own (`by`) left out: they know nothing of the trainer's own figures.
-        evals = [e for e in job.run.events() if e["event"] == "eval" and not e.get("by")]
+        evals = [e for e in job.run.history().all("eval") if not e.get("by")]
         done = {event["step"] for event in evals if event["step"] <= restored}
         self._done = job.world.broadcast(done)
 

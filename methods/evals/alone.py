@@ -151,5 +151,4 @@ def _load(job: Job, path: Any) -> torch.nn.Module:
 
 def _known(owner: RunDir, protocol: str) -> dict[str, float]:
     """What the run knows already of what its backbone must beat."""
-    events = owner.events()
-    return next((e["scores"] for e in events if e["event"] == "eval" and e["protocol"] == protocol), {})
+    return next((e["scores"] for e in owner.history().all("eval") if e["protocol"] == protocol), {})

@@ -127,7 +127,7 @@ def _measured(world: World, run: RunDir) -> dict[str, float]:
     """What the first k-NN of the run's own training found. Collective."""
     found: dict[str, float] = {}
     if world.is_main:
-        own = (e["scores"] for e in run.events() if e["event"] == "eval" and e["protocol"] == "knn" and not e.get("by"))
+        own = (e["scores"] for e in run.history().all("eval") if e["protocol"] == "knn" and not e.get("by"))
         found = next(own, {})
     return world.broadcast(found)
 

@@ -49,7 +49,7 @@ def judge(subject: Subject, asked: Mapping[str, Mapping[str, Any]], tell: Tell) 
     InputError where the images are too many for one of the protocols.
     """
     job = subject.job
-    told = [e for e in job.run.events() if e["event"] == "eval" and e.get("digest") == subject.weights]
+    told = [e for e in job.run.history().all("eval") if e.get("digest") == subject.weights]
     told = job.world.broadcast({event["protocol"] for event in told})
     names = {protocol: called(protocol, changed(protocol, settings)) for protocol, settings in asked.items()}
     for name, settings in asked.items():  # before anything else is spent on them

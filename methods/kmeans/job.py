@@ -79,7 +79,7 @@ def _told(job: Job, summary: dict[str, Any]) -> None:
         stores.remove(job.run.path / stores.FOLDER / "assembled")
         scores = {name: summary[name] for name in results.SCORES if summary.get(name) is not None}
         step, digest = summary["iterations"], summary["digest"]
-        if not any(event["event"] == "eval" for event in job.run.events()):
+        if not job.run.history().all("eval"):
             job.ledger.write("eval", protocol="kmeans", step=step, digest=digest, scores=scores)
         print(f"kmeans: {scores}", flush=True)
     job.reporter.progress(force=True, stage="done", step=summary["iterations"], steps=summary["iterations"])

@@ -11,6 +11,7 @@ from launcher.report import life
 from launcher.run import goodput
 from launcher.run.files import write_json
 from launcher.run.folder import RunDir
+from launcher.run.ledger import History
 from launcher.spec import registry
 from launcher.sweep import asked
 
@@ -152,17 +153,17 @@ def test_a_record_of_a_point_that_is_no_longer_there_is_counted(finished):
 
 def test_hours_are_those_of_all_starts():
     starts = [("start", 1, 1000.0), ("end", 1, 4600.0), ("start", 2, 5000.0), ("error", 2, 6800.0)]
-    events = [{"event": name, "generation": number, "time": time} for name, number, time in starts]
+    events = [{"event": name, "generation": number, "time": time, "writer": "x"} for name, number, time in starts]
     # The end of a start that was killed is written by the next one, if at all.
     events.append({"event": "end", "generation": 2, "time": 99_000.0, "writer": "afterwards"})
-    assert goodput.worked_seconds(events) == 3600 + 1800
+    assert goodput.worked_seconds(History(events)) == 3600 + 1800
 
 
 def test_a_start_that_works_counts_to_what_it_said_last(tabled, ledgers):
     run = tabled.submit()[0.01, 0]
     ledgers.start(run)
     ledgers.progress(run, 10)
-    began = next(event["time"] for event in run.events() if event["event"] == "start")
+    began = run.history().first("start")["time"]
     os.utime(run.path / "progress.json", (began + 7200, began + 7200))
     assert tabled.table().rows[0].runs[0].hours == 0  # nobody has it: it was killed
     lock = run.lock()

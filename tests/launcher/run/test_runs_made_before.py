@@ -37,5 +37,5 @@ def test_a_stopped_one_goes_on_with_its_own_code(sslrun, made_before):
     run = RunDir(made_before / STOPPED)
     done = sslrun.show(run.path)
     assert (done["state"], done["step"], done["lost_steps"]) == ("done", 18, 0)
-    assert [event["step"] for event in run.events() if event["event"] == "restored"] == [9]
+    assert [event["step"] for event in run.history().all("restored")] == [9]
     assert run.code() == before and (run.code_folder() / "launcher" / "worker.py").is_file()

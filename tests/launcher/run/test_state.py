@@ -3,6 +3,7 @@
 import pytest
 
 from launcher.run import state
+from launcher.run.ledger import History
 from launcher.run.state import State
 from launcher.slurm.commands import Job
 
@@ -156,28 +157,10 @@ CASES = {
 @pytest.mark.parametrize("what", CASES)
 def test_a_run_is(what):
     events, held, word, wanted = CASES[what]
-    assert state.of(events, held=held, queue=None if word is None else queue(word)) == wanted
+    assert state.of(History(events), held=held, queue=None if word is None else queue(word)) == wanted
 
 
 def test_in_an_empty_queue_no_job_is():
-    assert state.of([submitted(), row("cancel", 1, 99.0)], held=False, queue={}) == State("cancelled")
-    assert state.of([submitted()], held=False, queue={}).name == "failed"
-    assert state.of([start()], held=False, queue={}) == KILLED
-
-
-def test_the_job_is_the_one_that_was_given_last():
-    assert state.job_of([]) is None
-    assert state.job_of([submitted(), row("end", 1, job="9")]) == "7"
-    assert state.job_of([submitted(), start(), submitted(2, job="8")]) == "8"
-    assert state.job_of([submitted(), start(2, job=None)]) is None  # since then somebody ran it here
-
-
-def test_an_intent_is_open_until_somebody_writes_down_what_came_of_it():
-    intent = row("intent", 1, token="a")
-    assert state.open_intent([]) is None
-    assert state.open_intent([intent]) is intent
-    assert state.open_intent([intent, row("code", 1)]) is intent
-    for event in (submitted(), row("withdrawn", 1), start()):
-        assert state.open_intent([intent, event]) is None
-        again = row("intent", 2, token="b")
-        assert state.open_intent([intent, event, again]) is again
+    assert state.of(History([submitted(), row("cancel", 1, 99.0)]), held=False, queue={}) == State("cancelled")
+    assert state.of(History([submitted()]), held=False, queue={}).name == "failed"
+    assert state.of(History([start()]), held=False, queue={}) == KILLED

@@ -31,4 +31,4 @@ def test_events_that_found_no_room_are_written_before_the_next_one(tmp_path, cap
     assert capsys.readouterr().out.count("ledger: ") == 2
     aside.rename(folder)
     ledger.write("fourth")
-    assert [event["event"] for event in run.events()] == ["first", "second", "third", "fourth"]
+    assert [event["event"] for event in run.history()] == ["first", "second", "third", "fourth"]

@@ -45,7 +45,7 @@ class Runs:
     def told(self, run: RunDir, *names: str) -> list[dict]:
         """The events of its ledger with these names, by default those of submissions."""
         names = names or ("intent", "submitted", "withdrawn")
-        return [event for event in run.events() if event["event"] in names]
+        return list(run.history().all(*names))
 
     def intend(self, run: RunDir, token: str, index: int | None = None) -> None:
         """Begin to submit it, and be killed."""

@@ -3,6 +3,7 @@
 import pytest
 
 from launcher.run.files import write_json
+from launcher.run.ledger import History
 from launcher.start import ending
 from launcher.start.ending import STOPPED_CODE, Outcome
 
@@ -15,7 +16,7 @@ def error(rank: int, time: float, cause: str = "crash", exit_code: int = 4) -> d
 
 
 def judge(*events: dict, code: int = 4, first: int | None = None) -> Outcome:
-    return ending.judge(events, code, first, "exit code 4; see the log")
+    return ending.judge(History(events), code, first, "exit code 4; see the log")
 
 
 def failed(cause: str, message: str, exit_code: int = 4) -> Outcome:

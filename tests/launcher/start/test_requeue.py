@@ -6,6 +6,7 @@ their time limit, lost a node, were requeued and cancelled.
 
 import pytest
 
+from launcher.run.ledger import History
 from launcher.start import requeue
 from launcher.start.ending import Outcome
 
@@ -70,7 +71,7 @@ def test_a_node_that_was_lost_by_the_word_of_accounting():
 # -- deciding --------------------------------------------------------------------------------------------------------
 
 
-def lives(*told: str) -> list[dict]:
+def lives(*told: str) -> History:
     """The ledger of a run that has just ended for the last time. Of each life "cause step": how it ended, and at which
     step it saved, where it did; the cause of the last is not in the ledger yet, and "-" is an end nobody wrote down."""
     events = []
@@ -80,7 +81,7 @@ def lives(*told: str) -> list[dict]:
         events += [{"event": "checkpoint", "generation": generation, "step": int(step)} for step in steps]
         if generation < len(told) and cause != "-":
             events.append({"event": "end", "generation": generation, "cause": cause})
-    return events
+    return History(events)
 
 
 def ended(cause: str) -> Outcome:
@@ -155,9 +156,9 @@ def test_ends_in_a_row_without_a_newer_checkpoint_stop_it(how):
 
 def test_a_start_that_was_only_asked_for_is_none():
     """Code that somebody took in meanwhile is in the ledger as the next start's."""
-    events = [*lives("node_failure", "node_failure"), {"event": "code", "generation": 3}]
+    events = History([*lives("node_failure", "node_failure"), {"event": "code", "generation": 3}])
     assert requeue.decide(events, ended("node_failure"))[1]
 
 
 def test_a_job_that_ends_before_the_run_began_is_decided_too():
-    assert requeue.decide([], ended("killed")) == (Outcome("preempted", "killed", "said", 0), True)
+    assert requeue.decide(History(), ended("killed")) == (Outcome("preempted", "killed", "said", 0), True)

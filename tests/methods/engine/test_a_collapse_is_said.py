@@ -164,7 +164,7 @@ def lives(tmp_path):
             except Diverged as error:
                 end = str(error)
                 break
-        health = [(event["step"], event["what"]) for event in run.events() if event["event"] == "health"]
+        health = [(event["step"], event["what"]) for event in run.history().all("health")]
         return health, shard.read(run.checkpoints()[-1] / "shared.safetensors")["health"], end, life
 
     return lived

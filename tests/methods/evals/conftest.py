@@ -81,7 +81,7 @@ class Evaluated:
 def serve(asked: RunDir, world: World = ALONE) -> dict[str, dict]:
     """Evaluate in this process; {protocol: scores} on rank 0, whatever the settings."""
     evaluate(asked, world, Ledger(asked.path, 2, f"rank{world.rank}"), StopFlag(), Heart(asked))
-    return {e["protocol"].partition("(")[0]: e["scores"] for e in asked.events() if e["event"] == "eval"}
+    return {e["protocol"].partition("(")[0]: e["scores"] for e in asked.history().all("eval")}
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def test_scores_of_other_settings_stand_beside_the_usual_ones(evaluated):
     few = evaluated.scores("protocol=knn", "knn.neighbours=[3]")["knn"]
     found = evaluated.run.summary()["evals"]
     assert found == {"knn": usual, "knn(neighbours=[3])": few} and "k3" not in usual
-    events = [event for event in evaluated.run.events() if event["event"] == "eval"]
+    events = evaluated.run.history().all("eval")
     assert [event.get("settings") for event in events] == [None, {"neighbours": [3]}]
 
 
@@ -58,7 +58,7 @@ def test_features_that_do_not_fit_one_machine_are_refused_before_anything_is_jud
     asked = evaluated.asked(*wanted)
     with pytest.raises(InputError, match=r"it gathers \S+ GB of features on one rank, .* its machine has 1e-05 GB"):
         evaluated.serve(asked)
-    assert not [event for event in asked.events() if event["event"] in ("eval", "work")]
+    assert not asked.history().all("eval", "work")
 
 
 @pytest.mark.parametrize("protocol", ["knn", "linear", "layers"])
@@ -69,7 +69,7 @@ def test_features_that_are_no_numbers_are_not_scored(evaluated, monkeypatch, pro
     asked = evaluated.asked(f"protocol={protocol}", "eval_data=photos", "eval_data.images=76")
     with pytest.raises(Diverged, match=r"the features of (\d+) of \1 images are not finite numbers"):
         evaluated.serve(asked)
-    assert not [event for event in asked.events() if event["event"] == "eval"]
+    assert not asked.history().all("eval")
 
 
 def test_nor_while_a_run_trains_and_all_ranks_agree(monkeypatch):

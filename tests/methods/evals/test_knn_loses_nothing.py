@@ -29,7 +29,7 @@ def test_the_trained_score_stands_when_a_baseline_fails_and_is_joined_by_them_la
     for run in (evaluated.run, asked):
         (scores,) = run.summary()["evals"].values()
         assert set(scores) == {"trained", "k3", "rank"}
-        assert [numbers for _, _, numbers in _scores(run.events())] == [scores]
+        assert [numbers for _, _, numbers in _scores(run.history())] == [scores]
     whole = evaluated.serve(asked)["knn"]
     assert whole == whole | scores and whole["raw_pixels"]
     for run in (evaluated.run, asked):
@@ -44,7 +44,7 @@ def test_so_it_does_while_a_run_trains_and_the_evaluation_is_not_taken_for_done(
     with pytest.raises(KeyboardInterrupt):
         during.evaluate(job, trainer, 12)
     job.reporter.close()
-    events = [event for event in asked.events() if event["event"] in ("eval", "scored")]
+    events = asked.history().all("eval", "scored")
     assert [(e["event"], e["protocol"], e["step"]) for e in events] == [("scored", p, 12) for p in ("knn", "clusters")]
     assert {"trained", "k10"} <= set(events[0]["scores"]) and not during._measured(ALONE, asked)
 
@@ -71,7 +71,7 @@ def test_a_search_that_is_told_to_stop_stops_behind_its_chunk(evaluated, monkeyp
     monkeypatch.setattr(during, "search", told)
     with pytest.raises(Stopped):
         alone.evaluate(asked, ALONE, Ledger(asked.path, 1, "rank0"), stop, Heart(asked))
-    assert len(searched) == 3 and not [event for event in asked.events() if event["event"] in ("eval", "scored")]
+    assert len(searched) == 3 and not asked.history().all("eval", "scored")
 
 
 def test_a_rank_that_does_not_search_meets_the_one_that_does_at_each_chunk():

@@ -72,7 +72,7 @@ def test_a_probe_that_was_stopped_ends_as_one_that_was_not(evaluated):
     again = evaluated.asked(*wanted)
     assert evaluated.stopped(again, 9)
     assert evaluated.serve(again)["linear"] == undisturbed
-    assert any("linear" in event.get("resumed", {}) for event in again.events() if event["event"] == "work")
+    assert any("linear" in event.get("resumed", {}) for event in again.history().all("work"))
     assert not (again.path / "features").exists()
 
 
@@ -89,5 +89,5 @@ def test_two_ranks_find_what_one_finds(evaluated, ranks):
     shutil.rmtree(asked.path)
     asked = evaluated.asked(*wanted)
     ranks(2, evaluate_on_a_rank, asked.path)
-    found = [(event["protocol"], event["scores"]) for event in asked.events() if event["event"] == "eval"]
+    found = [(event["protocol"], event["scores"]) for event in asked.history().all("eval")]
     assert {name.partition("(")[0]: scores for name, scores in found} == alone
