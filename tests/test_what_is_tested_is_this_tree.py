@@ -27,4 +27,4 @@ def test_what_the_command_line_starts_is_this_trees(sslrun, forge, tmp_path):
     command = [sys.executable, "-P", "-m", "launcher.start.worker"]
     rank = forge.start(command, env=sslrun.environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     _, said = rank.communicate(timeout=600)
-    assert "IndexError" in said and f'File "{ROOT / "launcher" / "worker.py"}"' in said
+    assert "IndexError" in said and f'File "{ROOT / "launcher" / "start" / "worker.py"}"' in said

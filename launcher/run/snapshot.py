@@ -73,7 +73,8 @@ def link(folder: Path, target: Path) -> None:
 
 def module(folder: Path, name: str) -> str:
     """What the code in `folder` calls the module `name`."""
-    return name if (folder / f"{name.replace('.', '/')}.py").is_file() else FORMERLY.get(name, name)
+    before = FORMERLY[name]
+    return before if (folder / f"{before.replace('.', '/')}.py").is_file() else name
 
 
 def verify(folder: Path, digest: str) -> None:

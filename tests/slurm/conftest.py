@@ -240,7 +240,7 @@ def patient(tmp_path_factory) -> Callable:
     """`patient(sslrun)`: it, whose `doctor --launch` waits an hour for ranks that are still to come, and not a minute:
     no machine is too slow for that, and whoever waits for what cannot come is seen to."""
     site = tmp_path_factory.mktemp("site")
-    said = "from launcher import trial\n\ntrial.RANK_SECONDS, trial.JOB_MINUTES = 3600.0, 60\n"
+    said = "from launcher.slurm import trial\n\ntrial.RANK_SECONDS, trial.JOB_MINUTES = 3600.0, 60\n"
     (site / "sitecustomize.py").write_text(said)
 
     def wait(sslrun):

@@ -19,7 +19,7 @@ from launcher.run.ledger import Ledger
 CODE = """
 import json, sys
 from pathlib import Path
-from launcher.index import Index
+from launcher.report.index import Index
 print(json.dumps([row.facts for row in Index(Path(sys.argv[1])).rows()[0]]))
 """
 

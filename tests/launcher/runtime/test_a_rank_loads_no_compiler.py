@@ -17,7 +17,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from launcher.runtime import uncompiled
-from methods.optim import LARS
+from methods.parts.optim import LARS
 
 if "told" in sys.argv:
     uncompiled.leave_alone()
@@ -72,7 +72,7 @@ def test_no_trainer_loads_networks_that_it_may_not_need():
     """torchvision and timm take two seconds of each rank, and bring the compiler along."""
     program = """if True:
         import sys
-        from launcher.registry import load_trainer, names
+        from launcher.spec.registry import load_trainer, names
         found = {name: load_trainer(name) for name in names()}
         print(*{"torchvision", "timm", "torch._dynamo"}.intersection(sys.modules), len(found))
     """

@@ -259,7 +259,7 @@ def test_where_no_job_has_the_index_it_is_withdrawn(runs, slurm_said):
     slurm_said.says("squeue", recorded.table(recorded.JOBS))
     run = runs.make()
     runs.intend(run, "token7", 3)
-    assert submit.settle(run, submit.slurm.jobs()).name == "pending"
+    assert submit.settle(run, submit.commands.jobs()).name == "pending"
     assert runs.told(run)[-1]["event"] == "withdrawn"
 
 

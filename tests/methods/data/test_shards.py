@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from methods.data import BrokenImage, build, mapped, tars
+from methods.data import build, mapped, tars
+from methods.data.dataset import BrokenImage
 from methods.data.shard_index import escaped, index_all, open_shards, original
 from methods.data.shards import OPEN, Shards
 from methods.data.spec import ShardsData, check, no_labels

@@ -48,7 +48,7 @@ class Killed(Ledger):
 def test_a_score_reaches_the_run_whenever_the_evaluation_is_killed(evaluated):
     asked = evaluated.asked("protocol=knn", "knn.neighbours=[5]")
     with pytest.raises(KeyboardInterrupt):
-        alone.evaluate(asked, ALONE, Killed(asked, 1, "rank0"), StopFlag(), Heart(asked))
+        alone.evaluate(asked, ALONE, Killed(asked.path, 1, "rank0"), StopFlag(), Heart(asked))
     assert "knn(neighbours=[5])" in evaluated.run.summary()["evals"]
 
 
