@@ -29,7 +29,8 @@ from launcher.run.state import of
 from launcher.slurm import badnodes, commands
 from launcher.spec.runspec import RunSpec
 from launcher.start import requeue
-from launcher.start.ending import STOPPED_CODE, Outcome, judge, stuck
+from launcher.start.ending import Outcome, judge, stuck
+from launcher.start.handover import STOPPED_CODE, Start
 
 PREFLIGHT_SECONDS = 120
 LOCK_SECONDS, LOCK_POLL_SECONDS = 180.0, 2.0  # NFS forgets a client after 90 s
@@ -234,7 +235,15 @@ def _python(spec: RunSpec) -> list[str]:
 
 def _ranks(run: RunDir, spec: RunSpec, generation: int, told: _Told) -> Outcome:
     """Start the ranks, see them through, and say how they ended."""
-    cpus = str(script.cpus_per_task(spec))
+    cpus = script.cpus_per_task(spec)
+    start = Start(
+        rank=None,
+        local_rank=None,
+        world_size=spec.world_size,
+        generation=generation,
+        stopped_code=0,  # --kill-on-bad-exit must not meet a rank that is still committing
+        threads=cpus,
+    )
     command = [
         "srun", "--kill-on-bad-exit=1", f"--nodes={spec.nodes}", f"--ntasks={spec.world_size}",
         f"--ntasks-per-node={spec.tasks_per_node}", f"--cpus-per-task={cpus}", "--input=none",
@@ -244,15 +253,9 @@ def _ranks(run: RunDir, spec: RunSpec, generation: int, told: _Told) -> Outcome:
     ]  # fmt: skip
     environment = {
         "MASTER_ADDR": socket.gethostname(),
-        "OMP_WAIT_POLICY": "PASSIVE",
         **os.environ,
         "MASTER_PORT": str(_free_port()),
-        "WORLD_SIZE": str(spec.world_size),
-        "SSLRUN_GENERATION": str(generation),
-        "SSLRUN_STOPPED_CODE": "0",  # --kill-on-bad-exit must not meet a rank that is still committing
-        "SSLRUN_THREADS": cpus,
-        "OMP_NUM_THREADS": cpus,
-        "PYTHONUNBUFFERED": "1",
+        **start.environment(),
         **spec.cluster.environment,
     }
     step = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")

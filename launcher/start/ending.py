@@ -6,8 +6,7 @@ from launcher.errors import InputError
 from launcher.run import heartbeats
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History
-
-STOPPED_CODE = 75  # EX_TEMPFAIL: a rank that saved and can go on later
+from launcher.start.handover import STOPPED_CODE
 
 
 @dataclass

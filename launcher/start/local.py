@@ -19,7 +19,8 @@ from launcher.run import snapshot
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.spec.runspec import RunSpec
-from launcher.start.ending import STOPPED_CODE, Outcome, judge, stuck
+from launcher.start.ending import Outcome, judge, stuck
+from launcher.start.handover import STOPPED_CODE, Start
 
 POLL_SECONDS = 0.1
 KILL_AFTER_SECONDS = 10.0  # how long the other ranks of a dead one may live
@@ -65,22 +66,20 @@ def _threads(ranks: int) -> int:
 
 
 def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: Path, lock: int) -> subprocess.Popen:
-    threads = str(_threads(spec.world_size))
+    start = Start(
+        rank=rank,
+        local_rank=rank,
+        world_size=spec.world_size,
+        generation=generation,
+        rendezvous=rendezvous.as_uri(),
+        lock=lock if rank == 0 else None,
+        threads=_threads(spec.world_size),
+    )
     environment = {
         **os.environ,
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(spec.world_size),
-        "SSLRUN_GENERATION": str(generation),
-        "SSLRUN_RENDEZVOUS": rendezvous.as_uri(),
-        **({"SSLRUN_LOCK_FD": str(lock)} if rank == 0 else {}),
-        "SSLRUN_THREADS": threads,
-        "OMP_NUM_THREADS": threads,
-        # Threads that wait do not spin: on a machine that is also used otherwise spinning costs a factor of ten.
-        "OMP_WAIT_POLICY": "PASSIVE",
+        **start.environment(),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(run.code_folder()), os.environ.get("PYTHONPATH")])),
         "PYTHONSAFEPATH": "1",  # a folder named `methods` where the user stands is not ours
-        "PYTHONUNBUFFERED": "1",
     }
     if sys.platform == "linux":  # all ranks are here; the host name may resolve to nothing
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")

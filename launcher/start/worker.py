@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from launcher.errors import InputError, SslrunError
@@ -17,7 +18,7 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag, Stopped
-from launcher.start.ending import STOPPED_CODE
+from launcher.start.handover import Start
 
 FAILED_CODE = 4
 
@@ -42,23 +43,23 @@ def main() -> int:
     """Run this rank to its end. Returns the exit code; its reason is in the ledger."""
     stop = StopFlag().install()  # first, so that a signal during the imports is not lost
     run = RunDir(Path(sys.argv[1]))
-    if "SSLRUN_GENERATION" in os.environ and "RANK" not in os.environ and "SLURM_PROCID" in os.environ:
-        os.environ |= {"RANK": os.environ["SLURM_PROCID"], "LOCAL_RANK": os.environ["SLURM_LOCALID"]}
-    rank = int(os.environ.get("RANK", 0))
-    if "RANK" not in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1:
-        print("sslrun: this job was not started by sslrun; its ranks do not know each other", flush=True)
-        return InputError.exit_code
-    if "SSLRUN_LOCK_FD" in os.environ:  # data-loader workers may outlive us by seconds; the lock must not
-        os.register_at_fork(after_in_child=_let_go_of_the_lock)
-    generation, size = int(os.environ.get("SSLRUN_GENERATION", "1")), int(os.environ.get("WORLD_SIZE", 1))
-    ledger = Ledger(run.path, generation, f"rank{rank}")
-    heart = Heart(run, generation=generation, rank=rank, size=size)
+    try:
+        start = Start.read()
+    except InputError as error:
+        print(f"sslrun: {error}", flush=True)
+        return error.exit_code
+    if start.lock is not None:  # data-loader workers may outlive us by seconds; the lock must not
+        os.register_at_fork(after_in_child=partial(_let_go, [start.lock]))
+    ledger = Ledger(run.path, start.generation, f"rank{start.rank}")
+    heart = Heart(run, generation=start.generation, rank=start.rank, size=start.world_size)
     try:
         heart.start(60 * run.spec().cluster.stall_minutes)
         from launcher.runtime import dist
 
-        world = dist.init(os.environ.get("SSLRUN_RENDEZVOUS"))
+        os.environ |= {"RANK": str(start.rank), "LOCAL_RANK": str(start.local_rank)}
+        world = dist.init(start.rendezvous)
         heart.joined()
+        _limit_threads(start.threads)
         figures = _work(run)(run, world, ledger, stop, heart)
         if world.is_main:
             ledger.write("finished", **figures)
@@ -67,7 +68,7 @@ def main() -> int:
         return 0
     except Stopped:
         ledger.write("stopped_at_safe_point", signal=stop.signal and signal.Signals(stop.signal).name)
-        return int(os.environ.get("SSLRUN_STOPPED_CODE", STOPPED_CODE))
+        return start.stopped_code
     except SslrunError as error:
         ledger.write("error", message=str(error), exit_code=error.exit_code, cause=error.cause)
         print(error, flush=True)
@@ -77,14 +78,15 @@ def main() -> int:
         traceback.print_exc()
         line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         ledger.write(
-            "error", message=f"rank {rank} on {os.uname().nodename}: {line}", exit_code=FAILED_CODE, cause="crash"
+            "error", message=f"rank {start.rank} on {os.uname().nodename}: {line}", exit_code=FAILED_CODE, cause="crash"
         )
         return FAILED_CODE
 
 
-def _let_go_of_the_lock() -> None:
-    with contextlib.suppress(OSError, KeyError):
-        os.close(int(os.environ.pop("SSLRUN_LOCK_FD")))  # once: a child of a child must not close another file
+def _let_go(held: list[int]) -> None:
+    """In a child, once: a child of a child must not close another file that has got the number."""
+    with contextlib.suppress(OSError, IndexError):
+        os.close(held.pop())
 
 
 def _work(run: RunDir) -> Callable[..., dict]:
@@ -104,7 +106,6 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     from methods.engine.staging import stage
     from methods.evals.during import evaluate, labelled
 
-    _limit_threads()
     uncompiled.leave_alone()
     spec = run.spec()
     before = run.history().last("environment")
@@ -139,7 +140,6 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
 def _evaluate(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
     from methods.evals.alone import evaluate
 
-    _limit_threads()
     return evaluate(run, world, ledger, stop, heart)
 
 
@@ -147,14 +147,12 @@ def _other(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     """A kind of job that trains nothing."""
     from launcher.spec import registry
 
-    _limit_threads()
     return registry.load_job(run.spec().method.name)(run, world, ledger, stop, heart)
 
 
-def _limit_threads() -> None:
+def _limit_threads(threads: int) -> None:
     import torch
 
-    threads = int(os.environ.get("SSLRUN_THREADS", "0"))
     if threads:
         torch.set_num_threads(threads)
 

@@ -5,7 +5,8 @@ import pytest
 from launcher.run.files import write_json
 from launcher.run.ledger import History
 from launcher.start import ending
-from launcher.start.ending import STOPPED_CODE, Outcome
+from launcher.start.ending import Outcome
+from launcher.start.handover import STOPPED_CODE
 
 KILLED = -9
 
