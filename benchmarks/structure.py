@@ -7,6 +7,7 @@ A room is a folder or a file directly in launcher/ or methods/. tests/test_walls
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -14,7 +15,8 @@ FILES = sorted(p for folder in ("launcher", "methods") for p in (ROOT / folder).
 METHODS = sorted(p.parent.name for p in ROOT.glob("methods/*/spec.py") if p.with_name("trainer.py").exists())
 
 
-def imports(file: Path) -> Iterator[tuple[str, str]]:
+@cache
+def imports(file: Path) -> tuple[tuple[str, str], ...]:
     """(function, module) of every import, wherever it stands; `from package import module` counts as the module."""
 
     def walk(node: ast.AST, function: str) -> Iterator[tuple[str, str]]:
@@ -30,7 +32,7 @@ def imports(file: Path) -> Iterator[tuple[str, str]]:
                 inside = isinstance(child, ast.FunctionDef) and not function
                 yield from walk(child, child.name if inside else function)
 
-    return walk(ast.parse(file.read_text()), "")
+    return tuple(walk(ast.parse(file.read_text()), ""))
 
 
 def is_module(name: str) -> bool:

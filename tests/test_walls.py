@@ -1,18 +1,12 @@
 """Who may import whom (docs/structure.md), read from the source files themselves."""
 
-import importlib.util
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-_spec = importlib.util.spec_from_file_location("structure", ROOT / "benchmarks" / "structure.py")
-structure = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(structure)
-FILES, METHODS, imports, module, room = (
-    structure.FILES, structure.METHODS, structure.imports, structure.module, structure.room,
-)  # fmt: skip
+from benchmarks.structure import FILES, METHODS, ROOT, graph, imports, module, room
+
 JOBS = sorted(p.parent.name for p in ROOT.glob("methods/*/spec.py") if p.with_name("job.py").exists())
 HEAVY = (
     "torch", "torchvision", "timm", "numpy", "PIL", "faiss", "submitit", "sklearn", "skimage", "safetensors",
@@ -93,7 +87,7 @@ def test_every_room_has_its_place():
 @pytest.mark.parametrize("of", ["files", "rooms"])
 def test_there_is_no_circle(of):
     try:
-        TopologicalSorter(structure.graph(of)).prepare()
+        TopologicalSorter(graph(of)).prepare()
     except CycleError as error:
         pytest.fail(" <- ".join(error.args[1]))
 

@@ -20,7 +20,7 @@ def stopped_rank(run: Subject) -> None:
     run.hit()
     run.signal(rank, "STOP")
     run.ended()
-    end = [e for e in run.events("end") if e["generation"] == run.seen.generation][-1]
+    end = run.events("end").of(run.seen.generation)[-1]
     run.check(f"rank {rank['rank']} " in end["message"], f"the rank was not named: {end['message']}")
     stacks = log.read_bytes()[before:]
     run.check(b"most recent call first" in stacks, "rank 0's log has no stacks")

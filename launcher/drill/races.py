@@ -53,7 +53,7 @@ def stale_generation(run: Subject) -> None:
         launcher.wait()
     run.until(lambda: run.saved() > saved or run.place.at_rest(run.run), "a checkpoint of the new start")
     time.sleep(0.5)
-    commits = [e for e in run.events("checkpoint") if e["generation"] == generation]
+    commits = run.events("checkpoint").of(generation)
     restored = run.events("restored", since=generation + 1)[0]
     # What the new one found was committed before, also where the line in the ledger came later.
     late = [e["step"] for e in commits if e["time"] > restored["time"] and e["step"] > restored["step"]]

@@ -13,10 +13,10 @@ def _one_stop(run: Subject) -> None:
     """All ranks stopped at the same step, saved it once, and left."""
     run.ended()
     generation = run.seen.generation
-    told = [e for e in run.events("stopped_at_safe_point") if e["generation"] == generation]
+    told = run.events("stopped_at_safe_point").of(generation)
     ranks = run.run.spec().world_size
     run.check(len(told) == ranks, f"{len(told)} of {ranks} ranks stopped at a safe point")
-    saves = [e["step"] for e in run.events("checkpoint") if e["generation"] == generation]
+    saves = [e["step"] for e in run.events("checkpoint").of(generation)]
     run.check(len(saves) == len(set(saves)), f"a step was saved twice: {saves}")
     run.back()
 
