@@ -1,0 +1,1 @@
+"""What was typed becomes a spec: for training, evaluating and clustering, one run or many."""

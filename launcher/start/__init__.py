@@ -1,0 +1,1 @@
+"""One start of a run, from its submission to the decision whether it starts again."""

@@ -1,0 +1,1 @@
+"""DeeperCluster (Caron et al., ICCV 2019)."""

@@ -1,0 +1,1 @@
+"""Clustering as a kind of work of its own: `sslrun kmeans`."""

@@ -1,0 +1,1 @@
+"""RotNet (Gidaris et al., ICLR 2018)."""

@@ -1,0 +1,1 @@
+"""SMoG (Pang et al., ECCV 2022)."""

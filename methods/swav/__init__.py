@@ -1,0 +1,1 @@
+"""SwAV (Caron et al., NeurIPS 2020)."""
