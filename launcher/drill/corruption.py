@@ -1,4 +1,4 @@
-"""Checkpoints that are not what was written."""
+"""Faults: a checkpoint whose files were damaged, cut short or lost after it was written."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A disk that takes nothing any more, and one that takes its time."""
+"""Faults: a disk that is full, and one that is slow."""
 
 from launcher.drill.catalog import ANY, INTERVAL, NOTHING, fault
 from launcher.drill.preemption import grace, take_nodes

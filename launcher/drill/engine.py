@@ -1,4 +1,4 @@
-"""Faults one after the other in as few runs as they allow, each run compared with one that nobody disturbed."""
+"""Injects faults, several into one run where they do not disturb each other, and compares it with an undisturbed run."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Ranks that neither work nor die, and clocks that are wrong."""
+"""Faults: a rank that hangs, and clocks that are wrong."""
 
 from launcher.drill.catalog import INTERVAL, fault
 from launcher.drill.simulated import CLOCK

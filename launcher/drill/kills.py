@@ -1,4 +1,4 @@
-"""Processes that die without a word."""
+"""Faults: a process of the run is killed."""
 
 from launcher.drill.catalog import INTERVAL, fault
 from launcher.drill.subject import SAVING, Subject

@@ -1,4 +1,4 @@
-"""Nodes that go away, and other numbers of them."""
+"""Faults: a node is lost, and a run goes on with another number of nodes."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""Others take the nodes, and the time that a job may have ends."""
+"""Faults: a job is preempted, and a job's time limit comes."""
 
 import tempfile
 import time

@@ -1,4 +1,4 @@
-"""Two who want to be the run's only writer."""
+"""Faults: a second process wants to be the writer of a run that has one."""
 
 import os
 import signal

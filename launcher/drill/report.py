@@ -1,4 +1,4 @@
-"""What a drill has to say: a row a fault."""
+"""The table that a drill ends with: one row for each fault."""
 
 from collections.abc import Sequence
 

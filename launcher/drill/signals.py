@@ -1,4 +1,4 @@
-"""Being told to stop, in every way and at every moment."""
+"""Faults: a signal tells the run to stop, at every moment of its life."""
 
 import time
 

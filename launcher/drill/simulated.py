@@ -1,4 +1,4 @@
-"""What no program can bring about for real without owning the machine: a slow file system, a clock that is wrong.
+"""Simulates what a program cannot bring about on a machine that others use, too: a slow file system, a wrong clock.
 
 Both are simulated from outside, with a `sitecustomize` on the PYTHONPATH of the run's processes, in which Python itself
 then sleeps or errs; the table says so.

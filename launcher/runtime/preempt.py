@@ -1,4 +1,4 @@
-"""Being told to stop: handlers that only set a flag, in the main process only."""
+"""How a rank hears that it is to stop: handlers of signals, in the main process only, that set a flag and no more."""
 
 import os
 import signal
