@@ -1,4 +1,4 @@
-"""Injects faults, several into one run where they do not disturb each other, and compares it with an undisturbed run."""
+"""Injects faults, several into one run where they do not disturb each other; compares it with an undisturbed run."""
 
 import math
 import os
