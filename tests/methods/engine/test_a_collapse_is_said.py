@@ -11,7 +11,7 @@ from torch import nn
 from launcher.compose.training import resolve
 from launcher.errors import Diverged
 from launcher.run.folder import RunDir
-from launcher.run.ledger import Ledger
+from launcher.run.ledger import History, Ledger
 from launcher.runtime import shard
 from launcher.runtime.checkpoint import Registry
 from launcher.runtime.dist import World
@@ -40,7 +40,9 @@ class Run:
         self.ledger_events, self.shown, self.notices = [], [], []
         self.config = SimpleNamespace(on_collapse=on_collapse)
         self.world = SimpleNamespace(is_main=True, broadcast=lambda value: value)
-        self.run = SimpleNamespace(events=lambda: [{"event": "health", "of": "outputs", "what": what} for what in said])
+        self.run = SimpleNamespace(
+            history=lambda: History({"event": "health", "of": "outputs", "what": what} for what in said)
+        )
         self.ledger = SimpleNamespace(write=lambda event, **fields: self.ledger_events.append((event, fields)))
         self.reporter = SimpleNamespace(progress=lambda force, notices: self.shown.append(list(notices)))
 
@@ -201,7 +203,7 @@ def test_the_rank_of_an_evaluation_is_the_effective_rank_whatever_is_longer(shap
 
 def test_features_that_differ_in_length_alone_are_said_once_and_when_it_is_over():
     job = Run()
-    job.run.events = lambda: [{"event": name, **fields} for name, fields in job.ledger_events]
+    job.run.history = lambda: History({"event": name, **fields} for name, fields in job.ledger_events)
     alike = bank(np.outer(np.arange(1, 30), [1.0, 2.0, 3.0]))
     for _ in range(2):
         watch_rank(job, 50, _rank(alike))
@@ -216,7 +218,7 @@ def test_features_that_differ_in_length_alone_are_said_once_and_when_it_is_over(
 
 def test_outputs_and_features_do_not_speak_for_each_other():
     job = Run()
-    job.run.events = lambda: [{"event": name, **fields} for name, fields in job.ledger_events]
+    job.run.history = lambda: History({"event": name, **fields} for name, fields in job.ledger_events)
     health = watch(job)
     read(health, COLLAPSED, range(0, 300, 10))
     watch_rank(job, 300, 1.0)
