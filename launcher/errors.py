@@ -9,7 +9,7 @@ class SslrunError(Exception):
     """Ends the program with one line on stderr and `exit_code`; never with a traceback."""
 
     exit_code = 4
-    cause = "crash"  # for the ledger
+    cause = "crash"  # for the ledger: one of run/causes.py
 
     def __str__(self) -> str:
         # One line, whatever a path or a value contained.
@@ -35,7 +35,15 @@ class ClusterError(SslrunError):
 
 
 class RunFailed(SslrunError):
-    """The run itself failed; the ledger of the run says how."""
+    """The run itself failed, as another start may not: unless a subclass says otherwise, it is a crash."""
+
+    cause = "crash"
+
+
+class Damaged(RunFailed):
+    """There are checkpoints, and none can be read."""
+
+    cause = "damaged"
 
 
 class Diverged(RunFailed):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from launcher.errors import NoProgress
 from launcher.plan import cost
+from launcher.run import causes
 from launcher.run.state import ACTIVE
 from launcher.slurm import badnodes
 from launcher.spec.schema import ClusterConfig
@@ -24,15 +25,17 @@ def row(begins):
 
 def test_how_often_a_run_starts_again():
     for begins, cause in (("a node is lost", "node_failure"), ("a rank crashes", "crash"), ("a rank hangs", "stuck")):
-        assert f"{requeue.BUDGETS[cause]} times" in row(begins)
-    assert requeue.BUDGETS["crash"] == requeue.BUDGETS["killed"]
+        assert f"{causes.of(cause).forgiven} times" in row(begins)
+    assert causes.of("crash").forgiven == causes.of("killed").forgiven
     for begins in ("preemption, with time", "preemption, with less", "the job's time limit", "`scancel --signal=USR2`"):
         assert row(begins).endswith("| free |")
     assert row("`scontrol requeue`").endswith("| free |")
-    assert {"preempted", "time_limit", "asked", "requeued"} == set(requeue.FREE)
-    assert f"{WORDS[requeue.NO_PROGRESS]} such ends in a row" in TEXT
-    assert f"exit code {NoProgress.exit_code}" in row("three such ends")
-    assert f"(the {requeue.BUDGETS['crash'] + 1}th end of this kind" in TEXT
+    assert {"preempted", "time_limit", "asked", "requeued"} == {
+        c for c in causes.CAUSES if causes.of(c).forgiven is None
+    }
+    assert f"{WORDS[requeue.NO_PROGRESS]} ends in a row that are not free" in TEXT
+    assert f"exit code {NoProgress.exit_code}" in row("three ends in a row")
+    assert f"(end {causes.of('crash').forgiven + 1} of this kind" in TEXT
 
 
 def test_how_long_things_take():

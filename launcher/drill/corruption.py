@@ -65,7 +65,7 @@ def missing_manifest(run: Subject) -> None:
     _damaged(run, lambda path: (path / "manifest.json").unlink())
 
 
-@fault(12, "no-checkpoint-left", local=["stopped", "crash", "crash"], lost=ANY, by_hand="fails, never from step 0")
+@fault(12, "no-checkpoint-left", local=["stopped", "damaged", "damaged"], lost=ANY, by_hand="fails, never from step 0")
 def no_checkpoint_left(run: Subject) -> None:
     """A bit of every checkpoint is another: the run fails, and never begins anew; with the bits put right it goes on"""
     run.stop()

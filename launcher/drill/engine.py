@@ -17,14 +17,14 @@ from launcher.drill.places import SLURM, Here, OnSlurm, Place
 from launcher.drill.subject import SIMULATED, Impossible, Seen, Subject
 from launcher.errors import SslrunError
 from launcher.plan import plan as planning
-from launcher.run import snapshot
+from launcher.run import causes, snapshot
 from launcher.run.files import read_json
 from launcher.slurm import commands
 from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
 
 TOGETHER = 7  # faults in one run, at most
-ALIKE = 3  # of one cause: so many a run forgives
+ALIKE = causes.of("crash").forgiven  # of one cause in one run
 STEPS_A_FAULT = 20  # to be met in the middle of training, and to save something before the next
 ALWAYS = ("method.log_every=1",)  # how a step that was done twice is seen
 

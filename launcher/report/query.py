@@ -16,14 +16,11 @@ from typing import Any
 
 from launcher.errors import InputError
 from launcher.report.index import EMPTY, Row
+from launcher.run.causes import CAUSES
 
 FORM = re.compile(r"\s*(?P<key>(?:[^\s=!<>(]|\([^)]*\))+)\s*(?P<sign>!=|<=|>=|==|=|<|>)\s*(?P<text>.*?)\s*", re.DOTALL)
 ORDERINGS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 NO_CONFIG = ("format", "checksum")  # of spec.json: not the run's, but the file's
-# Of runs that were restarted or judged: known also where no run here has been yet.
-CAUSES = (
-    "preempted", "time_limit", "asked", "killed", "node_failure", "crash", "stopped", "cancelled", "diverged", "input",
-)  # fmt: skip
 SCORES = ("trained", "untrained", "untrained_adapted", "raw_pixels")
 
 

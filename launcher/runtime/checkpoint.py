@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import torch
 
-from launcher.errors import RunFailed, Superseded
+from launcher.errors import Damaged, Superseded
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.run.manifest import digest, verify
@@ -213,14 +213,14 @@ class Checkpointer:
     def restore(self) -> int:
         """Load the newest intact checkpoint on every rank and return its step; 0 where none was ever committed.
 
-        A broken one is set aside before any state is touched. Raises RunFailed when there are some and all are broken.
+        A broken one is set aside before any state is touched. Raises Damaged when there are some and all are broken.
         """
         found: Any = None
         if self._world.is_main:
             found = self._newest_intact()
         found = self._world.broadcast(found)
         if isinstance(found, str):
-            raise RunFailed(found)
+            raise Damaged(found)
         if found is None:
             return 0
         step, path = found

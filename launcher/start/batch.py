@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import ClusterError, NoProgress, RunFailed, SslrunError, Superseded
+from launcher.errors import ClusterError, RunFailed, SslrunError, Superseded
 from launcher.plan import script
-from launcher.run import heartbeats, snapshot
+from launcher.run import causes, heartbeats, snapshot
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History, Ledger
@@ -36,7 +36,6 @@ PREFLIGHT_SECONDS = 120
 LOCK_SECONDS, LOCK_POLL_SECONDS = 180.0, 2.0  # NFS forgets a client after 90 s
 CONTROLLER_SECONDS = 600.0  # how long a requeue waits for a controller that is being restarted
 UNHEARD = re.compile("does not answer|no answer|Unable to contact")
-ENDED_WITH_THE_JOB = ("killed", "crash", "cluster")  # what it looks like from inside when Slurm ends a job
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
 PASS_ON_SECONDS = 1.0
@@ -62,24 +61,20 @@ def main(path: str) -> None:
         sys.exit(0)
     cause = _how_it_ended_before(run)
     generation = run.generation() + 1
-    ledger = Ledger(run.path, generation, "batch")
+    ledger, hopeless = Ledger(run.path, generation, "batch"), None
     print(_mark(generation), flush=True)
     try:
         ledger.write("start", cause=cause, pid=os.getpid(), **_allocation())
-        spec = run.spec()
-        _refuse_hopeless(run)
-        run.keep_private(spec)
-        snapshot.verify(run.code_folder(), run.code()["digest"])
-        _preflight(run, spec)
-        outcome = NOT_BEGUN if told.signal else _ranks(run, spec, generation, told)
+        hopeless = _hopeless(run)
+        outcome = hopeless or _work(run, generation, told)
     except SslrunError as error:
         outcome = NOT_BEGUN if told.signal else Outcome("failed", error.cause, str(error), error.exit_code)
     if run.generation() > generation:  # this node stood still for long, and Slurm has started the run elsewhere
         outcome = Outcome("failed", Superseded.cause, "the run has been started again elsewhere", RunFailed.exit_code)
-    elif outcome.state != "done":
+    elif outcome.state != "done" and not hopeless:
         outcome = _why(run, generation, outcome, told)
     _note_commits(run, ledger)
-    outcome, again = requeue.decide(run.history(), outcome)
+    outcome, again = (hopeless, False) if hopeless else requeue.decide(run.history(), outcome)
     if outcome.message:
         print(f"sslrun: {outcome.message}", flush=True)
     _end(ledger, outcome, requeued=again)
@@ -198,16 +193,26 @@ def _log_of(run: RunDir, start: dict[str, Any]) -> str:
     return ""
 
 
-def _refuse_hopeless(run: RunDir) -> None:
-    """Slurm starts a run again also when nobody decided it: its node died, say. Raises NoProgress or RunFailed."""
+def _hopeless(run: RunDir) -> Outcome | None:
+    """How the run ends if it is not to start again; None where it may. Slurm starts a run again also where nobody here
+    decided that: its first node died, say. A start that somebody submitted was decided."""
     history = run.history()
     before = history.before(history.generation)
     last = before.last("end")
-    if last.get("writer") == "afterwards":
-        judged = History(event for event in before if event is not last)
-        outcome, again = requeue.decide(judged, Outcome("failed", last["cause"], last["message"], 4))
-        if not again:
-            raise (NoProgress if outcome.cause == NoProgress.cause else RunFailed)(outcome.message)
+    if last.get("writer") != "afterwards" or history.of(history.generation).all("submitted"):
+        return None
+    judged = History(event for event in before if event is not last)
+    outcome, again = requeue.decide(judged, Outcome("failed", last["cause"], last["message"], RunFailed.exit_code))
+    return None if again else outcome
+
+
+def _work(run: RunDir, generation: int, told: _Told) -> Outcome:
+    """Start the ranks, once the code is what was submitted and every node can run it. Raises SslrunError."""
+    spec = run.spec()
+    run.keep_private(spec)
+    snapshot.verify(run.code_folder(), run.code()["digest"])
+    _preflight(run, spec)
+    return NOT_BEGUN if told.signal else _ranks(run, spec, generation, told)
 
 
 def _preflight(run: RunDir, spec: RunSpec) -> None:
@@ -309,7 +314,7 @@ def _why(run: RunDir, generation: int, outcome: Outcome, told: _Told) -> Outcome
         return Outcome("cancelled", "cancelled", f"cancelled{saved}", outcome.exit_code)
     if found and found.preempted:
         slurms = "preempted"
-    if slurms and (stopped or outcome.cause in ENDED_WITH_THE_JOB):
+    if slurms and (stopped or causes.of(outcome.cause).may_be_slurms):
         if slurms == "node_failure":
             _blame_lost_nodes(run, start)
         return Outcome("preempted", slurms, f"{slurms.replace('_', ' ')}{saved}", 0)

@@ -1,19 +1,18 @@
 """Whether a run that ended starts again by itself: by what ended it, how often that happened, and whether it got on.
 
-Preemptions and time limits are free: they are how such clusters work. Other ends have a budget each, and ends in a row
-that brought no checkpoint further stop the run whatever their budget: it would only burn GPUs. Pure; evidence comes in
-as the run's ledger and the log of its job.
+run/causes.py says how often each cause is forgiven. Ends in a row that brought no checkpoint further stop the run all
+the same, unless they are forgiven every time: it would only burn GPUs. Pure; evidence comes in as the run's ledger and
+the log of its job.
 """
 
 import re
 
 from launcher.errors import NoProgress
+from launcher.run import causes
 from launcher.run.ledger import History
 from launcher.start.ending import Outcome
 
-FREE = ("preempted", "time_limit", "asked", "requeued")
-BUDGETS = {"node_failure": 20, "stuck": 3, "crash": 3, "killed": 3}  # restarts in a run's life; other causes: none
-NO_PROGRESS = 3  # ends in a row, none of them free, without a newer checkpoint
+NO_PROGRESS = 3  # ends in a row, none of them forgiven every time, without a newer checkpoint
 
 # What Slurm itself writes into the log of a job that it ends: "*** JOB 7 ON n1 CANCELLED AT ... DUE TO PREEMPTION ***"
 EVIDENCE = {
@@ -37,18 +36,16 @@ def died_of(log: str, *, node_down: bool) -> str:
 
 def decide(history: History, outcome: Outcome) -> tuple[Outcome, bool]:
     """(the outcome, perhaps a harder one; whether the run starts again). `history`: without this end."""
-    cause = outcome.cause
-    if cause in FREE:
-        return outcome, True
-    if cause not in BUDGETS:
-        return outcome, False
+    cause, most = outcome.cause, causes.of(outcome.cause).forgiven
+    if not most:
+        return outcome, most is None
     idle = _ends_without_progress(history) + 1
     if idle >= NO_PROGRESS and not _progressed(history, history.generation):
         message = f"{outcome.message} ({idle} starts in a row ended without a newer checkpoint)"
         return Outcome("failed", NoProgress.cause, message, NoProgress.exit_code), False
     spent = sum(end["cause"] == cause for end in history.all("end"))
-    if spent >= BUDGETS[cause]:
-        message = f"{outcome.message} (the {spent + 1}th end of this kind: {cause}; {BUDGETS[cause]} are forgiven)"
+    if spent >= most:
+        message = f"{outcome.message} (end {spent + 1} of this kind: {cause}; {most} are forgiven)"
         return Outcome("failed", cause, message, outcome.exit_code), False
     return Outcome("preempted", cause, outcome.message, 0), True
 
@@ -64,7 +61,7 @@ def _ends_without_progress(history: History) -> int:
     ends = {end["generation"]: end["cause"] for end in history.all("end")}
     count = 0
     for generation in range(history.generation - 1, 0, -1):
-        if ends.get(generation, "killed") in FREE or _progressed(history, generation):
+        if causes.of(ends.get(generation, "killed")).forgiven is None or _progressed(history, generation):
             break
         count += 1
     return count

@@ -104,6 +104,7 @@ def _follow(run: "RunDir") -> str:
 
 def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     from launcher.report import view
+    from launcher.run import causes
     from launcher.start import local
 
     screen, spec = view.console(), run.spec()
@@ -131,7 +132,7 @@ def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
         outcome.exit_code = afterwards(run, options)
     else:
         screen.print(f"sslrun: {outcome.message}", soft_wrap=True, markup=False)
-        if outcome.cause in ("stopped", "killed", "crash"):
+        if causes.of(outcome.cause).resumable:
             command = f"sslrun resume {run.id}{arguments.runs_option(run)}"
             screen.print(f"go on with: {command}", soft_wrap=True, markup=False)
     arguments.answer(run, options, joined=joined, state=run.state().name)

@@ -6,6 +6,8 @@ their time limit, lost a node, were requeued and cancelled.
 
 import pytest
 
+from launcher.errors import SslrunError
+from launcher.run.causes import CAUSES
 from launcher.run.ledger import History
 from launcher.start import requeue
 from launcher.start.ending import Outcome
@@ -98,24 +100,31 @@ def test_what_is_free_starts_again_however_often_and_without_progress(cause):
     assert decide("killed", "killed", "killed", cause) == (ended(cause), True)
 
 
-@pytest.mark.parametrize("cause", ["input", "diverged", "cluster", "cancelled", "no_progress", "superseded", "done"])
+@pytest.mark.parametrize("cause", [*(name for name, cause in CAUSES.items() if cause.forgiven == 0), "unheard-of"])
 def test_what_another_start_cannot_mend_is_the_end(cause):
     assert decide(cause) == (ended(cause), False)
     assert decide("preempted 10", f"{cause} 20") == (ended(cause), False)
 
 
-BUDGETS = {"node_failure": (20, "21th"), "stuck": (3, "4th"), "crash": (3, "4th"), "killed": (3, "4th")}
+BUDGETS = {"node_failure": 20, "stuck": 3, "crash": 3, "killed": 3}
 
 
 @pytest.mark.parametrize("cause", BUDGETS)
 def test_each_other_cause_has_a_budget_of_its_own(cause):
-    budget, last = BUDGETS[cause]
+    budget = BUDGETS[cause]
     others = [f"{name} {step}" for step, name in enumerate(sorted({*BUDGETS} - {cause}), start=1)]
     forgiven = [*others, *(f"{cause} {step}" for step in range(100, 100 + budget))]
     assert decide(*forgiven) == (Outcome("preempted", cause, "said", 0), True)
     outcome, again = decide(*forgiven, f"{cause} 1000")
-    message = f"said (the {last} end of this kind: {cause}; {budget} are forgiven)"
+    message = f"said (end {budget + 1} of this kind: {cause}; {budget} are forgiven)"
     assert (outcome, again) == (Outcome("failed", cause, message, 4), False)
+
+
+def test_every_error_has_a_cause_that_is_known():
+    kinds = [SslrunError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert {kind.cause for kind in kinds} <= CAUSES.keys()
 
 
 def test_the_exit_code_of_a_spent_budget_is_that_of_the_end():

@@ -1,0 +1,52 @@
+"""Every cause for which a start of a run ends, as the ledger calls it, and what follows from it.
+
+The `end` event of a start holds its cause, and the `start` event after it holds the same one: why that start began.
+To add a cause: a line here, what notices it (an error with this `cause` in launcher/errors.py, or evidence in start/),
+and a row in docs/preemption.md.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cause:
+    """forgiven: how often in a run's life the run starts again by itself after it; None: every time.
+    resumable: a person can go on from it at once, with `sslrun resume`, and nothing else need be mended first.
+    may_be_slurms: what it looks like to the ranks when Slurm ends their job; Slurm's own word for the end is better.
+    """
+
+    forgiven: int | None = 0
+    resumable: bool = False
+    may_be_slurms: bool = False
+
+
+EVERY_TIME = Cause(None, resumable=True)
+
+CAUSES = {
+    # How such clusters work, and no fault of the run.
+    "preempted": EVERY_TIME,
+    "time_limit": EVERY_TIME,
+    "asked": EVERY_TIME,  # a signal told it to stop
+    "requeued": EVERY_TIME,  # scontrol requeue
+    # What the next start may not meet again.
+    "node_failure": Cause(20, resumable=True),
+    "stuck": Cause(3, resumable=True),
+    "crash": Cause(3, resumable=True, may_be_slurms=True),
+    "killed": Cause(3, resumable=True, may_be_slurms=True),
+    # What somebody wanted.
+    "done": Cause(),
+    "stopped": Cause(resumable=True),
+    "cancelled": Cause(resumable=True),
+    # What the next start would meet again.
+    "input": Cause(),
+    "cluster": Cause(may_be_slurms=True),
+    "diverged": Cause(),
+    "damaged": Cause(),
+    "no_progress": Cause(),
+    "superseded": Cause(),
+}
+
+
+def of(name: str) -> Cause:
+    """What is known of it. One that nobody has listed is never forgiven."""
+    return CAUSES.get(name, Cause())
