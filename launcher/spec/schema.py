@@ -1,7 +1,8 @@
 """What a person can set, as plain dataclasses that Hydra composes over: of a training, a cluster, a launch.
 
 They are mutable, because OmegaConf needs that, until `freeze` makes a RunSpec of them. Fields made with `ops()` say
-where and how comfortably a run runs; all other fields are the science and make up the run's identity.
+where and how comfortably a run runs; all other fields are the science and make up the run's identity. A field that is
+added to the science later is made with `later()`, so that the runs that there are keep theirs.
 """
 
 import math

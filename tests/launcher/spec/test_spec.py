@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -135,3 +136,14 @@ def test_folders_beside_ones_own_groups_hide_no_key(tmp_path):
     typed = ["method=mine", "recipe=tiny", f"runs={tmp_path / 'elsewhere'}", "seed=3"]
     spec, _ = resolve(typed, config_dir=tmp_path)
     assert (spec.method.lr, spec.seed, spec.runs) == (0.125, 3, str(tmp_path / "elsewhere"))
+
+
+IDENTITIES = Path(__file__).parent / "identities.json"
+
+
+def test_the_recipes_that_ship_have_the_identities_that_they_had():
+    """Runs that people have are joined by them. A new field of a config changes them all, unless it is
+    `later(default)`; where the science of a recipe itself was wrong and is another now, its line changes, too."""
+    names = [(method, recipe) for method in registry.names() for recipe in registry.method(method).recipes]
+    found = {f"{m} {r}": spec_of(f"recipe={r}", "cluster=generic", method=m).run_id for m, r in names}
+    assert found == json.loads(IDENTITIES.read_text())
