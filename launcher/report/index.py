@@ -16,24 +16,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from launcher.errors import SslrunError
-from launcher.run import folder, goodput, state
+from launcher.report import readonce
+from launcher.report.readonce import ReadOnce
+from launcher.run import folder, goodput, ledger, state
 from launcher.run.folder import RunDir
-from launcher.run.ledger import History
-from launcher.run.state import ACTIVE
+from launcher.run.state import ACTIVE, Queue
 from launcher.slurm import queue
 from launcher.spec import runspec
-
-if TYPE_CHECKING:
-    from launcher.slurm.commands import Job
 
 NAME = ".index.sqlite"
 LOCK_SECONDS = 0.25  # how long another process's write is waited for; without the index it only takes longer
 THREADS = 8  # a shared file system answers many at once; one after the other, each file would cost a round trip
 TOLD = ("submitted", "start")
-FEW = 64  # runs for which threads would only cost
+PART = 64  # runs that a thread takes at once
 
 # What each row holds; the values are those of a run of which nothing is known.
 EMPTY: dict[str, Any] = {
@@ -59,28 +57,25 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """`facts`: the keys of EMPTY. `config`: the run's spec, where it runs now; empty unless it was asked for."""
 
     facts: dict[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class _Known:
-    """A run that had ended. `facts` and `config` are as stored until somebody wants them."""
+@dataclass(frozen=True)
+class _Reading:
+    """What a run's files, and the queue where it was asked, said at one time. `row`: None where the run went away."""
 
-    signature: bytes
-    facts: bytes
-    config: bytes | None
+    run: RunDir
+    signature: bytes | None
+    row: RunRow | None = None
+    job: str | None = None  # that it was last given to
+    final: bool = False  # nothing but a new file, or a longer one, can change it
 
-    @functools.cached_property
-    def read_facts(self) -> dict[str, Any]:
-        return json.loads(self.facts)
 
-    @functools.cached_property
-    def read_config(self) -> dict[str, Any]:
-        return json.loads(self.config or b"{}")
+Known = dict[str, tuple[bytes, RunRow]]  # by the run's name: its signature, and the row that it had then
 
 
 class Index:
@@ -88,49 +83,42 @@ class Index:
 
     def __init__(self, runs: Path, *, config: bool = False):
         self.runs, self._config = runs.resolve(), config
-        self._known: dict[str, _Known] | None = None
+        self._known: Known | None = None
 
-    def rows(self) -> tuple[list[Row], str]:
+    def rows(self) -> tuple[list[RunRow], str]:
         """(a row a run, by id; why the queue could not be asked, or ""). A damaged run is a row that says so."""
-        linked = self._names()
-        names = list(linked)
+        linked = self._folders()
         if self._known is None:
-            self._known = self._load() if names else {}
-        known, rows, readings = self._known, {}, []
-        # A link may lead somewhere else tomorrow.
-        looks = {name: None for name in names if linked[name]}
-        plain = [name for name in names if not linked[name]]
-        looks |= zip(plain, _parallel(self._look, plain), strict=True)
-        for name, signature in looks.items():
-            if signature is not None and name in known and known[name].signature == signature:
-                rows[name] = self._row(name, known[name])
-        unknown = [name for name in names if name not in rows]
-        fresh = {}
-        for name, reading in zip(unknown, _parallel(self._read, unknown), strict=True):
-            if reading.gone:
-                continue
+            self._known = self._load() if linked else {}
+        known, fresh = self._known, {}
+        plain = [name for name, link in linked.items() if not link]  # a link may lead somewhere else tomorrow
+        looks = dict(zip(plain, _parallel(self._look, plain), strict=True))
+        rows = {
+            name: known[name][1] for name, look in looks.items() if look and name in known and look == known[name][0]
+        }
+        unknown = [name for name in linked if name not in rows]
+        read = zip(unknown, _parallel(lambda name: _read((self.runs / name).resolve()), unknown), strict=True)
+        readings = {name: reading for name, reading in read if reading.row}
+        for name, reading in readings.items():
             rows[name] = reading.row
-            if reading.final and looks[name] is not None:
-                fresh[name] = self._entry(looks[name], reading.row)
-            elif reading.job:
-                readings.append((name, reading))
+            if reading.final and looks.get(name):
+                fresh[name] = looks[name], reading.row
         trouble = self._ask_queue(rows, readings)
-        if known.keys() - set(names) or fresh:
-            gone = known.keys() - set(names)
+        gone = known.keys() - rows.keys()
+        if gone or fresh:
             known.update(fresh)
             for name in gone:
                 del known[name]
             self._save(fresh, gone)
-        return [row if self._config else Row(row.facts) for _, row in sorted(rows.items())], trouble
+        return [row if self._config else RunRow(row.facts) for _, row in sorted(rows.items())], trouble
 
-    def _names(self) -> dict[str, bool]:
-        """Folders of runs, sorted -> whether it is a link."""
+    def _folders(self) -> dict[str, bool]:
+        """What may be a run -> whether it is a link."""
         try:
             with os.scandir(self.runs) as entries:
-                found = [(e.name, e.is_symlink()) for e in entries if e.name[0] != "."]
+                return {entry.name: entry.is_symlink() for entry in entries if entry.name[0] != "."}
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        return {name: linked for name, linked in sorted(found) if os.path.exists(f"{self.runs}/{name}/spec.json")}
 
     def _look(self, name: str) -> bytes | None:
         """What a remembered row must agree with; None for a run that may not be remembered."""
@@ -141,68 +129,47 @@ class Index:
         except OSError:
             return None
 
-    def _read(self, name: str) -> "_Reading":
-        return _Reading((self.runs / name).resolve()).read(None)
-
-    def _ask_queue(self, rows: dict[str, Row], readings: "Sequence[tuple[str, _Reading]]") -> str:
+    def _ask_queue(self, rows: dict[str, RunRow], readings: Mapping[str, _Reading]) -> str:
         """Look again at what may be in the queue, now that the queue is known."""
-        jobs, trouble = queue.of_runs(reading for _, reading in readings)
-        for name, reading in readings if jobs is not None else ():
-            job = reading.job
-            reading.refresh()
-            reading.read(jobs)
-            if reading.job != job:  # given since: it was not there yet when the queue was asked
-                reading.read(None)
-            if not reading.gone:
-                rows[name] = reading.row
+        given = {name: reading for name, reading in readings.items() if reading.job}
+        jobs, trouble = queue.of_runs(reading.run for reading in given.values())
+        for name, before in given.items() if jobs is not None else ():
+            now = _read(before.run.path, jobs, before)
+            if now.job != before.job:  # given since: it was not there yet when the queue was asked
+                now = _read(now.run.path)
+            rows[name] = now.row or rows[name]
         return trouble
-
-    def _row(self, name: str, known: _Known) -> Row:
-        """With the paths as they are here and now: a folder of runs may be moved."""
-        path = f"{self.runs}/{name}"
-        facts = {**known.read_facts, "path": path}
-        if facts["checkpoint"]:
-            facts["checkpoint"] = f"{path}/checkpoints/{facts['checkpoint']}"
-        return Row(facts, known.read_config if self._config else {})
-
-    def _entry(self, signature: bytes, row: Row) -> _Known:
-        checkpoint = row.facts["checkpoint"]
-        facts = {**row.facts, "path": "", "checkpoint": checkpoint and Path(checkpoint).name}
-        return _Known(signature, json.dumps(facts).encode(), json.dumps(row.config).encode())
 
     # -- the file --------------------------------------------------------------------------------------------------
 
-    def _load(self) -> dict[str, _Known]:
+    def _load(self) -> Known:
         config = "config, config_sum" if self._config else "NULL, NULL"
 
-        def load(database: sqlite3.Connection) -> dict[str, _Known]:
-            if not _ours(database):
-                return {}
+        def load(database: sqlite3.Connection) -> Known:
             found = {}
-            for name, signature, facts, total, settings, settings_total in database.execute(
-                f"SELECT name, signature, facts, facts_sum, {config} FROM runs"
-            ):
-                with contextlib.suppress(TypeError, AttributeError, UnicodeDecodeError):  # a damaged cell has any type
-                    sound = total == _sum(name, signature, facts)
-                    if self._config:
-                        sound = sound and settings_total == _sum(name, signature, settings)
-                    if sound:
-                        found[name.decode()] = _Known(signature, facts, settings)
+            for cells in database.execute(f"SELECT name, signature, facts, facts_sum, {config} FROM runs"):
+                with contextlib.suppress(TypeError, AttributeError, ValueError):  # a damaged cell has any type
+                    name, signature, facts, facts_sum, settings, settings_sum = cells
+                    sound = facts_sum == _sum(name, signature, facts)
+                    sound &= not self._config or settings_sum == _sum(name, signature, settings)
+                    row = self._placed(name.decode(), facts, settings or b"{}") if sound else RunRow({})
+                    found[name.decode()] = signature if sound else b"", row
             return found
 
-        if not (self.runs / NAME).exists():
-            return {}
-        return self._with_database(load) or {}
+        return (self._with_database(load) if (self.runs / NAME).exists() else None) or {}
 
-    def _save(self, fresh: Mapping[str, _Known], gone: Iterable[str]) -> None:
+    def _placed(self, name: str, facts: bytes, config: bytes) -> RunRow:
+        """With the paths as they are here and now: a folder of runs may be moved."""
+        found = json.loads(facts)
+        found["path"] = path = f"{self.runs}/{name}"
+        found["checkpoint"] = found["checkpoint"] and f"{path}/checkpoints/{found['checkpoint']}"
+        return RunRow(found, json.loads(config))
+
+    def _save(self, fresh: Known, gone: Iterable[str]) -> None:
         def save(database: sqlite3.Connection) -> None:
+            columns = "name PRIMARY KEY, signature, facts, facts_sum, config, config_sum"
             database.execute("BEGIN IMMEDIATE")
-            if not _ours(database):
-                database.execute("DROP TABLE IF EXISTS runs")
-                database.execute(
-                    "CREATE TABLE runs (name PRIMARY KEY, signature, facts, facts_sum, config, config_sum)"
-                )
-                database.execute(f"PRAGMA user_version = {_version()}")
+            database.execute(f"CREATE TABLE IF NOT EXISTS runs ({columns})")
             database.executemany("DELETE FROM runs WHERE name = ?", [(name.encode(),) for name in gone])
             database.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", map(_cells, fresh.items()))
             database.execute("COMMIT")
@@ -232,91 +199,56 @@ class Index:
         return None
 
 
-class _Reading(RunDir):
-    """A run whose ledger and spec are read once, until `refresh` finds that they changed."""
+def _read(path: Path, jobs: Queue | None = None, before: _Reading | None = None) -> _Reading:
+    """The row of the run at `path`, with what the queue knows. `before`: what was read when nobody had asked the queue;
+    it counts where the files have not changed since."""
+    signature = None
+    with contextlib.suppress(OSError):
+        signature = _signature(str(path))
+    run = before.run if before and signature and signature == before.signature else ReadOnce(path)
+    try:
+        facts, history = _facts(run, jobs), run.history()
+        if before and facts["state"] in ("failed", "stopped"):
+            facts["lost_job"] = before.row.facts["job"]
+        row = RunRow(facts, json.loads(json.dumps(run.spec().to_json())))
+        # While a job may still come, the queue has the last word, also on what was cancelled.
+        waits = history.last(*TOLD).get("event") == "submitted"
+        final = jobs is None and not waits and facts["job"] is None and facts["state"] not in ACTIVE
+        return _Reading(run, signature, row, history.job, final)
+    except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not (path / "spec.json").exists():
+            return _Reading(run, signature)
+        said = str(error) if isinstance(error, SslrunError) else f"damaged: {type(error).__name__}: {error}"
+        return _Reading(
+            run, signature, RunRow({**EMPTY, "id": run.id, "path": str(path), "message": " ".join(said.split())})
+        )
 
-    row: Row
-    job: str | None = None  # that it was last given to
-    gone = False  # while it was being read
-    final = False  # nothing but a new file, or a longer one, can change it
 
-    def __init__(self, path: Path):
-        super().__init__(path)
-        self._cached: dict[str, Any] = {}
-        self._seen: bytes | None = None
-        self._believed: str | None = None  # the job that has the run if one asks its ledger alone
-
-    def read(self, jobs: "Mapping[str, Job] | None") -> "_Reading":
-        """Fill in `row`, with what the queue knows."""
-        try:
-            with contextlib.suppress(OSError):
-                self._seen = self._seen or _signature(str(self.path))
-            facts = self._facts(jobs)
-            self.row = Row(facts, self._once("config", self._placed))
-            self.job = self.history().job
-            if jobs is None:
-                self._believed = facts["job"]
-            # While a job may still come, the queue has the last word, also on what was cancelled.
-            waits = self.history().last(*TOLD).get("event") == "submitted"
-            self.final = jobs is None and not waits and facts["job"] is None and facts["state"] not in ACTIVE
-        except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            self.gone = not (self.path / "spec.json").exists()
-            said = str(error) if isinstance(error, SslrunError) else f"damaged: {type(error).__name__}: {error}"
-            self.row = Row({**EMPTY, "id": self.id, "path": str(self.path), "message": " ".join(said.split())})
-        return self
-
-    def refresh(self) -> None:
-        """Forget what was read if the files say something else now."""
-        with contextlib.suppress(OSError):
-            if self._seen == _signature(str(self.path)):
-                return
-        self._cached.clear()
-        self._seen = None
-
-    def history(self) -> History:
-        return self._once("history", super().history)
-
-    def spec(self) -> Any:
-        return self._once("spec", super().spec)
-
-    def progress(self) -> dict[str, Any]:
-        return self._once("progress", super().progress)
-
-    def _placed(self) -> dict[str, Any]:
-        """The spec as its file holds it, but where the run runs now."""
-        return json.loads(json.dumps(self.spec().to_json()))
-
-    def _once(self, what: str, read: Callable[[], Any]) -> Any:
-        if what not in self._cached:
-            self._cached[what] = read()
-        return self._cached[what]
-
-    def _facts(self, jobs: "Mapping[str, Job] | None") -> dict[str, Any]:
-        summary = self.summary(jobs, digest=False)
-        now, history, progress = summary["state"], self.history(), self.progress()
-        job = (self._mine(jobs) or {}).get(summary["job"])
-        pending = job is not None and job.state == "PENDING"
-        start = history.last("start")
-        nodes = (job and job.nodes) or start.get("nodes") or start.get("host", "")
-        facts = {
-            **summary,
-            "stage": progress.get("stage"),
-            "loss": progress.get("loss"),
-            "images_per_s": progress.get("images_per_s"),
-            "seconds_left": None if now == "done" else progress.get("seconds_left"),
-            "started": start.get("time"),
-            "nodelist": "" if now in ("pending", "preempted") else nodes,
-            "why_pending": job.reason if pending else "",
-            "expected_start": job.start if pending else "",
-            "job_left": job.left if job and not pending else "",
-            "lost_job": self._believed if now in ("failed", "stopped") else None,
-        }
-        if summary["checkpoint"]:
-            saved = Path(summary["checkpoint"])
-            said = [e["time"] for e in history.all("checkpoint") if e["path"] == saved.name]
-            facts["checkpoint_step"] = int(saved.name.removeprefix("step_"))
-            facts["checkpoint_time"] = said[-1] if said else saved.stat().st_mtime
-        return {**EMPTY, **facts}
+def _facts(run: RunDir, jobs: Queue | None) -> dict[str, Any]:
+    summary = run.summary(jobs, digest=False)
+    now, history, progress = summary["state"], run.history(), run.progress()
+    job = (jobs or {}).get(summary["job"])
+    pending = job is not None and job.state == "PENDING"
+    start = history.last("start")
+    nodes = (job and job.nodes) or start.get("nodes") or start.get("host", "")
+    facts = {
+        **summary,
+        "stage": progress.get("stage"),
+        "loss": progress.get("loss"),
+        "images_per_s": progress.get("images_per_s"),
+        "seconds_left": None if now == "done" else progress.get("seconds_left"),
+        "started": start.get("time"),
+        "nodelist": "" if now in ("pending", "preempted") else nodes,
+        "why_pending": job.reason if pending else "",
+        "expected_start": job.start if pending else "",
+        "job_left": job.left if job and not pending else "",
+    }
+    if summary["checkpoint"]:
+        saved = Path(summary["checkpoint"])
+        said = [e["time"] for e in history.all("checkpoint") if e["path"] == saved.name]
+        facts["checkpoint_step"] = int(saved.name.removeprefix("step_"))
+        facts["checkpoint_time"] = said[-1] if said else saved.stat().st_mtime
+    return {**EMPTY, **facts}
 
 
 def _signature(path: str) -> bytes:
@@ -336,36 +268,26 @@ def _signature(path: str) -> bytes:
 
 def _parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """`function` of each item, in their order."""
-    if len(items) <= FEW:
-        return [function(item) for item in items]
+    parts = [items[first : first + PART] for first in range(0, len(items), PART)]
     with ThreadPoolExecutor(THREADS) as pool:
-        parts = [items[first : first + FEW] for first in range(0, len(items), FEW)]
-        return [result for part in pool.map(lambda part: [function(i) for i in part], parts) for result in part]
+        return [result for part in pool.map(lambda part: [*map(function, part)], parts) for result in part]
+
+
+def _cells(item: tuple[str, tuple[bytes, RunRow]]) -> tuple[Any, ...]:
+    """A row of the file."""
+    name, (signature, row) = item[0].encode(), item[1]
+    saved = row.facts["checkpoint"]
+    facts = json.dumps({**row.facts, "path": "", "checkpoint": saved and Path(saved).name}).encode()
+    config = json.dumps(row.config).encode()
+    return name, signature, facts, _sum(name, signature, facts), config, _sum(name, signature, config)
 
 
 def _sum(name: bytes, signature: bytes, text: bytes) -> int:
-    return zlib.crc32(b"\0".join((name, signature, text)))
-
-
-def _cells(item: tuple[str, _Known]) -> tuple[Any, ...]:
-    name, known = item[0].encode(), item[1]
-    config = known.config or b"{}"
-    return (
-        name,
-        known.signature,
-        known.facts,
-        _sum(name, known.signature, known.facts),
-        config,
-        _sum(name, known.signature, config),
-    )
-
-
-def _ours(database: sqlite3.Connection) -> bool:
-    return database.execute("PRAGMA user_version").fetchone()[0] == _version()
+    return zlib.crc32(b"\0".join((name, signature, text)), _version())
 
 
 @functools.cache
 def _version() -> int:
     """Of the code that makes rows: those of any other version are not believed."""
-    sources = (Path(module.__file__).read_bytes() for module in (goodput, folder, runspec, state))
-    return zlib.crc32(b"".join((Path(__file__).read_bytes(), *sources))) & 0x7FFFFFFF or 1
+    sources = [module.__file__ for module in (folder, goodput, ledger, readonce, runspec, state)]
+    return zlib.crc32(b"".join(Path(file).read_bytes() for file in (__file__, *sources)))

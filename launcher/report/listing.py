@@ -14,7 +14,7 @@ from typing import Any
 from rich.text import Text
 
 from launcher.report import query
-from launcher.report.index import Row
+from launcher.report.index import RunRow
 from launcher.run.state import ACTIVE
 
 COLOURS = {
@@ -63,12 +63,12 @@ def columns() -> list[Column]:
     ]
 
 
-def chosen(names: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def chosen(names: Sequence[str], rows: Sequence[RunRow]) -> tuple[list[str], list[list[str]]]:
     """(titles, cells of each row) of the columns that somebody asked for."""
     return list(names), [[_plain(name, query.value(row, name)) for name in names] for row in rows]
 
 
-def fitting(rows: Sequence[Row], width: int) -> tuple[list[str], list[list[str]]]:
+def fitting(rows: Sequence[RunRow], width: int) -> tuple[list[str], list[list[str]]]:
     """(titles, cells of each row) of the columns that have something to say and fit `width` characters."""
     every = columns()
     cells = [[_one_line(column.cell(row.facts)) for row in rows] for column in every]
@@ -88,7 +88,7 @@ def fitting(rows: Sequence[Row], width: int) -> tuple[list[str], list[list[str]]
 
 
 def lines(
-    rows: Sequence[Row], titles: Sequence[str], cells: Sequence[Sequence[str]], *, most: int | None = None
+    rows: Sequence[RunRow], titles: Sequence[str], cells: Sequence[Sequence[str]], *, most: int | None = None
 ) -> Text:
     """The table; of more than `most` rows the first ones, and how many there are besides."""
     widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
@@ -111,7 +111,7 @@ def lines(
     return text
 
 
-def notes(rows: Sequence[Row], bad_nodes: Mapping[str, Mapping[str, Any]], *, most: int | None = None) -> Text:
+def notes(rows: Sequence[RunRow], bad_nodes: Mapping[str, Mapping[str, Any]], *, most: int | None = None) -> Text:
     """Below the table: why runs failed, which collapsed, and which nodes are left out, each a line."""
     failed = [
         f"{row.facts['id']}: {_one_line(row.facts['message']) or 'killed'}"
@@ -132,7 +132,7 @@ def notes(rows: Sequence[Row], bad_nodes: Mapping[str, Mapping[str, Any]], *, mo
     return text
 
 
-def counted(rows: Sequence[Row], total: int) -> str:
+def counted(rows: Sequence[RunRow], total: int) -> str:
     """How many of `total` runs are shown, and in which states."""
     states = Counter(row.facts["state"] for row in rows)
     known = [f"{states.pop(name)} {name}" for name in STATES if name in states]
@@ -140,7 +140,7 @@ def counted(rows: Sequence[Row], total: int) -> str:
     return f"{of} {'run' if total == 1 else 'runs'}" + (": " + ", ".join(known) if known else "")
 
 
-def by_state(rows: Sequence[Row]) -> list[Row]:
+def by_state(rows: Sequence[RunRow]) -> list[RunRow]:
     """What is going on first; the given order within a state."""
     return sorted(rows, key=lambda row: STATES.index(row.facts["state"]))
 
@@ -212,4 +212,6 @@ def _cut(text: str, width: int = WIDEST) -> str:
 
 def _one_line(text: str) -> str:
     """Without what could move the cursor or change the terminal."""
-    return " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in text).split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c.isspace() else "?" for c in text)
+    return " ".join(text.split())

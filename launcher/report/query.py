@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.errors import InputError
-from launcher.report.index import EMPTY, Row
+from launcher.report.index import EMPTY, RunRow
 from launcher.run.causes import CAUSES
 
 FORM = re.compile(r"\s*(?P<key>(?:[^\s=!<>(]|\([^)]*\))+)\s*(?P<sign>!=|<=|>=|==|=|<|>)\s*(?P<text>.*?)\s*", re.DOTALL)
@@ -34,7 +34,7 @@ def names(said: str) -> list[str]:
     return [name.strip() for name in re.split(r",(?![^(]*\))", said)]
 
 
-def value(row: Row, key: str) -> Any:
+def value(row: RunRow, key: str) -> Any:
     """What `key` says of the run; None where it says nothing. A cause that restarted nothing is 0."""
     found = _find(row, key)
     return 0 if found is None and key.startswith("restarts.") else found
@@ -57,7 +57,7 @@ class Condition:
             raise InputError.of("--where", said, "it compares nothing", "write it like 'method.lr>=0.1' or state=done")
         return cls(said, match["key"], match["sign"], match["text"])
 
-    def holds(self, row: Row) -> bool:
+    def holds(self, row: RunRow) -> bool:
         """No value is equal to `null` alone, and neither above nor below anything. Raises InputError where two values
         have no order.
         """
@@ -81,7 +81,7 @@ class Condition:
         raise InputError.of("--where", self.said, reason, fix)
 
 
-def ordered(rows: Iterable[Row], key: str) -> list[Row]:
+def ordered(rows: Iterable[RunRow], key: str) -> list[RunRow]:
     """By `key`, numbers before text; `-key` the other way round. Runs without a value come last both times."""
     name = key.removeprefix("-")
     having, lacking = [], []
@@ -93,7 +93,7 @@ def ordered(rows: Iterable[Row], key: str) -> list[Row]:
     return [row for _, row in (*having, *lacking)]
 
 
-def flat(row: Row) -> dict[str, Any]:
+def flat(row: RunRow) -> dict[str, Any]:
     """Every key that the row has, with its value: those of the index first, then what they hold and the config."""
     facts = row.facts
     found = {key: facts[key] for key in EMPTY if not isinstance(EMPTY[key], dict | list)}
@@ -102,7 +102,7 @@ def flat(row: Row) -> dict[str, Any]:
     return found | {key: inner for key, inner in _flat(row.config, "") if key not in NO_CONFIG}
 
 
-def refuse_unknown(option: str, names: Sequence[str], rows: Sequence[Row]) -> None:
+def refuse_unknown(option: str, names: Sequence[str], rows: Sequence[RunRow]) -> None:
     """Raises InputError with the nearest key, where neither a run nor any method or cluster has one called so."""
     missing = [name for name in names if name not in EMPTY]
     missing = [name for name in missing if not any(_find(row, name) is not None for row in rows)]
@@ -139,7 +139,7 @@ def _schema() -> Iterator[str]:
     yield from (f"evals.{protocol}.{score}" for protocol in PROTOCOLS for score in SCORES)
 
 
-def _find(row: Row, key: str) -> Any:
+def _find(row: RunRow, key: str) -> Any:
     if key in row.facts:
         return row.facts[key]
     found = _walk(row.facts, key)

@@ -13,10 +13,10 @@ from typing import Any
 from launcher.compose import evaluation, points
 from launcher.errors import InputError, SslrunError
 from launcher.report import trend
+from launcher.report.readonce import ReadOnce
 from launcher.run import goodput
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
-from launcher.run.ledger import History
 from launcher.slurm import queue
 from launcher.spec.runspec import RunSpec
 from launcher.sweep import record
@@ -236,28 +236,10 @@ def _run(table: Ablation, scale: str, seed: int, row: Mapping[str, Any] | None, 
     if found is None:
         return Run(seed, "gone", row["run"], message=f"its folder {row['run']} is gone")
     try:
-        return _read(_Once(found.path), seed, table.scale(scale).metric, row, finder.jobs)
+        return _read(ReadOnce(found.path), seed, table.scale(scale).metric, row, finder.jobs)
     except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = str(error) if isinstance(error, SslrunError) else f"{type(error).__name__}: {error}"
         return Run(seed, "damaged", found.path.name, str(found.path), " ".join(said.split()))
-
-
-class _Once(RunDir):
-    """A run whose files are read once: what follows from them is asked for several times."""
-
-    @cached_property
-    def _history(self) -> History:
-        return super().history()
-
-    @cached_property
-    def _spec(self) -> RunSpec:
-        return super().spec()
-
-    def history(self) -> History:
-        return self._history
-
-    def spec(self) -> RunSpec:
-        return self._spec
 
 
 def _read(found: RunDir, seed: int, metric: str, row: Mapping[str, Any], jobs: Any) -> Run:

@@ -189,9 +189,10 @@ class RunDir:
 
     def held(self) -> bool:
         """Does some process hold the lock?"""
-        if not (self.path / "lock").exists():
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDONLY)
+        except FileNotFoundError:
             return False
-        descriptor = os.open(self.path / "lock", os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:

@@ -17,7 +17,7 @@ from launcher.verbs import arguments
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from launcher.report.index import Index, Row
+    from launcher.report.index import Index, RunRow
     from launcher.report.query import Condition
 
 EXAMPLE = "sslrun status --watch, sslrun status --where state=done --where 'method.lr>=0.1' --sort=-evals.knn.trained"
@@ -96,7 +96,7 @@ class _View:
         self._words: dict[tuple[str, str], str] = {}  # (run, job) -> why the job ended before the run began
         self._asking: threading.Thread | None = None
 
-    def rows(self) -> "tuple[list[Row], int, str]":
+    def rows(self) -> "tuple[list[RunRow], int, str]":
         """(the rows, of how many runs, why the queue could not be asked). Raises InputError for an unknown key."""
         from launcher.report import listing, query
 
@@ -111,7 +111,7 @@ class _View:
         rows = [row for row in listing.by_state(rows) if all(condition.holds(row) for condition in self._where)]
         return query.ordered(rows, self._sort) if self._sort else rows, self._total, trouble
 
-    def explain(self, rows: "Sequence[Row]") -> None:
+    def explain(self, rows: "Sequence[RunRow]") -> None:
         """Put Slurm's last words about jobs that ended before their run began into the rows, as far as it says them in
         time; what it says later is there for the next call.
         """
@@ -135,7 +135,7 @@ class _View:
                 said = ""
             self._words[facts["id"], facts["lost_job"]] = said
 
-    def texts(self, rows: "Sequence[Row]", width: int, height: int | None = None) -> Iterator[Any]:
+    def texts(self, rows: "Sequence[RunRow]", width: int, height: int | None = None) -> Iterator[Any]:
         """The table and what is to be said below it, in at most `height` lines."""
         from rich.text import Text
 
@@ -184,7 +184,7 @@ def _watch(view: _View) -> int:
 class _Frame:
     """One picture of what is watched, in the size that the terminal has when it is drawn."""
 
-    def __init__(self, view: _View, rows: "Sequence[Row]", trouble: str):
+    def __init__(self, view: _View, rows: "Sequence[RunRow]", trouble: str):
         self._view, self._rows, self._trouble = view, rows, trouble
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
@@ -195,7 +195,7 @@ class _Frame:
             yield Text(f"{self._trouble}\n", style="red", no_wrap=True, overflow="ellipsis", end="")
 
 
-def _json(rows: "Sequence[Row]", columns: Sequence[str]) -> str:
+def _json(rows: "Sequence[RunRow]", columns: Sequence[str]) -> str:
     from launcher.report import query
 
     answer = [{**row.facts, **{name: query.value(row, name) for name in columns}} for row in rows]
@@ -213,7 +213,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_csv(rows: "Sequence[Row]", columns: Sequence[str]) -> None:
+def _write_csv(rows: "Sequence[RunRow]", columns: Sequence[str]) -> None:
     from launcher.report import query
     from launcher.report.index import EMPTY
 
