@@ -93,9 +93,7 @@ class Index:
         known, fresh = self._known, {}
         plain = [name for name, link in linked.items() if not link]  # a link may lead somewhere else tomorrow
         looks = dict(zip(plain, _parallel(self._look, plain), strict=True))
-        rows = {
-            name: known[name][1] for name, look in looks.items() if look and name in known and look == known[name][0]
-        }
+        rows = {name: known[name][1] for name, look in looks.items() if look and look == known.get(name, [b""])[0]}
         unknown = [name for name in linked if name not in rows]
         read = zip(unknown, _parallel(lambda name: _read((self.runs / name).resolve()), unknown), strict=True)
         readings = {name: reading for name, reading in read if reading.row}
@@ -219,9 +217,8 @@ def _read(path: Path, jobs: Queue | None = None, before: _Reading | None = None)
         if not (path / "spec.json").exists():
             return _Reading(run, signature)
         said = str(error) if isinstance(error, SslrunError) else f"damaged: {type(error).__name__}: {error}"
-        return _Reading(
-            run, signature, RunRow({**EMPTY, "id": run.id, "path": str(path), "message": " ".join(said.split())})
-        )
+        said = {"id": run.id, "path": str(path), "message": " ".join(said.split())}
+        return _Reading(run, signature, RunRow({**EMPTY, **said}))
 
 
 def _facts(run: RunDir, jobs: Queue | None) -> dict[str, Any]:
@@ -255,15 +252,13 @@ def _signature(path: str) -> bytes:
     """Everything that a row is made of: the ledger's files with their sizes and times, which checkpoints there are, and
     the files that are replaced whole. Raises OSError where a folder is missing.
     """
-    with os.scandir(f"{path}/events") as entries:
-        ledger = sorted((e.name, (s := e.stat()).st_size, s.st_mtime_ns) for e in entries)
-    saved = sorted(os.listdir(f"{path}/checkpoints"))
-    whole = []
-    for name in ("spec.json", "placement.json", "progress.json"):
+    events = [f"events/{name}" for name in sorted(os.listdir(f"{path}/events"))]
+    look: list[Any] = [sorted(os.listdir(f"{path}/checkpoints"))]
+    for name in (*events, "spec.json", "placement.json", "progress.json"):
         with contextlib.suppress(FileNotFoundError):
             found = os.stat(f"{path}/{name}")
-            whole += [name, found.st_size, found.st_mtime_ns]
-    return repr((ledger, saved, whole)).encode()
+            look += [name, found.st_size, found.st_mtime_ns]
+    return repr(look).encode()
 
 
 def _parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -190,7 +190,7 @@ class RunDir:
     def held(self) -> bool:
         """Does some process hold the lock?"""
         try:
-            descriptor = os.open(self.path / "lock", os.O_RDONLY)
+            descriptor = os.open(f"{self.path}/lock", os.O_RDONLY)
         except FileNotFoundError:
             return False
         try:
