@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher starts it
 import torch
 
 from launcher.run.folder import RunDir
-from launcher.runtime.checkpoint import Checkpointer, Registry
+from launcher.runtime.checkpoint import Checkpointer, Owners
 from launcher.runtime.dist import World
 from launcher.runtime.stateful import ValueState
 
@@ -83,10 +83,10 @@ class Asynchronous:
         for name in ("checkpoints", "events"):
             (self._run.path / name).mkdir(parents=True)
         world = World(0, 1, torch.device("cpu"))
-        registry = Registry(world)
+        owners = Owners(world)
         for file, tensors in state.items():
-            registry.add(file, ValueState(lambda tensors=tensors: tensors, lambda _: None), shard=file)
-        self._checkpoints = Checkpointer(self._run, world, registry, keep=1, generation=1)
+            owners.add(file, ValueState(lambda tensors=tensors: tensors, lambda _: None), shard=file)
+        self._checkpoints = Checkpointer(self._run, world, owners, keep=1, generation=1)
         self._number = 0
 
     def begin(self):

@@ -10,7 +10,7 @@ from launcher.run.state import ACTIVE
 from launcher.slurm import badnodes
 from launcher.spec.schema import ClusterConfig
 from launcher.start import batch, requeue
-from methods.engine import guards
+from methods.engine import saves
 
 TEXT = (Path(__file__).parents[1] / "docs" / "preemption.md").read_text()
 ROWS = {row.split(" | ")[0].removeprefix("| "): row for row in TEXT.splitlines() if row.startswith("| ")}
@@ -43,7 +43,7 @@ def test_how_long_things_take():
     assert f"for {batch.CONTROLLER_SECONDS / 60:.0f} minutes" in row("slurmctld restarts")
     assert f"`stall_minutes`, {ClusterConfig().stall_minutes:.0f} by default" in row("until a hang is noticed")
     assert badnodes.HOURS == 24 and "for a day" in row("a node is lost")
-    assert f"the {WORDS[guards.SAVES_THAT_MAY_FAIL]}".replace("three", "third") in row("a save fails")
+    assert f"the {WORDS[saves.SAVES_THAT_MAY_FAIL]}".replace("three", "third") in row("a save fails")
 
 
 def test_nothing_is_left_to_be_filled_in():

@@ -54,7 +54,7 @@ class _Entry:
     writes: bool
 
 
-class Registry:
+class Owners:
     """Every piece of changing state under its owner's name, and the file that it goes into."""
 
     def __init__(self, world: World):
@@ -76,14 +76,14 @@ class Registry:
 
 
 class Checkpointer:
-    """Saves and restores a Registry in a run's folder. Every method is collective.
+    """Saves and restores a Owners in a run's folder. Every method is collective.
 
     `begin` copies the state, and returns; a thread of every rank writes the copy, and the threads agree among
     themselves, over a group of their own, whether it is committed. `settle` waits for them.
     """
 
-    def __init__(self, run: RunDir, world: World, registry: Registry, *, keep: int, generation: int):
-        self._run, self._world, self._registry = run, world, registry
+    def __init__(self, run: RunDir, world: World, owners: Owners, *, keep: int, generation: int):
+        self._run, self._world, self._owners = run, world, owners
         self._behind = world.apart()  # for the threads
         self._folder = run.path / "checkpoints"
         self._keep, self._generation = keep, generation
@@ -108,7 +108,7 @@ class Checkpointer:
             return
         name = f".saving-{step:08d}-{uuid.uuid4().hex[:8]}"
         save.beside = Path(self._world.broadcast(str(self._folder / name)))
-        shards = [self._copied(file, entries) for file, entries in sorted(self._registry.shards().items())]
+        shards = [self._copied(file, entries) for file, entries in sorted(self._owners.shards().items())]
         save.thread = threading.Thread(target=self._write, args=(save, [s for s in shards if s]), daemon=True)
         save.thread.start()
 
@@ -226,7 +226,7 @@ class Checkpointer:
         step, path = found
         if self._world.is_main:
             store.discard(self._run, before=step)
-        for file, entries in self._registry.shards().items():
+        for file, entries in self._owners.shards().items():
             stored = shard.read(Path(path) / f"{file}.safetensors")
             for name, entry in entries.items():
                 entry.owner.load_state(stored.get(name, {}))

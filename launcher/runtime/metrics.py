@@ -14,18 +14,21 @@ PROGRESS_SECONDS = 0.3  # how often progress.json is replaced, at most
 
 
 class Reporter:
-    """Rank 0's voice. On other ranks every call does nothing."""
+    """Rank 0's voice, from `start` on. Until then, and on other ranks, every call does nothing."""
 
-    def __init__(self, run: RunDir, *, speaks: bool, purge_step: int):
-        self._run, self._speaks = run, speaks
+    def __init__(self, run: RunDir, *, main: bool):
+        self._run, self._main, self._speaks = run, main, False
         self._said = 0.0
         self._row: dict[str, Any] = {}
         self._board, self._at_the_end = None, []
-        if speaks:
+
+    def start(self, *, purge_step: int) -> None:
+        """Speak from now on. TensorBoard drops its points from `purge_step` on: a life that was cut off wrote them."""
+        if self._main:
             from torch.utils.tensorboard import SummaryWriter
 
-            # TensorBoard drops points from this step on: they were written by a life that was cut off.
-            self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=purge_step)
+            self._speaks = True
+            self._board = SummaryWriter(str(self._run.path / "tensorboard"), purge_step=purge_step)
             with _said_if_full("hyperparameters"):
                 self._at_the_end = self._hyperparameters()
 
@@ -55,8 +58,10 @@ class Reporter:
 
     def progress(self, *, force: bool = False, **values: Any) -> None:
         """Replace what the run is doing now; calls closer together than PROGRESS_SECONDS only remember."""
+        if not self._speaks:
+            return
         self._row |= values
-        if self._speaks and (force or time.monotonic() - self._said > PROGRESS_SECONDS):
+        if force or time.monotonic() - self._said > PROGRESS_SECONDS:
             self._said = time.monotonic()
             with _said_if_full("progress"):
                 write_json(self._run.path / "progress.json", self._row, durable=False)

@@ -1,4 +1,4 @@
-"""Owners of state made from torch's own objects; see `checkpoint.Registry`."""
+"""Owners of state made from torch's own objects; see `checkpoint.Owners`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -101,8 +101,9 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     from launcher.runtime import environment, uncompiled
     from launcher.spec import registry
     from methods import data
+    from methods.data.broken import probe
     from methods.engine import loop
-    from methods.engine.job import Job, probe
+    from methods.engine.job import Job
     from methods.engine.staging import stage
     from methods.evals.during import evaluate, labelled
 

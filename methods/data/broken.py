@@ -1,12 +1,14 @@
-"""The tally of images that could not be decoded, per dataset."""
+"""Images that cannot be decoded: their tally, per dataset, and a look at a few before anything starts."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from methods.data.dataset import ImageDataset
+from launcher.errors import InputError
+from methods.data.dataset import BrokenImage, ImageDataset
 
 AT_LEAST = 100  # images read before a share means anything, where there are as many
+PROBED = 32  # images decoded before a run begins
 
 
 class Tally:
@@ -31,3 +33,21 @@ class Tally:
         if not self.reasons:
             return False
         return len(self.reasons) > self._allowed * max(int(self._seen.sum()), min(AT_LEAST, len(self._seen)))
+
+
+def probe(dataset: ImageDataset) -> None:
+    """Decode a few images before anything starts. Raises InputError where there are none, or none is readable."""
+    if not len(dataset):
+        raise InputError("data: it holds no image to train on; give another folder")
+    tried = sorted({int(i) for i in np.linspace(0, len(dataset) - 1, PROBED)})
+    reasons = []
+    for index in tried:
+        try:
+            dataset.image(index)
+            return
+        except BrokenImage as error:
+            reasons.append(str(error))
+    raise InputError(
+        f"data: none of {len(tried)} images tried can be decoded, the first: {reasons[0]}; "
+        "give a folder with readable images"
+    )

@@ -82,19 +82,19 @@ class DeeperCluster:
         self._register(network)
 
     def _register(self, network: nn.Module) -> None:
-        registry, world, groups = self.job.registry, self.job.world, self.job.config.groups
-        registry.add("network", ModuleState(network))
-        registry.add("optimizer", OptimizerState(self.optimizer, dict(network.named_parameters())))
-        registry.add("round", ValueState(self._round, self._set_round))
+        owners, world, groups = self.job.owners, self.job.world, self.job.config.groups
+        owners.add("network", ModuleState(network))
+        owners.add("optimizer", OptimizerState(self.optimizer, dict(network.named_parameters())))
+        owners.add("round", ValueState(self._round, self._set_round))
         if world.is_main:
-            registry.add("assignments", ValueState(self._history, self._set_history), shard="assignments", writes=True)
+            owners.add("assignments", ValueState(self._history, self._set_history), shard="assignments", writes=True)
         for slot, s in enumerate(self.hosted):
             first = world.rank == min(ranks_of_group(s, world.size, groups))
             state = GroupState(self.sub, self.sub_optimizer, slot)
-            registry.add(f"sub_classifier_{s:03d}", state, shard=f"group_{s:03d}", writes=first)
+            owners.add(f"sub_classifier_{s:03d}", state, shard=f"group_{s:03d}", writes=first)
         for c, targets in self.targets.items():
             owner = min(min(ranks_of_group(ROTATIONS * c + r, world.size, groups)) for r in range(ROTATIONS))
-            registry.add(f"targets_{c:03d}", targets, shard=f"cluster_{c:03d}", writes=world.rank == owner)
+            owners.add(f"targets_{c:03d}", targets, shard=f"cluster_{c:03d}", writes=world.rank == owner)
 
     # -- between epochs ------------------------------------------------------------------------------------------
 

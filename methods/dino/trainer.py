@@ -90,10 +90,10 @@ class DINO:
         self.optimizers = [optimizer]
         self.steps_per_epoch = len(job.dataset) // config.global_batch
         self.centre = Centre(config.outputs, momentum=config.centre_momentum, device=world.device)
-        job.registry.add("network", ModuleState(self.teacher))
-        job.registry.add("student", ModuleState(self.student))
-        job.registry.add("optimizer", OptimizerState(optimizer, dict(self.student.named_parameters())))
-        job.registry.add("centre", self.centre)
+        job.owners.add("network", ModuleState(self.teacher))
+        job.owners.add("student", ModuleState(self.student))
+        job.owners.add("optimizer", OptimizerState(optimizer, dict(self.student.named_parameters())))
+        job.owners.add("centre", self.centre)
 
     def begin_epoch(self, epoch: int) -> None:
         """Nothing happens between epochs."""

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from launcher.runtime.checkpoint import Checkpointer
-from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import Stopped
 from launcher.runtime.stateful import ValueState
 from methods.backbones import dropout
 from methods.data.loader import Batch
-from methods.engine.guards import CollapseWatch, LossWatch, Saves
+from methods.engine.collapse_watch import CollapseWatch
 from methods.engine.job import Job
+from methods.engine.loss_watch import LossWatch
+from methods.engine.saves import Saves
 from methods.engine.throughput import Throughput
 from methods.engine.trainer import Trainer
 from methods.parts.schedules import learning_rate
@@ -30,24 +31,24 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     `evaluate(job, trainer, step)` runs every `eval_every` epochs and at the end. Raises Stopped after a save when told
     to stop, RunFailed on divergence, InputError on too many broken images or a disk that stays full.
     """
-    config, world, registry = job.config, job.world, job.registry
+    config, world, owners = job.config, job.world, job.owners
     per_epoch, steps = trainer.steps_per_epoch, trainer.steps_per_epoch * config.epochs
     # Only fp16 underflows; bf16 has the exponent of fp32.
     scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
-    registry.add("scaler", ValueState(scaler.state_dict, scaler.load_state_dict))
+    owners.add("scaler", ValueState(scaler.state_dict, scaler.load_state_dict))
     generation = job.ledger.generation
-    checkpoints = Checkpointer(job.run, world, registry, keep=config.keep_checkpoints, generation=generation)
+    checkpoints = Checkpointer(job.run, world, owners, keep=config.keep_checkpoints, generation=generation)
     health = CollapseWatch(job, checkpoints, getattr(trainer, "watched", None), per_epoch)
 
     step = checkpoints.restore()
-    job.reporter = Reporter(job.run, speaks=world.is_main, purge_step=step + 1)
+    job.reporter.start(purge_step=step + 1)
     job.heart.step = step
     job.heart.end_when_stuck()
     _say_restored(job, step)
     job.reporter.progress(force=True, stage="starting", step=step, steps=steps, notices=job.notices)
     watch = LossWatch(job, checkpoints, trainer.networks)
     saves = Saves(job, checkpoints, watch, steps, restored=step)
-    job.save = lambda: saves.before_work(step)
+    job.keeping.save_first(lambda: saves.before_work(step))
     evaluations = _Evaluations(job, trainer, evaluate, step)
     throughput = Throughput(config.global_batch)
     try:
@@ -70,8 +71,8 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                     throughput.count()
                     job.reporter.progress(
                         stage="training", step=step, steps=steps, epoch=epoch, loss=watch.latest,
-                        images_per_s=throughput.rate, seconds_left=throughput.seconds(steps - step), broken=job.broken,
-                        unkept_s=job.unkept_s,
+                        images_per_s=throughput.rate, seconds_left=throughput.seconds(steps - step),
+                        broken=job.load.broken, unkept_s=job.keeping.unkept_s,
                     )  # fmt: skip
                     if step % config.log_every == 0 or step == steps:
                         read, means = watch.averaged()
@@ -86,14 +87,14 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
             watch.decide(job.vote.now(max(job.verdict(), watch.verdict(wait=True))))
         saves.last(step)
         evaluations.run(step)
-        job.reporter.progress(force=True, stage="done", step=step, steps=steps, broken=job.broken)
+        job.reporter.progress(force=True, stage="done", step=step, steps=steps, broken=job.load.broken)
     except Stopped:
         saves.stop(step)
         job.reporter.progress(force=True, stage="stopped", step=step, steps=steps)
         raise
     finally:
         job.reporter.close()
-    return {"step": step, "seconds": {name: round(value, 3) for name, value in job.seconds.items()}}
+    return {"step": step, "seconds": job.clock.seconds()}
 
 
 def take_step(

@@ -15,14 +15,14 @@ from launcher.run.ledger import Ledger
 from launcher.runtime.checkpoint import load_tensors, verify
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
-from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.spec.contract import Layout
 from methods import backbones
 from methods.data import build
+from methods.data.broken import probe
 from methods.data.spec import no_labels
 from methods.engine.initialise import PREFIX
-from methods.engine.job import Job, probe
+from methods.engine.job import Job
 from methods.evals.during import labelled
 from methods.evals.judge import judge
 from methods.evals.spec import PROTOCOLS, UNLABELLED
@@ -67,7 +67,7 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
         raise
     finally:
         job.reporter.close()
-    return {"step": step, "seconds": {name: round(value, 3) for name, value in job.seconds.items()}}
+    return {"step": step, "seconds": job.clock.seconds()}
 
 
 def settings_of(asked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -85,7 +85,7 @@ def job_of(
     dataset, labels = found or _datasets(spec, with_labels)
     # No batch of a training step is laid out here.
     job = Job(run, spec, world, Layout(0, 1, 1, world.size, 1, 1, {}), ledger, stop, dataset, labels, heart)
-    job.reporter = Reporter(run, speaks=world.is_main, purge_step=0)
+    job.reporter.start(purge_step=0)
     job.reporter.progress(force=True, stage="starting")
     return job
 

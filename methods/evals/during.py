@@ -17,7 +17,7 @@ from methods.data import build
 from methods.data.dataset import ImageDataset
 from methods.data.loader import Request
 from methods.engine.collapse import collapse, rank_of_moments
-from methods.engine.guards import last_word, say_health
+from methods.engine.collapse_watch import last_word, say_health
 from methods.engine.job import Job
 from methods.engine.trainer import Trainer
 from methods.evals.features import BATCH, extract, refuse_unless_finite

@@ -138,7 +138,7 @@ def _encoded(subject: Subject, batch: Batch) -> tuple[torch.Tensor, torch.Tensor
 
 def _say(subject: Subject, step: int, steps: int, losses: torch.Tensor, images: int) -> None:
     job = subject.job
-    job.reporter.progress(stage="linear probe", done=step, total=steps, unkept_s=job.unkept_s)
+    job.reporter.progress(stage="linear probe", done=step, total=steps, unkept_s=job.keeping.unkept_s)
     job.heart.point()
     if step % job.config.log_every == 0:
         known = losses.nan_to_num(nan=math.inf, posinf=math.inf)  # one rate that diverged hides none of the others

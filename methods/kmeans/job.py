@@ -12,7 +12,6 @@ from launcher.run.ledger import Ledger
 from launcher.runtime import store as stores
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
-from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import StopFlag, Stopped
 from methods.engine.job import Job
 from methods.kmeans import results
@@ -31,7 +30,7 @@ def cluster(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: He
     source = open_source(run, spec, world)
     job = Job(run, spec, world, METHOD.layout(spec.method, world.size), ledger, stop, source.dataset, None, heart)
     # Curves of earlier lives stay; an iteration that is done once more has the same figures.
-    job.reporter = Reporter(run, speaks=world.is_main, purge_step=run.progress().get("step", 0))
+    job.reporter.start(purge_step=run.progress().get("step", 0))
     job.reporter.progress(force=True, stage="starting", step=0, steps=spec.method.iterations)
     try:
         summary = _done_before(job) or _clustered(job, source)
@@ -41,7 +40,7 @@ def cluster(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: He
         raise
     finally:
         job.reporter.close()
-    return {"step": summary["iterations"], "seconds": {name: round(s, 3) for name, s in job.seconds.items()}}
+    return {"step": summary["iterations"], "seconds": job.clock.seconds()}
 
 
 def _done_before(job: Job) -> dict[str, Any] | None:

@@ -18,9 +18,10 @@ from launcher.spec.runspec import RunSpec
 from methods import backbones
 from methods.backbones.spec import BACKBONES
 from methods.data import build
+from methods.data.broken import probe
 from methods.data.dataset import ImageDataset
 from methods.engine.initialise import load_backbone
-from methods.engine.job import Job, probe
+from methods.engine.job import Job
 from methods.evals.features import digest_of, extract
 from methods.kmeans.folder import Folder, Shard, scan
 

@@ -45,8 +45,8 @@ class RotNet:
         )
         self.optimizers = [optimizer]
         self.steps_per_epoch = len(job.dataset) // config.global_batch
-        job.registry.add("network", ModuleState(network))
-        job.registry.add("optimizer", OptimizerState(optimizer, dict(network.named_parameters())))
+        job.owners.add("network", ModuleState(network))
+        job.owners.add("optimizer", OptimizerState(optimizer, dict(network.named_parameters())))
 
     def begin_epoch(self, epoch: int) -> None:
         """Nothing happens between epochs."""

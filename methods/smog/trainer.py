@@ -86,11 +86,11 @@ class SMoG:
             batch = config.global_batch // world.size, config.embedding
             self.cache = Memory(config.cache, batch, device=world.device)
             for number, part in self.cache.parts(memory_parts(config.global_batch), world.rank, world.size).items():
-                job.registry.add(f"cache_{number:03d}", part, shard=f"cache_{number:03d}", writes=True)
-        job.registry.add("network", ModuleState(network))
-        job.registry.add("follower", ModuleState(follower))
-        job.registry.add("groups", self.groups)
-        job.registry.add("optimizer", OptimizerState(self.optimizers[0], dict(network.named_parameters())))
+                job.owners.add(f"cache_{number:03d}", part, shard=f"cache_{number:03d}", writes=True)
+        job.owners.add("network", ModuleState(network))
+        job.owners.add("follower", ModuleState(follower))
+        job.owners.add("groups", self.groups)
+        job.owners.add("optimizer", OptimizerState(self.optimizers[0], dict(network.named_parameters())))
 
     def begin_epoch(self, epoch: int) -> None:
         """All that changes does so in a step."""

@@ -79,9 +79,9 @@ class SwAV:
             )
             parts = memory_parts(config.global_batch)
             for number, part in self.queue.parts(parts, world.rank, world.size).items():
-                job.registry.add(f"queue_{number:03d}", part, shard=f"queue_{number:03d}", writes=True)
-        job.registry.add("network", ModuleState(network))
-        job.registry.add("optimizer", OptimizerState(optimizer, dict(network.named_parameters())))
+                job.owners.add(f"queue_{number:03d}", part, shard=f"queue_{number:03d}", writes=True)
+        job.owners.add("network", ModuleState(network))
+        job.owners.add("optimizer", OptimizerState(optimizer, dict(network.named_parameters())))
 
     def begin_epoch(self, epoch: int) -> None:
         """From an epoch on that follows from the config the queue is filled."""

@@ -101,7 +101,7 @@ def train(
             loop.train(job, trainer, lambda *_: None)
         except Stopped:
             assert stop_after
-        owners = [entry for entries in job.registry.shards().values() for entry in entries.items()]
+        owners = [entry for entries in job.owners.shards().values() for entry in entries.items()]
         state = {f"{name}/{key}": value for name, entry in owners for key, value in entry.owner.state().items()}
     world.barrier()
     rows = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())

@@ -17,7 +17,7 @@ class Padded(RotNet):
     def __init__(self, job: Job):
         super().__init__(job)
         self._pad = torch.zeros(max(1, job.config.pad_mb * 250_000))
-        job.registry.add("pad", ValueState(lambda: {"pad": self._pad}, lambda state: self._pad.copy_(state["pad"])))
+        job.owners.add("pad", ValueState(lambda: {"pad": self._pad}, lambda state: self._pad.copy_(state["pad"])))
         self._executed = os.open(job.config.executed, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(self._executed, b"start\n")
         self._began = time.monotonic()

@@ -13,7 +13,7 @@ import torch
 from launcher.errors import RunFailed
 from launcher.run.folder import RunDir
 from launcher.runtime import checkpoint, shard
-from launcher.runtime.checkpoint import Checkpointer, Registry, SaveFailed, load_tensors, verify
+from launcher.runtime.checkpoint import Checkpointer, Owners, SaveFailed, load_tensors, verify
 from launcher.runtime.dist import World
 
 pytestmark = pytest.mark.fault
@@ -43,10 +43,10 @@ class Store:
         self.run, self.shared, self.owned = RunDir(folder), Counter(), Counter()
         self.folder = folder / "checkpoints"
         self.folder.mkdir(exist_ok=True)
-        registry = Registry(ALONE)
-        registry.add("network", self.shared)
-        registry.add("sub_classifier", self.owned, shard="group_000", writes=True)
-        self._checkpoints = Checkpointer(self.run, ALONE, registry, keep=keep, generation=1)
+        owners = Owners(ALONE)
+        owners.add("network", self.shared)
+        owners.add("sub_classifier", self.owned, shard="group_000", writes=True)
+        self._checkpoints = Checkpointer(self.run, ALONE, owners, keep=keep, generation=1)
 
     def save(self, step):
         self.shared.value = self.owned.value = step

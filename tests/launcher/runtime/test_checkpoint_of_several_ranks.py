@@ -11,7 +11,7 @@ import torch
 from launcher.errors import RunFailed
 from launcher.run.folder import RunDir
 from launcher.runtime import shard
-from launcher.runtime.checkpoint import Checkpointer, Registry, SaveFailed, verify
+from launcher.runtime.checkpoint import Checkpointer, Owners, SaveFailed, verify
 
 RANKS = 3
 
@@ -36,10 +36,10 @@ class Saving:
     def __init__(self, world, folder):
         self.world, self.run = world, RunDir(Path(folder))
         self.shared, self.own = Value(), Value()
-        registry = Registry(world)
-        registry.add("network", self.shared)
-        registry.add("part", self.own, shard=f"part_{world.rank:03d}", writes=True)
-        self._checkpoints = Checkpointer(self.run, world, registry, keep=5, generation=1)
+        owners = Owners(world)
+        owners.add("network", self.shared)
+        owners.add("part", self.own, shard=f"part_{world.rank:03d}", writes=True)
+        self._checkpoints = Checkpointer(self.run, world, owners, keep=5, generation=1)
 
     def save(self, step):
         """The reason why it could not be saved, or nothing."""

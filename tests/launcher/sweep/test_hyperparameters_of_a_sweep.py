@@ -17,7 +17,8 @@ def told(ledgers):
         ledgers.start(found)
         for event in events:
             ledgers.say(found, "sweep", **event)
-        reporter = Reporter(found, speaks=True, purge_step=0)
+        reporter = Reporter(found, main=True)
+        reporter.start(purge_step=0)
         reporter.log(10, **{"knn/trained": 40.0, "knn/rank": 3.0})
         reporter.progress(force=True, stage="done" if done else "stopped")
         reporter.close()

@@ -14,7 +14,7 @@ from launcher.errors import InputError, RunFailed
 from launcher.plan.plan import make
 from launcher.run import snapshot
 from launcher.run.folder import RunDir
-from launcher.runtime.checkpoint import Checkpointer, Registry
+from launcher.runtime.checkpoint import Checkpointer, Owners
 from launcher.runtime.dist import World
 from launcher.runtime.stateful import ModuleState
 from methods import backbones
@@ -89,9 +89,9 @@ def trained(tmp_path):
     run = RunDir(tmp_path / spec.run_id)
     run.create(spec, make(spec, recipe).to_json(), lambda: snapshot.take("deepercluster", tmp_path))
     network = lived_in(Network(backbones.build("small_vgg", dropout=0.0), 8))
-    registry = Registry(ALONE)
-    registry.add("network", ModuleState(network))
-    Checkpointer(run, ALONE, registry, keep=1, generation=1).save(12, 12)
+    owners = Owners(ALONE)
+    owners.add("network", ModuleState(network))
+    Checkpointer(run, ALONE, owners, keep=1, generation=1).save(12, 12)
     return run, network.backbone
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from launcher.runtime.checkpoint import Registry
+from launcher.runtime.checkpoint import Owners
 from launcher.runtime.dist import World
 from methods.dino.spec import tiny
 from methods.dino.trainer import DINO
@@ -50,7 +50,7 @@ def job(**values):
         layout=SimpleNamespace(per_gpu_batch=IMAGES, accumulation=1, batch_norm_ranks=1),
         spec=SimpleNamespace(seed=0, init_from=None),
         dataset=range(PER_EPOCH * IMAGES),
-        registry=Registry(world),
+        owners=Owners(world),
         seed_for=lambda *what: sum(map(len, map(str, what))),
         distribute=lambda module: module,
         autocast=contextlib.nullcontext,

@@ -13,14 +13,14 @@ from launcher.errors import Diverged
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History, Ledger
 from launcher.runtime import shard
-from launcher.runtime.checkpoint import Registry
+from launcher.runtime.checkpoint import Owners
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.runtime.stateful import ModuleState
 from launcher.spec import registry
 from methods import data
 from methods.engine.collapse import Watched, effective_rank, entropy_of_use
-from methods.engine.guards import LONGEST, CollapseWatch
+from methods.engine.collapse_watch import LONGEST, CollapseWatch
 from methods.engine.job import Job
 from methods.engine.loop import train
 from methods.evals.during import _rank, watch_rank
@@ -40,15 +40,14 @@ class Run:
         self.ledger_events, self.shown, self.notices = [], [], []
         self.config = SimpleNamespace(on_collapse=on_collapse)
         self.world = SimpleNamespace(is_main=True, broadcast=lambda value: value)
-        self.run = SimpleNamespace(
-            history=lambda: History({"event": "health", "of": "outputs", "what": what} for what in said)
-        )
+        self.before = [{"event": "health", "of": "outputs", "what": what} for what in said]
+        self.run = SimpleNamespace(history=lambda: History(self.before))
         self.ledger = SimpleNamespace(write=lambda event, **fields: self.ledger_events.append((event, fields)))
         self.reporter = SimpleNamespace(progress=lambda force, notices: self.shown.append(list(notices)))
 
 
 def watch(job, steps_per_epoch=100, watched=Watched(100, use="use", single="single")):  # noqa: B008
-    job.registry = Registry(job.world)
+    job.owners = Owners(job.world)
     return CollapseWatch(job, SimpleNamespace(last=lambda: None), watched, steps_per_epoch)
 
 
@@ -125,7 +124,7 @@ class Collapsing:
     def __init__(self, job, stops=()):
         self.job, self.stops, self.backbone = job, stops, nn.Linear(2, 1)
         self.networks, self.optimizers = [self.backbone], [torch.optim.SGD(self.backbone.parameters(), lr=0.1)]
-        job.registry.add("network", ModuleState(self.backbone))
+        job.owners.add("network", ModuleState(self.backbone))
 
     def begin_epoch(self, epoch):
         pass

@@ -40,10 +40,10 @@ class Toy(RotNet):
         self.teacher = copy.deepcopy(self.backbone) if job.world.size == 1 else None
         self.per_epoch_table = {"steps": torch.arange(9)}  # never changes, and needs no owner
         if self.hides == "nothing":
-            job.registry.add("teacher", ModuleState(self.teacher))
-            job.registry.add("memory", ValueState(self._memory, self._recall))
+            job.owners.add("teacher", ModuleState(self.teacher))
+            job.owners.add("memory", ValueState(self._memory, self._recall))
         if self.hides == "what differs by rank":
-            job.registry.add("mine", ValueState(lambda: {"mine": self.mine}, self._mine))
+            job.owners.add("mine", ValueState(lambda: {"mine": self.mine}, self._mine))
 
     def steps(self, epoch, first):
         for number, batches in enumerate(super().steps(epoch, first), first):

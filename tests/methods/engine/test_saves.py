@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.runtime.preempt import Stopped
-from methods.engine.guards import Saves
+from methods.engine.saves import Saves
 
 GO, STOP = 0, 1
 

@@ -61,9 +61,9 @@ class Toy:
         self.optimizers = [torch.optim.SGD(self.backbone.parameters(), lr=99.0, momentum=0.9)]
         self.given = []  # (number of the step, its rate, ids, sum of the pixels) of each pass
         self.evaluated = []  # steps done by then
-        job.registry.add("network", ModuleState(self.backbone))
+        job.owners.add("network", ModuleState(self.backbone))
         names = dict(self.backbone.named_parameters())
-        job.registry.add("optimizer", OptimizerState(self.optimizers[0], names))
+        job.owners.add("optimizer", OptimizerState(self.optimizers[0], names))
 
     def begin_epoch(self, epoch):
         pass

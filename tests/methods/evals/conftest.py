@@ -12,7 +12,7 @@ from launcher.plan.plan import make
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.snapshot import Snapshot
-from launcher.runtime.checkpoint import Checkpointer, Registry
+from launcher.runtime.checkpoint import Checkpointer, Owners
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag, Stopped
@@ -52,11 +52,11 @@ class Evaluated:
         self.run = RunDir(folder / "runs" / spec.run_id)
         code = Snapshot(folder / ".code", "digest", "")
         self.run.create(spec, make(spec, recipe).to_json(), lambda: code)
-        registry = Registry(ALONE)
+        owners = Owners(ALONE)
         network = Network(backbone)
         self.backbone = network.backbone.eval()
-        registry.add("network", ModuleState(network))
-        Checkpointer(self.run, ALONE, registry, keep=1, generation=1).save(12, 12)
+        owners.add("network", ModuleState(network))
+        Checkpointer(self.run, ALONE, owners, keep=1, generation=1).save(12, 12)
 
     def asked(self, *overrides: str) -> RunDir:
         """The folder of an evaluation."""

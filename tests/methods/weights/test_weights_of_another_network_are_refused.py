@@ -9,7 +9,7 @@ from torch import nn
 from launcher.errors import InputError
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
-from launcher.runtime.checkpoint import Checkpointer, Registry
+from launcher.runtime.checkpoint import Checkpointer, Owners
 from launcher.runtime.dist import World
 from launcher.runtime.stateful import ModuleState
 from launcher.spec.runspec import InitFrom
@@ -47,9 +47,9 @@ def start(tmp_path):
         torch.manual_seed(1)
         theirs = backbones.build(NAME, dropout=0.0)
         (tmp_path / "checkpoints").mkdir()
-        registry = Registry(ALONE)
-        registry.add("network", Saved(Network(theirs), spoil))
-        path = Checkpointer(RunDir(tmp_path), ALONE, registry, keep=1, generation=1).save(7, 7)
+        owners = Owners(ALONE)
+        owners.add("network", Saved(Network(theirs), spoil))
+        path = Checkpointer(RunDir(tmp_path), ALONE, owners, keep=1, generation=1).save(7, 7)
         source = InitFrom(str(path), read_json(path / "manifest.json")["digest"])
         job = SimpleNamespace(
             spec=SimpleNamespace(init_from=source),

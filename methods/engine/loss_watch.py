@@ -1,0 +1,90 @@
+"""A loss that is not a number ends the run, and the step that gave it is named."""
+
+from collections import deque
+from typing import NoReturn
+
+import torch
+from torch import nn
+
+from launcher.errors import Diverged
+from launcher.runtime.checkpoint import Checkpointer
+from methods.engine.job import DIVERGED, GO, Job
+
+
+class LossWatch:
+    """Sees a loss that is not a number without making the GPU wait: each is read when the next step has been queued."""
+
+    def __init__(self, job: Job, checkpoints: Checkpointer, networks: list[nn.Module]):
+        self._job, self._checkpoints, self._networks = job, checkpoints, networks
+        self._waiting: deque[tuple[int, dict[str, torch.Tensor], list[torch.Tensor]]] = deque()
+        self._values: dict[str, float] = {}
+        self._read_step, self._read_ids = 0, []
+        self._bad: tuple[int, list[int]] | None = None
+        self._lag = 1 if job.world.device.type == "cuda" else 0
+
+    @property
+    def latest(self) -> float | None:
+        return self._values.get("loss")
+
+    def note(self, step: int, scalars: dict[str, torch.Tensor], ids: list[torch.Tensor]) -> None:
+        names = list(scalars)
+        stacked = torch.stack([scalars[name].float() for name in names]).to("cpu", non_blocking=True)
+        ready = None
+        if self._lag:
+            ready = torch.cuda.Event()
+            ready.record()
+        self._waiting.append((step, {"names": names, "values": stacked, "ready": ready}, ids))
+        while len(self._waiting) > self._lag:
+            self._read()
+
+    def averaged(self) -> tuple[int, dict[str, float]]:
+        """Collective: the newest step whose scalars were read, and their means over the ranks. Waits where a life has
+        read none yet."""
+        if not self._values:
+            self._read()
+        names = sorted(self._values)
+        values = torch.tensor([self._values[name] for name in names], dtype=torch.float64)
+        if self._job.world.size > 1:
+            torch.distributed.all_reduce(values, group=self._job.world.control)
+        return self._read_step, dict(zip(names, (values / self._job.world.size).tolist(), strict=True))
+
+    def decide(self, outcome: int) -> None:
+        """Act on a vote: raises Diverged, Stopped or InputError, on all ranks alike."""
+        if outcome == DIVERGED:
+            self.raise_diverged()
+        self._job.decide(outcome)
+
+    def verdict(self, *, wait: bool = False) -> int:
+        """This rank's vote. `wait`: after reading every loss, and looking at the weights, which the last step may have
+        spoilt although its loss was a number."""
+        while wait and self._waiting:
+            self._read()
+        if wait and self._bad is None and not all(_finite(network) for network in self._networks):
+            self._bad = (self._read_step, self._read_ids)
+        return DIVERGED if self._bad else GO
+
+    def raise_diverged(self) -> NoReturn:
+        """Collective: name the earliest step that any rank saw go wrong, and its samples."""
+        world = self._job.world
+        seen = [(*bad, rank) for rank, bad in enumerate(world.gather(self._bad)) if bad]
+        step, ids, rank = min(seen)
+        last = self._checkpoints.last()
+        raise Diverged(
+            f"the loss is not a number at step {step} on rank {rank}, samples {', '.join(map(str, ids[:16]))}"
+            f"{', ...' if len(ids) > 16 else ''}; the last good checkpoint is {last.name if last else 'none'}. "
+            "Going on would meet the same step again: lower method.lr or change the data, as a new run"
+        )
+
+    def _read(self) -> None:
+        step, scalars, ids = self._waiting.popleft()
+        if scalars["ready"] is not None:
+            scalars["ready"].synchronize()
+        values = scalars["values"]
+        self._read_step, self._read_ids = step, [int(i) for part in ids for i in part]
+        self._values = dict(zip(scalars["names"], values.tolist(), strict=True))
+        if self._bad is None and not bool(torch.isfinite(values).all()):
+            self._bad = (step, self._read_ids)
+
+
+def _finite(network: nn.Module) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
