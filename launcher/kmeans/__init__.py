@@ -13,6 +13,7 @@ of `group` calls them, with the same arguments but for its shard.
 """
 
 from launcher.kmeans.clusters import Clusters, fit
+from launcher.kmeans.features import where_they_fit
 from launcher.kmeans.hierarchy import Hierarchy, hierarchical
 from launcher.kmeans.nmi import nmi
 from launcher.kmeans.quality import SizeRange, cluster_entropy, cluster_sizes, sharded_nmi, size_histogram
@@ -31,4 +32,5 @@ __all__ = [
     "nmi",
     "sharded_nmi",
     "size_histogram",
+    "where_they_fit",
 ]

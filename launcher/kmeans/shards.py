@@ -72,10 +72,6 @@ class Ranks:
             if length:
                 raise ValueError(self.told((complaint or "").encode(), length, rank).decode())
 
-    def agree(self, complaint: str | None) -> None:
-        """Raise the first complaint on all ranks; one small all-reduce."""
-        self.refuse([row[0] for row in self.table([len((complaint or "").encode())])], complaint)
-
 
 @dataclass(frozen=True)
 class Shards:

@@ -5,6 +5,8 @@ import math
 import numpy as np
 from PIL import Image
 
+RATIO = (3 / 4, 4 / 3)  # of a crop's width to its height, on a logarithmic scale
+
 
 def train_view(
     image: Image.Image,
@@ -12,18 +14,16 @@ def train_view(
     rng: np.random.Generator,
     *,
     scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    flip: bool = True,
 ) -> np.ndarray:
     """A random resized crop (Szegedy et al. 2015), then mirrored for one half of the draws: uint8 [C, size, size].
 
-    `scale` is the crop's share of the image's area, `ratio` its width by its height, both before resizing. Boxes are
-    distributed as in torchvision's RandomResizedCrop. `image` is "L" or "RGB". At a box's border the filter also sees
-    the pixels just outside it, which torchvision, cutting first, leaves out.
+    `scale` is the crop's share of the image's area, before resizing. Boxes are distributed as in torchvision's
+    RandomResizedCrop. `image` is "L" or "RGB". At a box's border the filter also sees the pixels just outside it, which
+    torchvision, cutting first, leaves out.
     """
-    left, top, width, height = crop_box(*image.size, rng, scale, ratio)
+    left, top, width, height = crop_box(*image.size, rng, scale, RATIO)
     view = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
-    return _planes(view, mirrored=flip and rng.random() < 0.5)
+    return _planes(view, mirrored=rng.random() < 0.5)
 
 
 def centre_view(image: Image.Image, size: int, resize: int | None = None) -> np.ndarray:

@@ -6,13 +6,11 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from methods.augment.crops import centre_view, crop_box, train_view
+from methods.augment.crops import RATIO, centre_view, crop_box, train_view
 from methods.augment.draws import draw
 from methods.augment.resize import decoded, resized
 from methods.augment.rng import view_rng
 from methods.augment.spec import AUGMENTATIONS, Photometric, ViewsConfig
-
-RATIO = (3 / 4, 4 / 3)  # of a crop's width to its height, on a logarithmic scale
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from launcher.kmeans import fit_whitening, hierarchical, nmi
+from launcher.kmeans import fit_whitening, hierarchical, nmi, where_they_fit
 from launcher.runtime.stateful import ModuleState, OptimizerState, ValueState
 from methods import backbones
 from methods.augment.views import TrainView
@@ -39,13 +39,6 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         features = torch.relu(self.backbone(images))
         return features, self.super_classifier(features)
-
-
-def _where_they_fit(features: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """On the GPU when it has twice their room, else in host memory (96M x 4096 on 64 ranks: 25 GB each)."""
-    if device.type == "cuda" and 2 * features.nbytes < torch.cuda.mem_get_info(device)[0]:
-        return features.to(device)
-    return features
 
 
 class DeeperCluster:
@@ -113,7 +106,7 @@ class DeeperCluster:
         step, every_s = epoch * self.steps_per_epoch, config.keep_work_s
         with job.keeping(step, lambda: {"weights": digest_of(self.backbone)}, needed=needed, every_s=every_s) as store:
             features, ids = extract(job, job.dataset, self.backbone, stage="features", store=store)
-            features = _where_they_fit(features, job.world.device)
+            features = where_they_fit(features, job.world.device)
             point = {"safe_point": job.safe_point}
             whitening = fit_whitening(features, config.pca_dim, **point, resume=store.slot("whitening"))
             hierarchy = hierarchical(

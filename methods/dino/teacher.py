@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 
-from methods.parts.collectives import Group, sum_over_ranks
+from methods.dino.spec import CHOICES, OVER_THE_BATCH
+from methods.parts.collectives import sum_over_ranks
 from methods.parts.losses import at_least_float32
 from methods.parts.sinkhorn import one_hot, sinkhorn
-
-OPERATIONS = ("centring", "none", "softmax", "sinkhorn")
 
 
 class Centre:
@@ -24,11 +23,11 @@ class Centre:
     [1.5, 0.5]
     """
 
-    def __init__(self, classes: int, *, momentum: float = 0.9, device: torch.device | str = "cpu", group: Group = None):
+    def __init__(self, classes: int, *, momentum: float = 0.9, device: torch.device | str = "cpu"):
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum}: the centre would not follow; give 0 to below 1, the paper's is 0.9")
         self.value = torch.zeros(classes, device=device)
-        self._momentum, self._group = momentum, group
+        self._momentum = momentum
 
     @torch.no_grad()
     def update(self, outputs: torch.Tensor) -> None:
@@ -38,7 +37,7 @@ class Centre:
         """
         rows = outputs.detach().float().flatten(0, -2)
         total = torch.cat([rows.sum(0), rows.new_full((1,), len(rows))])
-        sum_over_ranks(total, self._group)
+        sum_over_ranks(total)
         self.value.lerp_(total[:-1] / total[-1], 1 - self._momentum)
 
     def state(self) -> Mapping[str, Any]:
@@ -56,7 +55,6 @@ def teacher_targets(
     temperature: float,
     operation: str = "centring",
     iterations: int = 3,
-    group: Group = None,
 ) -> torch.Tensor:
     """P_t of Eq. 5.1 from the teacher's outputs: float32 [A, B, K], each row sums to 1, without gradient.
 
@@ -71,15 +69,15 @@ def teacher_targets(
     >>> teacher_targets(outputs, centre, temperature=0).tolist()
     [[[0.0, 1.0], [1.0, 0.0]]]
     """
-    if operation not in OPERATIONS:
-        raise ValueError(f"operation={operation}: no such choice; use {', '.join(OPERATIONS)}")
+    if operation not in CHOICES["operation"]:
+        raise ValueError(f"operation={operation}: no such choice; use {', '.join(CHOICES['operation'])}")
     if not temperature >= 0:
         raise ValueError(f"temperature={temperature}: a softmax has none below 0; give 0 for the argmax, or more")
     outputs = at_least_float32(outputs)
-    if operation in ("softmax", "sinkhorn"):
+    if operation in OVER_THE_BATCH:
         if temperature == 0:
             raise ValueError(f"temperature=0: {operation} has no argmax; give more than 0, or operation=centring")
         rounds = 1 if operation == "softmax" else iterations
-        return sinkhorn(outputs, epsilon=temperature, iterations=rounds, group=group)
+        return sinkhorn(outputs, epsilon=temperature, iterations=rounds)
     centred = outputs - centre if operation == "centring" else outputs
     return torch.softmax(centred / temperature, dim=-1) if temperature else one_hot(centred)

@@ -1,6 +1,6 @@
 """Whether training collapses: figures of outputs and features, over all ranks, and what they say.
 
-For metrics and evaluations, every so often; those that take a `group` are collective.
+For metrics and evaluations, every so often. `entropy_of_use` is collective.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import normalize
 
-from methods.parts.collectives import Group, sum_over_ranks
+from methods.parts.collectives import sum_over_ranks
 from methods.parts.losses import entropy
 
 USED, SPREAD, ALIKE, RANK = 0.1, 0.99, 0.01, 2.0  # ours; far from what a training that learns has
@@ -20,7 +20,7 @@ LIKE, HIT = 0.98, 0.1  # likewise; see docs/collapse.md
 @dataclass(frozen=True)
 class Watched:
     """Which of a trainer's scalars tell of a collapse over `classes` classes: the names of `entropy_of_use`, of
-    `mean_entropy`, of `likeness`, and of the share of classes that images of a step fall to, among them.
+    the mean entropy of an output, of `likeness`, and of the share of classes that images of a step fall to, among them.
 
     images: of a step, on all ranks, where there is such a share: no more classes can be hit.
     """
@@ -39,7 +39,7 @@ class Watched:
 
 
 @torch.no_grad()
-def entropy_of_use(probabilities: torch.Tensor, *, group: Group = None) -> torch.Tensor:
+def entropy_of_use(probabilities: torch.Tensor) -> torch.Tensor:
     """Entropy of how often each of K classes is used, in nats: of the mean of `probabilities` [..., K] over all rows
     and ranks. ln K where all are used alike, 0 where every image falls to one. Returns a scalar.
 
@@ -47,34 +47,8 @@ def entropy_of_use(probabilities: torch.Tensor, *, group: Group = None) -> torch
     1.0
     """
     rows = probabilities.float().flatten(0, -2)
-    total = sum_over_ranks(rows.sum(0), group)
+    total = sum_over_ranks(rows.sum(0))
     return entropy(total / total.sum())
-
-
-@torch.no_grad()
-def mean_entropy(probabilities: torch.Tensor, *, group: Group = None) -> torch.Tensor:
-    """Entropy of single rows in nats, mean over all rows [..., K] and ranks: 0 where outputs are one-hot, ln K where
-    they say nothing. Returns a scalar.
-
-    >>> round(mean_entropy(torch.tensor([[1.0, 0.0], [0.5, 0.5]])).item(), 4)
-    0.3466
-    """
-    rows = entropy(probabilities.float()).flatten()
-    total, count = sum_over_ranks(torch.stack([rows.sum(), rows.new_full((), len(rows))]), group)
-    return total / count
-
-
-@torch.no_grad()
-def effective_rank(features: torch.Tensor, *, group: Group = None) -> torch.Tensor:
-    """exp of the entropy of the singular values, as shares of their sum, of the features [N, d] of all ranks (Roy and
-    Vetterli, "The effective rank", 2007): between 1 and d. Not centred: features that are one constant with a little
-    noise have rank 1, not the noise's. Returns a float64 scalar, NaN where all features are 0 or one is not finite.
-
-    >>> round(effective_rank(torch.eye(4)).item(), 4), round(effective_rank(torch.ones(9, 4)).item(), 4)
-    (4.0, 1.0)
-    """
-    rows = features.double()
-    return rank_of_moments(sum_over_ranks(rows.T @ rows, group))
 
 
 @torch.no_grad()
@@ -96,7 +70,14 @@ def likeness(features: torch.Tensor) -> torch.Tensor:
 
 
 def rank_of_moments(moments: torch.Tensor) -> torch.Tensor:
-    """`effective_rank` of features F whose F^T F, or F F^T, is `moments`, float64 [d, d]."""
+    """Effective rank of features F whose F^T F, or F F^T, is `moments`, float64 [d, d]: exp of the entropy of the
+    singular values, as shares of their sum (Roy and Vetterli, "The effective rank", 2007), between 1 and d. Not
+    centred: features that are one constant with a little noise have rank 1, not the noise's. Returns a float64 scalar,
+    NaN where all features are 0 or one is not finite.
+
+    >>> [round(rank_of_moments(x.T @ x).item(), 4) for x in (torch.eye(4).double(), torch.ones(9, 4).double())]
+    [4.0, 1.0]
+    """
     if not torch.isfinite(moments).all():
         return moments.new_full((), math.nan)
     # Below this share of the largest, the square's rounding is all there is.
@@ -127,9 +108,10 @@ def collapse(
 ) -> str | None:
     """What the figures that are given say of a collapse, in a sentence; None where they say nothing of one.
 
-    use: `entropy_of_use`; single: `mean_entropy`, both over `classes` classes; rank: `effective_rank` of features;
-    alike: `likeness` of what a loss compares; hit: share of the classes that a step's `images` fall to. A few classes
-    shared by all images are no collapse by `use`: 20 of 3000 have an entropy of 0.37 ln K.
+    use: `entropy_of_use`; single: the mean entropy of an output, both in nats over `classes` classes; rank: the
+    effective rank of features; alike: `likeness` of what a loss compares; hit: share of the classes that a step's
+    `images` fall to. A few classes shared by all images are no collapse by `use`: 20 of 3000 have an entropy of 0.37
+    ln K.
 
     >>> collapse(1000, use=0.2)
     'nearly all images fall to one of 1000 classes (entropy of use 0.20 of ln K = 6.91)'

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from launcher.errors import InputError
-from launcher.kmeans import fit, hierarchical
+from launcher.kmeans import fit, hierarchical, where_they_fit
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime import store as stores
@@ -59,7 +59,7 @@ def _clustered(job: Job, source: Source) -> dict[str, Any]:
     with job.keeping(0, key, needed=source.needed(numbers), every_s=config.keep_work_s) as store:
         with job.clock("features"):
             features, positions = source.features(job, store)
-        features = _where_they_fit(features, job.world.device)
+        features = where_they_fit(features, job.world.device)
         progress = Progress(job, store)
         with job.clock("clustering"):
             try:
@@ -93,13 +93,6 @@ def _fit(job: Job, features: torch.Tensor, progress: Progress) -> Result:
     if config.m is None:
         return Result.of_clusters(fit(features, config.k, **given, resume=progress.slot("k-means")))
     return Result.of_hierarchy(hierarchical(features, (config.m, config.k), **given, resume=progress.slot))
-
-
-def _where_they_fit(features: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """On the GPU when it has twice their room; else they are read from where they are, a chunk at a time."""
-    if device.type == "cuda" and 2 * features.nbytes < torch.cuda.mem_get_info(device)[0]:
-        return features.to(device)
-    return features
 
 
 def _explained(

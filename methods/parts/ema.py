@@ -13,21 +13,13 @@ def begin(teacher: nn.Module, student: nn.Module) -> None:
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, momentum: float, *, buffers: bool = False) -> None:
-    """teacher <- momentum teacher + (1 - momentum) student, parameter by parameter (thesis 5.3.1).
+def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """teacher <- momentum teacher + (1 - momentum) student, parameter by parameter (thesis 5.3.1). Buffers are the
+    teacher's own: DINO, MoCo and BYOL leave it its running statistics.
 
-    Both as they were built, not wrapped for training in parallel. buffers: also the running statistics of batch
-    normalisation, whose counts are copied; DINO, MoCo and BYOL leave the teacher its own. Raises ValueError where the
-    networks are not alike.
+    Both as they were built, not wrapped for training in parallel. Raises ValueError where they are not alike.
     """
     slow, fast = list(teacher.parameters()), list(student.parameters())
-    if buffers:
-        pairs = list(zip(teacher.buffers(), student.buffers(), strict=True))
-        for mine, theirs in pairs:
-            if not mine.is_floating_point():
-                mine.copy_(theirs)
-        slow += [mine for mine, _ in pairs if mine.is_floating_point()]
-        fast += [theirs for mine, theirs in pairs if mine.is_floating_point()]
     if [each.shape for each in slow] != [each.shape for each in fast]:
         raise ValueError("teacher and student are not alike")
     torch._foreach_lerp_(slow, fast, 1 - momentum)

@@ -2,14 +2,12 @@
 
 import torch
 
-from methods.parts.collectives import Group, max_over_ranks, sum_over_ranks
+from methods.parts.collectives import max_over_ranks, sum_over_ranks
 from methods.parts.losses import at_least_float32
 
 
 @torch.no_grad()
-def sinkhorn(
-    scores: torch.Tensor, *, epsilon: float, iterations: int = 3, rounded: bool = False, group: Group = None
-) -> torch.Tensor:
+def sinkhorn(scores: torch.Tensor, *, epsilon: float, iterations: int = 3, rounded: bool = False) -> torch.Tensor:
     """Assignments Q* = Diag(u) exp(Z / epsilon) Diag(v), Eq. 4.5: each sample's sum to 1, and each of the K classes
     gets an equal share of the samples of all ranks, Eq. 4.3, the closer the more iterations. Collective.
 
@@ -32,12 +30,12 @@ def sinkhorn(
     if iterations < 1:
         raise ValueError(f"iterations={iterations}: at least one makes assignments; give 1 or more")
     logits = at_least_float32(scores) / epsilon
-    largest = max_over_ranks(logits.amax(-2), group)
-    mass = sum_over_ranks((logits - largest.unsqueeze(-2)).exp().sum(-2), group)
+    largest = max_over_ranks(logits.amax(-2))
+    mass = sum_over_ranks((logits - largest.unsqueeze(-2)).exp().sum(-2))
     log_u = -largest - mass.log()
     for _ in range(iterations - 1):
         # Never 0: of N samples one has 1/N or more of a class before their entries are divided by a sum of at most K.
-        share = sum_over_ranks((logits + log_u.unsqueeze(-2)).softmax(-1).sum(-2), group)
+        share = sum_over_ranks((logits + log_u.unsqueeze(-2)).softmax(-1).sum(-2))
         log_u -= share.log()
     logits += log_u.unsqueeze(-2)
     if rounded:

@@ -10,10 +10,9 @@ import torch
 from torch.nn.functional import normalize
 
 from launcher import kmeans
-from methods.parts.collectives import Group, differentiable_sum, rank_in, ranks_in, sum_over_ranks
+from methods.parts.collectives import differentiable_sum, rank, sum_over_ranks, world_size
 from methods.parts.losses import at_least_float32
-
-ALGORITHMS = ("momentum", "average", "latest", "random")
+from methods.smog.spec import CHOICES
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Groups:
     """k unit vectors of d dimensions, drawn at random by `seed` until `refit` finds better ones.
 
     algorithm, Table 7d: "momentum", Eq. 4, the method itself; "average", sequential k-means; "latest", the means of the
-    batch; "random", features of the batch, drawn at random. `group`: the ranks that share them, all by default.
+    batch; "random", features of the batch, drawn at random.
 
     >>> groups = Groups(2, 2)
     >>> groups.load_state({"features": torch.eye(2), "seen": torch.zeros(2)})
@@ -50,14 +49,13 @@ class Groups:
         algorithm: str = "momentum",
         seed: int = 0,
         device: torch.device | str = "cpu",
-        group: Group = None,
     ):
-        if algorithm not in ALGORITHMS:
-            raise ValueError(f"algorithm={algorithm}: no such choice; use {', '.join(ALGORITHMS)}")
+        if algorithm not in CHOICES["algorithm"]:
+            raise ValueError(f"algorithm={algorithm}: no such choice; use {', '.join(CHOICES['algorithm'])}")
         drawn = torch.randn(count, dimensions, generator=torch.Generator().manual_seed(seed))
         self.features = normalize(drawn, dim=1).to(device)  # g; never with a gradient
         self.seen = torch.zeros(count, device=device)  # instances that ever fell to each: n of sequential k-means
-        self._algorithm, self._group = algorithm, group
+        self._algorithm = algorithm
 
     @torch.no_grad()
     def assign(self, z: torch.Tensor) -> torch.Tensor:
@@ -81,7 +79,7 @@ class Groups:
         # The last row takes those that fall to no group.
         sums = z.new_zeros(count + 1, width + 1)
         sums = sums.index_add(0, labels, torch.cat([z, z.new_ones(len(z), 1)], dim=1))
-        sums = differentiable_sum(sums, self._group)[:count]
+        sums = differentiable_sum(sums)[:count]
         members = sums[:, width].detach()
         means = sums[:, :width] / members.clamp(min=1).unsqueeze(1)
         share = self._share(members, beta)
@@ -97,8 +95,8 @@ class Groups:
 
     def _drawn(self, batch: int, seed: int) -> torch.Tensor:
         """For each instance of this rank the group that becomes it, or k for none."""
-        count, first = len(self.features), rank_in(self._group) * batch
-        total = batch * ranks_in(self._group)
+        count, first = len(self.features), rank() * batch
+        total = batch * world_size()
         chosen = np.random.default_rng(seed).permutation(total)[:count]
         labels = np.full(total, count)
         labels[chosen] = np.arange(len(chosen))
@@ -111,7 +109,7 @@ class Groups:
         self.seen += update.members
 
     @torch.no_grad()
-    def refit(self, cached: torch.Tensor, *, seed: int, iterations: int = 10) -> kmeans.Clusters:
+    def refit(self, cached: torch.Tensor, *, seed: int) -> kmeans.Clusters:
         """Periodic k-means ("Avoiding Collapse", 3.2): the groups become the centroids of the cached features of all
         ranks, by direction. Collective.
 
@@ -122,9 +120,7 @@ class Groups:
         """
         start = self._starts(cached, seed)
         rows = cached.float().flatten(0, 1)
-        clusters = kmeans.fit(
-            rows, len(self.features), iterations=iterations, init=start, metric="cosine", seed=seed, group=self._group
-        )
+        clusters = kmeans.fit(rows, len(self.features), init=start, metric="cosine", seed=seed)
         self.features.copy_(clusters.centroids)
         self.seen.copy_(clusters.counts)
         return clusters
@@ -132,7 +128,7 @@ class Groups:
     def _starts(self, cached: torch.Tensor, seed: int) -> torch.Tensor:
         """[k, d]: of distinct instances. A global batch is the ranks' parts in order."""
         steps, batch, width = cached.shape
-        ranks, count = ranks_in(self._group), len(self.features)
+        ranks, count = world_size(), len(self.features)
         if steps * batch * ranks < count:
             raise ValueError(
                 f"groups={count}: more than the {steps * batch * ranks} cached features; cache more batches, or use "
@@ -141,10 +137,10 @@ class Groups:
         chosen = np.random.default_rng(seed).choice(steps * batch * ranks, count, replace=False)
         step, place = np.divmod(chosen, batch * ranks)
         owner, row = np.divmod(place, batch)
-        mine = np.flatnonzero(owner == rank_in(self._group))
+        mine = np.flatnonzero(owner == rank())
         starts = cached.new_zeros(count, width, dtype=torch.float32)
         starts[mine] = cached[step[mine], row[mine]].float()
-        return sum_over_ranks(starts, self._group)
+        return sum_over_ranks(starts)
 
     def state(self) -> Mapping[str, Any]:
         return {"features": self.features, "seen": self.seen}

@@ -2,7 +2,6 @@
 
 import torch
 
-from methods.parts.collectives import Group
 from methods.parts.losses import at_least_float32, over_other_views
 from methods.parts.sinkhorn import sinkhorn
 
@@ -15,7 +14,6 @@ def pseudo_labels(
     epsilon: float = 0.05,
     iterations: int = 3,
     rounded: bool = False,
-    group: Group = None,
 ) -> torch.Tensor:
     """q of Eqs. 4.3 to 4.5 for the views that labels are computed of, each view a transport problem of its own over the
     images of all ranks. Collective.
@@ -31,7 +29,7 @@ def pseudo_labels(
     images = scores.shape[-2]
     scores = at_least_float32(scores)
     together = scores if queued is None else torch.cat([scores, queued.to(scores.dtype)], dim=-2)
-    labels = sinkhorn(together, epsilon=epsilon, iterations=iterations, rounded=rounded, group=group)
+    labels = sinkhorn(together, epsilon=epsilon, iterations=iterations, rounded=rounded)
     return labels[..., :images, :]
 
 

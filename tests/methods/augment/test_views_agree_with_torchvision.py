@@ -10,10 +10,11 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
 from methods.augment import draws, operators
+from methods.augment.crops import RATIO
 from methods.augment.resize import decoded, resized
 from methods.augment.spec import AUGMENTATIONS, NORMALISATIONS, ViewsConfig
 from methods.augment.stage import Photometrics
-from methods.augment.views import RATIO, MultiCropView
+from methods.augment.views import MultiCropView
 from methods.data import photos
 from methods.data.loader import Crops
 

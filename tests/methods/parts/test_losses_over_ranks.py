@@ -9,8 +9,9 @@ from methods.dino.teacher import Centre, teacher_targets
 from methods.engine import collapse
 from methods.parts.memory import Memory
 from methods.parts.sinkhorn import sinkhorn
-from methods.smog.groups import ALGORITHMS, Groups
+from methods.smog.groups import Groups
 from methods.smog.loss import group_contrast
+from methods.smog.spec import CHOICES
 from methods.swav.loss import pseudo_labels, swapped_prediction
 from methods.swav.queue import as_one_batch, make_queue
 
@@ -80,7 +81,7 @@ def dino_case(rank, size):
 
 
 def smog_case(rank, size):
-    for algorithm in ALGORITHMS:
+    for algorithm in CHOICES["algorithm"]:
         groups = Groups(K, D, algorithm=algorithm, seed=3)
         cache = Memory(3, (BATCH // size, D))
         weight, predictor = draw(D, D, seed=7).requires_grad_(), draw(D, D, seed=8).requires_grad_()
@@ -104,9 +105,8 @@ def smog_case(rank, size):
 
 
 def collapse_case(rank, size):
-    rows = part(draw(BATCH, K).softmax(-1), rank, size)
-    for figure in (collapse.entropy_of_use, collapse.mean_entropy, collapse.effective_rank):
-        yield "same", figure(rows)
+    for sharpness in (0.1, 1, 10):
+        yield "same", collapse.entropy_of_use(part((sharpness * draw(BATCH, K)).softmax(-1), rank, size))
 
 
 CASES = {"sinkhorn": sinkhorn_case, "swav": swav_case, "dino": dino_case, "smog": smog_case, "collapse": collapse_case}

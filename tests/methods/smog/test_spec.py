@@ -9,8 +9,7 @@ from launcher.compose.training import resolve
 from launcher.errors import InputError
 from launcher.plan import cost, plan
 from launcher.spec import registry
-from methods.smog.groups import ALGORITHMS
-from methods.smog.spec import CHOICES, layout, paper, sizes, swin, tiny, validate
+from methods.smog.spec import layout, paper, sizes, swin, tiny, validate
 
 REFUSED = [
     ("global_batch", 1, "give 2 or more"),
@@ -68,10 +67,6 @@ def test_the_recipes_are_the_papers():
     assert (large.embedding, large.activation) == (128, "relu")
     assert (transformer.optimizer, transformer.lr) == ("adamw", pytest.approx(5e-4 * 4096 / 2048))
     assert (transformer.weight_decay, transformer.embedding, transformer.activation) == (0.05, 256, "gelu")
-
-
-def test_the_algorithms_are_those_of_the_groups():
-    assert CHOICES["algorithm"] == ALGORITHMS
 
 
 @pytest.mark.parametrize("recipe", ["paper", "swin"])
