@@ -1,8 +1,10 @@
-"""Nothing here is compiled, so no rank loads torch's compiler: a second and a half of CPU and over a thousand files.
+"""Keeps a rank from importing torch's compiler, which it never uses: 1.5 s of CPU and over a thousand files a start.
 
-Torch's optimisers and DistributedDataParallel load it only to hear that there is nothing for it to do. Here they are
-told so beforehand. A torch that asks in another way loads it as before, and nothing else changes; torch.compile works,
-but for steps of an optimiser inside what it compiles.
+Torch has no public switch for that. Its optimisers and DistributedDataParallel import `torch._dynamo` when they are
+first called, to hear that there is nothing to compile; the environment variables that turn it off are read after that.
+So the answer is put beforehand into the private attributes where torch keeps it. A torch that asks in another way
+imports the compiler as before, and nothing else changes; torch.compile works, but for steps of an optimiser inside what
+it compiles.
 """
 
 import contextlib
