@@ -13,6 +13,8 @@ from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.runtime.checkpoint import load_tensors, verify
 from launcher.spec import registry
+from methods.backbones import network
+from methods.backbones.size import BackboneSize
 from methods.backbones.spec import BACKBONES, RGB_MEAN, RGB_STD
 
 TRUNK = "backbone.trunk."
@@ -44,6 +46,7 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     if broken:
         raise RunFailed(f"{saved[-1]}: {broken}; `sslrun resume {run.id}` falls back to an older checkpoint")
     spec, manifest = run.spec(), read_json(saved[-1] / "manifest.json")
+    size = BACKBONES[spec.method.backbone]
     state = {k.removeprefix(TRUNK): v for k, v in load_tensors(saved[-1], "network").items() if k.startswith(TRUNK)}
     metadata = {
         "run": run.id,
@@ -51,8 +54,9 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
         "backbone": spec.method.backbone,
         "step": str(manifest["step"]),
         "digest": manifest["digest"],
-        "input": COLOUR if BACKBONES[spec.method.backbone].colour else SOBEL,
-        **EXPLAIN[spec.method.backbone],
+        "input": COLOUR if size.colour else SOBEL,
+        "load": size.load,
+        "padding": _padding(size),
     }
     state = exported(state, spec.method.backbone)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
@@ -65,65 +69,22 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     return metadata
 
 
-def _timm(call: str, features: str = "class token after the norm") -> dict[str, str]:
-    return {"load": f"timm.{call}", "padding": f"none: the output is the features, {features}"}
-
-
-def _ours(call: str, feeds: str) -> dict[str, str]:
-    return {"load": f"methods.backbones.{call}", "padding": f"none: feed {feeds}"}
-
-
-_MEAN = "averaged over the last map"
-_VIT = "models.vision_transformer.VisionTransformer"
-EXPLAIN = {
-    "vgg16_bn": {
-        "load": "torchvision.models.vgg16_bn()",
-        "padding": "features.0.weight has a third input channel of zeros: feed (sobel x, sobel y, 0). classifier.6 is "
-        "untrained and zero; classifier.3 gives the 4096 features before their ReLU",
-    },
-    "small_vgg": _ours("small.SmallVGG()", "(sobel x, sobel y)"),
-    "alexnet_bn": _ours("alexnet.AlexNet()", "(sobel x, sobel y)"),
-    "small_resnet": _ours("small_resnet.SmallResNet()", "three channels"),
-    "small_vit": _timm(
-        f"{_VIT}(img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=2, mlp_ratio=2, num_classes=0, "
-        "dynamic_img_size=True)"
-    ),
-    # Under the names of torchvision.models.resnet50, too, which has a classifier `fc` beside.
-    "resnet50": _timm("create_model('resnet50', num_classes=0)", _MEAN),
-    **{f"resnet50_w{w}": _ours(f"resnet.ResNet50(width={w})", "three channels") for w in (2, 4, 5)},
-    **{
-        f"vit_{size}_{patch}": _timm(
-            f"create_model('vit_{size}_patch{patch}_224', num_classes=0, dynamic_img_size=True)"
-        )
-        for size in ("small", "base")
-        for patch in (16, 8)
-    },
-    "vit_small_5": _timm(
-        f"{_VIT}(img_size=220, patch_size=5, embed_dim=384, depth=12, num_heads=6, num_classes=0, "
-        "dynamic_img_size=True)"
-    ),
-    "swin_tiny": _timm("create_model('swin_tiny_patch4_window7_224', num_classes=0, strict_img_size=False)", _MEAN),
-    "regnety_128gf": _timm("create_model('regnety_1280', num_classes=0)", _MEAN),
-    "regnety_256gf": _timm("create_model('regnety_2560', num_classes=0)", _MEAN),
-}
+def _padding(size: BackboneSize) -> str:
+    """How the network that `size.load` makes differs from ours."""
+    if size.load.startswith("timm."):
+        features = "class token after the norm" if size.class_token else "averaged over the last map"
+        return f"none: the output is the features, {features}"
+    return size.padding or f"none: feed {'three channels' if size.colour else '(sobel x, sobel y)'}"
 
 
 def exported(state: dict[str, torch.Tensor], backbone: str) -> dict[str, torch.Tensor]:
-    """A trunk's state in the shape of the public class. VGG: input padded to 3 channels, last layer of zeros."""
-    if backbone != "vgg16_bn":
-        return state
-    first = state["features.0.weight"]  # [64, 2, 3, 3]
-    return {
-        **state,
-        "features.0.weight": torch.cat([first, torch.zeros_like(first[:, :1])], dim=1),
-        "classifier.6.weight": torch.zeros(1000, 4096),
-        "classifier.6.bias": torch.zeros(1000),
-    }
+    """A trunk's state in the shape of the public class."""
+    change = getattr(network(backbone), "exported", None)
+    return change(state) if change else state
 
 
 def imported(state: dict[str, torch.Tensor], backbone: str) -> dict[str, torch.Tensor]:
     """The way back: exported weights, or those that torchvision and timm publish, as the state of a Backbone."""
-    if backbone == "vgg16_bn":
-        state = {k: v for k, v in state.items() if not k.startswith("classifier.6.")}
-        state["features.0.weight"] = state["features.0.weight"][:, :2].contiguous()
+    change = getattr(network(backbone), "imported", None)
+    state = change(state) if change else state
     return {f"trunk.{key}": value for key, value in state.items() if not key.startswith(CLASSIFIERS)}

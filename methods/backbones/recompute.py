@@ -5,20 +5,17 @@ import contextlib
 from collections.abc import Iterator
 from functools import partial
 
-from timm.models import regnet
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.models import resnet
 
-from methods.backbones import small_resnet
-
-BLOCKS = (regnet.Bottleneck, resnet.Bottleneck, small_resnet.Block)
+from methods.backbones import network
 
 
-def recompute_blocks(trunk: nn.Module) -> None:
-    """Make the residual blocks of `trunk` do so while it trains; outputs, gradients and running statistics stay the
-    same, bit for bit where the arithmetic is. Names stay. Raises ValueError where it has no such blocks."""
-    blocks = [module for module in trunk.modules() if isinstance(module, BLOCKS)]
+def recompute_blocks(name: str, trunk: nn.Module) -> None:
+    """Make the residual blocks of `trunk`, of the backbone `name`, do so while it trains; outputs, gradients and
+    running statistics stay the same, bit for bit where the arithmetic is. Names stay. Raises ValueError where it has no
+    such blocks."""
+    blocks = [module for module in trunk.modules() if isinstance(module, getattr(network(name), "BLOCK", ()))]
     if not blocks:
         raise ValueError(f"{type(trunk).__name__} has no residual blocks to compute again")
     for block in blocks:

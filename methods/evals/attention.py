@@ -82,9 +82,7 @@ def attended(network: nn.Module, backbone: str, image: torch.Tensor) -> torch.Te
         network(image[None].to(next(network.parameters()).device))
     finally:
         hook.remove()
-    heads = getattr(block, "num_heads", None) or block.heads
-    q, k, _ = block.qkv(caught[0]).float().unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-    q, k = getattr(block, "q_norm", nn.Identity())(q), getattr(block, "k_norm", nn.Identity())(k)
+    q, k, _ = block.qkv(caught[0]).float().unflatten(2, (3, block.num_heads, -1)).permute(2, 0, 3, 1, 4)
     scores = (q[:, :, :1] @ k.transpose(-2, -1)) / math.sqrt(q.shape[-1])
     patch = BACKBONES[backbone].patch
     grid = tuple(side // patch for side in image.shape[1:])

@@ -86,7 +86,7 @@ PROTOCOLS: dict[str, type] = {
     "attention": Attention,
 }
 UNLABELLED = ("attention",)  # protocols that need no labels
-_ATTENTIVE = tuple(name for name, size in BACKBONES.items() if size.patch and name != "swin_tiny")
+_ATTENTIVE = tuple(name for name, size in BACKBONES.items() if size.class_token)
 
 
 def changed(protocol: str, settings: Mapping[str, Any]) -> dict[str, Any]:

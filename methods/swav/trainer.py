@@ -11,6 +11,7 @@ from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods import backbones
 from methods.augment.stage import Photometrics
 from methods.augment.views import MultiCropView
+from methods.backbones.recompute import recompute_blocks
 from methods.data.loader import Batch
 from methods.engine.collapse import Watched, entropy_of_use, likeness
 from methods.engine.initialise import load_backbone
@@ -55,9 +56,7 @@ class SwAV:
         load_backbone(network.backbone, job)
         self.backbone, self.prototypes = network.backbone, network.prototypes
         if config.checkpoint_activations:
-            from methods.backbones.recompute import recompute_blocks  # loads torchvision and timm: seconds
-
-            recompute_blocks(network.backbone.trunk)
+            recompute_blocks(config.backbone, network.backbone.trunk)
         self.network = job.distribute(synchronise(network, world, job.layout.batch_norm_ranks))
         self.networks = [self.network]
         use, single = "prototype_entropy", "prediction_entropy"

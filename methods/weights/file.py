@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import nn
 
 from launcher.errors import InputError
-from methods.backbones.export import exported, imported
+from methods.backbones.export import imported
 from methods.weights.spec import WeightsConfig
 
 # What trainers put around a backbone, in front of the names of its parameters.
@@ -45,7 +45,7 @@ def load(backbone: nn.Module, config: WeightsConfig) -> list[str]:
     if digest != config.content:
         raise InputError.of("weights", path, "it has changed since this was asked for", "ask again")
     found = tensors(path, config.key)
-    prefix, state = chosen(found, wanted(backbone, config.backbone), str(path))
+    prefix, state = chosen(found, wanted(backbone), str(path))
     try:
         backbone.load_state_dict(imported(state, config.backbone), strict=True)
     except (RuntimeError, KeyError) as error:
@@ -103,10 +103,9 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError.of("weights", path, f"cannot be read ({said[:160]})", "give a whole file of weights")
 
 
-def wanted(backbone: nn.Module, name: str) -> set[str]:
+def wanted(backbone: nn.Module) -> set[str]:
     """The names that the weights of a backbone have where they are published."""
-    trunk = {key.removeprefix("trunk."): value for key, value in backbone.state_dict().items()}
-    return {key for key in exported(trunk, name) if not key.startswith("classifier.6.")}
+    return {key.removeprefix("trunk.") for key in backbone.state_dict()}
 
 
 def chosen(found: Mapping[str, torch.Tensor], names: set[str], path: str) -> tuple[str, dict[str, torch.Tensor]]:

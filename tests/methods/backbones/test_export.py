@@ -19,8 +19,9 @@ from launcher.runtime.dist import World
 from launcher.runtime.stateful import ModuleState
 from methods import backbones
 from methods.backbones.export import export, exported, imported
-from methods.backbones.small import SmallVGG
-from methods.backbones.vgg import VGG16
+from methods.backbones.inputs import SobelInput
+from methods.backbones.small_vgg.network import SmallVGG
+from methods.backbones.vgg.network import VGG16
 from methods.backbones.wrapper import Backbone
 from methods.deepercluster.trainer import Network
 from methods.engine.initialise import load_backbone
@@ -53,7 +54,7 @@ def vgg():
     trunk.to_empty(device="cpu")
     for name, value in trunk.state_dict().items():
         value.fill_(1 if "var" in name else 0)
-    return lived_in(Backbone(trunk))
+    return lived_in(Backbone(trunk, SobelInput()))
 
 
 def test_torchvision_loads_an_exported_vgg_and_gives_the_same_features(vgg):

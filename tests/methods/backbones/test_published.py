@@ -7,16 +7,13 @@ import torchvision
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-import methods.backbones.alexnet
-import methods.backbones.resnet
-import methods.backbones.small
-import methods.backbones.small_resnet
+import methods
 from methods import backbones
 from methods.backbones import published
 from methods.backbones.dropout import DropPath
-from methods.backbones.export import EXPLAIN, exported, imported
-from methods.backbones.resnet import ResNet50
-from methods.backbones.small_vit import SmallViT
+from methods.backbones.export import exported, imported
+from methods.backbones.resnet.network import ResNet50
+from methods.backbones.small_vit.network import SmallViT
 from methods.backbones.spec import BACKBONES
 
 
@@ -43,7 +40,7 @@ def same(ours, theirs, size):
 def test_what_is_exported_loads_into_the_class_that_its_metadata_names(name):
     with torch.device("meta"):
         backbone = backbones.build(name)
-        theirs = eval(EXPLAIN[name]["load"], {"timm": timm, "torchvision": torchvision, "methods": methods})
+        theirs = eval(BACKBONES[name].load, {"timm": timm, "torchvision": torchvision, "methods": methods})
     state = exported(backbone.trunk.state_dict(), name)
     theirs.load_state_dict(state, strict=True, assign=True)
     back = imported(state, name)

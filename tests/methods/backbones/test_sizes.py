@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods import backbones
-from methods.backbones import small_vit
-from methods.backbones.recompute import BLOCKS, recompute_blocks
+from methods.backbones.recompute import recompute_blocks
+from methods.backbones.small_vit import network as small_vit
 from methods.backbones.spec import BACKBONES
 
 # Million parameters, without classifier or projection head.
@@ -94,13 +94,13 @@ def test_blocks_that_are_computed_again_keep_what_the_plan_says(name):
     size, inputs = BACKBONES[name], []
     with torch.device("meta"):
         network = backbones.build(name).trunk
-    blocks = [module for module in network.modules() if isinstance(module, BLOCKS)]
+    blocks = [module for module in network.modules() if isinstance(module, backbones.network(name).BLOCK)]
     hooks = [block.register_forward_pre_hook(lambda block, given: inputs.append((block, given[0]))) for block in blocks]
     network(images(name, size.image_size))
     for hook in hooks:
         hook.remove()
     largest = max(cost_of(block, given.detach().clone().requires_grad_())[1] for block, given in inputs)
-    recompute_blocks(network)
+    recompute_blocks(name, network)
     outside = cost_of(network, images(name, size.image_size))[1]
     assert size.recomputed == pytest.approx(outside + largest, rel=0.01)
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from methods.augment.views import CentreView, TrainView
-from methods.backbones.sobel import SobelInput
+from methods.backbones.inputs import SobelInput
 from methods.backbones.spec import GREY_STD
 from methods.deepercluster.trainer import DeeperCluster
 

@@ -1,14 +1,14 @@
 """AlexNet with batch normalisation on Sobel input: DeepCluster's (thesis 3.2.1)."""
 
-import torch
 from torch import nn
 
+from methods.backbones import plain
 from methods.backbones.dropout import Dropout
 
 POOLED = 6  # cells a side that 224 pixels leave after the last pooling
 
 
-class AlexNet(nn.Module):
+class AlexNet(plain.Plain):
     """Krizhevsky et al. 2012 with 96, 256, 384, 384 and 256 filters and batch normalisation in place of local response
     normalisation, up to the second fully connected layer before its ReLU.
 
@@ -54,5 +54,5 @@ class AlexNet(nn.Module):
                 nn.init.normal_(module.weight, 0, 0.01)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.classifier(torch.flatten(self.avgpool(self.features(images)), 1))
+
+build, stages = AlexNet, plain.stages

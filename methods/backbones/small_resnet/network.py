@@ -12,21 +12,15 @@ class SmallResNet(nn.Module):
     suits small images.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 128), *, zero_init_residual: bool = False):
-        """widths: channels of the stages, each at half the resolution of the one before.
+    feature_dim = 128
 
-        zero_init_residual: see `methods.backbones.build`.
-        """
+    def __init__(self, *, zero_init_residual: bool = False):
+        """zero_init_residual: see `methods.backbones.build`."""
         super().__init__()
-        self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
         self.pool = nn.MaxPool2d(2)
-        blocks, channels = [], widths[0]
-        for number, width in enumerate(widths):
-            blocks.append(Block(channels, width, stride=2 if number else 1))
-            channels = width
-        self.blocks = nn.Sequential(*blocks)
-        self.feature_dim = channels
+        self.blocks = nn.Sequential(Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2), Block(64, 128, 2))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -56,3 +50,10 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         branch = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)), inplace=True)))
         return relu(branch + self.shortcut(x), inplace=True)
+
+
+build, BLOCK = SmallResNet, Block
+
+
+def stages(trunk: nn.Module) -> dict[str, nn.Module]:
+    return {f"layer{n}": block for n, block in enumerate(trunk.blocks, 1)}

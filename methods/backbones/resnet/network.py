@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
+BLOCK = Bottleneck
+
 
 class ResNet50(ResNet):
     """He et al. 2016, with `width` times the channels everywhere (Kolesnikov et al. 2019; w2 and w5 of SwAV, w4 of
@@ -36,3 +38,11 @@ class ResNet50(ResNet):
                 nn.init.zeros_(module.bn3.weight)
         # What convolutions are fastest in, on GPUs with tensor cores and on processors.
         self.to(memory_format=torch.channels_last)
+
+
+def build(name: str, zero_init_residual: bool) -> nn.Module:
+    return ResNet50(width=int(name.partition("_w")[2] or 1), zero_init_residual=zero_init_residual)
+
+
+def stages(trunk: nn.Module) -> dict[str, nn.Module]:
+    return {f"layer{n}": getattr(trunk, f"layer{n}") for n in range(1, 5)}

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from methods.backbones.colour import ColourInput
-from methods.backbones.sobel import SobelInput
+from methods.backbones.inputs import ColourInput, SobelInput
 from methods.backbones.spec import GREY_MEAN, GREY_STD, RGB_MEAN, RGB_STD
 
 

@@ -4,10 +4,11 @@ import torch
 from torch import nn
 from torchvision.models import vgg16_bn
 
+from methods.backbones import plain
 from methods.backbones.dropout import Dropout
 
 
-class VGG16(nn.Module):
+class VGG16(plain.Plain):
     """Simonyan & Zisserman 2014, configuration D, up to the second fully connected layer before its ReLU.
 
     float [B, 2, H, W] (Sobel) -> [B, 4096]. The parameters carry torchvision's names, so that an export loads there.
@@ -25,5 +26,22 @@ class VGG16(nn.Module):
         self.features, self.avgpool, self.classifier = model.features, model.avgpool, model.classifier[:4]
         self.classifier[2] = Dropout(dropout)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.classifier(torch.flatten(self.avgpool(self.features(images)), 1))
+
+build, stages = VGG16, plain.stages
+
+
+def exported(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Input padded to 3 channels, last layer of zeros."""
+    first = state["features.0.weight"]  # [64, 2, 3, 3]
+    return {
+        **state,
+        "features.0.weight": torch.cat([first, torch.zeros_like(first[:, :1])], dim=1),
+        "classifier.6.weight": torch.zeros(1000, 4096),
+        "classifier.6.bias": torch.zeros(1000),
+    }
+
+
+def imported(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The way back."""
+    state = {key: value for key, value in state.items() if not key.startswith("classifier.6.")}
+    return {**state, "features.0.weight": state["features.0.weight"][:, :2].contiguous()}

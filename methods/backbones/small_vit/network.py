@@ -74,12 +74,12 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
-        self.heads = heads
+        self.num_heads = heads  # as timm calls it
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # [B, N, 3 dim] -> three of [B, heads, N, dim / heads]
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -92,3 +92,10 @@ class Perceptron(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.act(self.fc1(x)))
+
+
+build = SmallViT
+
+
+def stages(trunk: nn.Module) -> dict[str, nn.Module]:
+    return {f"block{n}": block for n, block in enumerate(trunk.blocks, 1)}
