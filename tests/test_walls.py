@@ -27,9 +27,10 @@ IN_JOBS = {
 # What the launcher reads of methods/, through its registry: none of it imports anything heavy.
 SPECS = {
     "methods.augment.spec", "methods.backbones.size", "methods.backbones.spec", "methods.data.mapped",
-    "methods.data.spec", "methods.data.tars", "methods.evals.spec", "methods.kmeans.folder", "methods.parts.layout",
+    "methods.data.spec", "methods.data.tars", "methods.evals.settings", "methods.evals.spec", "methods.kmeans.folder",
+    "methods.parts.layout",
     *(f"methods.{name}.spec" for name in (*METHODS, *JOBS)),
-    *(module(path) for path in ROOT.glob("methods/backbones/*/spec.py")),
+    *(module(path) for room_of in ("backbones", "evals") for path in ROOT.glob(f"methods/{room_of}/*/spec.py")),
 }  # fmt: skip
 
 # (file, function that holds the import; "" is the top of the file) -> what it may import beyond the walls, and why.

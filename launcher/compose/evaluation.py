@@ -49,7 +49,7 @@ class Wanted:
 
     @property
     def protocol(self) -> str:
-        return protocols.title(self.settings)
+        return "+".join(self.settings)
 
     def to_json(self) -> dict[str, Any]:
         names = "protocol", "settings", "step", "digest", "after"
@@ -67,7 +67,7 @@ def want(
     step = dict(text.partition("=")[::2] for text in rest).get("step")
     rest = [text for text in rest if text.partition("=")[0] != "step"]
     spec = for_evaluation(run.spec(), rest, config_dir=config_dir)
-    if protocols.needs_labels(settings):
+    if protocols.need_labels(settings):
         check_labels(spec)
     path = _checkpoint(run, step)
     if step is None and run.state(queue).name in ACTIVE:  # it saves on, and removes what it saved before

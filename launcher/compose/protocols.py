@@ -4,8 +4,7 @@ protocol=knn,linear linear.epochs=10 'knn.neighbours=[5,20]' -> {"knn": {...}, "
 """
 
 import dataclasses
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -14,9 +13,8 @@ from yaml import YAMLError
 
 from launcher.errors import InputError, unknown
 from launcher.spec import registry
-from launcher.spec.schema import PROTOCOLS
 
-spec = registry.facts("evals")
+PROTOCOLS, need_labels = registry.facts("evals").PROTOCOLS, registry.facts("evals").need_labels
 
 Settings = dict[str, dict[str, Any]]  # of each protocol, in the order in which they were asked for
 
@@ -52,17 +50,8 @@ def defaults(names: Sequence[str], backbone: str) -> Settings:
     return {name: _settings(name, [], backbone) for name in names}
 
 
-def title(settings: Mapping[str, Any]) -> str:
-    """What an evaluation of these protocols is called."""
-    return "+".join(settings)
-
-
-def needs_labels(settings: Mapping[str, Any]) -> bool:
-    return any(name not in spec.UNLABELLED for name in settings)
-
-
 def _settings(name: str, given: Sequence[str], backbone: str) -> dict[str, Any]:
-    kind = spec.PROTOCOLS[name]
+    kind = PROTOCOLS[name]
     known = {field.name for field in dataclasses.fields(kind)}
     for text in given:
         key, sign, value = text.partition("=")
@@ -79,7 +68,5 @@ def _settings(name: str, given: Sequence[str], backbone: str) -> dict[str, Any]:
     except (OmegaConfBaseException, YAMLError) as error:
         line = str(error).strip().splitlines()[0]
         raise InputError(f"{', '.join(given)}: {line}; give a value of its kind") from None
-    if getattr(settings, "masks", None):
-        settings.masks = os.path.abspath(os.path.expanduser(settings.masks))
-    spec.check(name, settings, backbone)
+    settings.check(backbone)
     return dataclasses.asdict(settings)

@@ -28,7 +28,7 @@ from launcher.slurm import commands
 from launcher.spec import registry
 from launcher.spec.contract import Recipe
 from launcher.spec.runspec import RunSpec, freeze
-from launcher.spec.schema import PROTOCOLS, ClusterConfig, LaunchConfig, TrainConfig
+from launcher.spec.schema import ClusterConfig, LaunchConfig, TrainConfig
 
 DATA, check_data = registry.facts("data").DATA, registry.facts("data").check
 
@@ -332,8 +332,8 @@ def _protocols(given: Any, backbone: str) -> tuple[str, ...]:
     this backbone."""
     names = tuple(given) if isinstance(given, list) else (given,) if given else ()
     for name in names:
-        if name not in PROTOCOLS:
-            unknown("eval_after", name, PROTOCOLS)
+        if name not in protocols.PROTOCOLS:
+            unknown("eval_after", name, protocols.PROTOCOLS)
     protocols.defaults(names, backbone)
     return names
 

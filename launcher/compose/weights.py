@@ -56,7 +56,7 @@ def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec
         spec = frozen(config)
     except InputError as error:  # in the words of who typed
         raise InputError(_untranslated(str(error))) from None
-    if protocols.needs_labels(settings):
+    if protocols.need_labels(settings):
         reason = no_labels(spec.data)
         if reason:
             fix = "give labelled images: data=image_folder data.path=/path/to/them"

@@ -125,9 +125,9 @@ def _schema() -> Iterator[str]:
     """The keys that a run may have, whether or not one here has."""
     from launcher.spec import registry
     from launcher.spec.runspec import InitFrom, RunSpec
-    from launcher.spec.schema import PROTOCOLS, ClusterConfig
+    from launcher.spec.schema import ClusterConfig
 
-    DATA = registry.facts("data").DATA
+    DATA, PROTOCOLS = registry.facts("data").DATA, registry.facts("evals").PROTOCOLS
 
     groups = [("", RunSpec), ("cluster.", ClusterConfig), ("init_from.", InitFrom)]
     groups += [("method.", registry.method(name).config) for name in registry.names()]

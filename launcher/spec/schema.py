@@ -12,15 +12,6 @@ from typing import Any
 
 from launcher.errors import InputError
 
-PROTOCOLS = (
-    "knn",
-    "linear",
-    "logistic",
-    "layers",
-    "groups",
-    "attention",
-)  # of `sslrun eval`; see methods/evals/spec.py
-
 
 def ops(default: Any = MISSING, *, default_factory: Any = MISSING) -> Any:
     """A field that does not change the science: it stays out of the run's identity."""

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from launcher.compose import yamlfile
 from launcher.errors import InputError, unknown
-from launcher.spec import registry, schema
+from launcher.spec import registry
 
 FOLDER = "sweeps"
 VALUE = "{value}"  # in an override: the value of the axis
@@ -91,7 +91,7 @@ class Ablation:
         chosen, (value, own) = self.scale(scale), _stand_in(point, scale)
         words = [f"method={self.method}", f"recipe={chosen.recipe or scale}", *self.fixed, *chosen.fixed]
         protocol = chosen.metric.partition(".")[0]
-        if protocol in schema.PROTOCOLS and protocol not in OWN_SCORES:
+        if protocol in registry.facts("evals").PROTOCOLS and protocol not in OWN_SCORES:
             words.append(f"eval_after={protocol}")
         words += [*self.sets, *point.sets, *own]
         return merged(word.replace(VALUE, written(value)) for word in words)
@@ -106,7 +106,7 @@ class Ablation:
         """Methods and evaluations that the point needs at `scale` and that are not registered yet, nor one's `own`."""
         method = next(w for w in self.overrides(point, scale) if w.startswith("method="))
         wanted = [method.partition("=")[2], self.scale(scale).metric.partition(".")[0], *point.needs]
-        known = {*registry.names(), *schema.PROTOCOLS, *OWN_SCORES, *own}
+        known = {*registry.names(), *registry.facts("evals").PROTOCOLS, *OWN_SCORES, *own}
         return list(dict.fromkeys(name for name in wanted if name not in known))
 
 

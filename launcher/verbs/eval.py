@@ -3,13 +3,9 @@ of weights, as a run of its own."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from launcher.errors import InputError
 from launcher.verbs import arguments, drive
-
-if TYPE_CHECKING:
-    pass
 
 EXAMPLE = "sslrun eval deepercluster-demo protocol=knn,linear cluster.partition=cheap"
 

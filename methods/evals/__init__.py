@@ -1,1 +1,1 @@
-"""How a run is judged: one file a protocol."""
+"""How a run is judged: one folder for each protocol, with its settings and what runs it. What they share lies here."""

@@ -25,7 +25,7 @@ from methods.engine.initialise import PREFIX
 from methods.engine.job import Job
 from methods.evals.during import labelled
 from methods.evals.judge import judge
-from methods.evals.spec import PROTOCOLS, UNLABELLED
+from methods.evals.spec import PROTOCOLS, need_labels
 from methods.evals.subject import Subject
 
 
@@ -79,7 +79,7 @@ def job_of(
     run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: Heart, protocols: Mapping[str, Any]
 ) -> Job:
     """A job that trains nothing, on the images that `protocols` need. Collective; raises InputError without them."""
-    spec, with_labels = run.spec(), any(name not in UNLABELLED for name in protocols)
+    spec, with_labels = run.spec(), need_labels(protocols)
     found = _datasets(spec, with_labels) if world.is_main else None  # first: it keeps an index that the others read
     world.barrier()
     dataset, labels = found or _datasets(spec, with_labels)

@@ -12,14 +12,12 @@ from torch import nn
 from launcher.runtime.store import Store
 from methods.data.dataset import ImageDataset
 from methods.engine.job import Job
-from methods.evals.during import gathered
-from methods.evals.features import extract, refuse_unless_finite
-from methods.evals.knn import Bank
+from methods.evals.features import Encode, extract, refuse_unless_finite
+from methods.evals.spec import PROTOCOLS
 
-Encode = Callable[[torch.Tensor], torch.Tensor]
 KEEP_EVERY_S = 10.0  # seconds of work that a kill may cost
 # What is kept of an evaluation on disk until it is done; a store has a number, of a step where there are any.
-WORKS = ("train", "test", "linear", "logistic", "layers train", "layers test", "layers", "groups")
+WORKS = ("train", "test", *(name + split for name in PROTOCOLS for split in ("", " train", " test")))
 
 
 class Subject:
@@ -55,12 +53,6 @@ class Subject:
         features, ids = self._made[split]
         return features, self.labels(split, ids)
 
-    def banks(self) -> tuple[Bank | None, Bank | None]:
-        """(train, test) features and labels of all ranks on rank 0, None elsewhere. Collective."""
-        for split in self.splits:
-            self.features(split)
-        return tuple(gathered(self.job, data, *self._made[split]) for split, data in self.splits.items())
-
     def extracted(
         self, split: str, encode: Encode, key: Any, *, work: str | None = None, width: int | None = None
     ) -> tuple[torch.Tensor, np.ndarray]:
@@ -92,6 +84,6 @@ class Subject:
         return values
 
 
-def percent(right: Any, total: Any) -> float:
+def percent(right: Any, total: Any = 1) -> float:
     """A share in percent, as scores are written down."""
     return round(100 * float(right) / float(total), 2)

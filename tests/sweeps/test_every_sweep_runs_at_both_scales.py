@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from launcher.plan import plan as planning
-from launcher.spec import registry, schema
+from launcher.spec import registry
 from launcher.sweep import ablation, asked
 from methods.augment.spec import ViewsConfig
 
@@ -33,7 +33,7 @@ def test_its_points_are_runs_of_their_own_that_can_be_planned(name, scale, monke
     table = ablation.load(name)
     chosen = table.scale(scale)
     chosen.seeds = chosen.seeds[:1]
-    if chosen.metric.partition(".")[0] not in (*schema.PROTOCOLS, *ablation.OWN_SCORES):
+    if chosen.metric.partition(".")[0] not in (*registry.facts("evals").PROTOCOLS, *ablation.OWN_SCORES):
         assert chosen.metric.partition(".")[0] in LATER_EVALUATIONS
         chosen.metric = "knn.trained"  # its points are looked at all the same
     monkeypatch.setattr(ablation, "load", lambda *_: table)

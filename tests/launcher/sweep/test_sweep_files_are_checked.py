@@ -34,7 +34,7 @@ def read(tmp_path):
 
 
 def test_the_last_word_on_a_key_counts(read, monkeypatch):
-    monkeypatch.setattr("launcher.spec.schema.PROTOCOLS", ("knn", "linear"))
+    monkeypatch.setattr("methods.evals.spec.PROTOCOLS", ("knn", "linear"))
     table = read()
     start = ["method=rotnet", "recipe=demo", "method.epochs=3", "eval_after=linear"]
     assert table.overrides(table.points[0], "demo") == [*start, "method.lr=1"]
@@ -48,7 +48,7 @@ def test_the_last_word_on_a_key_counts(read, monkeypatch):
 
 def test_what_a_point_lacks(read, monkeypatch):
     table = read()
-    monkeypatch.setattr("launcher.spec.schema.PROTOCOLS", ("knn",))
+    monkeypatch.setattr("methods.evals.spec.PROTOCOLS", ("knn",))
     assert [table.lacks(point, "paper") for point in table.points] == [[], [], ["byol"]]
     assert [table.lacks(point, "demo") for point in table.points] == [["linear"], ["linear"], ["linear", "byol"]]
     assert table.lacks(table.points[2], "demo", own=["byol", "linear"]) == []

@@ -23,8 +23,9 @@ from methods.engine.collapse import Watched, entropy_of_use
 from methods.engine.collapse_watch import LONGEST, CollapseWatch
 from methods.engine.job import Job
 from methods.engine.loop import train
-from methods.evals.during import _rank, watch_rank
-from methods.evals.knn import Bank
+from methods.evals.during import watch_rank
+from methods.evals.knn.protocol import _rank
+from methods.evals.knn.search import Bank
 from methods.parts.losses import entropy
 
 SINCE_4 = (

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from launcher.errors import InputError
 from methods import backbones
-from methods.evals.attention import attended, covered, jaccard
+from methods.evals.attention.protocol import attended, covered, jaccard
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (16, 40)])

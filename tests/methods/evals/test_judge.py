@@ -12,10 +12,11 @@ from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
-from methods.evals import alone, during, room
+from methods.evals import alone, room
 from methods.evals.features import refuse_unless_finite
-from methods.evals.groups import groups
-from methods.evals.spec import Groups
+from methods.evals.groups import protocol as groups
+from methods.evals.groups.spec import Groups
+from methods.evals.knn import banks
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -74,9 +75,9 @@ def test_features_that_are_no_numbers_are_not_scored(evaluated, monkeypatch, pro
 
 def test_nor_while_a_run_trains_and_all_ranks_agree(monkeypatch):
     job = SimpleNamespace(labelled=("train", "test"), world=ALONE)
-    monkeypatch.setattr(during, "extract", lambda *_, **__: (torch.tensor([[1.0, torch.inf]]), np.arange(1)))
+    monkeypatch.setattr(banks, "extract", lambda *_, **__: (torch.tensor([[1.0, torch.inf]]), np.arange(1)))
     with pytest.raises(Diverged, match="k-NN: the features of 1 of 1 images"):
-        during.collected(job, torch.nn.Identity(), "k-NN")
+        banks.collected(job, torch.nn.Identity(), "k-NN")
     job.world = SimpleNamespace(gather=lambda mine: [mine, (3, 5)])
     with pytest.raises(Diverged, match="of 3 of 7 images"):
         refuse_unless_finite(job, torch.zeros(2, 4), "k-NN")
@@ -91,4 +92,4 @@ def test_more_groups_than_images_are_refused(evaluated):
         job=SimpleNamespace(world=ALONE),
     )
     with pytest.raises(InputError, match=r"groups.groups=2: the images are 1; give more images"):
-        groups(one, Groups())
+        groups.score(one, Groups())

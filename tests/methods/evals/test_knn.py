@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from methods.evals import knn
-from methods.evals.knn import BLOCK, TEMPERATURE, WORK, Bank, accuracy, chunks
+from methods.evals.knn import search as knn
+from methods.evals.knn.search import BLOCK, WORK, Bank, chunks, search
+from methods.evals.knn.spec import KNN
+
+TEMPERATURE = KNN.temperature
 
 CLASSES = 5
 
@@ -22,6 +25,11 @@ def banks(seed=0, noise=1.2, d=12):
         features = (centres[labels] + noise * rng.normal(size=(count, d))) * rng.uniform(0.1, 9, size=(count, 1))
         made.append(Bank(features.astype(np.float32), labels))
     return made
+
+
+def accuracy(train, test, *, neighbours, classes):
+    """Share of `test` that is classified right."""
+    return float(sum(search(train, test, neighbours=[neighbours], classes=classes))[0] / len(test.labels))
 
 
 def by_definition(train, test, neighbours):

@@ -11,7 +11,9 @@ from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag, Stopped
-from methods.evals import alone, during, knn
+from methods.evals import alone, during
+from methods.evals.knn import banks, search
+from methods.evals.knn import protocol as knn
 
 ALONE = World(0, 1, torch.device("cpu"))
 PHOTOS = ("protocol=knn", "eval_data=photos", "eval_data.images=76")
@@ -24,7 +26,7 @@ def killed(*_):
 def test_the_trained_score_stands_when_a_baseline_fails_and_is_joined_by_them_later(evaluated, monkeypatch):
     asked = evaluated.asked(*PHOTOS, "knn.neighbours=[3]")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(during, "_adapt_statistics", killed)
+        patched.setattr(knn, "_adapt_statistics", killed)
         evaluated.serve(asked)
     for run in (evaluated.run, asked):
         (scores,) = run.summary()["evals"].values()
@@ -40,7 +42,7 @@ def test_so_it_does_while_a_run_trains_and_the_evaluation_is_not_taken_for_done(
     asked = evaluated.asked(*PHOTOS, "knn.neighbours=[4]")
     job = alone.job_of(asked, ALONE, Ledger(asked.path, 1, "rank0"), StopFlag(), Heart(asked), {"knn": {}})
     trainer = SimpleNamespace(backbone=evaluated.backbone, evaluate=lambda step: {"clusters": {"nmi": 0.5}})
-    monkeypatch.setattr(during, "_adapt_statistics", killed)
+    monkeypatch.setattr(knn, "_adapt_statistics", killed)
     with pytest.raises(KeyboardInterrupt):
         during.evaluate(job, trainer, 12)
     job.reporter.close()
@@ -61,14 +63,14 @@ def test_a_search_that_is_told_to_stop_stops_behind_its_chunk(evaluated, monkeyp
     asked, stop, searched = evaluated.asked(*PHOTOS, "knn.neighbours=[5]"), StopFlag(), []
 
     def told(*given, **how):
-        for right in knn.search(*given, **how):
+        for right in search.search(*given, **how):
             searched.append(right)
             if len(searched) == 3:
                 stop.signal = signal.SIGTERM
             yield right
 
-    monkeypatch.setattr(knn, "WORK", 1)
-    monkeypatch.setattr(during, "search", told)
+    monkeypatch.setattr(search, "WORK", 1)
+    monkeypatch.setattr(banks, "search", told)
     with pytest.raises(Stopped):
         alone.evaluate(asked, ALONE, Ledger(asked.path, 1, "rank0"), stop, Heart(asked))
     assert len(searched) == 3 and not asked.history().all("eval", "scored")
@@ -78,5 +80,5 @@ def test_a_rank_that_does_not_search_meets_the_one_that_does_at_each_chunk():
     met, said = [], iter([3, [0.25]])
     world = SimpleNamespace(is_main=False, broadcast=lambda _: next(said))
     job = SimpleNamespace(world=world, safe_point=lambda *where: met.append(where))
-    assert during.searched(job, (None, None), [20], stage="search") == [25.0]
+    assert banks.searched(job, (None, None), [20], stage="search") == [25.0]
     assert met == [("search", n, 3) for n in range(3)]

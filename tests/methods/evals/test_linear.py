@@ -11,7 +11,7 @@ from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
 from methods.evals.alone import evaluate
-from methods.evals.linear import Probes, _say
+from methods.evals.linear.protocol import Probes, _say
 
 RATES = [0.01, 0.3, 2.0]
 SHORT = ("linear.epochs=4", "linear.batch=64", "linear.rates=[0.1,3,30]")

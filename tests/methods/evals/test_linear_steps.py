@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from methods.evals.linear import Probes
+from methods.evals.linear.protocol import Probes
 
 BATCH, EPOCHS, RATES = 64, 3, [0.1, 3.0]
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from launcher.runtime.dist import World
-from methods.evals import logistic
+from methods.evals.logistic import protocol as logistic
 
 CLASSES, D = 4, 9
 

@@ -8,7 +8,7 @@ import torch
 
 from launcher.runtime.dist import World
 from methods.evals import room
-from methods.evals.during import knn
+from methods.evals.knn.protocol import knn
 
 ALONE = World(0, 1, torch.device("cpu"))
 

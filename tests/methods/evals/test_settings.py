@@ -4,12 +4,14 @@ import pytest
 
 from launcher.compose import protocols
 from launcher.errors import InputError
-from launcher.spec.schema import PROTOCOLS
-from methods.evals import spec
+from methods.evals.spec import PROTOCOLS
 
 
-def test_the_launcher_knows_every_protocol():
-    assert tuple(spec.PROTOCOLS) == PROTOCOLS
+def test_protocols_are_found_under_the_names_of_their_folders():
+    assert list(PROTOCOLS) == ["knn", "linear", "logistic", "layers", "groups", "attention"]
+    assert {name: kind.__module__ for name, kind in PROTOCOLS.items()} == {
+        name: f"methods.evals.{name}.spec" for name in PROTOCOLS
+    }
 
 
 def test_settings_are_filled_in_and_typed():

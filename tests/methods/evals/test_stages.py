@@ -5,7 +5,7 @@ import torch
 
 from methods import backbones
 from methods.backbones.spec import BACKBONES
-from methods.evals.stages import encoder, pooled
+from methods.evals.layers.stages import encoder, pooled
 
 WIDTHS = {
     "resnet50": [256, 512, 1024, 2048],

@@ -13,15 +13,15 @@ from torch import nn
 from launcher.errors import InputError
 from methods.backbones.spec import BACKBONES
 from methods.data.dataset import BrokenImage, ImageDataset
-from methods.evals.spec import Attention
-from methods.evals.subject import Subject
+from methods.evals.attention.spec import Attention
+from methods.evals.subject import Subject, percent
 
 VOID = 255  # in the masks of PASCAL VOC: neither object nor background
 GAP = 4  # pixels between the parts of a picture
 SMALLEST = 128  # pixels of the longer side of each part
 
 
-def attention(subject: Subject, settings: Attention) -> dict[str, Any]:
+def score(subject: Subject, settings: Attention) -> dict[str, Any]:
     """`pictures` written to the folder `attention` of the evaluation; with masks, Jaccard similarities in percent over
     `images`: `jaccard` of the head that is best over all images, `jaccard_best` of the best head of each image,
     `jaccard_heads` of each head.
@@ -63,8 +63,8 @@ def attention(subject: Subject, settings: Attention) -> dict[str, Any]:
             raise InputError.of("attention.masks", settings.masks, "no image has a mask there", fix)
         by_head = found.mean(axis=0)
         best = found.max(axis=1).mean()
-        scores |= {"images": len(found), "jaccard": _percent(by_head.max()), "jaccard_best": _percent(best)}
-        scores["jaccard_heads"] = {str(number): _percent(value) for number, value in enumerate(by_head)}
+        scores |= {"images": len(found), "jaccard": percent(by_head.max()), "jaccard_best": percent(best)}
+        scores["jaccard_heads"] = {str(number): percent(value) for number, value in enumerate(by_head)}
     return scores
 
 
@@ -152,7 +152,3 @@ def _picture(image: Image.Image, maps: torch.Tensor, mass: float) -> Image.Image
         shown = np.where(inside[..., None], photo, photo // 4 + 160)
         canvas.paste(Image.fromarray(shown.astype(np.uint8)), (left, size[1] + GAP))
     return canvas
-
-
-def _percent(share: float) -> float:
-    return round(100 * float(share), 2)

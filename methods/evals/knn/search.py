@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-TEMPERATURE = 0.07  # Wu et al. 2018, and the released code of DINO
+from methods.evals.knn.spec import KNN
+
 WORK = 2 * 10**12  # multiply-adds between two safe points: about ten seconds of a rank's share of a node
 BLOCK = 4096  # queries that faiss multiplies at once: chunks of whole blocks find the same to the last bit
 ROWS = 8192  # normalised at once
@@ -20,28 +21,15 @@ class Bank:
     labels: np.ndarray
 
 
-def accuracy(train: Bank, test: Bank, *, neighbours: int, classes: int) -> float:
-    """As `accuracies`, of one number of neighbours."""
-    return accuracies(train, test, neighbours=[neighbours], classes=classes)[0]
-
-
-def accuracies(
-    train: Bank, test: Bank, *, neighbours: Sequence[int], classes: int, temperature: float = TEMPERATURE
-) -> list[float]:
-    """Share of `test` classified right, 0 to 1, by each number of neighbours; one search serves them all.
+def search(
+    train: Bank, test: Bank, *, neighbours: Sequence[int], classes: int, temperature: float = KNN.temperature
+) -> Iterator[np.ndarray]:
+    """How many of each of the `chunks` of `test` are classified right, int64 by number of neighbours: whoever asks for
+    the next chunk may stop between two. One search serves all numbers.
 
     Features are L2-normalised; each of the nearest training samples votes for its label with weight
     exp(cosine / temperature). Exact search.
     """
-    right = sum(search(train, test, neighbours=neighbours, classes=classes, temperature=temperature))
-    return [float(count / len(test.labels)) for count in right]
-
-
-def search(
-    train: Bank, test: Bank, *, neighbours: Sequence[int], classes: int, temperature: float = TEMPERATURE
-) -> Iterator[np.ndarray]:
-    """How many of each of the `chunks` of `test` are classified right, int64 by number of neighbours, as
-    `accuracies`: whoever asks for the next chunk may stop between two."""
     bank, queries = _normalised(train.features), _normalised(test.features)
     most = min(max(neighbours), len(bank))
     for chunk in chunks(train, test):

@@ -2,14 +2,16 @@
 
 import torch
 
-from methods.evals import logistic
-from methods.evals.during import gathered, searched
-from methods.evals.spec import Layers
-from methods.evals.stages import encoder
+from methods.evals.knn.banks import gathered, searched
+from methods.evals.layers.spec import Layers
+from methods.evals.layers.stages import encoder
+from methods.evals.logistic import protocol as logistic
 from methods.evals.subject import Subject
 
+Labelled = tuple[torch.Tensor, torch.Tensor]  # features of a split [n, width], labels [n]
 
-def layers(subject: Subject, settings: Layers) -> dict[str, float]:
+
+def score(subject: Subject, settings: Layers) -> dict[str, float]:
     """Stage -> accuracy in percent on the test split, in the order of the backbone; all stages are extracted together.
     Collective; raises Stopped."""
     job = subject.job
@@ -23,18 +25,16 @@ def layers(subject: Subject, settings: Layers) -> dict[str, float]:
             made[split] = subject.extracted(split, encode, "stages", work=f"layers {split}", width=total)
     scores, first = {}, 0
     for stage, width in widths.items():
-        columns = slice(first, first + width)
-        scores[stage] = _score(subject, settings, stage, {k: (f[:, columns], ids) for k, (f, ids) in made.items()})
+        found = [(f[:, first : first + width], subject.labels(split, ids)) for split, (f, ids) in made.items()]
+        scores[stage] = _of_stage(subject, settings, stage, *found)
         first += width
     return scores
 
 
-def _score(subject: Subject, settings: Layers, stage: str, made: dict) -> float:
+def _of_stage(subject: Subject, settings: Layers, stage: str, train: Labelled, test: Labelled) -> float:
     if settings.probe == "knn":
-        job = subject.job
-        banks = [gathered(job, subject.splits[k], f.contiguous(), ids) for k, (f, ids) in made.items()]
-        return searched(job, banks, [settings.neighbours], stage=f"k-NN of {stage}")[0]
-    (train, test) = ((features, subject.labels(split, ids)) for split, (features, ids) in made.items())
+        banks = [gathered(subject.job, features.contiguous(), labels) for features, labels in (train, test)]
+        return searched(subject.job, banks, [settings.neighbours], stage=f"k-NN of {stage}")[0]
     strength = logistic.strength_of(settings.l2, train[0].shape[1], subject.classes)
     needed = 3 * 8 * (train[0].shape[1] + 1) * subject.classes
     with subject.keeping("layers", vars(settings), needed=needed) as store:

@@ -7,7 +7,7 @@ import torch
 from torch.optim import LBFGS
 
 from launcher.runtime.store import Slot
-from methods.evals.spec import Logistic
+from methods.evals.logistic.spec import Logistic
 from methods.evals.subject import Subject, percent
 
 CHUNK = 16_384  # features multiplied at a time
@@ -26,7 +26,7 @@ class Classifier(NamedTuple):
     objective: float
 
 
-def logistic(subject: Subject, settings: Logistic) -> dict[str, Any]:
+def score(subject: Subject, settings: Logistic) -> dict[str, Any]:
     """Accuracies in percent: `top1` and `top5` on the test split, `train` on what it was fitted to; the strength `l2`
     of the penalty, and the `iterations` that were needed. Collective; raises Stopped."""
     train, test = subject.features("train"), subject.features("test")

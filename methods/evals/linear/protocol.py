@@ -19,7 +19,7 @@ from methods.augment.views import TrainView
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation, shares
 from methods.evals.features import BATCH
-from methods.evals.spec import Linear
+from methods.evals.linear.spec import Linear
 from methods.evals.subject import Subject, percent
 from methods.parts.schedules import cosine
 
@@ -62,7 +62,7 @@ class Probes:
         self.weight.sub_(self.rates.view(-1, 1, 1) * share * self.velocity)
 
 
-def linear(subject: Subject, settings: Linear) -> dict[str, Any]:
+def score(subject: Subject, settings: Linear) -> dict[str, Any]:
     """Accuracies in percent on the test split: `top1` and `top5` at the best rate, that `rate`, `top1_by_rate` at each.
 
     The best is chosen by accuracy on the test split itself, as the papers do: an optimistic choice, which is why all

@@ -1,0 +1,19 @@
+"""Entropy of the labels within groups (SMoG, Figure 5: 3,000 groups)."""
+
+from dataclasses import dataclass
+
+from methods.evals.settings import Settings
+
+
+@dataclass
+class Groups(Settings):
+    """The groups are those of k-means of the backbone's features, for every method alike, not the prototypes that a
+    method trained with."""
+
+    name, place = "groups", 5
+    groups: int | None = None  # 3,000, or a tenth of the images where that is less
+    iterations: int = 20
+
+    def check(self, backbone: str) -> None:
+        super().check(backbone)
+        self.refuse_unless("groups", self.groups != 1, "all images are in it", "give 2 or more")

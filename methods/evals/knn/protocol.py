@@ -1,0 +1,128 @@
+"""k-NN of a backbone's features, beside the untrained backbone and raw pixels, which it must beat (thesis 5.3.2)."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from methods import backbones
+from methods.augment.views import CentreView
+from methods.backbones.spec import GREY_MEAN, GREY_STD
+from methods.data.loader import Request
+from methods.engine.collapse import rank_of_moments
+from methods.engine.job import Job
+from methods.evals.features import BATCH
+from methods.evals.knn.banks import collected, gathered, searched
+from methods.evals.knn.search import Bank
+from methods.evals.knn.spec import KNN
+from methods.evals.room import pixels_too_large, too_large
+from methods.evals.subject import Subject
+
+ADAPTED_TO = 8192  # images, at most
+BASELINES = ("untrained", "untrained_adapted", "raw_pixels")
+RANKED = 2048  # images whose features' rank is looked at
+
+
+def score(subject: Subject, settings: KNN) -> dict[str, float]:
+    """As `knn`, with the features that the other protocols use. Collective; raises Stopped."""
+    found = [subject.features(split) for split in subject.splits]
+    banks = tuple(gathered(subject.job, *each) for each in found)
+    how = {"known": subject.known, "settings": settings, "so_far": subject.so_far}
+    return knn(subject.job, subject.backbone, banks=banks, **how)
+
+
+def knn(
+    job: Job,
+    backbone: torch.nn.Module,
+    *,
+    known: Mapping[str, float],
+    settings: KNN | None = None,
+    banks: tuple[Bank, Bank] | None = None,
+    so_far: Callable[[Mapping[str, float]], None] = lambda scores: None,
+) -> dict[str, float]:
+    """k-NN accuracies in percent of `backbone`: `trained` with the run's number of neighbours and `kN` with N of them;
+    the effective `rank` of its features; and accuracies of what it must beat, unless `known` holds them already.
+    Collective; raises Stopped. Empty without labels, or where rank 0's machine cannot hold the features; without
+    `raw_pixels` where it is they that are too large.
+
+    banks: on rank 0, (train, test) features of `backbone` where they are at hand; None on the other ranks.
+    so_far: called on rank 0 with the scores of `backbone` before the baselines are begun: whatever ends those, in an
+    hour of other networks and images, these stand.
+    """
+    why = "no labels in data or eval_data" if job.labelled is None else too_large(job, backbone.feature_dim)
+    if why:
+        _left_out(job, "k-NN", why)
+        return {}
+    settings = settings or KNN()
+    wanted = [job.config.knn_neighbours, *settings.neighbours]
+    banks = banks or collected(job, backbone, "k-NN")
+    own, *several = searched(job, banks, wanted, temperature=settings.temperature, stage="k-NN, search")
+    scores = {"trained": own, **{f"k{k}": score for k, score in zip(settings.neighbours, several, strict=True)}}
+    scores["rank"] = job.world.broadcast(_rank(banks[1]) if job.world.is_main else 0.0)
+    del banks  # each baseline has some as large
+    baselines = {name: value for name, value in known.items() if name in BASELINES}
+    if baselines:  # what does not change was measured before
+        return baselines | scores
+    if job.world.is_main:
+        so_far(dict(scores))
+
+    def score(encode: Callable[[torch.Tensor], torch.Tensor], stage: str) -> float:
+        found, searching = collected(job, encode, stage), f"{stage}, search"
+        return searched(job, found, wanted[:1], temperature=settings.temperature, stage=searching)[0]
+
+    torch.manual_seed(job.seed_for("network"))
+    untrained = backbones.build(job.config.backbone, dropout=job.config.dropout).to(job.world.device).eval()
+    scores["untrained"] = score(untrained, "k-NN untrained")
+    _adapt_statistics(job, untrained)
+    scores["untrained_adapted"] = score(untrained, "k-NN untrained, adapted")
+    why = pixels_too_large(job)
+    if why:
+        _left_out(job, "k-NN of raw pixels", why)
+    else:
+        scores["raw_pixels"] = score(_pixels, "k-NN raw pixels")
+    return scores
+
+
+def _left_out(job: Job, what: str, why: str) -> None:
+    """Said in the log, and once on the screen where there are labels and so a score is expected."""
+    said = f"{what} is left out: {why}"
+    if job.world.is_main:
+        print(said, flush=True)
+        if job.labelled is not None and said not in job.notices:
+            job.notices.append(said)
+            job.reporter.progress(force=True, notices=job.notices)
+
+
+@torch.no_grad()
+def _adapt_statistics(job: Job, network: torch.nn.Module) -> None:
+    """Give the untrained network the batch statistics of the data. At initialisation they are mean 0 and variance 1,
+    which alone costs it several points: this is the harder baseline. The same images on every rank.
+    """
+    network.train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # the plain mean over batches
+    dataset = job.labelled[0]
+    ids = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), ADAPTED_TO)).astype(np.int64))
+    ids = np.random.default_rng(job.seed_for("adapt")).permutation(ids)  # folders lie in order of their classes
+    requests = [Request(ids[i : i + BATCH], 0, {}) for i in range(0, len(ids), BATCH)]
+    stream = job.load(CentreView(job.config.image_size), requests, dataset=dataset, drop=True)
+    with contextlib.closing(stream):
+        for batch in stream:
+            if len(batch.ids) > 1:
+                network(batch.images.to(job.world.device))
+    network.eval()
+
+
+def _rank(bank: Bank) -> float:
+    """Effective rank of the features of at most RANKED images, spread over the split; 0 where all are 0."""
+    chosen = np.unique(np.linspace(0, len(bank.features) - 1, RANKED).astype(np.int64))
+    rows = torch.from_numpy(bank.features[chosen]).double()
+    moments = rows.T @ rows if rows.shape[1] < len(rows) else rows @ rows.T  # the smaller one has the same values
+    return round(float(rank_of_moments(moments).nan_to_num(0.0)), 2)
+
+
+def _pixels(images: torch.Tensor) -> torch.Tensor:
+    """Standardised as the networks' input is: cosines between all-positive vectors would say little."""
+    return ((images.float() / 255 - GREY_MEAN) / GREY_STD).flatten(1)

@@ -1,0 +1,14 @@
+"""Multinomial logistic regression by L-BFGS on features of centre crops (Kolesnikov et al. 2019, supplement 2)."""
+
+from dataclasses import dataclass
+
+from methods.evals.settings import Settings
+
+
+@dataclass
+class Logistic(Settings):
+    """At most 800 updates, and a penalty l2 |W|^2 beside the mean loss, by default 100 / (d classes)."""
+
+    name, place, zero = "logistic", 3, ("l2",)
+    iterations: int = 800
+    l2: float | None = None
