@@ -17,14 +17,27 @@ class SslrunError(Exception):
 
 
 class InputError(SslrunError):
-    """The user's input is wrong. The line names the field, the value, the reason and the fix."""
+    """The user's input is wrong. The line names the field, the value, the reason and the fix.
+
+    They stay apart, so that `about` can say the same of another field. An error that is made of a sentence has none.
+    """
 
     exit_code = 2
     cause = "input"
+    field = reason = fix = ""
+    value: object = ...
 
     @classmethod
-    def of(cls, field: str, value: object, reason: str, fix: str) -> "InputError":
-        return cls(f"{field}={value}: {reason}; {fix}")
+    def of(cls, field: str, value: object, reason: str, fix: str = "") -> "InputError":
+        """value: `...` where the line is to show none."""
+        named = field if value is ... else f"{field}={value}"
+        error = cls(f"{named}: {reason}; {fix}" if fix else f"{named}: {reason}")
+        error.field, error.value, error.reason, error.fix = field, value, reason, fix
+        return error
+
+    def about(self, field: str) -> "InputError":
+        """The same error, of a field that the reader knows under this name; an error that names none stays as it is."""
+        return self.of(field, self.value, self.reason, self.fix) if self.field else self
 
 
 class ClusterError(SslrunError):

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from launcher.compose.training import composed, frozen, to_object, typed
-from launcher.errors import InputError, unknown
+from launcher.compose import work
+from launcher.compose.training import frozen
+from launcher.errors import InputError
 from launcher.plan import cost, kmeans_cost
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir, find
@@ -21,18 +22,12 @@ GIVEN, RECIPE = registry.facts("kmeans").GIVEN, registry.facts("kmeans").RECIPE
 
 SUFFIXES, scan = registry.facts("kmeans").SUFFIXES, registry.facts("kmeans").scan
 
-ROOTS = ("cluster", "data", "nodes", "tasks_per_node", "seed", "runs", "group")  # what else a person may give
 SUMMARY = "summary.json"  # of a result; see methods/kmeans/results.py
 
 
 def want(overrides: list[str], *, config_dir: Path | None = None) -> tuple[RunSpec, Recipe]:
     """The frozen spec of `sslrun kmeans ...`. Raises InputError for whatever a person can get wrong."""
-    told = translated(overrides)
-    try:
-        root, recipe = composed(told, config_dir=config_dir)
-        config = to_object(typed(root))
-    except InputError as error:  # in the words of who typed
-        raise InputError(untranslated(str(error))) from None
+    config, recipe = work.config_of(translated(overrides), config_dir)
     method, missing = config["method"], [f for f in ("features", "k") if not _is_given(f, overrides)]
     if missing:
         raise InputError(f"{missing[0]} is missing; say features=FOLDER_OR_RUN k=NUMBER")
@@ -59,24 +54,8 @@ def want(overrides: list[str], *, config_dir: Path | None = None) -> tuple[RunSp
 
 
 def translated(overrides: list[str]) -> list[str]:
-    """As `compose` knows them: k=10 is method.k=10. Raises InputError for a key that k-means does not have."""
-    told = [f"method={registry.method('kmeans').name}", f"recipe={RECIPE}"]
-    for text in overrides:
-        key = text.partition("=")[0]
-        root = key.lstrip("+~").partition(".")[0]
-        if key in GIVEN:
-            text = f"method.{text}"
-        elif root not in ROOTS:
-            unknown(key, text.partition("=")[2], (*GIVEN, *ROOTS), what="key")
-        told.append(text)
-    return told
-
-
-def untranslated(message: str) -> str:
-    """A message of `compose` in the words of who typed."""
-    for field in GIVEN:
-        message = message.replace(f"method.{field}", field)
-    return message
+    """As `composed` knows them. Raises InputError for a key that k-means does not have."""
+    return work.translated("kmeans", RECIPE, overrides, GIVEN)
 
 
 def refuse_foreign(spec: RunSpec) -> None:
@@ -140,7 +119,7 @@ def _run(name: str, runs: Path) -> RunDir:
         found = find(name, runs)
     except InputError as error:
         if any(spec.parent.name.startswith(name) for spec in runs.glob("*/spec.json")):  # several begin like this
-            raise InputError(str(error).replace("RUN=", "features=", 1)) from None
+            raise error.about("features") from None
         reason = f"there is no such folder, and no such run in {runs}"
         fix = f"give a folder of {' or '.join(SUFFIXES)} files, or a run"
         raise InputError.of("features", name, reason, fix) from None

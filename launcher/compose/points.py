@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from launcher.compose import clusters
-from launcher.compose.training import composed, first_line, frozen, plain, refuse_unknown_fields, to_object, typed
+from launcher.compose.overrides import parsed, refusal, refused
+from launcher.compose.training import composed, frozen, plain, refuse_unknown_fields, to_object, typed
 from launcher.errors import InputError
 from launcher.spec import registry
 from launcher.spec.contract import Recipe
@@ -105,7 +105,7 @@ def values_of(text: str) -> list[str]:
 
 def is_swept(text: str) -> bool:
     """Does the override give several values? Raises InputError where it is none."""
-    return _parse(text).is_sweep_override()
+    return parsed(text).is_sweep_override()
 
 
 def _structural(key: str) -> bool:
@@ -148,17 +148,17 @@ class _Base:
         if (key, text) not in self._converted:
             name = key.lstrip("+")
             try:  # in place: only this key is read, and each time just after it was set
-                OmegaConf.update(self._typed, name, _parse(f"{name}={text}").value(), force_add="." in name)
+                OmegaConf.update(self._typed, name, parsed(f"{name}={text}").value(), force_add="." in name)
                 whole = plain(OmegaConf.select(self._typed, name))
             except OmegaConfBaseException as error:
-                raise InputError(first_line(error)) from None
+                raise refusal(error) from None
             self._converted[key, text] = whole
         return self._converted[key, text]
 
 
 def _axis(text: str, config_dir: Path | None) -> tuple[str, list[str]]:
     """(key, its values as Hydra writes them); one value for what is not swept."""
-    override = _parse(text)
+    override = parsed(text)
     key = text.partition("=")[0]
     if not override.is_sweep_override():
         return key, [text.partition("=")[2]]
@@ -174,14 +174,7 @@ def _axis(text: str, config_dir: Path | None) -> tuple[str, list[str]]:
     try:
         values = [str(v) for v in override.sweep_string_iterator()]
     except HydraException:  # an interval, which a search would take numbers from
-        raise InputError(f"{text}: nobody can enumerate it; give values, or a range") from None
+        raise refused(text, "nobody can enumerate it", "give values, or a range") from None
     if not values:
-        raise InputError(f"{text}: it holds no value; give some")
+        raise refused(text, "it holds no value", "give some")
     return key, list(dict.fromkeys(values))
-
-
-def _parse(text: str) -> Override:
-    try:
-        return OverridesParser.create().parse_overrides([text])[0]
-    except HydraException:
-        raise InputError(f"{text}: not an override; write key=value, and quote values with spaces or commas") from None

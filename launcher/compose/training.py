@@ -15,13 +15,13 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from launcher.compose import clusters, protocols
+from launcher.compose.overrides import parsed, refusal, refused
 from launcher.errors import InputError, unknown
 from launcher.run.folder import pin_init_from
 from launcher.slurm import commands
@@ -130,7 +130,7 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
         root = OmegaConf.merge(OmegaConf.structured(_Evaluation), root, {"cluster": typed_cluster})
         config = {f.name: plain(root[f.name]) for f in dataclasses.fields(_Evaluation)}
     except OmegaConfBaseException as error:
-        raise InputError(first_line(error)) from None
+        raise refusal(error) from None
     _check_shape(config)
     _check_data(config, ("eval_data",), at_hand=True)
     where = _checked_cluster(config)
@@ -164,11 +164,11 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
     try:
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
             root = compose(name, overrides=[_opened(o) for o in overrides if o not in shadowed])
-        for override in OverridesParser.create().parse_overrides(shadowed):
+        for override in map(parsed, shadowed):
             OmegaConf.update(root, override.key_or_group, override.value())
         return root
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(first_line(error)) from None
+        raise refusal(error) from None
     except YAMLError as error:
         raise InputError(f"--config-dir={config_dir}: {error}; mend the YAML") from None
 
@@ -198,14 +198,10 @@ def _choices(overrides: list[str]) -> dict[str, str]:
     """Root-level `key=value` pairs as Hydra's own grammar reads them. Raises InputError for what it cannot read."""
     chosen = {}
     for text in overrides:
-        try:
-            override = OverridesParser.create().parse_overrides([text])[0]
-        except HydraException:
-            raise InputError(
-                f"{text}: not an override; write key=value, and quote values with spaces or commas"
-            ) from None
+        override = parsed(text)
         if override.is_sweep_override():
-            raise InputError(f"{text}: this is a sweep over several values; add --multirun, or quote a list as [a,b]")
+            fix = "add --multirun, or quote a list as [a,b]"
+            raise refused(text, "this is a sweep over several values", fix)
         chosen[override.key_or_group] = "null" if override.value() is None else str(override.value())
     return chosen
 
@@ -259,7 +255,7 @@ def typed(root: Any) -> Any:
             given.append({"cluster": OmegaConf.merge(OmegaConf.structured(ClusterConfig), root.cluster)})
         return OmegaConf.merge(OmegaConf.structured(LaunchConfig), *given)
     except OmegaConfBaseException as error:
-        raise InputError(first_line(error)) from None
+        raise refusal(error) from None
 
 
 def to_object(root: Any) -> dict[str, Any]:
@@ -267,7 +263,7 @@ def to_object(root: Any) -> dict[str, Any]:
     try:
         return {f.name: plain(root[f.name]) for f in dataclasses.fields(LaunchConfig)}
     except OmegaConfBaseException as error:
-        raise InputError(first_line(error)) from None
+        raise refusal(error) from None
 
 
 def plain(value: Any) -> Any:
@@ -369,15 +365,3 @@ def _opened(override: str) -> str:
     """Hydra wants a sign before a field that is new to it: a key of such a mapping, or a field that one's own cluster
     leaves to the schema. Fields that do not exist were refused before."""
     return f"++{override}" if override.startswith("cluster.") else override
-
-
-def first_line(error: Exception) -> str:
-    """The one line of a Hydra or OmegaConf error that tells a person something."""
-    cause = error.__cause__ or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
-    if "could not be converted to" in lines[0]:  # "Value 'abc' of type 'str' could not be converted to Float"
-        lines[0] += f"; give one {lines[0].rpartition(' ')[2].lower()}"
-    if "is not a ListConfig" in lines[0]:
-        lines[0] = "it is a list; give one like [0.3,1]"
-    return f"{key}: {lines[0]}" if key else lines[0]

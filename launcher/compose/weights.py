@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.compose import protocols
-from launcher.compose.training import composed, frozen, to_object, typed
+from launcher.compose import protocols, work
+from launcher.compose.training import frozen
 from launcher.errors import InputError, unknown
 from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
@@ -18,8 +18,6 @@ weights = registry.facts("weights")
 no_labels = registry.facts("data").no_labels
 
 BACKBONES = registry.facts("backbones").BACKBONES
-
-ROOTS = ("cluster", "data", "nodes", "tasks_per_node", "seed", "runs", "group")  # what else a person may give
 
 
 def asked(overrides: Sequence[str]) -> bool:
@@ -39,23 +37,13 @@ def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec
     if not any(text.partition("=")[0] == "data" for text in rest):
         raise InputError("data is missing; say data=image_folder data.path=/path/to/labelled/images")
     path = Path(given["weights"]).expanduser().absolute()
-    told = [f"method={weights.METHOD.name}", f"recipe={weights.RECIPE}"]
-    for text in rest:
-        key, _, value = text.partition("=")
-        if key == "weights":
-            continue
-        if key not in weights.GIVEN and key.lstrip("+~").partition(".")[0] not in ROOTS:
-            unknown(key, value, (*weights.GIVEN, *ROOTS, "protocol"), what="key")
-        told.append(f"method.{text}" if key in weights.GIVEN else text)
-    try:
-        root, _ = composed(told, config_dir=config_dir)
-        config = to_object(typed(root))
-        method = config["method"]
-        method.weights, method.content, method.settings = str(path), _digest(path), settings
-        method.image_size = method.image_size or BACKBONES[backbone].image_size
-        spec = frozen(config)
-    except InputError as error:  # in the words of who typed
-        raise InputError(_untranslated(str(error))) from None
+    rest = [text for text in rest if text.partition("=")[0] != "weights"]
+    told = work.translated("weights", weights.RECIPE, rest, weights.GIVEN, also=("protocol",))
+    config, _ = work.config_of(told, config_dir)
+    method = config["method"]
+    method.weights, method.content, method.settings = str(path), _digest(path), settings
+    method.image_size = method.image_size or BACKBONES[backbone].image_size
+    spec = frozen(config)
     if protocols.need_labels(settings):
         reason = no_labels(spec.data)
         if reason:
@@ -76,9 +64,3 @@ def _digest(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputError.of("weights", path, f"cannot be read ({error.strerror})", "make it readable") from None
-
-
-def _untranslated(message: str) -> str:
-    for field in weights.GIVEN:
-        message = message.replace(f"method.{field}", field)
-    return message

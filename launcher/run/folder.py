@@ -299,7 +299,7 @@ def pin_init_from(name: str | None, runs: Path, backbone: str) -> InitFrom | Non
     try:
         run = find(name, runs)
     except InputError as error:
-        raise InputError(str(error).replace("RUN=", "init_from=", 1)) from None
+        raise error.about("init_from") from None
     theirs = run.spec().method.backbone
     if theirs != backbone:
         fix = f"use method.backbone={theirs} or another run"

@@ -164,9 +164,9 @@ def _reason(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark:
         return f"line {mark.line + 1}: {error.problem}"
-    from launcher.compose.training import first_line
+    from launcher.compose.overrides import refusal
 
-    return first_line(error)
+    return str(refusal(error))
 
 
 def merged(words: Iterable[str]) -> list[str]:
@@ -233,7 +233,7 @@ def _check_point(where: str, point: Point, ablation: Ablation) -> None:
         try:
             value, words = _stand_in(point, scale)
         except InputError as error:
-            raise InputError(f"{where}.{error}") from None
+            raise error.about(f"{where}.{error.field}") from None
         _check_value(f"{where}.at.{scale}", value)
         _check_words(f"{where}.at.{scale}.sets", words)
 

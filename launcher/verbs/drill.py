@@ -23,7 +23,7 @@ PATIENCE = {"local": 300.0, "slurm": 1800.0}  # seconds for one wait; a queue ma
 def add_arguments(parser: ArgumentParser) -> None:
     what = "RUN, or method=NAME; overrides of it; faults=all, or numbers and names between commas"
     parser.add_argument("words", nargs="+", metavar="RUN|key=value", help=what)
-    parser.add_argument("--config-dir", type=Path, help="a folder with your own groups: method/, data/, cluster/")
+    arguments.add_config_dir(parser)
     parser.add_argument("--preempt-with", metavar="PARTITION", help="whose jobs may take the drilled run's nodes")
     parser.add_argument("--as-admin", action="store_true", help="also mark a node of the drilled run as down, and back")
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="runs at a time; 1 by default")

@@ -1,0 +1,38 @@
+"""What is wrong stays apart until it is shown: the field, the value, the reason and the fix."""
+
+import pickle
+
+import pytest
+
+from launcher.errors import InputError
+
+WHOLE = InputError.of("RUN", "swav", "there is no such run", "runs there: none")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (WHOLE, "RUN=swav: there is no such run; runs there: none"),
+        (InputError.of("lr", None, "it is none"), "lr=None: it is none"),
+        (InputError.of("lr", ..., "it is a list", "give one number"), "lr: it is a list; give one number"),
+        (InputError("k is missing;\n say k=NUMBER"), "k is missing; say k=NUMBER"),
+    ],
+)
+def test_it_is_one_line(error, line):
+    assert str(error) == line
+
+
+def test_it_can_be_said_about_another_field():
+    said = WHOLE.about("features")
+    assert str(said) == "features=swav: there is no such run; runs there: none"
+    assert (said.field, said.value, said.reason, said.fix) == ("features", "swav", WHOLE.reason, WHOLE.fix)
+
+
+def test_a_sentence_names_no_field_that_could_be_another():
+    sentence = InputError("RUN is missing")
+    assert sentence.about("features") is sentence
+
+
+def test_it_comes_whole_out_of_another_process():
+    error = InputError.of("data.path", ..., "it cannot be read", "make it readable")
+    assert str(pickle.loads(pickle.dumps(error)).about("OUT")) == "OUT: it cannot be read; make it readable"
