@@ -147,7 +147,7 @@ def measure(method, turns, length, threads):
         epochs = -(-turns * length // per_epoch) + 1
         spec, recipe = resolve([*overrides, "method.checkpoint_every=1000000", f"method.epochs={epochs}"])
         run = RunDir(Path(folder) / spec.run_id)
-        run.create(spec, plan.make(spec, recipe).to_json(), lambda: snapshot.take(method, Path(folder)))
+        run.create(spec, plan.make(spec, recipe), lambda: snapshot.take(method, Path(folder)))
         torch.set_num_threads(threads)
         world = World(0, 1, torch.device("cpu"))
         layout = registry.method(method).layout(spec.method, 1)

@@ -195,7 +195,7 @@ def measure(method, options):
         given += ["method.precision=bf16", "method.epochs=1", "method.checkpoint_every=1000000", *WHOLE[method]]
         spec, recipe = resolve([*given, *(SMALL + SMALLER[method] if options.small else [])])
         run = RunDir(Path(folder) / spec.run_id)
-        run.create(spec, plan.make(spec, recipe).to_json(), lambda: snapshot.take(method, Path(folder)))
+        run.create(spec, plan.make(spec, recipe), lambda: snapshot.take(method, Path(folder)))
         layout = registry.method(method).layout(spec.method, 1)
         dataset = data.build(spec.data, "train")
         job = Job(run, spec, World(0, 1, device), layout, Ledger(run.path, 1, "rank0"), StopFlag(), dataset)

@@ -11,11 +11,9 @@ from typing import Any
 from launcher.compose import work
 from launcher.compose.training import frozen
 from launcher.errors import InputError
-from launcher.plan import cost, kmeans_cost
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir, find
 from launcher.spec import registry
-from launcher.spec.contract import Recipe
 from launcher.spec.runspec import RunSpec
 
 GIVEN, RECIPE = registry.facts("kmeans").GIVEN, registry.facts("kmeans").RECIPE
@@ -25,9 +23,9 @@ SUFFIXES, scan = registry.facts("kmeans").SUFFIXES, registry.facts("kmeans").sca
 SUMMARY = "summary.json"  # of a result; see methods/kmeans/results.py
 
 
-def want(overrides: list[str], *, config_dir: Path | None = None) -> tuple[RunSpec, Recipe]:
+def want(overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
     """The frozen spec of `sslrun kmeans ...`. Raises InputError for whatever a person can get wrong."""
-    config, recipe = work.config_of(translated(overrides), config_dir)
+    config = work.config_of(translated(overrides), config_dir)
     method, missing = config["method"], [f for f in ("features", "k") if not _is_given(f, overrides)]
     if missing:
         raise InputError(f"{missing[0]} is missing; say features=FOLDER_OR_RUN k=NUMBER")
@@ -50,7 +48,7 @@ def want(overrides: list[str], *, config_dir: Path | None = None) -> tuple[RunSp
         method.out = str(Path(method.out).expanduser().absolute())
     spec = frozen(config)
     refuse_foreign(spec)
-    return spec, recipe
+    return spec
 
 
 def translated(overrides: list[str]) -> list[str]:
@@ -73,43 +71,6 @@ def refuse_foreign(spec: RunSpec) -> None:
             raise InputError.of("out", out, reason, "give a folder that does not exist")
 
 
-def plan(spec: RunSpec) -> dict[str, Any]:
-    """How a clustering lies on its cluster and what it takes; the keys of a run's plan that it has, and its own."""
-    config, cluster = spec.method, spec.cluster
-    cluster.validate()
-    rounds = registry.method(config.name).sizes(config, spec.world_size).rounds
-    rows = config.rows or getattr(spec.data, "images", None) or 0
-    tflops = cluster.efficiency * cost.peak_tflops(cluster, config.precision, spec.tasks_per_node)
-    features = cost.features_seconds(rounds, rows, spec.world_size, tflops)
-    seconds, sent = cost.kmeans_seconds(rounds, rows, spec.nodes, spec.tasks_per_node, cluster)
-    centroids = sum(4 * c.m * c.k * c.d for c in rounds.clusterings)
-    share = kmeans_cost.EFFICIENCY if cluster.gpus_per_node else cluster.efficiency
-    disk = (2 * centroids + 8 * rows + rows * rounds.host_bytes) / 1e9
-    delay = cluster.signal_delay_s or cost.signal_delay(centroids / 1e9 / cluster.disk_gb_s, cluster.timeout_min)
-    gpus = spec.world_size if cluster.gpus_per_node else 0
-    return {
-        "method": config.name,
-        "nodes": spec.nodes,
-        "gpus_per_node": cluster.gpus_per_node,
-        "world_size": spec.world_size,
-        "steps": config.iterations,
-        "features": rows,
-        "clusters": config.k * (config.m or 1),
-        "hours": round((features + seconds) / 3600, 4),
-        "gpu_hours": round((features + seconds) / 3600 * gpus, 3),
-        "sent_gb": round(sent, 3),
-        "disk_gb": round(disk, 3),
-        "signal_delay_s": delay,
-        "waste": None,
-        "warnings": [],
-        "why": {
-            "hours": f"features {features:.3g} s, k-means {seconds:.3g} s at {share:.0%} of the fp32 peak, assumed",
-            "sent_gb": f"sums and counts of {config.iterations} iterations, a rank",
-            "disk_gb": "centroids twice, assignments" + (", features until they are clustered" if features else ""),
-        },
-    }
-
-
 def _is_given(field: str, overrides: list[str]) -> bool:
     return any(text.partition("=")[0] == field for text in overrides)
 
@@ -123,7 +84,7 @@ def _run(name: str, runs: Path) -> RunDir:
         reason = f"there is no such folder, and no such run in {runs}"
         fix = f"give a folder of {' or '.join(SUFFIXES)} files, or a run"
         raise InputError.of("features", name, reason, fix) from None
-    if not getattr(found.spec().method, "backbone", None) or registry.method(found.spec().method.name).job:
+    if not registry.method(found.spec().method.name).trains:
         raise InputError.of("features", name, "that run has no backbone", "give a run that trains one")
     return found
 

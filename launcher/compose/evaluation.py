@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.compose import protocols
 from launcher.errors import InputError
-from launcher.plan import cost
+from launcher.plan import evaluation as planning
 from launcher.run import snapshot
 from launcher.run.files import read_json, write_json
 from launcher.run.folder import RunDir
@@ -109,19 +109,13 @@ def prepare(run: RunDir, wanted: Wanted, queue: "Mapping[str, Job] | None" = Non
     return _create(run, wanted), False
 
 
-def plan(spec: RunSpec) -> dict[str, Any]:
-    """What a job's plan says that an evaluation has, too: it saves nothing."""
-    delay = spec.cluster.signal_delay_s or cost.signal_delay(0.0, spec.cluster.timeout_min)
-    return {"steps": 0, "disk_gb": 0.0, "signal_delay_s": delay, "waste": None, "warnings": []}
-
-
 def scores(evaluation: RunDir) -> dict[str, Any]:
     """The `eval` event of an evaluation that is done: protocol, step, scores; empty before."""
     return evaluation.history().last("eval")
 
 
 def _checkpoint(run: RunDir, step: str | None) -> Path:
-    if registry.method(run.spec().method.name).job:
+    if not registry.method(run.spec().method.name).trains:
         raise InputError.of("RUN", run.id, "it trains nothing that could be judged", "give a run that trains")
     saved = run.checkpoints()
     if not saved:
@@ -179,7 +173,7 @@ def _create(run: RunDir, wanted: Wanted) -> RunDir:
         fix = "make it writable"
         raise InputError.of("RUN", run.id, f"cannot write in {folder} ({error.strerror})", fix) from None
     evaluation = RunDir(made)
-    evaluation.create(wanted.spec, plan(wanted.spec), lambda: _code(run, wanted))
+    evaluation.create(wanted.spec, planning.make(wanted.spec), lambda: _code(run, wanted))
     return evaluation
 
 

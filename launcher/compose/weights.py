@@ -39,7 +39,7 @@ def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec
     path = Path(given["weights"]).expanduser().absolute()
     rest = [text for text in rest if text.partition("=")[0] != "weights"]
     told = work.translated("weights", weights.RECIPE, rest, weights.GIVEN, also=("protocol",))
-    config, _ = work.config_of(told, config_dir)
+    config = work.config_of(told, config_dir)
     method = config["method"]
     method.weights, method.content, method.settings = str(path), _digest(path), settings
     method.image_size = method.image_size or BACKBONES[backbone].image_size

@@ -7,7 +7,6 @@ from typing import Any
 
 from launcher.compose.training import composed, to_object, typed
 from launcher.errors import InputError, unknown
-from launcher.spec.contract import Recipe
 
 ROOTS = ("cluster", "data", "nodes", "tasks_per_node", "seed", "runs", "group")  # what else a person may give
 
@@ -30,10 +29,10 @@ def translated(
     return told
 
 
-def config_of(told: list[str], config_dir: Path | None) -> tuple[dict[str, Any], Recipe]:
+def config_of(told: list[str], config_dir: Path | None) -> dict[str, Any]:
     """The config of what `translated` gave, not yet frozen. Raises InputError in the words of who typed."""
     try:
-        root, recipe = composed(told, config_dir=config_dir)
-        return to_object(typed(root)), recipe
+        root, _ = composed(told, config_dir=config_dir)
+        return to_object(typed(root))
     except InputError as error:
         raise error.about(error.field.removeprefix("method.")) from None

@@ -1,14 +1,13 @@
 """(spec, recipe) -> Plan: how the run lies on the cluster, what it takes, and why. Pure: computes, touches nothing."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from launcher.plan import cost, kmeans_cost, script
 from launcher.spec import registry
 from launcher.spec.contract import Layout, Recipe, Sizes
+from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
 
 LEAST_STEPS = 10  # between two saves
@@ -23,8 +22,8 @@ class Groups:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The JSON of `sslrun plan`. GB are 1e9 bytes; hours are wall-clock without waiting in the queue."""
+class Plan(Planned):
+    """Of a training: the JSON of `sslrun plan`. GB are 1e9 bytes; hours are wall-clock without waiting in the queue."""
 
     method: str
     recipe: str
@@ -56,9 +55,6 @@ class Plan:
     variant: tuple[str, ...]
     warnings: tuple[str, ...]
     why: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -108,11 +104,6 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
     if cluster.gpus_per_node and memory.total > cluster.gpu_mem_gb:
         short = f"{memory.total:.0f} GB a GPU do not fit its {cluster.gpu_mem_gb:.0f} GB; use more ranks"
         waste = f"{waste}; {short}" if waste else short
-    text = None
-    if slurm:
-        folder, python = Path(spec.runs, spec.run_id, "submit"), script.python_of(cluster)
-        wanted = script.parameters(spec, signal_delay_s=delay, folder=folder, python=python)
-        text = script.text(folder, wanted, python=python)
     return Plan(
         method=spec.method.name,
         recipe=spec.recipe,
@@ -139,7 +130,7 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
         disk_gb=round(sum(cost.checkpoint_gb(sizes)), 3),
         hours=round(seconds / 3600, 4),
         gpu_hours=round(seconds / 3600 * world, 3) if cluster.gpus_per_node else 0.0,
-        sbatch=text,
+        sbatch=script.of(spec, delay) if slurm else None,
         waste=waste,
         variant=layout.variant,
         warnings=tuple(_warnings(spec, times, host, delay)),

@@ -48,6 +48,12 @@ MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
 UNITS = {"K": 2**10, "M": 2**20, "": 2**20, "G": 2**30, "T": 2**40}  # Slurm's; a number alone counts megabytes
 
 
+def of(spec: RunSpec, signal_delay_s: int) -> str:
+    """The batch script of a run that is submitted by itself. Raises InputError as `parameters` does."""
+    folder, python = Path(spec.runs, spec.run_id, "submit"), python_of(spec.cluster)
+    return text(folder, parameters(spec, signal_delay_s=signal_delay_s, folder=folder, python=python), python=python)
+
+
 def parameters(
     spec: RunSpec, *, signal_delay_s: int, folder: Path | None = None, python: str | None = None
 ) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from launcher.run.ledger import History, Ledger
 from launcher.run.snapshot import Snapshot
 from launcher.run.state import Queue, State, of
 from launcher.spec import registry, stored
+from launcher.spec.planned import Planned
 from launcher.spec.runspec import InitFrom, RunSpec
 
 
@@ -66,7 +67,7 @@ class RunDir:
         evaluates = self.path.parent.name == "evals" and (self.path / "eval.json").exists()
         return RunDir(self.path.parents[1]) if evaluates else None
 
-    def create(self, spec: RunSpec, plan: dict[str, Any], take: Callable[[], Snapshot]) -> None:
+    def create(self, spec: RunSpec, plan: Planned, take: Callable[[], Snapshot]) -> None:
         """Make the folder and freeze in it the spec and the code that `take` takes; one that is there stays as it is.
 
         Raises InputError where one cannot write, or where not even one checkpoint would fit.
@@ -79,15 +80,15 @@ class RunDir:
             for folder in new:
                 _share(folder, spec.group)
             free = shutil.disk_usage(self.path.parent).free / 1e9
-            if free < plan["disk_gb"]:
-                reason = f"a checkpoint takes {plan['disk_gb']:.3f} GB and the disk has {free:.3f} GB free"
+            if free < plan.disk_gb:
+                reason = f"a checkpoint takes {plan.disk_gb:.3f} GB and the disk has {free:.3f} GB free"
                 raise InputError.of("runs", self.path.parent, reason, "choose another folder with runs=PATH")
             for name in ("", "events", "checkpoints", "logs"):
                 (self.path / name).mkdir(exist_ok=True)
                 _share(self.path / name, spec.group)
             if not (self.path / "spec.json").exists():
                 self.adopt(take())
-                write_json(self.path / "plan.json", plan)
+                write_json(self.path / "plan.json", plan.to_json())
                 write_json(self.path / "spec.json", spec.to_json())  # last: a folder with a spec is complete
         except OSError as error:
             fix = "choose another folder with runs=PATH"
@@ -106,16 +107,17 @@ class RunDir:
             raise InputError(f"{self.path}/spec.json: {error}; start a new run instead of editing this one") from None
 
     def plan(self) -> dict[str, Any]:
+        """As `create`, or `place`, wrote it down; runs made before may lack keys."""
         moved = self._placement()
         return moved["plan"] if moved else read_json(self.path / "plan.json")
 
-    def place(self, spec: RunSpec, plan: dict[str, Any]) -> None:
+    def place(self, spec: RunSpec, plan: Planned) -> None:
         """Run where `spec` says from the next start on; the ledger says since when, spec.json stays as it is.
 
         The caller holds the lock and knows that no job has the run.
         """
         before = self.spec()
-        write_json(self.path / "placement.json", spec.placement(plan))
+        write_json(self.path / "placement.json", spec.placement(plan.to_json()))
         pen = Ledger(self.path, self.generation() + 1, "submit")
         pen.write("placed", **_where(spec), changes=before.moves(spec))
 
@@ -228,7 +230,7 @@ class RunDir:
         saved = self.checkpoints()
         manifest = read_json(saved[-1] / "manifest.json") if saved else {}
         # What is saved of a training counts; what trains nothing has no checkpoints.
-        trains = not registry.method(spec.method.name).job
+        trains = registry.method(spec.method.name).trains
         step = manifest.get("step", 0) if digest and trains else max(manifest.get("step", 0), progress.get("step", 0))
         causes = Counter(e["cause"] for e in history.after(1).all("start"))
         health = {e.get("of"): e["what"] for e in history.all("health")}

@@ -1,8 +1,8 @@
-"""What a method tells the launcher about itself, without torch."""
+"""What a kind of work, above all a method of training, tells the launcher about itself, without torch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from launcher.errors import unknown
 from launcher.spec.schema import TrainConfig
@@ -83,21 +83,32 @@ class Sizes:
     unhalved: float = 0.0  # bytes an image beside the activations, in any precision: pixels, scores, LayerNorm's input
 
 
-@dataclass(frozen=True)
-class Method:
-    """The launcher's whole view of a method. `trainer` is loaded by the worker alone, inside a job."""
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The launcher's whole view of a kind of work. What is no `Method` trains nothing: it has no checkpoints, and its
+    ranks run `entry`."""
 
     name: str
     summary: str
-    config: type[TrainConfig]
+    config: type
     recipes: Mapping[str, Callable[[], Recipe]]
-    trainer: str  # "package.module:Class"
     validate: Callable[[Any, int | None], None]  # (config, number of images if known); raises InputError
-    layout: Callable[[Any, int], Layout]  # (config, world_size); raises InputError with the sizes that work
-    sizes: Callable[[Any, int], Sizes]  # (config, world_size)
-    job: str = ""  # "package.module:function" that the ranks run in place of training, where they do
+    entry: str = ""  # "package.module:function"
+    rounds: Callable[[Any], Rounds] | None = None  # of work that clusters: what, from the config
+    trains: ClassVar[bool] = False
 
     def recipe(self, name: str) -> Recipe:
         if name not in self.recipes:
             unknown("recipe", name, self.recipes)
         return self.recipes[name]()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Work):
+    """A method of training. `trainer` is loaded by the worker alone, inside a job."""
+
+    config: type[TrainConfig]
+    trainer: str  # "package.module:Class"
+    layout: Callable[[Any, int], Layout]  # (config, world_size); raises InputError with the sizes that work
+    sizes: Callable[[Any, int], Sizes]  # (config, world_size)
+    trains: ClassVar[bool] = True

@@ -1,6 +1,6 @@
 """Which methods there are: folders under `methods/` with a spec.py and a trainer.py, and entry points `sslrun.methods`
-elsewhere. A folder with a job.py in place of the trainer is a kind of job that trains nothing, and is reached through a
-verb of its own."""
+elsewhere. A folder with a job.py in place of the trainer is a kind of work that trains nothing, reached through a verb
+of its own."""
 
 import importlib
 import importlib.util
@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from launcher.errors import unknown
-from launcher.spec.contract import Method
+from launcher.spec.contract import Work
 
 
 @cache
@@ -23,7 +23,7 @@ def names() -> tuple[str, ...]:
 
 @cache
 def jobs() -> tuple[str, ...]:
-    """Kinds of job that train nothing."""
+    """Kinds of work that train nothing."""
     return tuple(sorted(_folders("job.py")))
 
 
@@ -34,14 +34,15 @@ def _folders(file: str) -> list[str]:
 
 
 @cache
-def method(name: str) -> Method:
-    """The method called `name`. Raises InputError with the nearest name when there is none."""
+def method(name: str) -> Work:
+    """The method, or other kind of work, called `name`. Raises InputError with the nearest name when there is none."""
     if name not in (*names(), *jobs()):
         unknown("method", name, names())
     for point in entry_points(group="sslrun.methods"):
         if point.name == name:
             return point.load()
-    return importlib.import_module(f"methods.{name}.spec").METHOD
+    said = facts(name)
+    return said.WORK if name in jobs() else said.METHOD
 
 
 def facts(room: str) -> ModuleType:
@@ -55,8 +56,8 @@ def load_trainer(name: str) -> type:
 
 
 def load_job(name: str) -> Callable[..., dict[str, Any]]:
-    """What the ranks of such a job run; called as `work(run, world, ledger, stop, heart)`. As `load_trainer`."""
-    return _load(method(name).job)
+    """What the ranks run where nothing is trained, called as `work(run, world, ledger, stop, heart)`. Imports torch."""
+    return _load(method(name).entry)
 
 
 def _load(reference: str) -> Any:

@@ -25,6 +25,7 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.state import ACTIVE, State
 from launcher.slurm import badnodes, commands, limits, queue
+from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
 
 NOT_NOW = "node configuration is not available"
@@ -39,13 +40,11 @@ class Submitted:
     note: str = ""
 
 
-def check(spec: RunSpec, plan: Mapping[str, Any]) -> None:
+def check(spec: RunSpec, plan: Planned) -> None:
     """Refuse what the queue would never start. Raises InputError with the field, or ClusterError with Slurm's words."""
     limits.check(spec)
-    folder = Path(spec.runs) / spec.run_id / "submit"
-    text = script.text(folder, script.parameters(spec, folder=folder, signal_delay_s=plan["signal_delay_s"]))
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
-        file.write(text)
+        file.write(script.of(spec, plan.signal_delay_s))
         file.flush()
         for again in (True, False):
             try:
@@ -61,7 +60,7 @@ def check(spec: RunSpec, plan: Mapping[str, Any]) -> None:
                     raise limits.explained(error, spec) from None
 
 
-def amend(run: RunDir, spec: RunSpec, plan: dict[str, Any]) -> bool:
+def amend(run: RunDir, spec: RunSpec, plan: Planned) -> bool:
     """Let a run that never began, and that no job has, take from `spec` what is not its science; True when it did.
 
     Else a run that Slurm refused would keep what it was refused for. Raises InputError or ClusterError as `check` does.
@@ -74,13 +73,13 @@ def amend(run: RunDir, spec: RunSpec, plan: dict[str, Any]) -> bool:
             return False
         if spec.cluster.kind == "slurm":
             check(spec, plan)
-        write_json(run.path / "plan.json", plan)
+        write_json(run.path / "plan.json", plan.to_json())
         write_json(run.path / "spec.json", replace(spec, group=run.spec().group).to_json())
         (run.path / "placement.json").unlink(missing_ok=True)
     return True
 
 
-def move(run: RunDir, spec: RunSpec, plan: dict[str, Any]) -> None:
+def move(run: RunDir, spec: RunSpec, plan: Planned) -> None:
     """Let the run go on where `spec` says from its next start on.
 
     Raises InputError where a process or a job has it: that one has its nodes already. ClusterError where a job may have
@@ -170,11 +169,14 @@ def _alike(runs: Sequence[RunDir]) -> list[list[RunDir]]:
     """Runs that one array can hold: the same nodes, queue and code."""
     groups: dict[Any, list[RunDir]] = {}
     for run in runs:
-        spec, plan = run.spec(), run.plan()
-        parameters = script.parameters(spec, folder=Path(), signal_delay_s=plan["signal_delay_s"])
-        key = repr(({k: v for k, v in parameters.items() if k != "job_name"}, run.code()["digest"]))
+        key = repr(({**_parameters(run, Path()), "job_name": None}, run.code()["digest"]))
         groups.setdefault(key, []).append(run)
     return list(groups.values())
+
+
+def _parameters(run: RunDir, folder: Path) -> dict[str, Any]:
+    """What submitit is told for the run's job."""
+    return script.parameters(run.spec(), folder=folder, signal_delay_s=run.plan()["signal_delay_s"])
 
 
 def _submit_alike(runs: Sequence[RunDir], name: str, after: str | None, lock: int) -> dict[str, Submitted]:
@@ -197,9 +199,9 @@ def _submit_alike(runs: Sequence[RunDir], name: str, after: str | None, lock: in
 def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock: int) -> list[str]:
     from launcher.start.executor import Executor, Named  # submitit takes a tenth of a second
 
-    token, spec, plan = uuid.uuid4().hex, runs[0].spec(), runs[0].plan()
+    token, spec = uuid.uuid4().hex, runs[0].spec()
     folder = _folder(runs, token)
-    parameters = script.parameters(spec, folder=folder, signal_delay_s=plan["signal_delay_s"])
+    parameters = _parameters(runs[0], folder)
     if runs[0].owner:  # an evaluation: its spec is its run's
         parameters["job_name"] = script.job_name(runs[0].id)
     if len(runs) > 1:

@@ -94,7 +94,7 @@ def _work(run: RunDir) -> Callable[..., dict]:
 
     if run.owner:
         return _evaluate
-    return _other if registry.method(run.spec().method.name).job else _train
+    return _train if registry.method(run.spec().method.name).trains else _other
 
 
 def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
@@ -145,7 +145,7 @@ def _evaluate(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) 
 
 
 def _other(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
-    """A kind of job that trains nothing."""
+    """A kind of work that trains nothing."""
     from launcher.spec import registry
 
     return registry.load_job(run.spec().method.name)(run, world, ledger, stop, heart)

@@ -18,6 +18,7 @@ from launcher.run import snapshot
 from launcher.run.files import read_json, write_json
 from launcher.run.folder import RunDir, every
 from launcher.run.ledger import Ledger
+from launcher.spec.planned import Planned
 
 if TYPE_CHECKING:
     from launcher.compose.points import Point
@@ -36,10 +37,10 @@ def members(name: str, folder: Path) -> list[RunDir] | None:
 
 def create(points: "list[Point]") -> list[RunDir]:
     """The run of every point, on disk. Nothing is written before every point is known to be good."""
-    plans: list[dict[str, Any]] = []
+    plans: list[Planned] = []
     checked = set()
     for point in points:
-        plans.append(planning.make(point.spec, point.recipe).to_json())
+        plans.append(planning.make(point.spec, point.recipe))
         kind = (repr(point.spec.cluster), point.spec.nodes, point.spec.tasks_per_node)
         if point.spec.cluster.kind == "slurm" and kind not in checked:
             from launcher.start import submit

@@ -4,7 +4,7 @@ import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from launcher.errors import InputError, RunFailed, SslrunError
 from launcher.verbs import arguments
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from launcher.spec.runspec import RunSpec
 
 
-def submit_or_join(spec: "RunSpec", plan: dict[str, Any], options: Namespace) -> int:
+def submit_or_join(spec: "RunSpec", options: Namespace) -> int:
     """Make the run of `spec` unless it is there, and go on with it."""
+    from launcher.plan import kinds
     from launcher.report import view
     from launcher.run import snapshot
     from launcher.run.folder import RunDir
 
     run = RunDir(Path(spec.runs) / spec.run_id)
-    joined, changes = (run.path / "spec.json").exists(), []
+    plan, joined, changes = kinds.make(spec), (run.path / "spec.json").exists(), []
     screen = view.console()
     if joined:
         changes = [c for c in run.spec().differences(spec) if not c.startswith(("runs:", "checksum:"))]
@@ -36,8 +37,8 @@ def submit_or_join(spec: "RunSpec", plan: dict[str, Any], options: Namespace) ->
 
             submit.check(spec, plan)
         run.create(spec, plan, lambda: snapshot.take(spec.method.name, Path(spec.runs)))
-        for warning in ([f"wasteful: {plan['waste']}"] if plan["waste"] else []) + list(plan["warnings"]):
-            screen.print(warning, markup=False, soft_wrap=True)
+        for remark in plan.remarks:
+            screen.print(remark, markup=False, soft_wrap=True)
     return go_on(run, options, joined=joined, kept=changes)
 
 

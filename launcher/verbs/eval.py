@@ -37,18 +37,18 @@ def run(options: Namespace) -> int:
     jobs, _ = queue.of_runs([found, *evaluation.every(found)])
     wanted = evaluation.want(found, overrides, config_dir=options.config_dir, queue=jobs)
     if wanted.spec.cluster.kind == "slurm":
+        from launcher.plan import evaluation as planning
         from launcher.start import submit
 
-        submit.check(wanted.spec, evaluation.plan(wanted.spec))
+        submit.check(wanted.spec, planning.make(wanted.spec))
     prepared, joined = evaluation.prepare(found, wanted, jobs)
     return drive.go_on(prepared, options, joined=joined)
 
 
 def _weights(options: Namespace) -> int:
-    from launcher.compose import evaluation, weights
+    from launcher.compose import weights
 
     overrides = [options.run, *options.overrides]
     if not weights.asked(overrides):
         raise InputError("RUN is missing; say sslrun eval RUN protocol=NAME, or weights=FILE backbone=NAME")
-    spec = weights.want(overrides, config_dir=options.config_dir)
-    return drive.submit_or_join(spec, evaluation.plan(spec), options)
+    return drive.submit_or_join(weights.want(overrides, config_dir=options.config_dir), options)

@@ -26,10 +26,12 @@ def run(options: Namespace) -> int:
     if options.cfg:
         told = Namespace(**{**vars(options), "overrides": clustering.translated(options.overrides)})
         return arguments.print_config(told, planning=False)
-    spec, _ = clustering.want(options.overrides, config_dir=options.config_dir)
-    plan = clustering.plan(spec)
+    spec = clustering.want(options.overrides, config_dir=options.config_dir)
     if not options.plan:
-        return drive.submit_or_join(spec, plan, options)
+        return drive.submit_or_join(spec, options)
+    from launcher.plan import clustering as planning
+
+    plan = planning.make(spec).to_json()
     if options.json:
         import json
 
@@ -37,6 +39,7 @@ def run(options: Namespace) -> int:
     else:
         from launcher.report import view
 
-        view.show({key: value for key, value in plan.items() if key != "why"}, view.Console(highlight=False))
-        view.show(plan["why"], view.Console(highlight=False))
+        screen, why, _ = view.Console(highlight=False), plan.pop("why"), plan.pop("warnings")  # it never has any
+        view.show(plan, screen)
+        view.show(why, screen)
     return 0

@@ -1,13 +1,9 @@
 """`sslrun method=...`: submit or join one run, or a sweep of them."""
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
 
 from launcher.errors import InputError
 from launcher.verbs import arguments, drive
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -20,7 +16,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Submit or join one run."""
     from launcher.compose.training import resolve
-    from launcher.plan import plan as planning
 
     if options.multirun:
         from launcher.verbs import multirun
@@ -31,5 +26,5 @@ def run(options: Namespace) -> int:
         raise InputError.of("sweep", name, "this is several runs", "add --multirun")
     if options.cfg:
         return arguments.print_config(options, planning=False)
-    spec, recipe = resolve(options.overrides, config_dir=options.config_dir)
-    return drive.submit_or_join(spec, planning.make(spec, recipe).to_json(), options)
+    spec, _ = resolve(options.overrides, config_dir=options.config_dir)
+    return drive.submit_or_join(spec, options)

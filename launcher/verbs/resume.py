@@ -49,12 +49,10 @@ def run(options: Namespace) -> int:
 def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
     """From its next start on the run goes on where `place` says, or nothing changes. Raises InputError where its state
     cannot be laid out there, with the sizes that work, and where a process or a job has it."""
-    from launcher.compose import clustering, evaluation
     from launcher.compose.training import placed
-    from launcher.plan import plan as planning
+    from launcher.plan import kinds
     from launcher.report import view
     from launcher.slurm import queue
-    from launcher.spec import registry
     from launcher.start import submit
 
     if found.owner:
@@ -66,12 +64,10 @@ def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
     changes = spec.moves(moved)
     if not changes:
         return
-    method = registry.method(spec.method.name)
-    plans = {"kmeans": clustering.plan, "weights": evaluation.plan}
-    plan = plans[method.name](moved) if method.job else planning.make(moved, method.recipe(spec.recipe)).to_json()
+    plan = kinds.make(moved)
     if moved.cluster.kind == "slurm":
         submit.check(moved, plan)
     submit.move(found, moved, plan)
     screen = view.console()
-    for change in (*changes, *([f"wasteful: {plan['waste']}"] if plan["waste"] else ()), *plan["warnings"]):
+    for change in (*changes, *plan.remarks):
         screen.print(change, markup=False, soft_wrap=True)

@@ -36,7 +36,7 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     or `target` exists or cannot be written, RunFailed where the checkpoint is damaged.
     """
     saved = run.checkpoints()
-    if registry.method(run.spec().method.name).job:
+    if not registry.method(run.spec().method.name).trains:
         raise InputError.of("RUN", run.id, "it trains nothing, and so has no weights", "give a run that trains")
     if not saved:
         raise InputError.of("RUN", run.id, "it has no checkpoint yet", f"`sslrun resume {run.id}`, or wait")

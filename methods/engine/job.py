@@ -39,7 +39,7 @@ class Job:
         run: RunDir,
         spec: RunSpec,
         world: World,
-        layout: Layout,
+        layout: Layout | None,  # of a step's batch; None where nothing is trained
         ledger: Ledger,
         stop: StopFlag,
         dataset: ImageDataset,

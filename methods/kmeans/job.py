@@ -18,7 +18,7 @@ from methods.kmeans import results
 from methods.kmeans.progress import Progress
 from methods.kmeans.results import Result
 from methods.kmeans.sources import Source, first_bad_row, open_source
-from methods.kmeans.spec import METHOD, KMeansConfig
+from methods.kmeans.spec import KMeansConfig, rounds
 
 
 def cluster(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def cluster(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: He
     """
     spec = run.spec()
     source = open_source(run, spec, world)
-    job = Job(run, spec, world, METHOD.layout(spec.method, world.size), ledger, stop, source.dataset, None, heart)
+    job = Job(run, spec, world, None, ledger, stop, source.dataset, heart=heart)
     # Curves of earlier lives stay; an iteration that is done once more has the same figures.
     job.reporter.start(purge_step=run.progress().get("step", 0))
     job.reporter.progress(force=True, stage="starting", step=0, steps=spec.method.iterations)
@@ -52,8 +52,7 @@ def _clustered(job: Job, source: Source) -> dict[str, Any]:
     config: KMeansConfig = job.spec.method
     writer = results.Writer(job, source)
     job.heart.end_when_stuck()
-    rounds = METHOD.sizes(config, job.world.size).rounds
-    numbers = sum(each.m * each.k * each.d for each in rounds.clusterings)
+    numbers = sum(each.m * each.k * each.d for each in rounds(config).clusterings)
     asked = {name: getattr(config, name) for name in ("k", "m", "metric", "init", "empty", "deterministic")}
     key = lambda: {**source.key(), **asked, "seed": job.spec.seed}  # noqa: E731
     with job.keeping(0, key, needed=source.needed(numbers), every_s=config.keep_work_s) as store:

@@ -7,7 +7,7 @@ sslrun kmeans features=deepercluster-demo k=50                 # the backbone of
 from dataclasses import dataclass
 
 from launcher.errors import InputError
-from launcher.spec.contract import Clustering, Layout, Method, Recipe, Rounds, Sizes
+from launcher.spec.contract import Clustering, Recipe, Rounds, Work
 from launcher.spec.schema import ops
 from methods.backbones.spec import BACKBONES
 from methods.kmeans.folder import SUFFIXES, scan  # noqa: F401 (for compose)
@@ -75,30 +75,22 @@ def validate(config: KMeansConfig, images: int | None) -> None:
             raise InputError.of(field, value, f"more clusters than the {total} features", f"use at most {total}")
 
 
-def layout(config: KMeansConfig, world_size: int) -> Layout:
-    """Every rank takes a block of neighbouring features; any number of ranks will do."""
-    return Layout(0, 1, 1, world_size, 1, 1, {"groups": "k-means needs none"})
-
-
-def sizes(config: KMeansConfig, world_size: int) -> Sizes:
+def rounds(config: KMeansConfig) -> Rounds:
     """One round: features, where there is a backbone, and their clustering."""
     backbone = BACKBONES.get(config.backbone or "")
     d = config.dim or (backbone.feature_dim if backbone else 0)
     flops = 2 * backbone.macs_at(config.image_size) if backbone else 0.0
     first = Clustering(config.m or config.k, d, config.iterations)
     second = (Clustering(config.k, d, config.iterations, m=config.m),) if config.m else ()
-    rounds = Rounds(count=1, forward_flops=flops, clusterings=(first, *second), host_bytes=4 * d if backbone else 0)
-    return Sizes(0, 0, 0, 0, 0.0, 0.0, {}, rounds)
+    return Rounds(count=1, forward_flops=flops, clusterings=(first, *second), host_bytes=4 * d if backbone else 0)
 
 
-METHOD = Method(
+WORK = Work(
     name="kmeans",
     summary="clusters features that lie in files or come out of a run",
     config=KMeansConfig,
     recipes={RECIPE: features},
-    trainer="",
-    job="methods.kmeans.job:cluster",
     validate=validate,
-    layout=layout,
-    sizes=sizes,
+    entry="methods.kmeans.job:cluster",
+    rounds=rounds,
 )

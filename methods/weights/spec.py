@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.errors import InputError
-from launcher.spec.contract import Layout, Method, Recipe, Sizes
+from launcher.spec.contract import Recipe, Work
 from launcher.spec.schema import ops
 from methods.backbones.spec import BACKBONES
 
@@ -65,25 +65,11 @@ def validate(config: WeightsConfig, images: int | None) -> None:
             raise InputError.of(name, getattr(config, name), "too few", f"give {least} or more")
 
 
-def layout(config: WeightsConfig, world_size: int) -> Layout:
-    """Every rank takes its share of the images; any number of ranks will do."""
-    return Layout(0, 1, 1, world_size, 1, 1, {"groups": "an evaluation needs none"})
-
-
-def sizes(config: WeightsConfig, world_size: int) -> Sizes:
-    """The backbone, forward."""
-    backbone = BACKBONES[config.backbone]
-    return Sizes(backbone.parameters, 0, 0, 0, 2 * backbone.macs_at(config.image_size), 0.0, {})
-
-
-METHOD = Method(
+WORK = Work(
     name="weights",
     summary="evaluates a file of weights",
     config=WeightsConfig,
     recipes={RECIPE: evaluation},
-    trainer="",
-    job="methods.weights.job:evaluate",
     validate=validate,
-    layout=layout,
-    sizes=sizes,
+    entry="methods.weights.job:evaluate",
 )

@@ -36,7 +36,7 @@ class Ledgers:
         spec = dataclasses.replace(spec, runs=str(self.folder))
         run = RunDir(self.folder / spec.run_id)
         code = Snapshot(self.folder / ".code" / "digest", "digest", "")
-        run.create(spec, planning.make(spec, recipe).to_json(), lambda: code)
+        run.create(spec, planning.make(spec, recipe), lambda: code)
         return run
 
     def start(self, run: RunDir, cause: str = "submitted", **fields: object) -> None:

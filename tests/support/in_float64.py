@@ -17,6 +17,7 @@ import torch
 from attributes import attributes
 from torch.overrides import TorchFunctionMode
 
+from launcher.plan import kinds
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.snapshot import Snapshot
@@ -82,7 +83,7 @@ def train(
     spec = dataclasses.replace(stored.read(planned), runs=str(folder), nodes=1, tasks_per_node=world.size)
     run = RunDir(folder / "run")
     if world.is_main and not run.path.exists():
-        run.create(spec, {"disk_gb": 0.0, "save_seconds": 0.0}, lambda: Snapshot(folder / "code", "digest", ""))
+        run.create(spec, kinds.make(spec), lambda: Snapshot(folder / "code", "digest", ""))
     world.barrier()
     generation = world.broadcast(run.generation() + 1)
     ledger = Ledger(run.path, generation, f"rank{world.rank}")

@@ -80,7 +80,7 @@ class Tabled:
             spec = member.point.spec
             run = RunDir(self.folder / spec.run_id)
             if not (run.path / "spec.json").exists():
-                run.create(spec, planning.make(spec, member.point.recipe).to_json(), lambda: code)
+                run.create(spec, planning.make(spec, member.point.recipe), lambda: code)
             runs[member.row.value, spec.seed] = run
         rows = [asked.described(wanted, member) for member in members]
         record.record(list(words), [member.point for member in members], list(runs.values()), rows)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.plan import kinds
 from launcher.report.index import NAME, Index
 from launcher.run.folder import every
 from launcher.run.ledger import Ledger
@@ -101,7 +102,7 @@ def changes(ledgers, runs):
     yield "all pruned", lambda: shutil.rmtree(seventh.checkpoints()[0])
     yield "its progress", lambda: ledgers.progress(sixth, 60, loss=0.5)
     moved = dataclasses.replace(sixth.spec(), tasks_per_node=2)
-    yield "moved", lambda: sixth.place(moved, sixth.plan())
+    yield "moved", lambda: sixth.place(moved, kinds.make(moved))
     yield "its spec edited", lambda: (fourth.path / "spec.json").write_text("{}")
     yield "made", lambda: ledgers.create("method=rotnet", "recipe=tiny", "seed=100")
     yield "removed", lambda: shutil.rmtree(eighth.path)

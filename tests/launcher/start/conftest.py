@@ -8,6 +8,7 @@ import pytest
 
 from launcher.compose.training import resolve
 from launcher.plan import plan as planning
+from launcher.plan.plan import Plan
 from launcher.run import snapshot
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
@@ -18,15 +19,15 @@ from launcher.start.executor import Executor
 
 
 @pytest.fixture(scope="module")
-def planned() -> tuple[RunSpec, dict]:
+def planned() -> tuple[RunSpec, Plan]:
     spec, recipe = resolve(["method=rotnet", "recipe=tiny", "cluster=generic"])
-    return spec, planning.make(spec, recipe).to_json()
+    return spec, planning.make(spec, recipe)
 
 
 class Runs:
     """A folder of runs that were made and never submitted, all with the same code."""
 
-    def __init__(self, folder: Path, planned: tuple[RunSpec, dict]):
+    def __init__(self, folder: Path, planned: tuple[RunSpec, Plan]):
         self.folder, (self._spec, self.plan) = folder, planned
         code = folder / ".code" / "taken"
         code.mkdir(parents=True)

@@ -112,7 +112,7 @@ def test_a_run_that_never_began_takes_what_is_not_its_science(runs, ledgers, slu
     run = runs.make(group=None)
     run.place(runs.spec(nodes=1, partition="short"), runs.plan)
     wanted = runs.spec(nodes=2, group="staff", partition="mixed")
-    assert submit.amend(run, wanted, {**runs.plan, "steps": 12345})
+    assert submit.amend(run, wanted, dataclasses.replace(runs.plan, steps=12345))
     assert run.spec().to_json() == dataclasses.replace(wanted, group=None).to_json()  # whose folder it is stays
     assert run.plan()["steps"] == 12345
     assert not (run.path / "placement.json").exists()
@@ -169,7 +169,7 @@ def test_a_run_that_nobody_has_is_moved(runs, ledgers, slurm_said):
     run = runs.make()
     ledgers.start(run)
     ledgers.end(run, "stopped")
-    submit.move(run, runs.spec(nodes=2), {**runs.plan, "steps": 12345})
+    submit.move(run, runs.spec(nodes=2), dataclasses.replace(runs.plan, steps=12345))
     assert (run.spec().nodes, run.plan()["steps"]) == (2, 12345)
     (placed,) = runs.told(run, "placed")
     assert placed["nodes"] == 2 and placed["generation"] == 2

@@ -88,7 +88,7 @@ def trained(tmp_path):
     """A run with one checkpoint, and the backbone that is in it."""
     spec, recipe = resolve(["method=deepercluster", "recipe=tiny", f"runs={tmp_path}"])
     run = RunDir(tmp_path / spec.run_id)
-    run.create(spec, make(spec, recipe).to_json(), lambda: snapshot.take("deepercluster", tmp_path))
+    run.create(spec, make(spec, recipe), lambda: snapshot.take("deepercluster", tmp_path))
     network = lived_in(Network(backbones.build("small_vgg", dropout=0.0), 8))
     owners = Owners(ALONE)
     owners.add("network", ModuleState(network))

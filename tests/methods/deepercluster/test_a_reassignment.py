@@ -32,7 +32,7 @@ def trainer(tmp_path):
     """After some steps of an epoch of rotations, the clustering behind it, and some steps of the next epoch."""
     spec, recipe = resolve([*SPEC, f"runs={tmp_path}"])
     run = RunDir(tmp_path / "run")
-    run.create(spec, planning.make(spec, recipe).to_json(), lambda: Snapshot(Path("code"), "digest", ""))
+    run.create(spec, planning.make(spec, recipe), lambda: Snapshot(Path("code"), "digest", ""))
     world, layout = World(0, 1, torch.device("cpu")), registry.method("deepercluster").layout(spec.method, 1)
     dataset = data.build(spec.data, "train")
     made = DeeperCluster(Job(run, spec, world, layout, Ledger(run.path, 1, "rank0"), StopFlag(), dataset))

@@ -99,7 +99,7 @@ def train(tmp_path):
         run = RunDir(tmp_path / folder)
         if not run.path.exists():
             code = Snapshot(Path("code"), "digest", "")
-            run.create(spec, planning.make(spec, recipe).to_json(), lambda: code)
+            run.create(spec, planning.make(spec, recipe), lambda: code)
         ledger = Ledger(run.path, run.generation() + 1, "rank0")
         ledger.write("start", cause="submitted", world_size=1)
         world = World(0, 1, torch.device("cpu"))

@@ -51,7 +51,7 @@ class Evaluated:
         spec, recipe = resolve(where)
         self.run = RunDir(folder / "runs" / spec.run_id)
         code = Snapshot(folder / ".code", "digest", "")
-        self.run.create(spec, make(spec, recipe).to_json(), lambda: code)
+        self.run.create(spec, make(spec, recipe), lambda: code)
         owners = Owners(ALONE)
         network = Network(backbone)
         self.backbone = network.backbone.eval()
