@@ -15,6 +15,8 @@ def read(file: Path) -> Any:
 
 @cache
 def _loader() -> type:
+    # Private: omegaconf has no public loader, and a plain one of yaml reads `1e-3` as text and keeps the second of two
+    # equal keys. tests/launcher/compose/test_yamlfile.py notices a change.
     checked = get_yaml_loader()
     if not yaml.__with_libyaml__:
         return checked

@@ -111,6 +111,7 @@ def text(folder: Path, parameters: Mapping[str, Any], *, python: str | None = No
 
     python: path of the interpreter that starts the job, as given to `parameters`; ours by default.
     """
+    # Private, because submitit has no public way to a script without a submission; the golden files notice a change.
     from submitit.slurm.slurm import _make_sbatch_string  # 30 ms, and only where there is a script to be made
 
     command = f"{shlex.quote(python or sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"

@@ -33,7 +33,11 @@ class Named:
 
 
 class Executor(SlurmExecutor):
-    """`submit(function, path)` and `map_array(function, paths)` as submitit has them; raises ClusterError."""
+    """`submit(function, path)` and `map_array(function, paths)` as submitit has them; raises ClusterError.
+
+    The methods with an underscore are submitit's own steps of a submission, which it has no public way to replace;
+    tests/launcher/start/test_submit.py goes through each.
+    """
 
     def __init__(self, folder: Path, parameters: Mapping[str, Any], *, options: Sequence[str], lock: int, python: str):
         super().__init__(folder, max_num_timeout=0, python=shlex.quote(python))

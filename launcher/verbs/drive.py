@@ -62,6 +62,11 @@ def go_on(run: "RunDir", options: Namespace, *, joined: bool, force: bool = Fals
             raise InputError.of("runs", run.path.parent, f"{run.id} belongs to user {owner}, not to you", fix)
     for change in kept:
         view.console().print(f"kept as first submitted: {change}", markup=False, soft_wrap=True)
+    if run.state().name == "done":
+        view.closing(run, view.console(), arguments.runs_option(run))
+        worst = afterwards(run, options)
+        arguments.answer(run, options, joined=True, state="done")
+        return worst
     if run.spec().cluster.kind == "slurm":
         return _on_slurm(run, options, joined=joined)
     return _here(run, options, joined=joined)
@@ -78,11 +83,6 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     from launcher.start import submit
 
     screen, spec = view.console(), run.spec()
-    if run.state().name == "done":
-        view.closing(run, screen, arguments.runs_option(run))
-        worst = afterwards(run, options)
-        arguments.answer(run, options, joined=True, state="done")
-        return worst
     found = submit.submit([run])[run.id]
     where = f"{spec.nodes} x {spec.tasks_per_node} ranks on {spec.cluster.name}"
     if found.joined:
@@ -112,11 +112,6 @@ def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     # Why this life begins: what ended the one before; a life that left no word was killed.
     last = run.history().last("start", "end")
     cause = "submitted" if not last else last["cause"] if last["event"] == "end" else "killed"
-    if run.state().name == "done":
-        view.closing(run, screen, arguments.runs_option(run))
-        worst = afterwards(run, options)
-        arguments.answer(run, options, joined=joined, state="done")
-        return worst
     screen.print(f"run {run.id} in {run.path}", soft_wrap=True, markup=False)
     with view.Watch(run, screen) as watch:
         outcome = local.run(run, spec, cause=cause, watch=watch)
