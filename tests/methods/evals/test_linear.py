@@ -54,7 +54,7 @@ def test_a_rate_that_diverged_does_not_hide_the_loss_of_the_others():
         reporter=SimpleNamespace(progress=lambda **_: None, log=lambda step, **values: said.append((step, values))),
         heart=SimpleNamespace(point=lambda: None),
         config=SimpleNamespace(log_every=1),
-        unkept_s=0.0,
+        keeping=SimpleNamespace(unkept_s=0.0),
     )
     _say(SimpleNamespace(job=job), 5, 9, torch.tensor([torch.nan, 6.0, torch.inf]), 2)
     assert said == [(5, {"linear/loss_of_best": 3.0})]
