@@ -60,11 +60,8 @@ def _settings(name: str, given: Sequence[str], backbone: str) -> dict[str, Any]:
         if key.partition(".")[2] not in known:
             unknown(key, value, [f"{name}.{field}" for field in known], what="key")
     try:
-        config = OmegaConf.structured(kind)
-        for text in given:
-            inner = text.partition(".")[2]
-            config = OmegaConf.merge(config, OmegaConf.from_dotlist([inner]))
-        settings = OmegaConf.to_object(config)
+        changes = OmegaConf.from_dotlist([text.partition(".")[2] for text in given])
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), changes))
     except (OmegaConfBaseException, YAMLError) as error:
         line = str(error).strip().splitlines()[0]
         raise InputError(f"{', '.join(given)}: {line}; give a value of its kind") from None

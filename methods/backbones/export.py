@@ -14,7 +14,6 @@ from launcher.run.folder import RunDir
 from launcher.runtime.checkpoint import load_tensors, verify
 from launcher.spec import registry
 from methods.backbones import network
-from methods.backbones.size import BackboneSize
 from methods.backbones.spec import BACKBONES, RGB_MEAN, RGB_STD
 
 TRUNK = "backbone.trunk."
@@ -46,7 +45,6 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     if broken:
         raise RunFailed(f"{saved[-1]}: {broken}; `sslrun resume {run.id}` falls back to an older checkpoint")
     spec, manifest = run.spec(), read_json(saved[-1] / "manifest.json")
-    size = BACKBONES[spec.method.backbone]
     state = {k.removeprefix(TRUNK): v for k, v in load_tensors(saved[-1], "network").items() if k.startswith(TRUNK)}
     metadata = {
         "run": run.id,
@@ -54,9 +52,7 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
         "backbone": spec.method.backbone,
         "step": str(manifest["step"]),
         "digest": manifest["digest"],
-        "input": COLOUR if size.colour else SOBEL,
-        "load": size.load,
-        "padding": _padding(size),
+        **explained(spec.method.backbone),
     }
     state = exported(state, spec.method.backbone)
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
@@ -69,12 +65,18 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     return metadata
 
 
-def _padding(size: BackboneSize) -> str:
-    """How the network that `size.load` makes differs from ours."""
-    if size.load.startswith("timm."):
+def explained(name: str) -> dict[str, str]:
+    """What to do with the weights of the backbone `name`: `load`, the call that makes the network which they fit;
+    `padding`, how that one differs from ours, or what comes in and out of it; `input`, what it is fed with."""
+    family, size = network(name), BACKBONES[name]
+    call = getattr(family, "LOAD", f"{family.__name__}.{family.build.__name__}()")
+    call = call if isinstance(call, str) else call[name]
+    if call.startswith("timm."):
         features = "class token after the norm" if size.class_token else "averaged over the last map"
-        return f"none: the output is the features, {features}"
-    return size.padding or f"none: feed {'three channels' if size.colour else '(sobel x, sobel y)'}"
+        same = f"none: the output is the features, {features}"
+    else:
+        same = f"none: feed {'three channels' if size.colour else '(sobel x, sobel y)'}"
+    return {"input": COLOUR if size.colour else SOBEL, "load": call, "padding": getattr(family, "PADDING", same)}
 
 
 def exported(state: dict[str, torch.Tensor], backbone: str) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What a plan and an export know of a backbone without torch."""
+"""What a plan knows of a backbone, without torch."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,6 @@ class BackboneSize:
     patches. recomputed: what is kept where residual blocks are computed again for their gradients (`recompute.py`),
     with the largest of them; 0: it has none. unhalved: share of `activations` that bf16 and fp16 do not halve: autocast
     keeps the inputs of LayerNorm in fp32, and the positions of max-pooling are int64.
-
-    load: the call that makes a network into which an export loads; padding: how it differs from ours, where it does.
     """
 
     parameters: int
@@ -33,21 +31,16 @@ class BackboneSize:
     class_token: bool = False
     recomputed: float = 0.0
     unhalved: float = 0.0
-    load: str = ""
-    padding: str = ""
 
     def macs_at(self, image_size: int) -> float:
         """`macs` for an image of another size: in proportion to its area, but for attention."""
         area = self._area(image_size)
         return self.macs * area * (1 - self.attention + self.attention * area)
 
-    def activations_at(self, image_size: int, *, recompute: bool = False) -> float:
-        """`activations`, or `recomputed`, for an image of another size: in proportion to its area."""
-        return (self.recomputed if recompute else self.activations) * self._area(image_size)
-
     def kept_at(self, image_size: int, *, recompute: bool = False) -> tuple[float, float]:
-        """`activations_at` in two: (what half precision halves, what it does not)."""
-        kept = self.activations_at(image_size, recompute=recompute)
+        """(what half precision halves, what it does not) of `activations`, or of `recomputed`, for an image of another
+        size: in proportion to its area."""
+        kept = (self.recomputed if recompute else self.activations) * self._area(image_size)
         return kept * (1 - self.unhalved), kept * self.unhalved
 
     def _area(self, image_size: int) -> float:

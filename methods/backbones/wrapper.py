@@ -17,7 +17,3 @@ class Backbone(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.trunk(self.input(images))
-
-    def tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """Of a vision transformer: class token and patch tokens, row by row, after the last norm [B, 1 + N, d]."""
-        return self.trunk.forward_features(self.input(images))

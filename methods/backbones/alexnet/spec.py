@@ -3,7 +3,4 @@
 from methods.backbones.size import BackboneSize
 
 PLACE = 2
-LOAD = "methods.backbones.alexnet.network.AlexNet()"
-SIZES = {
-    "alexnet_bn": BackboneSize(58_272_480, 4096, 224, 1.096e9, 1.784e6, 63, colour=False, unhalved=0.138, load=LOAD)
-}
+SIZES = {"alexnet_bn": BackboneSize(58_272_480, 4096, 224, 1.096e9, 1.784e6, 63, colour=False, unhalved=0.138)}

@@ -8,12 +8,13 @@ from torch import nn
 from methods.backbones.published import ours
 
 BLOCK = Bottleneck
+THEIRS = {"regnety_128gf": "regnety_1280", "regnety_256gf": "regnety_2560"}
+LOAD = {name: f"timm.create_model('{theirs}', num_classes=0)" for name, theirs in THEIRS.items()}
 
 
 def build(name: str, zero_init_residual: bool) -> nn.Module:
     """The trunk called `name`: float [B, 3, H, W] -> mean of the last map [B, feature_dim]."""
-    theirs = name.replace("128gf", "1280").replace("256gf", "2560")
-    trunk = ours(timm.create_model(theirs, zero_init_last=zero_init_residual, num_classes=0))
+    trunk = ours(timm.create_model(THEIRS[name], zero_init_last=zero_init_residual, num_classes=0))
     return trunk.to(memory_format=torch.channels_last)
 
 

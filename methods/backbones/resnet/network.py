@@ -5,6 +5,9 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
 BLOCK = Bottleneck
+LOAD = {f"resnet50_w{width}": f"{__name__}.ResNet50(width={width})" for width in (2, 4, 5)}
+# Under the names of torchvision.models.resnet50, too, which has a classifier `fc` beside.
+LOAD["resnet50"] = "timm.create_model('resnet50', num_classes=0)"
 
 
 class ResNet50(ResNet):

@@ -3,7 +3,4 @@
 from methods.backbones.size import BackboneSize
 
 PLACE = 5
-LOAD = "methods.backbones.small_resnet.network.SmallResNet()"
-SIZES = {
-    "small_resnet": BackboneSize(307_536, 128, 32, 4.375e6, 83_872, 8, recomputed=75_870, unhalved=0.099, load=LOAD)
-}
+SIZES = {"small_resnet": BackboneSize(307_536, 128, 32, 4.375e6, 83_872, 8, recomputed=75_870, unhalved=0.099)}

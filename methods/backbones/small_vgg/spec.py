@@ -3,5 +3,4 @@
 from methods.backbones.size import BackboneSize
 
 PLACE = 3
-LOAD = "methods.backbones.small_vgg.network.SmallVGG()"
-SIZES = {"small_vgg": BackboneSize(491_520, 256, 32, 4.227e6, 86_496, 8, colour=False, unhalved=0.167, load=LOAD)}
+SIZES = {"small_vgg": BackboneSize(491_520, 256, 32, 4.227e6, 86_496, 8, colour=False, unhalved=0.167)}

@@ -95,6 +95,10 @@ class Perceptron(nn.Module):
 
 
 build = SmallViT
+LOAD = (
+    "timm.models.vision_transformer.VisionTransformer(img_size=32, patch_size=4, embed_dim=64, depth=3, num_heads=2, "
+    "mlp_ratio=2, num_classes=0, dynamic_img_size=True)"
+)
 
 
 def stages(trunk: nn.Module) -> dict[str, nn.Module]:

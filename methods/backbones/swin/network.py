@@ -6,6 +6,7 @@ from torch import nn
 from methods.backbones.published import ours
 
 MAP = (1, 2)  # the sides of a stage's map [B, H, W, C]
+LOAD = "timm.create_model('swin_tiny_patch4_window7_224', num_classes=0, strict_img_size=False)"
 
 
 def build(drop_path: float) -> nn.Module:

@@ -28,6 +28,11 @@ class VGG16(plain.Plain):
 
 
 build, stages = VGG16, plain.stages
+LOAD = "torchvision.models.vgg16_bn()"
+PADDING = (
+    "features.0.weight has a third input channel of zeros: feed (sobel x, sobel y, 0). classifier.6 is untrained and "
+    "zero; classifier.3 gives the 4096 features before their ReLU"
+)
 
 
 def exported(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -3,11 +3,4 @@
 from methods.backbones.size import BackboneSize
 
 PLACE = 1
-SIZES = {
-    "vgg16_bn": BackboneSize(
-        134_268_416, 4096, 224, 15.44e9, 31.82e6, 32, colour=False, unhalved=0.096,
-        load="torchvision.models.vgg16_bn()",
-        padding="features.0.weight has a third input channel of zeros: feed (sobel x, sobel y, 0). classifier.6 is "
-        "untrained and zero; classifier.3 gives the 4096 features before their ReLU",
-    )
-}  # fmt: skip
+SIZES = {"vgg16_bn": BackboneSize(134_268_416, 4096, 224, 15.44e9, 31.82e6, 32, colour=False, unhalved=0.096)}

@@ -8,6 +8,13 @@ from torch import nn
 
 from methods.backbones.published import ours
 
+THEIRS = {f"vit_{size}_{patch}": f"vit_{size}_patch{patch}_224" for size in ("small", "base") for patch in (16, 8)}
+LOAD = {
+    **{name: f"timm.create_model('{m}', num_classes=0, dynamic_img_size=True)" for name, m in THEIRS.items()},
+    "vit_small_5": "timm.models.vision_transformer.VisionTransformer(img_size=220, patch_size=5, embed_dim=384, "
+    "depth=12, num_heads=6, num_classes=0, dynamic_img_size=True)",
+}
+
 
 def build(name: str, drop_path: float) -> nn.Module:
     """The trunk called `name`: float [B, 3, H, W] -> class token after the norm [B, feature_dim].
@@ -19,8 +26,7 @@ def build(name: str, drop_path: float) -> nn.Module:
     if name == "vit_small_5":  # sizes as of ViT-S of any patch
         size = {"embed_dim": 384, "depth": 12, "num_heads": 6}
         return ours(VisionTransformer(img_size=220, patch_size=5, **size, **options))
-    _, size, patch = name.split("_")
-    return ours(timm.create_model(f"vit_{size}_patch{patch}_224", **options))
+    return ours(timm.create_model(THEIRS[name], **options))
 
 
 def stages(trunk: nn.Module) -> dict[str, nn.Module]:

@@ -3,25 +3,12 @@
 from methods.backbones.size import BackboneSize
 
 PLACE = 7
-TIMM = "timm.create_model('vit_{}_patch{}_224', num_classes=0, dynamic_img_size=True)"
-FREE = "timm.models.vision_transformer.VisionTransformer({}, num_classes=0, dynamic_img_size=True)"
-TOKEN = {"batch_norm": False, "class_token": True}
+KIND = {"batch_norm": False, "class_token": True}
 SIZES = {
-    "vit_small_16": BackboneSize(
-        21_665_664, 384, 224, 4.599e9, 14.78e6, 16, 16, 0.078, unhalved=0.13, load=TIMM.format("small", 16), **TOKEN
-    ),
-    "vit_small_8": BackboneSize(
-        21_670_272, 384, 224, 22.41e9, 58.42e6, 8, 8, 0.253, unhalved=0.131, load=TIMM.format("small", 8), **TOKEN
-    ),
+    "vit_small_16": BackboneSize(21_665_664, 384, 224, 4.599e9, 14.78e6, 16, 16, 0.078, unhalved=0.13, **KIND),
+    "vit_small_8": BackboneSize(21_670_272, 384, 224, 22.41e9, 58.42e6, 8, 8, 0.253, unhalved=0.131, **KIND),
     # 220 pixels: as many whole patches as in 224.
-    "vit_small_5": BackboneSize(
-        22_067_712, 384, 220, 75.76e9, 143.9e6, 5, 5, 0.456, unhalved=0.131, **TOKEN,
-        load=FREE.format("img_size=220, patch_size=5, embed_dim=384, depth=12, num_heads=6"),
-    ),
-    "vit_base_16": BackboneSize(
-        85_798_656, 768, 224, 17.56e9, 29.39e6, 16, 16, 0.041, unhalved=0.13, load=TIMM.format("base", 16), **TOKEN
-    ),
-    "vit_base_8": BackboneSize(
-        85_807_872, 768, 224, 78.15e9, 116.7e6, 8, 8, 0.145, unhalved=0.131, load=TIMM.format("base", 8), **TOKEN
-    ),
-}  # fmt: skip
+    "vit_small_5": BackboneSize(22_067_712, 384, 220, 75.76e9, 143.9e6, 5, 5, 0.456, unhalved=0.131, **KIND),
+    "vit_base_16": BackboneSize(85_798_656, 768, 224, 17.56e9, 29.39e6, 16, 16, 0.041, unhalved=0.13, **KIND),
+    "vit_base_8": BackboneSize(85_807_872, 768, 224, 78.15e9, 116.7e6, 8, 8, 0.145, unhalved=0.131, **KIND),
+}

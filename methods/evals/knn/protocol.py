@@ -27,9 +27,14 @@ RANKED = 2048  # images whose features' rank is looked at
 def score(subject: Subject, settings: KNN) -> dict[str, float]:
     """As `knn`, with the features that the other protocols use. Collective; raises Stopped."""
     found = [subject.features(split) for split in subject.splits]
-    banks = tuple(gathered(subject.job, *each) for each in found)
-    how = {"known": subject.known, "settings": settings, "so_far": subject.so_far}
-    return knn(subject.job, subject.backbone, banks=banks, **how)
+    return knn(
+        subject.job,
+        subject.backbone,
+        known=subject.known,
+        settings=settings,
+        banks=tuple(gathered(subject.job, *each) for each in found),  # under no name here, so that `knn` can drop them
+        so_far=subject.so_far,
+    )
 
 
 def knn(
@@ -58,7 +63,7 @@ def knn(
     wanted = [job.config.knn_neighbours, *settings.neighbours]
     banks = banks or collected(job, backbone, "k-NN")
     own, *several = searched(job, banks, wanted, temperature=settings.temperature, stage="k-NN, search")
-    scores = {"trained": own, **{f"k{k}": score for k, score in zip(settings.neighbours, several, strict=True)}}
+    scores = {"trained": own, **{f"k{k}": found for k, found in zip(settings.neighbours, several, strict=True)}}
     scores["rank"] = job.world.broadcast(_rank(banks[1]) if job.world.is_main else 0.0)
     del banks  # each baseline has some as large
     baselines = {name: value for name, value in known.items() if name in BASELINES}
@@ -67,20 +72,20 @@ def knn(
     if job.world.is_main:
         so_far(dict(scores))
 
-    def score(encode: Callable[[torch.Tensor], torch.Tensor], stage: str) -> float:
+    def baseline(encode: Callable[[torch.Tensor], torch.Tensor], stage: str) -> float:
         found, searching = collected(job, encode, stage), f"{stage}, search"
         return searched(job, found, wanted[:1], temperature=settings.temperature, stage=searching)[0]
 
     torch.manual_seed(job.seed_for("network"))
     untrained = backbones.build(job.config.backbone, dropout=job.config.dropout).to(job.world.device).eval()
-    scores["untrained"] = score(untrained, "k-NN untrained")
+    scores["untrained"] = baseline(untrained, "k-NN untrained")
     _adapt_statistics(job, untrained)
-    scores["untrained_adapted"] = score(untrained, "k-NN untrained, adapted")
+    scores["untrained_adapted"] = baseline(untrained, "k-NN untrained, adapted")
     why = pixels_too_large(job)
     if why:
         _left_out(job, "k-NN of raw pixels", why)
     else:
-        scores["raw_pixels"] = score(_pixels, "k-NN raw pixels")
+        scores["raw_pixels"] = baseline(_pixels, "k-NN raw pixels")
     return scores
 
 

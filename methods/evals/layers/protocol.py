@@ -35,15 +35,5 @@ def _of_stage(subject: Subject, settings: Layers, stage: str, train: Labelled, t
     if settings.probe == "knn":
         banks = [gathered(subject.job, features.contiguous(), labels) for features, labels in (train, test)]
         return searched(subject.job, banks, [settings.neighbours], stage=f"k-NN of {stage}")[0]
-    strength = logistic.strength_of(settings.l2, train[0].shape[1], subject.classes)
-    needed = 3 * 8 * (train[0].shape[1] + 1) * subject.classes
-    with subject.keeping("layers", vars(settings), needed=needed) as store:
-        found = logistic.fit(
-            subject,
-            *train,
-            l2=strength,
-            iterations=settings.iterations,
-            slot=store.slot(stage),
-            stage=f"probe of {stage}",
-        )
+    found, _ = logistic.kept_fit(subject, settings, *train, work="layers", name=stage, stage=f"probe of {stage}")
     return logistic.accuracy(subject, found, *test)[0]

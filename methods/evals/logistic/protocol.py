@@ -30,13 +30,22 @@ def score(subject: Subject, settings: Logistic) -> dict[str, Any]:
     """Accuracies in percent: `top1` and `top5` on the test split, `train` on what it was fitted to; the strength `l2`
     of the penalty, and the `iterations` that were needed. Collective; raises Stopped."""
     train, test = subject.features("train"), subject.features("test")
-    strength = strength_of(settings.l2, train[0].shape[1], subject.classes)
-    needed = 3 * 8 * (train[0].shape[1] + 1) * subject.classes
-    with subject.keeping("logistic", vars(settings), needed=needed) as store:
-        found = fit(subject, *train, l2=strength, iterations=settings.iterations, slot=store.slot("logistic"))
+    found, strength = kept_fit(subject, settings, *train, work="logistic", name="logistic", stage="logistic regression")
     top1, top5 = accuracy(subject, found, *test)
     fitted, _ = accuracy(subject, found, *train)
     return {"top1": top1, "top5": top5, "train": fitted, "l2": strength, "iterations": found.iterations}
+
+
+def kept_fit(
+    subject: Subject, settings: Any, features: torch.Tensor, labels: torch.Tensor, *, work: str, name: str, stage: str
+) -> tuple[Classifier, float]:
+    """(what `fit` finds, the strength of the penalty). The work is kept on disk under `name`, in the store of `work`.
+    settings: with `l2` and `iterations`, as `Logistic`. Collective."""
+    width, classes = features.shape[1], subject.classes
+    strength = strength_of(settings.l2, width, classes)
+    with subject.keeping(work, vars(settings), needed=3 * 8 * (width + 1) * classes) as store:
+        how = {"l2": strength, "iterations": settings.iterations, "slot": store.slot(name), "stage": stage}
+        return fit(subject, features, labels, **how), strength
 
 
 def strength_of(l2: float | None, features: int, classes: int) -> float:

@@ -11,7 +11,7 @@ import methods
 from methods import backbones
 from methods.backbones import published
 from methods.backbones.dropout import DropPath
-from methods.backbones.export import exported, imported
+from methods.backbones.export import explained, exported, imported
 from methods.backbones.resnet.network import ResNet50
 from methods.backbones.small_vit.network import SmallViT
 from methods.backbones.spec import BACKBONES
@@ -40,7 +40,7 @@ def same(ours, theirs, size):
 def test_what_is_exported_loads_into_the_class_that_its_metadata_names(name):
     with torch.device("meta"):
         backbone = backbones.build(name)
-        theirs = eval(BACKBONES[name].load, {"timm": timm, "torchvision": torchvision, "methods": methods})
+        theirs = eval(explained(name)["load"], {"timm": timm, "torchvision": torchvision, "methods": methods})
     state = exported(backbone.trunk.state_dict(), name)
     theirs.load_state_dict(state, strict=True, assign=True)
     back = imported(state, name)
@@ -111,7 +111,7 @@ def test_a_transformer_takes_global_and_local_crops_and_gives_its_tokens():
     backbone = backbones.build("vit_small_16").eval()
     with torch.no_grad():
         for size, patches in ((224, 196), (96, 36)):
-            tokens = backbone.tokens(images(size, 1))
+            tokens = backbone.trunk.forward_features(backbone.input(images(size, 1)))
             assert tokens.shape == (1, 1 + patches, 384)
             torch.testing.assert_close(tokens[:, 0], backbone(images(size, 1)))
 
