@@ -14,7 +14,10 @@ HEAVY = (
 )  # fmt: skip
 
 # A room imports rooms that stand before it, and no other.
-LAUNCHER = ["errors", "spec", "plan", "run", "slurm", "compose", "start", "sweep", "report", "drill", "verbs", "cli"]
+LAUNCHER = [
+    "errors", "durations", "spec", "plan", "run", "slurm", "compose", "start", "sweep", "report", "drill", "verbs",
+    "cli",
+]  # fmt: skip
 SHARED = ["backbones", "data", "parts", "augment", "engine", "evals"]
 APART = {("run", "plan")}  # though one stands before the other
 # Rooms with torch, and what of the launcher they know.

@@ -28,7 +28,7 @@ from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
 
 if TYPE_CHECKING:
-    from launcher.slurm.commands import Job
+    from launcher.slurm.commands import SlurmJob
 
 no_labels = registry.facts("data").no_labels
 
@@ -57,7 +57,7 @@ class Wanted:
 
 
 def want(
-    run: RunDir, overrides: list[str], *, config_dir: Path | None = None, queue: "Mapping[str, Job] | None" = None
+    run: RunDir, overrides: list[str], *, config_dir: Path | None = None, queue: "Mapping[str, SlurmJob] | None" = None
 ) -> Wanted:
     """What `sslrun eval RUN ...` asks for. Raises InputError for an unknown protocol, a run without a checkpoint or
     labels, and whatever else a person can get wrong."""
@@ -100,7 +100,7 @@ def every(run: RunDir) -> list[RunDir]:
     return sorted((RunDir(file.parent) for file in files), key=lambda found: _number(found.path.name))
 
 
-def prepare(run: RunDir, wanted: Wanted, queue: "Mapping[str, Job] | None" = None) -> tuple[RunDir, bool]:
+def prepare(run: RunDir, wanted: Wanted, queue: "Mapping[str, SlurmJob] | None" = None) -> tuple[RunDir, bool]:
     """(the evaluation's folder, whether it was there before): the one that measures or measured the same, else a new
     one. One that failed or stopped is taken up again if it would run in the same place."""
     for found in reversed(every(run)):
@@ -130,7 +130,7 @@ def _checkpoint(run: RunDir, step: str | None) -> Path:
     raise InputError.of("step", step, f"{run.id} has no checkpoint of that step", f"there are: {there}")
 
 
-def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, Job] | None") -> bool:
+def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, SlurmJob] | None") -> bool:
     try:
         asked, spec = read_json(found.path / FILE), found.spec()
     except (OSError, ValueError, InputError):  # damaged: leave it alone

@@ -117,7 +117,7 @@ class OnSlurm:
             with contextlib.suppress(ClusterError):
                 commands.cancel([job])
 
-    def _queue(self) -> Mapping[str, commands.Job]:
+    def _queue(self) -> Mapping[str, commands.SlurmJob]:
         """The user's jobs, as of a second ago at most: whoever waits looks often."""
         if time.monotonic() - self._asked > QUEUE_SECONDS:
             self._jobs, self._asked = commands.jobs(), time.monotonic()

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from launcher.durations import rough
 from launcher.plan import cost, kmeans_cost, script
 from launcher.spec import registry
 from launcher.spec.contract import Layout, Recipe, Sizes
@@ -190,7 +191,7 @@ def _warnings(spec: RunSpec, times: _Times, host: cost.HostMemory, delay: int) -
     if cluster.kind != "slurm":
         return warnings
     if cluster.preemptible and times.save + times.per_step > cluster.grace_s:
-        lost = _span(times.every * times.per_step)
+        lost = rough(times.every * times.per_step)
         warnings.append(
             f"a save takes about {times.save:.0f} s and a preemption leaves {cluster.grace_s} s (cluster.grace_s): "
             f"each may lose up to {lost} of work; ask for a longer GraceTime, or set method.checkpoint_every"
@@ -198,7 +199,7 @@ def _warnings(spec: RunSpec, times: _Times, host: cost.HostMemory, delay: int) -
     if times.save > delay:
         warnings.append(
             f"a save takes about {times.save:.0f} s and the time limit leaves {delay} s (signal_delay_s): each job may "
-            f"lose up to {_span(times.every * times.per_step)} of work; use a longer cluster.timeout_min"
+            f"lose up to {rough(times.every * times.per_step)} of work; use a longer cluster.timeout_min"
         )
     if cluster.gpus_per_node and config.precision == "bf16" and not cluster.bf16:
         warnings.append(
@@ -263,7 +264,7 @@ def _why_memory(memory: cost.Memory, gpus: int, precision: str) -> str:
 
 def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay: int) -> dict[str, str]:
     cluster, rounds = spec.cluster, sizes.rounds
-    often = f"one interruption in {_span(times.mtbf)}" if times.mtbf < math.inf else "no interruption expected"
+    often = f"one interruption in {rough(times.mtbf)}" if times.mtbf < math.inf else "no interruption expected"
     hours = [f"{times.per_step:.3g} s a step: arithmetic {times.step:.3g}, {times.source}"]
     if times.all_reduce:
         hours.append(f"beside it all-reduce {times.all_reduce:.3g}")
@@ -271,7 +272,7 @@ def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay
         clusterings = ", then ".join(f"{c.iterations} iterations into {c.m * c.k:,}" for c in rounds.clusterings)
         share = kmeans_cost.EFFICIENCY if cluster.gpus_per_node else cluster.efficiency
         hours.append(
-            f"{rounds.count} rounds of features {_span(times.features)} and k-means {_span(times.kmeans)} "
+            f"{rounds.count} rounds of features {rough(times.features)} and k-means {rough(times.kmeans)} "
             f"({clusterings}; a rank sends {times.kmeans_gb:.3g} GB; {share:.0%} of the fp32 peak, assumed)"
         )
     hours.append("without data loading and evaluation (model, not measured)")
@@ -283,14 +284,6 @@ def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay
         "timeout_min": f"{jobs} job{'s' if jobs > 1 else ''} of this length, each going on from the last checkpoint",
         "signal_delay_s": "given" if cluster.signal_delay_s else "before the time limit: three saves and some slack",
     }
-
-
-def _span(seconds: float) -> str:
-    """A duration in the unit that suits it."""
-    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.2g} {name}" if seconds < 10 * unit else f"{seconds / unit:,.0f} {name}"
-    return f"{seconds:.2g} s"
 
 
 def _changed(recipes: Any, given: Any) -> bool:

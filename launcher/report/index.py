@@ -78,7 +78,7 @@ class _Reading:
 Known = dict[str, tuple[bytes, RunRow]]  # by the run's name: its signature, and the row that it had then
 
 
-class Index:
+class RunIndex:
     """`config`: whether rows carry their run's config, which triples what is to be read of the index."""
 
     def __init__(self, runs: Path, *, config: bool = False):

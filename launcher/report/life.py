@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from launcher.compose import evaluation
+from launcher.durations import short
 from launcher.report import curves
 from launcher.report.curves import Curve
-from launcher.report.listing import short
 from launcher.report.svg import Span
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History
 from launcher.slurm import queue
+from launcher.spec.runspec import flat
 
 Event = Mapping[str, Any]
 MOST_PICTURES = 6  # of one folder
@@ -134,17 +135,14 @@ def _scores(history: History) -> list[tuple[str, int, dict[str, float]]]:
     """The numbers of every evaluation, by step; the same evaluation of the same step counts once."""
     found: dict[tuple[int, str], dict[str, float]] = {}
     for event in history.judged():
-        found[event["step"], event["protocol"]] = dict(_flat(event["scores"]))
+        found[event["step"], event["protocol"]] = _numbers(event["scores"])
     return [(protocol, step, numbers) for (step, protocol), numbers in found.items()]
 
 
-def _flat(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers alone; of one that several settings gave, each under the name of its setting."""
-    for name, value in scores.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name} ")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{prefix}{name}", value
+def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Of a score that several settings gave, each under the name of its setting."""
+    found = flat(scores, " ").items()
+    return {name: value for name, value in found if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
 def _files(run: RunDir) -> Iterator[tuple[Path, int]]:

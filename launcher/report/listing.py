@@ -3,7 +3,6 @@
 Written line by line: a general table of ten thousand rows would take rich ten seconds.
 """
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from rich.text import Text
 
+from launcher import durations
 from launcher.report import query
 from launcher.report.index import RunRow
 from launcher.run.state import ACTIVE
@@ -50,7 +50,7 @@ def columns() -> list[Column]:
         Column("state", 0, lambda f: f["state"]),
         Column("step", 0, lambda f: f"{f['step']}/{f['steps']}", right=True),
         Column("waits for", 1, _waiting),
-        Column("left", 2, lambda f: short(f["seconds_left"]), right=True),
+        Column("left", 2, lambda f: durations.short(f["seconds_left"]), right=True),
         Column("k-NN", 3, _knn, right=True),
         Column("loss", 4, lambda f: "" if f["loss"] is None else f"{f['loss']:.3f}", right=True),
         Column("images/s", 5, lambda f: f"{f['images_per_s']:,.0f}" if f["images_per_s"] else "", right=True),
@@ -145,20 +145,6 @@ def by_state(rows: Sequence[RunRow]) -> list[RunRow]:
     return sorted(rows, key=lambda row: STATES.index(row.facts["state"]))
 
 
-def short(seconds: float | None) -> str:
-    """A duration in at most six characters: 45s, 12min, 3h05, 2.1d."""
-    if seconds is None or not math.isfinite(seconds):
-        return ""
-    seconds = max(0, int(seconds))
-    if seconds < 100:
-        return f"{seconds}s"
-    if seconds < 100 * 60:
-        return f"{seconds // 60}min"
-    if seconds < 48 * 3600:
-        return f"{seconds // 3600}h{seconds % 3600 // 60:02}"
-    return f"{seconds / 86400:.1f}d"
-
-
 def moment(when: float | datetime) -> str:
     """14:30 today, otherwise with its date, and with its year where that is far away."""
     when, now = when if isinstance(when, datetime) else datetime.fromtimestamp(when), datetime.now()
@@ -182,7 +168,7 @@ def _saved(facts: Facts, now: float) -> str:
     """The newest checkpoint of a run that is not done: its step, and how long ago."""
     if facts["checkpoint_step"] is None or facts["state"] == "done":
         return ""
-    return f"{facts['checkpoint_step']}, {short(now - facts['checkpoint_time'])} ago"
+    return f"{facts['checkpoint_step']}, {durations.short(now - facts['checkpoint_time'])} ago"
 
 
 def _knn(facts: Facts) -> str:
@@ -200,7 +186,7 @@ def _plain(name: str, found: Any) -> str:
     if name in TIMES:
         return moment(found)
     if name == "seconds_left":
-        return short(found)
+        return durations.short(found)
     if isinstance(found, float):
         return f"{found:.6g}"
     return _one_line(_pairs(found) if isinstance(found, Mapping) else str(found))

@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from launcher.durations import short
 from launcher.errors import InputError
 from launcher.report import svg, words
 from launcher.report.life import Life
-from launcher.report.listing import short
-from launcher.report.table import Row, Run, Table
+from launcher.report.table import Run, Table, TableRow
 from launcher.report.terminal import SAME_UNIT, remarks
 
 FOLDER = "reports"  # in the folder of runs
@@ -88,7 +88,7 @@ def _panel(title: str, lines: Sequence[svg.Line]) -> Panel:
     return Panel(title, legend, svg.panel(lines, WIDE, height), svg.panel(lines, NARROW, height))
 
 
-def _lines(rows: Sequence[Row], marks: Sequence[svg.Mark], style: str, whose: str = "") -> list[svg.Line]:
+def _lines(rows: Sequence[TableRow], marks: Sequence[svg.Mark], style: str, whose: str = "") -> list[svg.Line]:
     """One line a series."""
     names = list(dict.fromkeys(row.series for row in rows))
     return [

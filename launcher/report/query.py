@@ -17,6 +17,7 @@ from typing import Any
 from launcher.errors import InputError
 from launcher.report.index import EMPTY, RunRow
 from launcher.run.causes import CAUSES
+from launcher.spec import runspec
 
 FORM = re.compile(r"\s*(?P<key>(?:[^\s=!<>(]|\([^)]*\))+)\s*(?P<sign>!=|<=|>=|==|=|<|>)\s*(?P<text>.*?)\s*", re.DOTALL)
 ORDERINGS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -93,13 +94,13 @@ def ordered(rows: Iterable[RunRow], key: str) -> list[RunRow]:
     return [row for _, row in (*having, *lacking)]
 
 
-def flat(row: RunRow) -> dict[str, Any]:
+def told(row: RunRow) -> dict[str, Any]:
     """Every key that the row has, with its value: those of the index first, then what they hold and the config."""
     facts = row.facts
     found = {key: facts[key] for key in EMPTY if not isinstance(EMPTY[key], dict | list)}
-    found |= _flat({"evals": facts["evals"], "restarts": facts["restarts"]}, "")
+    found |= runspec.flat({"evals": facts["evals"], "restarts": facts["restarts"]})
     # `method` is a fact already; its fields and its name are the config's.
-    return found | {key: inner for key, inner in _flat(row.config, "") if key not in NO_CONFIG}
+    return found | {key: inner for key, inner in runspec.flat(row.config).items() if key not in NO_CONFIG}
 
 
 def refuse_unknown(option: str, names: Sequence[str], rows: Sequence[RunRow]) -> None:
@@ -112,7 +113,7 @@ def refuse_unknown(option: str, names: Sequence[str], rows: Sequence[RunRow]) ->
     for name in missing:
         free = name.startswith(("cluster.environment.", "cluster.additional_parameters."))
         if name not in schema and not free:
-            raise InputError.of(option, name, "there is no such key", _nearest(name, schema.union(*map(flat, rows))))
+            raise InputError.of(option, name, "there is no such key", _nearest(name, schema.union(*map(told, rows))))
 
 
 def _nearest(name: str, known: set[str]) -> str:
@@ -152,14 +153,6 @@ def _walk(tree: Any, key: str) -> Any:
         return tree[key] if isinstance(tree, Mapping) else None
     inside = (_walk(tree[name], key[len(name) + 1 :]) for name in tree if key.startswith(f"{name}."))
     return next((found for found in inside if found is not None), None)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, found in tree.items():
-        if isinstance(found, dict):
-            yield from _flat(found, f"{prefix}{key}.")
-        else:
-            yield prefix + key, found
 
 
 def _same(found: Any, text: str) -> bool:

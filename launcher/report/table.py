@@ -20,7 +20,7 @@ from launcher.run.folder import RunDir
 from launcher.slurm import queue
 from launcher.spec.runspec import RunSpec
 from launcher.sweep import record
-from launcher.sweep.ablation import Ablation, Point
+from launcher.sweep.ablation import Ablation, PaperRow
 from launcher.sweep.asked import Asked, judges
 
 # What deserves a look first. Besides the states of a run: `absent`, nobody asked for it; `gone`, its folder is;
@@ -51,7 +51,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One point. `value`: of the axis as the paper has it; `at`: at this scale."""
 
     value: Any
@@ -94,7 +94,7 @@ class Table:
     scale: str
     given: tuple[str, ...]
     others: tuple[tuple[str, ...], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     notes: tuple[str, ...]
     folder: Path
 
@@ -151,7 +151,7 @@ def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
         runs = [_run(table, asked.scale, seed, row, found) for seed, row in zip(seeds, here, strict=True)]
         at = next((row["at"] for row in here if row), table.value_at(point, asked.scale))
         lacks = tuple(table.lacks(point, asked.scale, own))
-        rows.append(Row(point.value, at, point.series, point.paper, lacks, tuple(runs)))
+        rows.append(TableRow(point.value, at, point.series, point.paper, lacks, tuple(runs)))
     notes = _notes(table.points, mine, older, found.trouble)
     return Table(table, asked.scale, given, tuple(k for k in kinds if k != given), tuple(rows), notes, folder)
 
@@ -193,7 +193,7 @@ def _newest(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[tuple[str, str, int
     return mine, len({row["run"] for row in rows} - kept)
 
 
-def _notes(points: Sequence[Point], mine: Mapping[tuple[str, str, int], Any], older: int, trouble: str) -> tuple:
+def _notes(points: Sequence[PaperRow], mine: Mapping[tuple[str, str, int], Any], older: int, trouble: str) -> tuple:
     rows = {(point.series, str(point.value)) for point in points}
     strays = sum((series, value) not in rows for series, value, _ in mine)
     notes = []

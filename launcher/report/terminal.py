@@ -9,10 +9,11 @@ from rich.console import Console, Group
 from rich.table import Table as Grid
 from rich.text import Text
 
+from launcher import durations
 from launcher.report import words
 from launcher.report.life import Life
-from launcher.report.listing import COLOURS, short
-from launcher.report.table import Row, Table
+from launcher.report.listing import COLOURS
+from launcher.report.table import Table, TableRow
 
 SAME_UNIT = "paper"  # the scale at which ours and the paper's are the same measure
 UNBOUNDED = 400  # letters a line, where nobody says how wide it may be
@@ -64,7 +65,7 @@ def show_run(life: Life, screen: Console) -> None:
         starts.add_column(name, justify="right" if name in ("start", "waited", "worked", "steps", "lost") else "left")
     for s in life.starts:
         reach = f"{s.first:,}–{s.last:,}"
-        times = s.began, s.where, short(s.waited), short(s.worked)
+        times = s.began, s.where, durations.short(s.waited), durations.short(s.worked)
         starts.add_row(str(s.number), s.cause, *times, reach, str(s.lost), s.ended)
     scores = Grid(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("evaluation", "step", "score", ""):
@@ -123,7 +124,7 @@ def markdown(table: Table, command: str) -> str:
     return "\n".join([*lines, "", table.trend.sentence, "", *(f"{text}\n" for text in remarks(table))])
 
 
-def _numbers(row: Row) -> tuple[str, str, str]:
+def _numbers(row: TableRow) -> tuple[str, str, str]:
     return words.theirs(row.paper), words.ours(row), words.signed(row.difference)
 
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from launcher import durations
 from launcher.plan.plan import Plan
 from launcher.report import scores
 from launcher.run.folder import RunDir
@@ -43,7 +44,7 @@ def plan(plan: Plan, screen: Console) -> None:
         ("disk", f"{plan.disk_gb:.2f} GB", "disk_gb"),
         ("", "", "disk"),
         ("checkpoint every", f"{plan.checkpoint_every:,} steps", "checkpoint_every"),
-        ("time", _duration(plan.hours * 3600), "hours"),
+        ("time", durations.exact(plan.hours * 3600), "hours"),
         ("GPU-hours", f"{plan.gpu_hours:,.0f}" if plan.gpus_per_node else "", "gpu_hours"),
         ("expect", "", "expect"),
     ]
@@ -51,7 +52,7 @@ def plan(plan: Plan, screen: Console) -> None:
         rows[-1:-1] = [
             ("CPUs a rank", plan.cpus_per_task, "cpus_per_task"),
             ("host memory", f"{plan.host_memory_gb:,.0f} GB", "host_memory_gb"),
-            ("time limit", _duration(plan.timeout_min * 60), "timeout_min"),
+            ("time limit", durations.exact(plan.timeout_min * 60), "timeout_min"),
             ("warned", f"{plan.signal_delay_s} s", "signal_delay_s"),
         ]
     for label, value, key in rows:
@@ -179,7 +180,7 @@ class Bar:
         if not self._screen.is_terminal and now - self._said > PLAIN_SECONDS and done > self._began[1]:
             self._said = now
             left = (now - self._began[0]) * (of - done) / (done - self._began[1])
-            self._screen.print(f"{stage}: {done / of:.0%}, {_duration(left)} left", soft_wrap=True, markup=False)
+            self._screen.print(f"{stage}: {done / of:.0%}, {durations.exact(left)} left", soft_wrap=True, markup=False)
 
 
 def _figures(now: dict[str, Any]) -> str:
@@ -197,7 +198,7 @@ def _figures(now: dict[str, Any]) -> str:
     if now.get("images_per_s"):
         parts.append(f"{now['images_per_s']:,.0f} images/s")
     if now.get("seconds_left") is not None:
-        parts.append(f"{_duration(now['seconds_left'])} left")
+        parts.append(f"{durations.exact(now['seconds_left'])} left")
     if now.get("broken"):
         parts.append(f"{now['broken']} broken images")
     return ", ".join(parts)
@@ -261,13 +262,3 @@ def show(summary: dict[str, Any], screen: Console) -> None:
         for label, line in zip([key, *[""] * len(lines)], lines, strict=False):
             said = ", ".join(f"{k} {v}" for k, v in line.items() if v is not None) if isinstance(line, dict) else line
             screen.print(f"{label:13} {said}", soft_wrap=True, markup=False)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
-    if seconds < 48 * 3600:
-        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
-    return f"{seconds / 86400:.1f} days"

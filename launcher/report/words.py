@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from launcher.report.table import NOT_YET, SAID, STATES, Row, Table
+from launcher.report.table import NOT_YET, SAID, STATES, Table, TableRow
 from launcher.sweep import ablation
 
 MISSING = "–"
@@ -22,7 +22,7 @@ def value(given: Any) -> str:
     return f"{given:,}" if isinstance(given, int) else str(given)
 
 
-def label(row: Row) -> str:
+def label(row: TableRow) -> str:
     """The value of a row at its scale, and the paper's where that is another."""
     return value(row.at) if row.at == row.value else f"{value(row.at)} (for {value(row.value)})"
 
@@ -40,7 +40,7 @@ def theirs(value: float | None) -> str:
     return text if "." in text or "e" in text else f"{text}.0"
 
 
-def ours(row: Row) -> str:
+def ours(row: TableRow) -> str:
     """Mean and spread, and of how many seeds where some have no number."""
     if row.mean is None:
         return MISSING
@@ -55,7 +55,7 @@ def signed(value: float | None) -> str:
     return f"{'−' if value < 0 else '+'}{number(abs(value))}"
 
 
-def state(row: Row) -> str:
+def state(row: TableRow) -> str:
     """Of a point: what all seeds are, or how many are what."""
     if row.state == NOT_YET:
         return f"{NOT_YET}: needs {', '.join(row.lacks)}"
@@ -70,7 +70,7 @@ def named(kind: str) -> str:
     return SAID.get(kind, kind)
 
 
-def steps(row: Row) -> str:
+def steps(row: TableRow) -> str:
     """Of the run that is furthest behind and of the one that is furthest, over what is to be done."""
     begun = [run for run in row.runs if run.steps]
     if not begun:
@@ -88,7 +88,7 @@ def hours(table: Table) -> tuple[str, list[str]]:
     return "minutes", [_sum(row, lambda run: 60 * run.hours) for row in table.rows]
 
 
-def _sum(row: Row, of) -> str:
+def _sum(row: TableRow, of) -> str:
     total = sum(map(of, row.runs))
     if not any(run.hours for run in row.runs):
         return MISSING

@@ -24,7 +24,7 @@ SECOND_LOOK_SECONDS = 1.0  # between a submitter's look at a snapshot and its li
 
 
 @dataclass(frozen=True)
-class Item:
+class Deletable:
     """Something that can go. `what`: its kind in a word or two; `size`: bytes."""
 
     path: Path
@@ -36,7 +36,7 @@ class Item:
 class Findings:
     """`kept`: path of what stays -> why. `notes`: what a person should know besides."""
 
-    doomed: list[Item]
+    doomed: list[Deletable]
     kept: dict[Path, str]
     notes: list[str]
 
@@ -54,7 +54,7 @@ def find(run: RunDir, keep: int, jobs: Callable[[], Mapping[str, Any]]) -> Findi
     return found
 
 
-def delete(items: Iterable[Item], runs: Path) -> list[Item]:
+def delete(items: Iterable[Deletable], runs: Path) -> list[Deletable]:
     """Delete `items` and return those that went: code that somebody has begun to use meanwhile stays.
 
     Raises InputError where the file system refuses.
@@ -142,7 +142,7 @@ def _find_work(run: RunDir, found: Findings) -> None:
 # -- what the runs of a folder share ---------------------------------------------------------------------------------
 
 
-def _unused_code(runs: Path) -> list[Item]:
+def _unused_code(runs: Path) -> list[Deletable]:
     entries = sorted((runs / ".code").iterdir()) if (runs / ".code").is_dir() else []
     used = _used_code(runs) if entries else set()
     leftovers = [p for p in entries if p.name.startswith(".") and _days_old(p) > HALF_WRITTEN_DAYS]
@@ -156,7 +156,7 @@ def _used_code(runs: Path) -> set[str]:
     return {Path(os.path.realpath(link)).name for link in links if os.path.lexists(link)}
 
 
-def _delete_code(items: list[Item], runs: Path) -> list[Item]:
+def _delete_code(items: list[Deletable], runs: Path) -> list[Deletable]:
     """Out of sight first, then a second look at who uses it: a submission may have found it a moment earlier."""
     aside = {}
     for item in items:
@@ -193,8 +193,8 @@ def _find_submissions(run: RunDir, jobs: Callable[[], Mapping[str, Any]], found:
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
-def _items(paths: Iterable[Path], what: str) -> list[Item]:
-    return [Item(path, what, sum(p.lstat().st_size for p in _files(path))) for path in paths]
+def _items(paths: Iterable[Path], what: str) -> list[Deletable]:
+    return [Deletable(path, what, sum(p.lstat().st_size for p in _files(path))) for path in paths]
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -209,7 +209,7 @@ def _days_old(folder: Path) -> float:
     return (time.time() - newest) / 86400
 
 
-def _aside(item: Item) -> Path:
+def _aside(item: Deletable) -> Path:
     """Under another name first: a checkpoint that is half deleted must not be taken for one."""
     if item.what != CHECKPOINT:
         return item.path

@@ -23,7 +23,7 @@ WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT
 # As torchrun leaves them in a shell, beside TORCHELASTIC_*, with which ranks look for its store.
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 KEPT = ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_WCKEY")
-# Field of Job -> squeue's letter for it, scontrol's key, sacct's column; what people write themselves comes last.
+# Field of SlurmJob -> squeue's letter for it, scontrol's key, sacct's column; what people write themselves comes last.
 SQUEUE = dict(id="i", raw_id="A", state="T", reason="r", start="S", nodes="N", left="L", partition="P", name="j")
 SQUEUE |= dict(comment="k")
 CONTROL = dict(raw_id="JobId", state="JobState", reason="Reason", start="StartTime", nodes="NodeList")
@@ -65,7 +65,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Job:
+class SlurmJob:
     """A job or one task of an array. Times are ISO 8601 in the cluster's time zone, "" when not known."""
 
     id: str  # "7", or "7_3" for task 3 of array 7
@@ -148,7 +148,7 @@ def nodes() -> list[Node]:
     return list(seen.values())
 
 
-def jobs(ids: Iterable[str] | None = None) -> dict[str, Job]:
+def jobs(ids: Iterable[str] | None = None) -> dict[str, SlurmJob]:
     """This user's jobs in the queue, tasks of arrays one by one, by their id; only `ids` where given.
 
     An id of an array stands for all its tasks. Raises ClusterError when the controller does not answer.
@@ -157,13 +157,13 @@ def jobs(ids: Iterable[str] | None = None) -> dict[str, Job]:
     found = {}
     options = ["--noheader", "--array", f"--user={os.getuid()}"]
     for row in _table("squeue", options, "--format=", "".join(SQUEUE.values())):
-        job = Job(**dict(zip(SQUEUE, map(_text, row), strict=True)))
+        job = SlurmJob(**dict(zip(SQUEUE, map(_text, row), strict=True)))
         if wanted is None or wanted & {job.id, job.raw_id, job.id.partition("_")[0]}:
             found[job.id] = job
     return found
 
 
-def ended(job_id: str) -> Job | None:
+def ended(job_id: str) -> SlurmJob | None:
     """What Slurm still knows of a job that has left the queue: the controller for minutes, accounting for longer.
 
     None when neither knows it any more. Also answers for a job that is still there.
@@ -187,11 +187,11 @@ def ended(job_id: str) -> Job | None:
         if job_id in (id, row["JobId"]):
             known = {field: _text(row.get(key, "")) for field, key in CONTROL.items()}
             restarts, preempted = _number(row.get("Restarts", "")), bool(_text(row.get("PreemptTime", "")))
-            return Job(id, name=name[1] if name else "", left="", restarts=restarts, preempted=preempted, **known)
+            return SlurmJob(id, name=name[1] if name else "", left="", restarts=restarts, preempted=preempted, **known)
     return None
 
 
-def _accounted(job_id: str) -> Job | None:
+def _accounted(job_id: str) -> SlurmJob | None:
     options = ["--parsable2", "--noheader", "--allocations", f"--format={','.join(ACCOUNTING.values())}"]
     try:
         text = _ask("sacct", f"--jobs={job_id}", f"--delimiter={FIELD}", *options, seconds=10)
@@ -201,7 +201,7 @@ def _accounted(job_id: str) -> Job | None:
         row = dict(zip(ACCOUNTING, map(_text, line.split(FIELD, len(ACCOUNTING) - 1)), strict=False))
         if job_id in (row.get("id"), row.get("raw_id")) and len(row) == len(ACCOUNTING):
             row["state"] = row["state"].partition(" ")[0]  # "CANCELLED by 1000"
-            return Job(reason="", left="", **row)
+            return SlurmJob(reason="", left="", **row)
     return None
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher import durations
 from launcher.errors import InputError
 from launcher.slurm import commands
 from launcher.spec.schema import ClusterConfig
@@ -30,7 +31,7 @@ UNLIMITED = ("UNLIMITED", "(null)", "")
 
 
 @dataclass(frozen=True)
-class Row:
+class Check:
     """One finding. `level`: ok, warn (it works, at a price) or bad (a job will not run); advice: what to do, or ""."""
 
     check: str
@@ -39,7 +40,7 @@ class Row:
     advice: str = ""
 
 
-def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Row]:
+def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Check]:
     """The findings for jobs of `cluster` with runs in `runs`; its partition is the default one where it names none.
 
     named: the user chose the cluster's config, so that it must fit. Raises ClusterError where no Slurm answers.
@@ -48,7 +49,7 @@ def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Row]:
     partition = choose(partitions, cluster.partition)
     nodes = [node for node in commands.nodes() if node.name in set(partition.nodes)]
     rows = [
-        Row("slurm", OK, f"Slurm {config.get('SLURM_VERSION', '?')}, cluster {config.get('ClusterName', '?')}"),
+        Check("slurm", OK, f"Slurm {config.get('SLURM_VERSION', '?')}, cluster {config.get('ClusterName', '?')}"),
         _partition(partition, partitions, cluster),
         *_preemption(config, partition, partitions),
         _requeue(config),
@@ -117,22 +118,24 @@ def as_yaml(config: Mapping[str, str], partition: commands.Partition, partitions
 # -- what the cluster does ---------------------------------------------------------------------------------------------
 
 
-def _partition(partition: commands.Partition, partitions: Sequence[commands.Partition], cluster: ClusterConfig) -> Row:
+def _partition(
+    partition: commands.Partition, partitions: Sequence[commands.Partition], cluster: ClusterConfig
+) -> Check:
     others = ", ".join(p.name for p in partitions if p.name != partition.name)
     found = f"{partition.name}{' (default)' if partition.default else ''}; there are also: {others or 'no others'}"
     if not partition.up:
-        return Row("partition", BAD, f"{partition.name} starts no jobs", f"use cluster.partition=NAME: {others}")
+        return Check("partition", BAD, f"{partition.name} starts no jobs", f"use cluster.partition=NAME: {others}")
     allowed = partition.allow_accounts
     if allowed and cluster.account not in allowed:
         level = BAD if cluster.account else WARN
         advice = f"set cluster.account to one of {some(allowed)}"
-        return Row("partition", level, f"{partition.name} takes jobs of some accounts only", advice)
-    return Row("partition", OK, found)
+        return Check("partition", level, f"{partition.name} takes jobs of some accounts only", advice)
+    return Check("partition", OK, found)
 
 
 def _preemption(
     config: Mapping[str, str], partition: commands.Partition, partitions: Sequence[commands.Partition]
-) -> list[Row]:
+) -> list[Check]:
     kind = config.get("PreemptType", "")
     if kind == "preempt/qos":
         mode = config.get("PreemptMode", "?")
@@ -140,13 +143,13 @@ def _preemption(
             "`sacctmgr show qos format=name,preempt,preemptmode,gracetime` tells; set grace_s and preemptible by it"
         )
         found = f"a job's QOS decides whether others take its nodes (then: {mode.lower()})"
-        return [Row("preemption", WARN, found, advice), _user_signal(config)]
+        return [Check("preemption", WARN, found, advice), _user_signal(config)]
     by = preempted_by(config, partition, partitions)
     if not by:
         why = "no partition with a higher PriorityTier shares its nodes"
         if kind in ("preempt/none", "(null)", "") or partition.preempt_mode.upper() == "OFF":
             why = "preemption is off"
-        return [Row("preemption", OK, f"jobs of {partition.name} keep their nodes: {why}")]
+        return [Check("preemption", OK, f"jobs of {partition.name} keep their nodes: {why}")]
     seconds, mode = grace_seconds(config, partition), partition.preempt_mode.upper()
     fate = {"REQUEUE": "requeued", "CANCEL": "cancelled", "SUSPEND": "suspended"}.get(mode, mode.lower())
     told = "GraceTime" if partition.grace_s else "KillWait, since GraceTime is 0"
@@ -156,15 +159,15 @@ def _preemption(
         f"({told}) until it is killed, and the job is {fate}"
     )
     if mode == "CANCEL":
-        row = Row("preemption", WARN, found, "`sslrun resume RUN` starts a cancelled run again; nobody else does")
+        row = Check("preemption", WARN, found, "`sslrun resume RUN` starts a cancelled run again; nobody else does")
     elif mode != "REQUEUE":
         found = f"jobs of {', '.join(by)} have jobs of {partition.name} {fate} until they are through"
-        row = Row("preemption", WARN, found, "suspended ranks keep their GPU memory; prefer another partition")
+        row = Check("preemption", WARN, found, "suspended ranks keep their GPU memory; prefer another partition")
     elif seconds < SHORT_SECONDS:
         advice = f"a save must fit into {seconds} s (`sslrun plan` shows its time); ask for GraceTime={SHORT_SECONDS}"
-        row = Row("preemption", WARN, found, advice)
+        row = Check("preemption", WARN, found, advice)
     else:
-        row = Row("preemption", OK, found, "set preemptible: true, and grace_s, in your cluster's YAML")
+        row = Check("preemption", OK, found, "set preemptible: true, and grace_s, in your cluster's YAML")
     return [row, _user_signal(config)]
 
 
@@ -174,47 +177,46 @@ def _sends_user_signal(config: Mapping[str, str]) -> bool:
     return re.search(r"\b(preempt_)?send_user_signal\b", options) is not None
 
 
-def _user_signal(config: Mapping[str, str]) -> Row:
+def _user_signal(config: Mapping[str, str]) -> Check:
     advice = "none needed: sslrun heeds both"
     if _sends_user_signal(config):
         found = "within a GraceTime, preemption sends the signal that a job asked for (USR2) in place of SIGTERM"
     else:
         found = "preemption sends SIGTERM alone; the signal that a job asks for comes before the time limit only"
-    return Row("preemption signal", OK, found, advice)
+    return Check("preemption signal", OK, found, advice)
 
 
-def _requeue(config: Mapping[str, str]) -> Row:
+def _requeue(config: Mapping[str, str]) -> Check:
     expire = re.search(r"cred_expire=(\d+)", config.get("AuthInfo", ""))
     wait = f"a requeued job waits up to {int(expire[1]) if expire else 120} s before it starts again"
     if config.get("JobRequeue") == "0":
-        return Row("requeue", OK, f"only jobs that ask for it are requeued, and sslrun's do; {wait}")
-    return Row("requeue", OK, f"jobs are requeued after a preemption or the loss of a node; {wait}")
+        return Check("requeue", OK, f"only jobs that ask for it are requeued, and sslrun's do; {wait}")
+    return Check("requeue", OK, f"jobs are requeued after a preemption or the loss of a node; {wait}")
 
 
-def _time_limit(config: Mapping[str, str], partition: commands.Partition) -> Row:
+def _time_limit(config: Mapping[str, str], partition: commands.Partition) -> Check:
     kill = _seconds(config.get("KillWait", "30"))
     if partition.max_minutes is None:
-        return Row(
+        return Check(
             "time limit", OK, f"{partition.name} has none; what is asked for ends with SIGTERM, {kill} s, SIGKILL"
         )
-    found = (
-        f"jobs of {partition.name} end after {_time(partition.max_minutes)} at the latest: SIGTERM, {kill} s, SIGKILL"
-    )
+    last = durations.limit(partition.max_minutes)
+    found = f"jobs of {partition.name} end after {last} at the latest: SIGTERM, {kill} s, SIGKILL"
     advice = "longer runs save before that and go on in the next job, by themselves"
-    return Row("time limit", OK, found, advice)
+    return Check("time limit", OK, found, advice)
 
 
-def _arrays(config: Mapping[str, str]) -> Row:
+def _arrays(config: Mapping[str, str]) -> Check:
     size = int(config.get("MaxArraySize", "0") or 0)
     if size <= 1:
-        return Row("arrays", WARN, "job arrays are switched off", "a sweep becomes as many jobs as it has points")
-    return Row("arrays", OK, f"at most {size} points in one array", "longer sweeps become several arrays")
+        return Check("arrays", WARN, "job arrays are switched off", "a sweep becomes as many jobs as it has points")
+    return Check("arrays", OK, f"at most {size} points in one array", "longer sweeps become several arrays")
 
 
-def _nodes(nodes: Sequence[commands.Node], partition: commands.Partition) -> list[Row]:
+def _nodes(nodes: Sequence[commands.Node], partition: commands.Partition) -> list[Check]:
     kinds = Counter((n.gpus, n.gpu_type, n.cpus, n.memory_mb) for n in nodes)
     if not nodes:
-        return [Row("nodes", BAD, f"{partition.name} has no nodes", "use cluster.partition=NAME")]
+        return [Check("nodes", BAD, f"{partition.name} has no nodes", "use cluster.partition=NAME")]
     found = "; ".join(
         f"{count} x {' '.join(filter(None, [str(gpus), kind, 'GPUs'])) if gpus else 'no GPU'}, {cpus} CPUs, "
         f"{memory / 1024:.0f} GB"
@@ -222,42 +224,42 @@ def _nodes(nodes: Sequence[commands.Node], partition: commands.Partition) -> lis
     )
     several = len({kind[:2] for kind in kinds}) > 1
     advice = "name one kind with cluster.constraint or cluster.gres, or leave nodes out with cluster.exclude"
-    rows = [Row("nodes", WARN if several else OK, found, advice if several else "")]
+    rows = [Check("nodes", WARN if several else OK, found, advice if several else "")]
     unusable = [n for n in nodes if n.state.startswith(OUT_OF_USE)]
     if unusable:
         level = BAD if len(unusable) == len(nodes) else WARN
         said = some([f"{n.name} {n.state.lower()}{f' ({n.reason})' if n.reason else ''}" for n in unusable], most=5)
         left = f"{len(nodes) - len(unusable)} of {len(nodes)} nodes can be used"
         rows.append(
-            Row("nodes out of use", level, f"{said}; {left}", "ask for at most that many, or tell the administrators")
+            Check("nodes out of use", level, f"{said}; {left}", "ask for at most that many, or tell the administrators")
         )
     else:
-        rows.append(Row("nodes out of use", OK, f"none of {len(nodes)}"))
+        rows.append(Check("nodes out of use", OK, f"none of {len(nodes)}"))
     if partition.max_nodes is not None:
-        rows.append(Row("nodes a job", OK, f"{partition.name} gives a job {partition.max_nodes} at most"))
+        rows.append(Check("nodes a job", OK, f"{partition.name} gives a job {partition.max_nodes} at most"))
     return rows
 
 
-def _memory(config: Mapping[str, str], cluster: ClusterConfig) -> list[Row]:
+def _memory(config: Mapping[str, str], cluster: ClusterConfig) -> list[Check]:
     given = [(key, value) for key, value in config.items() if key.startswith("DefMemPer") and value not in UNLIMITED]
     if not given or cluster.mem_gb is not None or cluster.mem_per_cpu or cluster.mem_per_gpu:
         return []
     key, value = given[0]
     found = f"a job that asks for no memory gets {value} MB a {key.removeprefix('DefMemPer')}"
-    return [Row("memory", OK, found, "mem_gb: 0 asks for all of a node's")]
+    return [Check("memory", OK, found, "mem_gb: 0 asks for all of a node's")]
 
 
-def _accounting(config: Mapping[str, str]) -> Row:
+def _accounting(config: Mapping[str, str]) -> Check:
     kind = config.get("AccountingStorageType", "")
     if kind in ("accounting_storage/none", "(null)", ""):
-        return Row("accounting", OK, "off: sacct answers nothing; states come from the runs' own ledgers")
-    return Row("accounting", OK, "on: how a job ended can be asked for long after")
+        return Check("accounting", OK, "off: sacct answers nothing; states come from the runs' own ledgers")
+    return Check("accounting", OK, "on: how a job ended can be asked for long after")
 
 
 # -- what this machine has ---------------------------------------------------------------------------------------------
 
 
-def _runs(runs: Path) -> Row:
+def _runs(runs: Path) -> Check:
     """Can runs be written here, does locking work, and will nodes see it?"""
     there = next(path for path in (runs, *runs.parents) if path.exists())
     kind, free = file_system(there), shutil.disk_usage(there).free / 1e9
@@ -268,24 +270,24 @@ def _runs(runs: Path) -> Row:
     except OSError as error:
         if os.access(there, os.W_OK):
             advice = "a run's lock needs flock (Lustre: mount with -o flock); choose another folder with runs=PATH"
-            return Row("runs folder", BAD, f"{where}: no lock can be taken ({error.strerror})", advice)
-        return Row("runs folder", BAD, f"{where}: you cannot write there", "choose another folder with runs=PATH")
+            return Check("runs folder", BAD, f"{where}: no lock can be taken ({error.strerror})", advice)
+        return Check("runs folder", BAD, f"{where}: you cannot write there", "choose another folder with runs=PATH")
     if not SHARED.search(kind):
         advice = "`sslrun doctor --launch nodes=N` shows whether every node sees it"
-        return Row("runs folder", WARN, f"{where}, which is usually not shared between nodes", advice)
-    return Row("runs folder", OK, f"{where}; locking works")
+        return Check("runs folder", WARN, f"{where}, which is usually not shared between nodes", advice)
+    return Check("runs folder", OK, f"{where}; locking works")
 
 
-def _python(cluster: ClusterConfig, *, gpus: bool) -> Row:
+def _python(cluster: ClusterConfig, *, gpus: bool) -> Check:
     if cluster.python:
         word = shlex.split(cluster.python)[0]
         if shutil.which(word):
-            return Row("python", OK, f"ranks are started by {cluster.python}")
-        return Row(
+            return Check("python", OK, f"ranks are started by {cluster.python}")
+        return Check(
             "python", WARN, f"{word}, which starts the ranks, is not on this machine", "it must be on every node"
         )
     if importlib.util.find_spec("torch") is None:
-        return Row("python", BAD, f"{sys.executable} has no torch", "install it there, or set cluster.python")
+        return Check("python", BAD, f"{sys.executable} has no torch", "install it there, or set cluster.python")
     from importlib.metadata import version
 
     with contextlib.suppress(ImportError):
@@ -293,12 +295,12 @@ def _python(cluster: ClusterConfig, *, gpus: bool) -> Row:
         kind = file_system(Path(sys.executable))
         found = f"{sys.executable} on {kind}, torch {torch}"
         if gpus and "+cpu" in torch:
-            return Row("python", WARN, f"{found}, built without CUDA", "install the build with CUDA")
+            return Check("python", WARN, f"{found}, built without CUDA", "install the build with CUDA")
         if not SHARED.search(kind):
             advice = "every node must have it: `sslrun doctor --launch nodes=N` shows whether it does"
-            return Row("python", WARN, f"{found}, which is usually not shared between nodes", advice)
-        return Row("python", OK, found)
-    return Row("python", WARN, f"{sys.executable} has a torch of an unknown version", "reinstall it")
+            return Check("python", WARN, f"{found}, which is usually not shared between nodes", advice)
+        return Check("python", OK, found)
+    return Check("python", WARN, f"{sys.executable} has a torch of an unknown version", "reinstall it")
 
 
 def file_system(path: Path) -> str:
@@ -323,28 +325,28 @@ def _fit(
     nodes: Sequence[commands.Node],
     config: Mapping[str, str],
     partitions: Sequence[commands.Partition],
-) -> list[Row]:
+) -> list[Check]:
     """What the cluster's YAML says against what the partition has."""
     rows = []
     most = max((n.gpus for n in nodes), default=0)
     if cluster.gpus_per_node > most:
         found = f"cluster.gpus_per_node={cluster.gpus_per_node}, and the nodes of {partition.name} have {most} at most"
-        rows.append(Row("config", BAD, found, f"set gpus_per_node: {most}"))
+        rows.append(Check("config", BAD, found, f"set gpus_per_node: {most}"))
     if partition.max_minutes is not None and cluster.timeout_min > partition.max_minutes:
         found = (
             f"cluster.timeout_min={cluster.timeout_min}, and {partition.name} ends jobs after {partition.max_minutes}"
         )
-        rows.append(Row("config", BAD, found, f"set timeout_min: {partition.max_minutes}"))
+        rows.append(Check("config", BAD, found, f"set timeout_min: {partition.max_minutes}"))
     by, seconds = preempted_by(config, partition, partitions), grace_seconds(config, partition)
     if by and not cluster.preemptible:
         found = f"cluster.preemptible=false, and jobs of {', '.join(by)} take nodes from {partition.name}"
-        rows.append(Row("config", WARN, found, f"set preemptible: true and grace_s: {seconds}"))
+        rows.append(Check("config", WARN, found, f"set preemptible: true and grace_s: {seconds}"))
     elif by and cluster.grace_s > seconds:
         found = (
             f"cluster.grace_s={cluster.grace_s}, and a preempted job of {partition.name} is killed after {seconds} s"
         )
-        rows.append(Row("config", WARN, found, f"set grace_s: {seconds}"))
-    return rows or [Row("config", OK, f"{cluster.name} fits {partition.name}")]
+        rows.append(Check("config", WARN, found, f"set grace_s: {seconds}"))
+    return rows or [Check("config", OK, f"{cluster.name} fits {partition.name}")]
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -367,13 +369,3 @@ def commonest(nodes: Sequence[commands.Node]) -> commands.Node:
 def _seconds(text: str) -> int:
     match = re.match(r"\d+", text)
     return int(match[0]) if match else 0
-
-
-def _time(minutes: int) -> str:
-    return (
-        f"{minutes / 1440:g} days"
-        if minutes >= 2880
-        else f"{minutes / 60:g} hours"
-        if minutes >= 120
-        else f"{minutes} minutes"
-    )

@@ -27,7 +27,7 @@ class Lost:
     why: str = ""
 
 
-def of_runs(runs: Iterable[RunDir]) -> tuple[Mapping[str, commands.Job] | None, str]:
+def of_runs(runs: Iterable[RunDir]) -> tuple[Mapping[str, commands.SlurmJob] | None, str]:
     """(the user's jobs in the queue, "") or (None, why it could not be asked); asked only if a run may be there."""
     if not any(_has_job(run) for run in runs):
         return None, ""

@@ -21,7 +21,7 @@ from typing import Any
 from launcher.errors import ClusterError, InputError
 from launcher.plan import script
 from launcher.slurm import commands, limits, probe
-from launcher.slurm.doctor import BAD, OK, WARN, Row, some
+from launcher.slurm.doctor import BAD, OK, WARN, Check, some
 from launcher.spec.runspec import RunSpec
 
 POLL_SECONDS = 1.0
@@ -39,7 +39,7 @@ NEVER = (
 )  # fmt: skip
 
 
-def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list[Row]:
+def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list[Check]:
     """Run the trial on the nodes and tasks of `spec`; what it found. `say` gets progress, a line at a time.
 
     seconds: how long to wait for the job, in the queue and after. Raises InputError where the partition could never
@@ -107,7 +107,7 @@ def _comment(token: str) -> str:
     return f"sslrun-doctor:{token}"
 
 
-def _wait(job: str, end: float, seconds: float, say: Callable[[str], None]) -> commands.Job | None:
+def _wait(job: str, end: float, seconds: float, say: Callable[[str], None]) -> commands.SlurmJob | None:
     """Return when the job has left the queue: its last state there."""
     told, last, failed = "", None, 0
     while True:
@@ -151,21 +151,21 @@ def _read(job: str, file: Path) -> dict[str, Any]:
             time.sleep(0.5)
 
 
-def _silence(job: str, last: commands.Job | None, folder: Path) -> Row:
+def _silence(job: str, last: commands.SlurmJob | None, folder: Path) -> Check:
     """The job wrote no report: say why."""
     found = commands.ended(job) or last
     nodes = commands.expand(found.nodes) if found else []
     first = nodes[0] if nodes else "its first node"
     if found and found.exit_code == UNOPENED_LOG:
         advice = "choose a folder that every node mounts with runs=PATH"
-        return Row("run directory", BAD, f"{first} does not see {folder.parent.parent}", advice)
+        return Check("run directory", BAD, f"{first} does not see {folder.parent.parent}", advice)
     said: list[str] = []
     with contextlib.suppress(OSError):
         for log in folder.glob("slurm-*.log"):
             said += [line.removeprefix("sslrun: ") for line in log.read_text(errors="replace").splitlines() if line]
     state = f"{found.state.lower()}, exit code {found.exit_code or '?'}" if found else "gone"
     last_word = f"job {job} on {first} ended without a report: {state}; {said[-1] if said else 'it said nothing'}"
-    return Row("launch", BAD, last_word, "see cluster.setup and cluster.python")
+    return Check("launch", BAD, last_word, "see cluster.setup and cluster.python")
 
 
 @contextlib.contextmanager
@@ -211,7 +211,7 @@ def _interruptible() -> Iterator[Callable[[], Any]]:
 # -- what it found -----------------------------------------------------------------------------------------------------
 
 
-def judge(report: Mapping[str, Any], spec: RunSpec) -> list[Row]:
+def judge(report: Mapping[str, Any], spec: RunSpec) -> list[Check]:
     """The findings of probe.py's report."""
     nodes = commands.expand(report["nodes"])
     rows = [_ranks(report, spec, nodes), _rendezvous(report, nodes), _directory(report, spec, nodes)]
@@ -222,19 +222,19 @@ def judge(report: Mapping[str, Any], spec: RunSpec) -> list[Row]:
     return rows
 
 
-def _ranks(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Row:
+def _ranks(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Check:
     ranks, expected = report["ranks"], spec.world_size
     seen = {rank["rank"] for rank in ranks}
     count = f"{len(seen)} of {expected} ranks in {report['seconds']:.1f} s"
     if seen != set(range(expected)) or len(ranks) != expected:
         if len(seen | {failure["rank"] for failure in report["failures"]}) == expected:
-            return Row("launch", BAD, f"{count}; the others started, but did not reach rank 0", "see rendezvous")
+            return Check("launch", BAD, f"{count}; the others started, but did not reach rank 0", "see rendezvous")
         here = [rank["node"] for rank in (*ranks, *report["failures"])]
         lost = [f"{n} ({spec.tasks_per_node - here.count(n)})" for n in nodes if here.count(n) < spec.tasks_per_node]
         said = [line for line in report["srun"]["said"] if "error" in line][:1]
         why = f"; {said[0]}" if said else ""
         advice = "leave these nodes out with cluster.exclude"
-        return Row("launch", BAD, f"{count}; missing on {some(lost)}{why}", advice)
+        return Check("launch", BAD, f"{count}; missing on {some(lost)}{why}", advice)
     # Training takes a rank's node and GPU from its number: ranks of one node are neighbours.
     wrong = [
         rank["rank"]
@@ -245,26 +245,26 @@ def _ranks(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Row:
     if wrong:
         numbers = some([str(rank) for rank in sorted(wrong)])
         advice = "unset SLURM_DISTRIBUTION and the like in cluster.setup"
-        return Row("launch", WARN, f"{count}; ranks {numbers} are not numbered node by node", advice)
-    return Row("launch", OK, f"{count}, each with its own rank, local rank and node, on {len(nodes)} nodes")
+        return Check("launch", WARN, f"{count}; ranks {numbers} are not numbered node by node", advice)
+    return Check("launch", OK, f"{count}, each with its own rank, local rank and node, on {len(nodes)} nodes")
 
 
-def _rendezvous(report: Mapping[str, Any], nodes: list[str]) -> Row:
+def _rendezvous(report: Mapping[str, Any], nodes: list[str]) -> Check:
     address, reasons = report["address"], {}
     for failure in report["failures"]:
         reasons.setdefault(failure["reason"], set()).add(failure["node"])
     if reasons:
         said = _by_reason(reasons, nodes)
         advice = "open the ports between nodes, or set cluster.environment.MASTER_ADDR to a name that they resolve"
-        return Row("rendezvous", BAD, f"not every node reaches {address}: {said}", advice)
+        return Check("rendezvous", BAD, f"not every node reaches {address}: {said}", advice)
     reached = {rank["node"] for rank in report["ranks"]}
     if not reached:
-        return Row("rendezvous", BAD, f"no rank reported to {address}", "see the launch above")
+        return Check("rendezvous", BAD, f"no rank reported to {address}", "see the launch above")
     everywhere = f"{len(reached)} of {len(nodes)} nodes"
-    return Row("rendezvous", OK if len(reached) == len(nodes) else BAD, f"{address}, reached from {everywhere}")
+    return Check("rendezvous", OK if len(reached) == len(nodes) else BAD, f"{address}, reached from {everywhere}")
 
 
-def _directory(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Row:
+def _directory(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Check:
     advice = "choose a folder that every node mounts with runs=PATH"
     reasons: dict[str, set[str]] = {}
     for rank in (*report["ranks"], *report["failures"]):
@@ -272,30 +272,30 @@ def _directory(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Ro
             reasons.setdefault(rank["sees"].lower(), set()).add(rank["node"])
     if reasons:
         said = _by_reason(reasons, nodes)
-        return Row("run directory", BAD, f"not every node sees {spec.runs}: {said}", advice)
+        return Check("run directory", BAD, f"not every node sees {spec.runs}: {said}", advice)
     known = {rank["node"] for rank in (*report["ranks"], *report["failures"])}
     silent = [node for node in nodes if node in known and node not in report["wrote"]]
     if silent:
         found = f"what {some(silent)} wrote to {spec.runs} does not arrive on the first node"
-        return Row("run directory", BAD, found, advice)
-    return Row("run directory", OK, f"{len(known)} of {len(nodes)} nodes read and write {spec.runs}")
+        return Check("run directory", BAD, found, advice)
+    return Check("run directory", OK, f"{len(known)} of {len(nodes)} nodes read and write {spec.runs}")
 
 
-def _clocks(clocks: Mapping[str, tuple[float, float]]) -> Row:
+def _clocks(clocks: Mapping[str, tuple[float, float]]) -> Check:
     node, (offset, bound) = max(clocks.items(), key=lambda item: abs(item[1][0]))
     found = f"{len(clocks)} nodes; {node} is furthest off, by {_ms(offset)} (give or take {_ms(bound)})"
     if abs(offset) - bound > CLOCK_SECONDS:
-        return Row("clocks", WARN, found, "no decision of sslrun reads a clock, but logs will not line up: check NTP")
-    return Row("clocks", OK, found)
+        return Check("clocks", WARN, found, "no decision of sslrun reads a clock, but logs will not line up: check NTP")
+    return Check("clocks", OK, found)
 
 
-def _slowest(ranks: list[Mapping[str, Any]]) -> Row:
+def _slowest(ranks: list[Mapping[str, Any]]) -> Check:
     slow = max(ranks, key=lambda rank: rank["seconds"])
     middle = statistics.median(rank["seconds"] for rank in ranks)
     found = f"{slow['node']} (rank {slow['rank']}), {slow['seconds']:.1f} s after srun; half within {middle:.1f} s"
     if slow["seconds"] > SLOW_SECONDS:
-        return Row("slowest start", WARN, found, "a slow file system under Python? every start of a run pays this")
-    return Row("slowest start", OK, found)
+        return Check("slowest start", WARN, found, "a slow file system under Python? every start of a run pays this")
+    return Check("slowest start", OK, found)
 
 
 def _by_reason(reasons: Mapping[str, set[str]], nodes: list[str]) -> str:

@@ -83,7 +83,7 @@ class RunSpec:
 
     def differences(self, other: "RunSpec") -> list[str]:
         """Operational fields in which `other` differs, as `field: here -> there`; the science is equal by identity."""
-        here, there = _flat(self.to_json()), _flat(other.to_json())
+        here, there = flat(self.to_json()), flat(other.to_json())
         return [
             f"{name}: {here.get(name)} -> {there.get(name)}"
             for name in {**here, **there}
@@ -144,11 +144,12 @@ def _science(config: Any) -> dict:
     return science
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """What a tree of mappings holds, each under the names that lead to it."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= {f"{key}{separator}{inner}": leaf for inner, leaf in flat(value, separator).items()}
         else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
+            found[key] = list(value) if isinstance(value, tuple) else value
+    return found

@@ -130,7 +130,7 @@ def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) 
     return outcome
 
 
-def settle(run: RunDir, jobs: Mapping[str, commands.Job]) -> State:
+def settle(run: RunDir, jobs: Mapping[str, commands.SlurmJob]) -> State:
     """Where the run stands, after an intent that its submitter did not live to complete has been looked up."""
     intent = run.history().open_intent
     if intent:
@@ -143,7 +143,7 @@ def settle(run: RunDir, jobs: Mapping[str, commands.Job]) -> State:
     return run.state(jobs)
 
 
-def _find(intent: Mapping[str, Any], jobs: Mapping[str, commands.Job]) -> str | None:
+def _find(intent: Mapping[str, Any], jobs: Mapping[str, commands.SlurmJob]) -> str | None:
     ids = [job for job, found in jobs.items() if found.comment == _comment(intent["token"])]
     if intent["index"] is not None:
         ids = [job for job in ids if job.endswith(f"_{intent['index']}")]

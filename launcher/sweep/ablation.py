@@ -40,7 +40,7 @@ class Scale:
 
 
 @dataclass
-class Point:
+class PaperRow:
     """One row of the table."""
 
     value: Any  # of the axis, as the paper writes it
@@ -67,7 +67,7 @@ class Ablation:
     sets: Any = ()  # overrides that hold {value}
     fixed: list[str] = field(default_factory=list)  # overrides, at every scale
     scales: dict[str, Scale] = field(default_factory=dict)
-    points: list[Point] = field(default_factory=list)
+    points: list[PaperRow] = field(default_factory=list)
 
     @property
     def source(self) -> str:
@@ -82,11 +82,11 @@ class Ablation:
             unknown("recipe", name, self.scales)
         return self.scales[name]
 
-    def value_at(self, point: Point, scale: str) -> Any:
+    def value_at(self, point: PaperRow, scale: str) -> Any:
         """The value that the point has at `scale`."""
         return _stand_in(point, scale)[0]
 
-    def overrides(self, point: Point, scale: str) -> list[str]:
+    def overrides(self, point: PaperRow, scale: str) -> list[str]:
         """The command line of the point at `scale`, without its seed; of a key that is given twice, the latter."""
         chosen, (value, own) = self.scale(scale), _stand_in(point, scale)
         words = [f"method={self.method}", f"recipe={chosen.recipe or scale}", *self.fixed, *chosen.fixed]
@@ -102,7 +102,7 @@ class Ablation:
         words = [*self.sets, *(word for point in self.points for word in point.sets), *(w for ws in own for w in ws)]
         return {key_of(word) for word in words}
 
-    def lacks(self, point: Point, scale: str, own: Iterable[str] = ()) -> list[str]:
+    def lacks(self, point: PaperRow, scale: str, own: Iterable[str] = ()) -> list[str]:
         """Methods and evaluations that the point needs at `scale` and that are not registered yet, nor one's `own`."""
         method = next(w for w in self.overrides(point, scale) if w.startswith("method="))
         wanted = [method.partition("=")[2], self.scale(scale).metric.partition(".")[0], *point.needs]
@@ -143,8 +143,8 @@ def read(name: str, file: Path) -> Ablation:
         raise InputError(f"{file}: {error}") from None
 
 
-def _point(where: str, given: Any) -> Point:
-    known = {field.name for field in dataclasses.fields(Point)}
+def _point(where: str, given: Any) -> PaperRow:
+    known = {field.name for field in dataclasses.fields(PaperRow)}
     if not isinstance(given, dict) or "value" not in given:
         raise InputError.of(where, given, "it has no value", "write it like {value: 3000, paper: 73.9}")
     for key in given:
@@ -157,7 +157,7 @@ def _point(where: str, given: Any) -> Point:
         raise InputError.of(f"{where}.paper", number, "it is no number", "give the paper's, or leave it out")
     if not isinstance(given.get("at", {}), dict):
         raise InputError.of(f"{where}.at", given["at"], "it names no scale", "write it like {demo: 30}")
-    return Point(**{**given, "series": str(given.get("series", ""))})
+    return PaperRow(**{**given, "series": str(given.get("series", ""))})
 
 
 def _reason(error: Exception) -> str:
@@ -183,7 +183,7 @@ def written(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _stand_in(point: Point, scale: str) -> tuple[Any, Sequence[str]]:
+def _stand_in(point: PaperRow, scale: str) -> tuple[Any, Sequence[str]]:
     """(the point's value at `scale`, the overrides that it sets there alone)."""
     given = point.at.get(scale, point.value)
     if isinstance(given, Mapping):
@@ -221,7 +221,7 @@ def _check_scale(where: str, scale: Scale) -> None:
         raise InputError.of(f"{where}.gpu_hours", cost, "it does not say what it costs", "give gpu_hours or minutes")
 
 
-def _check_point(where: str, point: Point, ablation: Ablation) -> None:
+def _check_point(where: str, point: PaperRow, ablation: Ablation) -> None:
     _check_value(f"{where}.value", point.value)
     point.sets, point.needs = _listed(f"{where}.sets", point.sets), _listed(f"{where}.needs", point.needs)
     _check_words(f"{where}.sets", point.sets)

@@ -39,7 +39,7 @@ class Asked:
 class Member:
     """One run of the sweep: a row of the table under one seed."""
 
-    row: ablation.Point
+    row: ablation.PaperRow
     point: points.Point
 
     @property
@@ -71,7 +71,7 @@ def read(words: Sequence[str], config_dir: Path | None = None) -> Asked | None:
 
 def members(
     asked: Asked, config_dir: Path | None = None, *, planning: bool = False
-) -> tuple[list[Member], list[tuple[ablation.Point, list[str]]]]:
+) -> tuple[list[Member], list[tuple[ablation.PaperRow, list[str]]]]:
     """(the runs, row by row; the rows that cannot run yet, each with what it lacks). Raises InputError with the row."""
     table, absent, common, there, varied = asked.ablation, [], [], [], []
     axes = table.varied(asked.scale)

@@ -14,7 +14,7 @@ from launcher.verbs import arguments
 if TYPE_CHECKING:
     from launcher.run.folder import RunDir
     from launcher.run.state import State
-    from launcher.slurm.commands import Job
+    from launcher.slurm.commands import SlurmJob
 
 EXAMPLE = "sslrun cancel deepercluster-demo"
 LEAVE_SECONDS = 10.0  # for a job that has ended to leave the queue
@@ -75,7 +75,7 @@ def _cancel_here(run: "RunDir") -> None:
         time.sleep(0.1)
 
 
-def _refuse_strangers(run: "RunDir", job: "Job | None") -> None:
+def _refuse_strangers(run: "RunDir", job: "SlurmJob | None") -> None:
     """Raises ClusterError where a job in the queue has the number of the run's, and is another: numbers come again on a
     second cluster, or after a controller lost its state. Every submission of ours says its token."""
     token = run.history().submission(job.id).get("token") if job else None

@@ -12,7 +12,7 @@ from launcher.errors import ClusterError, InputError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
-    from launcher.slurm.doctor import Row
+    from launcher.slurm.doctor import Check
     from launcher.spec.runspec import RunSpec
 
 EXAMPLE = "sslrun doctor --launch nodes=2 cluster.partition=gpu"
@@ -76,16 +76,16 @@ def _spec(overrides: Sequence[str], config_dir: Path | None) -> "RunSpec":
     return spec
 
 
-def _examine(spec: "RunSpec", *, named: bool) -> tuple[list["Row"], str]:
+def _examine(spec: "RunSpec", *, named: bool) -> tuple[list["Check"], str]:
     from launcher.slurm import commands, doctor
 
     rows = doctor.examine(Path(spec.runs), spec.cluster, named=named)
     config, partitions = commands.config(), commands.partitions()
     snippet = doctor.as_yaml(config, doctor.choose(partitions, spec.cluster.partition), partitions)
-    return [*rows, doctor.Row("cluster yaml", "ok", snippet, "keep it, with the rates of your GPUs")], snippet
+    return [*rows, doctor.Check("cluster yaml", "ok", snippet, "keep it, with the rates of your GPUs")], snippet
 
 
-def _launch(options: Namespace, spec: "RunSpec", *, named: bool) -> list["Row"]:
+def _launch(options: Namespace, spec: "RunSpec", *, named: bool) -> list["Check"]:
     from launcher.slurm import trial
 
     if not named:  # what the nodes have, where nobody said it
@@ -108,7 +108,7 @@ def _measured(spec: "RunSpec", overrides: Sequence[str]) -> list[str]:
     return [f"cluster.{name}={value}" for name, value in found.items() if f"cluster.{name}" not in given]
 
 
-def _show(rows: Sequence["Row"], snippet: str) -> None:
+def _show(rows: Sequence["Check"], snippet: str) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text

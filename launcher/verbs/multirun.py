@@ -18,7 +18,7 @@ from launcher.verbs import arguments, drive
 
 if TYPE_CHECKING:
     from launcher.compose.points import Point
-    from launcher.sweep.ablation import Point as Row
+    from launcher.sweep.ablation import PaperRow
     from launcher.sweep.asked import Asked
 
 WAIT_SECONDS = 2.0
@@ -64,7 +64,7 @@ def run(options: Namespace) -> int:
     return worst
 
 
-def _say_absent(table: "Asked", absent: "Sequence[tuple[Row, list[str]]]", screen: "view.Console") -> None:
+def _say_absent(table: "Asked", absent: "Sequence[tuple[PaperRow, list[str]]]", screen: "view.Console") -> None:
     for row, lacks in absent:
         said = f"{table.ablation.axis} {row.value}: not here yet: it needs {', '.join(lacks)}"
         screen.print(said, soft_wrap=True, markup=False)

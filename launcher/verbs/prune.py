@@ -11,7 +11,7 @@ from launcher.verbs import arguments
 
 if TYPE_CHECKING:
     from launcher.run.folder import RunDir
-    from launcher.run.pruning import Findings, Item
+    from launcher.run.pruning import Deletable, Findings
 
 EXAMPLE = "sslrun prune deepercluster-demo --keep 2"
 
@@ -72,7 +72,7 @@ def _say(found: "RunDir", findings: "Findings") -> None:
         screen.print(note, soft_wrap=True, markup=False)
     for path, why in findings.kept.items():
         screen.print(f"stays: {path.name}, {why}", soft_wrap=True, markup=False)
-    kinds: dict[str, list[Item]] = {}
+    kinds: dict[str, list[Deletable]] = {}
     for item in findings.doomed:
         kinds.setdefault(item.what, []).append(item)
     for what, items in kinds.items():
@@ -84,15 +84,15 @@ def _say(found: "RunDir", findings: "Findings") -> None:
     screen.print(f"{found.id}: {total}", soft_wrap=True, markup=False)
 
 
-def _bytes(items: "list[Item]") -> int:
+def _bytes(items: "list[Deletable]") -> int:
     return sum(item.size for item in items)
 
 
-def _gb(items: "list[Item]") -> str:
+def _gb(items: "list[Deletable]") -> str:
     return f"{_bytes(items) / 1e9:.3f} GB"
 
 
-def _answer(found: "RunDir", findings: "Findings", gone: "list[Item]", options: Namespace) -> int:
+def _answer(found: "RunDir", findings: "Findings", gone: "list[Deletable]", options: Namespace) -> int:
     if gone:
         print(f"deleted {_gb(gone)}", file=sys.stderr)
     if options.json:

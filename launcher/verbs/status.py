@@ -17,7 +17,7 @@ from launcher.verbs import arguments
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from launcher.report.index import Index, RunRow
+    from launcher.report.index import RunIndex, RunRow
     from launcher.report.query import Condition
 
 EXAMPLE = "sslrun status --watch, sslrun status --where state=done --where 'method.lr>=0.1' --sort=-evals.knn.trained"
@@ -46,7 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """The runs of a folder: state, progress, checkpoints, restarts, time left, k-NN; what is going on comes first."""
     from launcher.report import query
-    from launcher.report.index import Index
+    from launcher.report.index import RunIndex
 
     _refuse_contradictions(options)
     where = [query.Condition.read(said) for said in options.where]
@@ -54,7 +54,7 @@ def run(options: Namespace) -> int:
     sort = [options.sort.removeprefix("-")] if options.sort else []
     asked = [*(condition.key for condition in where), *sort, *columns]
     everything = options.csv and not columns
-    index = Index(arguments.runs_folder(options.overrides), config=everything or query.needs_config(asked))
+    index = RunIndex(arguments.runs_folder(options.overrides), config=everything or query.needs_config(asked))
     view = _View(index, where, options.sort, columns)
     if options.watch:
         return _watch(view)
@@ -89,7 +89,7 @@ def _refuse_contradictions(options: Namespace) -> None:
 class _View:
     """What was asked for: of which runs, in which order, in which columns."""
 
-    def __init__(self, index: "Index", where: "Sequence[Condition]", sort: str | None, columns: Sequence[str]):
+    def __init__(self, index: "RunIndex", where: "Sequence[Condition]", sort: str | None, columns: Sequence[str]):
         self._index, self._where, self._sort, self._columns = index, where, sort, columns
         self._folder: Path = index.runs
         self._total = 0
@@ -220,7 +220,7 @@ def _write_csv(rows: "Sequence[RunRow]", columns: Sequence[str]) -> None:
     if columns:
         answer = [{name: query.value(row, name) for name in columns} for row in rows]
     else:
-        answer = [query.flat(row) for row in rows]
+        answer = [query.told(row) for row in rows]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     names = columns or list(dict.fromkeys(name for row in answer for name in row)) or list(EMPTY)
     writer.writerow(names)

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from launcher.plan import kinds
-from launcher.report.index import NAME, Index
+from launcher.report.index import NAME, RunIndex
 from launcher.run.folder import every
 from launcher.run.ledger import Ledger
 
 CODE = """
 import json, sys
 from pathlib import Path
-from launcher.report.index import Index
-print(json.dumps([row.facts for row in Index(Path(sys.argv[1])).rows()[0]]))
+from launcher.report.index import RunIndex
+print(json.dumps([row.facts for row in RunIndex(Path(sys.argv[1])).rows()[0]]))
 """
 
 
@@ -48,7 +48,7 @@ def ended(made, ledgers):
 
 def asked(folder, *, config=True):
     """What a process that knows nothing yet is told."""
-    return Index(folder, config=config).rows()[0]
+    return RunIndex(folder, config=config).rows()[0]
 
 
 def truth(folder, **options):
@@ -111,7 +111,7 @@ def changes(ledgers, runs):
 
 def test_it_is_never_stale(warm, ledgers, ended):
     before = asked(warm)
-    watching = Index(warm, config=True)  # as `status --watch`, which keeps what it knows
+    watching = RunIndex(warm, config=True)  # as `status --watch`, which keeps what it knows
     watching.rows()
     states = set()
     for name, change in changes(ledgers, ended):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from launcher.report.index import Index
+from launcher.report.index import RunIndex
 from launcher.report.query import Condition
 
 
@@ -79,7 +79,7 @@ WHERE = {
 
 
 def test_every_form_of_a_condition(four, ledgers):
-    rows = {row.facts["id"]: row for row in Index(ledgers.folder, config=True).rows()[0]}
+    rows = {row.facts["id"]: row for row in RunIndex(ledgers.folder, config=True).rows()[0]}
     found = {}
     for said in WHERE:
         condition = Condition.read(said)

@@ -5,7 +5,7 @@ import pytest
 from launcher.run import state
 from launcher.run.ledger import History
 from launcher.run.state import State
-from launcher.slurm.commands import Job
+from launcher.slurm.commands import SlurmJob
 
 
 def row(event: str, generation: int, time: float = 0.0, **fields) -> dict:
@@ -24,10 +24,10 @@ def submitted(generation: int = 1, job: str = "7", time: float = 10.0) -> dict:
     return row("submitted", generation, time, job=job)
 
 
-def queue(word: str | None = None, job: str = "7") -> dict[str, Job]:
+def queue(word: str | None = None, job: str = "7") -> dict[str, SlurmJob]:
     """Slurm's, where `job` is in this state; or without it."""
-    other = Job("8", "8", "other", "PENDING", "Priority", "", "", "", "", "")
-    mine = Job(job, job, "mine", word or "", "Resources" if word == "PENDING" else "None", "", "", "", "", "")
+    other = SlurmJob("8", "8", "other", "PENDING", "Priority", "", "", "", "", "")
+    mine = SlurmJob(job, job, "mine", word or "", "Resources" if word == "PENDING" else "None", "", "", "", "", "")
     return {"8": other, **({job: mine} if word else {})}
 
 

@@ -1,0 +1,36 @@
+"""Durations as people read them, each in the form that suits its place."""
+
+import math
+
+
+def short(seconds: float | None) -> str:
+    """In at most six characters: 45s, 12min, 3h05, 2.1d; nothing where nobody knows it."""
+    if seconds is None or not math.isfinite(seconds):
+        return ""
+    seconds = max(0, int(seconds))
+    if seconds < 100 * 60:
+        return f"{seconds}s" if seconds < 100 else f"{seconds // 60}min"
+    return f"{seconds // 3600}h{seconds % 3600 // 60:02}" if seconds < 48 * 3600 else f"{seconds / 86400:.1f}d"
+
+
+def exact(seconds: float) -> str:
+    """In two units: 45 s, 3 min 05 s, 2 h 05 min; 2.1 days."""
+    if seconds < 3600:
+        return f"{seconds:.0f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+    hours = f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+    return hours if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def rough(seconds: float) -> str:
+    """In the largest unit of which there are two, with two digits: 45 s, 2.5 h, 12 days."""
+    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.2g} {name}" if seconds < 10 * unit else f"{seconds / unit:,.0f} {name}"
+    return f"{seconds:.2g} s"
+
+
+def limit(minutes: int) -> str:
+    """In the largest unit of which there are two, to the minute: 90 minutes, 2.5 hours, 2 days."""
+    if minutes < 120:
+        return f"{minutes} minutes"
+    return f"{minutes / 60:g} hours" if minutes < 2880 else f"{minutes / 1440:g} days"
