@@ -28,15 +28,11 @@ def default_path(folder: Path, name: str) -> Path:
 
 def sweep(table: Table, file: Path, command: str) -> None:
     """Write the page of a sweep. Raises InputError where one cannot write."""
-    unit, hours = words.hours(table)
+    unit, cells = words.cells(table)
     rows = [
-        {
-            "row": row, "paper": words.theirs(row.paper), "ours": words.ours(row), "state": words.state(row),
-            "difference": words.signed(row.difference), "steps": words.steps(row), "hours": spent,
-            "runs": [(run, _link(run, file)) for run in row.runs if run.path],
-        }
-        for row, spent in zip(table.rows, hours, strict=True)
-    ]  # fmt: skip
+        {**texts, "row": row, "runs": [(run, _link(run, file)) for run in row.runs if run.path]}
+        for row, texts in zip(table.rows, cells, strict=True)
+    ]
     _write(
         file, "sweep.html", table=table, rows=rows, unit=unit, panels=_panels(table), command=command,
         remarks=remarks(table), series=any(row.series for row in table.rows),

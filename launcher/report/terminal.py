@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -13,11 +14,11 @@ from launcher import durations
 from launcher.report import words
 from launcher.report.life import Life
 from launcher.report.listing import COLOURS
-from launcher.report.table import Table, TableRow
+from launcher.report.table import Table
 
 SAME_UNIT = "paper"  # the scale at which ours and the paper's are the same measure
 UNBOUNDED = 400  # letters a line, where nobody says how wide it may be
-NUMBERS = ("paper", "ours", "difference", "steps", "GPU-hours", "minutes")  # columns
+NUMBERS = ("paper", "ours", "difference", "steps", "hours")  # columns
 
 
 def screen() -> Console:
@@ -37,17 +38,13 @@ def _parts(table: Table) -> Iterator[Text | Grid]:
     if table.given:
         yield Text(f"with {' '.join(table.given)}", style="dim")
     grid = Grid(box=SIMPLE_HEAD, pad_edge=False)
-    unit, hours = words.hours(table)
-    series = any(row.series for row in table.rows)
-    grid.add_column(table.ablation.axis)
-    for name in (*(["series"] if series else []), "state"):
-        grid.add_column(name)
-    for name in ("paper", "ours", "difference", "steps", unit):
-        grid.add_column(name, justify="right", no_wrap=True)
-    for row, spent in zip(table.rows, hours, strict=True):
-        state = Text(words.state(row), style=COLOURS.get(row.state, "dim"))
-        numbers = words.theirs(row.paper), words.ours(row), words.signed(row.difference)
-        grid.add_row(words.label(row), *([row.series] if series else []), state, *numbers, words.steps(row), spent)
+    titles, rows = _columns(table, "point", "series", "state", *NUMBERS)
+    for name, title in titles.items():
+        number = name in NUMBERS
+        grid.add_column(title, justify="right" if number else "left", no_wrap=number)
+    for point, row in zip(table.rows, rows, strict=True):
+        row["state"] = Text(row["state"], style=COLOURS.get(point.state, "dim"))
+        grid.add_row(*(row[name] for name in titles))
     yield grid
     yield Text(table.trend.sentence)
     for line in remarks(table):
@@ -94,43 +91,23 @@ def remarks(table: Table) -> list[str]:
 
 def markdown(table: Table, command: str) -> str:
     """A section of a document. `command`: what made it."""
-    unit, hours = words.hours(table)
-    series = any(row.series for row in table.rows)
-    heads = [
-        table.ablation.axis,
-        *(["series"] if series else []),
-        "paper",
-        "ours",
-        "difference",
-        "state",
-        "steps",
-        unit,
-    ]
+    titles, rows = _columns(table, "point", "series", "paper", "ours", "difference", "state", "steps", "hours")
     lines = [f"## {table.ablation.axis} ({table.ablation.source})", ""]
     lines += [f"<!-- made by: {command} -->", "", f"Claim: {table.ablation.claim}", ""]
     if table.given:
         lines += [f"Run with `{' '.join(table.given)}`.", ""]
-    lines += [_line(heads), "|" + "|".join(_rule(head) for head in heads) + "|"]
-    for row, spent in zip(table.rows, hours, strict=True):
-        cells = [
-            words.label(row),
-            *([row.series] if series else []),
-            *_numbers(row),
-            words.state(row),
-            words.steps(row),
-            spent,
-        ]
-        lines.append(_line(cells))
+    lines += [_line(titles.values()), "|" + "|".join("---:" if name in NUMBERS else "---" for name in titles) + "|"]
+    lines += [_line(row[name] for name in titles) for row in rows]
     return "\n".join([*lines, "", table.trend.sentence, "", *(f"{text}\n" for text in remarks(table))])
 
 
-def _numbers(row: TableRow) -> tuple[str, str, str]:
-    return words.theirs(row.paper), words.ours(row), words.signed(row.difference)
+def _columns(table: Table, *names: str) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """({column: its title} of those that the table has, {column: cell} of each point)."""
+    unit, rows = words.cells(table)
+    titles = {**dict.fromkeys(names), "point": table.ablation.axis, "hours": unit}
+    shown = [name for name in names if name != "series" or any(row.series for row in table.rows)]
+    return {name: titles[name] or name for name in shown}, rows
 
 
-def _line(cells: list[str]) -> str:
+def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
-
-
-def _rule(head: str) -> str:
-    return "---:" if head in NUMBERS else "---"

@@ -1,4 +1,7 @@
-"""Does ours go as the paper's goes? Spearman's rank correlation, and what it is worth, in a sentence. Pure."""
+"""Does ours go as the paper's goes? Spearman's rank correlation, and what it is worth, in a sentence. Pure.
+
+scipy.stats has both, but importing it takes 1.4 s, and `sslrun report` answers in less.
+"""
 
 import itertools
 import math

@@ -17,6 +17,13 @@ from launcher.report import scores
 from launcher.run.folder import RunDir
 
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
+# Of progress.json, in this order.
+FIGURES = {
+    "steps": "{}", "loss": "loss {:.3f}", "inertia": "inertia {:.6g}", "reassigned": "{:.2%} reassigned",
+    "empty": "{} empty clusters", "images_per_s": "{:,.0f} images/s", "seconds_left": "{} left",
+    "broken": "{} broken images",
+}  # fmt: skip
+SILENT_AT_0 = ("steps", "empty", "images_per_s", "broken")
 
 
 def console() -> Console:
@@ -184,24 +191,13 @@ class Bar:
 
 
 def _figures(now: dict[str, Any]) -> str:
-    parts = []
-    if now.get("steps"):
-        parts.append(f"{now.get('step', 0)}/{now['steps']}")
-    if now.get("loss") is not None:
-        parts.append(f"loss {now['loss']:.3f}")
-    if now.get("inertia") is not None:
-        parts.append(f"inertia {now['inertia']:.6g}")
-    if now.get("reassigned") is not None:
-        parts.append(f"{now['reassigned']:.2%} reassigned")
-    if now.get("empty"):
-        parts.append(f"{now['empty']} empty clusters")
-    if now.get("images_per_s"):
-        parts.append(f"{now['images_per_s']:,.0f} images/s")
-    if now.get("seconds_left") is not None:
-        parts.append(f"{durations.exact(now['seconds_left'])} left")
-    if now.get("broken"):
-        parts.append(f"{now['broken']} broken images")
-    return ", ".join(parts)
+    step = now.get("step", 0)
+    now = {key: now[key] for key in FIGURES if now.get(key) or (now.get(key) == 0 and key not in SILENT_AT_0)}
+    if "steps" in now:
+        now["steps"] = f"{step}/{now['steps']}"
+    if "seconds_left" in now:
+        now["seconds_left"] = durations.exact(now["seconds_left"])
+    return ", ".join(FIGURES[key].format(value) for key, value in now.items())
 
 
 def closing(run: RunDir, screen: Console, where: str) -> None:

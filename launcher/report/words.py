@@ -56,7 +56,7 @@ def signed(value: float | None) -> str:
 
 
 def state(row: TableRow) -> str:
-    """Of a point: what all seeds are, or how many are what."""
+    """The state of a point: that of all its runs, or how many runs are in which."""
     if row.state == NOT_YET:
         return f"{NOT_YET}: needs {', '.join(row.lacks)}"
     kinds = {run.state for run in row.runs}
@@ -71,7 +71,7 @@ def named(kind: str) -> str:
 
 
 def steps(row: TableRow) -> str:
-    """Of the run that is furthest behind and of the one that is furthest, over what is to be done."""
+    """The fewest and the most steps that a run of the point has done, and how many are to be done."""
     begun = [run for run in row.runs if run.steps]
     if not begun:
         return MISSING
@@ -81,15 +81,21 @@ def steps(row: TableRow) -> str:
     return f"{low:,}–{high:,} of {of:,}" if low != high else f"{high:,} of {of:,}"
 
 
-def hours(table: Table) -> tuple[str, list[str]]:
-    """(what the column is called, a cell a row): GPU-hours, or minutes where no GPU was at work."""
-    if any(run.gpu_hours for run in table.runs):
-        return "GPU-hours", [_sum(row, lambda run: run.gpu_hours) for row in table.rows]
-    return "minutes", [_sum(row, lambda run: 60 * run.hours) for row in table.rows]
+def cells(table: Table) -> tuple[str, list[dict[str, str]]]:
+    """(what `hours` are counted in: GPU-hours, or minutes where no GPU was at work; {column: cell} of each point)."""
+    gpus = any(run.gpu_hours for run in table.runs)
+    rows = [
+        {
+            "point": label(row), "series": row.series, "state": state(row), "paper": theirs(row.paper),
+            "ours": ours(row), "difference": signed(row.difference), "steps": steps(row), "hours": _spent(row, gpus),
+        }
+        for row in table.rows
+    ]  # fmt: skip
+    return "GPU-hours" if gpus else "minutes", rows
 
 
-def _sum(row: TableRow, of) -> str:
-    total = sum(map(of, row.runs))
+def _spent(row: TableRow, gpus: bool) -> str:
     if not any(run.hours for run in row.runs):
         return MISSING
+    total = sum(run.gpu_hours if gpus else 60 * run.hours for run in row.runs)
     return f"{total:,.0f}" if total >= 10 else f"{total:.1f}"

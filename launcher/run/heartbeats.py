@@ -15,7 +15,7 @@ from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 
 BEATS_MISSED = 3  # before a rank counts as gone
-BEATS_STILL = 2  # of every rank, before the one that is behind is named: until then they merely write at other moments
+BEATS_STILL = 2  # without progress, on every rank, before the slowest is named: ranks do not write at the same moment
 SLACK_SECONDS = 1.0
 NAMED = 5
 

@@ -99,7 +99,7 @@ def _find_checkpoints(run: RunDir, keep: int, found: Findings) -> None:
     pins = _pins(run)
     for path, reason in broken.items():
         if path > good[0]:
-            # The next start sets it aside in its own words; it may be the file system that is broken, and for an hour.
+            # The next start sets it aside and says why. It may still be whole: a file system may fail for an hour.
             found.kept[path] = f"does not verify ({reason}); `sslrun resume` sets it aside"
     for path in saved:
         if path in good:

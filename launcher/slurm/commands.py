@@ -18,9 +18,9 @@ from launcher.errors import ClusterError
 SECONDS = 30.0  # a busy controller takes seconds to answer; the programs themselves would wait for minutes
 SUBMIT_SECONDS = 120.0  # sbatch waits and tries again when the controller takes no more jobs for the moment
 RECORD, FIELD = "\x1e", "\x1f"
-# What the variables of an allocation that one happens to sit in must not decide; these say only which cluster it is.
+# Of an allocation's variables these pass on to a job: they say which cluster is meant, and change nothing else.
 WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
-# As torchrun leaves them in a shell, beside TORCHELASTIC_*, with which ranks look for its store.
+# torchrun leaves these in its shell, and TORCHELASTIC_*; ranks that inherited them would look for its store.
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 KEPT = ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_WCKEY")
 # Field of SlurmJob -> squeue's letter for it, scontrol's key, sacct's column; what people write themselves comes last.

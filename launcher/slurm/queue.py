@@ -20,7 +20,7 @@ BLAMED = 16  # lost jobs that a submission asks Slurm about: a sweep may have lo
 
 @dataclass(frozen=True)
 class Lost:
-    """How a job ended that could not say so in the run's ledger. `node`: the one whose fault it was, where known."""
+    """How a job ended that wrote no end into the run's ledger. `node`: the one whose fault it was, where known."""
 
     words: str = ""
     node: str = ""
@@ -38,7 +38,7 @@ def of_runs(runs: Iterable[RunDir]) -> tuple[Mapping[str, commands.SlurmJob] | N
 
 
 def _has_job(run: RunDir) -> bool:
-    """What cannot be read has none; whoever asks for its state learns why."""
+    """Whether the ledger names a job. Not where it cannot be read: whoever asks for the run's state is told why."""
     try:
         return bool(of(run.history(), held=False).job)
     except (OSError, KeyError, TypeError, AttributeError):

@@ -14,9 +14,9 @@ from launcher.spec.schema import TrainConfig
 from launcher.sweep import ablation
 from launcher.sweep.ablation import Ablation, key_of
 
-# Where and how it runs: two submissions that differ in these alone are the same experiment.
+# Where and how it runs: two submissions that differ only in these are the same experiment.
 PLACES = ("nodes", "tasks_per_node", "cluster", "runs", "group", "data.path", "eval_data.path", "eval_after")
-JUDGES = ("method.knn_neighbours",)  # of a run it changes nothing, but of its score
+JUDGES = ("method.knn_neighbours",)  # it changes the score of a run, and nothing else of it
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ def members(
 
 
 def _operational(method: str) -> set[str]:
-    """Fields of the method that say how comfortably it runs. One of the user's own may have more than these."""
+    """The method's fields that do not change its result. A method of the user's own may have others besides."""
     config = registry.method(method).config if method in registry.names() else TrainConfig
     fields = (field for field in dataclasses.fields(config) if field.metadata.get("science") is False)
     return {f"method.{field.name}" for field in fields} - {*JUDGES}
 
 
 def _joined(own: Sequence[str], given: Sequence[str]) -> list[str]:
-    """Overrides, of which what was typed counts; evaluations that were typed come beside the one of the metric."""
+    """The table's own overrides and the typed ones, which win. Evaluations add up: the metric's, and those typed."""
     names = [_protocols(word) for word in (*own, *given) if key_of(word) == "eval_after"]
     words = ablation.merged([*own, *given])
     if len(names) < 2:
@@ -134,7 +134,7 @@ def described(asked: Asked, member: Member) -> dict[str, Any]:
 
 
 def judges(spec: RunSpec) -> dict[str, Any]:
-    """What decides a run's numbers and is no part of its identity: whoever asks otherwise gets the same run."""
+    """What changes a run's scores but not its identity: asked for with other values, it is still the same run."""
     labels = spec.to_json()["eval_data"]
     return {
         "neighbours": spec.method.knn_neighbours,
