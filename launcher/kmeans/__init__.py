@@ -9,7 +9,7 @@
     size_histogram(clusters.counts)
 
 `fit`, `hierarchical`, `fit_whitening`, `cluster_sizes`, `cluster_entropy` and `sharded_nmi` are collective: every rank
-of `group` calls them, with the same arguments but for its shard.
+calls them, with the same arguments but for its shard; the first three may be given a `group` of ranks.
 """
 
 from launcher.kmeans.clusters import Clusters, fit

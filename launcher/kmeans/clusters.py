@@ -9,7 +9,7 @@ import torch
 from launcher.kmeans.assign import Group
 from launcher.kmeans.features import Features
 from launcher.kmeans.init import complaint_about_init
-from launcher.kmeans.lloyd import EMPTY, Course, Options, Progress, lloyd
+from launcher.kmeans.lloyd import EMPTY, Options, Outcome, Progress, lloyd
 from launcher.kmeans.nearest import chunk_rows
 from launcher.kmeans.resume import SafePoint, Slot
 from launcher.kmeans.shards import Ranks, Shards, check_count, survey
@@ -115,26 +115,22 @@ def fit(
     space = space_of(rows, weights, metric, ranks, shards, chunk, point)
     whole = Group(k, 0, rows.n, 0, shards.total, shards.offset, shards.longest, seed)
     options = Options(iterations, init, empty, tolerance, deterministic, chunk, shards.workers)
-    outcome = lloyd(space, [whole], None, options, ranks, safe_point, resume, progress)
-    return clusters_of(
-        outcome.centroids, outcome.labels, outcome.counts[0], outcome.courses[0], outcome.bytes_per_iteration
-    )
+    return clusters_of(lloyd(space, [whole], None, options, ranks, safe_point, resume, progress))
 
 
-def clusters_of(
-    centroids: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, course: Course, bytes_per_iteration: int
-) -> Clusters:
-    """What a group's course came to."""
+def clusters_of(outcome: Outcome) -> Clusters:
+    """What the course of the only group came to."""
+    course = outcome.courses[0]
     return Clusters(
-        centroids,
-        labels,
-        counts,
+        outcome.centroids,
+        outcome.labels,
+        outcome.counts[0],
         course.inertia,
         len(course.inertia),
         course.converged,
         course.reassigned,
         course.empty,
-        bytes_per_iteration,
+        outcome.bytes_per_iteration,
     )
 
 

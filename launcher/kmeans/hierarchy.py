@@ -97,11 +97,8 @@ def hierarchical(
         sub_centroids[s, : part.k] = lower.centroids[part.centroids]
         sub_counts[s, : part.k] = counts
         sub_inertia[s] = course.inertia
-    super_clusters = clusters_of(
-        upper.centroids, upper.labels, upper.counts[0], upper.courses[0], upper.bytes_per_iteration
-    )
-    sub_assignments = lower.labels - starts[upper.labels]
-    return Hierarchy(super_clusters, sub_assignments, sub_centroids, sub_counts, sub_inertia, lower.bytes_per_iteration)
+    sub_assignments, travelled = lower.labels - starts[upper.labels], lower.bytes_per_iteration
+    return Hierarchy(clusters_of(upper), sub_assignments, sub_centroids, sub_counts, sub_inertia, travelled)
 
 
 def members(labels: torch.Tensor, m: int, k: int, seed: int, ranks: Ranks) -> tuple[list[Group], torch.Tensor]:

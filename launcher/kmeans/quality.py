@@ -35,15 +35,13 @@ def size_histogram(counts: torch.Tensor) -> list[SizeRange]:
 
 
 @torch.no_grad()
-def cluster_sizes(
-    assignments: torch.Tensor, k: int, *, group: torch.distributed.ProcessGroup | None = None
-) -> torch.Tensor:
+def cluster_sizes(assignments: torch.Tensor, k: int) -> torch.Tensor:
     """int64 [k], members of each cluster over all ranks, the same on each of them; one all-reduce.
 
     assignments: integers [n] in 0..k-1, of this rank's samples; those below 0 belong to no cluster. Raises ValueError,
     the same on all ranks, if one is k or more.
     """
-    ranks = Ranks.of(group)
+    ranks = Ranks.of(None)
     ((a,), (largest,)) = _checked({"assignments": assignments}, ranks)
     if largest >= k:
         raise ValueError(f"assignments: cluster {largest} is none of 0 to {k - 1}; give k={largest + 1} or more")
@@ -51,9 +49,7 @@ def cluster_sizes(
 
 
 @torch.no_grad()
-def cluster_entropy(
-    assignments: torch.Tensor, labels: torch.Tensor, k: int, *, group: torch.distributed.ProcessGroup | None = None
-) -> torch.Tensor:
+def cluster_entropy(assignments: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
     """Entropy of the class labels within each cluster: -sum_i p_i log p_i in nats, p_i the share of class i among the
     members (SMoG, "Grouping quality" and Figure 5). Low where a cluster means one thing; NaN where it has no member.
     Collective.
@@ -62,7 +58,7 @@ def cluster_entropy(
     below 0 is left out. Returns float64 [k] on the CPU, the same on all ranks; a table of k x classes is never made.
     Raises ValueError, the same on all ranks, if the lengths differ, nothing is left, or an assignment is k or more.
     """
-    ranks = Ranks.of(group)
+    ranks = Ranks.of(None)
     (a, b), (largest, classes) = _checked({"assignments": assignments, "labels": labels}, ranks)
     if largest >= k:
         raise ValueError(f"assignments: cluster {largest} is none of 0 to {k - 1}; give k={largest + 1} or more")
@@ -78,13 +74,13 @@ def cluster_entropy(
 
 
 @torch.no_grad()
-def sharded_nmi(a: torch.Tensor, b: torch.Tensor, *, group: torch.distributed.ProcessGroup | None = None) -> float:
+def sharded_nmi(a: torch.Tensor, b: torch.Tensor) -> float:
     """`nmi` of two labellings of samples that are spread over ranks, normalised by the geometric mean; collective.
 
     a, b: integers [n] of this rank's samples; a sample of which either is below 0 is left out. Raises ValueError, the
     same on all ranks, if the lengths differ or nothing is left.
     """
-    ranks = Ranks.of(group)
+    ranks = Ranks.of(None)
     (a, b), (largest_a, largest_b) = _checked({"a": a, "b": b}, ranks)
     counts_a = ranks.sum(torch.bincount(a, minlength=largest_a + 1))
     counts_b = ranks.sum(torch.bincount(b, minlength=largest_b + 1))

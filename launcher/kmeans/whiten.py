@@ -25,19 +25,13 @@ class Whitening:
     projection: torch.Tensor
 
     @torch.no_grad()
-    def apply_(
-        self,
-        x: torch.Tensor,
-        *,
-        group: torch.distributed.ProcessGroup | None = None,
-        safe_point: SafePoint | None = None,
-    ) -> torch.Tensor:
+    def apply_(self, x: torch.Tensor, *, safe_point: SafePoint | None = None) -> torch.Tensor:
         """`apply` in the memory of x: overwrites its first `dim` columns and returns a view of them.
 
-        group, safe_point: as for `fit_whitening`; with a safe point this is collective.
+        safe_point: as for `fit_whitening`; with one this is collective, over all ranks.
         """
         d, dim = self.projection.shape
-        most = longest(len(x), Ranks.of(group)) if safe_point else len(x)
+        most = longest(len(x), Ranks.of(None)) if safe_point else len(x)
         for rows in Pass(len(x), most, CHUNK, 2.0 * d * dim, x.device, told(safe_point, "whitening", 1)):
             x[rows, :dim] = self.apply(x[rows])
         return x[:, :dim]

@@ -121,7 +121,8 @@ class Checkpointer:
         save, self._under_way = self._under_way, None
         if save is None:
             return None
-        save.dropped = drop
+        if drop:
+            save.dropped.set()
         if save.thread is not None:
             save.thread.join()
             self.seconds = save.on_disk - save.begun if save.on_disk else self.seconds
@@ -175,10 +176,10 @@ class Checkpointer:
         try:
             for name, tensors, values in shards:
                 path = save.beside / f"{name}.safetensors"
-                files[path.name] = shard.write(path, tensors, values, abandon=save.is_dropped, haste=save.haste)
+                files[path.name] = shard.write(path, tensors, values, abandon=save.dropped.is_set, haste=save.haste)
             save.on_disk = time.monotonic()
             for name, entry in files.items() if not save.haste else ():
-                shard.read_back(save.beside / name, entry, abandon=save.is_dropped)
+                shard.read_back(save.beside / name, entry, abandon=save.dropped.is_set)
         except OSError as error:
             reason = f"rank {world.rank}: {error.strerror or error}"
         except shard.Abandoned:
@@ -275,11 +276,8 @@ class _Save:
         self.begun, self.on_disk = time.monotonic(), 0.0
         self.beside = target
         self.thread: threading.Thread | None = None
-        self.dropped = False
+        self.dropped = threading.Event()
         self.reason = ""  # why it is not there; written by the thread
-
-    def is_dropped(self) -> bool:
-        return self.dropped
 
 
 def _commit(beside: Path, target: Path, manifest: dict[str, Any]) -> None:

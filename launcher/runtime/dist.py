@@ -121,28 +121,22 @@ class Vote:
     def __init__(self, world: World):
         self._world = world
         self._pending: tuple[torch.Tensor, Any] | None = None
-        self._alone = 0
 
     def cast(self, code: int) -> int:
-        if self._world.size == 1:
-            previous, self._alone = self._alone, code
-            return previous
         outcome = self.settle()
         ballot = torch.tensor([code], dtype=torch.int32)
-        work = dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=self._world.control, async_op=True)
+        alone, group = self._world.size == 1, self._world.control
+        work = None if alone else dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=group, async_op=True)
         self._pending = (ballot, work)
         return outcome
 
     def settle(self) -> int:
         """Wait for the vote under way and return its outcome."""
-        if self._world.size == 1:
-            previous, self._alone = self._alone, 0
-            return previous
         if self._pending is None:
             return 0
-        ballot, work = self._pending
-        work.wait()
-        self._pending = None
+        (ballot, work), self._pending = self._pending, None
+        if work is not None:
+            work.wait()
         return int(ballot.item())
 
     def now(self, code: int) -> int:

@@ -37,7 +37,7 @@ class Heart:
         self._file = run.path / "heartbeats" / f"rank{rank}.json"
         # As Slurm calls the node: that is the name to leave out of the next submission.
         self._host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-        self._stage, self._points, self._marks, self._beats, self._stalled = "starting", 0, 0, 0, False
+        self.stage, self._points, self._marks, self._beats, self._stalled = "starting", 0, 0, 0, False
         self._every = min(LONGEST_BEAT, max(SHORTEST_BEAT, size / BEATS_A_SECOND))
         self._stall_s = self._rearm = 0.0
         self._marked = self._armed = self._began = time.monotonic()
@@ -81,15 +81,11 @@ class Heart:
     def mark(self, stage: str | None = None) -> None:
         """The main thread got somewhere; `stage` is what it does now, None for no news. Half a microsecond."""
         now = time.monotonic()
-        self._stage = stage or self._stage
+        self.stage = stage or self.stage
         self._marks += 1
         self._marked = now
         if self._stall_s and now - self._armed > self._rearm:
             self._arm(now)
-
-    @property
-    def stage(self) -> str:
-        return self._stage
 
     def _arm(self, now: float) -> None:
         self._armed = now
@@ -123,7 +119,7 @@ class Heart:
             "host": self._host,
             "pid": os.getpid(),
             "generation": self._generation,
-            "stage": self._stage,
+            "stage": self.stage,
             "step": self.step,
             "points": self._points,
             "marks": self._marks,
@@ -138,7 +134,7 @@ class Heart:
     def _tell(self, still: float) -> None:
         """The stacks, and one event, by a writer of its own: the main thread may be in the middle of a line."""
         faulthandler.dump_traceback(file=sys.stderr)
-        where = {"stage": self._stage, "step": self.step}
+        where = {"stage": self.stage, "step": self.step}
         ledger = Ledger(self._run.path, self._generation, f"health{self._rank}")
         ledger.write("stalled", rank=self._rank, node=self._host, seconds=round(still, 1), **where)
-        print(f"rank {self._rank} on {self._host}: no progress for {still:.0f} s, in {self._stage}", flush=True)
+        print(f"rank {self._rank} on {self._host}: no progress for {still:.0f} s, in {self.stage}", flush=True)

@@ -30,14 +30,14 @@ class ImageFolder:
 
     channels = 3
 
-    def __init__(self, path: str | Path, split: str, *, labels: str = "auto", cache: Path | None = None):
+    def __init__(self, path: str | Path, split: str, *, labels: str = "auto"):
         root = absolute(path)
         train, test = split_folders(root)
         self._root = test if test and split == "test" else train
-        self._index = open_index(self._root, cache)
+        self._index = open_index(self._root)
         self._prefix = os.path.relpath(self._root, root) + "/" if test else ""
         self._rows: np.ndarray | None = None  # int64: the index's rows that belong to this split; None: all of them
-        known = classes_of(self._index if self._root == train else open_index(train, cache), train, labels)
+        known = classes_of(self._index if self._root == train else open_index(train), train, labels)
         self.classes: tuple[str, ...] | None = known
         if test is None:
             self._rows = split_rows(self._index.digits, split, labelled=known is not None)

@@ -5,7 +5,7 @@ points, checkpoints, logging, evaluation. Read `train` from top to bottom.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -189,19 +189,14 @@ class _Evaluations:
         self._done.add(step)
 
 
-class _last_synchronises:
+@contextlib.contextmanager
+def _last_synchronises(networks: list[nn.Module], last: bool) -> Iterator[None]:
     """Gradients travel with the last micro-batch of a step only."""
-
-    def __init__(self, networks: list[nn.Module], last: bool):
-        self._contexts = [] if last else [n.no_sync() for n in networks if hasattr(n, "no_sync")]
-
-    def __enter__(self) -> None:
-        for context in self._contexts:
-            context.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        for context in reversed(self._contexts):
-            context.__exit__(*error)
+    with contextlib.ExitStack() as stack:
+        for network in networks:
+            if not last and hasattr(network, "no_sync"):
+                stack.enter_context(network.no_sync())
+        yield
 
 
 def _gradients(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

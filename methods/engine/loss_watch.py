@@ -16,7 +16,7 @@ class LossWatch:
 
     def __init__(self, job: Job, checkpoints: Checkpointer, networks: list[nn.Module]):
         self._job, self._checkpoints, self._networks = job, checkpoints, networks
-        self._waiting: deque[tuple[int, dict[str, torch.Tensor], list[torch.Tensor]]] = deque()
+        self._waiting: deque[tuple[int, list[str], torch.Tensor, torch.cuda.Event | None, list[torch.Tensor]]] = deque()
         self._values: dict[str, float] = {}
         self._read_step, self._read_ids = 0, []
         self._bad: tuple[int, list[int]] | None = None
@@ -27,13 +27,11 @@ class LossWatch:
         return self._values.get("loss")
 
     def note(self, step: int, scalars: dict[str, torch.Tensor], ids: list[torch.Tensor]) -> None:
-        names = list(scalars)
-        stacked = torch.stack([scalars[name].float() for name in names]).to("cpu", non_blocking=True)
-        ready = None
-        if self._lag:
-            ready = torch.cuda.Event()
-            ready.record()
-        self._waiting.append((step, {"names": names, "values": stacked, "ready": ready}, ids))
+        values = torch.stack([value.float() for value in scalars.values()]).to("cpu", non_blocking=True)
+        arrived = torch.cuda.Event() if self._lag else None
+        if arrived is not None:
+            arrived.record()
+        self._waiting.append((step, list(scalars), values, arrived, ids))
         while len(self._waiting) > self._lag:
             self._read()
 
@@ -76,14 +74,13 @@ class LossWatch:
         )
 
     def _read(self) -> None:
-        step, scalars, ids = self._waiting.popleft()
-        if scalars["ready"] is not None:
-            scalars["ready"].synchronize()
-        values = scalars["values"]
-        self._read_step, self._read_ids = step, [int(i) for part in ids for i in part]
-        self._values = dict(zip(scalars["names"], values.tolist(), strict=True))
+        self._read_step, names, values, arrived, ids = self._waiting.popleft()
+        if arrived is not None:
+            arrived.synchronize()
+        self._read_ids = [int(i) for part in ids for i in part]
+        self._values = dict(zip(names, values.tolist(), strict=True))
         if self._bad is None and not bool(torch.isfinite(values).all()):
-            self._bad = (step, self._read_ids)
+            self._bad = (self._read_step, self._read_ids)
 
 
 def _finite(network: nn.Module) -> bool:

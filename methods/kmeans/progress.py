@@ -1,21 +1,12 @@
 """What a clustering says while it goes on: iteration, inertia, share reassigned, empty clusters, time left."""
 
 import time
-from typing import Protocol
 
+from launcher.kmeans.lloyd import Iteration
 from launcher.runtime.store import Slot, Store
 from methods.engine.job import Job
 
 SAID_EVERY_S = 10.0  # between two words in the ledger that work is kept
-
-
-class Iteration(Protocol):
-    """What the engine tells of one; see launcher/kmeans/lloyd.py."""
-
-    number: int
-    inertia: float
-    reassigned: float
-    empty: int
 
 
 class Progress:

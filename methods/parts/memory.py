@@ -39,13 +39,6 @@ class Memory:
         """float32 [n, ..., B, d], the n batches that are there."""
         return self._rows.flip(0).roll(self._written, 0)[: min(self._written, len(self._rows))]
 
-    def state(self) -> Mapping[str, Any]:
-        return {"rows": self._rows, "written": self._written}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self._rows.copy_(state["rows"])
-        self._written = state["written"]
-
     def parts(self, count: int, rank: int, world_size: int) -> "dict[int, Part]":
         """{number: owner of its state}: the positions of a global batch in `count` parts, and which of them this rank
         holds. Where the ranks share a global batch in order, a part is the same on any number of ranks, and so a run

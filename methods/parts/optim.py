@@ -83,17 +83,12 @@ class LARS(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
+    def step(self) -> None:
         """One step of all parameters that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             if weights:
                 self._step(group, weights)
-        return loss
 
     def _step(self, group: dict[str, Any], weights: list[nn.Parameter]) -> None:
         rate, momentum = group["lr"], group["momentum"]
