@@ -4,9 +4,7 @@ It is a run in all else: a folder with a frozen spec, a ledger and a snapshot of
 resumed and read like one. What its ranks do is in methods/kmeans/.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 from launcher.compose import work
 from launcher.compose.training import frozen
@@ -16,9 +14,7 @@ from launcher.run.folder import RunDir, find
 from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
 
-GIVEN, RECIPE = registry.facts("kmeans").GIVEN, registry.facts("kmeans").RECIPE
-
-SUFFIXES, scan = registry.facts("kmeans").SUFFIXES, registry.facts("kmeans").scan
+kmeans, DATA = registry.facts("kmeans"), registry.facts("data").DATA
 
 SUMMARY = "summary.json"  # of a result; see methods/kmeans/results.py
 
@@ -26,16 +22,17 @@ SUMMARY = "summary.json"  # of a result; see methods/kmeans/results.py
 def want(overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
     """The frozen spec of `sslrun kmeans ...`. Raises InputError for whatever a person can get wrong."""
     config = work.config_of(translated(overrides), config_dir)
-    method, missing = config["method"], [f for f in ("features", "k") if not _is_given(f, overrides)]
-    if missing:
-        raise InputError(f"{missing[0]} is missing; say features=FOLDER_OR_RUN k=NUMBER")
-    path, run = Path(method.features).expanduser(), None
+    given = {text.partition("=")[0] for text in overrides}
+    for name in ("features", "k"):
+        if name not in given:
+            raise InputError(f"{name} is missing; say features=FOLDER_OR_RUN k=NUMBER")
+    method, path = config["method"], Path(config["method"].features).expanduser()
     if path.is_dir() and not (path / "spec.json").exists():
         if config["data"] is not None or method.layer is not None:
             field = "layer" if method.layer is not None else "data"
             reason = "the features are files: there is no backbone to run"
             raise InputError.of(field, getattr(method, field, "..."), reason, "leave it out, or give features=RUN")
-        found = scan(path.absolute())
+        found = kmeans.scan(path.absolute())
         method.features, method.rows, method.dim, method.content = str(found.path), found.rows, found.dim, found.content
     else:
         run = _run(method.features, Path(config["runs"]).expanduser().absolute())
@@ -43,7 +40,8 @@ def want(overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
         method.features, config["init_from"] = str(run.path), str(run.path)
         for field in ("backbone", "image_size", "precision", "workers"):
             setattr(method, field, getattr(theirs.method, field))
-        config["data"] = config["data"] or _thawed(theirs.data)
+        if config["data"] is None:  # thawed: freezing begins with what can be changed
+            config["data"] = DATA[theirs.data.name](**theirs.to_json()["data"])
     if method.out is not None:
         method.out = str(Path(method.out).expanduser().absolute())
     spec = frozen(config)
@@ -53,7 +51,7 @@ def want(overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
 
 def translated(overrides: list[str]) -> list[str]:
     """As `composed` knows them. Raises InputError for a key that k-means does not have."""
-    return work.translated("kmeans", RECIPE, overrides, GIVEN)
+    return work.translated("kmeans", kmeans.RECIPE, overrides, kmeans.GIVEN)
 
 
 def refuse_foreign(spec: RunSpec) -> None:
@@ -71,10 +69,6 @@ def refuse_foreign(spec: RunSpec) -> None:
             raise InputError.of("out", out, reason, "give a folder that does not exist")
 
 
-def _is_given(field: str, overrides: list[str]) -> bool:
-    return any(text.partition("=")[0] == field for text in overrides)
-
-
 def _run(name: str, runs: Path) -> RunDir:
     try:
         found = find(name, runs)
@@ -82,15 +76,8 @@ def _run(name: str, runs: Path) -> RunDir:
         if any(spec.parent.name.startswith(name) for spec in runs.glob("*/spec.json")):  # several begin like this
             raise error.about("features") from None
         reason = f"there is no such folder, and no such run in {runs}"
-        fix = f"give a folder of {' or '.join(SUFFIXES)} files, or a run"
+        fix = f"give a folder of {' or '.join(kmeans.SUFFIXES)} files, or a run"
         raise InputError.of("features", name, reason, fix) from None
     if not registry.method(found.spec().method.name).trains:
         raise InputError.of("features", name, "that run has no backbone", "give a run that trains one")
     return found
-
-
-def _thawed(config: Any) -> Any:
-    """An unfrozen copy of a data config."""
-    DATA = registry.facts("data").DATA
-
-    return DATA[config.name](**json.loads(json.dumps(vars(config))))

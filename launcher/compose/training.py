@@ -125,12 +125,7 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
     defaults = ["_self_", {"optional eval_data": None}, {"cluster": cluster}]
     store.store(name="evaluation", node={"defaults": defaults, "nodes": 1, "tasks_per_node": None})
     root = _compose("evaluation", [o for o in overrides if o.partition("=")[0] != "cluster"], config_dir)
-    try:
-        typed_cluster = OmegaConf.merge(OmegaConf.structured(ClusterConfig), root.cluster)
-        root = OmegaConf.merge(OmegaConf.structured(_Evaluation), root, {"cluster": typed_cluster})
-        config = {f.name: plain(root[f.name]) for f in dataclasses.fields(_Evaluation)}
-    except OmegaConfBaseException as error:
-        raise refusal(error) from None
+    config = to_object(typed(root, _Evaluation))
     _check_shape(config)
     _check_data(config, ("eval_data",), at_hand=True)
     where = _checked_cluster(config)
@@ -246,14 +241,14 @@ def _cluster(chosen: dict[str, str], planning: bool) -> str:
     return "local"
 
 
-def typed(root: Any) -> Any:
+def typed(root: Any, schema: type = LaunchConfig) -> Any:
     """The composed config with every key typed by its schema. Raises InputError for what does not fit."""
     try:
         given = [root]
         if set(root.cluster) != {field.name for field in dataclasses.fields(ClusterConfig)}:
             # One's own cluster need not extend one of ours: the schema gives what its YAML leaves out.
             given.append({"cluster": OmegaConf.merge(OmegaConf.structured(ClusterConfig), root.cluster)})
-        return OmegaConf.merge(OmegaConf.structured(LaunchConfig), *given)
+        return OmegaConf.merge(OmegaConf.structured(schema), *given)
     except OmegaConfBaseException as error:
         raise refusal(error) from None
 
@@ -261,7 +256,7 @@ def typed(root: Any) -> Any:
 def to_object(root: Any) -> dict[str, Any]:
     """The typed config as plain dataclasses. Raises InputError for what is missing."""
     try:
-        return {f.name: plain(root[f.name]) for f in dataclasses.fields(LaunchConfig)}
+        return {name: plain(root[name]) for name in root}
     except OmegaConfBaseException as error:
         raise refusal(error) from None
 
@@ -308,10 +303,7 @@ def _check_data(config: dict[str, Any], keys: tuple[str, ...], *, at_hand: bool)
     for key in keys:
         if config[key] is not None:
             _absolute(config[key])
-            try:
-                check_data(config[key], key, at_hand=at_hand)
-            except ValueError as error:
-                raise InputError(str(error)) from None
+            check_data(config[key], key, at_hand=at_hand)
 
 
 def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:

@@ -52,8 +52,8 @@ def run(options: Namespace) -> int:
             )
         try:
             found = index_all(folder, workers=options.workers, anew=not options.out, progress=bar)
-        except ValueError as error:
-            raise InputError(str(error).replace("data.path", "OUT" if options.out else "FOLDER")) from None
+        except InputError as error:
+            raise error.about("OUT" if options.out else "FOLDER") from None
     answer = {"path": folder, **found, **made}
     for tar, problem in answer["damaged"]:
         print(f"damaged: {tar}: {problem}; what can be read of it is in the index", file=sys.stderr)

@@ -12,7 +12,7 @@ from methods.data.dataset import ImageDataset
 def build(
     config: spec.PhotosData | spec.ImageFolderData | spec.Cifar10Data | spec.ShardsData, split: str
 ) -> ImageDataset:
-    """The "train" or "test" split of the dataset that `config` describes. Raises ValueError as `spec.check` does."""
+    """The "train" or "test" split of the dataset that `config` describes. Raises InputError as `spec.check` does."""
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r}: unknown; choose train or test")
     spec.check(config)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from launcher.errors import InputError
 from methods.data.spec import CIFAR10_ROW, CIFAR10_TEST, CIFAR10_TRAIN, cifar10_folder
 
 _CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -14,7 +15,7 @@ _CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hor
 class Cifar10:
     """Images are 32 x 32 RGB; the files stay on disk and are mapped, so that the processes of a node share one copy.
 
-    Raises ValueError where a file is missing, is cut short or holds labels above 9 (CIFAR-100 does).
+    Raises InputError where a file is missing, is cut short or holds labels above 9 (CIFAR-100 does).
     """
 
     channels = 3
@@ -27,7 +28,7 @@ class Cifar10:
         meta = folder / "batches.meta.txt"
         self.classes: tuple[str, ...] = tuple(meta.read_text().split()) if meta.is_file() else _CLASSES
         if len(self.classes) != len(_CLASSES):
-            raise ValueError(f"data.path: {meta} names {len(self.classes)} classes, not 10; delete it")
+            raise InputError.of("data.path", ..., f"{meta} names {len(self.classes)} classes, not 10", "delete it")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -37,7 +38,7 @@ class Cifar10:
         """int64 [N]."""
         labels = np.concatenate([rows[:, 0] for rows in self._files]).astype(np.int64)
         if labels.max() >= len(self.classes):
-            raise ValueError(f"{self._names}: label {labels.max()} is above 9; this is not CIFAR-10's binary version")
+            raise InputError(f"{self._names}: label {labels.max()} is above 9; this is not CIFAR-10's binary version")
         return labels
 
     def image(self, index: int) -> Image.Image:
@@ -61,5 +62,5 @@ def _rows(file: Path) -> np.ndarray:
     size = file.stat().st_size if file.is_file() else 0
     if size == 0 or size % CIFAR10_ROW:
         problem = f"{file} has {size} bytes, not a multiple of {CIFAR10_ROW}"
-        raise ValueError(f"data.path: {problem}; unpack cifar-10-binary.tar.gz again")
+        raise InputError.of("data.path", ..., problem, "unpack cifar-10-binary.tar.gz again")
     return np.asarray(np.memmap(file, np.uint8, "r").reshape(-1, CIFAR10_ROW))

@@ -141,15 +141,15 @@ def _splits(root: str, target: Path, labels: str) -> dict[str, Split]:
     train, test = split_folders(root)
     try:
         index = open_index(train)
-        classes = classes_of(index, train, labels)
+        classes = classes_of(index, train, labels, "--labels")
         if test is None:
             splits = {"": Split(train, index, classes)}
         else:
             theirs = open_index(test)
-            known = classes and known_classes(theirs, test, classes)
+            known = classes and known_classes(theirs, test, classes, "--labels")
             splits = {"train": Split(train, index, classes), os.path.basename(test): Split(test, theirs, known)}
-    except ValueError as error:  # in the words of a run's data
-        raise InputError(str(error).replace("data.path", "FOLDER").replace("data.labels=", "--labels=")) from None
+    except InputError as error:  # of a run's data, `data.path` is the folder
+        raise error if error.field == "--labels" else error.about("FOLDER") from None
     for split in splits.values():
         if not len(split.index):
             raise InputError.of("FOLDER", split.folder, "no image found", "give a folder of images")

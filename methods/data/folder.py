@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from launcher.errors import InputError
 from methods.data.dataset import BrokenImage
 from methods.data.index import Index, open_index
 from methods.data.spec import absolute, split_folders, unlabelled_reason
@@ -25,7 +26,7 @@ class ImageFolder:
     no image lies outside them; none for "none". A test split that is one flat folder has none.
 
     The first process to open a large folder walks it, the others read its cache: open it on one rank first.
-    Raises ValueError where the labels asked for are not there.
+    Raises InputError where the labels asked for are not there.
     """
 
     channels = 3
@@ -80,8 +81,11 @@ class ImageFolder:
         return self._index.path(int(self._rows[index]))
 
 
-def classes_of(index: Index, folder: str, labels: str) -> tuple[str, ...] | None:
-    """The names of the first-level sub-folders that hold images, where `labels` wants them and they are classes."""
+def classes_of(index: Index, folder: str, labels: str, option: str = "data.labels") -> tuple[str, ...] | None:
+    """The names of the first-level sub-folders that hold images, where `labels` wants them and they are classes.
+
+    option: what a person who reads an error knows `labels` by. Raises InputError.
+    """
     if labels == "none":
         return None
     names = tuple(each.name for each in index.folders[1:] if each.images)
@@ -90,18 +94,21 @@ def classes_of(index: Index, folder: str, labels: str) -> tuple[str, ...] | None
         return names if len(names) > 1 and not outside else None
     if not names or outside:
         reason = unlabelled_reason(folder) or f"no sub-folder of {folder!r} holds an image"
-        raise ValueError(f"data.labels='folders': {reason}; give every class a sub-folder, or set data.labels=none")
+        fix = f"give every class a sub-folder, or set {option}=none"
+        raise InputError.of(option, "'folders'", reason, fix)
     return names
 
 
-def known_classes(index: Index, folder: str, known: tuple[str, ...]) -> tuple[str, ...] | None:
-    """`known`, the training split's classes, or None where the test split is flat."""
+def known_classes(
+    index: Index, folder: str, known: tuple[str, ...], option: str = "data.labels"
+) -> tuple[str, ...] | None:
+    """`known`, the training split's classes, or None where the test split is flat. As `classes_of`."""
     if index.folders[0].images:
         return None
     strange = {each.name for each in index.folders if each.images} - set(known)
     if strange:
         reason = f"{folder!r} has images of {min(strange)!r}, which is no class of the training split"
-        raise ValueError(f"data.path: {reason}; remove them, or set data.labels=none")
+        raise InputError.of("data.path", ..., reason, f"remove them, or set {option}=none")
     return known
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from launcher.errors import InputError
 from methods.data import mapped
 from methods.data.spec import listing
 
@@ -52,7 +53,7 @@ def open_index(root: str | Path, cache: Path | None = None) -> Index:
     """The index of `root`, from the cache where it is still true, else by walking.
 
     `cache` is a folder, by default `$XDG_CACHE_HOME/sslrun` or `~/.cache/sslrun`; one that cannot be written means no
-    cache. Raises ValueError where a folder cannot be listed.
+    cache. Raises InputError where a folder cannot be listed.
     """
     root = os.path.realpath(root)
     key = hashlib.blake2b(os.fsencode(root), digest_size=12).hexdigest()
@@ -110,7 +111,8 @@ def _walk(root: str) -> Index:
             folders.append(Folder(os.fsdecode(name), changed, len(ends) - before))
     except OSError as error:
         place = os.fsdecode(error.filename or top)
-        raise ValueError(f"data.path={root!r}: cannot list {place!r} ({error.strerror}); make it readable") from error
+        reason = f"cannot list {place!r} ({error.strerror})"
+        raise InputError.of("data.path", repr(root), reason, "make it readable") from error
     arrays = np.frombuffer(ends, np.uint64), np.frombuffer(digits, np.uint8), np.frombuffer(blob, np.uint8)
     return Index(folders, *arrays)
 

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from launcher.errors import InputError
 from methods.data import mapped, tars
 from methods.data.index import digit
 from methods.data.spec import IMAGE_SUFFIXES, split_folders
@@ -94,11 +95,11 @@ class Index:
 def open_shards(folder: str | Path) -> Index:
     """The index of the tars in `folder`; made, and kept where there is room for it, if there is none.
 
-    Raises ValueError, one line, where it is not that of the tars which lie there, or there are none.
+    Raises InputError where it is not that of the tars which lie there, or there are none.
     """
     known, problem = tars.fitting(folder)
     if problem:
-        raise ValueError(f"data.path={os.fspath(folder)!r}: {problem[0]}; {problem[1]}")
+        raise InputError.of("data.path", repr(os.fspath(folder)), *problem)
     found = existing(known)[0]
     return make(folder)[0] if found is None else found
 
@@ -106,7 +107,7 @@ def open_shards(folder: str | Path) -> Index:
 def make(folder: str | Path, *, workers: int = 1, progress: Progress = lambda done, of: None) -> tuple[Index, Path]:
     """Read the headers of all tars and keep the index: (it, its file), the latter beside the tars or in the cache.
 
-    workers: processes, at most. Raises ValueError where a tar cannot be opened or the index can be kept nowhere.
+    workers: processes, at most. Raises InputError where a tar cannot be opened or the index can be kept nowhere.
     """
     there = tars.names(folder)
     parts = []
@@ -138,7 +139,7 @@ def make(folder: str | Path, *, workers: int = 1, progress: Progress = lambda do
         except OSError as error:
             trouble = error
     reason = f"its index can be kept neither there nor in {mapped.cache_folder()} ({trouble.strerror})"
-    raise ValueError(f"data.path={os.fspath(folder)!r}: {reason}; make room in one of them")
+    raise InputError.of("data.path", repr(os.fspath(folder)), reason, "make room in one of them")
 
 
 def index_all(
@@ -146,13 +147,13 @@ def index_all(
 ) -> dict[str, Any]:
     """Index the tars of each split of `root`: {"images", "shards", "bytes", "damaged" [tar, what], "index" (files)}.
 
-    anew: also where there is an index that is theirs. Raises ValueError as `make` does, and where there is no tar.
+    anew: also where there is an index that is theirs. Raises InputError as `make` does, and where there is no tar.
     """
     found: dict[str, Any] = {"images": 0, "shards": 0, "bytes": 0, "damaged": [], "index": []}
     for folder in filter(None, split_folders(os.fspath(root))):
         if not (os.path.isdir(folder) and tars.names(folder)):
             fix = "give a folder of tars, or say OUT, too, to make some of images"
-            raise ValueError(f"data.path={folder!r}: no .tar file in it; {fix}")
+            raise InputError.of("data.path", repr(folder), "no .tar file in it", fix)
         index, file = (None, None) if anew else existing(tars.fitting(folder)[0])
         if index is None:
             index, file = make(folder, workers=workers, progress=lambda done, of: progress("tars indexed", done, of))
@@ -225,7 +226,7 @@ class Scan:
 def scan(file: str) -> Scan:
     """Read the headers of one tar: ustar, GNU or PAX. Damage is passed over, up to the next header that is whole.
 
-    Raises ValueError where it cannot be read at all.
+    Raises InputError where it cannot be read at all.
     """
     try:
         with open(file, "rb") as stream:
@@ -234,7 +235,8 @@ def scan(file: str) -> Scan:
             _group(stream, found)
             return found
     except OSError as error:
-        raise ValueError(f"data.path: {file!r} cannot be read ({error.strerror}); make it readable") from None
+        reason = f"{file!r} cannot be read ({error.strerror})"
+        raise InputError.of("data.path", ..., reason, "make it readable") from None
 
 
 def _group(stream: BinaryIO, found: Scan) -> None:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from launcher.errors import InputError
 from methods.data import tars
 from methods.data.dataset import BrokenImage
 from methods.data.folder import decode, printable, split_rows, why_broken
@@ -31,7 +32,7 @@ class Shards:
     are then less than the number of samples (larger ones are ids, and no labels).
 
     A sample that is cut off, or that the tar has damaged, is a broken image, called `file.tar: name`. The first process
-    to open a folder without an index makes it, the others read it: open it on one rank first. Raises ValueError where
+    to open a folder without an index makes it, the others read it: open it on one rank first. Raises InputError where
     the index is not that of the tars, or the labels asked for are not there.
     """
 
@@ -134,7 +135,7 @@ def _classes(index: Index, root: str, labels: str) -> tuple[str, ...] | None:
         found = np.flatnonzero(index.arrays["labels"] == UNLABELLED)
         example = f", {printable(index.name(int(found[0])))} among them" if len(found) else ""
         reason = f"{len(found)} of {len(index)} samples have no KEY.cls with an integer{example}"
-        raise ValueError(f"data.labels='cls': {reason}; give every sample one, or set data.labels=none")
+        raise InputError.of("data.labels", "'cls'", reason, "give every sample one, or set data.labels=none")
     count = int(index.arrays["labels"].max()) + 1
     names = _names(Path(root, CLASSES))
     if names is None:
@@ -143,10 +144,11 @@ def _classes(index: Index, root: str, labels: str) -> tuple[str, ...] | None:
         if labels == "auto":  # ids of something, up to 10^9
             return None
         reason = f"label {count - 1} is there, and {len(index)} samples: these are no numbers of classes"
-        raise ValueError(f"data.labels='cls': {reason}; name them in {CLASSES}, or set data.labels=none")
+        raise InputError.of("data.labels", "'cls'", reason, f"name them in {CLASSES}, or set data.labels=none")
     if count > len(names):
         reason = f"label {count - 1} is there, and {CLASSES} names {len(names)} classes"
-        raise ValueError(f"data.path={root!r}: {reason}; name the others in it, too, or set data.labels=none")
+        fix = "name the others in it, too, or set data.labels=none"
+        raise InputError.of("data.path", repr(root), reason, fix)
     return names
 
 
@@ -156,9 +158,9 @@ def _names(file: Path) -> tuple[str, ...] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ValueError(f"data.path: {file} cannot be read ({error}); mend it, or take it away") from None
+        raise InputError.of("data.path", ..., f"{file} cannot be read ({error})", "mend it, or take it away") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"data.path: {file} is not a list of names; mend it, or take it away")
+        raise InputError.of("data.path", ..., f"{file} is not a list of names", "mend it, or take it away")
     return tuple(names)
 
 
@@ -169,5 +171,5 @@ def _of_test(index: Index, known: tuple[str, ...]) -> tuple[str, ...] | None:
     largest = int(index.arrays["labels"].max())
     if largest >= len(known):
         reason = f"its test split has label {largest}, and the training split {len(known)} classes"
-        raise ValueError(f"data.path: {reason}; mend the labels, or set data.labels=none")
+        raise InputError.of("data.path", ..., reason, "mend the labels, or set data.labels=none")
     return known

@@ -10,6 +10,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from launcher.errors import InputError
 from methods.data import tars
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
@@ -69,13 +70,15 @@ DATA = {"photos": PhotosData, "image_folder": ImageFolderData, "cifar10": Cifar1
 
 
 def check(config, field="data", *, at_hand=True):
-    """Raise ValueError, one line with field, value, reason and fix, where `config` (of a class in DATA) cannot be used.
+    """Raise InputError where `config` (of a class in DATA) cannot be used.
 
     With at_hand=False the data themselves may be missing or elsewhere: only the values are checked.
     `field` is the name under which the user set it: "data" or "eval_data".
     """
     if not 0 <= config.max_broken <= 1:
-        raise ValueError(f"{field}.max_broken={config.max_broken}: a share of the images; give a number from 0 to 1")
+        raise InputError.of(
+            f"{field}.max_broken", config.max_broken, "a share of the images", "give a number from 0 to 1"
+        )
     if isinstance(config, PhotosData):
         _check_photos(config, field)
     elif at_hand and isinstance(config, ImageFolderData):
@@ -135,12 +138,12 @@ def _check_photos(config, field):
     for name, smallest, largest in (("images", 4 * PHOTOGRAPHS, 10**6), ("patch", 8, 48)):
         value = getattr(config, name)
         if not smallest <= value <= largest:
-            raise ValueError(f"{field}.{name}={value}: out of range; give {smallest} to {largest}")
+            raise InputError.of(f"{field}.{name}", value, "out of range", f"give {smallest} to {largest}")
 
 
 def _check_image_folder(config, field):
     if config.labels not in LABELS:
-        raise ValueError(f"{field}.labels={config.labels!r}: unknown; choose one of {', '.join(LABELS)}")
+        raise _unknown_labels(field, config, LABELS)
     path = _check_folder(config.path, field, "a folder of images")
     train, test = split_folders(path)
     for folder in filter(None, (train, test)):
@@ -157,7 +160,7 @@ def _check_image_folder(config, field):
         problem = unlabelled_reason(train)
         if problem:
             fix = f"give every class a sub-folder, or set {field}.labels=none"
-            raise ValueError(f"{field}.labels='folders': {problem}; {fix}")
+            raise InputError.of(f"{field}.labels", "'folders'", problem, fix)
 
 
 def unlabelled_reason(folder):
@@ -206,10 +209,10 @@ def _check_cifar10(config, field):
 
 def _check_shards(config, field, at_hand):
     if config.labels not in SHARD_LABELS:
-        raise ValueError(f"{field}.labels={config.labels!r}: unknown; choose one of {', '.join(SHARD_LABELS)}")
+        raise _unknown_labels(field, config, SHARD_LABELS)
     if config.stage is not None and not config.stage.startswith(("/", "$")):
         reason = "it is relative, and is to be a folder of every node"
-        raise ValueError(f"{field}.stage={config.stage!r}: {reason}; give it from the root on, or as '$TMPDIR'")
+        raise InputError.of(f"{field}.stage", repr(config.stage), reason, "give it from the root on, or as '$TMPDIR'")
     if not at_hand:
         return
     path, unknown = _check_folder(config.path, field, "a folder of .tar files"), 0
@@ -230,7 +233,8 @@ def _check_shards(config, field, at_hand):
 
 def _check_folder(path, field, what):
     if not path:
-        raise ValueError(f"{field}.path=null: this dataset is read from disk; give {what}: {field}.path=/path/to/it")
+        fix = f"give {what}: {field}.path=/path/to/it"
+        raise InputError.of(f"{field}.path", "null", "this dataset is read from disk", fix)
     folder = absolute(path)
     if not os.path.exists(folder):
         raise _invalid(field, path, "does not exist on this machine", f"give {what}")
@@ -242,7 +246,11 @@ def _check_folder(path, field, what):
 
 
 def _invalid(field, path, reason, fix):
-    return ValueError(f"{field}.path={path!r}: {reason}; {fix}")
+    return InputError.of(f"{field}.path", repr(path), reason, fix)
+
+
+def _unknown_labels(field, config, known):
+    return InputError.of(f"{field}.labels", repr(config.labels), "unknown", f"choose one of {', '.join(known)}")
 
 
 def _holds_image(root):

@@ -206,9 +206,6 @@ def _folder(spec: RunSpec) -> Folder:
 
 
 def _dataset(spec: RunSpec) -> ImageDataset:
-    try:
-        dataset = build(spec.data, "train")
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    dataset = build(spec.data, "train")
     probe(dataset)
     return dataset

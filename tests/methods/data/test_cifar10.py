@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from launcher.errors import InputError
 from methods.data import build
 from methods.data.cifar10 import Cifar10
 from methods.data.spec import CIFAR10_TEST, CIFAR10_TRAIN, Cifar10Data, check
@@ -55,15 +56,15 @@ def test_check_names_the_file_that_is_missing_or_cut_short(tmp_path, spoil, mess
     fabricate(tmp_path)
     check(Cifar10Data(path=str(tmp_path)))
     spoil(tmp_path)
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(InputError, match=message) as error:
         check(Cifar10Data(path=str(tmp_path)), "eval_data")
     assert str(error.value).startswith("eval_data.path=") and "\n" not in str(error.value)
-    with pytest.raises(ValueError, match=r"data\.path"):
+    with pytest.raises(InputError, match=r"data\.path"):
         Cifar10(tmp_path, "train"), Cifar10(tmp_path, "test")
 
 
 def test_labels_above_nine_are_refused(tmp_path):
     fabricate(tmp_path)
     np.full((1, 3073), 10, np.uint8).tofile(tmp_path / "test_batch.bin")
-    with pytest.raises(ValueError, match="label 10 is above 9"):
+    with pytest.raises(InputError, match="label 10 is above 9"):
         _ = Cifar10(tmp_path, "test").labels

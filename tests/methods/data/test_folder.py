@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from launcher.errors import InputError
 from methods.data import build
 from methods.data import index as index_module
 from methods.data.dataset import BrokenImage
@@ -90,7 +91,7 @@ def test_the_folders_own_splits_are_used(tmp_path, second):
     assert (len(train), len(test)) == (9, 4) and names(test)[0] == f"{second}/cat/0.png"
     assert test.classes == train.classes and test.labels.tolist() == [0, 0, 2, 2]
     put(tmp_path / second / "yak" / "0.png")
-    with pytest.raises(ValueError, match="images of 'yak', which is no class of the training split"):
+    with pytest.raises(InputError, match="images of 'yak', which is no class of the training split"):
         ImageFolder(tmp_path, "test")
 
 
@@ -255,7 +256,7 @@ def test_an_interrupted_write_leaves_the_old_index(tmp_path, walks, cache, monke
 
 
 def refused(config, field="data"):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(InputError) as error:
         check(config, field)
     message = str(error.value)
     assert message.startswith(f"{field}.") and "\n" not in message and "; " in message
@@ -286,7 +287,7 @@ def test_labels_that_are_asked_for_and_not_there_are_refused(tmp_path):
     put(tmp_path / "top.png")
     config = ImageFolderData(path=str(tmp_path), labels="folders")
     assert "'top.png' lies directly in" in refused(config)
-    with pytest.raises(ValueError, match=r"'top.png' lies directly in .*set data\.labels=none"):
+    with pytest.raises(InputError, match=r"'top.png' lies directly in .*set data\.labels=none"):
         ImageFolder(tmp_path, "train", labels="folders")
     with pytest.raises(ValueError, match="split='valid': unknown; choose train or test"):
         build(config, "valid")

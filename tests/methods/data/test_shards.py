@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from launcher.errors import InputError
 from methods.data import build, mapped, tars
 from methods.data.dataset import BrokenImage
 from methods.data.shard_index import escaped, index_all, open_shards, original
@@ -145,7 +146,7 @@ def test_train_and_val_folders_are_the_splits(tmp_path):
 
 
 def refused(path, **options):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(InputError) as error:
         config = ShardsData(path=str(path), **options)
         check(config)
         build(config, "train"), build(config, "test")
@@ -300,7 +301,7 @@ def test_an_index_that_is_not_of_its_tars_is_refused_until_it_is_made_anew(tmp_p
     change(tmp_path)
     message = refused(tmp_path)
     assert says in message and f"`sslrun shards {tmp_path}` makes an index of what is there now" in message
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(InputError, match=says):
         open_shards(tmp_path)
     index_all(tmp_path, workers=1, anew=True, progress=lambda *_: None)
     check(ShardsData(path=str(tmp_path)))

@@ -6,6 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
+from launcher.errors import InputError
 from methods.data import mapped, tars
 from methods.data.shard_index import index_all, open_shards
 from methods.data.shards import Shards
@@ -35,7 +36,7 @@ def test_many_bytes_without_an_index_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tars, "INDEXED_ALONE", 20_480)  # both together
     check(config)
     monkeypatch.setattr(tars, "INDEXED_ALONE", 20_479)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(InputError) as error:
         check(config)
     said = "no index yet, and 0 GB of tars would keep all ranks waiting"
     assert str(error.value) == f"data.path={config.path!r}: {said}; run `sslrun shards '{config.path}'` first"
@@ -67,7 +68,7 @@ def test_ids_are_no_classes(tmp_path):
     put(tmp_path / "ids" / "x.tar", [5, 99_999, 7])
     dataset = Shards(tmp_path / "ids", "train")
     assert dataset.classes is None and dataset.labels is None and len(dataset) == 3
-    with pytest.raises(ValueError, match=r"^data\.labels='cls': label 99999 is there, and 3 samples: .*; name them"):
+    with pytest.raises(InputError, match=r"^data\.labels='cls': label 99999 is there, and 3 samples: .*; name them"):
         Shards(tmp_path / "ids", "train", labels="cls")
     put(tmp_path / "few" / "x.tar", [2, 1, 0])
     few = Shards(tmp_path / "few", "train")

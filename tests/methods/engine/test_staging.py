@@ -90,7 +90,7 @@ def test_what_cannot_be_used_is_one_line(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: SimpleNamespace(free=20_000))
     with pytest.raises(InputError, match=r"0\.0 GB more are needed, and 0\.0 GB are free; give a larger folder"):
         staging.stage(job(shards, tmp_path / "disk"))
-    with pytest.raises(ValueError, match=r"data\.stage='scratch': it is relative, .*; give it from the root on"):
+    with pytest.raises(InputError, match=r"data\.stage='scratch': it is relative, .*; give it from the root on"):
         check(ShardsData(path=str(shards), stage="scratch"))
 
 
