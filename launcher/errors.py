@@ -82,7 +82,5 @@ def unknown(field: str, value: str, known: Iterable[str], *, what: str = "name")
     """Refuse an unknown name (the value) or key (the field) with the nearest known one."""
     known = sorted(known)
     near = difflib.get_close_matches(field if what == "key" else str(value), known, n=1, cutoff=0.5)
-    listed = ", ".join(known)
-    raise InputError.of(
-        field, value, f"there is no such {what}", f"did you mean {near[0]}?" if near else f"known: {listed}"
-    )
+    fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    raise InputError.of(field, value, f"there is no such {what}", fix)

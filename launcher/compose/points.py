@@ -1,11 +1,12 @@
 """The points of a multirun: Hydra's sweep grammar expanded, and composed once, not once a point.
 
-Composing takes a tenth of a second. What a sweep varies are mostly plain values: those are converted by the schema once
-a value and set on copies. Only choices of a group or of a recipe change what is composed.
+Composing takes a tenth of a second. What a sweep varies are mostly plain values: those are converted by the schema and
+set on copies. Only choices of a group or of a recipe change what is composed.
 """
 
 import copy
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +48,7 @@ def expand(overrides: Sequence[str], config_dir: Path | None = None, *, planning
     that is no valid run.
     """
     axes = [_axis(text, config_dir) for text in overrides]
-    number = 1
-    for _, values in axes:
-        number *= len(values)
+    number = math.prod(len(values) for _, values in axes)
     if number > MOST:
         raise InputError(f"--multirun: this is {number:,} runs, more than {MOST:,}; vary fewer values")
     bases: dict[tuple[str, ...], _Base] = {}
@@ -57,14 +56,12 @@ def expand(overrides: Sequence[str], config_dir: Path | None = None, *, planning
     for combination in itertools.product(*(values for _, values in axes)):
         chosen = list(zip([key for key, _ in axes], combination, strict=True))
         varied = tuple(f"{k}={v}" for (k, v), (_, values) in zip(chosen, axes, strict=True) if len(values) > 1)
-        structure = tuple(f"{k}={v}" for k, v in chosen if _structural(k))
+        structure, command = tuple(f"{k}={v}" for k, v in chosen if _structural(k)), [f"{k}={v}" for k, v in chosen]
         if structure not in bases:
-            bases[structure] = _Base([f"{k}={v}" for k, v in chosen], config_dir, planning)
-        swept = [(k, v) for (k, v), (_, values) in zip(chosen, axes, strict=True) if len(values) > 1]
+            bases[structure] = _Base(command, config_dir, planning)
+        swept = [word.partition("=")[::2] for word in varied]
         try:
-            spec = bases[structure].spec(
-                [(k, v) for k, v in swept if not _structural(k)], [f"{k}={v}" for k, v in chosen]
-            )
+            spec = bases[structure].spec([(k, v) for k, v in swept if not _structural(k)], command)
         except InputError as error:
             raise InputError(f"{error} (at {' '.join(varied)})") from None
         points.append(Point(varied, spec, bases[structure].recipe))
@@ -122,7 +119,6 @@ class _Base:
         self._config = to_object(self._typed)
         # A config that refers to other keys must be composed anew when those change.
         self._refers = "${" in OmegaConf.to_yaml(root, resolve=False)
-        self._converted: dict[tuple[str, str], Any] = {}
 
     def spec(self, values: list[tuple[str, str]], overrides: list[str]) -> RunSpec:
         """The frozen spec with `values` set; `overrides` is the whole command of the point."""
@@ -133,7 +129,7 @@ class _Base:
         config = copy.deepcopy(self._config)
         for key, text in values:
             group, _, field = key.lstrip("+").partition(".")
-            value = copy.deepcopy(self._convert(key, text))
+            value = self._convert(key.lstrip("+"), text)
             if "." in field:  # a dictionary inside: cluster.environment.NCCL_DEBUG
                 name, _, inner = field.partition(".")
                 getattr(config[group], name)[inner] = value
@@ -143,17 +139,13 @@ class _Base:
                 config[group] = value
         return frozen(config, planning=self._planning)
 
-    def _convert(self, key: str, text: str) -> Any:
-        """`text` as the schema's type of `key`."""
-        if (key, text) not in self._converted:
-            name = key.lstrip("+")
-            try:  # in place: only this key is read, and each time just after it was set
-                OmegaConf.update(self._typed, name, parsed(f"{name}={text}").value(), force_add="." in name)
-                whole = plain(OmegaConf.select(self._typed, name))
-            except OmegaConfBaseException as error:
-                raise refusal(error) from None
-            self._converted[key, text] = whole
-        return self._converted[key, text]
+    def _convert(self, name: str, text: str) -> Any:
+        """`text` as the schema's type of the key `name`."""
+        try:  # in place: only this key is read, and each time just after it was set
+            OmegaConf.update(self._typed, name, parsed(f"{name}={text}").value(), force_add="." in name)
+            return plain(OmegaConf.select(self._typed, name))
+        except OmegaConfBaseException as error:
+            raise refusal(error) from None
 
 
 def _axis(text: str, config_dir: Path | None) -> tuple[str, list[str]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
@@ -52,14 +53,9 @@ def facts(room: str) -> ModuleType:
 
 def load_trainer(name: str) -> type:
     """The trainer's class. Imports torch; only the worker calls this."""
-    return _load(method(name).trainer)
+    return resolve_name(method(name).trainer)
 
 
 def load_job(name: str) -> Callable[..., dict[str, Any]]:
     """What the ranks run where nothing is trained, called as `work(run, world, ledger, stop, heart)`. Imports torch."""
-    return _load(method(name).entry)
-
-
-def _load(reference: str) -> Any:
-    module, _, attribute = reference.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return resolve_name(method(name).entry)
