@@ -301,9 +301,11 @@ def _check_shape(config: dict[str, Any]) -> None:
 
 def _check_data(config: dict[str, Any], keys: tuple[str, ...], *, at_hand: bool) -> None:
     for key in keys:
-        if config[key] is not None:
-            _absolute(config[key])
-            check_data(config[key], key, at_hand=at_hand)
+        data = config[key]
+        if data is not None:
+            if getattr(data, "path", None):
+                data.path = os.path.abspath(os.path.expanduser(data.path))
+            check_data(data, key, at_hand=at_hand)
 
 
 def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:
@@ -324,11 +326,6 @@ def _protocols(given: Any, backbone: str) -> tuple[str, ...]:
             unknown("eval_after", name, protocols.PROTOCOLS)
     protocols.defaults(names, backbone)
     return names
-
-
-def _absolute(data: Any) -> None:
-    if getattr(data, "path", None):
-        data.path = os.path.abspath(os.path.expanduser(data.path))
 
 
 def refuse_unknown_fields(overrides: Sequence[str], recipe: Recipe) -> None:

@@ -13,10 +13,7 @@ from launcher.errors import InputError, unknown
 from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
 
-weights = registry.facts("weights")
-
-no_labels = registry.facts("data").no_labels
-
+weights, no_labels = registry.facts("weights"), registry.facts("data").no_labels
 BACKBONES = registry.facts("backbones").BACKBONES
 
 

@@ -12,12 +12,10 @@ if TYPE_CHECKING:
     from launcher.run.folder import RunDir
 
 
-def add_run(parser: ArgumentParser, *, many: bool = False) -> None:
-    """RUN (or several) and runs=FOLDER."""
-    what = "an id, its beginning, or a path"
-    parser.add_argument("run", metavar="RUN", nargs="+" if many else None, help=what)
-    if not many:
-        add_runs(parser)
+def add_run(parser: ArgumentParser) -> None:
+    """RUN and runs=FOLDER."""
+    parser.add_argument("run", metavar="RUN", help="an id, its beginning, or a path")
+    add_runs(parser)
 
 
 def add_runs(parser: ArgumentParser) -> None:
