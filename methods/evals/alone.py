@@ -42,7 +42,7 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
         path, manifest = world.broadcast(_checkpoint(owner, asked) if world.is_main else None)
         step = heart.step = manifest["step"]
         own_labels = spec.eval_data == owner.spec().eval_data
-        known = _known(owner, "knn") if own_labels else {}
+        known = _known(owner) if own_labels else {}
         subject = Subject(job, _load(job, path), manifest["digest"], world.broadcast(known))
         # Other labels than those that the run was judged with so far give other numbers, not new ones in their place.
         others = not own_labels and not no_labels(owner.spec().eval_data or owner.spec().data)
@@ -149,6 +149,6 @@ def _load(job: Job, path: Any) -> torch.nn.Module:
     return backbone.to(job.world.device).eval()
 
 
-def _known(owner: RunDir, protocol: str) -> dict[str, float]:
-    """What the run knows already of what its backbone must beat."""
-    return next((e["scores"] for e in owner.history().all("eval") if e["protocol"] == protocol), {})
+def _known(owner: RunDir) -> dict[str, dict[str, Any]]:
+    """The run's first scores of each protocol: what its backbone must beat does not change."""
+    return {event["protocol"]: event["scores"] for event in reversed(owner.history().all("eval"))}

@@ -23,10 +23,11 @@ WORKS = ("train", "test", *(name + split for name in PROTOCOLS for split in ("",
 class Subject:
     """A backbone to be judged on the (train, test) images of `job.labelled`, frozen and on the device of its rank.
 
-    weights: digest of where the backbone's weights come from; what is kept on disk depends on it.
+    weights: digest of where the backbone's weights come from; what is kept on disk depends on it. known: scores that
+    the run has already, by protocol.
     """
 
-    def __init__(self, job: Job, backbone: nn.Module, weights: str, known: dict[str, float] | None = None):
+    def __init__(self, job: Job, backbone: nn.Module, weights: str, known: Mapping[str, Any] | None = None):
         self.job, self.backbone, self.known = job, backbone.requires_grad_(False), known or {}
         self.weights = weights
         self.so_far: Callable[[Mapping[str, Any]], None] = lambda scores: None  # judge's: for rank 0 to tell

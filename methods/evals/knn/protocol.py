@@ -30,7 +30,7 @@ def score(subject: Subject, settings: KNN) -> dict[str, float]:
     return knn(
         subject.job,
         subject.backbone,
-        known=subject.known,
+        known=subject.known.get(settings.name, {}),
         settings=settings,
         banks=tuple(gathered(subject.job, *each) for each in found),  # under no name here, so that `knn` can drop them
         so_far=subject.so_far,
