@@ -1,12 +1,13 @@
 """A paper's table with our numbers in it: which runs belong to a sweep, where they stand and what they scored."""
 
 import dataclasses
+import functools
 import itertools
 import math
+import operator
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class Table:
     notes: tuple[str, ...]
     folder: Path
 
-    @cached_property
+    @functools.cached_property
     def trend(self) -> trend.Trend:
         return trend.of([row.paper for row in self.rows], [row.scores for row in self.rows])
 
@@ -163,13 +164,14 @@ def _of_path(rows: Sequence[Mapping[str, Any]], asked: Asked, folder: Path) -> l
     if not typed:
         return list(rows)
     wanted = Path(typed[-1]).expanduser().resolve()
-    paths = {name: _data_path(folder / name / "spec.json") for name in {row["run"] for row in rows}}
-    return [row for row in rows if paths[row["run"]] in (None, wanted)]
+    paths = {name: _in_spec(folder / name / "spec.json", "data", "path") for name in {row["run"] for row in rows}}
+    return [row for row in rows if not paths[row["run"]] or Path(paths[row["run"]]).resolve() == wanted]
 
 
-def _data_path(file: Path) -> Path | None:
+def _in_spec(file: Path, *keys: str) -> Any:
+    """What a run's spec.json holds under `keys`; None where it cannot be read."""
     try:
-        return Path(read_json(file)["data"]["path"]).resolve()
+        return functools.reduce(operator.getitem, keys, read_json(file))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -217,16 +219,9 @@ class _Finder:
         if (self._folder / row["run"] / "spec.json").exists():
             return RunDir(self._folder / row["run"])
         if self._moved is None:
-            self._moved = {_identity(file): file.parent for file in self._folder.glob("*/spec.json")}
+            self._moved = {_in_spec(file, "identity"): file.parent for file in self._folder.glob("*/spec.json")}
         path = self._moved.get(row["identity"])
         return RunDir(path.resolve()) if path else None
-
-
-def _identity(file: Path) -> str:
-    try:
-        return read_json(file)["identity"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 def _run(table: Ablation, scale: str, seed: int, row: Mapping[str, Any] | None, finder: _Finder) -> Run:

@@ -17,6 +17,7 @@ from launcher.errors import ClusterError
 
 SECONDS = 30.0  # a busy controller takes seconds to answer; the programs themselves would wait for minutes
 SUBMIT_SECONDS = 120.0  # sbatch waits and tries again when the controller takes no more jobs for the moment
+UNOPENED_LOG = "0:53"  # the exit code of a job whose first node could not open its log
 RECORD, FIELD = "\x1e", "\x1f"
 # Of an allocation's variables these pass on to a job: they say which cluster is meant, and change nothing else.
 WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")

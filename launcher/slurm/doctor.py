@@ -1,6 +1,6 @@
 """What a cluster will do to a job, read from its own configuration and said in plain words; and what to set.
 
-Everything comes from slurm.py and from this machine's files; nothing is submitted. trial.py does that.
+Everything comes from commands.py and from this machine's files. Nothing is submitted: trial.py does that.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Check]:
     """
     config, partitions = commands.config(), commands.partitions()
     partition = choose(partitions, cluster.partition)
-    nodes = [node for node in commands.nodes() if node.name in set(partition.nodes)]
+    nodes = _nodes_of(partition)
     rows = [
         Check("slurm", OK, f"Slurm {config.get('SLURM_VERSION', '?')}, cluster {config.get('ClusterName', '?')}"),
         _partition(partition, partitions, cluster),
@@ -91,10 +91,11 @@ def preempted_by(
     return [p.name for p in partitions if p.priority_tier > partition.priority_tier and mine & set(p.nodes)]
 
 
-def as_yaml(config: Mapping[str, str], partition: commands.Partition, partitions: Sequence[commands.Partition]) -> str:
-    """A cluster config for jobs of `partition`, for `--config-dir DIR` as DIR/cluster/NAME.yaml."""
-    nodes = [node for node in commands.nodes() if node.name in set(partition.nodes)]
-    common = commonest(nodes)
+def as_yaml(name: str | None) -> str:
+    """A cluster config for jobs of the partition `name`, for `--config-dir DIR` as DIR/cluster/NAME.yaml."""
+    config, partitions = commands.config(), commands.partitions()
+    partition = choose(partitions, name)
+    common = commonest(partition)
     name = re.sub(r"\W+", "_", f"{config.get('ClusterName', 'cluster')}_{partition.name}")
     limit = min(partition.max_minutes or 1440, 1440)
     rates = f"of a {common.gpu_type}" if common.gpu_type else "of your GPUs"
@@ -358,12 +359,16 @@ def some(names: Sequence[str], *, most: int = 8) -> str:
     return ", ".join(names[:most]) + more
 
 
-def commonest(nodes: Sequence[commands.Node]) -> commands.Node:
-    """A node of the most frequent kind, those with GPUs before others."""
-    kinds = Counter((n.gpus, n.gpu_type, n.cpus, n.memory_mb) for n in nodes)
-    best = max(kinds, key=lambda kind: (kind[0] > 0, kinds[kind]), default=(0, "", 1, 0))
-    gpus, gpu_type, cpus, memory = best
+def commonest(partition: commands.Partition) -> commands.Node:
+    """A node of the partition's most frequent kind, those with GPUs before others."""
+    kinds = Counter((n.gpus, n.gpu_type, n.cpus, n.memory_mb) for n in _nodes_of(partition))
+    most = max(kinds, key=lambda kind: (kind[0] > 0, kinds[kind]), default=(0, "", 1, 0))
+    gpus, gpu_type, cpus, memory = most
     return commands.Node("", cpus, memory, gpus, gpu_type, "", "", ())
+
+
+def _nodes_of(partition: commands.Partition) -> list[commands.Node]:
+    return [node for node in commands.nodes() if node.name in set(partition.nodes)]
 
 
 def _seconds(text: str) -> int:

@@ -11,7 +11,6 @@ from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE, of
 from launcher.slurm import badnodes, commands
 
-UNOPENED_LOG = "0:53"  # the exit code of a job whose first node could not open its log
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
 LACKS = re.compile(r"(?P<node>\S+) has no (?P<what>/.+?)(?P<yours> of yours)?; ")  # as the batch script says it
 TOLD = ("submitted", "start", "end")  # what the ledger says of a run's jobs
@@ -96,7 +95,7 @@ def lost(run: RunDir) -> Lost:
         return Lost() if began or log.exists() else Lost(_forgotten(job, folder))
     if found.state in ALIVE:
         return Lost()
-    if found.exit_code == UNOPENED_LOG:
+    if found.exit_code == commands.UNOPENED_LOG:
         first = commands.expand(found.nodes)[0]
         words = f"job {job}: its first node, {first}, could not open its log: it does not see {folder}, or cannot write"
         fix = "choose a folder that all nodes share with runs=PATH"

@@ -30,7 +30,6 @@ RANK_SECONDS = 60.0  # for every rank to have started and reported
 NEWS_SECONDS = 10.0  # a network file system may show the report late
 CLOCK_SECONDS = 1.0  # further apart, and the logs of two nodes no longer line up
 SLOW_SECONDS = 30.0
-UNOPENED_LOG = "0:53"  # the exit code of a job whose first node could not open its log
 # Reasons for which a job never starts: it would wait for ever.
 NEVER = (
     "AccountNotAllowed", "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS", "JobHeldAdmin",
@@ -156,7 +155,7 @@ def _silence(job: str, last: commands.SlurmJob | None, folder: Path) -> Check:
     found = commands.ended(job) or last
     nodes = commands.expand(found.nodes) if found else []
     first = nodes[0] if nodes else "its first node"
-    if found and found.exit_code == UNOPENED_LOG:
+    if found and found.exit_code == commands.UNOPENED_LOG:
         advice = "choose a folder that every node mounts with runs=PATH"
         return Check("run directory", BAD, f"{first} does not see {folder.parent.parent}", advice)
     said: list[str] = []

@@ -117,6 +117,11 @@ def names(config_dir: Path | None = None) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def own_methods(config_dir: Path | None) -> list[str]:
+    """Recipes of the user's own that extend a method under another name."""
+    return [file.stem for file in (config_dir / "method").glob("*.yaml")] if config_dir else []
+
+
 def load(name: str, config_dir: Path | None = None) -> Ablation:
     """The sweep called `name`. Raises InputError, one line, when there is none or its file cannot be used."""
     known = names(config_dir)

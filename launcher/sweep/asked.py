@@ -75,7 +75,7 @@ def members(
     """(the runs, row by row; the rows that cannot run yet, each with what it lacks). Raises InputError with the row."""
     table, absent, common, there, varied = asked.ablation, [], [], [], []
     axes = table.varied(asked.scale)
-    own = [file.stem for file in (config_dir / "method").glob("*.yaml")] if config_dir else []
+    own = ablation.own_methods(config_dir)
     chosen = table.scale(asked.scale).seeds
     seeds = [f"seed={value}" for value in (points.values_of(f"seed={asked.seed}") if asked.seed else chosen)]
     for row in table.points:

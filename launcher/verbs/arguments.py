@@ -33,11 +33,6 @@ def add_config_dir(parser: ArgumentParser) -> None:
     parser.add_argument("--config-dir", type=Path, default=Path(given) if given else None, help=told)
 
 
-def own_methods(config_dir: Path | None) -> list[str]:
-    """Recipes of the user's own that extend a method under another name."""
-    return [file.stem for file in (config_dir / "method").glob("*.yaml")] if config_dir else []
-
-
 def add_composing(parser: ArgumentParser) -> None:
     """Options of what composes a spec."""
     add_config_dir(parser)

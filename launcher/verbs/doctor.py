@@ -77,11 +77,10 @@ def _spec(overrides: Sequence[str], config_dir: Path | None) -> "RunSpec":
 
 
 def _examine(spec: "RunSpec", *, named: bool) -> tuple[list["Check"], str]:
-    from launcher.slurm import commands, doctor
+    from launcher.slurm import doctor
 
     rows = doctor.examine(Path(spec.runs), spec.cluster, named=named)
-    config, partitions = commands.config(), commands.partitions()
-    snippet = doctor.as_yaml(config, doctor.choose(partitions, spec.cluster.partition), partitions)
+    snippet = doctor.as_yaml(spec.cluster.partition)
     return [*rows, doctor.Check("cluster yaml", "ok", snippet, "keep it, with the rates of your GPUs")], snippet
 
 
@@ -98,7 +97,7 @@ def _measured(spec: "RunSpec", overrides: Sequence[str]) -> list[str]:
     from launcher.slurm import commands, doctor
 
     partition = doctor.choose(commands.partitions(), spec.cluster.partition)
-    common = doctor.commonest([node for node in commands.nodes() if node.name in set(partition.nodes)])
+    common = doctor.commonest(partition)
     found = {
         "gpus_per_node": common.gpus,
         "cpus_per_node": common.cpus,

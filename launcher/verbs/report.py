@@ -47,8 +47,9 @@ def run(options: Namespace) -> int:
 
 def _sweep(wanted: "Asked", folder: Path, options: Namespace) -> int:
     from launcher.report import page, table, terminal
+    from launcher.sweep import ablation
 
-    found = table.gather(wanted, folder, arguments.own_methods(options.config_dir))
+    found = table.gather(wanted, folder, ablation.own_methods(options.config_dir))
     if options.markdown:
         print(terminal.markdown(found, _command(options, markdown=True)))
         return 0

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,10 +52,9 @@ def run(options: Namespace) -> int:
     where = [query.Condition.read(said) for said in options.where]
     columns = query.names(options.columns) if options.columns is not None else []
     sort = [options.sort.removeprefix("-")] if options.sort else []
-    asked = [*(condition.key for condition in where), *sort, *columns]
-    everything = options.csv and not columns
-    index = RunIndex(arguments.runs_folder(options.overrides), config=everything or query.needs_config(asked))
-    view = _View(index, where, options.sort, columns)
+    asked = {"--where": [condition.key for condition in where], "--sort": sort, "--columns": columns}
+    config = (options.csv and not columns) or any(map(query.needs_config, asked.values()))
+    view = _View(RunIndex(arguments.runs_folder(options.overrides), config=config), where, options.sort, asked)
     if options.watch:
         return _watch(view)
     rows, _, trouble = view.rows()
@@ -89,8 +88,11 @@ def _refuse_contradictions(options: Namespace) -> None:
 class _View:
     """What was asked for: of which runs, in which order, in which columns."""
 
-    def __init__(self, index: "RunIndex", where: "Sequence[Condition]", sort: str | None, columns: Sequence[str]):
-        self._index, self._where, self._sort, self._columns = index, where, sort, columns
+    def __init__(
+        self, index: "RunIndex", where: "Sequence[Condition]", sort: str | None, asked: Mapping[str, Sequence[str]]
+    ):
+        """`asked`: {option: the keys that it names}."""
+        self._index, self._where, self._sort, self._asked = index, where, sort, asked
         self._folder: Path = index.runs
         self._total = 0
         self._words: dict[tuple[str, str], str] = {}  # (run, job) -> why the job ended before the run began
@@ -101,11 +103,7 @@ class _View:
         from launcher.report import listing, query
 
         rows, trouble = self._index.rows()
-        for option, names in (
-            ("--where", [condition.key for condition in self._where]),
-            ("--sort", [self._sort.removeprefix("-")] if self._sort else []),
-            ("--columns", self._columns),
-        ):
+        for option, names in self._asked.items():
             query.refuse_unknown(option, names, rows)
         self._total = len(rows)
         rows = [row for row in listing.by_state(rows) if all(condition.holds(row) for condition in self._where)]
@@ -142,8 +140,8 @@ class _View:
         from launcher.report import listing
         from launcher.slurm import badnodes
 
-        if self._columns:
-            titles, cells = listing.chosen(self._columns, rows)
+        if self._asked["--columns"]:
+            titles, cells = listing.chosen(self._asked["--columns"], rows)
         else:
             titles, cells = listing.fitting(rows, width)
         most = None if height is None else listing.NOTES

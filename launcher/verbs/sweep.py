@@ -35,7 +35,7 @@ def run(options: Namespace) -> int:
     for paper in papers:
         if paper not in known:
             raise InputError.of("PAPER", paper, "no sweep is of it", f"known: {', '.join(known)}")
-    own = arguments.own_methods(options.config_dir)
+    own = ablation.own_methods(options.config_dir)
     here = _here(folder)
     rows = [_row(t, here, own) for t in tables if not papers or t.name.partition("/")[0] in papers]
     if options.json:
