@@ -206,7 +206,7 @@ def _read(path: Path, jobs: Queue | None = None, before: _Reading | None = None)
     run = before.run if before and signature and signature == before.signature else ReadOnce(path)
     try:
         facts, history = _facts(run, jobs), run.history()
-        if before and facts["state"] in ("failed", "stopped"):
+        if before and facts["state"] in ("failed", "stopped"):  # the queue has lost the job of which the ledger knows
             facts["lost_job"] = before.row.facts["job"]
         row = RunRow(facts, json.loads(json.dumps(run.spec().to_json())))
         # While a job may still come, the queue has the last word, also on what was cancelled.

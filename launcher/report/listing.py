@@ -63,12 +63,12 @@ def columns() -> list[Column]:
     ]
 
 
-def chosen(names: Sequence[str], rows: Sequence[RunRow]) -> tuple[list[str], list[list[str]]]:
+def asked_for(names: Sequence[str], rows: Sequence[RunRow]) -> tuple[list[str], list[list[str]]]:
     """(titles, cells of each row) of the columns that somebody asked for."""
     return list(names), [[_plain(name, query.value(row, name)) for name in names] for row in rows]
 
 
-def fitting(rows: Sequence[RunRow], width: int) -> tuple[list[str], list[list[str]]]:
+def that_fit(rows: Sequence[RunRow], width: int) -> tuple[list[str], list[list[str]]]:
     """(titles, cells of each row) of the columns that have something to say and fit `width` characters."""
     every = columns()
     cells = [[_one_line(column.cell(row.facts)) for row in rows] for column in every]

@@ -65,9 +65,9 @@ class Panel:
 def _panels(table: Table) -> list[Panel]:
     """Both curves: in one picture where they measure the same, else one above the other."""
     same = table.scale == SAME_UNIT
-    theirs = [svg.Mark(words.value(row.value), row.paper) for row in table.rows]
+    theirs = [svg.Mark(words.axis_value(row.value), row.paper) for row in table.rows]
     ours = [
-        svg.Mark(words.value(row.value if same else row.at), row.mean, row.scores, row.std, row.state)
+        svg.Mark(words.axis_value(row.value if same else row.at), row.mean, row.scores, row.std, row.state)
         for row in table.rows
     ]
     printed = any(row.paper is not None for row in table.rows)

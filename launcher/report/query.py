@@ -30,7 +30,7 @@ def needs_config(keys: Iterable[str]) -> bool:
     return any(key not in EMPTY and not key.startswith(("evals.", "restarts.")) for key in keys)
 
 
-def names(said: str) -> list[str]:
+def keys_of(said: str) -> list[str]:
     """The keys of `--columns=KEY,KEY`; a comma within brackets belongs to a key."""
     return [name.strip() for name in re.split(r",(?![^(]*\))", said)]
 
@@ -94,7 +94,7 @@ def ordered(rows: Iterable[RunRow], key: str) -> list[RunRow]:
     return [row for _, row in (*having, *lacking)]
 
 
-def told(row: RunRow) -> dict[str, Any]:
+def every_key(row: RunRow) -> dict[str, Any]:
     """Every key that the row has, with its value: those of the index first, then what they hold and the config."""
     facts = row.facts
     found = {key: facts[key] for key in EMPTY if not isinstance(EMPTY[key], dict | list)}
@@ -113,7 +113,9 @@ def refuse_unknown(option: str, names: Sequence[str], rows: Sequence[RunRow]) ->
     for name in missing:
         free = name.startswith(("cluster.environment.", "cluster.additional_parameters."))
         if name not in schema and not free:
-            raise InputError.of(option, name, "there is no such key", _nearest(name, schema.union(*map(told, rows))))
+            raise InputError.of(
+                option, name, "there is no such key", _nearest(name, schema.union(*map(every_key, rows)))
+            )
 
 
 def _nearest(name: str, known: set[str]) -> str:

@@ -25,7 +25,7 @@ NAME = re.compile(r"([^(:]*)(\(.*\))?(?::(.*))?", re.DOTALL)  # protocol(setting
 NO_PERCENT = ("rank", "rate", "groups", "mean", "median", "low", "use", "images")
 
 
-def rows(evals: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def labelled(evals: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """(label, score) of each score of `evals`, {protocol(settings):data: scores}, that a screen has room for. Settings
     and data are there where they are not the usual ones."""
     for protocol, scores in evals.items():

@@ -85,7 +85,7 @@ def remarks(table: Table) -> list[str]:
     if table.others:
         given = "; ".join(" ".join(kind) or "without other overrides" for kind in table.others)
         said.append(f"Also submitted, and not shown: {given}.")
-    messages = {f"{run.id} {words.named(run.state)}: {run.message}" for run in table.runs if run.message}
+    messages = {f"{run.id} {words.state_name(run.state)}: {run.message}" for run in table.runs if run.message}
     return said + sorted(messages)
 
 

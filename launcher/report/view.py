@@ -215,7 +215,7 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     table.add_column("" if clustering else "score", justify="right")
     for key, value in (clustering or {}).items():
         table.add_row(key.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else str(value))
-    for label, score in scores.rows(summary["evals"]):
+    for label, score in scores.labelled(summary["evals"]):
         table.add_row(label, score)
     clusters = summary["evals"].get("clusters", {})
     for key, label in (

@@ -15,7 +15,7 @@ def number(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def value(given: Any) -> str:
+def axis_value(given: Any) -> str:
     """Of an axis: a whole number in groups of three digits, yes and no as an override has them."""
     if isinstance(given, bool):
         return ablation.written(given)
@@ -24,7 +24,7 @@ def value(given: Any) -> str:
 
 def label(row: TableRow) -> str:
     """The value of a row at its scale, and the paper's where that is another."""
-    return value(row.at) if row.at == row.value else f"{value(row.at)} (for {value(row.value)})"
+    return axis_value(row.at) if row.at == row.value else f"{axis_value(row.at)} (for {axis_value(row.value)})"
 
 
 def score(given: float) -> str:
@@ -61,12 +61,12 @@ def state(row: TableRow) -> str:
         return f"{NOT_YET}: needs {', '.join(row.lacks)}"
     kinds = {run.state for run in row.runs}
     if len(kinds) == 1:
-        return named(row.state)
+        return state_name(row.state)
     counted = ((sum(run.state == kind for run in row.runs), kind) for kind in STATES if kind in kinds)
-    return ", ".join(f"{count} {named(kind)}" for count, kind in counted)
+    return ", ".join(f"{count} {state_name(kind)}" for count, kind in counted)
 
 
-def named(kind: str) -> str:
+def state_name(kind: str) -> str:
     return SAID.get(kind, kind)
 
 

@@ -46,7 +46,7 @@ def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Check]:
     named: the user chose the cluster's config, so that it must fit. Raises ClusterError where no Slurm answers.
     """
     config, partitions = commands.config(), commands.partitions()
-    partition = choose(partitions, cluster.partition)
+    partition = partition_called(partitions, cluster.partition)
     nodes = _nodes_of(partition)
     rows = [
         Check("slurm", OK, f"Slurm {config.get('SLURM_VERSION', '?')}, cluster {config.get('ClusterName', '?')}"),
@@ -64,7 +64,7 @@ def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Check]:
     return rows + (_fit(cluster, partition, nodes, config, partitions) if named else [])
 
 
-def choose(partitions: Sequence[commands.Partition], name: str | None) -> commands.Partition:
+def partition_called(partitions: Sequence[commands.Partition], name: str | None) -> commands.Partition:
     """The partition called `name`; the default one, or the only one, for None. Raises InputError with the names."""
     found = [p for p in partitions if p.name == name] if name else [p for p in partitions if p.default]
     if not found and name is None and len(partitions) == 1:
@@ -94,7 +94,7 @@ def preempted_by(
 def as_yaml(name: str | None) -> str:
     """A cluster config for jobs of the partition `name`, for `--config-dir DIR` as DIR/cluster/NAME.yaml."""
     config, partitions = commands.config(), commands.partitions()
-    partition = choose(partitions, name)
+    partition = partition_called(partitions, name)
     common = commonest(partition)
     name = re.sub(r"\W+", "_", f"{config.get('ClusterName', 'cluster')}_{partition.name}")
     limit = min(partition.max_minutes or 1440, 1440)

@@ -57,7 +57,7 @@ def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list
             end = time.monotonic() + seconds
             last = _wait(job, end, seconds, say)
             report = _read(job, folder / "report.json")
-            rows = judge(report, spec) if report else [_silence(job, last, folder)]
+            rows = findings(report, spec) if report else [_silence(job, last, folder)]
             stamp = time.strftime("%Y%m%d-%H%M%S")
             kept = folder.parent / f"{stamp}-{job}.json"
             about = {"nodes": spec.nodes, "tasks_per_node": spec.tasks_per_node, "report": report}
@@ -210,7 +210,7 @@ def _interruptible() -> Iterator[Callable[[], Any]]:
 # -- what it found -----------------------------------------------------------------------------------------------------
 
 
-def judge(report: Mapping[str, Any], spec: RunSpec) -> list[Check]:
+def findings(report: Mapping[str, Any], spec: RunSpec) -> list[Check]:
     """The findings of probe.py's report."""
     nodes = commands.expand(report["nodes"])
     rows = [_ranks(report, spec, nodes), _rendezvous(report, nodes), _directory(report, spec, nodes)]

@@ -96,7 +96,7 @@ def _measured(spec: "RunSpec", overrides: Sequence[str]) -> list[str]:
     """Overrides with what doctor reads from the partition, but for what the user gives."""
     from launcher.slurm import commands, doctor
 
-    partition = doctor.choose(commands.partitions(), spec.cluster.partition)
+    partition = doctor.partition_called(commands.partitions(), spec.cluster.partition)
     common = doctor.commonest(partition)
     found = {
         "gpus_per_node": common.gpus,

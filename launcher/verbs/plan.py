@@ -69,11 +69,11 @@ def _sweep(wanted: "Asked", options: Namespace) -> int:
     for row in rows:
         ranks = f"{row['world_size']} {'rank' if row['world_size'] == 1 else 'ranks'}"
         takes = f"{row['gpu_hours']:,.1f} GPU-hours" if row["gpus_per_node"] else f"{60 * row['hours']:,.1f} minutes"
-        point = ", ".join(filter(None, (row["series"], words.value(row["at"]))))
+        point = ", ".join(filter(None, (row["series"], words.axis_value(row["at"]))))
         said = f"{point}, seed {row['seed']}: {ranks}, {row['steps']:,} steps, {takes}"
         screen.print(said, markup=False, soft_wrap=True)
     for row, lacks in absent:
-        said = f"{words.value(row.value)}: not here yet: it needs {', '.join(lacks)}"
+        said = f"{words.axis_value(row.value)}: not here yet: it needs {', '.join(lacks)}"
         screen.print(said, markup=False, soft_wrap=True)
     total = sum(row["gpu_hours"] for row in rows)
     spent = f", {total:,.0f} GPU-hours" if total else ""

@@ -50,7 +50,7 @@ def run(options: Namespace) -> int:
 
     _refuse_contradictions(options)
     where = [query.Condition.read(said) for said in options.where]
-    columns = query.names(options.columns) if options.columns is not None else []
+    columns = query.keys_of(options.columns) if options.columns is not None else []
     sort = [options.sort.removeprefix("-")] if options.sort else []
     asked = {"--where": [condition.key for condition in where], "--sort": sort, "--columns": columns}
     config = (options.csv and not columns) or any(map(query.needs_config, asked.values()))
@@ -141,9 +141,9 @@ class _View:
         from launcher.slurm import badnodes
 
         if self._asked["--columns"]:
-            titles, cells = listing.chosen(self._asked["--columns"], rows)
+            titles, cells = listing.asked_for(self._asked["--columns"], rows)
         else:
-            titles, cells = listing.fitting(rows, width)
+            titles, cells = listing.that_fit(rows, width)
         most = None if height is None else listing.NOTES
         notes = listing.notes(rows, badnodes.listed(self._folder), most=most)
         room = None if height is None else max(1, height - len(notes.plain.splitlines()) - 4)
@@ -218,7 +218,7 @@ def _write_csv(rows: "Sequence[RunRow]", columns: Sequence[str]) -> None:
     if columns:
         answer = [{name: query.value(row, name) for name in columns} for row in rows]
     else:
-        answer = [query.told(row) for row in rows]
+        answer = [query.every_key(row) for row in rows]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     names = columns or list(dict.fromkeys(name for row in answer for name in row)) or list(EMPTY)
     writer.writerow(names)
