@@ -38,6 +38,7 @@ EMPTY: dict[str, Any] = {
     "id": "", "path": "", "method": "?", "state": "failed", "job": None, "step": 0, "steps": 0,
     "checkpoint": None, "restarts": {}, "lost_steps": 0, "goodput": None, "interruptions": [], "evals": {},
     "message": "",
+    "cause": "",  # for which its latest start ended: one of run/causes.py
     "health": "",  # what is wrong with what it learns
     "stage": None,  # what it is doing: training, clustering, k-NN
     "loss": None,

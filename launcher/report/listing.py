@@ -112,11 +112,11 @@ def lines(
 
 
 def notes(rows: Sequence[RunRow], bad_nodes: Mapping[str, Mapping[str, Any]], *, most: int | None = None) -> Text:
-    """Below the table: why runs failed, which collapsed, and which nodes are left out, each a line."""
+    """Below the table, a line each: why runs do not go on, which of them collapsed, and which nodes are left out."""
     failed = [
         f"{row.facts['id']}: {_one_line(row.facts['message']) or 'killed'}"
         for row in rows
-        if row.facts["state"] == "failed"
+        if row.facts["state"] == "failed" or (row.facts["state"] == "stopped" and row.facts["cause"] != "stopped")
     ]
     ill = [f"{row.facts['id']}: {row.facts['health']}" for row in rows if row.facts["health"]]
     left_out = [

@@ -258,6 +258,7 @@ class RunDir:
             "evals": evals,
             "health": "; ".join(filter(None, health.values())),
             "message": state.message or state.why_pending,
+            "cause": history.of(history.generation).last("end").get("cause", ""),  # of its latest start's end
         }
 
 

@@ -113,6 +113,19 @@ def test_one_damaged_run_does_not_hide_the_others(sslrun, folder):
     assert "spec.json" in rows[done.id]["message"] and "damaged" in rows[failed.id]["message"]
 
 
+def test_a_run_that_is_not_started_again_says_why_below_the_table(sslrun, ledgers):
+    """The cluster would not requeue it. One that a person stopped is as it should be."""
+    for seed, cause, message in ((0, "preempted", "preempted, state saved; not requeued: no"), (1, "stopped", "saved")):
+        run = ledgers.create("method=rotnet", "recipe=tiny", f"seed={seed}")
+        ledgers.start(run)
+        ledgers.say(run, "end", state="stopped", cause=cause, message=message)
+    lines = table(sslrun, ledgers.folder, 80, "--columns", "seed,cause")
+    assert [line.split() for line in lines[1:3]] == [["0", "preempted"], ["1", "stopped"]]
+    assert [line.partition(": ")[2] for line in lines if "saved" in line] == [
+        "preempted, state saved; not requeued: no"
+    ]
+
+
 def test_a_collapse_is_said_below_the_table_until_it_is_over(sslrun, folder, ledgers):
     runs, working, *_ = folder
     ledgers.say(working, "health", step=41, of="outputs", what="collapsed since step 20")
