@@ -2,7 +2,8 @@
 
     python benchmarks/structure.py          figures, and the rooms as a picture (Mermaid), as docs/structure.md has them
 
-A room is a folder or a file directly in launcher/ or methods/. tests/test_walls.py holds what is counted here.
+A room is a folder or a file directly in launcher/ or methods/. tests/test_walls.py compares rooms, floors, imports and
+picture with the document; how many files and lines there are changes every day.
 """
 
 import ast
@@ -88,22 +89,33 @@ def needed(rooms: Mapping[str, set[str]]) -> list[tuple[str, str]]:
     ]
 
 
+def own() -> dict[str, set[str]]:
+    """The rooms and whom they import, without the methods: these stand on all the rest."""
+    found = {name: others for name, others in graph().items() if name.split(".")[-1] not in METHODS and "." in name}
+    return {name: others & found.keys() for name, others in found.items()}
+
+
+def picture(rooms: Mapping[str, set[str]]) -> str:
+    """As Mermaid draws it."""
+    arrows = [f"  {other.replace('.', '/')} --> {name.replace('.', '/')}" for name, other in needed(rooms)]
+    return "\n".join(["```mermaid", "flowchart BT", *arrows, "```"])
+
+
+def figures(rooms: Mapping[str, set[str]]) -> str:
+    """Rows of a table: what the walls decide."""
+    found = {f"rooms of {top}/": sum(name.startswith(top) for name in rooms) for top in ("launcher", "methods")}
+    found |= {"floors": 1 + max(floors(rooms).values()), "imports between rooms": sum(map(len, rooms.values()))}
+    return "\n".join(f"| {name} | {number} |" for name, number in found.items())
+
+
 def main() -> None:
-    rooms, lengths = graph(), {module(file): len(file.read_text().splitlines()) for file in FILES}
-    own = {name: others for name, others in rooms.items() if name.split(".")[-1] not in METHODS and "." in name}
-    own = {name: others & own.keys() for name, others in own.items()}
+    lengths = {module(file): len(file.read_text().splitlines()) for file in FILES}
     longest = max(lengths, key=lengths.get)
-    for package in ("launcher", "methods"):
-        print(f"| rooms of {package}/ | {sum(name.startswith(package) for name in own)} |")
-    print(f"| floors | {1 + max(floors(own).values())} |")
-    print(f"| imports between rooms | {sum(map(len, own.values()))} |")
+    print(figures(own()))
     print(f"| files | {len(FILES)} |")
     print(f"| lines | {sum(lengths.values()):,} |")
-    print(f"| longest file | {longest}, {lengths[longest]} |")
-    print("\n```mermaid\nflowchart BT")
-    for name, other in needed(own):
-        print(f"  {other.replace('.', '/')} --> {name.replace('.', '/')}")
-    print("```")
+    print(f"| longest file | {longest}, {lengths[longest]} |\n")
+    print(picture(own()))
 
 
 if __name__ == "__main__":

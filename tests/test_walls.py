@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.structure import FILES, METHODS, ROOT, graph, imports, module, room
+from benchmarks.structure import FILES, METHODS, ROOT, figures, graph, imports, module, own, picture, room
 
 JOBS = sorted(p.parent.name for p in ROOT.glob("methods/*/spec.py") if p.with_name("job.py").exists())
 HEAVY = (
@@ -147,3 +147,9 @@ def test_there_are_few_rooms():
     for package, most in (("launcher", 16), ("methods", 12)):
         found = {path.relative_to(ROOT / package).parts[0] for path in files_of(package)}
         assert len(found - {*METHODS}) <= most, sorted(found)
+
+
+def test_the_document_shows_the_rooms_as_they_are():
+    """`python benchmarks/structure.py` prints both."""
+    said = (ROOT / "docs" / "structure.md").read_text()
+    assert figures(own()) in said and picture(own()) in said
