@@ -31,7 +31,7 @@ IN_JOBS = {
 SPECS = {
     "methods.augment.spec", "methods.backbones.size", "methods.backbones.spec", "methods.data.mapped",
     "methods.data.spec", "methods.data.tars", "methods.evals.settings", "methods.evals.spec", "methods.kmeans.folder",
-    "methods.parts.layout",
+    "methods.parts.layout", "methods.parts.recipes",
     *(f"methods.{name}.spec" for name in (*METHODS, *JOBS)),
     *(module(path) for room_of in ("backbones", "evals") for path in ROOT.glob(f"methods/{room_of}/*/spec.py")),
 }  # fmt: skip

@@ -34,7 +34,6 @@ DATA, check_data = registry.facts("data").DATA, registry.facts("data").check
 
 OF_THE_RUN = "of-the-run"  # what the cluster of a run is called while one of its evaluations is composed
 GROUPS = ("method", "data", "eval_data", "cluster")
-SMALL = ("demo", "tiny")  # recipes that run on the machine at hand unless told otherwise
 
 
 def resolve(overrides: list[str], *, config_dir: Path | None = None, planning: bool = False) -> tuple[RunSpec, Recipe]:
@@ -67,7 +66,7 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     ):
         if group in chosen and chosen[group] not in {*known, *own.get(group, ()), *also}:
             unknown(group, chosen[group], {*known, *own.get(group, ())})
-    store, cluster = _empty_store(), _cluster(chosen, planning)
+    store, cluster = _empty_store(), _cluster(chosen, recipe, planning)
     default = recipe.data.name if recipe.data else ""
     # What is stored takes milliseconds each; a YAML of one's own may extend any of it.
     named = {*(text.partition("=")[2].strip("'\"") for text in overrides), cluster, default}
@@ -229,12 +228,12 @@ def _method_name(chosen: dict[str, str], own: dict[str, set[str]], config_dir: P
     return extends[0]
 
 
-def _cluster(chosen: dict[str, str], planning: bool) -> str:
-    """cluster=auto: local for small recipes, else Slurm when its controller answers, else local (to plan: generic)."""
+def _cluster(chosen: dict[str, str], recipe: Recipe, planning: bool) -> str:
+    """cluster=auto: local for a recipe that runs here, else Slurm when it answers, else local (to plan: generic)."""
     name = chosen.get("cluster", "auto")
     if name != "auto":
         return name
-    if chosen.get("recipe") in SMALL:
+    if recipe.here:
         return "local"
     if planning or commands.up():
         return "generic"

@@ -1,7 +1,7 @@
 """What a kind of work, above all a method of training, tells the launcher about itself, without torch."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from launcher.errors import unknown
@@ -29,6 +29,12 @@ class Recipe:
     source: str
     expect: str  # what a reader may expect: hours, accuracy
     rate: Rate | None = None  # where one was published or measured
+    here: bool = False  # it runs on the machine at hand unless told otherwise
+
+    def but(self, **given: Any) -> "Recipe":
+        """What differs from this one: fields of the recipe, and beside these of its method's config."""
+        own = {field.name: given.pop(field.name) for field in fields(self) if field.name in given}
+        return replace(self, **{"method": replace(self.method, **given), **own})
 
 
 @dataclass(frozen=True)
@@ -36,14 +42,14 @@ class Layout:
     """How a global batch lies on a world. `why` holds one sentence a number."""
 
     per_gpu_batch: int  # images a forward pass
-    accumulation: int  # forward passes an optimiser step
-    groups: int  # communication groups (DeeperCluster: 4m); 1 where a method has none
     group_size: int  # ranks that share one group
-    groups_per_rank: int  # groups that one rank hosts
-    batch_norm_ranks: int  # ranks that share batch statistics
     why: Mapping[str, str]
+    accumulation: int = 1  # forward passes an optimiser step
+    groups: int = 1  # communication groups (DeeperCluster: 4m); 1 where a method has none
+    groups_per_rank: int = 1  # groups that one rank hosts
+    batch_norm_ranks: int = 1  # ranks that share batch statistics
     waste: str | None = None  # said when the layout is legal but wasteful
-    variant: tuple[str, ...] = ()  # the overrides that would mend it, with a new identity
+    variant: tuple[str, ...] = ()  # the overrides that would mend the waste, with a new identity
 
 
 @dataclass(frozen=True)
@@ -71,13 +77,13 @@ class Sizes:
     """What the cost models need to know of a network. Counts of fp32 scalars and floating-point operations."""
 
     parameters: int  # replicated on every rank
-    sharded_parameters: int  # over the whole world, each stored once
-    hosted_parameters: int  # of those, what one rank holds
     optimiser_slots: int  # scalars the optimiser keeps for each parameter
     flops_per_image: float  # forward and backward
     activations: float  # bytes an image in fp32, of which bf16 and fp16 take half
     why: Mapping[str, str]
-    rounds: Rounds | None = None  # where the method has any
+    sharded_parameters: int = 0  # over the whole world, each stored once
+    hosted_parameters: int = 0  # of the sharded ones, what one rank holds
+    rounds: Rounds | None = None  # of clustering between epochs, where the method has any
     following_parameters: int = 0  # replicated, but without gradients or slots: a teacher, or a momentum encoder
     remembered: int = 0  # of earlier batches, over the whole world: a queue, or a cache of features
     unhalved: float = 0.0  # bytes an image beside the activations, in any precision: pixels, scores, LayerNorm's input

@@ -2,28 +2,15 @@
 
 They are mutable, because OmegaConf needs that, until `freeze` makes a RunSpec of them. Fields made with `ops()` say
 where and how comfortably a run runs; all other fields are the science and make up the run's identity. A field that is
-added to the science later is made with `later()`, so that the runs that there are keep theirs.
+added to the science later is made with `later()`, so that the runs that there are keep theirs. See fields.py.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from launcher.errors import InputError
-
-
-def ops(default: Any = MISSING, *, default_factory: Any = MISSING) -> Any:
-    """A field that does not change the science: it stays out of the run's identity."""
-    if default_factory is not MISSING:
-        return field(default_factory=default_factory, metadata={"science": False})
-    return field(default=default, metadata={"science": False})
-
-
-def later(default: Any) -> Any:
-    """A field of the science that was added when there were runs already: it counts to the identity once it is given
-    another value than `default`, and runs from before keep theirs."""
-    return field(default=default, metadata={"science": "given"})
+from launcher.spec.fields import below_one, check_ranges, choice, later, not_negative, ops, positive
 
 
 @dataclass
@@ -32,27 +19,33 @@ class TrainConfig:
 
     name: str = "???"  # the registered method whose trainer runs
     backbone: str = "???"
-    image_size: int = 224  # pixels, square
+    image_size: int = positive(224)  # pixels, square
     crop_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])  # share of the area kept by a random crop
-    epochs: int = 100
-    global_batch: int = 256  # images an optimiser step, over all ranks: part of the science, whatever the node count
-    batch_norm_group: int = 0  # images that share batch statistics; 0 = the whole global batch
-    lr: float = 0.1
-    schedule: str = "constant"  # constant | cosine
-    final_lr: float = later(0.0)  # of the cosine, after the last step
-    warmup_epochs: float = 0.0  # linear, from warmup_lr
-    warmup_lr: float | None = later(None)  # at the first step of a warm-up; null: lr / 100
-    momentum: float = 0.9
-    weight_decay: float = 1e-5
-    dropout: float = 0.5
-    precision: str = "fp32"  # bf16 | fp16 | fp32
-    workers: int = ops(8)  # data-loader processes a rank; 0 loads inside the training process
-    checkpoint_every: int = ops(0)  # steps; 0 = the plan decides
-    keep_checkpoints: int = ops(2)
-    log_every: int = ops(10)  # steps
-    eval_every: int = ops(0)  # epochs; 0 = only at the end
-    on_collapse: str = ops("notice")  # notice | stop, once outputs are alike for all images
-    knn_neighbours: int = ops(20)  # thesis 5.3.2: 20 works best for most runs
+    epochs: int = positive(100)
+    # Images an optimiser step, over all ranks: part of the science, whatever the node count.
+    global_batch: int = positive(256)
+    batch_norm_group: int = not_negative(0)  # images that share batch statistics; 0 = the whole global batch
+    lr: float = positive(0.1)
+    schedule: str = choice("constant", "cosine")
+    final_lr: float = later(not_negative(0.0))  # of the cosine schedule, after the last step
+    warmup_epochs: float = not_negative(0.0)  # linear, from warmup_lr
+    warmup_lr: float | None = later(not_negative(None))  # at the first step of a warm-up; null: lr / 100
+    momentum: float = below_one(0.9)
+    weight_decay: float = not_negative(1e-5)
+    dropout: float = below_one(0.5)
+    precision: str = choice("bf16", "fp16", "fp32", default="fp32")
+    workers: int = ops(not_negative(8))  # data-loader processes a rank; 0 loads inside the training process
+    checkpoint_every: int = ops(not_negative(0))  # steps; 0 = the plan decides
+    keep_checkpoints: int = ops(positive(2))
+    log_every: int = ops(positive(10))  # steps
+    eval_every: int = ops(not_negative(0))  # epochs; 0 = only at the end
+    on_collapse: str = ops(choice("notice", "stop"))  # once outputs are alike for all images
+    knn_neighbours: int = ops(positive(20))  # thesis 5.3.2: 20 works best for most runs
+
+
+_positive = partial(positive, fix="give another number")
+_not_negative = partial(not_negative, fix="give another number")
+_LONGEST_SIGNAL = 65535  # seconds; sbatch takes no more
 
 
 @dataclass
@@ -64,24 +57,25 @@ class ClusterConfig:
     kind: str = "slurm"  # slurm | local
 
     # What a node has, and how fast it is: the plan computes with it.
-    gpus_per_node: int = 8  # 0: CPU processes
-    cpus_per_node: int = 64
-    host_mem_gb: float = 256.0
-    gpu_mem_gb: float = 32.0
-    gpu_tflops: float = 125.0  # dense bf16/fp16 peak of one GPU
-    gpu_fp32_tflops: float = 15.7
-    gpu_mem_gb_s: float = 900.0  # bandwidth of a GPU's memory; of the machine's where there are no GPUs
-    host_gb_s: float = 12.0  # from host memory to one GPU
+    gpus_per_node: int = _not_negative(8)  # 0: CPU processes
+    cpus_per_node: int = _positive(64)
+    host_mem_gb: float = _not_negative(256.0)
+    gpu_mem_gb: float = _not_negative(32.0)
+    gpu_tflops: float = _positive(125.0)  # dense bf16/fp16 peak of one GPU
+    gpu_fp32_tflops: float = _positive(15.7)
+    gpu_mem_gb_s: float = _positive(900.0)  # bandwidth of a GPU's memory; of the machine's where there are no GPUs
+    host_gb_s: float = _positive(12.0)  # from host memory to one GPU
     bf16: bool = True  # whether the GPUs reach that peak in bf16; before Ampere they do in fp16 alone
-    efficiency: float = 0.35  # share of the peak that a convnet reaches in training
-    network_gb_s: float = 10.0  # all-reduce bandwidth a node
-    disk_gb_s: float = 1.0  # of the shared file system, for all ranks of a job together
+    efficiency: float = _positive(0.35)  # share of the peak that a convnet reaches in training
+    network_gb_s: float = _positive(10.0)  # all-reduce bandwidth a node
+    disk_gb_s: float = _positive(1.0)  # of the shared file system, for all ranks of a job together
 
     # How long it lets a job work.
     preemptible: bool = False
-    grace_s: int = 0  # from the signal of a preemption to the kill; Slurm's GraceTime, 0 unless somebody set it
-    interruptions_per_node_day: float = 0.1  # preemptions and failures
-    stall_minutes: float = 30  # without progress, before a rank writes its stacks and ends; 0: never
+    # From the signal of a preemption to the kill; Slurm's GraceTime, 0 unless somebody set it.
+    grace_s: int = _not_negative(0)
+    interruptions_per_node_day: float = _not_negative(0.1)  # preemptions and failures
+    stall_minutes: float = _not_negative(30)  # without progress, before a rank writes its stacks and ends; 0: never
 
     # The queue. None: as the cluster has it.
     partition: str | None = None
@@ -90,14 +84,15 @@ class ClusterConfig:
     constraint: str | None = None
     exclude: str | None = None  # nodes
     gres: str | None = None  # in place of gpus_per_node where it names GPUs, such as gpu:a100:8
-    timeout_min: int = 1440
-    mem_gb: float | None = None  # a node; 0: all of it
+    timeout_min: int = _positive(1440)
+    mem_gb: float | None = _not_negative(None)  # a node; 0: all of it
     mem_per_gpu: str | None = None  # such as 60G
     mem_per_cpu: str | None = None
-    cpus_per_task: int | None = None  # None: the plan shares the node's CPUs
-    cpus_per_gpu: int | None = None
-    array_parallelism: int = 256  # jobs of one sweep at a time
-    signal_delay_s: int | None = None  # warning before the time limit; None: the plan sizes it from the save time
+    cpus_per_task: int | None = _positive(None)  # None: the plan shares the node's CPUs
+    cpus_per_gpu: int | None = _positive(None)
+    array_parallelism: int = _positive(256)  # jobs of one sweep at a time
+    # Warning before the time limit; None: the plan sizes it from the save time.
+    signal_delay_s: int | None = _positive(None)
     additional_parameters: dict[str, Any] = field(default_factory=dict)  # any other option of sbatch
     setup: list[str] = field(default_factory=list)  # lines of bash, run as they stand: module load ...
     environment: dict[str, str] = field(default_factory=dict)  # of the ranks: NCCL_DEBUG, ...
@@ -105,14 +100,13 @@ class ClusterConfig:
 
     def validate(self) -> None:
         """Raises InputError naming the first number that cannot be, or two fields that exclude each other."""
-        for name in _POSITIVE:
-            _refuse_unless(name, getattr(self, name), lambda x: 0 < x < math.inf, "it must be positive and finite")
-        for name in _NOT_NEGATIVE:
-            _refuse_unless(name, getattr(self, name), lambda x: 0 <= x < math.inf, "it is negative or infinite")
-        _refuse_unless("efficiency", self.efficiency, lambda x: x <= 1, "it is a share of the peak", "give 0 to 1")
-        delay, limit = self.signal_delay_s, min(30 * self.timeout_min - 1, _LONGEST_SIGNAL)
-        reason = f"the warning must come in the later half of timeout_min={self.timeout_min}"
-        _refuse_unless("signal_delay_s", delay, lambda x: x <= limit, reason, f"use at most {limit}")
+        check_ranges(self, "cluster.")
+        if self.efficiency > 1:
+            raise InputError.of("cluster.efficiency", self.efficiency, "it is a share of the peak", "give 0 to 1")
+        limit = min(30 * self.timeout_min - 1, _LONGEST_SIGNAL)
+        if self.signal_delay_s is not None and self.signal_delay_s > limit:
+            reason = f"the warning must come in the later half of timeout_min={self.timeout_min}"
+            raise InputError.of("cluster.signal_delay_s", self.signal_delay_s, reason, f"use at most {limit}")
         for names in (("mem_gb", "mem_per_gpu", "mem_per_cpu"), ("cpus_per_task", "cpus_per_gpu")):
             given = [name for name in names if getattr(self, name) is not None]
             if len(given) > 1:
@@ -123,27 +117,6 @@ class ClusterConfig:
             if getattr(self, name) is not None and not self.gpus_per_node:
                 fix = f"use cluster.{name.replace('gpu', 'cpu' if 'mem' in name else 'task')}"
                 raise InputError.of(f"cluster.{name}", getattr(self, name), "this cluster has no GPUs", fix)
-
-
-_POSITIVE = (
-    "cpus_per_node", "gpu_tflops", "gpu_fp32_tflops", "gpu_mem_gb_s", "host_gb_s", "efficiency", "network_gb_s",
-    "disk_gb_s", "timeout_min", "cpus_per_task", "cpus_per_gpu", "array_parallelism", "signal_delay_s",
-)  # fmt: skip
-
-
-_NOT_NEGATIVE = (
-    "gpus_per_node", "host_mem_gb", "gpu_mem_gb", "grace_s", "interruptions_per_node_day", "stall_minutes", "mem_gb",
-)  # fmt: skip
-
-
-_LONGEST_SIGNAL = 65535  # seconds; sbatch takes no more
-
-
-def _refuse_unless(
-    name: str, value: Any, holds: Callable[[Any], bool], reason: str, fix: str = "give another number"
-) -> None:
-    if value is not None and not holds(value):
-        raise InputError.of(f"cluster.{name}", value, reason, fix)
 
 
 @dataclass

@@ -7,9 +7,10 @@ What DINO's local crops get is in no paper: it is read from its released configu
 from dataclasses import dataclass, field, replace
 
 from launcher.errors import InputError, unknown
+from launcher.spec.fields import at_least
 from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES, RGB_MEAN, RGB_STD
-from methods.parts.layout import check_scale, check_size
+from methods.parts.layout import check_scale, check_size, check_training
 
 CHANNELS = 3  # of a crop; a Sobel backbone is given colours, too
 
@@ -19,8 +20,8 @@ class ViewsConfig(TrainConfig):
     """Multi-crop (thesis 4.2.4): global crops of `image_size` and `crop_scale`, local ones of the fields below."""
 
     crop_scale: list[float] = field(default_factory=lambda: [0.14, 1.0])  # thesis 4.2.4
-    global_crops: int = 2
-    local_crops: int = 6
+    global_crops: int = at_least(1, 2, "an image needs a global crop")
+    local_crops: int = at_least(0, 6, "it is negative")
     local_size: int = 96  # pixels, square
     local_scale: list[float] = field(default_factory=lambda: [0.05, 0.14])  # share of the area
     augment: str = "simclr"  # simclr | byol: AUGMENTATIONS
@@ -82,20 +83,13 @@ NORMALISATIONS = {
 }
 
 
-def check_views(config: ViewsConfig) -> None:
-    """Validate the fields of ViewsConfig, beside those that `parts.layout.check_training` looks at. Raises InputError
-    naming the first that cannot work."""
-    if config.backbone not in BACKBONES:
-        unknown("method.backbone", config.backbone, BACKBONES)
+def check_views(config: ViewsConfig, images: int | None) -> None:
+    """What `parts.layout.check_training` validates, and what the fields of ViewsConfig say together. Raises InputError
+    naming the first field that cannot work."""
+    check_training(config, images)
     for name, known in (("augment", AUGMENTATIONS), ("normalise", NORMALISATIONS)):
         if getattr(config, name) not in known:
             unknown(f"method.{name}", getattr(config, name), known)
-    for name, least in (("global_crops", 1), ("local_crops", 0)):
-        if getattr(config, name) < least:
-            reason = "it is negative" if least == 0 else "an image needs a global crop"
-            raise InputError.of(f"method.{name}", getattr(config, name), reason, f"give {least} or more")
-    check_scale("method.crop_scale", config.crop_scale)
-    check_size(config.backbone, "method.image_size", config.image_size)
     if config.local_crops:
         _check_local(config)
 
@@ -113,13 +107,17 @@ def _check_local(config: ViewsConfig) -> None:
     check_size(config.backbone, "method.local_size", config.local_size)
 
 
-def cost_of_views(config: ViewsConfig, *, recompute: bool = False) -> tuple[float, float, float]:
+def cost_of_views(
+    config: ViewsConfig, *, global_crops: int | None = None, recompute: bool = False
+) -> tuple[float, float, float]:
     """For all crops of an image: (multiply-adds of a forward pass of the backbone, fp32 scalars that are kept for the
     backward pass and that half precision halves, those that it does not). The last are with the crops themselves, which
-    stay fp32 throughout. recompute: residual blocks are computed again for their gradients."""
+    stay fp32 throughout. global_crops: that train, if not all of them do. recompute: residual blocks are computed again
+    for their gradients."""
     backbone = BACKBONES[config.backbone]
     macs = halved = unhalved = 0.0
-    for count, size in ((config.global_crops, config.image_size), (config.local_crops, config.local_size)):
+    whole = config.global_crops if global_crops is None else global_crops
+    for count, size in ((whole, config.image_size), (config.local_crops, config.local_size)):
         kept = backbone.kept_at(size, recompute=recompute)
         macs += count * backbone.macs_at(size)
         halved += count * kept[0]

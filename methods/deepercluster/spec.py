@@ -4,17 +4,21 @@ sslrun method=deepercluster nodes=8 data.path=/data/yfcc100m     # 64 GPUs; 73.0
 sslrun method=deepercluster recipe=demo                          # minutes on 2 CPU cores, embedded photographs
 """
 
-import math
 from dataclasses import dataclass
+from functools import partial
 
 from launcher.errors import InputError
 from launcher.spec.contract import Clustering, Layout, Method, Rate, Recipe, Rounds, Sizes
-from launcher.spec.schema import TrainConfig, ops
+from launcher.spec.fields import at_least, choice, not_negative, ops
+from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES
-from methods.data.spec import ImageFolderData, PhotosData
-from methods.parts.layout import batch_norm_fits, batch_norm_layout, check_training
+from methods.data.spec import ImageFolderData
+from methods.parts.layout import batch_norm_layout, check_training, refuse_world, worlds_that_fit
+from methods.parts.recipes import in_seconds, on_photos
 
 ROTATIONS = 4  # 0, 90, 180 and 270 degrees
+
+_count = partial(at_least, 1, reason="it must be at least 1", fix="give a positive size")
 
 
 @dataclass
@@ -23,18 +27,22 @@ class DeeperClusterConfig(TrainConfig):
 
     name: str = "deepercluster"
     backbone: str = "vgg16_bn"
-    super_clusters: int = 4  # m
-    clusters: int = 80_000  # k, inside each super-cluster
-    reassign_every: int = 3  # T, epochs
-    rotation_epochs: int = 0  # epochs before the first clustering, in which the only targets are the 4 rotations
-    pca_dim: int = 4096
-    kmeans_iterations: int = 10  # "k-means converges in 10 iterations" (3.3.1)
-    sampling: str = "clusters"  # clusters: uniform over sub-classes, as DeepCluster (3.2.1) | images: a permutation
-    head_std: float = 0.01  # heads are drawn from N(0, head_std) at every reassignment (released DeepCluster)
-    sub_gradient: str = "global"  # global: Eq. 3.4, mean over the global batch | group: mean over the group (released)
+    super_clusters: int = _count(4)  # m
+    clusters: int = _count(80_000)  # k, inside each super-cluster
+    reassign_every: int = _count(3)  # T, epochs
+    # Epochs before the first clustering, in which the only targets are the 4 rotations.
+    rotation_epochs: int = not_negative(0, "it is negative", "give 0 or more epochs")
+    pca_dim: int = _count(4096)
+    kmeans_iterations: int = _count(10)  # "k-means converges in 10 iterations" (3.3.1)
+    # clusters: uniform over sub-classes, as DeepCluster (3.2.1); images: a permutation.
+    sampling: str = choice("clusters", "images")
+    # Heads are drawn from N(0, head_std) at every reassignment (released DeepCluster).
+    head_std: float = not_negative(0.01, "heads are drawn with this standard deviation")
+    # global: Eq. 3.4, mean over the global batch; group: mean over the group (released).
+    sub_gradient: str = choice("global", "group")
     # Seconds of a clustering that a kill may cost: features and centroids go to disk that often where it has room.
     # 0: after every batch and iteration; null: never, and a clustering that was interrupted begins anew.
-    keep_work_s: float | None = ops(10.0)
+    keep_work_s: float | None = ops(not_negative(10.0, fix="give seconds, 0 or more, or null"))
 
     @property
     def groups(self) -> int:
@@ -61,87 +69,39 @@ def paper() -> Recipe:
 
 def demo() -> Recipe:
     """A network of the same shape on the embedded photographs. Figures and spread: README, "What to expect"."""
-    return Recipe(
-        method=DeeperClusterConfig(
-            backbone="small_vgg",
-            image_size=32,
-            crop_scale=[0.3, 1.0],
-            super_clusters=2,
-            clusters=80,
-            reassign_every=2,
-            rotation_epochs=1,
-            pca_dim=64,
-            sampling="images",
-            sub_gradient="group",
-            head_std=0.05,
-            epochs=21,  # 1 + 10 x 2: the last heads get both epochs of their clustering
-            global_batch=64,  # small batches, because at 6080 images steps are what is scarce
-            lr=0.05,
-            warmup_epochs=0.2,
-            schedule="cosine",
-            weight_decay=1e-4,
-            dropout=0.0,
-            workers=0,
-            checkpoint_every=200,
-            log_every=20,
-        ),
-        data=PhotosData(),
-        images=6080,
+    return on_photos(
+        DeeperClusterConfig,
         source="our own search on the embedded photographs; not a published setting",
         expect="k-NN at least 15 points over the untrained network, in under 3 minutes on 2 cores",
         rate=Rate(1570, tflops=0.15, gpu=False, source="docs/benchmarks.md: 127,680 images in 81.5 s on 2 cores"),
+        backbone="small_vgg",
+        crop_scale=[0.3, 1.0],
+        super_clusters=2,
+        clusters=80,
+        reassign_every=2,
+        rotation_epochs=1,
+        pca_dim=64,
+        sampling="images",
+        sub_gradient="group",
+        head_std=0.05,
+        epochs=21,  # 1 + 10 x 2: the last heads get both epochs of their clustering
+        global_batch=64,  # small batches, because at 6080 images steps are what is scarce
+        lr=0.05,
+        warmup_epochs=0.2,
+        weight_decay=1e-4,
+        dropout=0.0,
     )
 
 
 def tiny() -> Recipe:
     """Seconds: the whole method on 4 optimiser steps an epoch, for tests and drills. It learns nothing."""
-    recipe = demo()
-    return Recipe(
-        method=DeeperClusterConfig(
-            **{
-                **vars(recipe.method),
-                "image_size": 16,
-                "super_clusters": 2,
-                "clusters": 4,
-                "reassign_every": 1,
-                "rotation_epochs": 1,
-                "pca_dim": 8,
-                "kmeans_iterations": 3,
-                "epochs": 3,
-                "global_batch": 64,
-                "checkpoint_every": 3,
-                "log_every": 2,
-                "dropout": 0.1,
-            }
-        ),
-        data=PhotosData(images=304),
-        images=304,
-        source="ours",
-        expect="nothing but speed",
-    )
+    less = {"clusters": 4, "reassign_every": 1, "pca_dim": 8, "kmeans_iterations": 3, "epochs": 3}
+    return in_seconds(demo(), **less, global_batch=64, dropout=0.1)
 
 
 def validate(config: DeeperClusterConfig, images: int | None) -> None:
     """Raises InputError naming the first field that cannot work. `images`: size of the training data, if known."""
     check_training(config, images)
-    for field in ("super_clusters", "clusters", "reassign_every", "pca_dim", "kmeans_iterations"):
-        if getattr(config, field) < 1:
-            raise InputError.of(
-                f"method.{field}", getattr(config, field), "it must be at least 1", "give a positive size"
-            )
-    if config.rotation_epochs < 0:
-        raise InputError.of("method.rotation_epochs", config.rotation_epochs, "it is negative", "give 0 or more epochs")
-    if config.keep_work_s is not None and not 0 <= config.keep_work_s < math.inf:
-        fix = "give seconds, 0 or more, or null"
-        raise InputError.of("method.keep_work_s", config.keep_work_s, "it is negative or infinite", fix)
-    if not 0 <= config.head_std < math.inf:
-        reason = "heads are drawn with this standard deviation"
-        raise InputError.of("method.head_std", config.head_std, reason, "give 0 or more")
-    for field, known in (("sampling", ("clusters", "images")), ("sub_gradient", ("global", "group"))):
-        if getattr(config, field) not in known:
-            raise InputError.of(
-                f"method.{field}", getattr(config, field), "no such choice", f"use {' or '.join(known)}"
-            )
     width = BACKBONES[config.backbone].feature_dim
     if config.pca_dim > width:
         fix = f"use at most {width}"
@@ -169,17 +129,11 @@ def layout(config: DeeperClusterConfig, world_size: int) -> Layout:
     groups, group_batch = config.groups, config.global_batch // config.groups
     worlds = [n for n in range(1, groups + 1) if groups % n == 0]
     worlds += [groups * p for p in range(2, group_batch + 1) if group_batch % p == 0]
-    fits = [n for n in worlds if batch_norm_fits(config, config.global_batch // n, n)]
-    if not fits:
-        batch_norm_layout(config, config.global_batch, 1)  # says what is wrong with the group of batch statistics
+    fits = worlds_that_fit(config, worlds)
     if world_size not in fits:
         shared = config.batch_norm_group or config.global_batch
-        raise InputError.of(
-            "nodes x tasks_per_node",
-            world_size,
-            f"4m = {groups} groups of {group_batch} images, {shared} of them sharing batch statistics, do not fit",
-            f"use {', '.join(map(str, fits))} ranks",
-        )
+        reason = f"4m = {groups} groups of {group_batch} images, {shared} of them sharing batch statistics, do not fit"
+        refuse_world(world_size, fits, reason)
     group_size = max(1, world_size // groups)
     hosted = max(1, groups // world_size)
     per_rank = config.global_batch // world_size
@@ -203,7 +157,7 @@ def layout(config: DeeperClusterConfig, world_size: int) -> Layout:
             f"global batch {config.global_batch * factor}, lr {config.lr * factor:g}"
         )
         variant = (f"method.global_batch={config.global_batch * factor}", f"method.lr={config.lr * factor:g}")
-    return Layout(micro, accumulation, groups, group_size, hosted, bn_ranks, why, waste, variant)
+    return Layout(micro, group_size, why, accumulation, groups, hosted, bn_ranks, waste, variant)
 
 
 def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:

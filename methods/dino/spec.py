@@ -5,27 +5,26 @@ sslrun method=dino recipe=vit_base_8 nodes=16 data.path=/data/imagenet    # 80.1
 sslrun method=dino recipe=demo                                            # minutes on 2 CPU cores
 """
 
-import itertools
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from launcher.errors import InputError
 from launcher.spec.contract import Layout, Method, Rate, Recipe, Sizes
+from launcher.spec.fields import at_least, below_one, choice, not_negative, positive, share
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
-from methods.data.spec import ImageFolderData, PhotosData
-from methods.parts.layout import batch_norm_fits, batch_norm_layout, check_statistics, check_training, check_world
+from methods.data.spec import ImageFolderData
+from methods.parts.layout import check_statistics, in_one_pass, perceptron_parameters
+from methods.parts.recipes import in_seconds, on_photos
 
-CHOICES = {
-    "activation": ("gelu", "relu"),
-    "objective": ("cross_entropy", "mse"),
-    "teacher": ("momentum", "last_epoch", "last_step", "copy"),
-    "operation": ("centring", "none", "softmax", "sinkhorn"),
-    "optimizer": ("adamw", "sgd"),
-}
 PUBLISHED = 64  # images a GPU in thesis 5.3.2
 STAND_IN = "no DINO of ResNet-50 was timed: SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP an image"
+OPERATIONS = ("centring", "none", "softmax", "sinkhorn")  # on the teacher's output (Table 5.10)
 OVER_THE_BATCH = ("softmax", "sinkhorn")  # operations in which the images of a batch meet
+
+_softened = partial(
+    not_negative, reason="a softmax has none below 0", fix="give a positive number, or 0 for the argmax"
+)
 
 
 @dataclass
@@ -40,30 +39,31 @@ class DINOConfig(ViewsConfig):
     local_crops: int = 10
     augment: str = "byol"
     dropout: float = 0.0
-    drop_path: float = 0.1  # of the student (released code)
-    outputs: int = 65_536  # K (5.6.6)
-    hidden: int = 2048
-    head_layers: int = 3  # linear, before the bottleneck
-    bottleneck: int = 256  # where the L2 normalisation is; 0: without (Figure 5.9, right)
-    activation: str = "gelu"  # gelu | relu
+    drop_path: float = below_one(0.1)  # of the student (released code)
+    outputs: int = at_least(2, 65_536)  # K (5.6.6)
+    hidden: int = at_least(1, 2048)
+    head_layers: int = at_least(1, 3)  # linear layers, before the bottleneck
+    bottleneck: int = not_negative(256)  # width where the L2 normalisation is; 0: without (Figure 5.9, right)
+    activation: str = choice("gelu", "relu")
     head_batch_norm: bool = False
     fixed_length: bool = True  # of the last layer's rows (released code); false: their lengths are trained
     predictor: bool = False  # of the student, on the bottleneck (Table 5.9, row 6); its shape is ours: hidden wide
-    objective: str = "cross_entropy"  # cross_entropy | mse (Tables 5.9 and 5.11)
-    temperature: float = 0.1  # tau_s
-    teacher_temperature: float = 0.07  # tau_t; 0: the argmax (Table 5.12)
-    warmup_teacher_temperature: float = 0.04  # at the first step
-    teacher_warmup_epochs: float = 30
-    operation: str = "centring"  # on the teacher's output: centring | none | softmax | sinkhorn (Table 5.10)
-    centre_momentum: float = 0.9  # m, Eq. 5.4
-    sinkhorn_iterations: int = 3
-    teacher: str = "momentum"  # momentum | last_epoch | last_step | copy (Figure 5.7, right)
-    teacher_momentum: float = 0.996  # lambda, 5.3.1; a cosine to
-    final_teacher_momentum: float = 1.0
-    optimizer: str = "adamw"  # adamw | sgd (released code, for ResNet-50)
-    final_weight_decay: float = 0.4  # of a cosine from weight_decay
-    clip: float | None = 3.0  # largest norm of each parameter's gradient (released code); null: any
-    freeze_epochs: float = 1.0  # in which the last layer stays as it was drawn (released code)
+    objective: str = choice("cross_entropy", "mse")  # Tables 5.9 and 5.11
+    temperature: float = positive(0.1, "scores are divided by it")  # tau_s
+    teacher_temperature: float = _softened(0.07)  # tau_t; 0: the argmax (Table 5.12)
+    warmup_teacher_temperature: float = _softened(0.04)  # at the first step
+    teacher_warmup_epochs: float = not_negative(30)
+    operation: str = choice(*OPERATIONS)
+    centre_momentum: float = below_one(0.9)  # m, Eq. 5.4
+    sinkhorn_iterations: int = at_least(1, 3)
+    teacher: str = choice("momentum", "last_epoch", "last_step", "copy")  # Figure 5.7, right
+    teacher_momentum: float = below_one(0.996)  # lambda, 5.3.1, at the first step; a cosine to the next field
+    final_teacher_momentum: float = share(1.0)
+    optimizer: str = choice("adamw", "sgd")  # released code: sgd for ResNet-50
+    final_weight_decay: float = not_negative(0.4)  # of a cosine from weight_decay
+    # Largest norm of each parameter's gradient (released code); null: any.
+    clip: float | None = positive(3.0, "gradients are scaled down to it", "give a positive number, or null for none")
+    freeze_epochs: float = not_negative(1.0)  # in which the last layer stays as it was drawn (released code)
 
 
 def paper() -> Recipe:
@@ -92,39 +92,32 @@ def paper() -> Recipe:
 
 def vit_base_8() -> Recipe:
     """Thesis, Table 5.2: the largest model. What its schedule was, the thesis does not say: that of ViT-S/16."""
-    small = paper()
-    return Recipe(
-        method=DINOConfig(**{**vars(small.method), "backbone": "vit_base_8", "fixed_length": True}),
-        data=small.data,
-        images=small.images,
+    return paper().but(
+        backbone="vit_base_8",
+        fixed_length=True,
         source="thesis, Table 5.2, with the numbers of ViT-S/16 (5.3.2); rows of fixed length: released code",
         expect="ImageNet linear 80.1, k-NN 77.4 (thesis, Table 5.2), after an unpublished number of epochs",
+        rate=None,
     )
 
 
 def resnet50() -> Recipe:
     """What the released code advises for ResNet-50: 8 GPUs x 64 images, SGD, the crops of SwAV."""
-    method = {
-        **vars(paper().method),
-        "backbone": "resnet50",
-        "drop_path": 0.0,
-        "crop_scale": [0.14, 1.0],
-        "local_scale": [0.05, 0.14],
-        "local_crops": 8,
-        "epochs": 100,
-        "global_batch": 512,
-        "optimizer": "sgd",
-        "lr": 0.06,  # 0.03 x 512 / 256
-        "weight_decay": 1e-4,
-        "final_weight_decay": 1e-4,
-        "teacher_temperature": 0.04,
-        "teacher_warmup_epochs": 0,
-        "fixed_length": True,
-    }
-    return Recipe(
-        method=DINOConfig(**method),
-        data=ImageFolderData(),
-        images=1_281_167,
+    return paper().but(
+        backbone="resnet50",
+        drop_path=0.0,
+        crop_scale=[0.14, 1.0],
+        local_scale=[0.05, 0.14],
+        local_crops=8,
+        epochs=100,
+        global_batch=512,
+        optimizer="sgd",
+        lr=0.06,  # 0.03 x 512 / 256
+        weight_decay=1e-4,
+        final_weight_decay=1e-4,
+        teacher_temperature=0.04,
+        teacher_warmup_epochs=0,
+        fixed_length=True,
         source="released code: its command for ResNet-50 and its defaults; the thesis gives no numbers of its own",
         expect="none is published for 100 epochs; 75.3 linear (thesis, Table 5.2) after 800 at 4096 (SMoG, Table 1)",
         # ViT-S/16 reached more of the peak than a ResNet-50 does.
@@ -134,84 +127,50 @@ def resnet50() -> Recipe:
 
 def demo() -> Recipe:
     """A small network on the embedded photographs."""
-    return Recipe(
-        method=DINOConfig(
-            backbone="small_resnet",
-            image_size=32,
-            crop_scale=[0.3, 1.0],
-            local_crops=2,
-            local_size=16,
-            local_scale=[0.1, 0.3],
-            augment="simclr",
-            drop_path=0.0,
-            outputs=64,
-            hidden=256,
-            bottleneck=64,
-            teacher_temperature=0.02,
-            warmup_teacher_temperature=0.02,
-            teacher_warmup_epochs=0,
-            teacher_momentum=0.99,
-            freeze_epochs=0.5,
-            epochs=8,
-            global_batch=64,
-            lr=0.003,
-            final_lr=1e-5,
-            warmup_epochs=1,
-            schedule="cosine",
-            weight_decay=0.04,
-            workers=0,
-            checkpoint_every=200,
-            log_every=20,
-        ),
-        data=PhotosData(),
-        images=6080,
+    return on_photos(
+        DINOConfig,
         source="our own setting on the embedded photographs, the best of ten tried on seed 7",
         expect="k-NN at least 10 points over the untrained network, in under 3 minutes on 2 cores",
+        backbone="small_resnet",
+        crop_scale=[0.3, 1.0],
+        local_crops=2,
+        local_size=16,
+        local_scale=[0.1, 0.3],
+        augment="simclr",
+        drop_path=0.0,
+        outputs=64,
+        hidden=256,
+        bottleneck=64,
+        teacher_temperature=0.02,
+        warmup_teacher_temperature=0.02,
+        teacher_warmup_epochs=0,
+        teacher_momentum=0.99,
+        freeze_epochs=0.5,
+        epochs=8,
+        global_batch=64,
+        lr=0.003,
+        final_lr=1e-5,
+        warmup_epochs=1,
+        weight_decay=0.04,
     )
 
 
 def tiny() -> Recipe:
     """Seconds: all of the method, for tests and drills. It learns nothing."""
-    small = {
-        "backbone": "small_vit", "image_size": 16, "local_size": 8, "drop_path": 0.1, "outputs": 24, "hidden": 16,
-        "bottleneck": 8, "predictor": True, "head_batch_norm": True, "warmup_teacher_temperature": 0.04,
-        "teacher_temperature": 0.07, "teacher_warmup_epochs": 1, "epochs": 2, "global_batch": 32, "lr": 0.001,
-        "checkpoint_every": 3, "log_every": 2,
-    }  # fmt: skip
-    method = DINOConfig(**{**vars(demo().method), **small})
-    return Recipe(method=method, data=PhotosData(images=304), images=304, source="ours", expect="nothing but speed")
+    less = {"local_size": 8, "outputs": 24, "hidden": 16, "bottleneck": 8}
+    more = {"drop_path": 0.1, "predictor": True, "head_batch_norm": True}
+    heat = {"warmup_teacher_temperature": 0.04, "teacher_temperature": 0.07, "teacher_warmup_epochs": 1}
+    return in_seconds(demo(), backbone="small_vit", **less, **more, **heat, lr=0.001)
 
 
 def validate(config: DINOConfig, images: int | None) -> None:
     """Raises InputError naming the first field that cannot work. `images`: size of the training data, if known."""
-    check_training(config, images)
-    check_views(config)
+    check_views(config, images)
     if config.head_batch_norm:
         check_statistics(config)
     if config.global_crops + config.local_crops < 2:
         reason = "the student predicts the teacher's output for another view"
         raise InputError.of("method.global_crops", config.global_crops, reason, "give 2 or more")
-    for name, known in CHOICES.items():
-        if getattr(config, name) not in known:
-            fix = f"use {' or '.join(known)}"
-            raise InputError.of(f"method.{name}", getattr(config, name), "no such choice", fix)
-    for name, least in (("outputs", 2), ("hidden", 1), ("head_layers", 1), ("sinkhorn_iterations", 1)):
-        if getattr(config, name) < least:
-            raise InputError.of(f"method.{name}", getattr(config, name), "too few", f"give {least} or more")
-    for name in ("bottleneck", "teacher_warmup_epochs", "freeze_epochs", "final_weight_decay"):
-        if not 0 <= getattr(config, name) < math.inf:
-            reason = "it is negative or infinite"
-            raise InputError.of(f"method.{name}", getattr(config, name), reason, "give 0 or more")
-    for name in ("drop_path", "centre_momentum", "teacher_momentum"):
-        if not 0 <= getattr(config, name) < 1:
-            fix = "give a number from 0 to below 1"
-            raise InputError.of(f"method.{name}", getattr(config, name), "out of range", fix)
-    if not 0 <= config.final_teacher_momentum <= 1:
-        fix = "give a number from 0 to 1"
-        raise InputError.of("method.final_teacher_momentum", config.final_teacher_momentum, "out of range", fix)
-    if config.clip is not None and not 0 < config.clip < math.inf:
-        fix = "give a positive number, or null for none"
-        raise InputError.of("method.clip", config.clip, "gradients are scaled down to it", fix)
     if config.drop_path and BACKBONES[config.backbone].batch_norm:
         raise InputError.of("method.drop_path", config.drop_path, f"{config.backbone} has no paths to drop", "use 0")
     if config.predictor and not config.bottleneck:
@@ -221,17 +180,10 @@ def validate(config: DINOConfig, images: int | None) -> None:
 
 
 def _check_targets(config: DINOConfig) -> None:
-    if not 0 < config.temperature < math.inf:
-        reason = "scores are divided by it"
-        raise InputError.of("method.temperature", config.temperature, reason, "give a positive number")
     for name in ("teacher_temperature", "warmup_teacher_temperature"):
-        value = getattr(config, name)
-        if not 0 <= value < math.inf:
-            reason = "a softmax has none below 0"
-            raise InputError.of(f"method.{name}", value, reason, "give a positive number, or 0 for the argmax")
-        if not value and config.operation in OVER_THE_BATCH:
+        if not getattr(config, name) and config.operation in OVER_THE_BATCH:
             reason = f"method.operation={config.operation} has no argmax"
-            raise InputError.of(f"method.{name}", value, reason, "give a positive number")
+            raise InputError.of(f"method.{name}", getattr(config, name), reason, "give a positive number")
     if config.objective == "mse" and config.operation in OVER_THE_BATCH:
         reason = "the square error takes no probabilities (thesis 5.6.1)"
         raise InputError.of("method.operation", config.operation, reason, "use centring or none")
@@ -240,46 +192,29 @@ def _check_targets(config: DINOConfig) -> None:
 def layout(config: DINOConfig, world_size: int) -> Layout:
     """Data parallel, in one pass: the centre is the mean over a whole batch. Raises InputError with the worlds that
     fit."""
-    check_world(config, world_size, _fits, " or its batch statistics")
-    per_rank = config.global_batch // world_size
-    ranks, shared = 1, "no batch statistics"
-    if _batch_norm(config):
-        _, _, ranks, shared = batch_norm_layout(config, per_rank, world_size)
     coupled = "the operation is over the images of a batch" if config.operation in OVER_THE_BATCH else "the centre is"
     why = {
         "groups": "the teacher's outputs are averaged over all ranks (Eq. 5.4)",
-        "group_size": "the whole world",
-        "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images; {shared}",
         "accumulation": f"none: {coupled} of a whole batch, taken once a step",
     }
+    meets = config.head_batch_norm or BACKBONES[config.backbone].batch_norm
+    divided = " or its batch statistics"
+    found = in_one_pass(config, world_size, why, divided=divided, memory=False, batch_norm=meets)
     wasteful, variant = [], ()
     if config.operation in OVER_THE_BATCH and config.global_batch < config.outputs:
         wasteful.append(
             f"a batch of {config.global_batch} images is shared out alike among {config.outputs} outputs, which are "
             "more: shares mean little then (thesis 4.2.3)"
         )
-    if config.backbone == "vit_small_16" and per_rank < PUBLISHED // 2:
-        factor = PUBLISHED // per_rank
+    if config.backbone == "vit_small_16" and found.per_gpu_batch < PUBLISHED // 2:
+        factor = PUBLISHED // found.per_gpu_batch
         batch, rate = config.global_batch * factor, f"{config.lr * factor:g}"
         wasteful.append(
-            f"{per_rank} images a GPU waste most of it (thesis {PUBLISHED}); the linearly scaled variant is a new run: "
-            f"global batch {batch}, lr {rate}"
+            f"{found.per_gpu_batch} images a GPU waste most of it (thesis {PUBLISHED}); the linearly scaled variant is "
+            f"a new run: global batch {batch}, lr {rate}"
         )
         variant = (f"method.global_batch={batch}", f"method.lr={rate}")
-    waste = "; ".join(wasteful) or None
-    return Layout(per_rank, 1, 1, world_size, 1, ranks, why, waste, variant)
-
-
-def _batch_norm(config: DINOConfig) -> bool:
-    """Whether images of a batch meet in batch statistics."""
-    return config.head_batch_norm or BACKBONES[config.backbone].batch_norm
-
-
-def _fits(config: DINOConfig, world_size: int) -> bool:
-    per_rank, rest = divmod(config.global_batch, world_size)
-    if rest or not _batch_norm(config):
-        return not rest
-    return batch_norm_fits(config, per_rank, world_size) and batch_norm_layout(config, per_rank, world_size)[1] == 1
+    return replace(found, waste="; ".join(wasteful) or None, variant=variant)
 
 
 def sizes(config: DINOConfig, world_size: int) -> Sizes:
@@ -288,8 +223,9 @@ def sizes(config: DINOConfig, world_size: int) -> Sizes:
     end = config.bottleneck or config.outputs
     widths = [backbone.feature_dim, *[config.hidden] * (config.head_layers - 1), end]
     last = config.outputs * (config.bottleneck + 1) if config.bottleneck else 0  # with the lengths of its rows
-    head = _perceptron(widths, config.head_batch_norm) + last
-    predictor = _perceptron([end, config.hidden, end], config.head_batch_norm) if config.predictor else 0
+    head = perceptron_parameters(widths, batch_norm=config.head_batch_norm) + last
+    predictor = perceptron_parameters([end, config.hidden, end], batch_norm=config.head_batch_norm)
+    predictor *= config.predictor  # which may be missing
     macs, activations, unhalved = cost_of_views(config)
     seen = config.global_crops * (backbone.macs_at(config.image_size) + head)  # by the teacher
     # In fp32: scores, their logarithms and the gradients of both; the teacher's scores, targets, and what meets them.
@@ -297,8 +233,6 @@ def sizes(config: DINOConfig, world_size: int) -> Sizes:
     inside = 2 * config.hidden * (config.head_layers - 1 + config.predictor)
     return Sizes(
         parameters=backbone.parameters + head + predictor,
-        sharded_parameters=0,
-        hosted_parameters=0,
         optimiser_slots=2 if config.optimizer == "adamw" else 1,
         flops_per_image=6 * (macs + crops * (head + predictor)) + 2 * seen,
         activations=4 * (activations + crops * inside),
@@ -306,12 +240,6 @@ def sizes(config: DINOConfig, world_size: int) -> Sizes:
         following_parameters=backbone.parameters + head,
         unhalved=4 * (unhalved + scores),
     )
-
-
-def _perceptron(widths: list[int], batch_norm: bool) -> int:
-    """Scalars of `methods.parts.heads.perceptron`: where there is normalisation, its two vectors stand for the bias."""
-    between = sum(widths[1:-1]) if batch_norm else 0
-    return sum(before * width + width for before, width in itertools.pairwise(widths)) + between
 
 
 METHOD = Method(

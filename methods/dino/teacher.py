@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from methods.dino.spec import CHOICES, OVER_THE_BATCH
+from methods.dino.spec import OPERATIONS, OVER_THE_BATCH
 from methods.parts.collectives import sum_over_ranks
 from methods.parts.losses import at_least_float32
 from methods.parts.sinkhorn import one_hot, sinkhorn
@@ -69,8 +69,8 @@ def teacher_targets(
     >>> teacher_targets(outputs, centre, temperature=0).tolist()
     [[[0.0, 1.0], [1.0, 0.0]]]
     """
-    if operation not in CHOICES["operation"]:
-        raise ValueError(f"operation={operation}: no such choice; use {', '.join(CHOICES['operation'])}")
+    if operation not in OPERATIONS:
+        raise ValueError(f"operation={operation}: no such choice; use {', '.join(OPERATIONS)}")
     if not temperature >= 0:
         raise ValueError(f"temperature={temperature}: a softmax has none below 0; give 0 for the argmax, or more")
     outputs = at_least_float32(outputs)

@@ -84,7 +84,7 @@ def job_of(
     world.barrier()
     dataset, labels = found or _datasets(spec, with_labels)
     # No batch of a training step is laid out here.
-    job = Job(run, spec, world, Layout(0, 1, 1, world.size, 1, 1, {}), ledger, stop, dataset, labels, heart)
+    job = Job(run, spec, world, Layout(0, world.size, {}), ledger, stop, dataset, labels, heart)
     job.reporter.start(purge_step=0)
     job.reporter.progress(force=True, stage="starting")
     return job

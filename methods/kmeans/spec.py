@@ -5,17 +5,17 @@ sslrun kmeans features=deepercluster-demo k=50                 # the backbone of
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from launcher.errors import InputError
 from launcher.spec.contract import Clustering, Recipe, Rounds, Work
-from launcher.spec.schema import ops
+from launcher.spec.fields import at_least, check_ranges, choice, not_negative, ops
 from methods.backbones.spec import BACKBONES
 from methods.kmeans.folder import SUFFIXES, scan  # noqa: F401 (for compose)
 
-METRICS = ("l2", "cosine")
-INITS = ("random", "k-means++")
-EMPTY = ("split", "keep", "resample")
 RECIPE = "features"  # there is nothing to choose
+
+_count = partial(at_least, 1, reason="it must be at least 1", fix="give a positive number")
 
 
 @dataclass
@@ -25,15 +25,16 @@ class KMeansConfig:
     name: str = "kmeans"
     features: str = ""  # absolute path of a folder of shards, or of a run
     layer: str | None = None  # of a run's backbone, as torch names its modules; its output by default
-    k: int = 0
-    m: int | None = None  # first into m clusters, then into k within each
-    iterations: int = 10
-    metric: str = "l2"
-    init: str = "random"
-    empty: str = "split"
+    k: int = _count(0)  # to be given
+    m: int | None = _count(None)  # first into m clusters, then into k within each
+    iterations: int = _count(10)
+    metric: str = choice("l2", "cosine")
+    init: str = choice("random", "k-means++")
+    empty: str = choice("split", "keep", "resample")
     deterministic: bool = False
     out: str | None = ops(None)  # a folder that does not exist yet; the run's `clusters` by default
-    keep_work_s: float | None = ops(10.0)  # seconds of work that a kill may cost; null: all of it
+    # Seconds of work that a kill may cost; null: all of it.
+    keep_work_s: float | None = ops(not_negative(10.0, fix="give seconds, 0 or more, or null"))
 
     # Filled in when the run is made: what the features are.
     rows: int | None = None
@@ -58,16 +59,7 @@ def features() -> Recipe:
 
 def validate(config: KMeansConfig, images: int | None) -> None:
     """Raises InputError naming the first field that cannot work. images: of a run's data, where known."""
-    for field in ("k", "m", "iterations"):
-        value = getattr(config, field)
-        if value is not None and value < 1:
-            raise InputError.of(field, value, "it must be at least 1", "give a positive number")
-    for field, known in (("metric", METRICS), ("init", INITS), ("empty", EMPTY)):
-        if getattr(config, field) not in known:
-            raise InputError.of(field, getattr(config, field), "no such choice", f"use {' or '.join(known)}")
-    if config.keep_work_s is not None and not 0 <= config.keep_work_s < float("inf"):
-        fix = "give seconds, 0 or more, or null"
-        raise InputError.of("keep_work_s", config.keep_work_s, "it is negative or infinite", fix)
+    check_ranges(config)
     total = config.rows if config.rows is not None else images
     for field in ("k", "m"):
         value = getattr(config, field)

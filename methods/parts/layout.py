@@ -1,53 +1,30 @@
 """How a global batch and its groups of batch statistics lie on a world; shared by every method's spec. No torch."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import NoReturn
 
 from launcher.errors import InputError, unknown
+from launcher.spec.contract import Layout
+from launcher.spec.fields import check_ranges
 from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES
 
-POSITIVE = ("image_size", "epochs", "global_batch", "lr", "log_every", "keep_checkpoints", "knn_neighbours")
-NOT_NEGATIVE = (
-    "batch_norm_group", "warmup_epochs", "warmup_lr", "final_lr", "weight_decay", "workers", "checkpoint_every",
-    "eval_every",
-)  # fmt: skip
 # Of a method's memory in a checkpoint, so that a run may go on with another number of ranks: as many as the largest
 # world has, but of no fewer images of a global batch.
 PARTS, IMAGES_A_PART = 512, 4
-CHOICES = {
-    "schedule": ("constant", "cosine"),
-    "precision": ("bf16", "fp16", "fp32"),
-    "on_collapse": ("notice", "stop"),
-}
 
 
 def check_training(config: TrainConfig, images: int | None) -> None:
-    """Validate the fields that every method has. Raises InputError naming the first that cannot work.
+    """Validate the range of every field, and what two fields that every method has say together. Raises InputError
+    naming the first that cannot work.
 
     `images`: the size of the training data, None while it is not known.
     """
     if config.backbone not in BACKBONES:
         unknown("method.backbone", config.backbone, BACKBONES)
-    for field in POSITIVE:
-        if not 0 < getattr(config, field) < math.inf:
-            raise InputError.of(
-                f"method.{field}", getattr(config, field), "it must be positive and finite", "give a positive number"
-            )
-    for field in NOT_NEGATIVE:
-        if not 0 <= (getattr(config, field) or 0) < math.inf:
-            raise InputError.of(
-                f"method.{field}", getattr(config, field), "it is negative or infinite", "give 0 or more"
-            )
-    for field, known in CHOICES.items():
-        if getattr(config, field) not in known:
-            raise InputError.of(
-                f"method.{field}", getattr(config, field), "no such choice", f"use {' or '.join(known)}"
-            )
-    for field in ("momentum", "dropout"):
-        if not 0 <= getattr(config, field) < 1:
-            fix = "give a number from 0 to below 1"
-            raise InputError.of(f"method.{field}", getattr(config, field), "out of range", fix)
+    check_ranges(config, "method.")
     check_scale("method.crop_scale", config.crop_scale)
     check_size(config.backbone, "method.image_size", config.image_size)
     if images is not None and config.global_batch > images:
@@ -84,14 +61,59 @@ def check_size(backbone: str, field: str, size: int) -> None:
         raise InputError.of(field, size, reason, f"use {below} or {below + known.patch}")
 
 
-def check_world(config: TrainConfig, world_size: int, fits: Callable[[TrainConfig, int], bool], what: str) -> None:
-    """Raises InputError with the worlds that fit, unless `fits(config, world_size)`. `what`: must divide by it, too."""
-    if fits(config, world_size):
-        return
-    worlds = [n for n in range(1, config.global_batch + 1) if fits(config, n)]
-    reason = f"a global batch of {config.global_batch}{what} do not divide by it"
+def in_one_pass(
+    config: TrainConfig, world_size: int, why: Mapping[str, str], *, divided: str, memory: bool, batch_norm: bool = True
+) -> Layout:
+    """Data parallel, without accumulation, because the loss couples the images of a batch.
+
+    why: the sentences for "groups" and "accumulation". divided: what else must divide by the world, in words. memory,
+    batch_norm: as `fits_in_one_pass` has them. Raises InputError with the worlds that fit.
+    """
+    if not fits_in_one_pass(config, world_size, memory, batch_norm):
+        worlds = [n for n in range(1, config.global_batch + 1) if fits_in_one_pass(config, n, memory, batch_norm)]
+        refuse_world(world_size, worlds, f"a global batch of {config.global_batch}{divided} do not divide by it")
+    per_rank, ranks, shared = config.global_batch // world_size, 1, "no batch statistics"
+    if batch_norm:
+        _, _, ranks, shared = batch_norm_layout(config, per_rank, world_size)
+    images = f"{config.global_batch} / {world_size} ranks = {per_rank} images; {shared}"
+    why = {"groups": why["groups"], "group_size": "the whole world", "per_gpu_batch": images, **why}
+    return Layout(per_rank, world_size, why, batch_norm_ranks=ranks)
+
+
+def fits_in_one_pass(config: TrainConfig, world_size: int, memory: bool, batch_norm: bool = True) -> bool:
+    """Whether each rank can have its images in one forward pass. memory: a queue or a cache lies on the ranks in equal
+    shares, see `memory_parts`. batch_norm: images meet in batch statistics."""
+    per_rank, rest = divmod(config.global_batch, world_size)
+    if rest or (memory and memory_parts(config.global_batch) % world_size):
+        return False
+    if not batch_norm:
+        return True
+    return batch_norm_fits(config, per_rank, world_size) and batch_norm_layout(config, per_rank, world_size)[1] == 1
+
+
+def worlds_that_fit(config: TrainConfig, worlds: Iterable[int]) -> list[int]:
+    """Those of `worlds`, which divide the global batch, that can keep the groups of batch statistics. Raises InputError
+    where none can."""
+    found = [n for n in worlds if batch_norm_fits(config, config.global_batch // n, n)]
+    if not found:
+        batch_norm_layout(config, config.global_batch, 1)  # says what is wrong with the group of batch statistics
+    return found
+
+
+def refuse_world(world_size: int, worlds: Sequence[int], reason: str) -> NoReturn:
+    """Raises InputError with the `worlds` that fit."""
     fix = f"use {', '.join(map(str, worlds))} ranks" if worlds else "use method.batch_norm_group=0"
     raise InputError.of("nodes x tasks_per_node", world_size, reason, fix)
+
+
+def perceptron_parameters(widths: Sequence[int], *, batch_norm: bool = True, last_batch_norm: bool = False) -> int:
+    """Scalars of `methods.parts.heads.perceptron`: where there is normalisation, two vectors stand for the bias.
+
+    >>> perceptron_parameters([2048, 2048, 128], last_batch_norm=True)  # weights, then scales and shifts
+    4460800
+    """
+    normalised = (sum(widths[1:-1]) if batch_norm else 0) + (widths[-1] if last_batch_norm else 0)
+    return sum(before * width + width for before, width in pairwise(widths)) + normalised
 
 
 def memory_parts(global_batch: int) -> int:

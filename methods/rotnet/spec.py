@@ -6,12 +6,12 @@ sslrun method=rotnet recipe=demo                                 # minutes on 2 
 
 from dataclasses import dataclass
 
-from launcher.errors import InputError
 from launcher.spec.contract import Layout, Method, Recipe, Sizes
 from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES
-from methods.data.spec import ImageFolderData, PhotosData
-from methods.parts.layout import batch_norm_fits, batch_norm_layout, check_training
+from methods.data.spec import ImageFolderData
+from methods.parts.layout import batch_norm_layout, check_training, refuse_world, worlds_that_fit
+from methods.parts.recipes import in_seconds, on_photos
 
 ROTATIONS = 4
 
@@ -42,49 +42,33 @@ def paper() -> Recipe:
 
 def demo() -> Recipe:
     """The demo network on the embedded photographs."""
-    return Recipe(
-        method=RotNetConfig(
-            backbone="small_vgg",
-            image_size=32,
-            crop_scale=[0.3, 1.0],
-            epochs=5,
-            global_batch=16,  # x 4 angles = the 64 inputs of DeeperCluster's demo
-            lr=0.05,
-            warmup_epochs=0.05,
-            schedule="cosine",
-            weight_decay=1e-4,
-            dropout=0.0,
-            workers=0,
-            checkpoint_every=200,
-            log_every=20,
-        ),
-        data=PhotosData(),
-        images=6080,
+    return on_photos(
+        RotNetConfig,
         source="our own setting on the embedded photographs",
         expect="k-NN above the untrained network, in under 3 minutes on 2 cores",
+        backbone="small_vgg",
+        crop_scale=[0.3, 1.0],
+        epochs=5,
+        global_batch=16,  # x 4 angles = the 64 inputs of DeeperCluster's demo
+        lr=0.05,
+        warmup_epochs=0.05,
+        weight_decay=1e-4,
+        dropout=0.0,
     )
 
 
 def tiny() -> Recipe:
     """Seconds, for tests and drills. It learns nothing."""
-    small = {"image_size": 16, "epochs": 2, "global_batch": 32, "checkpoint_every": 3, "log_every": 2, "dropout": 0.1}
-    method = RotNetConfig(**{**vars(demo().method), **small})
-    return Recipe(method=method, data=PhotosData(images=304), images=304, source="ours", expect="nothing but speed")
+    return in_seconds(demo(), dropout=0.1)
 
 
 def layout(config: RotNetConfig, world_size: int) -> Layout:
     """Data parallel. Raises InputError when the global batch does not divide by the world."""
     worlds = [n for n in range(1, config.global_batch + 1) if config.global_batch % n == 0]
-    fits = [n for n in worlds if batch_norm_fits(config, config.global_batch // n, n)]
-    if not fits:
-        batch_norm_layout(config, config.global_batch, 1)  # says what is wrong with the group of batch statistics
+    fits = worlds_that_fit(config, worlds)
     if world_size not in fits:
-        raise InputError.of(
-            "nodes x tasks_per_node",
-            world_size,
-            f"a global batch of {config.global_batch} does not divide by it, or its batch statistics do not",
-            f"use {', '.join(map(str, fits))} ranks",
-        )
+        reason = f"a global batch of {config.global_batch} does not divide by it, or its batch statistics do not"
+        refuse_world(world_size, fits, reason)
     per_rank = config.global_batch // world_size
     micro, accumulation, bn_ranks, bn_why = batch_norm_layout(config, per_rank, world_size)
     why = {
@@ -93,7 +77,7 @@ def layout(config: RotNetConfig, world_size: int) -> Layout:
         "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images, each at 4 angles; {bn_why}",
         "accumulation": "samples meet only in batch statistics, whose group is kept, and in the mean of the loss",
     }
-    return Layout(micro, accumulation, 1, world_size, 1, bn_ranks, why)
+    return Layout(micro, world_size, why, accumulation, batch_norm_ranks=bn_ranks)
 
 
 def sizes(config: RotNetConfig, world_size: int) -> Sizes:
@@ -102,8 +86,6 @@ def sizes(config: RotNetConfig, world_size: int) -> Sizes:
     halved, unhalved = backbone.kept_at(config.image_size)
     return Sizes(
         parameters=backbone.parameters + ROTATIONS * (backbone.feature_dim + 1),
-        sharded_parameters=0,
-        hosted_parameters=0,
         optimiser_slots=1,
         flops_per_image=6 * ROTATIONS * backbone.macs_at(config.image_size),
         activations=4 * ROTATIONS * halved,

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from launcher import kmeans
 from methods.parts.collectives import differentiable_sum, rank, sum_over_ranks, world_size
 from methods.parts.losses import at_least_float32
-from methods.smog.spec import CHOICES
+from methods.smog.spec import ALGORITHMS
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Groups:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ):
-        if algorithm not in CHOICES["algorithm"]:
-            raise ValueError(f"algorithm={algorithm}: no such choice; use {', '.join(CHOICES['algorithm'])}")
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"algorithm={algorithm}: no such choice; use {', '.join(ALGORITHMS)}")
         drawn = torch.randn(count, dimensions, generator=torch.Generator().manual_seed(seed))
         self.features = normalize(drawn, dim=1).to(device)  # g; never with a gradient
         self.seen = torch.zeros(count, device=device)  # instances that ever fell to each: n of sequential k-means

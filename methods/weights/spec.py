@@ -9,11 +9,10 @@ from typing import Any
 
 from launcher.errors import InputError
 from launcher.spec.contract import Recipe, Work
-from launcher.spec.schema import ops
+from launcher.spec.fields import at_least, check_ranges, choice, ops
 from methods.backbones.spec import BACKBONES
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")  # .pth.tar, as SwAV's are called
-PRECISIONS = ("fp32", "bf16", "fp16")
 RECIPE = "eval"  # there is nothing to choose
 
 
@@ -26,10 +25,10 @@ class WeightsConfig:
     backbone: str = ""
     key: str | None = None  # of the weights in a file that holds several networks, such as teacher
     image_size: int = 0  # 0: what the backbone is made for
-    precision: str = "fp32"
-    knn_neighbours: int = 20  # of the score called `trained`; thesis 5.3.2
-    workers: int = ops(8)  # data-loader processes a rank
-    log_every: int = ops(10)  # steps of a probe
+    precision: str = choice("fp32", "bf16", "fp16")
+    knn_neighbours: int = at_least(1, 20)  # of the score called `trained`; thesis 5.3.2
+    workers: int = ops(at_least(0, 8))  # data-loader processes a rank
+    log_every: int = ops(at_least(1, 10))  # steps of a probe
 
     # Filled in when the run is made.
     content: str = ""  # sha256 of the file
@@ -58,11 +57,7 @@ def validate(config: WeightsConfig, images: int | None) -> None:
         raise InputError.of(
             "image_size", config.image_size, reason, f"use {-(-config.image_size // size.patch) * size.patch}"
         )
-    if config.precision not in PRECISIONS:
-        raise InputError.of("precision", config.precision, "no such choice", f"use {' or '.join(PRECISIONS)}")
-    for name, least in (("knn_neighbours", 1), ("workers", 0), ("log_every", 1)):
-        if getattr(config, name) < least:
-            raise InputError.of(name, getattr(config, name), "too few", f"give {least} or more")
+    check_ranges(config)
 
 
 WORK = Work(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from launcher.spec.contract import Layout, Method, Recipe, Sizes
-from launcher.spec.schema import ops
+from launcher.spec.fields import ops
 from methods.data.spec import PhotosData
 from methods.parts.layout import check_training
 from methods.rotnet import spec as rotnet

@@ -11,7 +11,7 @@ from methods.parts.memory import Memory
 from methods.parts.sinkhorn import sinkhorn
 from methods.smog.groups import Groups
 from methods.smog.loss import group_contrast
-from methods.smog.spec import CHOICES
+from methods.smog.spec import ALGORITHMS
 from methods.swav.loss import pseudo_labels, swapped_prediction
 from methods.swav.queue import as_one_batch, make_queue
 
@@ -81,7 +81,7 @@ def dino_case(rank, size):
 
 
 def smog_case(rank, size):
-    for algorithm in CHOICES["algorithm"]:
+    for algorithm in ALGORITHMS:
         groups = Groups(K, D, algorithm=algorithm, seed=3)
         cache = Memory(3, (BATCH // size, D))
         weight, predictor = draw(D, D, seed=7).requires_grad_(), draw(D, D, seed=8).requires_grad_()

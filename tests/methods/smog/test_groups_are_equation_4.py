@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 from methods.smog.groups import Groups
 from methods.smog.loss import group_contrast
-from methods.smog.spec import CHOICES
+from methods.smog.spec import ALGORITHMS
 
 K, D, B, TAU = 6, 4, 9, 0.1
 
@@ -145,7 +145,7 @@ def test_similarities_are_float32_under_autocast():
 # -- the gradient ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", CHOICES["algorithm"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_gradient_flows_through_the_groups_as_finite_differences_say(algorithm):
     g, z, p, other = setting()
     labels = groups_of(g).assign(other)

@@ -1,0 +1,83 @@
+"""What a config's field says of itself beside its default: its range, and whether it counts to a run's identity.
+
+temperature: float = positive(0.1, "scores are divided by it")
+optimizer: str = choice("lars", "sgd")
+log_every: int = ops(positive(10))
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from launcher.errors import InputError
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a field may hold, and how other values are refused. None, for a field that was not given, is always fine."""
+
+    holds: Callable[[Any], bool]
+    reason: str
+    fix: str
+
+
+def ops(default: Any) -> Any:
+    """A field that does not change the science: it stays out of the run's identity. default: a value, or one of the
+    fields below."""
+    return _field(default, science=False)
+
+
+def later(default: Any) -> Any:
+    """A field of the science that was added when there were runs already: it counts to the identity once it is given
+    another value than `default`, and runs from before keep theirs."""
+    return _field(default, science="given")
+
+
+def positive(default: Any, reason: str = "it must be positive and finite", fix: str = "give a positive number") -> Any:
+    return _ranged(default, lambda value: 0 < value < math.inf, reason, fix)
+
+
+def not_negative(default: Any, reason: str = "it is negative or infinite", fix: str = "give 0 or more") -> Any:
+    return _ranged(default, lambda value: 0 <= value < math.inf, reason, fix)
+
+
+def at_least(least: int, default: Any, reason: str = "too few", fix: str = "") -> Any:
+    return _ranged(default, lambda value: value >= least, reason, fix or f"give {least} or more")
+
+
+def below_one(default: Any) -> Any:
+    return _ranged(default, lambda value: 0 <= value < 1, "out of range", "give a number from 0 to below 1")
+
+
+def share(default: Any, reason: str = "out of range") -> Any:
+    return _ranged(default, lambda value: 0 <= value <= 1, reason, "give a number from 0 to 1")
+
+
+def choice(*choices: str, default: str | None = None, fix: str = "") -> Any:
+    """One of a few words, the first of them by default."""
+    return _ranged(default or choices[0], choices.__contains__, "no such choice", fix or f"use {' or '.join(choices)}")
+
+
+def check_ranges(config: Any, group: str = "") -> None:
+    """Raises InputError for the first field that lies outside its range. group: comes before its name, as "method."."""
+    for each in fields(config):
+        allowed, value = _range(type(config), each.name), getattr(config, each.name)
+        if allowed and value is not None and not allowed.holds(value):
+            raise InputError.of(group + each.name, value, allowed.reason, allowed.fix)
+
+
+def _field(default: Any, **said: Any) -> Any:
+    if isinstance(default, Field):
+        return field(default=default.default, metadata={**default.metadata, **said})
+    return field(default=default, metadata=said)
+
+
+def _ranged(default: Any, holds: Callable[[Any], bool], reason: str, fix: str) -> Any:
+    return _field(default, range=Range(holds, reason, fix))
+
+
+def _range(config: type, name: str) -> Any:
+    """None where it may hold anything. A subclass that gives a field nothing but another default leaves its range."""
+    declared = (vars(kind).get("__dataclass_fields__", {}).get(name) for kind in config.__mro__)
+    return next((each.metadata["range"] for each in declared if each and "range" in each.metadata), None)
