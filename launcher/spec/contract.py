@@ -77,10 +77,10 @@ class Sizes:
     """What the cost models need to know of a network. Counts of fp32 scalars and floating-point operations."""
 
     parameters: int  # replicated on every rank
-    optimiser_slots: int  # scalars the optimiser keeps for each parameter
     flops_per_image: float  # forward and backward
     activations: float  # bytes an image in fp32, of which bf16 and fp16 take half
     why: Mapping[str, str]
+    optimiser_slots: int = 1  # scalars the optimiser keeps for each parameter; one is a momentum
     sharded_parameters: int = 0  # over the whole world, each stored once
     hosted_parameters: int = 0  # of the sharded ones, what one rank holds
     rounds: Rounds | None = None  # of clustering between epochs, where the method has any

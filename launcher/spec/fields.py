@@ -8,7 +8,7 @@ log_every: int = ops(positive(10))
 import math
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import Any, NoReturn
 
 from launcher.errors import InputError
 
@@ -59,12 +59,18 @@ def choice(*choices: str, default: str | None = None, fix: str = "") -> Any:
     return _ranged(default or choices[0], choices.__contains__, "no such choice", fix or f"use {' or '.join(choices)}")
 
 
-def check_ranges(config: Any, group: str = "") -> None:
+def check_ranges(config: Any, group: str = "method.") -> None:
     """Raises InputError for the first field that lies outside its range. group: comes before its name, as "method."."""
     for each in fields(config):
         allowed, value = _range(type(config), each.name), getattr(config, each.name)
         if allowed and value is not None and not allowed.holds(value):
-            raise InputError.of(group + each.name, value, allowed.reason, allowed.fix)
+            refuse(config, each.name, allowed.reason, allowed.fix, group)
+
+
+def refuse(config: Any, name: str, reason: str, fix: str, group: str = "method.") -> NoReturn:
+    """Raises InputError about the field `name` of a config, whose value is shown as a person gives it."""
+    value = getattr(config, name)
+    raise InputError.of(group + name, list(value) if isinstance(value, tuple) else value, reason, fix)
 
 
 def _field(default: Any, **said: Any) -> Any:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from launcher.errors import InputError
-from launcher.spec.fields import below_one, check_ranges, choice, later, not_negative, ops, positive
+from launcher.spec.fields import below_one, check_ranges, choice, later, not_negative, ops, positive, refuse
 
 
 @dataclass
@@ -100,23 +99,21 @@ class ClusterConfig:
 
     def validate(self) -> None:
         """Raises InputError naming the first number that cannot be, or two fields that exclude each other."""
-        check_ranges(self, "cluster.")
+        check_ranges(self, group="cluster.")
+        refused = partial(refuse, self, group="cluster.")
         if self.efficiency > 1:
-            raise InputError.of("cluster.efficiency", self.efficiency, "it is a share of the peak", "give 0 to 1")
+            refused("efficiency", "it is a share of the peak", "give 0 to 1")
         limit = min(30 * self.timeout_min - 1, _LONGEST_SIGNAL)
         if self.signal_delay_s is not None and self.signal_delay_s > limit:
             reason = f"the warning must come in the later half of timeout_min={self.timeout_min}"
-            raise InputError.of("cluster.signal_delay_s", self.signal_delay_s, reason, f"use at most {limit}")
+            refused("signal_delay_s", reason, f"use at most {limit}")
         for names in (("mem_gb", "mem_per_gpu", "mem_per_cpu"), ("cpus_per_task", "cpus_per_gpu")):
             given = [name for name in names if getattr(self, name) is not None]
             if len(given) > 1:
-                first, second = given[:2]
-                fix = f"set cluster.{first}=null"
-                raise InputError.of(f"cluster.{second}", getattr(self, second), f"cluster.{first} is given too", fix)
-        for name in ("cpus_per_gpu", "mem_per_gpu"):
+                refused(given[1], f"cluster.{given[0]} is given too", f"set cluster.{given[0]}=null")
+        for name, other in (("cpus_per_gpu", "cpus_per_task"), ("mem_per_gpu", "mem_per_cpu")):
             if getattr(self, name) is not None and not self.gpus_per_node:
-                fix = f"use cluster.{name.replace('gpu', 'cpu' if 'mem' in name else 'task')}"
-                raise InputError.of(f"cluster.{name}", getattr(self, name), "this cluster has no GPUs", fix)
+                refused(name, "this cluster has no GPUs", f"use cluster.{other}")
 
 
 @dataclass

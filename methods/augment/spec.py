@@ -6,8 +6,8 @@ What DINO's local crops get is in no paper: it is read from its released configu
 
 from dataclasses import dataclass, field, replace
 
-from launcher.errors import InputError, unknown
-from launcher.spec.fields import at_least
+from launcher.errors import unknown
+from launcher.spec.fields import at_least, refuse
 from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES, RGB_MEAN, RGB_STD
 from methods.parts.layout import check_scale, check_size, check_training
@@ -100,10 +100,10 @@ def _check_local(config: ViewsConfig) -> None:
         if config.local_scale[end] > config.crop_scale[end]:
             reason = f"its {of} share is above that of the global crops, method.crop_scale={list(config.crop_scale)}"
             fix = f"use at most {config.crop_scale[end]} there"
-            raise InputError.of("method.local_scale", list(config.local_scale), reason, fix)
+            refuse(config, "local_scale", reason, fix)
     if config.local_size >= config.image_size:
         reason = f"local crops must be smaller than global ones, method.image_size={config.image_size}"
-        raise InputError.of("method.local_size", config.local_size, reason, f"use at most {config.image_size - 1}")
+        refuse(config, "local_size", reason, f"use at most {config.image_size - 1}")
     check_size(config.backbone, "method.local_size", config.local_size)
 
 

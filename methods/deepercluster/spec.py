@@ -7,14 +7,12 @@ sslrun method=deepercluster recipe=demo                          # minutes on 2 
 from dataclasses import dataclass
 from functools import partial
 
-from launcher.errors import InputError
 from launcher.spec.contract import Clustering, Layout, Method, Rate, Recipe, Rounds, Sizes
-from launcher.spec.fields import at_least, choice, not_negative, ops
+from launcher.spec.fields import at_least, choice, not_negative, ops, refuse
 from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES
-from methods.data.spec import ImageFolderData
-from methods.parts.layout import batch_norm_layout, check_training, refuse_world, worlds_that_fit
-from methods.parts.recipes import in_seconds, on_photos
+from methods.parts.layout import batch_norm_layout, check_training, few_images, refuse_world, worlds_that_fit
+from methods.parts.recipes import in_seconds, on_photos, on_yfcc100m
 
 ROTATIONS = 4  # 0, 90, 180 and 270 degrees
 
@@ -52,16 +50,13 @@ class DeeperClusterConfig(TrainConfig):
 
 def paper() -> Recipe:
     """Thesis 3.3.1, "Implementation details": 64 GPUs x 48 images, SGD, constant lr 0.1, reassigned every 3 epochs."""
-    return Recipe(
-        method=DeeperClusterConfig(
-            epochs=100,  # released main.sh; the thesis does not say
-            global_batch=3072,
-            batch_norm_group=48,  # images a GPU: statistics are not synchronised
-            precision="bf16",  # ours; the thesis trained in fp32
-            weight_decay=1e-5,  # released main.sh
-        ),
-        data=ImageFolderData(labels="none"),  # its folders are no classes
-        images=95_920_149,  # YFCC100M as far as it could be downloaded (released main.sh)
+    return on_yfcc100m(
+        DeeperClusterConfig,
+        epochs=100,  # released main.sh; the thesis does not say
+        global_batch=3072,
+        batch_norm_group=48,  # images a GPU: statistics are not synchronised
+        precision="bf16",  # ours; the thesis trained in fp32
+        weight_decay=1e-5,  # released main.sh
         source="thesis 3.3.1; pca_dim, epochs and weight decay from the released main.sh",
         expect="VOC07 classification 73.0, ImageNet linear 45.6 (thesis Table 3.3), initialised from RotNet",
     )
@@ -75,7 +70,6 @@ def demo() -> Recipe:
         expect="k-NN at least 15 points over the untrained network, in under 3 minutes on 2 cores",
         rate=Rate(1570, tflops=0.15, gpu=False, source="docs/benchmarks.md: 127,680 images in 81.5 s on 2 cores"),
         backbone="small_vgg",
-        crop_scale=[0.3, 1.0],
         super_clusters=2,
         clusters=80,
         reassign_every=2,
@@ -88,8 +82,6 @@ def demo() -> Recipe:
         global_batch=64,  # small batches, because at 6080 images steps are what is scarce
         lr=0.05,
         warmup_epochs=0.2,
-        weight_decay=1e-4,
-        dropout=0.0,
     )
 
 
@@ -104,24 +96,15 @@ def validate(config: DeeperClusterConfig, images: int | None) -> None:
     check_training(config, images)
     width = BACKBONES[config.backbone].feature_dim
     if config.pca_dim > width:
-        fix = f"use at most {width}"
-        raise InputError.of("method.pca_dim", config.pca_dim, f"{config.backbone} has {width} features", fix)
+        refuse(config, "pca_dim", f"{config.backbone} has {width} features", f"use at most {width}")
     total = config.super_clusters * config.clusters
     if images is not None and total > images:
-        raise InputError.of(
-            "method.clusters",
-            config.clusters,
-            f"{config.super_clusters} x {config.clusters} = {total} clusters are more than the {images} images",
-            f"use at most {images // config.super_clusters}, better a tenth of it",
-        )
+        reason = f"{config.super_clusters} x {config.clusters} = {total} clusters are more than the {images} images"
+        refuse(config, "clusters", reason, f"use at most {images // config.super_clusters}, better a tenth of it")
     if config.global_batch % config.groups:
         lower = config.global_batch // config.groups * config.groups
-        raise InputError.of(
-            "method.global_batch",
-            config.global_batch,
-            f"it does not divide into 4m = {config.groups} groups",
-            f"use {lower or config.groups} or {lower + config.groups}",
-        )
+        reason = f"it does not divide into 4m = {config.groups} groups"
+        refuse(config, "global_batch", reason, f"use {lower or config.groups} or {lower + config.groups}")
 
 
 def layout(config: DeeperClusterConfig, world_size: int) -> Layout:
@@ -148,15 +131,8 @@ def layout(config: DeeperClusterConfig, world_size: int) -> Layout:
         if accumulation > 1
         else "the rank's share is one forward pass",
     }
-    waste, variant = None, ()
-    published = 48  # images a GPU in thesis 3.3.1
-    if config.backbone == "vgg16_bn" and per_rank < published // 2:
-        factor = published // per_rank
-        waste = (
-            f"{per_rank} images a GPU waste most of it (thesis {published}); the linearly scaled variant is a new run: "
-            f"global batch {config.global_batch * factor}, lr {config.lr * factor:g}"
-        )
-        variant = (f"method.global_batch={config.global_batch * factor}", f"method.lr={config.lr * factor:g}")
+    published = 48 if config.backbone == "vgg16_bn" else 0  # images a GPU in thesis 3.3.1
+    waste, variant = few_images(config, per_rank, published)
     return Layout(micro, group_size, why, accumulation, groups, hosted, bn_ranks, waste, variant)
 
 
@@ -172,7 +148,6 @@ def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:
         parameters=backbone.parameters + head(config.groups),
         sharded_parameters=config.groups * head(config.clusters),
         hosted_parameters=hosted * head(config.clusters),
-        optimiser_slots=1,  # momentum
         flops_per_image=6 * macs,  # a multiply-add is 2, and backward costs twice forward
         activations=4 * halved,
         why={

@@ -8,14 +8,12 @@ sslrun method=dino recipe=demo                                            # minu
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from launcher.errors import InputError
 from launcher.spec.contract import Layout, Method, Rate, Recipe, Sizes
-from launcher.spec.fields import at_least, below_one, choice, not_negative, positive, share
+from launcher.spec.fields import at_least, below_one, choice, not_negative, positive, refuse, share
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
-from methods.data.spec import ImageFolderData
-from methods.parts.layout import check_statistics, in_one_pass, perceptron_parameters
-from methods.parts.recipes import in_seconds, on_photos
+from methods.parts.layout import check_statistics, few_images, in_one_pass, perceptron_parameters
+from methods.parts.recipes import in_seconds, on_imagenet, on_photos
 
 PUBLISHED = 64  # images a GPU in thesis 5.3.2
 STAND_IN = "no DINO of ResNet-50 was timed: SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP an image"
@@ -68,21 +66,18 @@ class DINOConfig(ViewsConfig):
 
 def paper() -> Recipe:
     """Thesis 5.3.2 and Table 5.14: ViT-S/16 on 16 GPUs x 64 images."""
-    return Recipe(
-        method=DINOConfig(
-            epochs=300,
-            global_batch=1024,
-            lr=0.002,  # 0.0005 x 1024 / 256
-            warmup_lr=0.0,
-            final_lr=1e-6,
-            warmup_epochs=10,
-            schedule="cosine",
-            weight_decay=0.04,
-            precision="fp16",
-            fixed_length=False,
-        ),
-        data=ImageFolderData(),
-        images=1_281_167,  # ImageNet
+    return on_imagenet(
+        DINOConfig,
+        epochs=300,
+        global_batch=1024,
+        lr=0.002,  # 0.0005 x 1024 / 256
+        warmup_lr=0.0,
+        final_lr=1e-6,
+        warmup_epochs=10,
+        schedule="cosine",
+        weight_decay=0.04,
+        precision="fp16",
+        fixed_length=False,
         source="thesis 5.3.1, 5.3.2, 5.6.4, 5.6.6; s: 5.6.7; lr at both ends, clipping, dropped paths, frozen and free "
         "last layer, precision: released code",
         expect="ImageNet linear 76.1, k-NN 72.8 after 300 epochs (thesis, Tables 5.9 and 5.14)",
@@ -132,7 +127,6 @@ def demo() -> Recipe:
         source="our own setting on the embedded photographs, the best of ten tried on seed 7",
         expect="k-NN at least 10 points over the untrained network, in under 3 minutes on 2 cores",
         backbone="small_resnet",
-        crop_scale=[0.3, 1.0],
         local_crops=2,
         local_size=16,
         local_scale=[0.1, 0.3],
@@ -170,51 +164,37 @@ def validate(config: DINOConfig, images: int | None) -> None:
         check_statistics(config)
     if config.global_crops + config.local_crops < 2:
         reason = "the student predicts the teacher's output for another view"
-        raise InputError.of("method.global_crops", config.global_crops, reason, "give 2 or more")
+        refuse(config, "global_crops", reason, "give 2 or more")
     if config.drop_path and BACKBONES[config.backbone].batch_norm:
-        raise InputError.of("method.drop_path", config.drop_path, f"{config.backbone} has no paths to drop", "use 0")
+        refuse(config, "drop_path", f"{config.backbone} has no paths to drop", "use 0")
     if config.predictor and not config.bottleneck:
-        fix = "use a bottleneck such as 256"
-        raise InputError.of("method.bottleneck", config.bottleneck, "the predictor sits on it", fix)
-    _check_targets(config)
-
-
-def _check_targets(config: DINOConfig) -> None:
+        refuse(config, "bottleneck", "the predictor sits on it", "use a bottleneck such as 256")
+    if config.operation not in OVER_THE_BATCH:
+        return
     for name in ("teacher_temperature", "warmup_teacher_temperature"):
-        if not getattr(config, name) and config.operation in OVER_THE_BATCH:
-            reason = f"method.operation={config.operation} has no argmax"
-            raise InputError.of(f"method.{name}", getattr(config, name), reason, "give a positive number")
-    if config.objective == "mse" and config.operation in OVER_THE_BATCH:
+        if not getattr(config, name):
+            refuse(config, name, f"method.operation={config.operation} has no argmax", "give a positive number")
+    if config.objective == "mse":
         reason = "the square error takes no probabilities (thesis 5.6.1)"
-        raise InputError.of("method.operation", config.operation, reason, "use centring or none")
+        refuse(config, "operation", reason, "use centring or none")
 
 
 def layout(config: DINOConfig, world_size: int) -> Layout:
     """Data parallel, in one pass: the centre is the mean over a whole batch. Raises InputError with the worlds that
     fit."""
-    coupled = "the operation is over the images of a batch" if config.operation in OVER_THE_BATCH else "the centre is"
-    why = {
-        "groups": "the teacher's outputs are averaged over all ranks (Eq. 5.4)",
-        "accumulation": f"none: {coupled} of a whole batch, taken once a step",
-    }
+    groups = "the teacher's outputs are averaged over all ranks (Eq. 5.4)"
+    over = "the operation is over the images of a batch" if config.operation in OVER_THE_BATCH else "the centre is"
+    coupled, divided = f"{over} of a whole batch, taken once a step", " or its batch statistics"
     meets = config.head_batch_norm or BACKBONES[config.backbone].batch_norm
-    divided = " or its batch statistics"
-    found = in_one_pass(config, world_size, why, divided=divided, memory=False, batch_norm=meets)
-    wasteful, variant = [], ()
+    found = in_one_pass(config, world_size, groups, coupled, divided, memory=False, batch_norm=meets)
+    waste, variant = few_images(config, found.per_gpu_batch, PUBLISHED if config.backbone == "vit_small_16" else 0)
     if config.operation in OVER_THE_BATCH and config.global_batch < config.outputs:
-        wasteful.append(
+        shared = (
             f"a batch of {config.global_batch} images is shared out alike among {config.outputs} outputs, which are "
             "more: shares mean little then (thesis 4.2.3)"
         )
-    if config.backbone == "vit_small_16" and found.per_gpu_batch < PUBLISHED // 2:
-        factor = PUBLISHED // found.per_gpu_batch
-        batch, rate = config.global_batch * factor, f"{config.lr * factor:g}"
-        wasteful.append(
-            f"{found.per_gpu_batch} images a GPU waste most of it (thesis {PUBLISHED}); the linearly scaled variant is "
-            f"a new run: global batch {batch}, lr {rate}"
-        )
-        variant = (f"method.global_batch={batch}", f"method.lr={rate}")
-    return replace(found, waste="; ".join(wasteful) or None, variant=variant)
+        waste = f"{shared}; {waste}" if waste else shared
+    return replace(found, waste=waste, variant=variant)
 
 
 def sizes(config: DINOConfig, world_size: int) -> Sizes:

@@ -3,7 +3,7 @@
 import math
 from typing import Any, ClassVar
 
-from launcher.errors import InputError
+from launcher.spec.fields import refuse
 
 
 class Settings:
@@ -31,4 +31,4 @@ class Settings:
 
     def refuse_unless(self, field: str, holds: Any, reason: str, fix: str) -> None:
         if not holds:
-            raise InputError.of(f"{self.name}.{field}", getattr(self, field), reason, fix)
+            refuse(self, field, reason, fix, group=f"{self.name}.")

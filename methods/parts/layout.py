@@ -1,13 +1,13 @@
 """How a global batch and its groups of batch statistics lie on a world; shared by every method's spec. No torch."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NoReturn
 
 from launcher.errors import InputError, unknown
 from launcher.spec.contract import Layout
-from launcher.spec.fields import check_ranges
+from launcher.spec.fields import check_ranges, refuse
 from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES
 
@@ -24,12 +24,11 @@ def check_training(config: TrainConfig, images: int | None) -> None:
     """
     if config.backbone not in BACKBONES:
         unknown("method.backbone", config.backbone, BACKBONES)
-    check_ranges(config, "method.")
+    check_ranges(config)
     check_scale("method.crop_scale", config.crop_scale)
     check_size(config.backbone, "method.image_size", config.image_size)
     if images is not None and config.global_batch > images:
-        fix = f"use at most {images}, or more data"
-        raise InputError.of("method.global_batch", config.global_batch, f"there are only {images} images", fix)
+        refuse(config, "global_batch", f"there are only {images} images", f"use at most {images}, or more data")
 
 
 def check_statistics(config: TrainConfig) -> None:
@@ -37,8 +36,7 @@ def check_statistics(config: TrainConfig) -> None:
     would be those of a single image."""
     field = "batch_norm_group" if config.batch_norm_group else "global_batch"
     if getattr(config, field) < 2:
-        reason = "the head's batch statistics need two images"
-        raise InputError.of(f"method.{field}", getattr(config, field), reason, "give 2 or more")
+        refuse(config, field, "the head's batch statistics need two images", "give 2 or more")
 
 
 def check_scale(field: str, given: Sequence[float]) -> None:
@@ -62,12 +60,13 @@ def check_size(backbone: str, field: str, size: int) -> None:
 
 
 def in_one_pass(
-    config: TrainConfig, world_size: int, why: Mapping[str, str], *, divided: str, memory: bool, batch_norm: bool = True
+    config: TrainConfig, world_size: int, groups: str, coupled: str, divided: str, memory: bool, batch_norm: bool = True
 ) -> Layout:
     """Data parallel, without accumulation, because the loss couples the images of a batch.
 
-    why: the sentences for "groups" and "accumulation". divided: what else must divide by the world, in words. memory,
-    batch_norm: as `fits_in_one_pass` has them. Raises InputError with the worlds that fit.
+    groups, coupled, divided: in words, what ranks have in common, how images are coupled, and what beside the global
+    batch must divide by the world. memory, batch_norm: see `fits_in_one_pass`. Raises InputError with the worlds that
+    fit.
     """
     if not fits_in_one_pass(config, world_size, memory, batch_norm):
         worlds = [n for n in range(1, config.global_batch + 1) if fits_in_one_pass(config, n, memory, batch_norm)]
@@ -75,8 +74,12 @@ def in_one_pass(
     per_rank, ranks, shared = config.global_batch // world_size, 1, "no batch statistics"
     if batch_norm:
         _, _, ranks, shared = batch_norm_layout(config, per_rank, world_size)
-    images = f"{config.global_batch} / {world_size} ranks = {per_rank} images; {shared}"
-    why = {"groups": why["groups"], "group_size": "the whole world", "per_gpu_batch": images, **why}
+    why = {
+        "groups": groups,
+        "group_size": "the whole world",
+        "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images; {shared}",
+        "accumulation": f"none: {coupled}",
+    }
     return Layout(per_rank, world_size, why, batch_norm_ranks=ranks)
 
 
@@ -104,6 +107,20 @@ def refuse_world(world_size: int, worlds: Sequence[int], reason: str) -> NoRetur
     """Raises InputError with the `worlds` that fit."""
     fix = f"use {', '.join(map(str, worlds))} ranks" if worlds else "use method.batch_norm_group=0"
     raise InputError.of("nodes x tasks_per_node", world_size, reason, fix)
+
+
+def few_images(config: TrainConfig, per_rank: int, published: int) -> tuple[str | None, tuple[str, ...]]:
+    """What is said of a step with less than half as many images a GPU as were `published`, and the overrides that would
+    mend it: a larger global batch, and lr scaled linearly."""
+    if per_rank >= published // 2:
+        return None, ()
+    factor = published // per_rank
+    batch, lr = config.global_batch * factor, f"{config.lr * factor:g}"
+    waste = (
+        f"{per_rank} images a GPU waste most of it (thesis {published}); the linearly scaled variant is a new run: "
+        f"global batch {batch}, lr {lr}"
+    )
+    return waste, (f"method.global_batch={batch}", f"method.lr={lr}")
 
 
 def perceptron_parameters(widths: Sequence[int], *, batch_norm: bool = True, last_batch_norm: bool = False) -> int:
@@ -150,9 +167,5 @@ def batch_norm_layout(config: TrainConfig, per_rank: int, world_size: int) -> tu
     if per_rank < group and group % per_rank == 0 and world_size % (group // per_rank) == 0:
         ranks = group // per_rank
         return per_rank, 1, ranks, f"batch statistics over {group} images, synchronised over {ranks} ranks"
-    raise InputError.of(
-        "method.batch_norm_group",
-        config.batch_norm_group,
-        f"{per_rank} images a rank are neither a multiple nor a divisor of it",
-        "use 0 (the whole global batch) or another number of ranks",
-    )
+    reason = f"{per_rank} images a rank are neither a multiple nor a divisor of it"
+    refuse(config, "batch_norm_group", reason, "use 0 (the whole global batch) or another number of ranks")

@@ -1,15 +1,26 @@
-"""What the recipes that run on the machine at hand have in common. No torch."""
+"""What recipes have in common: the data of the papers, and all of what runs on the machine at hand. No torch."""
 
 from typing import Any
 
 from launcher.spec.contract import Rate, Recipe
 from launcher.spec.schema import TrainConfig
-from methods.data.spec import PhotosData
+from methods.data.spec import ImageFolderData, PhotosData
+
+
+def on_imagenet(config: type[TrainConfig], source: str, expect: str, rate: Rate | None, **given: Any) -> Recipe:
+    """given: fields of the method's config, here and below."""
+    return Recipe(config(**given), ImageFolderData(), 1_281_167, source, expect, rate)
+
+
+def on_yfcc100m(config: type[TrainConfig], source: str, expect: str, **given: Any) -> Recipe:
+    """As far as it could be downloaded (released main.sh of DeeperCluster). Its folders are no classes."""
+    return Recipe(config(**given), ImageFolderData(labels="none"), 95_920_149, source, expect)
 
 
 def on_photos(config: type[TrainConfig], source: str, expect: str, rate: Rate | None = None, **given: Any) -> Recipe:
-    """A demo, in minutes: a method on the embedded photographs. given: fields of its config."""
-    usual = {"image_size": 32, "schedule": "cosine", "workers": 0, "checkpoint_every": 200, "log_every": 20}
+    """A demo, in minutes: a method on the embedded photographs, 32 pixels square."""
+    usual = {"image_size": 32, "crop_scale": [0.3, 1.0], "schedule": "cosine", "weight_decay": 1e-4, "dropout": 0.0}
+    usual |= {"workers": 0, "checkpoint_every": 200, "log_every": 20}
     return Recipe(config(**{**usual, **given}), PhotosData(), 6080, source, expect, rate, here=True)
 
 

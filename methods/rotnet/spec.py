@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from launcher.spec.contract import Layout, Method, Recipe, Sizes
 from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES
-from methods.data.spec import ImageFolderData
 from methods.parts.layout import batch_norm_layout, check_training, refuse_world, worlds_that_fit
-from methods.parts.recipes import in_seconds, on_photos
+from methods.parts.recipes import in_seconds, on_photos, on_yfcc100m
 
 ROTATIONS = 4
 
@@ -26,15 +25,12 @@ class RotNetConfig(TrainConfig):
 
 def paper() -> Recipe:
     """VGG-16 on YFCC100M, 62.2 on VOC07 (thesis Table 3.3). Its schedule is not published: DeeperCluster's is used."""
-    return Recipe(
-        method=RotNetConfig(
-            epochs=100,
-            global_batch=768,  # x 4 angles = the 3072 inputs of DeeperCluster's step
-            batch_norm_group=12,  # x 4 angles = 48 inputs a GPU
-            precision="bf16",
-        ),
-        data=ImageFolderData(labels="none"),
-        images=95_920_149,
+    return on_yfcc100m(
+        RotNetConfig,
+        epochs=100,
+        global_batch=768,  # x 4 angles = the 3072 inputs of DeeperCluster's step
+        batch_norm_group=12,  # x 4 angles = 48 inputs a GPU
+        precision="bf16",
         source="thesis 3.3.1 for DeeperCluster (optimiser, batch); RotNet's own schedule on YFCC100M is unpublished",
         expect="VOC07 classification 62.2, ImageNet linear 33.0 (thesis Table 3.3)",
     )
@@ -47,13 +43,10 @@ def demo() -> Recipe:
         source="our own setting on the embedded photographs",
         expect="k-NN above the untrained network, in under 3 minutes on 2 cores",
         backbone="small_vgg",
-        crop_scale=[0.3, 1.0],
         epochs=5,
         global_batch=16,  # x 4 angles = the 64 inputs of DeeperCluster's demo
         lr=0.05,
         warmup_epochs=0.05,
-        weight_decay=1e-4,
-        dropout=0.0,
     )
 
 
@@ -86,7 +79,6 @@ def sizes(config: RotNetConfig, world_size: int) -> Sizes:
     halved, unhalved = backbone.kept_at(config.image_size)
     return Sizes(
         parameters=backbone.parameters + ROTATIONS * (backbone.feature_dim + 1),
-        optimiser_slots=1,
         flops_per_image=6 * ROTATIONS * backbone.macs_at(config.image_size),
         activations=4 * ROTATIONS * halved,
         why={"disk": "the network and its momentum"},

@@ -10,14 +10,12 @@ import math
 from dataclasses import dataclass, replace
 from functools import partial
 
-from launcher.errors import InputError
 from launcher.spec.contract import Layout, Method, Rate, Recipe, Sizes
-from launcher.spec.fields import at_least, choice, positive, share
+from launcher.spec.fields import at_least, choice, positive, refuse, share
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
-from methods.data.spec import ImageFolderData
 from methods.parts.layout import check_statistics, in_one_pass, perceptron_parameters
-from methods.parts.recipes import in_seconds, on_photos
+from methods.parts.recipes import in_seconds, on_imagenet, on_photos
 
 # A rate is of one network and its crops: the share of the peak is what both have in common.
 STAND_IN = "SMoG's paper gives no rate: SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP an image"
@@ -55,22 +53,19 @@ class SMoGConfig(ViewsConfig):
 
 def paper() -> Recipe:
     """3.4: ResNet-50 on 64 GPUs x 64 images."""
-    return Recipe(
-        method=SMoGConfig(
-            crop_scale=[0.2, 1.0],
-            local_crops=4,
-            local_scale=[0.05, 0.2],
-            epochs=400,
-            global_batch=4096,
-            batch_norm_group=512,  # over 8 GPUs, as SwAV's; the paper does not say
-            lr=4.8,  # 0.3 x 4096 / 256
-            warmup_epochs=10,
-            schedule="cosine",
-            weight_decay=1e-6,
-            precision="bf16",
-        ),
-        data=ImageFolderData(),
-        images=1_281_167,  # ImageNet
+    return on_imagenet(
+        SMoGConfig,
+        crop_scale=[0.2, 1.0],
+        local_crops=4,
+        local_scale=[0.05, 0.2],
+        epochs=400,
+        global_batch=4096,
+        batch_norm_group=512,  # over 8 GPUs, as SwAV's; the paper does not say
+        lr=4.8,  # 0.3 x 4096 / 256
+        warmup_epochs=10,
+        schedule="cosine",
+        weight_decay=1e-6,
+        precision="bf16",
         source="SMoG 3.4; what LARS leaves out, batch statistics and precision are ours: the paper does not say",
         expect="ImageNet linear 76.4 after 400 epochs (Table 1); 73.6 without local crops at a batch of 2048",
         rate=Rate(133, tflops=125, gpu=True, source=f"{STAND_IN}; 50.9 a SMoG image"),
@@ -114,7 +109,6 @@ def demo() -> Recipe:
         global_batch=128,
         lr=0.1,
         warmup_epochs=0.5,
-        weight_decay=1e-4,
         optimizer="sgd",
     )
 
@@ -131,8 +125,7 @@ def validate(config: SMoGConfig, images: int | None) -> None:
     check_views(config, images)
     check_statistics(config)
     if config.global_crops != 2:
-        reason = "one goes through the network, the other one through f-hat"
-        raise InputError.of("method.global_crops", config.global_crops, reason, "give 2")
+        refuse(config, "global_crops", "one goes through the network, the other one through f-hat", "give 2")
     _check_cache(config)
 
 
@@ -145,18 +138,15 @@ def _check_cache(config: SMoGConfig) -> None:
         if features < config.groups:
             reason = f"k-means finds {features} features for {config.groups} groups"
             fix = f"use at least {math.ceil(config.groups / config.global_batch)}"
-            raise InputError.of(f"method.{field}", getattr(config, field), reason, fix)
+            refuse(config, field, reason, fix)
 
 
 def layout(config: SMoGConfig, world_size: int) -> Layout:
     """Data parallel, in one pass: the groups move once a step, with the images of a whole batch. Raises InputError with
     the worlds that fit."""
-    why = {
-        "groups": "the groups are those of all ranks",
-        "accumulation": "none: the loss couples the images of a batch (Eq. 4)",
-    }
+    groups, coupled = "the groups are those of all ranks", "the loss couples the images of a batch (Eq. 4)"
     divided = ", its batch statistics or its cache"
-    found = in_one_pass(config, world_size, why, divided=divided, memory=config.refit_every > 0)
+    found = in_one_pass(config, world_size, groups, coupled, divided, memory=config.refit_every > 0)
     if config.global_batch >= config.groups:
         return found
     steps = math.ceil(config.groups / config.global_batch)

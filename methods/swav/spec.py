@@ -9,14 +9,12 @@ sslrun method=swav recipe=demo                                                 #
 import math
 from dataclasses import dataclass, replace
 
-from launcher.errors import InputError
 from launcher.spec.contract import Layout, Method, Rate, Recipe, Sizes
-from launcher.spec.fields import at_least, choice, not_negative, ops, positive
+from launcher.spec.fields import at_least, choice, not_negative, ops, positive, refuse
 from methods.augment.spec import ViewsConfig, check_views, cost_of_views
 from methods.backbones.spec import BACKBONES
-from methods.data.spec import ImageFolderData
 from methods.parts.layout import check_statistics, fits_in_one_pass, in_one_pass, perceptron_parameters
-from methods.parts.recipes import in_seconds, on_photos
+from methods.parts.recipes import in_seconds, on_imagenet, on_photos
 
 
 @dataclass
@@ -46,22 +44,19 @@ class SwAVConfig(ViewsConfig):
 
 def paper() -> Recipe:
     """Thesis 4.2.5 and 4.4: ResNet-50 on 64 GPUs x 64 images."""
-    return Recipe(
-        method=SwAVConfig(
-            epochs=800,
-            global_batch=4096,
-            batch_norm_group=512,  # synchronised over 8 GPUs (released code)
-            lr=4.8,
-            warmup_lr=0.3,
-            final_lr=0.0048,
-            warmup_epochs=10,
-            schedule="cosine",
-            weight_decay=1e-6,
-            precision="fp16",
-            normalise="swav",
-        ),
-        data=ImageFolderData(),
-        images=1_281_167,  # ImageNet
+    return on_imagenet(
+        SwAVConfig,
+        epochs=800,
+        global_batch=4096,
+        batch_norm_group=512,  # synchronised over 8 GPUs (released code)
+        lr=4.8,
+        warmup_lr=0.3,
+        final_lr=0.0048,
+        warmup_epochs=10,
+        schedule="cosine",
+        weight_decay=1e-6,
+        precision="fp16",
+        normalise="swav",
         source="thesis 4.2.5; lr at both ends of the schedule, frozen prototypes and normalisation: released code",
         expect="ImageNet linear 75.3 after 800 epochs, 72.1 after 100 (thesis 4.4)",
         rate=Rate(89, tflops=125, gpu=True, source="thesis 4.4: 100 epochs in 6 h 15 min on 64 V100"),
@@ -121,7 +116,6 @@ def demo() -> Recipe:
         source="our own setting on the embedded photographs, the first one tried",
         expect="k-NN at least 10 points over the untrained network, in under 3 minutes on 2 cores",
         backbone="small_vgg",
-        crop_scale=[0.3, 1.0],
         local_crops=2,
         local_size=16,
         local_scale=[0.1, 0.3],
@@ -132,7 +126,6 @@ def demo() -> Recipe:
         global_batch=64,
         lr=0.1,
         warmup_epochs=0.5,
-        weight_decay=1e-4,
         optimizer="sgd",
     )
 
@@ -149,26 +142,22 @@ def validate(config: SwAVConfig, images: int | None) -> None:
     if config.head_batch_norm:
         check_statistics(config)
     if config.global_crops < 2:
-        reason = "the cluster of one view is predicted from another"
-        raise InputError.of("method.global_crops", config.global_crops, reason, "give 2 or more")
+        refuse(config, "global_crops", "the cluster of one view is predicted from another", "give 2 or more")
     if config.checkpoint_activations and not BACKBONES[config.backbone].recomputed:
         able = ", ".join(name for name, size in BACKBONES.items() if size.recomputed)
         reason = f"{config.backbone} has no residual blocks to compute again"
-        raise InputError.of("method.checkpoint_activations", True, reason, f"set it to false, or use {able}")
+        refuse(config, "checkpoint_activations", reason, f"set it to false, or use {able}")
     if 0 < config.queue < config.global_batch:
         fix = f"use at least {config.global_batch}, or 0 for none"
-        raise InputError.of("method.queue", config.queue, f"it holds no batch of {config.global_batch}", fix)
+        refuse(config, "queue", f"it holds no batch of {config.global_batch}", fix)
 
 
 def layout(config: SwAVConfig, world_size: int) -> Layout:
     """Data parallel, in one pass: the transport is over the images of a whole batch. Raises InputError with the worlds
     that fit."""
-    why = {
-        "groups": "the transport is over all ranks",
-        "accumulation": "none: the loss couples the images of a batch (Eq. 4.3)",
-    }
+    groups, coupled = "the transport is over all ranks", "the loss couples the images of a batch (Eq. 4.3)"
     divided = ", its batch statistics or its queue"
-    found = in_one_pass(config, world_size, why, divided=divided, memory=config.queue > 0)
+    found = in_one_pass(config, world_size, groups, coupled, divided, memory=config.queue > 0)
     together = config.global_batch + config.queue // config.global_batch * config.global_batch
     if together >= config.prototypes:
         return found
@@ -195,7 +184,6 @@ def sizes(config: SwAVConfig, world_size: int) -> Sizes:
     scores = (4 * crops + 3 * config.global_crops) * config.prototypes
     return Sizes(
         parameters=BACKBONES[config.backbone].parameters + head,
-        optimiser_slots=1,  # momentum
         flops_per_image=2 * (passes * macs + 3 * crops * head),
         activations=4 * (activations + crops * kept * sum(widths[1:-1])),
         why={"disk": "the network and its momentum" + (", and the queue" if config.queue else "")},
