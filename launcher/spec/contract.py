@@ -1,7 +1,7 @@
 """What a kind of work, above all a method of training, tells the launcher about itself, without torch."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar
 
 from launcher.errors import unknown
@@ -44,6 +44,7 @@ class Layout:
     per_gpu_batch: int  # images a forward pass
     group_size: int  # ranks that share one group
     why: Mapping[str, str]
+    _: KW_ONLY
     accumulation: int = 1  # forward passes an optimiser step
     groups: int = 1  # communication groups (DeeperCluster: 4m); 1 where a method has none
     groups_per_rank: int = 1  # groups that one rank hosts

@@ -23,8 +23,8 @@ class Range:
 
 
 def ops(default: Any) -> Any:
-    """A field that does not change the science: it stays out of the run's identity. default: a value, or one of the
-    fields below."""
+    """A field that does not change the science: it stays out of the run's identity. default: a value, or another
+    field."""
     return _field(default, science=False)
 
 
@@ -75,7 +75,8 @@ def refuse(config: Any, name: str, reason: str, fix: str, group: str = "method."
 
 def _field(default: Any, **said: Any) -> Any:
     if isinstance(default, Field):
-        return field(default=default.default, metadata={**default.metadata, **said})
+        given = {"default": default.default, "default_factory": default.default_factory}
+        return field(**given, metadata={**default.metadata, **said})
     return field(default=default, metadata=said)
 
 

@@ -64,7 +64,7 @@ class ClusterConfig:
     gpu_fp32_tflops: float = _positive(15.7)
     gpu_mem_gb_s: float = _positive(900.0)  # bandwidth of a GPU's memory; of the machine's where there are no GPUs
     host_gb_s: float = _positive(12.0)  # from host memory to one GPU
-    bf16: bool = True  # whether the GPUs reach that peak in bf16; before Ampere they do in fp16 alone
+    bf16: bool = True  # whether the GPUs reach gpu_tflops in bf16; before Ampere they do in fp16 alone
     efficiency: float = _positive(0.35)  # share of the peak that a convnet reaches in training
     network_gb_s: float = _positive(10.0)  # all-reduce bandwidth a node
     disk_gb_s: float = _positive(1.0)  # of the shared file system, for all ranks of a job together

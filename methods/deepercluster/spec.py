@@ -133,7 +133,8 @@ def layout(config: DeeperClusterConfig, world_size: int) -> Layout:
     }
     published = 48 if config.backbone == "vgg16_bn" else 0  # images a GPU in thesis 3.3.1
     waste, variant = few_images(config, per_rank, published)
-    return Layout(micro, group_size, why, accumulation, groups, hosted, bn_ranks, waste, variant)
+    lies = {"accumulation": accumulation, "groups": groups, "groups_per_rank": hosted, "batch_norm_ranks": bn_ranks}
+    return Layout(micro, group_size, why, **lies, waste=waste, variant=variant)
 
 
 def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:

@@ -70,7 +70,7 @@ def layout(config: RotNetConfig, world_size: int) -> Layout:
         "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images, each at 4 angles; {bn_why}",
         "accumulation": "samples meet only in batch statistics, whose group is kept, and in the mean of the loss",
     }
-    return Layout(micro, world_size, why, accumulation, batch_norm_ranks=bn_ranks)
+    return Layout(micro, world_size, why, accumulation=accumulation, batch_norm_ranks=bn_ranks)
 
 
 def sizes(config: RotNetConfig, world_size: int) -> Sizes:

@@ -58,6 +58,11 @@ def test_the_defaults_are_those_that_were_given():
     assert said["every"] is False and said["final"] == "given" and said["rate"] is None
 
 
+def test_a_field_that_is_made_anew_for_each_config_may_be_operational():
+    made = ops(dataclasses.field(default_factory=list))
+    assert made.default_factory is list and made.metadata["science"] is False
+
+
 def test_a_subclass_with_another_default_keeps_the_range_or_gives_its_own():
     check_ranges(Narrower(width=1))
     for bad in (Narrower(rate=0.0), Narrower(width=0)):
