@@ -32,7 +32,7 @@ class Recipe:
     here: bool = False  # it runs on the machine at hand unless told otherwise
 
     def but(self, **given: Any) -> "Recipe":
-        """What differs from this one: fields of the recipe, and beside these of its method's config."""
+        """This one with other values `given`: of fields of the recipe, and beside these of its method's config."""
         own = {field.name: given.pop(field.name) for field in fields(self) if field.name in given}
         return replace(self, **{"method": replace(self.method, **given), **own})
 

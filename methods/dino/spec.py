@@ -39,8 +39,8 @@ class DINOConfig(ViewsConfig):
     dropout: float = 0.0
     drop_path: float = below_one(0.1)  # of the student (released code)
     outputs: int = at_least(2, 65_536)  # K (5.6.6)
-    hidden: int = at_least(1, 2048)
-    head_layers: int = at_least(1, 3)  # linear layers, before the bottleneck
+    hidden: int = at_least(1, 2048)  # width of the head's hidden layers
+    head_layers: int = at_least(1, 3)  # linear layers of the head up to the bottleneck
     bottleneck: int = not_negative(256)  # width where the L2 normalisation is; 0: without (Figure 5.9, right)
     activation: str = choice("gelu", "relu")
     head_batch_norm: bool = False
@@ -55,7 +55,7 @@ class DINOConfig(ViewsConfig):
     centre_momentum: float = below_one(0.9)  # m, Eq. 5.4
     sinkhorn_iterations: int = at_least(1, 3)
     teacher: str = choice("momentum", "last_epoch", "last_step", "copy")  # Figure 5.7, right
-    teacher_momentum: float = below_one(0.996)  # lambda, 5.3.1, at the first step; a cosine to the next field
+    teacher_momentum: float = below_one(0.996)  # lambda, 5.3.1; a cosine to final_teacher_momentum
     final_teacher_momentum: float = share(1.0)
     optimizer: str = choice("adamw", "sgd")  # released code: sgd for ResNet-50
     final_weight_decay: float = not_negative(0.4)  # of a cosine from weight_decay

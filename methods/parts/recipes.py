@@ -8,12 +8,12 @@ from methods.data.spec import ImageFolderData, PhotosData
 
 
 def on_imagenet(config: type[TrainConfig], source: str, expect: str, rate: Rate | None, **given: Any) -> Recipe:
-    """given: fields of the method's config, here and below."""
+    """A paper's setting on ImageNet. given, here and below: fields of the method's config."""
     return Recipe(config(**given), ImageFolderData(), 1_281_167, source, expect, rate)
 
 
 def on_yfcc100m(config: type[TrainConfig], source: str, expect: str, **given: Any) -> Recipe:
-    """As far as it could be downloaded (released main.sh of DeeperCluster). Its folders are no classes."""
+    """A paper's setting on YFCC100M, as far as it could be downloaded (DeeperCluster's main.sh). Folders are no classes."""
     return Recipe(config(**given), ImageFolderData(labels="none"), 95_920_149, source, expect)
 
 
