@@ -13,7 +13,7 @@ def on_imagenet(config: type[TrainConfig], source: str, expect: str, rate: Rate 
 
 
 def on_yfcc100m(config: type[TrainConfig], source: str, expect: str, **given: Any) -> Recipe:
-    """A paper's setting on YFCC100M, as far as it could be downloaded (DeeperCluster's main.sh). Folders are no classes."""
+    """A paper's setting on what could be downloaded of YFCC100M (DeeperCluster's main.sh). Its folders are no classes."""
     return Recipe(config(**given), ImageFolderData(labels="none"), 95_920_149, source, expect)
 
 
