@@ -13,7 +13,7 @@ def on_imagenet(config: type[TrainConfig], source: str, expect: str, rate: Rate 
 
 
 def on_yfcc100m(config: type[TrainConfig], source: str, expect: str, **given: Any) -> Recipe:
-    """A paper's setting on what could be downloaded of YFCC100M (DeeperCluster's main.sh). Its folders are no classes."""
+    """On what could be downloaded of YFCC100M (released main.sh of DeeperCluster). Its folders are no classes."""
     return Recipe(config(**given), ImageFolderData(labels="none"), 95_920_149, source, expect)
 
 
