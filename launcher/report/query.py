@@ -22,7 +22,6 @@ from launcher.spec import runspec
 FORM = re.compile(r"\s*(?P<key>(?:[^\s=!<>(]|\([^)]*\))+)\s*(?P<sign>!=|<=|>=|==|=|<|>)\s*(?P<text>.*?)\s*", re.DOTALL)
 ORDERINGS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 NO_CONFIG = ("format", "checksum")  # of spec.json: not the run's, but the file's
-SCORES = ("trained", "untrained", "untrained_adapted", "raw_pixels")
 
 
 def needs_config(keys: Iterable[str]) -> bool:
@@ -139,7 +138,7 @@ def _schema() -> Iterator[str]:
         yield from (f"{prefix}{field.name}" for field in dataclasses.fields(config))
     yield from ("identity", *EMPTY)
     yield from (f"restarts.{cause}" for cause in CAUSES)
-    yield from (f"evals.{protocol}.{score}" for protocol in PROTOCOLS for score in SCORES)
+    yield from (f"evals.{protocol}.{score}" for protocol, kind in PROTOCOLS.items() for score in kind.scores)
 
 
 def _find(row: RunRow, key: str) -> Any:

@@ -1,6 +1,7 @@
 """What the settings of every protocol have in common. Imports no torch."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from launcher.spec.fields import refuse
@@ -10,9 +11,17 @@ class Settings:
     """What can be asked of a protocol. Each has a subclass: a dataclass, with the papers' settings as defaults."""
 
     name: ClassVar[str]  # of its folder
-    place: ClassVar[int]  # in lists that people read
+    title: ClassVar[str]  # on a screen
+    scores: ClassVar[Mapping[str, str]] = {}  # {key: name there}; where none is given all are shown
+    no_percent: ClassVar[tuple[str, ...]] = ()  # the scores that are other numbers
+    place: ClassVar[int]  # in lists that people read; new ones come last, as work kept on disk is numbered by it
     labels: ClassVar[bool] = True  # whether it needs them
-    zero: ClassVar[tuple[str, ...]] = ()  # the numbers that may be 0; all others are positive
+    zero: ClassVar[tuple[str, ...]] = ()  # the numbers among its settings that may be 0; all others are positive
+
+    @classmethod
+    def shown(cls, scores: Mapping[str, Any]) -> Mapping[str, str]:
+        """{key: what it is called on a screen} of the scores that a screen has room for."""
+        return cls.scores or {key: key for key in scores}
 
     def gathers(self) -> bool:
         """Whether one rank comes to hold the features of all images."""
@@ -26,7 +35,8 @@ class Settings:
             zero = name in self.zero
             fix = f"give {'0 or more' if zero else 'a positive number'}"
             for number in numbers:
-                fits = not isinstance(number, int | float) or (0 < number < math.inf) or (zero and number == 0)
+                free = isinstance(number, bool) or not isinstance(number, int | float)
+                fits = free or 0 < number < math.inf or (zero and number == 0)
                 self.refuse_unless(name, fits, "out of range", fix)
 
     def refuse_unless(self, field: str, holds: Any, reason: str, fix: str) -> None:

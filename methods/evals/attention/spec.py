@@ -3,6 +3,7 @@ masks the Jaccard similarity with what holds 60 % of the attention."""
 
 import os
 from dataclasses import dataclass
+from typing import ClassVar
 
 from launcher.errors import InputError
 from methods.backbones.spec import BACKBONES
@@ -11,7 +12,13 @@ from methods.evals.settings import Settings
 
 @dataclass
 class Attention(Settings):
-    name, place, labels, zero = "attention", 6, False, ("pictures",)
+    name, title, place, labels, zero = "attention", "attention", 6, False, ("pictures",)
+    scores: ClassVar = {
+        "images": "images with masks",
+        "jaccard": "Jaccard, best head",
+        "jaccard_best": "best head of each image",
+    }
+    no_percent = ("images",)
     pictures: int = 8
     size: int | None = None  # pixels of an image's shorter side; the run's image_size by default; thesis: 480
     mass: float = 0.6

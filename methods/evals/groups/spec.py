@@ -1,6 +1,7 @@
 """Entropy of the labels within groups (SMoG, Figure 5: 3,000 groups)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from methods.evals.settings import Settings
 
@@ -10,7 +11,15 @@ class Groups(Settings):
     """The groups are those of k-means of the backbone's features, for every method alike, not the prototypes that a
     method trained with."""
 
-    name, place = "groups", 5
+    name, title, place = "groups", "groups", 5
+    scores: ClassVar = {
+        "groups": "number",
+        "mean": "entropy of labels, mean",
+        "median": "median",
+        "low": "share of low entropy",
+        "use": "share of ln k in use",
+    }
+    no_percent = tuple(scores)
     groups: int | None = None  # 3,000, or a tenth of the images where that is less
     iterations: int = 20
 

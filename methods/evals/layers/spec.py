@@ -10,7 +10,7 @@ PROBES = ("logistic", "knn")
 
 @dataclass
 class Layers(Settings):
-    name, place, zero = "layers", 4, ("l2",)
+    name, title, place, zero = "layers", "stage", 4, ("l2",)
     probe: str = "logistic"  # logistic | knn
     iterations: int = 200  # of logistic
     l2: float | None = None

@@ -1,6 +1,7 @@
 """A linear classifier by SGD on frozen features of random crops and flips (thesis 5.3.2)."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from methods.evals.settings import Settings
 
@@ -10,7 +11,9 @@ class Linear(Settings):
     """Epochs, batch, momentum and no weight decay as in the released code of DINO; its rates, as SwAV's 0.3, lie within
     ours."""
 
-    name, place, zero = "linear", 2, ("weight_decay", "momentum")
+    name, title, place, zero = "linear", "linear probe", 2, ("weight_decay", "momentum")
+    scores: ClassVar = {"top1": "top-1 (the best rate on the test split)", "top5": "top-5", "rate": "that rate"}
+    no_percent = ("rate",)
     epochs: int = 100
     batch: int = 1024  # images a step, over all ranks; all of them where there are fewer
     rates: list[float] = field(default_factory=lambda: [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])  # at 256

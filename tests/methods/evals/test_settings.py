@@ -14,6 +14,12 @@ def test_protocols_are_found_under_the_names_of_their_folders():
     }
 
 
+@pytest.mark.parametrize("kind", PROTOCOLS.values())
+def test_every_protocol_has_something_to_show(kind):
+    shown = kind.shown({"trained": 1.0, "top1": 1.0, "layer1": 1.0})
+    assert kind.title and shown and {*kind.no_percent} <= {*shown}
+
+
 def test_settings_are_filled_in_and_typed():
     given = ["protocol=knn,linear", "linear.epochs=3", "linear.rates=[0.5,1]", "nodes=2"]
     settings, rest = protocols.taken(given, "resnet50")
