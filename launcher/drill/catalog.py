@@ -1,7 +1,7 @@
 """What a fault is: how it is injected, and what must come of it."""
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -22,51 +22,41 @@ ANY = "any"
 
 
 @dataclass(frozen=True)
-class Expected:
-    """`causes`: those of the starts that follow, in order, as the ledger calls them; alternatives with a `|`.
-
-    by_hand: what is to be said where somebody must start it again. ends_s: within how many seconds of the fault the
-    ranks must have ended.
-    """
-
-    causes: Mapping[str, tuple[str, ...]]  # by place
-    lost: str
-    by_hand: str
-    ends_s: float
-
-    def sentence(self, place: str, interval: int | str) -> str:
-        """For the table. `interval`: steps between two checkpoints."""
-        causes = self.causes[place]
-        again = f"{' and '.join(causes)}, starts again" if causes else "goes on"
-        again = f"{self.by_hand}; resumed" if self.by_hand else again
-        most = {NOTHING: "0 lost", INTERVAL: f"at most {interval} lost", GRACE: "0 lost in the grace", ANY: ""}
-        return ", ".join(filter(None, (again, most[self.lost], "exact")))
-
-
-@dataclass(frozen=True)
 class Fault:
     """`inject` is called while the run trains (`at_start`: as soon as it has been started) and returns when the run
     trains again, or is done; it tells the subject whatever is not as it should be.
 
-    alone: not in one run with other faults. needs: what the drill must have been given (see engine.Setting).
-    simulated: what the run's processes are to believe; see simulated.py.
+    causes: those of the starts that follow, in order, as the ledger calls them; alternatives with a `|`.
+    by_hand: what is to be said where somebody must start it again. ends_s: within how many seconds of the fault the
+    ranks must have ended. alone: not in one run with other faults. needs: what the drill must have been given (see
+    engine.Setting). simulated: what the run's processes are to believe; see simulated.py.
     """
 
     number: int
     name: str
     family: str
     about: str
-    expected: Expected
     inject: "Callable[[Subject], None]"
+    causes: Mapping[str, tuple[str, ...]]  # by place
+    lost: str
+    by_hand: str = ""
+    ends_s: float = 120.0
     at_start: bool = False
     alone: bool = False
     needs: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     simulated: tuple[str, ...] = ()
 
-    @property
-    def places(self) -> tuple[str, ...]:
-        return tuple(self.expected.causes)
+    def __str__(self) -> str:
+        return f"{self.number} {self.name}"
+
+    def expected(self, place: str, interval: int | str) -> str:
+        """For the table. `interval`: steps between two checkpoints."""
+        causes = self.causes[place]
+        again = f"{' and '.join(causes)}, starts again" if causes else "goes on"
+        again = f"{self.by_hand}; resumed" if self.by_hand else again
+        most = {NOTHING: "0 lost", INTERVAL: f"at most {interval} lost", GRACE: "0 lost in the grace", ANY: ""}
+        return ", ".join(filter(None, (again, most[self.lost], "exact")))
 
 
 _known: dict[str, Fault] = {}
@@ -78,14 +68,11 @@ def fault(
     *,
     local: Sequence[str] | None = None,
     slurm: Sequence[str] | None = None,
-    lost: str,
-    by_hand: str = "",
-    ends_s: float = 120.0,
     **more: object,
 ):
     """Register the decorated function as the injector of a fault; its docstring says what it does.
 
-    local, slurm: the causes of the starts that follow; None where it cannot be injected there.
+    local, slurm: the causes of the starts that follow; None where it cannot be injected there. more: as `Fault` has it.
     """
 
     def register(inject: "Callable[[Subject], None]") -> "Callable[[Subject], None]":
@@ -93,7 +80,7 @@ def fault(
         causes = {place: tuple(words) for place, words in given.items() if words is not None}
         family = inject.__module__.rpartition(".")[2]
         about = " ".join((inject.__doc__ or "").split())
-        _known[name] = Fault(number, name, family, about, Expected(causes, lost, by_hand, ends_s), inject, **more)  # type: ignore[arg-type]
+        _known[name] = Fault(number, name, family, about, inject, causes, **more)  # type: ignore[arg-type]
         return inject
 
     return register
@@ -115,10 +102,6 @@ def select(wanted: str) -> list[Fault]:
     known = {str(f.number) for f in faults()} | {f.name for f in faults()} | {"all"}
     for word in words:
         if word not in known:
-            listed = ", ".join(f"{f.number} {f.name}" for f in sorted(faults(), key=lambda f: f.number))
+            listed = ", ".join(map(str, sorted(faults(), key=lambda f: f.number)))
             raise InputError.of("faults", word, "there is no such fault", f"known: all, {listed}")
     return [f for f in faults() if {"all", str(f.number), f.name} & set(words)]
-
-
-def names(found: Iterable[Fault]) -> str:
-    return ", ".join(f"{f.number} {f.name}" for f in found)

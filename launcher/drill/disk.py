@@ -69,8 +69,7 @@ def kill_in_slow_save(run: Subject) -> None:
     rank, before = run.rank(0), run.saved()
     run.slow_files(SLOW_SECONDS)
     run.until(run.saving, "a save")
-    run.hit()
-    run.signal(rank, "KILL")
+    run.strike("KILL", rank)
     run.ended()
     run.slow_files(0)
     run.check(run.seen.saving, "the save was over: the file system was not slow enough")
@@ -87,9 +86,7 @@ def no_time_to_save(run: Subject) -> None:
     run.until(lambda: run.saved() > before, "a slow save")  # by which the run knows how long one takes
     run.until(run.saving, "the next")
     under_way = [int(path.name.split("-")[1]) for path in (run.run.path / "checkpoints").glob(SAVING)]
-    run.hit()
-    for rank in ranks:
-        run.signal(rank, "TERM")
+    run.strike("TERM", *ranks)
     run.ended()
     run.slow_files(0)
     skipped = run.events("save_skipped", since=run.seen.generation)

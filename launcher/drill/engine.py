@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +12,13 @@ from typing import Any
 
 from launcher.drill import simulated
 from launcher.drill.catalog import ANY, GRACE, INTERVAL, NOTHING, Fault
-from launcher.drill.places import SLURM, Here, OnSlurm, Place
+from launcher.drill.places import SLURM, Here, OnSlurm
 from launcher.drill.subject import SIMULATED, Impossible, Seen, Subject
 from launcher.errors import SslrunError
 from launcher.plan import plan as planning
 from launcher.run import causes, snapshot
 from launcher.run.files import read_json
-from launcher.slurm import commands
+from launcher.slurm import commands, limits
 from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
 
@@ -61,12 +60,9 @@ class Setting:
 
     def lacks(self, fault: Fault) -> str:
         """Why the fault cannot be injected here; empty where it can."""
-        if self.place not in fault.places:
-            return "needs Slurm" if fault.places == (SLURM,) else "injected on this machine alone"
-        for need in fault.needs:
-            if reason := self._lacks(need):
-                return reason
-        return ""
+        if self.place not in fault.causes:
+            return "needs Slurm" if SLURM in fault.causes else "injected on this machine alone"
+        return next(filter(None, map(self._lacks, fault.needs)), "")
 
     def _lacks(self, need: str) -> str:
         spec = self.spec
@@ -77,7 +73,9 @@ class Setting:
             "preempt_with": "" if self.preempt_with else "needs --preempt-with=PARTITION",
             "grace": "" if need == "grace" and self.grace() else "the partition has no GraceTime",
             "admin": "" if self.admin else "needs --as-admin",
-            "spare": "" if need == "spare" and self._spare() else f"needs {spec.nodes + 1} nodes",
+            "spare": ""
+            if need == "spare" and len(limits.usable(spec)) > spec.nodes
+            else f"needs {spec.nodes + 1} nodes",
         }[need]
 
     def grace(self) -> int:
@@ -86,11 +84,6 @@ class Setting:
         if self.place != SLURM:
             return 0
         return next((p.grace_s for p in commands.partitions() if p.name == name or (name is None and p.default)), 0)
-
-    def _spare(self) -> bool:
-        from launcher.slurm import limits
-
-        return len(limits.usable(self.spec)) > self.spec.nodes
 
 
 @dataclass
@@ -120,7 +113,7 @@ def drill(setting: Setting, faults: Sequence[Fault]) -> list[Result]:
     for result in results.values():
         result.skipped = setting.lacks(result.fault)
         if not result.skipped:
-            result.expected = result.fault.expected.sentence(setting.place, interval(setting.spec))
+            result.expected = result.fault.expected(setting.place, interval(setting.spec))
     chains = _chains([f for f in faults if not results[f.name].skipped], setting.place)
     if not chains:
         return list(results.values())
@@ -130,8 +123,8 @@ def drill(setting: Setting, faults: Sequence[Fault]) -> list[Result]:
     lengths = [longest if len(chain) > 1 or words[1] == words[longest] else 1 for chain in chains]
     setting.folder.mkdir(parents=True, exist_ok=True)
     assert setting.environment  # made here, before there are threads
-    try:
-        with ThreadPoolExecutor(setting.at_once) as pool:
+    with ThreadPoolExecutor(setting.at_once) as pool:
+        try:
             twins = {
                 length: pool.submit(_undisturbed, setting, words[length], f"undisturbed-{length}")
                 for length in dict.fromkeys(lengths)
@@ -140,18 +133,13 @@ def drill(setting: Setting, faults: Sequence[Fault]) -> list[Result]:
                 pool.submit(_disturbed, setting, words[length], number, [results[f.name] for f in chain])
                 for number, (length, chain) in enumerate(zip(lengths, chains, strict=True), 1)
             ]
-            try:
-                for runs in disturbed:
-                    runs.result()
-                compare = {length: twin.result() for length, twin in twins.items()}
-            except BaseException:
-                setting.given_up.set()
-                raise
-        for length, runs in zip(lengths, disturbed, strict=True):
-            runs.result()(compare[length])
-    except KeyboardInterrupt:
-        setting.given_up.set()
-        raise
+            judges = [runs.result() for runs in disturbed]
+            compare = {length: twin.result() for length, twin in twins.items()}
+        except BaseException:
+            setting.given_up.set()
+            raise
+    for length, judge in zip(lengths, judges, strict=True):
+        judge(compare[length])
     return list(results.values())
 
 
@@ -164,12 +152,10 @@ def _chains(faults: Sequence[Fault], place: str) -> list[list[Fault]]:
     """Which faults meet which run: those that do not disturb one another share one."""
     chains: list[list[Fault]] = []
     for one in faults:
-        fitting = (chain for chain in chains if _fits(one, chain, place))
-        chain = next(fitting, None)
+        chain = next((chain for chain in chains if _fits(one, chain, place)), None)
         if chain is None:
-            chains.append([one])
-        else:
-            chain.append(one)
+            chains.append(chain := [])
+        chain.append(one)
     return sorted(chains, key=len, reverse=True)
 
 
@@ -179,7 +165,7 @@ def _fits(one: Fault, chain: Sequence[Fault], place: str) -> bool:
         return False
     if (one.overrides, one.simulated) != (first.overrides, first.simulated):
         return False
-    causes = [cause for f in (*chain, one) for cause in f.expected.causes[place]]
+    causes = [cause for f in (*chain, one) for cause in f.causes[place]]
     return all(causes.count(cause) <= ALIKE for cause in causes)
 
 
@@ -202,10 +188,9 @@ def _subject(setting: Setting, words: Sequence[str], name: str, wanted: Sequence
     folder = setting.folder / name
     folder.mkdir(parents=True)
     environment = simulated.environment(setting.environment, wanted, folder / SIMULATED)
-    kind: type[Here] | type[OnSlurm] = OnSlurm if setting.place == SLURM else Here
-    place: Place = kind(folder / "said.log", environment)
+    kind = OnSlurm if setting.place == SLURM else Here
     return Subject(
-        place,
+        kind(folder / "said.log", environment),
         (*words, *setting.options),
         folder,
         environment,
@@ -246,17 +231,17 @@ def _disturbed(
     """Inject the faults of one run, and see it to its end. Returns what judges it beside the undisturbed one."""
     faults = [result.fault for result in results]
     run = _subject(setting, (*words, *faults[0].overrides), f"{number}-{faults[0].name}", faults[0].simulated)
-    state, reached = "", 0
+    state = ""
     try:
         run.start()
         for result in results:
-            reached += 1
             _inject(setting, run, result)
         state = run.rest()
     except (Impossible, SslrunError, OSError, RuntimeError) as error:
-        for result in results[max(0, reached - 1) :]:
-            why = str(error) if result is results[max(0, reached - 1)] else f"not reached: {error}"
-            result.seen.problems.append(why)
+        reached, *others = [result for result in results if not result.met] or results[-1:]
+        reached.seen.problems.append(str(error))
+        for result in others:
+            result.seen.problems.append(f"not reached: {error}")
     finally:
         run.clean()
     for result in results:
@@ -272,13 +257,13 @@ def _inject(setting: Setting, run: Subject, result: Result) -> None:
         run.train()
     before = run.run.generation()
     run.seen.generation = before
-    setting.say(f"{fault.number} {fault.name}: {fault.about}")
+    setting.say(f"{fault}: {fault.about}")
     fault.inject(run)
     result.seen.causes = [e["cause"] for e in run.events("start", since=before + 1)]
     result.seen.generations = (before, run.run.generation())
     result.met = True
     after = f", after {run.seen.seconds:.1f} s" if run.seen.seconds else ""
-    setting.say(f"{fault.number} {fault.name}: {', '.join(run.seen.causes) or 'goes on'}{after}")
+    setting.say(f"{fault}: {', '.join(run.seen.causes) or 'goes on'}{after}")
 
 
 def _judge(setting: Setting, run: Subject, state: str, results: Sequence[Result], reference: _Reference) -> None:
@@ -286,44 +271,44 @@ def _judge(setting: Setting, run: Subject, state: str, results: Sequence[Result]
     if not run.made:
         return
     steps = run.steps()
-    lives = Lives(steps, {e["generation"]: e["step"] for e in run.events("restored")})
+    starts = Starts(steps, {e["generation"]: e["step"] for e in run.events("restored")})
     every = run.run.plan()["checkpoint_every"]
     for result in results:
         if not result.met:
             continue
-        seen, expected = result.seen, result.fault.expected
+        seen, fault = result.seen, result.fault
         later = range(seen.generations[0] + 1, seen.generations[1] + 1)
-        result.lost = sum(lives.lost.get(generation, 0) for generation in later)
-        wanted = expected.causes[setting.place]
+        result.lost = sum(starts.lost.get(generation, 0) for generation in later)
+        wanted = fault.causes[setting.place]
         fits = [cause in words.split("|") for cause, words in zip(seen.causes, wanted, strict=False)]
         run.seen = seen
         run.check(
             len(seen.causes) == len(wanted) and all(fits),
             f"started again because of {seen.causes or 'nothing'}, not {list(wanted) or 'at all'}",
         )
-        most = _most(expected.lost, every, seen, len(wanted), setting)
+        most = _most(fault.lost, every, seen, len(wanted), setting)
         run.check(most is None or result.lost <= most, f"{result.lost} steps were done twice, and {most} may be")
-        late = seen.ended_s is not None and seen.ended_s > expected.ends_s
-        run.check(not late, f"the ranks ended after {seen.ended_s or 0:.0f} s, not within {expected.ends_s:.0f}")
+        late = seen.ended_s is not None and seen.ended_s > fault.ends_s
+        run.check(not late, f"the ranks ended after {seen.ended_s or 0:.0f} s, not within {fault.ends_s:.0f}")
         run.check(state in ("", "done"), f"the run did not end well: {state}, {run.run.state().message}")
     if state == "done":
-        _judge_exactness(setting, run, results, reference, lives)
+        _judge_exactness(setting, run, results, reference, starts)
 
 
 def _judge_exactness(
-    setting: Setting, run: Subject, results: Sequence[Result], reference: _Reference, lives: "Lives"
+    setting: Setting, run: Subject, results: Sequence[Result], reference: _Reference, starts: "Starts"
 ) -> None:
     """The same losses and the same final state as the run that nobody disturbed; on GPUs, where sums depend on their
     order, a difference is shown and no fault."""
-    wrong = next((i for i, (step, loss) in enumerate(lives.steps) if reference.losses.get(step, loss) != loss), None)
+    wrong = next((i for i, (step, loss) in enumerate(starts.steps) if reference.losses.get(step, loss) != loss), None)
     same = _digest(run) == reference.digest
     for result in results:
         first, last = result.seen.generations
-        guilty = wrong is None or first < lives.generation_of(wrong) <= last
+        guilty = wrong is None or first < starts.generation_of(wrong) <= last
         result.exact = same or not guilty
         if same or not guilty or setting.spec.cluster.gpus_per_node:
             continue
-        at = f", from step {lives.steps[wrong][0]} on" if wrong is not None else ""
+        at = f", from step {starts.steps[wrong][0]} on" if wrong is not None else ""
         result.seen.problems.append(f"it ended in another state than the run that nobody disturbed{at}")
     if not same and all(result.exact for result in results):
         results[0].seen.problems.append("the run went another way than its twin before any fault came")
@@ -340,7 +325,7 @@ def _most(lost: str, every: int, seen: Seen, restarts: int, setting: Setting) ->
     return max(1, restarts) * every + (every if seen.saving else 0)
 
 
-class Lives:
+class Starts:
     """Which start of a run did which of the `steps`, as they were logged one after the other.
 
     restored: generation -> the step that it went on from.
@@ -364,11 +349,6 @@ class Lives:
     def generation_of(self, index: int) -> int:
         """Which one did the step at `index`."""
         return max((generation for first, generation in self._begins if first <= index), default=1)
-
-
-def sweep(folder: Path) -> None:
-    """Remove the runs of a drill."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def as_json(result: Result) -> dict[str, Any]:

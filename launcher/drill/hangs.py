@@ -1,6 +1,7 @@
 """Faults: a rank that hangs, and clocks that are wrong."""
 
 from launcher.drill.catalog import INTERVAL, fault
+from launcher.drill.kills import kill
 from launcher.drill.simulated import CLOCK
 from launcher.drill.subject import Subject
 
@@ -17,8 +18,7 @@ def stopped_rank(run: Subject) -> None:
     rank = run.rank(-1)
     log = run.run.path / "logs" / "rank0.log"
     before = log.stat().st_size
-    run.hit()
-    run.signal(rank, "STOP")
+    run.strike("STOP", rank)
     run.ended()
     end = run.events("end").of(run.seen.generation)[-1]
     run.check(f"rank {rank['rank']} " in end["message"], f"the rank was not named: {end['message']}")
@@ -32,8 +32,4 @@ def wrong_clocks(run: Subject) -> None:
     """SIGKILL to the last rank where one clock is an hour behind and the others are an hour ahead (simulated)"""
     times = [e["time"] for e in run.events("start", "environment")]
     run.check(abs(times[-1] - times[0]) > 1800, "the clocks were not off")
-    rank = run.rank(-1)
-    run.hit()
-    run.signal(rank, "KILL")
-    run.ended()
-    run.back()
+    kill(run, -1)

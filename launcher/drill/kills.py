@@ -17,10 +17,9 @@ SAVES = 4  # among which a certain moment of one is waited for
 STARTS_WITHOUT_PROGRESS = 3  # after which a run stops, as requeue.py says
 
 
-def _kill(run: Subject, number: int) -> None:
-    rank = run.rank(number)
-    run.hit()
-    run.signal(rank, "KILL")
+def kill(run: Subject, number: int) -> None:
+    """SIGKILL to one rank (-1: the last), and on again."""
+    run.strike("KILL", run.rank(number))
     run.ended()
     run.back()
 
@@ -28,13 +27,13 @@ def _kill(run: Subject, number: int) -> None:
 @fault(1, "kill-rank-0", local=["killed"], slurm=["killed"], lost=INTERVAL, ends_s=60)
 def kill_rank_0(run: Subject) -> None:
     """SIGKILL to rank 0"""
-    _kill(run, 0)
+    kill(run, 0)
 
 
 @fault(1, "kill-last-rank", local=["killed"], slurm=["killed"], lost=INTERVAL, ends_s=60, needs=("ranks",))
 def kill_last_rank(run: Subject) -> None:
     """SIGKILL to the last rank"""
-    _kill(run, -1)
+    kill(run, -1)
 
 
 @fault(1, "kill-launcher", local=["killed"], lost=INTERVAL, ends_s=60)
@@ -59,8 +58,7 @@ def kill_in_save(run: Subject) -> None:
             return any(folder.glob(moment)) or (run.saved() >= late and run.saving())
 
         run.until(comes, "a save", poll=0.001)
-        run.hit()
-        run.signal(rank, "KILL")
+        run.strike("KILL", rank)
         run.ended()
         run.check(run.saved() >= before, f"step {before} was saved, and {run.saved()} is the newest now")
         run.back()
@@ -110,7 +108,7 @@ def crash_at_every_start(run: Subject) -> None:
     state = run.rest()
     end = run.events("end")[-1]
     run.check((state, end["cause"]) == ("failed", "no_progress"), f"it is {state}: {end['cause']}, {end['message']}")
-    job = commands.ended(run.events("start")[-1]["job"])
+    job = commands.ended(run.job)
     code = job.exit_code if job else ""
     run.check(code in ("", f"{NoProgress.exit_code}:0"), f"the exit code of its job is {code}")
     # Started by the user alone from here on.

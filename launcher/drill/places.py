@@ -6,9 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from launcher.errors import ClusterError
 from launcher.run.folder import RunDir
@@ -20,17 +19,21 @@ COMMAND_SECONDS = 600.0
 QUEUE_SECONDS = 1.0
 
 
-class Place(Protocol):
-    """One run's place."""
+class Place:
+    """One run's place. `log`: where `sslrun` says what it has to say."""
 
     name: str
     restarts: bool  # whether a run is started again without anybody asking
+
+    def __init__(self, log: Path, environment: Mapping[str, str]):
+        self._log, self._environment = log, environment
 
     def start(self, *words: str) -> None:
         """`sslrun *words`, which starts the run. Raises RuntimeError with what it said where it refuses."""
 
     def over(self, run: RunDir, generation: int) -> bool:
         """Has this start of the run ended, or a later one begun?"""
+        return self.at_rest(run) or run.generation() > generation
 
     def at_rest(self, run: RunDir) -> bool:
         """Will nothing more happen unless somebody asks for it?"""
@@ -42,14 +45,11 @@ class Place(Protocol):
         """End whatever is left of the run."""
 
 
-class Here:
-    """`log`: where `sslrun` says what it has to say."""
+class Here(Place):
+    """This machine."""
 
     name, restarts = LOCAL, False
-
-    def __init__(self, log: Path, environment: Mapping[str, str]):
-        self._log, self._environment = log, dict(environment)
-        self.launcher: subprocess.Popen | None = None
+    launcher: subprocess.Popen | None = None
 
     def start(self, *words: str) -> None:
         if self.launcher is not None:
@@ -64,9 +64,6 @@ class Here:
                 start_new_session=True,  # Ctrl-C is the drill's business
             )
 
-    def over(self, run: RunDir, generation: int) -> bool:
-        return self.launcher is None or self.launcher.poll() is not None or run.generation() > generation
-
     def at_rest(self, run: RunDir) -> bool:
         return self.launcher is None or self.launcher.poll() is not None
 
@@ -74,22 +71,20 @@ class Here:
         return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS).stdout
 
     def clean(self, run: RunDir | None) -> None:
-        if self.launcher is not None and self.launcher.poll() is None:
-            self.launcher.kill()
+        if self.launcher is not None:
+            self.launcher.kill()  # nothing where it has ended
             self.launcher.wait()
         for pid in processes(run) if run else ():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, 9)
 
 
-class OnSlurm:
+class OnSlurm(Place):
     """The queue of the cluster at hand."""
 
     name, restarts = SLURM, True
 
-    def __init__(self, log: Path, environment: Mapping[str, str]):
-        self._log, self._environment = log, dict(environment)
-        self._asked, self._jobs = -math.inf, {}
+    _asked = -math.inf
 
     def start(self, *words: str) -> None:
         self._asked = -math.inf
@@ -100,8 +95,7 @@ class OnSlurm:
             raise RuntimeError(f"`sslrun {' '.join(words)}` refused: {said.stderr.strip().splitlines()[-1:]}")
 
     def over(self, run: RunDir, generation: int) -> bool:
-        ended = run.history().of(generation).all("end")
-        return ended or run.generation() > generation or self.at_rest(run)
+        return bool(run.history().of(generation).all("end")) or super().over(run, generation)
 
     def at_rest(self, run: RunDir) -> bool:
         with contextlib.suppress(ClusterError):  # a controller that is busy for a moment
@@ -133,7 +127,7 @@ def command(*words: str, environment: Mapping[str, str]) -> "subprocess.Complete
     """`sslrun *words`, waited for."""
     return subprocess.run(
         sslrun(*words),
-        env=dict(environment),
+        env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -143,11 +137,10 @@ def command(*words: str, environment: Mapping[str, str]) -> "subprocess.Complete
 
 def processes(run: RunDir) -> list[int]:
     """Processes of this machine that work for the run: ranks, their data-loader workers, the job's first process."""
-    return [pid for pid, words in _commands() if any(word.startswith(str(run.path)) for word in words[1:])]
-
-
-def _commands() -> Iterator[tuple[int, list[str]]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                yield int(entry.name), (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            _, *words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if any(word.startswith(str(run.path)) for word in words) and int(entry.name) != os.getpid():
+                found.append(int(entry.name))
+    return found

@@ -15,7 +15,7 @@ SHORT = ("cluster.timeout_min=2", "cluster.signal_delay_s=25")  # not 1: PyTorch
 
 def grace(run: Subject) -> int:
     """GraceTime of the run's partition, in seconds."""
-    name = commands.jobs()[_job(run)].partition
+    name = commands.jobs()[run.job].partition
     return next(p.grace_s for p in commands.partitions() if p.name == name)
 
 
@@ -32,30 +32,26 @@ def take_nodes(run: Subject) -> None:
     run.left_behind.append(other)
 
     def told() -> bool:
-        found = commands.ended(_job(run))
+        found = commands.ended(run.job)
         return found is None or found.preempted or found.state != "RUNNING"
 
     run.until(told, "a preemption", poll=0.3)
 
 
-def _job(run: Subject) -> str:
-    return run.events("start")[-1]["job"]
-
-
 def _restarts(run: Subject) -> int:
-    found = commands.ended(_job(run))
+    found = commands.ended(run.job)
     return (found.restarts or 0) if found else 0
 
 
 @fault(7, "preemption", slurm=["preempted"], lost=GRACE, alone=True, needs=("preempt_with",))
 def preemption(run: Subject) -> None:
     """A job of a partition with higher priority takes the nodes"""
-    job, restarts = _job(run), _restarts(run)
+    job, restarts = run.job, _restarts(run)
     run.hit()
     take_nodes(run)
     run.ended()
     run.back()
-    run.check(_job(run) == job, f"it goes on as job {_job(run)}, not {job}")
+    run.check(run.job == job, f"it goes on as job {run.job}, not {job}")
     run.check(_restarts(run) == restarts + 1, f"job {job} was restarted {_restarts(run) - restarts} times")
 
 
@@ -95,7 +91,7 @@ def done_in_the_grace(run: Subject) -> None:
 @fault(9, "time-limit", slurm=["time_limit"], lost=NOTHING, alone=True, overrides=SHORT)
 def time_limit(run: Subject) -> None:
     """The time limit of a job comes, two minutes after its start"""
-    job, generation = _job(run), run.run.generation()
+    job, generation = run.job, run.run.generation()
 
     def nearly_over() -> bool:
         found = commands.jobs([job]).get(job)
@@ -108,4 +104,4 @@ def time_limit(run: Subject) -> None:
         run.seen.generation = generation
     run.ended()
     run.back()
-    run.check(_job(run) == job, f"it goes on as job {_job(run)}, not {job}")
+    run.check(run.job == job, f"it goes on as job {run.job}, not {job}")

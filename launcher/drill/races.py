@@ -1,5 +1,6 @@
 """Faults: a second process wants to be the writer of a run that has one."""
 
+import contextlib
 import os
 import signal
 import time
@@ -46,10 +47,8 @@ def stale_generation(run: Subject) -> None:
         run.until(lambda: not set(stale) & set(processes(run.run)), "the end of the stale ranks")
     finally:
         for pid in everybody:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         launcher.wait()
     run.until(lambda: run.saved() > saved or run.place.at_rest(run.run), "a checkpoint of the new start")
     time.sleep(0.5)

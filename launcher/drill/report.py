@@ -21,7 +21,7 @@ def show(results: Sequence[Result], screen: Console) -> None:
     for result in sorted((r for r in results if not r.skipped), key=lambda r: r.fault.number):
         seen = result.seen
         table.add_row(
-            f"{result.fault.number} {result.fault.name}",
+            str(result.fault),
             result.expected,
             Text("not as expected" if seen.problems else "as expected", style="red" if seen.problems else "green"),
             "" if result.lost is None else str(result.lost),
@@ -31,12 +31,12 @@ def show(results: Sequence[Result], screen: Console) -> None:
     screen.print(table)
     for result in results:
         for problem in result.seen.problems:
-            screen.print(f"{result.fault.number} {result.fault.name}: {problem}", soft_wrap=True, markup=False)
+            screen.print(f"{result.fault}: {problem}", soft_wrap=True, markup=False)
         if result.seen.problems:
             screen.print(f"  its run: {result.run}", soft_wrap=True, markup=False)
     reasons: dict[str, list[str]] = {}
     for result in results:
         if result.skipped:
-            reasons.setdefault(result.skipped, []).append(f"{result.fault.number} {result.fault.name}")
+            reasons.setdefault(result.skipped, []).append(str(result.fault))
     for reason, names in reasons.items():
         screen.print(f"left out, {reason}: {', '.join(names)}", soft_wrap=True, markup=False)

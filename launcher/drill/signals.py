@@ -1,10 +1,11 @@
-"""Faults: a signal tells the run to stop, at every moment of its life."""
+"""Faults: a signal tells the run to stop, at every moment from its start to its end."""
 
 import time
 
 from launcher.drill.catalog import INTERVAL, NOTHING, fault
 from launcher.drill.places import LOCAL
 from launcher.drill.subject import Subject
+from launcher.slurm import commands
 
 TELLING = {"local": ["stopped"], "slurm": ["asked"]}
 
@@ -22,9 +23,7 @@ def _one_stop(run: Subject) -> None:
 
 
 def _tell(run: Subject, number: int, name: str) -> None:
-    rank = run.rank(number)
-    run.hit()
-    run.signal(rank, name)
+    run.strike(name, run.rank(number))
     _one_stop(run)
 
 
@@ -43,19 +42,15 @@ def usr2_to_one(run: Subject) -> None:
 @fault(5, "scancel-usr2", slurm=["asked"], lost=NOTHING)
 def scancel_usr2(run: Subject) -> None:
     """scancel --signal=USR2: every rank is told"""
-    from launcher.slurm import commands
-
     run.hit()
-    commands.cancel([run.events("start")[-1]["job"]], signal="USR2")
+    commands.cancel([run.job], signal="USR2")
     _one_stop(run)
 
 
 @fault(6, "scancel", slurm=["cancelled"], lost=INTERVAL, by_hand="stays cancelled")
 def scancel(run: Subject) -> None:
     """scancel: told, and killed after KillWait; it stays cancelled until somebody resumes it"""
-    from launcher.slurm import commands
-
-    job = run.events("start")[-1]["job"]
+    job = run.job
     run.hit()
     commands.cancel([job])
     run.ended()
@@ -69,10 +64,7 @@ def scancel(run: Subject) -> None:
 @fault(10, "signal-in-startup", **TELLING, lost=NOTHING, at_start=True)
 def signal_in_startup(run: Subject) -> None:
     """SIGTERM to every rank as soon as it is heard of, before the first step"""
-    ranks = run.ranks()
-    run.hit()
-    for rank in ranks:
-        run.signal(rank, "TERM")
+    run.strike("TERM", *run.ranks())
     run.ended()
     run.check(run.step() == 0, f"it came too late: step {run.step()} was done")
     run.back()
@@ -83,9 +75,7 @@ def signal_in_save(run: Subject) -> None:
     """SIGTERM to every rank while a save is under way"""
     ranks = run.ranks()
     run.until(run.saving, "a save")
-    run.hit()
-    for rank in ranks:
-        run.signal(rank, "TERM")
+    run.strike("TERM", *ranks)
     _one_stop(run)
 
 
@@ -122,9 +112,7 @@ def signal_in_evaluation(run: Subject) -> None:
     """SIGTERM to every rank after the last step, while the run is evaluated"""
     ranks = run.ranks()
     run.until(lambda: run.step() == run.total(), "the last step")
-    run.hit()
-    for rank in ranks:
-        run.signal(rank, "TERM")
+    run.strike("TERM", *ranks)
     run.ended()
     if run.events("finished"):
         run.check(False, "it came too late: the run was done")

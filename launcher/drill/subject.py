@@ -148,6 +148,11 @@ class Subject:
         """The ledger's events of these names, of generation `since` or later."""
         return self.run.history().after(since - 1).all(*names)
 
+    @property
+    def job(self) -> str:
+        """Slurm's, of the start that is under way or was the last."""
+        return self.events("start")[-1]["job"]
+
     def stage(self) -> str:
         return self.run.progress().get("stage", "")
 
@@ -187,6 +192,12 @@ class Subject:
     def signal(self, rank: dict[str, Any], name: str) -> None:
         """Send a signal ("KILL") to the process of a rank."""
         self.on(rank, "kill", f"-{name}", str(rank["pid"]))
+
+    def strike(self, name: str, *ranks: dict[str, Any]) -> None:
+        """The fault comes now: a signal ("KILL") to each of `ranks`."""
+        self.hit()
+        for rank in ranks:
+            self.signal(rank, name)
 
     def on(self, rank: dict[str, Any], *command: str) -> str:
         """Run a command where a rank runs."""

@@ -49,7 +49,7 @@ def run(options: Namespace) -> int:
     wrong = [result for result in results if not result.as_expected]
     report.show(results, screen)
     if not wrong and not options.keep:
-        engine.sweep(setting.folder)
+        shutil.rmtree(setting.folder, ignore_errors=True)
     else:
         screen.print(f"the runs are in {setting.folder}", soft_wrap=True, markup=False)
     if options.json:

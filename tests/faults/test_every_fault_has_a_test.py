@@ -80,10 +80,10 @@ def test_every_fault_of_the_drill_is_drilled_in_a_test_wherever_it_can_be():
     missing = [
         f"{fault.name} on {place}"
         for fault in faults()
-        for place in fault.places
+        for place in fault.causes
         if not any(fault.name in words(file) for file in DRILLED if file.parent.name == places[place])
         # The same code in both places; here it needs no queue.
-        and not (place == "slurm" and fault.family in ("corruption", "signals") and "local" in fault.places)
+        and not (place == "slurm" and fault.family in ("corruption", "signals") and "local" in fault.causes)
     ]
     assert not missing
 

@@ -1,10 +1,10 @@
 """From the steps as they were logged, a drill sees which were done twice, and by which start of the run."""
 
-from launcher.drill.engine import Lives
+from launcher.drill.engine import Starts
 
 
 def lives(*numbers, restored):
-    return Lives([(number, 0.0) for number in numbers], restored)
+    return Starts([(number, 0.0) for number in numbers], restored)
 
 
 def test_a_kill_between_checkpoints_costs_the_steps_since():
