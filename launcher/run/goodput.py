@@ -9,7 +9,7 @@ def interruptions(history: History, gpus: int) -> list[dict[str, Any]]:
     """One entry a restart: cause, lost_steps, queue_s (from the end before to this start), lost_gpu_hours.
 
     lost_gpu_hours: what its GPUs did between the start and the first step, or twice, the latter at the pace between the
-    last life's checkpoints, where it had two. Times are the hosts' own clocks.
+    last start's checkpoints, where it had two. Times are the hosts' own clocks.
     """
     found, ends = [], history.ends
     for start in history.all("start")[1:]:

@@ -51,7 +51,11 @@ def slowest(run: RunDir) -> list[Suspect]:
     if missing:  # they may only be about to start
         waited = max((beat["alive_s"] for beat in beats), default=0) > BEATS_MISSED * _longest_beat(beats)
         return [Suspect(rank, "", "", None, "not heard of yet") for rank in missing] if waited else []
-    return _silent(beats) or _behind(beats)
+    if silent := _silent(beats):
+        return silent
+    if any(beat["still_s"] < BEATS_STILL * beat["every_s"] for beat in beats):
+        return []
+    return [_suspect(b, f"behind the others, no progress for {b['still_s']:.0f} s") for b in _last(beats)]
 
 
 def to_blame(run: RunDir) -> list[Suspect]:
@@ -61,10 +65,7 @@ def to_blame(run: RunDir) -> list[Suspect]:
     silent = [beat for beat in beats if not beat["stalled"]]
     if silent:
         return [_suspect(beat, "no sign of life while the others waited") for beat in silent]
-    place = {beat["rank"]: (beat["points"], beat["marks"]) for beat in beats}
-    last = min(place.values(), default=None)
-    behind = [beat for beat in beats if place[beat["rank"]] == last]
-    return [_suspect(beat, "behind the others") for beat in behind] if len(behind) < len(beats) else []
+    return [_suspect(beat, "behind the others") for beat in _last(beats)]
 
 
 def named(suspects: Sequence[Suspect]) -> str:
@@ -108,18 +109,11 @@ def _silent(beats: Sequence[dict[str, Any]]) -> list[Suspect]:
     return [_suspect(beat, f"no sign of life for {seconds:.0f} s") for beat, seconds in late]
 
 
-def _behind(beats: Sequence[dict[str, Any]]) -> list[Suspect]:
-    if not beats or any(beat["still_s"] < BEATS_STILL * beat["every_s"] for beat in beats):
-        return []
-    place = {beat["rank"]: (beat["points"], beat["marks"]) for beat in beats}
-    last = min(place.values())
-    if last == max(place.values()):
-        return []
-    return [
-        _suspect(beat, f"behind the others, no progress for {beat['still_s']:.0f} s")
-        for beat in beats
-        if place[beat["rank"]] == last
-    ]
+def _last(beats: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of those that have passed less than the others; empty where all are alike."""
+    passed = [(beat["points"], beat["marks"]) for beat in beats]
+    behind = [beat for beat, place in zip(beats, passed, strict=True) if place == min(passed)]
+    return behind if len(behind) < len(beats) else []
 
 
 def _longest_beat(beats: Sequence[dict[str, Any]]) -> float:

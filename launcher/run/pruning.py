@@ -64,7 +64,10 @@ def delete(items: Iterable[Deletable], runs: Path) -> list[Deletable]:
     try:
         for item in items:
             if item.what != CODE:
-                shutil.rmtree(_aside(item))
+                path = item.path
+                if item.what == CHECKPOINT:  # under another name first: half of one must not be taken for one
+                    path = path.rename(path.with_name(f".saving-pruned-{path.name}"))
+                shutil.rmtree(path)
                 gone.append(item)
         return gone + _delete_code(code, runs)
     except OSError as error:
@@ -207,10 +210,3 @@ def _days_old(folder: Path) -> float:
     """Since anything in it was last written."""
     newest = max(p.lstat().st_mtime for p in (folder, *_files(folder)))
     return (time.time() - newest) / 86400
-
-
-def _aside(item: Deletable) -> Path:
-    """Under another name first: a checkpoint that is half deleted must not be taken for one."""
-    if item.what != CHECKPOINT:
-        return item.path
-    return item.path.rename(item.path.with_name(f".saving-pruned-{item.path.name}"))

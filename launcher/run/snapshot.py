@@ -44,7 +44,8 @@ def take(method: str, runs: Path) -> Snapshot:
     """
     files: dict[str, Path] = {}
     origin = ""
-    for package in (*PACKAGES, *_elsewhere(method)):
+    elsewhere = [p.module.partition(".")[0] for p in entry_points(group="sslrun.methods") if p.name == method]
+    for package in (*PACKAGES, *elsewhere):
         folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])  # type: ignore[union-attr, index]
         found, commit = _in_git(folder)
         origin = origin or commit
@@ -82,7 +83,12 @@ def verify(folder: Path, digest: str) -> None:
     fix = "`sslrun resume RUN --code=current` takes the code as it is now"
     if not folder.is_dir():
         raise InputError(f"code={folder}: the snapshot is gone; {fix}")
-    _own(folder.resolve(), fix)
+    path = folder.resolve()
+    found = path.stat()
+    if found.st_uid != os.getuid():
+        raise InputError(f"{path}: it belongs to user {found.st_uid}, not to you; {fix}")
+    if found.st_mode & stat.S_IWOTH:
+        raise InputError(f"{path}: everybody may write there; chmod o-w it, then {fix}")
     if digest_of(folder) != digest:
         raise InputError(f"code={folder}: it is not what was submitted, its hash has changed; {fix}")
 
@@ -90,14 +96,6 @@ def verify(folder: Path, digest: str) -> None:
 def digest_of(folder: Path) -> str:
     """The digest of what lies in `folder` now; compiled files do not count."""
     return _digest({f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted(_all_files(folder))})
-
-
-def _own(path: Path, fix: str) -> None:
-    found = path.stat()
-    if found.st_uid != os.getuid():
-        raise InputError(f"{path}: it belongs to user {found.st_uid}, not to you; {fix}")
-    if found.st_mode & stat.S_IWOTH:
-        raise InputError(f"{path}: everybody may write there; chmod o-w it, then {fix}")
 
 
 def _digest(contents: dict[str, bytes]) -> str:
@@ -138,12 +136,6 @@ def _write(contents: dict[str, bytes], target: Path) -> None:
         ) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _elsewhere(method: str) -> list[str]:
-    """The top package of a method that registers through an entry point."""
-    points = [p for p in entry_points(group="sslrun.methods") if p.name == method]
-    return [p.module.partition(".")[0] for p in points]
 
 
 def _in_git(folder: Path) -> tuple[list[Path] | None, str]:
