@@ -17,14 +17,14 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from launcher.errors import Damaged, Superseded
-from launcher.run.files import read_json
+from launcher.run.files import read_json, write_json
 from launcher.run.folder import RunDir
 from launcher.run.manifest import digest, verify
 from launcher.runtime import shard, store
@@ -206,9 +206,12 @@ class Checkpointer:
             return f"{TAKEN_OVER}: start {newest} of this run has begun, and this is start {self._generation}"
         manifest = {"step": save.step, "steps": save.steps, "generation": self._generation, "files": files}
         try:
-            _commit(save.beside, save.target, manifest)
+            write_json(save.beside / "manifest.json", {**manifest, "digest": digest(files)})
+            _sync(save.beside)
+            save.beside.rename(save.target)
         except OSError as error:
             return f"rank 0: {error.strerror or error}"
+        _sync(save.target.parent)
         return ""
 
     def restore(self) -> int:
@@ -216,10 +219,7 @@ class Checkpointer:
 
         A broken one is set aside before any state is touched. Raises Damaged when there are some and all are broken.
         """
-        found: Any = None
-        if self._world.is_main:
-            found = self._newest_intact()
-        found = self._world.broadcast(found)
+        found = self._world.broadcast(self._newest_intact() if self._world.is_main else None)
         if isinstance(found, str):
             raise Damaged(found)
         if found is None:
@@ -238,7 +238,7 @@ class Checkpointer:
         return next(reversed(self._run.checkpoints()), None)
 
     def _newest_intact(self) -> Any:
-        for leftover in self._folder.glob(".saving-*"):  # of a life that was killed while it saved
+        for leftover in self._folder.glob(".saving-*"):  # of a start that was killed while it saved
             shutil.rmtree(leftover, ignore_errors=True)
         saved = self._run.checkpoints()
         for path in reversed(saved):
@@ -268,34 +268,27 @@ def load_tensors(path: Path, owner: str, file: str = SHARED) -> dict[str, torch.
     return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
 
 
+@dataclass
 class _Save:
     """One save under way."""
 
-    def __init__(self, target: Path, step: int, steps: int, haste: bool):
-        self.target, self.step, self.steps, self.haste = target, step, steps, haste
-        self.begun, self.on_disk = time.monotonic(), 0.0
-        self.beside = target
-        self.thread: threading.Thread | None = None
-        self.dropped = threading.Event()
-        self.reason = ""  # why it is not there; written by the thread
-
-
-def _commit(beside: Path, target: Path, manifest: dict[str, Any]) -> None:
-    manifest["digest"] = digest(manifest["files"])
-    with (beside / "manifest.json").open("w") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    with contextlib.suppress(OSError):
-        _sync(beside)
-    beside.rename(target)
-    with contextlib.suppress(OSError):  # it is committed; that the rename survives a power cut is a bonus
-        _sync(target.parent)
+    target: Path
+    step: int
+    steps: int
+    haste: bool
+    beside: Path | None = None
+    thread: threading.Thread | None = None
+    begun: float = field(default_factory=time.monotonic)
+    on_disk: float = 0.0
+    dropped: threading.Event = field(default_factory=threading.Event)
+    reason: str = ""  # why it is not there; written by the thread
 
 
 def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """That names in a folder survive a power cut is a bonus: not every file system offers it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,5 +1,6 @@
 """What a run was computed with: versions, device, threads. A resume on something else says so; exactness ends there."""
 
+import contextlib
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -26,10 +27,8 @@ def describe() -> dict[str, Any]:
     """Versions, device, threads of this process."""
     versions = {}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     cuda = torch.cuda.is_available()
     return {
         "versions": versions,
@@ -45,15 +44,9 @@ def describe() -> dict[str, Any]:
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two descriptions, as `field: before -> now`."""
-    flat_before, flat_now = (
-        {**d.get("versions", {}), **{k: v for k, v in d.items() if k != "versions"}} for d in (before, now)
-    )
+    before, now = ({**described.get("versions", {}), **described} for described in (before, now))
     keys = ("python", "cpu", "threads", "world_size", "gpu", "driver", "cuda", *PACKAGES)
-    return [
-        f"{key}: {flat_before.get(key)} -> {flat_now.get(key)}"
-        for key in keys
-        if flat_before.get(key) != flat_now.get(key)
-    ]
+    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
 
 
 def _cpu() -> str:

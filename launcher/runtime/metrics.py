@@ -23,7 +23,7 @@ class Reporter:
         self._board, self._at_the_end = None, []
 
     def start(self, *, purge_step: int) -> None:
-        """Speak from now on. TensorBoard drops its points from `purge_step` on: a life that was cut off wrote them."""
+        """Speak from now on. TensorBoard drops its points from `purge_step` on: a start that was cut off wrote them."""
         if self._main:
             from torch.utils.tensorboard import SummaryWriter
 

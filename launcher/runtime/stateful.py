@@ -1,7 +1,7 @@
 """Owners of state made from torch's own objects; see `checkpoint.Owners`."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -41,14 +41,8 @@ class OptimizerState:
             self._optimizer.state[parameter][slot] = value
 
 
-class ValueState:
+class ValueState(NamedTuple):
     """Any JSON values or tensors behind a getter and a setter."""
 
-    def __init__(self, get: Callable[[], Mapping[str, Any]], put: Callable[[Mapping[str, Any]], None]):
-        self._get, self._put = get, put
-
-    def state(self) -> Mapping[str, Any]:
-        return self._get()
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self._put(state)
+    state: Callable[[], Mapping[str, Any]]
+    load_state: Callable[[Mapping[str, Any]], None]

@@ -36,7 +36,9 @@ def unasked() -> Iterator[None]:
     if "_dynamo" in vars(torch):  # it is loaded, and may have been told something
         yield
         return
-    torch._dynamo = _Compiler("torch._dynamo", utils=_Compiler("torch._dynamo.utils", get_optimize_ddp_mode=_default))
+    # torch._dynamo.config.optimize_ddp as nobody has changed it; it matters to compiled modules only.
+    utils = _Compiler("torch._dynamo.utils", get_optimize_ddp_mode=lambda: "ddp_optimizer")
+    torch._dynamo = _Compiler("torch._dynamo", utils=utils)
     try:
         yield
     finally:
@@ -53,11 +55,6 @@ class _Compiler(SimpleNamespace):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib.import_module(self._module), name)
-
-
-def _default() -> str:
-    """torch._dynamo.config.optimize_ddp as nobody has changed it; it matters to compiled modules only."""
-    return "ddp_optimizer"
 
 
 def _with_gradients_as_it_says(step: Callable) -> Callable:
