@@ -40,9 +40,8 @@ SPECS = {
 EXCEPTIONS = {
     # The worker is what runs inside a job. Only its top is read before torch is needed: the handlers come first.
     ("launcher/start/worker.py", ""): {"launcher.runtime.health", "launcher.runtime.preempt"},
-    ("launcher/start/worker.py", "main"): {"launcher.runtime.dist"},
-    ("launcher/start/worker.py", "_limit_threads"): {"torch"},
-    ("launcher/start/worker.py", "_evaluate"): {"methods.evals.alone"},
+    ("launcher/start/worker.py", "main"): {"launcher.runtime.dist", "torch"},
+    ("launcher/start/worker.py", "_work"): {"methods.evals.alone"},
     ("launcher/start/worker.py", "_train"): {
         "launcher.runtime.environment", "launcher.runtime.uncompiled",
         "methods.data", "methods.data.broken", "methods.engine.loop", "methods.engine.staging", "methods.evals.during",

@@ -64,7 +64,15 @@ def main(path: str) -> None:
     ledger, hopeless = Ledger(run.path, generation, "batch"), None
     print(_mark(generation), flush=True)
     try:
-        ledger.write("start", cause=cause, pid=os.getpid(), **_allocation())
+        ledger.write(
+            "start",
+            cause=cause,
+            pid=os.getpid(),
+            job=_job(),
+            restart_count=int(os.environ.get("SLURM_RESTART_COUNT", 0)),
+            nodes=os.environ["SLURM_JOB_NODELIST"],
+            world_size=int(os.environ["SLURM_JOB_NUM_NODES"]) * int(os.environ["SLURM_NTASKS_PER_NODE"]),
+        )
         hopeless = _hopeless(run)
         outcome = hopeless or _work(run, generation, told)
     except SslrunError as error:
@@ -132,24 +140,10 @@ def _note_commits(run: RunDir, ledger: Ledger) -> None:
                 ledger.write("checkpoint", step=manifest["step"], path=path.name)
 
 
-def _allocation() -> dict[str, Any]:
-    """What Slurm gave."""
-    return {
-        "job": _job(),
-        "restart_count": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
-        "nodes": os.environ["SLURM_JOB_NODELIST"],
-        "world_size": int(os.environ["SLURM_JOB_NUM_NODES"]) * _tasks_per_node(),
-    }
-
-
 def _job() -> str:
     """This job's own id. SLURM_JOB_ID of one task of an array is the array's: who requeues that requeues every task."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
-
-
-def _tasks_per_node() -> int:
-    return int(os.environ["SLURM_NTASKS_PER_NODE"])
 
 
 def _mark(generation: int) -> str:
@@ -175,14 +169,12 @@ def _how_it_ended_before(run: RunDir) -> str:
 
 def _blame_lost_nodes(run: RunDir, start: dict[str, Any]) -> bool:
     """Is a node that a generation ran on down now? It is left out of later submissions."""
-    lost: list[str] = []
     with contextlib.suppress(ClusterError):
-        lost = sorted(
-            set(commands.expand(start.get("nodes", ""))) & {n.name for n in commands.nodes() if n.state == "DOWN"}
-        )
-    if lost:
-        badnodes.mark(run, lost, "went down while it ran this")
-    return bool(lost)
+        down = {node.name for node in commands.nodes() if node.state == "DOWN"}
+        if lost := sorted(down & set(commands.expand(start.get("nodes", "")))):
+            badnodes.mark(run, lost, "went down while it ran this")
+            return True
+    return False
 
 
 def _log_of(run: RunDir, start: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -46,8 +47,7 @@ def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | 
     generation = run.generation() + 1
     ledger = Ledger(run.path, generation, "launcher")
     ledger.write("start", cause=cause, pid=os.getpid(), world_size=spec.world_size)
-    stops = _Stops()
-    with tempfile.TemporaryDirectory(prefix="sslrun-") as folder, stops:
+    with tempfile.TemporaryDirectory(prefix="sslrun-") as folder, _stops() as stops:
         ranks = [
             _start(run, spec, rank, generation, Path(folder) / "rendezvous", lock) for rank in range(spec.world_size)
         ]
@@ -102,35 +102,28 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class _Stops:
-    """Ctrl-C, TERM or a closed terminal: once asks the ranks to stop, twice kills them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> "_Stops":
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._before[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _on_signal(self, *_: object) -> None:
-        self.count += 1
+@contextlib.contextmanager
+def _stops() -> Iterator[list[int]]:
+    """Every Ctrl-C, TERM or closed terminal so far: one asks the ranks to stop, a second one kills them."""
+    came: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in signals}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _see_through(ranks: list[subprocess.Popen], stops: _Stops, watch: Watcher) -> tuple[list[int], int | None]:
+def _see_through(ranks: list[subprocess.Popen], stops: list[int], watch: Watcher) -> tuple[list[int], int | None]:
     """Wait for all ranks; pass stops on; when one dies, the others follow within KILL_AFTER_SECONDS.
 
     Returns the exit codes, and which rank failed first: the others' failures follow from it.
     """
     told, first, first_death = 0, None, 0.0
     while any(rank.poll() is None for rank in ranks):
-        if stops.count > told:
-            told = stops.count
+        if len(stops) > told:
+            told = len(stops)
             watch.stopping(again=told > 1)
             for rank in ranks:
                 if rank.poll() is None:
@@ -156,9 +149,6 @@ def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) ->
     otherwise = ""
     if first is not None:
         log = run.path / "logs" / f"rank{first}.log"
-        otherwise = f"rank {first} on {os.uname().nodename}: {_how(codes[first])}; see {log}"
+        how = f"killed by {signal.Signals(-codes[first]).name}" if codes[first] < 0 else f"exit code {codes[first]}"
+        otherwise = f"rank {first} on {os.uname().nodename}: {how}; see {log}"
     return stuck(run, judge(run.history().of(generation), code, first, otherwise))
-
-
-def _how(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

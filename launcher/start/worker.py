@@ -59,7 +59,10 @@ def main() -> int:
         os.environ |= {"RANK": str(start.rank), "LOCAL_RANK": str(start.local_rank)}
         world = dist.init(start.rendezvous)
         heart.joined()
-        _limit_threads(start.threads)
+        if start.threads:
+            import torch
+
+            torch.set_num_threads(start.threads)
         figures = _work(run)(run, world, ledger, stop, heart)
         if world.is_main:
             ledger.write("finished", **figures)
@@ -93,8 +96,11 @@ def _work(run: RunDir) -> Callable[..., dict]:
     from launcher.spec import registry
 
     if run.owner:
-        return _evaluate
-    return _train if registry.method(run.spec().method.name).trains else _other
+        from methods.evals.alone import evaluate
+
+        return evaluate
+    name = run.spec().method.name
+    return _train if registry.method(name).trains else registry.load_job(name)
 
 
 def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
@@ -136,26 +142,6 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
         job.notices += [f"the environment changed, results may differ in rounding: {change}" for change in changes]
     trainer = registry.load_trainer(spec.method.name)(job)
     return loop.train(job, trainer, evaluate)
-
-
-def _evaluate(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
-    from methods.evals.alone import evaluate
-
-    return evaluate(run, world, ledger, stop, heart)
-
-
-def _other(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
-    """A kind of work that trains nothing."""
-    from launcher.spec import registry
-
-    return registry.load_job(run.spec().method.name)(run, world, ledger, stop, heart)
-
-
-def _limit_threads(threads: int) -> None:
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":
