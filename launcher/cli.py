@@ -10,7 +10,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from types import ModuleType
 
-from launcher.errors import InputError, SslrunError
+from launcher.errors import InputError, SslrunError, unknown
 
 ABOUT = """\
 Train self-supervised vision models on Slurm clusters, and on the machine at hand.
@@ -58,11 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
 def _dispatch(arguments: list[str]) -> int:
     name = arguments[0] if arguments and arguments[0] in VERBS else None
     if name is None and arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
-        from launcher.errors import unknown
-
         unknown("verb", arguments[0], VERBS)
     verb = importlib.import_module(f"launcher.verbs.{name or 'launch'}")
-    parser = _verb_parser(name, verb) if name else _launch_parser(verb)
+    parser = _parser(name, verb)
     options = parser.parse_intermixed_args(arguments[1:] if name else arguments)
     if name is None and not options.overrides:
         parser.print_help()
@@ -77,29 +75,17 @@ class _Parser(ArgumentParser):
         raise InputError(f"{message}; see `{self.prog} --help`")
 
 
-def _launch_parser(verb: ModuleType) -> ArgumentParser:
-    parser = _Parser(
-        "sslrun",
-        description=ABOUT,
-        epilog=_methods(),
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(verb="launch")
-    verb.add_arguments(parser)
-    return parser
+def _parser(name: str | None, verb: ModuleType) -> ArgumentParser:
+    if name:
+        about = {"prog": f"sslrun {name}", "description": verb.run.__doc__, "epilog": f"example: {verb.EXAMPLE}"}
+    else:
+        from launcher.spec import registry
 
-
-def _methods() -> str:
-    from launcher.spec import registry
-
-    return "methods:\n" + "\n".join(f"  {name:15} {registry.method(name).summary}" for name in registry.names())
-
-
-def _verb_parser(name: str, verb: ModuleType) -> ArgumentParser:
-    description, example = verb.run.__doc__, f"example: {verb.EXAMPLE}"
-    parser = _Parser(f"sslrun {name}", description=description, epilog=example, allow_abbrev=False)
-    parser.set_defaults(verb=name)
+        methods = (f"  {method:15} {registry.method(method).summary}" for method in registry.names())
+        about = {"prog": "sslrun", "description": ABOUT, "epilog": "\n".join(("methods:", *methods))}
+        about["formatter_class"] = RawDescriptionHelpFormatter
+    parser = _Parser(**about, allow_abbrev=False)
+    parser.set_defaults(verb=name or "launch")
     verb.add_arguments(parser)
     return parser
 

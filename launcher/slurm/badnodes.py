@@ -25,8 +25,8 @@ def mark(run: RunDir, nodes: Sequence[str], why: str, *, hours: float = HOURS) -
 def listed(runs: Path) -> dict[str, dict[str, Any]]:
     """Nodes that are left out now; none where the list is missing or damaged."""
     try:
-        known = read_json(_file(runs))
-        read = {node: _entry(entry) for node, entry in known.items()}
+        known = read_json(_file(runs)).items()
+        read = {n: {"until": float(e["until"]), "why": str(e["why"]), "run": str(e["run"])} for n, e in known}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
     return {node: entry for node, entry in read.items() if entry["until"] > time.time()}
@@ -45,10 +45,6 @@ def choose(runs: Path, usable: Collection[str], needed: int) -> tuple[list[str],
         return [], f"used all the same, because too few other nodes are left: {said}"
     until = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(entry["until"] for entry in bad.values())))
     return sorted(bad), f"left out until {until}: {said}; remove {_file(runs)} to use them again"
-
-
-def _entry(entry: dict[str, Any]) -> dict[str, Any]:
-    return {"until": float(entry["until"]), "why": str(entry["why"]), "run": str(entry["run"])}
 
 
 def _file(runs: Path) -> Path:

@@ -31,6 +31,7 @@ CONTROL = dict(raw_id="JobId", state="JobState", reason="Reason", start="StartTi
 CONTROL |= dict(partition="Partition", comment="Comment", exit_code="ExitCode")
 ACCOUNTING = dict(id="JobID", raw_id="JobIDRaw", state="State", start="Start", nodes="NodeList", partition="Partition")
 ACCOUNTING |= dict(exit_code="ExitCode", name="JobName", comment="Comment")
+UNOPENED_LOG = "0:53"  # the exit code of a job whose first node could not open its log
 EMPTY = ("", "(null)", "None", "none", "N/A", "Unknown", "NONE", "None assigned")
 
 
@@ -81,7 +82,7 @@ class SlurmJob:
     comment: str
     restarts: int | None = None  # None: squeue does not tell
     exit_code: str = ""  # "code:signal", of a job that ended
-    preempted: bool = False  # in this life of the job, as far as `ended` knows; Slurm forgets it at a requeue
+    preempted: bool = False  # since it last started, as far as `ended` knows; Slurm forgets it at a requeue
 
 
 def installed() -> bool:
@@ -116,10 +117,10 @@ def partitions() -> list[Partition]:
             up=row.get("State") == "UP",
             nodes=tuple(expand(row.get("Nodes", ""))),
             max_minutes=_minutes(row.get("MaxTime", "")),
-            max_nodes=_number(row.get("MaxNodes", "")),
-            grace_s=_number(row.get("GraceTime", "")) or 0,
+            max_nodes=number(row.get("MaxNodes", "")),
+            grace_s=number(row.get("GraceTime", "")) or 0,
             preempt_mode=row.get("PreemptMode", "OFF"),
-            priority_tier=_number(row.get("PriorityTier", "")) or 0,
+            priority_tier=number(row.get("PriorityTier", "")) or 0,
             allow_accounts=_words(row.get("AllowAccounts", "ALL")),
         )
         for row in rows
@@ -133,16 +134,14 @@ def nodes() -> list[Node]:
         name, cpus, memory, gres, state, partition, reason = row
         before = seen[name].partitions if name in seen else ()
         gpus, gpu_type = _gpus(gres)
-        word = state.rstrip("*~#!%$@^-+").upper()
-        said = "" if reason in EMPTY else reason
         seen[name] = Node(
             name=name,
-            cpus=_number(cpus) or 0,
-            memory_mb=_number(memory) or 0,
+            cpus=number(cpus) or 0,
+            memory_mb=number(memory) or 0,
             gpus=gpus,
             gpu_type=gpu_type,
-            state=word,
-            reason=said or ("not responding" if "*" in state else ""),
+            state=state.rstrip("*~#!%$@^-+").upper(),
+            reason=_text(reason) or ("not responding" if "*" in state else ""),
             partitions=(*before, partition),
             responding="*" not in state,
         )
@@ -187,7 +186,7 @@ def ended(job_id: str) -> SlurmJob | None:
         id = f"{array}_{task}" if array and task.isdigit() else row["JobId"]
         if job_id in (id, row["JobId"]):
             known = {field: _text(row.get(key, "")) for field, key in CONTROL.items()}
-            restarts, preempted = _number(row.get("Restarts", "")), bool(_text(row.get("PreemptTime", "")))
+            restarts, preempted = number(row.get("Restarts", "")), bool(_text(row.get("PreemptTime", "")))
             return SlurmJob(id, name=name[1] if name else "", left="", restarts=restarts, preempted=preempted, **known)
     return None
 
@@ -270,10 +269,8 @@ def set_node(name: str, state: str, reason: str = "") -> None:
 
 def expand(nodelist: str) -> list[str]:
     """The names behind Slurm's short form: "n[1-3,7]" -> n1 n2 n3 n7, "r[0-1]n[01-02],login" -> five names."""
-    if _text(nodelist) == "":
-        return []
     names: list[str] = []
-    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodelist):
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", _text(nodelist)):
         here = [""]
         for text, ranges in re.findall(r"([^\[]+)|\[([^\]]*)\]", part):
             here = [name + piece for name in here for piece in ([text] if text else _numbers(ranges))]
@@ -316,13 +313,13 @@ def _run(
     try:
         answer = subprocess.run(
             command,
-            env=dict(environment),
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
             timeout=seconds,
-            pass_fds=tuple(pass_fds),
+            pass_fds=pass_fds,
         )
     except subprocess.TimeoutExpired:
         raise ClusterError(f"{command[0]}: no answer within {seconds:g} s; Slurm is overloaded, try again") from None
@@ -368,7 +365,8 @@ def _words(value: str) -> tuple[str, ...]:
     return () if value in ("ALL", *EMPTY) else tuple(value.split(","))
 
 
-def _number(value: str) -> int | None:
+def number(value: str) -> int | None:
+    """With which a value begins: 30 of "30 sec"; None where it begins with none."""
     match = re.match(r"\d+", value)
     return int(match[0]) if match else None
 

@@ -15,6 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from launcher import durations
@@ -78,7 +79,12 @@ def partition_called(partitions: Sequence[commands.Partition], name: str | None)
 
 def grace_seconds(config: Mapping[str, str], partition: commands.Partition) -> int:
     """Seconds that the ranks of a preempted job surely have: GraceTime, or the KillWait of every end where it is 0."""
-    return partition.grace_s or _seconds(config.get("KillWait", "30"))
+    return partition.grace_s or kill_wait(config)
+
+
+def kill_wait(config: Mapping[str, str]) -> int:
+    """Seconds from SIGTERM to SIGKILL, for every job that Slurm ends."""
+    return commands.number(config.get("KillWait", "30")) or 0
 
 
 def preempted_by(
@@ -140,9 +146,8 @@ def _preemption(
     kind = config.get("PreemptType", "")
     if kind == "preempt/qos":
         mode = config.get("PreemptMode", "?")
-        advice = (
-            "`sacctmgr show qos format=name,preempt,preemptmode,gracetime` tells; set grace_s and preemptible by it"
-        )
+        asked = "`sacctmgr show qos format=name,preempt,preemptmode,gracetime`"
+        advice = f"{asked} tells; set grace_s and preemptible by it"
         found = f"a job's QOS decides whether others take its nodes (then: {mode.lower()})"
         return [Check("preemption", WARN, found, advice), _user_signal(config)]
     by = preempted_by(config, partition, partitions)
@@ -190,13 +195,13 @@ def _user_signal(config: Mapping[str, str]) -> Check:
 def _requeue(config: Mapping[str, str]) -> Check:
     expire = re.search(r"cred_expire=(\d+)", config.get("AuthInfo", ""))
     wait = f"a requeued job waits up to {int(expire[1]) if expire else 120} s before it starts again"
-    if config.get("JobRequeue") == "0":
-        return Check("requeue", OK, f"only jobs that ask for it are requeued, and sslrun's do; {wait}")
-    return Check("requeue", OK, f"jobs are requeued after a preemption or the loss of a node; {wait}")
+    all_are = "jobs are requeued after a preemption or the loss of a node"
+    asking = "only jobs that ask for it are requeued, and sslrun's do"
+    return Check("requeue", OK, f"{asking if config.get('JobRequeue') == '0' else all_are}; {wait}")
 
 
 def _time_limit(config: Mapping[str, str], partition: commands.Partition) -> Check:
-    kill = _seconds(config.get("KillWait", "30"))
+    kill = kill_wait(config)
     if partition.max_minutes is None:
         return Check(
             "time limit", OK, f"{partition.name} has none; what is asked for ends with SIGTERM, {kill} s, SIGKILL"
@@ -289,19 +294,18 @@ def _python(cluster: ClusterConfig, *, gpus: bool) -> Check:
         )
     if importlib.util.find_spec("torch") is None:
         return Check("python", BAD, f"{sys.executable} has no torch", "install it there, or set cluster.python")
-    from importlib.metadata import version
-
-    with contextlib.suppress(ImportError):
+    try:
         torch = version("torch")
-        kind = file_system(Path(sys.executable))
-        found = f"{sys.executable} on {kind}, torch {torch}"
-        if gpus and "+cpu" in torch:
-            return Check("python", WARN, f"{found}, built without CUDA", "install the build with CUDA")
-        if not SHARED.search(kind):
-            advice = "every node must have it: `sslrun doctor --launch nodes=N` shows whether it does"
-            return Check("python", WARN, f"{found}, which is usually not shared between nodes", advice)
-        return Check("python", OK, found)
-    return Check("python", WARN, f"{sys.executable} has a torch of an unknown version", "reinstall it")
+    except ImportError:
+        return Check("python", WARN, f"{sys.executable} has a torch of an unknown version", "reinstall it")
+    kind = file_system(Path(sys.executable))
+    found = f"{sys.executable} on {kind}, torch {torch}"
+    if gpus and "+cpu" in torch:
+        return Check("python", WARN, f"{found}, built without CUDA", "install the build with CUDA")
+    if not SHARED.search(kind):
+        advice = "every node must have it: `sslrun doctor --launch nodes=N` shows whether it does"
+        return Check("python", WARN, f"{found}, which is usually not shared between nodes", advice)
+    return Check("python", OK, found)
 
 
 def file_system(path: Path) -> str:
@@ -328,26 +332,22 @@ def _fit(
     partitions: Sequence[commands.Partition],
 ) -> list[Check]:
     """What the cluster's YAML says against what the partition has."""
-    rows = []
+    rows, name = [], partition.name
     most = max((n.gpus for n in nodes), default=0)
     if cluster.gpus_per_node > most:
-        found = f"cluster.gpus_per_node={cluster.gpus_per_node}, and the nodes of {partition.name} have {most} at most"
+        found = f"cluster.gpus_per_node={cluster.gpus_per_node}, and the nodes of {name} have {most} at most"
         rows.append(Check("config", BAD, found, f"set gpus_per_node: {most}"))
     if partition.max_minutes is not None and cluster.timeout_min > partition.max_minutes:
-        found = (
-            f"cluster.timeout_min={cluster.timeout_min}, and {partition.name} ends jobs after {partition.max_minutes}"
-        )
+        found = f"cluster.timeout_min={cluster.timeout_min}, and {name} ends jobs after {partition.max_minutes}"
         rows.append(Check("config", BAD, found, f"set timeout_min: {partition.max_minutes}"))
     by, seconds = preempted_by(config, partition, partitions), grace_seconds(config, partition)
     if by and not cluster.preemptible:
-        found = f"cluster.preemptible=false, and jobs of {', '.join(by)} take nodes from {partition.name}"
+        found = f"cluster.preemptible=false, and jobs of {', '.join(by)} take nodes from {name}"
         rows.append(Check("config", WARN, found, f"set preemptible: true and grace_s: {seconds}"))
     elif by and cluster.grace_s > seconds:
-        found = (
-            f"cluster.grace_s={cluster.grace_s}, and a preempted job of {partition.name} is killed after {seconds} s"
-        )
+        found = f"cluster.grace_s={cluster.grace_s}, and a preempted job of {name} is killed after {seconds} s"
         rows.append(Check("config", WARN, found, f"set grace_s: {seconds}"))
-    return rows or [Check("config", OK, f"{cluster.name} fits {partition.name}")]
+    return rows or [Check("config", OK, f"{cluster.name} fits {name}")]
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -369,8 +369,3 @@ def commonest(partition: commands.Partition) -> commands.Node:
 
 def _nodes_of(partition: commands.Partition) -> list[commands.Node]:
     return [node for node in commands.nodes() if node.name in set(partition.nodes)]
-
-
-def _seconds(text: str) -> int:
-    match = re.match(r"\d+", text)
-    return int(match[0]) if match else 0

@@ -1,5 +1,6 @@
 """What the queue adds to a run's own ledger: asked once for many runs, and never waited for when Slurm is down."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -81,7 +82,7 @@ def lost(run: RunDir) -> Lost:
         return Lost()
     folder = Path(given["folder"])
     log = folder / f"slurm-{job}.log"
-    said = _log(log)
+    said = _last_line(log, "sslrun: ")  # what the batch script wrote for a person
     lacks = LACKS.match(said)
     if lacks or (said and not began):
         # What is not here either, or somebody else's, is no node's fault.
@@ -92,7 +93,10 @@ def lost(run: RunDir) -> Lost:
     except ClusterError:
         return Lost()
     if found is None:
-        return Lost() if began or log.exists() else Lost(_forgotten(job, folder))
+        if began or log.exists():
+            return Lost()
+        words = f"job {job} ended before the run began, and Slurm no longer knows how; it wrote no log"
+        return Lost(f"{words}: it was cancelled, or its first node does not see {folder}")
     if found.state in ALIVE:
         return Lost()
     if found.exit_code == commands.UNOPENED_LOG:
@@ -102,27 +106,14 @@ def lost(run: RunDir) -> Lost:
         return Lost(f"{words} there; {fix}", first, f"could not open a log in {folder}")
     when = "without a word" if began else "before the run began"
     where = f", on {found.nodes}" if found.nodes else ""
-    return Lost(f"job {job} ended {when}: {found.state}, exit code {found.exit_code}{where}{_last_line(log)}")
+    last = _last_line(log).strip()[:300]
+    last = f"; the last line of {log}: {last}" if last else ""
+    return Lost(f"job {job} ended {when}: {found.state}, exit code {found.exit_code}{where}{last}")
 
 
-def _forgotten(job: str, folder: Path) -> str:
-    said = f"job {job} ended before the run began, and Slurm no longer knows how; it wrote no log"
-    return f"{said}: it was cancelled, or its first node does not see {folder}"
-
-
-def _log(log: Path) -> str:
-    """The last line that the batch script wrote for a person."""
-    said = [line for line in _lines(log) if line.startswith("sslrun: ")]
-    return said[-1].removeprefix("sslrun: ") if said else ""
-
-
-def _last_line(log: Path) -> str:
-    said = [line for line in _lines(log) if line.strip()]
-    return f"; the last line of {log}: {said[-1].strip()[:300]}" if said else ""
-
-
-def _lines(log: Path) -> list[str]:
-    try:
-        return log.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
+def _last_line(log: Path, begins: str = "") -> str:
+    """The last line of `log` that is not blank and begins so, without its beginning; empty where there is none."""
+    with contextlib.suppress(OSError):
+        lines = reversed(log.read_text(errors="replace").splitlines())
+        return next((line.removeprefix(begins) for line in lines if line.strip() and line.startswith(begins)), "")
+    return ""
