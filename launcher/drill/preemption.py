@@ -23,7 +23,7 @@ def take_nodes(run: Subject) -> None:
     """Submit a job that needs the run's nodes for a moment, to the partition that may have them, and wait until the
     run's job has been told to go."""
     nodes = run.events("start")[-1]["nodes"]
-    options = [f"--partition={run.options['preempt_with']}", f"--nodelist={nodes}", "--exclusive", "--job-name=drill"]
+    options = [f"--partition={run.preempt_with}", f"--nodelist={nodes}", "--exclusive", "--job-name=drill"]
     options += [f"--nodes={len(commands.expand(nodes))}", "--output=/dev/null", "--time=1"]
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
         script.write("#!/bin/sh\ntrue\n")

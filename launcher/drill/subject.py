@@ -56,10 +56,10 @@ class Subject:
         *,
         patience: float,
         given_up: threading.Event,
-        **options: Any,
+        preempt_with: str | None,
     ):
         self.place, self.words, self.runs, self.environment = place, tuple(words), runs, environment
-        self.options = options  # preempt_with, ...
+        self.preempt_with = preempt_with
         self.seen = Seen()
         self.left_behind: list[str] = []  # jobs that the drill itself submitted
         self._found: RunDir | None = None

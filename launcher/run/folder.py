@@ -24,7 +24,6 @@ reads a clock.
 import contextlib
 import fcntl
 import grp
-import hashlib
 import os
 import shutil
 import time
@@ -35,9 +34,10 @@ from typing import Any
 
 from launcher.errors import InputError
 from launcher.run import snapshot
-from launcher.run.files import read_json, write_json
+from launcher.run.files import read_json, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
 from launcher.run.ledger import History, Ledger
+from launcher.run.manifest import sha256
 from launcher.run.snapshot import Snapshot
 from launcher.run.state import Queue, State, of
 from launcher.spec import registry, stored
@@ -74,7 +74,7 @@ class RunDir:
         """
         self.keep_private(spec)
         _refuse_foreign_group(spec.group)
-        try:
+        with writing_in(self.path.parent):
             new = [p for p in (self.path.parent, *self.path.parent.parents) if not p.exists()]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for folder in new:
@@ -90,9 +90,6 @@ class RunDir:
                 self.adopt(take())
                 write_json(self.path / "plan.json", plan.to_json())
                 write_json(self.path / "spec.json", spec.to_json())  # last: a folder with a spec is complete
-        except OSError as error:
-            fix = "choose another folder with runs=PATH"
-            raise InputError.of("runs", self.path.parent, f"cannot write there ({error.strerror})", fix) from None
 
     def keep_private(self, spec: RunSpec) -> None:
         """What this process writes from now on is the user's alone, or readable by the spec's group."""
@@ -167,12 +164,9 @@ class RunDir:
 
     def lock(self) -> int | None:
         """Become the run's writer: a descriptor that holds the lock until it is closed, or None: someone has it."""
-        try:
+        with writing_in(self.path.parent):
             # The group's readers ask whether it is held.
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o640)
-        except OSError as error:
-            fix = "choose another folder with runs=PATH"
-            raise InputError.of("runs", self.path.parent, f"cannot write there ({error.strerror})", fix) from None
         for _ in range(10):  # a reader that asks `held()` has it for an instant, a killed writer until it is reaped
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -297,8 +291,7 @@ def pin_init_from(name: str | None, runs: Path, backbone: str) -> InitFrom | Non
         if file.suffix != ".safetensors":
             fix = "give a run, or weights written by `sslrun export`"
             raise InputError.of("init_from", name, "only .safetensors files are read: others can run code", fix)
-        with file.open("rb") as stream:
-            return InitFrom(str(file.resolve()), hashlib.file_digest(stream, "sha256").hexdigest())
+        return InitFrom(str(file.resolve()), sha256(file))
     try:
         run = find(name, runs)
     except InputError as error:

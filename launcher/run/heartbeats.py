@@ -8,7 +8,6 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from launcher.run.files import read_json
@@ -45,7 +44,7 @@ def slowest(run: RunDir) -> list[Suspect]:
     start = run.history().last("start")
     if not start:
         return []
-    beats = _read(run.path / "heartbeats", start["generation"])
+    beats = _read(run, start["generation"])
     known = {beat["rank"] for beat in beats}
     missing = [rank for rank in range(start.get("world_size", 0)) if rank not in known]
     if missing:  # they may only be about to start
@@ -61,7 +60,7 @@ def slowest(run: RunDir) -> list[Suspect]:
 def to_blame(run: RunDir) -> list[Suspect]:
     """After ranks ended because they got nowhere: those that never noticed, because they were stopped, else those that
     had passed less than the others; empty where all were alike."""
-    beats = _read(run.path / "heartbeats", run.generation())
+    beats = _read(run, run.generation())
     silent = [beat for beat in beats if not beat["stalled"]]
     if silent:
         return [_suspect(beat, "no sign of life while the others waited") for beat in silent]
@@ -76,18 +75,18 @@ def named(suspects: Sequence[Suspect]) -> str:
 
 def stalled(run: RunDir) -> list[int]:
     """Ranks that made no progress for as long as `cluster.stall_minutes` says; their stacks are in their logs."""
-    beats = _read(run.path / "heartbeats", run.generation())
+    beats = _read(run, run.generation())
     return [beat["rank"] for beat in beats if beat["stalled"]]
 
 
 def alive(run: RunDir, generation: int) -> int:
     """How many ranks of this generation were heard of."""
-    return len(_read(run.path / "heartbeats", generation))
+    return len(_read(run, generation))
 
 
-def _read(folder: Path, generation: int) -> list[dict[str, Any]]:
+def _read(run: RunDir, generation: int) -> list[dict[str, Any]]:
     beats = []
-    for file in folder.glob("rank*.json"):
+    for file in run.path.glob("heartbeats/rank*.json"):
         with contextlib.suppress(OSError, ValueError):
             beat = read_json(file)
             if beat["generation"] == generation:

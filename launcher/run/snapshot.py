@@ -20,6 +20,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from launcher.errors import InputError
+from launcher.run.files import writing_in
 
 # What code that was taken long ago calls a module of today.
 FORMERLY = {"launcher.start.batch": "launcher.batch", "launcher.start.worker": "launcher.worker"}
@@ -60,7 +61,8 @@ def take(method: str, runs: Path) -> Snapshot:
     digest = _digest(contents)
     target = runs / ".code" / digest
     if not _is_whole(target):
-        _write(contents, target)
+        with writing_in(runs):
+            _write(contents, target)
     return Snapshot(target, digest, origin)
 
 
@@ -128,12 +130,9 @@ def _write(contents: dict[str, bytes], target: Path) -> None:
                 with contextlib.suppress(FileNotFoundError):  # somebody else has moved it
                     target.rename(target.with_name(f".damaged-{target.name}.{os.getpid()}"))
                 beside.rename(target)
-    except OSError as error:
-        if _is_whole(target):  # somebody else wrote the same a moment earlier
-            return
-        raise InputError.of(
-            "runs", target.parents[1], f"cannot write there ({error.strerror})", "choose another folder with runs=PATH"
-        ) from None
+    except OSError:
+        if not _is_whole(target):  # else somebody else wrote the same a moment earlier
+            raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -13,13 +13,14 @@ import statistics
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import ClusterError, InputError
+from launcher.errors import ClusterError
 from launcher.plan import script
+from launcher.run.files import writing_in
 from launcher.slurm import commands, limits, probe
 from launcher.slurm.doctor import BAD, OK, WARN, Check, some
 from launcher.spec.runspec import RunSpec
@@ -47,7 +48,7 @@ def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list
     limits.check(spec)
     token = uuid.uuid4().hex
     folder = Path(spec.runs) / ".doctor" / token
-    try:
+    with writing_in(spec.runs):
         folder.mkdir(parents=True, mode=0o700)
         with _interruptible() as hold, _cleaned(folder, token, hold):
             file = _prepare(spec, folder, token)
@@ -64,9 +65,6 @@ def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list
             kept.write_text(json.dumps({"rows": [asdict(row) for row in rows], **about}) + "\n")
             say(f"the report is in {kept}")
             return rows
-    except OSError as error:
-        fix = "choose another folder with runs=PATH"
-        raise InputError.of("runs", spec.runs, f"cannot write there ({error.strerror})", fix) from None
 
 
 # -- the job -----------------------------------------------------------------------------------------------------------
@@ -249,11 +247,8 @@ def _ranks(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Check:
 
 
 def _rendezvous(report: Mapping[str, Any], nodes: list[str]) -> Check:
-    address, reasons = report["address"], {}
-    for failure in report["failures"]:
-        reasons.setdefault(failure["reason"], set()).add(failure["node"])
-    if reasons:
-        said = _by_reason(reasons, nodes)
+    address = report["address"]
+    if said := _by_reason([(failure["reason"], failure["node"]) for failure in report["failures"]], nodes):
         advice = "open the ports between nodes, or set cluster.environment.MASTER_ADDR to a name that they resolve"
         return Check("rendezvous", BAD, f"not every node reaches {address}: {said}", advice)
     reached = {rank["node"] for rank in report["ranks"]}
@@ -265,14 +260,10 @@ def _rendezvous(report: Mapping[str, Any], nodes: list[str]) -> Check:
 
 def _directory(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Check:
     advice = "choose a folder that every node mounts with runs=PATH"
-    reasons: dict[str, set[str]] = {}
-    for rank in (*report["ranks"], *report["failures"]):
-        if rank["sees"]:
-            reasons.setdefault(rank["sees"].lower(), set()).add(rank["node"])
-    if reasons:
-        said = _by_reason(reasons, nodes)
+    everybody = (*report["ranks"], *report["failures"])
+    if said := _by_reason([(rank["sees"].lower(), rank["node"]) for rank in everybody if rank["sees"]], nodes):
         return Check("run directory", BAD, f"not every node sees {spec.runs}: {said}", advice)
-    known = {rank["node"] for rank in (*report["ranks"], *report["failures"])}
+    known = {rank["node"] for rank in everybody}
     silent = [node for node in nodes if node in known and node not in report["wrote"]]
     if silent:
         found = f"what {some(silent)} wrote to {spec.runs} does not arrive on the first node"
@@ -297,8 +288,11 @@ def _slowest(ranks: list[Mapping[str, Any]]) -> Check:
     return Check("slowest start", OK, found)
 
 
-def _by_reason(reasons: Mapping[str, set[str]], nodes: list[str]) -> str:
-    """ "n2, n3: no answer; n7: its name cannot be resolved there"."""
+def _by_reason(found: Iterable[tuple[str, str]], nodes: list[str]) -> str:
+    """ "n2, n3: no answer; n7: its name cannot be resolved there", of (reason, node); empty where nothing was found."""
+    reasons: dict[str, set[str]] = {}
+    for reason, node in found:
+        reasons.setdefault(reason, set()).add(node)
     return "; ".join(f"{some(sorted(where, key=nodes.index))}: {reason}" for reason, where in reasons.items())
 
 

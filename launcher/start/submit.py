@@ -20,7 +20,7 @@ from typing import Any
 from launcher.errors import ClusterError, InputError
 from launcher.plan import script
 from launcher.run import snapshot
-from launcher.run.files import write_json
+from launcher.run.files import write_json, writing_in
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.state import ACTIVE, State
@@ -110,23 +110,19 @@ def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) 
     """
     outcome: dict[str, Submitted] = {}
     folder = runs[0].path.parent
-    try:
-        with _turn(folder) as lock:
-            jobs = commands.jobs()
-            waiting = []
-            for run in runs:
-                state = settle(run, jobs)
-                if state.name in (*ACTIVE, "done") and (state.job or state.name != "pending"):
-                    outcome[run.id] = Submitted(state.job, joined=True)
-                else:
-                    waiting.append(run)
-            queue.blame(waiting)
-            for alike in _alike(waiting):
-                snapshot.verify(alike[0].code_folder(), alike[0].code()["digest"])
-                outcome |= _submit_alike(alike, name, after, lock)
-    except OSError as error:
-        fix = "free some space, or choose another folder with runs=PATH"
-        raise InputError.of("runs", folder, f"cannot write there ({error.strerror})", fix) from None
+    with writing_in(folder, "free some space, or choose another folder with runs=PATH"), _turn(folder) as lock:
+        jobs = commands.jobs()
+        waiting = []
+        for run in runs:
+            state = settle(run, jobs)
+            if state.name in (*ACTIVE, "done") and (state.job or state.name != "pending"):
+                outcome[run.id] = Submitted(state.job, joined=True)
+            else:
+                waiting.append(run)
+        queue.blame(waiting)
+        for alike in _alike(waiting):
+            snapshot.verify(alike[0].code_folder(), alike[0].code()["digest"])
+            outcome |= _submit_alike(alike, name, after, lock)
     return outcome
 
 
@@ -200,7 +196,9 @@ def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock
     from launcher.start.executor import Executor, Named  # submitit takes a tenth of a second
 
     token, spec = uuid.uuid4().hex, runs[0].spec()
-    folder = _folder(runs, token)
+    folder = runs[0].path / "submit" if len(runs) == 1 else runs[0].path.parent / ".arrays" / token
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    snapshot.link(folder, runs[0].code_folder())
     parameters = _parameters(runs[0], folder)
     if runs[0].owner:  # an evaluation: its spec is its run's
         parameters["job_name"] = script.job_name(runs[0].id)
@@ -231,15 +229,6 @@ def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock
     for pen, job in zip(pens, jobs, strict=True):
         pen.write("submitted", job=job, token=token, folder=str(folder))
     return jobs
-
-
-def _folder(runs: Sequence[RunDir], token: str) -> Path:
-    """The submission's own folder: in the run's, or, for an array, beside the runs."""
-    run = runs[0]
-    folder = run.path / "submit" if len(runs) == 1 else run.path.parent / ".arrays" / token
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    snapshot.link(folder, run.code_folder())
-    return folder
 
 
 def _exclude(spec: RunSpec) -> tuple[list[str], str]:
