@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cause:
-    """forgiven: how often in a run's life the run starts again by itself after it; None: every time.
+    """forgiven: how often, over all its starts, a run starts again by itself after it; None: every time.
     resumable: a person can go on from it at once, with `sslrun resume`, and nothing else need be mended first.
     may_be_slurms: what it looks like to the ranks when Slurm ends their job; Slurm's own word for the end is better.
     """

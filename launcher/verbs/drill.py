@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import threading
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -94,7 +93,6 @@ def _setting(options: Namespace, say) -> "Setting":
         preempt_with=options.preempt_with,
         admin=options.as_admin,
         say=say,
-        given_up=threading.Event(),
     )
 
 

@@ -221,7 +221,7 @@ def test_a_clock_that_is_off_by_an_hour_makes_nobody_suspect(hearts, hush, until
     assert [suspect.rank for suspect in heartbeats.slowest(RunDir(tmp_path))] == [2]
 
 
-def test_ranks_that_were_never_heard_of_are_named_and_earlier_lives_are_not(hearts, hush, until, tmp_path):
+def test_ranks_that_were_never_heard_of_are_named_and_earlier_starts_are_not(hearts, hush, until, tmp_path):
     run = RunDir(tmp_path)
     hush(hearts(3, generation=1))
     made = hearts(2)

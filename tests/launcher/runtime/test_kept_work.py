@@ -1,4 +1,4 @@
-"""Work that no checkpoint holds yet: what the next life finds of it, and what it must not find."""
+"""Work that no checkpoint holds yet: what the next start finds of it, and what it must not find."""
 
 import json
 
@@ -15,7 +15,7 @@ KEY = {"weights": "abc", "code": "def"}
 
 @pytest.fixture
 def begun(tmp_path):
-    """`begun()`: (the store of step 40, why it is empty or keeps nothing), as each life opens it."""
+    """`begun()`: (the store of step 40, why it is empty or keeps nothing), as each start opens it."""
 
     def open_again(key=KEY, step=40, every_s=0.0, **sizes):
         sizes = {"needed": 0, "reserve": 0, **sizes}
@@ -34,7 +34,7 @@ def kept(store):
     return {item.first: store.read(item) for item in store.items("features")}
 
 
-def test_the_next_life_finds_what_was_kept(begun):
+def test_the_next_start_finds_what_was_kept(begun):
     store, why = begun()
     assert store.active and not why
     keep(store, 0, 3)

@@ -73,8 +73,8 @@ def test_a_node_that_was_lost_by_the_word_of_accounting():
 # -- deciding --------------------------------------------------------------------------------------------------------
 
 
-def lives(*told: str) -> History:
-    """The ledger of a run that has just ended for the last time. Of each life "cause step": how it ended, and at which
+def starts(*told: str) -> History:
+    """The ledger of a run that has just ended for the last time. Of each start "cause step": how it ended, and at which
     step it saved, where it did; the cause of the last is not in the ledger yet, and "-" is an end nobody wrote down."""
     events = []
     for generation, text in enumerate(told, start=1):
@@ -91,7 +91,7 @@ def ended(cause: str) -> Outcome:
 
 
 def decide(*told: str) -> tuple[Outcome, bool]:
-    return requeue.decide(lives(*told), ended(told[-1].split()[0]))
+    return requeue.decide(starts(*told), ended(told[-1].split()[0]))
 
 
 @pytest.mark.parametrize("cause", ["preempted", "time_limit", "asked", "requeued"])
@@ -128,7 +128,7 @@ def test_every_error_has_a_cause_that_is_known():
 
 
 def test_the_exit_code_of_a_spent_budget_is_that_of_the_end():
-    events = lives("crash 1", "crash 2", "crash 3", "crash 4")
+    events = starts("crash 1", "crash 2", "crash 3", "crash 4")
     assert requeue.decide(events, Outcome("failed", "crash", "said", 7))[0].exit_code == 7
 
 
@@ -165,7 +165,7 @@ def test_ends_in_a_row_without_a_newer_checkpoint_stop_it(how):
 
 def test_a_start_that_was_only_asked_for_is_none():
     """Code that somebody took in meanwhile is in the ledger as the next start's."""
-    events = History([*lives("node_failure", "node_failure"), {"event": "code", "generation": 3}])
+    events = History([*starts("node_failure", "node_failure"), {"event": "code", "generation": 3}])
     assert requeue.decide(events, ended("node_failure"))[1]
 
 
