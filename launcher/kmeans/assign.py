@@ -127,12 +127,8 @@ class Assigner:
         """For one worker and chunks of so many rows."""
         if self.space.features.device.type != "cpu":
             return None
-        return Scratch(
-            rows,
-            self.space.features.d,
-            ones_for(self._half, self.space.features.d),
-            max(group.k for group in self.groups),
-        )
+        d, k = self.space.features.d, max(group.k for group in self.groups)
+        return Scratch(rows, d, ones_for(self._half, d), k)
 
     def assign(
         self,
@@ -147,7 +143,7 @@ class Assigner:
         centroids: float32 [K, d], of all groups. Among equally near ones, the first wins.
         """
         features = self.space.features
-        blocks_of = dict(zip(range(len(self.groups)), self._wire.split(self._sizes), strict=True))
+        blocks_of = dict(enumerate(self._wire.split(self._sizes)))
         prepared = {g: self._prepare(self.space.place(centroids[self.groups[g].centroids])) for g in active}
         changed = dict.fromkeys(active, 0)
         add_all = self._fresh or not self._kept
@@ -161,21 +157,13 @@ class Assigner:
             with self._lock:
                 changed[part.group] += moved
 
-        walk = legs(
-            [group.rows for group in self.groups],
-            [group.longest for group in self.groups],
-            [chunk] * len(self.groups),
-            [2.0 * group.k * features.d for group in self.groups],
-            list(active),
-            features.device,
-            self._workers,
-            between,
-        )
+        wanted = [(g, self.groups[g]) for g in active]
+        todo = [(g, group.rows, group.longest, 2.0 * group.k * features.d) for g, group in wanted]
         before = torch.get_float32_matmul_precision()
         if self._half and features.device.type == "cpu":
             torch.set_float32_matmul_precision("medium")  # oneDNN: bfloat16 products, float32 sums
         try:
-            for leg in walk:
+            for leg in legs(todo, chunk, features.device, self._workers, between):
                 crew.run(work, leg)
         finally:
             if self._half and features.device.type == "cpu":

@@ -55,6 +55,15 @@ class Features:
         return torch.from_numpy(chunk).to(self.device)
 
 
+def first_bad_row(features: Features | torch.Tensor, chunk: int = 4096) -> int | None:
+    """The first of the rows [n, d] with a NaN or an infinity; None where there is none."""
+    for start in range(0, len(features), chunk):
+        finite = features[start : start + chunk].isfinite().all(dim=1)
+        if not finite.all():
+            return start + int(finite.logical_not().nonzero()[0])
+    return None
+
+
 def where_they_fit(features: torch.Tensor, device: torch.device) -> torch.Tensor:
     """On the GPU when it has twice their room (96M x 4096 on 64 ranks: 25 GB each); else they are read from where they
     are, a chunk at a time."""

@@ -40,10 +40,7 @@ def initial_centroids(
     the only group, of which rank 0's copy counts.
     """
     if isinstance(init, torch.Tensor):
-        centroids = torch.zeros(init.shape, device=space.features.device)
-        if ranks.rank == 0:
-            centroids.copy_(init)
-        return ranks.sum(centroids)
+        return ranks.first(init.to(space.features.device, torch.float32, copy=True))
     sizes = [group.k if init == "random" else min(group.total, SAMPLE * group.k) for group in groups]
     chosen = [
         np.random.default_rng([group.seed, 0]).choice(group.total, size=size, replace=False)
@@ -59,7 +56,8 @@ def initial_centroids(
         if space.spherical:
             sample = torch.nn.functional.normalize(sample, dim=1)
         picks = spread(sample, weights, group.k, generator, between)
-        centroids.append(sample[agreed(picks, ranks).to(sample.device)])
+        # Rank 0's for all: another kind of machine may round otherwise.
+        centroids.append(sample[ranks.first(torch.from_numpy(picks)).to(sample.device)])
     return torch.cat(centroids)
 
 
@@ -123,9 +121,3 @@ def spread(
         picks[number], free[pick] = pick, False
         left = torch.minimum(left, (sample - sample[pick]).square().sum(dim=1).double())
     return picks
-
-
-def agreed(picks: np.ndarray, ranks: Ranks) -> torch.Tensor:
-    """Rank 0's picks: another kind of machine may round otherwise."""
-    wire = torch.from_numpy(picks)
-    return ranks.sum(wire if ranks.rank == 0 else torch.zeros_like(wire))

@@ -172,12 +172,8 @@ class Blocks:
 
     def __init__(self, centroids: torch.Tensor, spherical: bool, dtype: torch.dtype, exact: bool):
         """centroids: float32 [k, d], as the features are measured; dtype: of the products' inputs."""
-        self.compared = centroids.to(dtype)
+        self.compared, self.bias = rounded(centroids, spherical, dtype)
         self.spherical, self.exact, self.dtype = spherical, exact, dtype
-        # Of the rounded centroids: with those of the others, up to 0.1 % of the labels were wrong in bfloat16.
-        self.bias = torch.zeros(len(centroids), device=centroids.device)
-        for rows in blocks(*centroids.shape) if not spherical else ():
-            self.bias[rows] = -0.5 * self.compared[rows].double().square().sum(dim=1).float()
 
     def nearest(self, x: torch.Tensor) -> torch.Tensor:
         """int64 [n] for x [n, d]; among equals, the first wins."""
@@ -198,6 +194,15 @@ class Blocks:
                 row, candidate = (scores >= (top - near.margin)[:, None]).nonzero(as_tuple=True)
                 near.add(row, first + candidate, scores[row, candidate])
         return nearest if near is None else near.settle(nearest, top, x.float(), centroids, self.spherical)
+
+
+def rounded(centroids: torch.Tensor, spherical: bool, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """(centroids [k, d] in `dtype`, what to add to their scores, float32 [k])."""
+    compared, bias = centroids.to(dtype), torch.zeros(len(centroids), device=centroids.device)
+    # Norms of the rounded centroids: with those of the others, up to 0.1 % of the labels were wrong in bfloat16.
+    for rows in blocks(*centroids.shape) if not spherical else ():
+        bias[rows] = -0.5 * compared[rows].double().square().sum(dim=1).float()
+    return compared, bias
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -42,9 +42,7 @@ def cluster_sizes(assignments: torch.Tensor, k: int) -> torch.Tensor:
     the same on all ranks, if one is k or more.
     """
     ranks = Ranks.of(None)
-    ((a,), (largest,)) = _checked({"assignments": assignments}, ranks)
-    if largest >= k:
-        raise ValueError(f"assignments: cluster {largest} is none of 0 to {k - 1}; give k={largest + 1} or more")
+    ((a,), _) = _checked({"assignments": assignments}, ranks, k)
     return ranks.sum(torch.bincount(a, minlength=k))
 
 
@@ -59,9 +57,7 @@ def cluster_entropy(assignments: torch.Tensor, labels: torch.Tensor, k: int) -> 
     Raises ValueError, the same on all ranks, if the lengths differ, nothing is left, or an assignment is k or more.
     """
     ranks = Ranks.of(None)
-    (a, b), (largest, classes) = _checked({"assignments": assignments, "labels": labels}, ranks)
-    if largest >= k:
-        raise ValueError(f"assignments: cluster {largest} is none of 0 to {k - 1}; give k={largest + 1} or more")
+    (a, b), (_, classes) = _checked({"assignments": assignments, "labels": labels}, ranks, k)
     codes, cells = _owned_cells(a, b, classes + 1, ranks)
     # H = log n - (sum_i n_i log n_i) / n. A cluster has one owner, so that every sum has one order of summation.
     packed = torch.zeros(2, k, dtype=torch.float64)
@@ -96,9 +92,11 @@ def sharded_nmi(a: torch.Tensor, b: torch.Tensor) -> float:
     return min(1.0, max(0.0, information / math.sqrt(entropies[0] * entropies[1])))
 
 
-def _checked(columns: dict[str, torch.Tensor], ranks: Ranks) -> tuple[list[torch.Tensor], list[int]]:
+def _checked(
+    columns: dict[str, torch.Tensor], ranks: Ranks, k: float = math.inf
+) -> tuple[list[torch.Tensor], list[int]]:
     """(the columns as int64 on the CPU without the samples of which one is below 0, the largest value of each over all
-    ranks). Raises ValueError, the same on all ranks."""
+    ranks). Raises ValueError, the same on all ranks, also where one of the first column is `k` or more."""
     flat = [torch.as_tensor(column).flatten().cpu().long() for column in columns.values()]
     same = len({len(column) for column in flat}) == 1
     if same:
@@ -110,7 +108,10 @@ def _checked(columns: dict[str, torch.Tensor], ranks: Ranks) -> tuple[list[torch
         raise ValueError(f"{', '.join(columns)}: of different lengths on rank {wrong}; give one of each a sample")
     if not sum(row[1] for row in table):
         raise ValueError(f"{', '.join(columns)}: no sample of any rank has all of them; there is nothing to compare")
-    return flat, [max(row[2 + number] for row in table) for number in range(len(flat))]
+    largest = [max(row[2 + number] for row in table) for number in range(len(flat))]
+    if largest[0] >= k:
+        raise ValueError(f"assignments: cluster {largest[0]} is none of 0 to {k - 1}; give k={largest[0] + 1} or more")
+    return flat, largest
 
 
 def _owned_cells(a: torch.Tensor, b: torch.Tensor, width: int, ranks: Ranks) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,7 +2,7 @@
 and the state between two passes in the caller's hands."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -56,11 +56,8 @@ class Part(NamedTuple):
 
 
 def legs(
-    rows: list[int],
-    longest: list[int],
-    chunks: list[int],
-    flops: list[float],
-    groups: list[int],
+    groups: Iterable[tuple[int, int, int, float]],
+    chunk: int,
     device: torch.device,
     workers: int,
     between: Callable[[], None] | None,
@@ -68,21 +65,21 @@ def legs(
     """A walk over this rank's rows of the given groups, in legs with `between` called between any two, equally often on
     all ranks; the parts of a leg may be worked on at the same time, by as many workers as any rank has.
 
-    By group: rows of this rank, of the rank that has most, rows in a chunk, operations a row.
+    groups: (its number, rows of this rank, of the rank that has most, operations a row) of each.
     """
     leg: list[Part] = []
-    spent, chunk, first = 0.0, 0, True
-    for group in groups:
-        for start in range(0, longest[group], chunks[group]):
-            if not first and chunk == 0 and between:
+    spent, chunks, first = 0.0, 0, True
+    for group, rows, longest, flops in groups:
+        for start in range(0, longest, chunk):
+            if not first and chunks == 0 and between:
                 between()
             first = False
-            if start < rows[group]:
-                leg.append(Part(group, start, min(start + chunks[group], rows[group])))
-            spent, chunk = spent + flops[group] * chunks[group], chunk + 1
-            if spent >= budget(device) * workers and chunk % workers == 0:  # every worker has as much to do
+            if start < rows:
+                leg.append(Part(group, start, min(start + chunk, rows)))
+            spent, chunks = spent + flops * chunk, chunks + 1
+            if spent >= budget(device) * workers and chunks % workers == 0:  # every worker has as much to do
                 yield leg
-                leg, spent, chunk = [], 0.0, 0
+                leg, spent, chunks = [], 0.0, 0
     yield leg
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from launcher.kmeans.features import Features
+from launcher.kmeans.features import Features, first_bad_row
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class Ranks:
         wire = tensor.to("cuda" if "nccl" in dist.get_backend(self.group) else "cpu")
         dist.all_reduce(wire, op=operation, group=self.group)
         return wire.to(tensor.device)
+
+    def first(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Rank 0's `tensor`, on every rank; all give one of its shape."""
+        return self.sum(tensor if self.rank == 0 else torch.zeros_like(tensor))
 
     def table(self, row: list[int]) -> list[list[int]]:
         """Every rank's `row` of integers, in the order of the ranks."""
@@ -105,17 +109,15 @@ def longest(rows: int, ranks: Ranks) -> int:
     return max(row[0] for row in ranks.table([rows]))
 
 
-def non_finite(features: Features, rank: int, chunk: int = 4096) -> str | None:
+def non_finite(features: Features, rank: int) -> str | None:
     """Complaint about the first row with a NaN or an infinity."""
-    for start in range(0, features.n, chunk):
-        finite = features[start : start + chunk].isfinite().all(dim=1)
-        if not finite.all():
-            row = start + int(finite.logical_not().nonzero()[0])
-            return (
-                f"features: row {row} of rank {rank} is NaN or infinite and has no nearest centroid; "
-                "find out why the network gave it, or leave the sample out"
-            )
-    return None
+    row = first_bad_row(features)
+    if row is None:
+        return None
+    return (
+        f"features: row {row} of rank {rank} is NaN or infinite and has no nearest centroid; "
+        "find out why the network gave it, or leave the sample out"
+    )
 
 
 def check_count(name: str, value: int, total: int) -> None:
