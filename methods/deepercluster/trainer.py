@@ -104,7 +104,9 @@ class DeeperCluster:
         centroids = config.super_clusters * (1 + config.clusters) * config.pca_dim
         needed = 4 * (len(job.dataset) + config.pca_dim) * self.backbone.feature_dim + 4 * centroids
         step, every_s = epoch * self.steps_per_epoch, config.keep_work_s
-        with job.keeping(step, lambda: {"weights": digest_of(self.backbone)}, needed=needed, every_s=every_s) as store:
+        with job.keeping(
+            step, lambda: {"weights": digest_of(self.backbone.state_dict())}, needed=needed, every_s=every_s
+        ) as store:
             features, ids = extract(job, job.dataset, self.backbone, stage="features", store=store)
             features = where_they_fit(features, job.world.device)
             point = {"safe_point": job.safe_point}

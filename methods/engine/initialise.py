@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from launcher.errors import InputError
@@ -35,7 +35,7 @@ def load_backbone(backbone: nn.Module, job: Job) -> None:
             with path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != source.digest:
                     raise _changed(path)
-            state = imported(_read_file(path), job.config.backbone)
+            state = imported(load_file(path), job.config.backbone)
         backbone.load_state_dict(state, strict=True)
     except (OSError, SafetensorError) as error:
         fix = "restore it, or start a new run"
@@ -49,8 +49,3 @@ def load_backbone(backbone: nn.Module, job: Job) -> None:
 
 def _changed(path: Path) -> InputError:
     return InputError.of("init_from", path, "it has changed since this run was submitted", "start a new run")
-
-
-def _read_file(path: Path) -> dict[str, torch.Tensor]:
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)

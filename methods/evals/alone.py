@@ -3,7 +3,8 @@
 Nothing of the method is built but the backbone, so that an evaluation fits any number of ranks.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from methods.data.broken import probe
 from methods.data.spec import no_labels
 from methods.engine.initialise import PREFIX
 from methods.engine.job import Job
-from methods.evals.during import labelled
+from methods.evals.during import first_scores, labelled
 from methods.evals.judge import judge
 from methods.evals.spec import PROTOCOLS, need_labels
 from methods.evals.subject import Subject
@@ -36,13 +37,13 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
     when it is not what was written.
     """
     spec, asked, owner = run.spec(), read_json(run.path / "eval.json"), run.owner
-    protocols = settings_of(asked)
-    job = job_of(run, world, ledger, stop, heart, protocols)
-    try:
+    # One from before there were settings names one protocol.
+    protocols = asked.get("settings") or {asked["protocol"]: vars(PROTOCOLS[asked["protocol"]]())}
+    with job_of(run, world, ledger, stop, heart, protocols) as job:
         path, manifest = world.broadcast(_checkpoint(owner, asked) if world.is_main else None)
         step = heart.step = manifest["step"]
         own_labels = spec.eval_data == owner.spec().eval_data
-        known = _known(owner) if own_labels else {}
+        known = first_scores(owner.history().all("eval")) if own_labels else {}
         subject = Subject(job, _load(job, path), manifest["digest"], world.broadcast(known))
         # Other labels than those that the run was judged with so far give other numbers, not new ones in their place.
         others = not own_labels and not no_labels(owner.spec().eval_data or owner.spec().data)
@@ -61,24 +62,15 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
             print(f"step {step}: {name} {scores}", flush=True)
 
         judge(subject, protocols, tell)
-        job.reporter.progress(force=True, stage="done")
-    except Stopped:
-        job.reporter.progress(force=True, stage="stopped")
-        raise
-    finally:
-        job.reporter.close()
     return {"step": step, "seconds": job.clock.seconds()}
 
 
-def settings_of(asked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Protocols and settings of an eval.json; one from before there were settings names one protocol."""
-    return asked.get("settings") or {asked["protocol"]: vars(PROTOCOLS[asked["protocol"]]())}
-
-
+@contextlib.contextmanager
 def job_of(
     run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: Heart, protocols: Mapping[str, Any]
-) -> Job:
-    """A job that trains nothing, on the images that `protocols` need. Collective; raises InputError without them."""
+) -> Iterator[Job]:
+    """A job that trains nothing, on the images that `protocols` need, and which says how it ends. Collective; raises
+    InputError without them."""
     spec, with_labels = run.spec(), need_labels(protocols)
     found = _datasets(spec, with_labels) if world.is_main else None  # first: it keeps an index that the others read
     world.barrier()
@@ -87,7 +79,14 @@ def job_of(
     job = Job(run, spec, world, Layout(0, world.size, {}), ledger, stop, dataset, labels, heart)
     job.reporter.start(purge_step=0)
     job.reporter.progress(force=True, stage="starting")
-    return job
+    try:
+        yield job
+        job.reporter.progress(force=True, stage="done")
+    except Stopped:
+        job.reporter.progress(force=True, stage="stopped")
+        raise
+    finally:
+        job.reporter.close()
 
 
 def _datasets(spec: Any, with_labels: bool) -> tuple[Any, Any]:
@@ -147,8 +146,3 @@ def _load(job: Job, path: Any) -> torch.nn.Module:
     state = {key.removeprefix(PREFIX): value for key, value in saved.items() if key.startswith(PREFIX)}
     backbone.load_state_dict(state, strict=True)
     return backbone.to(job.world.device).eval()
-
-
-def _known(owner: RunDir) -> dict[str, dict[str, Any]]:
-    """The run's first scores of each protocol: what its backbone must beat does not change."""
-    return {event["protocol"]: event["scores"] for event in reversed(owner.history().all("eval"))}

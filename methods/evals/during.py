@@ -1,10 +1,9 @@
 """What is judged while a run trains and at its end: k-NN of the backbone, and the method's own figures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from launcher.errors import Diverged
-from launcher.run.folder import RunDir
-from launcher.runtime.dist import World
 from launcher.spec.runspec import RunSpec
 from methods.data import build
 from methods.data.dataset import ImageDataset
@@ -24,7 +23,9 @@ def evaluate(job: Job, trainer: Trainer, step: int) -> None:
             if values:
                 job.ledger.write("scored", protocol=protocol, step=step, scores=values)
 
-    scores = knn(job, trainer.backbone, known=_measured(job.world, job.run), so_far=so_far)
+    # Of the run's own training: those that ran as jobs of their own (`by`) may have had other labels.
+    known = first_knn(e for e in job.run.history().all("eval") if not e.get("by")) if job.world.is_main else None
+    scores = knn(job, trainer.backbone, known=job.world.broadcast(known), so_far=so_far)
     for protocol, values in {"knn": scores, **own}.items():
         if values and job.world.is_main:
             job.ledger.write("eval", protocol=protocol, step=step, scores=values)
@@ -46,13 +47,9 @@ def watch_rank(job: Job, step: int, rank: float) -> None:
         raise Diverged(f"features collapsed at step {step}: {found}. Change the recipe, as a new run")
 
 
-def _measured(world: World, run: RunDir) -> dict[str, float]:
-    """What the first k-NN of the run's own training found. Collective."""
-    found: dict[str, float] = {}
-    if world.is_main:
-        own = (e["scores"] for e in run.history().all("eval") if e["protocol"] == "knn" and not e.get("by"))
-        found = next(own, {})
-    return world.broadcast(found)
+def first_knn(evals: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The scores of the first k-NN among `eval` events, which hold what a backbone must beat; empty without one."""
+    return next((event["scores"] for event in evals if event["protocol"] == "knn"), {})
 
 
 def labelled(spec: RunSpec, dataset: ImageDataset | None) -> tuple[ImageDataset, ImageDataset] | None:

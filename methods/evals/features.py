@@ -4,11 +4,10 @@ whatever their number."""
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from torch import nn
 
 from launcher.errors import Diverged
 from launcher.runtime.preempt import Stopped
@@ -33,7 +32,7 @@ def extract(
     """(features float32 [n, d] in host memory, sample ids int64 [n]) of this rank's block, in order, centre crops,
     broken images left out. `encode`: uint8 [B, C, H, W] on the device -> [B, d].
 
-    store: where features go as they are made, and where those of an earlier life are found. Collective: raises Stopped
+    store: where features go as they are made, and where those of an earlier start are found. Collective: raises Stopped
     between batches, after keeping what it has.
     """
     block = _Block(job, dataset, stage)
@@ -55,10 +54,10 @@ def refuse_unless_finite(job: Job, features: torch.Tensor, stage: str) -> None:
         raise Diverged(f"{stage}: the features of {bad} of {images} images are not finite numbers; nothing is judged")
 
 
-def digest_of(encoder: nn.Module) -> str:
-    """sha256 of the encoder's parameters and buffers: of equal ones, features are equal."""
+def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 of their names and bits."""
     hasher = hashlib.sha256()
-    for name, value in sorted(encoder.state_dict().items()):
+    for name, value in sorted(tensors.items()):
         hasher.update(name.encode())
         hasher.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return hasher.hexdigest()
@@ -152,7 +151,7 @@ class _Block:
         return {"ids": torch.from_numpy(good), "features": features.to(self.dtype)}
 
     def tell(self, store: Store | None) -> None:
-        """How many images this life found, and how many it worked on, over all ranks. Collective."""
+        """How many images this start found, and how many it worked on, over all ranks. Collective."""
         if store is None:
             return
         restored, made = np.array(self.job.world.gather((self.restored, self.made))).sum(axis=0).tolist()

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,11 +39,6 @@ class Subject:
     @property
     def classes(self) -> int:
         return len(self.job.labelled[0].classes)
-
-    @property
-    def folder(self) -> Path:
-        """Where a protocol leaves its files."""
-        return self.job.run.path
 
     def features(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
         """(features float32 [n, d], labels int64 [n]) of this rank's block of `split`, centre crops, in host memory.

@@ -7,6 +7,7 @@ import torch
 
 from launcher.errors import InputError
 from launcher.kmeans import fit, hierarchical, where_they_fit
+from launcher.kmeans.features import first_bad_row
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime import store as stores
@@ -17,7 +18,7 @@ from methods.engine.job import Job
 from methods.kmeans import results
 from methods.kmeans.progress import Progress
 from methods.kmeans.results import Result
-from methods.kmeans.sources import Source, first_bad_row, open_source
+from methods.kmeans.sources import ASSEMBLED, Source, open_source
 from methods.kmeans.spec import KMeansConfig, rounds
 
 
@@ -29,11 +30,13 @@ def cluster(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: He
     spec = run.spec()
     source = open_source(run, spec, world)
     job = Job(run, spec, world, None, ledger, stop, source.dataset, heart=heart)
-    # Curves of earlier lives stay; an iteration that is done once more has the same figures.
+    # Curves of earlier starts stay; an iteration that is done once more has the same figures.
     job.reporter.start(purge_step=run.progress().get("step", 0))
     job.reporter.progress(force=True, stage="starting", step=0, steps=spec.method.iterations)
     try:
-        summary = _done_before(job) or _clustered(job, source)
+        # A start may have been killed between its result and its last word.
+        before = world.broadcast(results.found(run, spec) if world.is_main else None)
+        summary = before or _clustered(job, source)
         _told(job, summary)
     except Stopped:
         job.reporter.progress(force=True, stage="stopped")
@@ -41,11 +44,6 @@ def cluster(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: He
     finally:
         job.reporter.close()
     return {"step": summary["iterations"], "seconds": job.clock.seconds()}
-
-
-def _done_before(job: Job) -> dict[str, Any] | None:
-    """The summary of a life that was killed between its result and its last word."""
-    return job.world.broadcast(results.found(job.run, job.spec) if job.world.is_main else None)
 
 
 def _clustered(job: Job, source: Source) -> dict[str, Any]:
@@ -71,10 +69,10 @@ def _clustered(job: Job, source: Source) -> dict[str, Any]:
 
 
 def _told(job: Job, summary: dict[str, Any]) -> None:
-    """What follows the result, also where an earlier life was killed before it: figures in the ledger, and room."""
+    """What follows the result, also where an earlier start was killed before it: figures in the ledger, and room."""
     if job.world.is_main:
-        stores.remove(job.run.path / stores.FOLDER / "step_00000000")
-        stores.remove(job.run.path / stores.FOLDER / "assembled")
+        for name in ("step_00000000", ASSEMBLED):
+            stores.remove(job.run.path / stores.FOLDER / name)
         scores = {name: summary[name] for name in results.SCORES if summary.get(name) is not None}
         step, digest = summary["iterations"], summary["digest"]
         if not job.run.history().all("eval"):
@@ -99,11 +97,9 @@ def _explained(
 ) -> InputError:
     """What the engine refused, on all ranks alike, in the words of who gave the features. Collective."""
     row = first_bad_row(features)
-    rows = [
-        position for position in job.world.gather(int(positions[row]) if row >= 0 else None) if position is not None
-    ]
+    rows = [each for each in job.world.gather(None if row is None else int(positions[row])) if each is not None]
     if rows:
-        where = source.name_of(min(rows))
+        where = source.dataset.name_of(min(rows))
         fix = "leave the sample out, or find out why the network gave it"
         return InputError.of("features", job.spec.method.features, f"{where} is NaN or infinite", fix)
     return InputError(str(error))

@@ -10,7 +10,6 @@ clusters/                         or what out= says
 """
 
 import contextlib
-import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from launcher.run.files import read_json, write_json
 from launcher.run.folder import RunDir
 from launcher.spec.runspec import RunSpec
 from methods.engine.job import Job
+from methods.evals.features import digest_of
 from methods.kmeans.sources import Source
 
 SUMMARY = "summary.json"
@@ -124,7 +124,7 @@ class Writer:
         shutil.rmtree(self._beside)
 
     def _make(self) -> None:
-        shutil.rmtree(self._beside, ignore_errors=True)  # of a life that was killed while it wrote
+        shutil.rmtree(self._beside, ignore_errors=True)  # of a start that was killed while it wrote
         (self._beside / "assignments").mkdir(parents=True)
 
     def _assignments(self, assignments: torch.Tensor, positions: np.ndarray) -> None:
@@ -178,7 +178,7 @@ class Writer:
             "entropy_mean": judged.get("mean"),
             "bytes_per_iteration": found.bytes_per_iteration,
             "seconds": self._job.clock.seconds(),
-            "digest": _digest(found.tensors),
+            "digest": digest_of(found.tensors),
         }
 
     def _commit(self, found: Result, judged: dict[str, Any], summary: dict[str, Any]) -> None:
@@ -210,12 +210,3 @@ def _judged(found: Result, labels: torch.Tensor) -> dict[str, Any]:
     members = found.counts.double()
     mean = float((torch.nan_to_num(entropy) * members).sum() / members.sum())
     return {"entropy": entropy, "mean": round(mean, 4), "nmi": round(sharded_nmi(found.assignments, labels), 4)}
-
-
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    """sha256 of all centroids: equal ones, equal bits."""
-    hasher = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        hasher.update(name.encode())
-        hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return hasher.hexdigest()

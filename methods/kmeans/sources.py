@@ -1,6 +1,7 @@
 """Where the features of a clustering come from: shards in a folder, or the backbone of a run. Each rank holds a block
 of neighbouring samples; the blocks of all ranks, in turn, are the data set, whatever the number of ranks."""
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ from methods.evals.features import digest_of, extract
 from methods.kmeans.folder import Folder, Shard, scan
 
 NUMPY = {"fp64": np.float64, "fp32": np.float32, "fp16": np.float16, "bf16": np.int16}  # numpy has no bf16: its bits
-CHECKED = 4096  # rows at a time
+WRITTEN = 4096  # rows at a time
 ASSEMBLED = "assembled"  # in a run's folder `features`
 
 
@@ -44,9 +45,6 @@ class Source(Protocol):
 
     def features(self, job: Job, store: Store) -> tuple[torch.Tensor, np.ndarray]:
         """(this rank's features [n, d], the positions of their samples in the data set, int64 [n]). Collective."""
-
-    def name_of(self, position: int) -> str:
-        """A sample, for a person."""
 
     def files(self) -> list[tuple[str, int, int]]:
         """(name, first, last sample) of what assignments are written of, a file each."""
@@ -82,31 +80,24 @@ class FolderSource:
         first, last = (folder.rows * r // world.size for r in (world.rank, world.rank + 1))
         pieces = [mapped(shard, a, b) for shard, a, b in folder.pieces(first, last)]
         if not pieces:
-            empty = mapped(folder.shards[0], 0, 0)
-            return empty, np.empty(0, np.int64)
+            return mapped(folder.shards[0], 0, 0), np.empty(0, np.int64)
         if len(pieces) > 1:
             size = sum(piece.nbytes for piece in pieces)
             scratch = self._scratch / f"rank{world.rank}.bin"
             pieces = [torch.cat(pieces) if 4 * size < _free_memory() else _assembled(pieces, scratch)]
         return pieces[0], np.arange(first, last)
 
-    def name_of(self, position: int) -> str:
-        return self.dataset.name_of(position)
-
     def files(self) -> list[tuple[str, int, int]]:
-        found, first = [], 0
-        for shard in self.dataset.shards:
-            found.append((shard.path.stem, first, first + shard.rows))
-            first += shard.rows
-        return found
+        shards = self.dataset.shards
+        ends = list(itertools.accumulate(shard.rows for shard in shards))
+        return [(s.path.stem, end - s.rows, end) for s, end in zip(shards, ends, strict=True)]
 
 
 class RunSource:
     """The backbone of a run, on images."""
 
     def __init__(self, spec: RunSpec, dataset: ImageDataset):
-        self._spec, self.dataset, self._digest = spec, dataset, ""
-        self.labels = dataset.labels
+        self._spec, self.dataset, self.labels = spec, dataset, dataset.labels
 
     def key(self) -> dict[str, Any]:
         return {"weights": self._spec.init_from.digest, "layer": self._spec.method.layer}
@@ -120,12 +111,9 @@ class RunSource:
         load_backbone(backbone, job)
         backbone = backbone.to(job.world.device).eval()
         if job.world.is_main:
-            print(f"backbone of {self._spec.init_from.path}: {digest_of(backbone)[:12]}", flush=True)
+            print(f"backbone of {self._spec.init_from.path}: {digest_of(backbone.state_dict())[:12]}", flush=True)
         encode = at_layer(backbone, self._spec.method.layer)
         return extract(job, self.dataset, encode, stage="features", store=store)
-
-    def name_of(self, position: int) -> str:
-        return self.dataset.name_of(position)
 
     def files(self) -> list[tuple[str, int, int]]:
         return [("images", 0, len(self.dataset))]
@@ -163,15 +151,6 @@ def mapped(shard: Shard, first: int, last: int) -> torch.Tensor:
     return found.view(torch.bfloat16) if shard.kind == "bf16" else found
 
 
-def first_bad_row(features: torch.Tensor) -> int:
-    """The first row with a NaN or an infinity, -1 where there is none."""
-    for start in range(0, len(features), CHECKED):
-        good = features[start : start + CHECKED].isfinite().all(dim=1)
-        if not good.all():
-            return start + int(good.logical_not().nonzero()[0])
-    return -1
-
-
 def _assembled(pieces: list[torch.Tensor], target: Path) -> torch.Tensor:
     """One memory-mapped tensor of all pieces: the engine reads one, and memory cannot hold it. A file, made anew."""
     rows, (_, d) = sum(map(len, pieces)), pieces[0].shape
@@ -179,8 +158,8 @@ def _assembled(pieces: list[torch.Tensor], target: Path) -> torch.Tensor:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as file:
             for piece in pieces:
-                for start in range(0, len(piece), CHECKED):
-                    file.write(piece[start : start + CHECKED].contiguous().view(torch.uint8).numpy().tobytes())
+                for rows in piece.split(WRITTEN):
+                    file.write(rows.contiguous().view(torch.uint8).numpy().tobytes())
     except OSError as error:
         target.unlink(missing_ok=True)
         reason = f"its shards fit neither in memory nor, in one piece, in {target.parent} ({error.strerror})"

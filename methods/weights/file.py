@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from launcher.errors import InputError
@@ -62,8 +62,7 @@ def tensors(path: Path, key: str | None = None) -> dict[str, torch.Tensor]:
     dictionary, or with this beginning. Raises InputError."""
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch ends at a damaged file with whatever its parser stumbles over

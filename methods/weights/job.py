@@ -6,7 +6,7 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
-from launcher.runtime.preempt import StopFlag, Stopped
+from launcher.runtime.preempt import StopFlag
 from methods import backbones
 from methods.evals.alone import job_of
 from methods.evals.judge import judge
@@ -20,8 +20,7 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
     Raises Stopped at safe points, with the work kept; InputError for a file that has changed, or holds other weights.
     """
     config = run.spec().method
-    job = job_of(run, world, ledger, stop, heart, config.settings)
-    try:
+    with job_of(run, world, ledger, stop, heart, config.settings) as job:
         backbone = backbones.build(config.backbone)
         left_over = load(backbone, config)
         if world.is_main:
@@ -35,10 +34,4 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
                 print(f"{found['protocol']} {found['scores']}", flush=True)
 
         judge(subject, config.settings, tell)
-        job.reporter.progress(force=True, stage="done")
-    except Stopped:
-        job.reporter.progress(force=True, stage="stopped")
-        raise
-    finally:
-        job.reporter.close()
     return {"step": 0, "seconds": job.clock.seconds()}

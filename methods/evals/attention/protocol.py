@@ -29,8 +29,8 @@ def score(subject: Subject, settings: Attention) -> dict[str, Any]:
     The ranks take the images in turn. Collective; raises Stopped, and InputError where no image has a mask.
     """
     job, heads = subject.job, []
-    dataset = subject.job.dataset if job.labelled is None else subject.splits["test"]
-    folder = subject.folder / "attention"
+    dataset = job.dataset if job.labelled is None else subject.splits["test"]
+    folder = job.run.path / "attention"
     if job.world.is_main:
         folder.mkdir(exist_ok=True)
     job.world.barrier()

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import nn
@@ -24,11 +25,8 @@ def encoder(
     family = backbones.network(backbone)
     sides = getattr(family, "MAP", (2, 3))
 
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _given: tuple, output: torch.Tensor) -> None:
-            caught[name] = pooled(output, sides)
-
-        return hook
+    def keep(name: str, _module: nn.Module, _given: tuple, output: torch.Tensor) -> None:
+        caught[name] = pooled(output, sides)
 
     def encode(images: torch.Tensor) -> torch.Tensor:
         caught.clear()
@@ -36,7 +34,7 @@ def encoder(
         widths.update({name: value.shape[1] for name, value in caught.items()})
         return torch.cat([value.float() for value in caught.values()], dim=1)
 
-    hooks = [module.register_forward_hook(keep(name)) for name, module in family.stages(network.trunk).items()]
+    hooks = [module.register_forward_hook(partial(keep, name)) for name, module in family.stages(network.trunk).items()]
     try:
         yield encode, widths
     finally:

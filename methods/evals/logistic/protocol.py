@@ -129,9 +129,8 @@ def accuracy(subject: Subject, found: Classifier, features: torch.Tensor, labels
 def _chunks(
     features: torch.Tensor, labels: torch.Tensor, device: torch.device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    for first in range(0, len(labels), CHUNK):
-        rows = slice(first, first + CHUNK)
-        yield features[rows].to(device, non_blocking=True), labels[rows].to(device, non_blocking=True)
+    for rows, truth in zip(features.split(CHUNK), labels.split(CHUNK), strict=True):
+        yield rows.to(device, non_blocking=True), truth.to(device, non_blocking=True)
 
 
 def _restored(subject: Subject, slot: Slot | None, weight: torch.Tensor, bias: torch.Tensor) -> tuple[int, bool, float]:

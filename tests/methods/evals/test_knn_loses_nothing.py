@@ -40,15 +40,14 @@ def test_the_trained_score_stands_when_a_baseline_fails_and_is_joined_by_them_la
 
 def test_so_it_does_while_a_run_trains_and_the_evaluation_is_not_taken_for_done(evaluated, monkeypatch):
     asked = evaluated.asked(*PHOTOS, "knn.neighbours=[4]")
-    job = alone.job_of(asked, ALONE, Ledger(asked.path, 1, "rank0"), StopFlag(), Heart(asked), {"knn": {}})
+    told = asked, ALONE, Ledger(asked.path, 1, "rank0"), StopFlag(), Heart(asked)
     trainer = SimpleNamespace(backbone=evaluated.backbone, evaluate=lambda step: {"clusters": {"nmi": 0.5}})
     monkeypatch.setattr(knn, "_adapt_statistics", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), alone.job_of(*told, {"knn": {}}) as job:
         during.evaluate(job, trainer, 12)
-    job.reporter.close()
     events = asked.history().all("eval", "scored")
     assert [(e["event"], e["protocol"], e["step"]) for e in events] == [("scored", p, 12) for p in ("knn", "clusters")]
-    assert {"trained", "k10"} <= set(events[0]["scores"]) and not during._measured(ALONE, asked)
+    assert {"trained", "k10"} <= set(events[0]["scores"]) and not during.first_knn(asked.history().all("eval"))
 
 
 def test_a_complete_evaluation_is_not_replaced_by_one_that_is_not(evaluated):
