@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 no_labels = registry.facts("data").no_labels
 
 FILE = "eval.json"
+SCIENCE, PLACE = ("eval_data", "method"), ("cluster", "nodes", "tasks_per_node")  # fields of its spec
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, Slurm
         return False
     if "settings" not in asked:  # from before there were any
         asked["settings"] = protocols.defaults([asked["protocol"]], spec.method.backbone)
-    if asked["settings"] != wanted.settings or _science(spec) != _science(wanted.spec):
+    if asked["settings"] != wanted.settings or _said(spec, SCIENCE) != _said(wanted.spec, SCIENCE):
         return False
     state = found.state(queue).name
     if state == "done":
@@ -146,15 +147,13 @@ def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, Slurm
         return scores(found).get("digest") == digest
     if {**wanted.to_json(), "after": None} != {**asked, "after": None}:
         return False
-    return state in ACTIVE or _ops(spec) == _ops(wanted.spec)
+    return state in ACTIVE or _said(spec, PLACE) == _said(wanted.spec, PLACE)
 
 
-def _science(spec: RunSpec) -> str:
-    return json.dumps([spec.to_json()["eval_data"], spec.to_json()["method"]], sort_keys=True)
-
-
-def _ops(spec: RunSpec) -> str:
-    return json.dumps([spec.to_json()["cluster"], spec.nodes, spec.tasks_per_node], sort_keys=True)
+def _said(spec: RunSpec, names: Sequence[str]) -> str:
+    """Of these fields."""
+    fields = spec.to_json()
+    return json.dumps([fields[name] for name in names], sort_keys=True)
 
 
 def _create(run: RunDir, wanted: Wanted) -> RunDir:

@@ -110,8 +110,8 @@ def lloyd(
     shape = (sum(group.k for group in groups), space.features.d)
     found = loaded(resume, {"centroids": shape}, lambda values: _fits(values, len(groups)), ranks, device)
     if found:
-        centroids = found.tensors["centroids"]
-        courses = [Course(**state) for state in found.values["courses"]]
+        centroids = found[0]["centroids"]
+        courses = [Course(**state) for state in found[1]["courses"]]
     else:
         centroids = initial_centroids(space, groups, order, options.init, ranks, point)
         if space.spherical:

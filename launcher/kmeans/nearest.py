@@ -4,8 +4,6 @@ argmin |x - c|^2 = argmax x.c - |c|^2 / 2 for all features x, and argmax x.c on 
 agree up to rounding: `Tiles` here on a CPU, `Blocks` here on any device, and the Triton kernel of fused.py on GPUs.
 """
 
-from dataclasses import dataclass, field
-
 import torch
 
 from launcher.kmeans.exact import nearest_of
@@ -32,23 +30,14 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-@dataclass(eq=False)
 class Scratch:
     """What one worker needs for a chunk of rows on a CPU, allocated once."""
 
-    rows: int
-    d: int
-    ones: int
-    k: int
-    x: torch.Tensor = field(init=False)  # [rows, d + ones]: features, then ones that the biases are multiplied with
-    scores: torch.Tensor = field(init=False)
-    best: torch.Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        tile = min(TILE, self.k + GROUP)
-        self.x = torch.ones(self.rows, self.d + self.ones)
-        self.scores = torch.empty(tile * self.rows)
-        self.best = torch.empty(-(-tile // GROUP) * self.rows)
+    def __init__(self, rows: int, d: int, ones: int, k: int):
+        tile = min(TILE, k + GROUP)
+        self.x = torch.ones(rows, d + ones)  # features, then ones that the biases are multiplied with
+        self.scores = torch.empty(tile * rows)
+        self.best = torch.empty(-(-tile // GROUP) * rows)
 
 
 class Near:

@@ -88,22 +88,15 @@ def budget(device: torch.device) -> float:
     return FLOPS.get(device.type, FLOPS["cuda"])
 
 
-class Loaded(NamedTuple):
-    """A state, the same on all ranks. tensors: float32; values: as JSON has them."""
-
-    tensors: dict[str, torch.Tensor]
-    values: dict[str, Any]
-
-
 def loaded(
     slot: Slot | None,
     shapes: Mapping[str, tuple[int, ...]],
     fits: Callable[[Mapping[str, Any]], bool],
     ranks: Ranks,
     device: torch.device,
-) -> Loaded | None:
-    """What rank 0 finds in `slot`: float32 tensors of `shapes` and values that `fits` accepts; None where there is
-    nothing like that. Collective."""
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """What rank 0 finds in `slot`, on all ranks: float32 tensors of `shapes` and values, as JSON has them, that `fits`
+    accepts; None where there is nothing like that. Collective."""
     if slot is None:
         return None
     found = slot.load() if ranks.rank == 0 else None
@@ -122,4 +115,4 @@ def loaded(
         if ranks.rank == 0:
             bits.copy_(state[name].contiguous().view(torch.int32))
         tensors[name] = ranks.sum(bits).view(torch.float32)
-    return Loaded(tensors, values)
+    return tensors, values

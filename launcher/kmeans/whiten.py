@@ -73,7 +73,7 @@ def fit_whitening(
 
     found = loaded(resume, {"mean": (d,), "projection": (d, dim)}, lambda _: True, ranks, rows.device)
     if found:
-        return Whitening(found.tensors["mean"], found.tensors["projection"])
+        return Whitening(**found[0])
     over = Pass(rows.n, shards.longest, CHUNK, 2.0 * d * d, rows.device, told(safe_point, "whitening", 0))
     mean, covariance = moments(rows, ranks, shards.total, over)
     # Rank 0's answer for all: eigenvectors of close eigenvalues may come out differently on another kind of machine.

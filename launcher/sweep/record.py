@@ -70,7 +70,7 @@ def record(
     name = f"{table}{spec.recipe}-sweep-{digest}"
     folder = Path(spec.runs) / FOLDER
     folder.mkdir(exist_ok=True)
-    rows = rows or [{"sweep": name, "values": _values(point)} for point in points]
+    rows = rows or [{"sweep": name, "values": dict(w.partition("=")[::2] for w in point.varied)} for point in points]
     listed = [
         {"run": run.id, "varied": list(point.varied), **row} for run, point, row in zip(runs, points, rows, strict=True)
     ]
@@ -102,10 +102,6 @@ def rows_of(folder: Path, name: str, scale: str) -> list[dict[str, Any]]:
             said = run.history().all("sweep")
             rows += [{**e, "run": run.id} for e in said if e["sweep"] == name and e.get("scale") == scale]
     return sorted(rows, key=lambda row: row["time"])
-
-
-def _values(point: "Point") -> dict[str, str]:
-    return dict(word.partition("=")[::2] for word in point.varied)
 
 
 def _mark(run: RunDir, row: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ def train_view(
     RandomResizedCrop. `image` is "L" or "RGB". At a box's border the filter also sees the pixels just outside it, which
     torchvision, cutting first, leaves out.
     """
-    left, top, width, height = crop_box(*image.size, rng, scale, RATIO)
+    left, top, width, height = crop_box(*image.size, rng, scale)
     view = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
     return _planes(view, mirrored=rng.random() < 0.5)
 
@@ -43,19 +43,19 @@ def centre_view(image: Image.Image, size: int, resize: int | None = None) -> np.
 
 
 def crop_box(
-    width: int, height: int, rng: np.random.Generator, scale: tuple[float, float], ratio: tuple[float, float]
+    width: int, height: int, rng: np.random.Generator, scale: tuple[float, float]
 ) -> tuple[int, int, int, int]:
     """(left, top, width, height) of a random crop of an image of `width` x `height` pixels."""
-    low, high = math.log(ratio[0]), math.log(ratio[1])
+    low, high = map(math.log, RATIO)
     for _ in range(10):
         area = width * height * (scale[0] + (scale[1] - scale[0]) * rng.random())
         aspect = math.exp(low + (high - low) * rng.random())
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             return int(rng.random() * (width - w + 1)), int(rng.random() * (height - h + 1)), w, h
-    # No luck: the largest central crop that `ratio` allows.
-    w = min(width, max(1, round(height * ratio[1])))
-    h = min(height, max(1, round(width / ratio[0])))
+    # No luck: the largest central crop that RATIO allows.
+    w = min(width, max(1, round(height * RATIO[1])))
+    h = min(height, max(1, round(width / RATIO[0])))
     return (width - w) // 2, (height - h) // 2, w, h
 
 

@@ -60,14 +60,11 @@ class Photometrics:
         radius = min(self._radius, images.shape[-1] - 1)
         _some(images, plan.blur, lambda some, at: operators.blur(some, plan.sigma[at], radius))
         _some(images, plan.solarise, lambda some, _: operators.solarise(some))
-        for channel, (mean, std) in enumerate(self._channels(images.shape[1])):
+        means, stds = self._mean, self._std
+        if images.shape[1] == 1:  # grey: the mean over the colours
+            means, stds = [sum(means) / 3], [sum(stds) / 3]
+        for channel, (mean, std) in enumerate(zip(means, stds, strict=True)):
             images[:, channel].sub_(mean).mul_(1 / std)
-
-    def _channels(self, channels: int) -> list[tuple[float, float]]:
-        """(mean, standard deviation) of each; of a grey image, the mean over the colours."""
-        if channels == 1:
-            return [(sum(self._mean) / 3, sum(self._std) / 3)]
-        return list(zip(self._mean, self._std, strict=True))
 
 
 class _Plan:

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from methods.augment.crops import RATIO, centre_view, crop_box, train_view
+from methods.augment.crops import centre_view, crop_box, train_view
 from methods.augment.draws import draw
 from methods.augment.resize import decoded, resized
 from methods.augment.rng import view_rng
@@ -81,6 +81,6 @@ class MultiCropView:
             boxes.append([])
             for recipe in resolution.recipes:
                 rng = view_rng(self.seed, epoch, sample, len(rows))
-                boxes[-1].append(crop_box(*image.size, rng, resolution.scale, RATIO))
+                boxes[-1].append(crop_box(*image.size, rng, resolution.scale))
                 rows.append(draw(recipe, rng))
         return boxes, np.stack(rows)

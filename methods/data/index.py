@@ -62,7 +62,8 @@ def open_index(root: str | Path, cache: Path | None = None) -> Index:
     if index is not None and _still_true(index, root):
         return index
     index = _walk(root)
-    _save(index, file)
+    with contextlib.suppress(OSError):
+        mapped.save(file, _MAGIC, {"folders": index.folders}, {name: getattr(index, name) for name in _KINDS})
     return _load(file) or index  # mapped: one copy a node instead of one a process
 
 
@@ -124,17 +125,10 @@ def _still_true(index: Index, root: str) -> bool:
         return False
 
 
-def _save(index: Index, file: Path) -> None:
-    """Not being able to is no error."""
-    arrays = {"ends": index.ends, "digits": index.digits, "blob": index.blob}
-    with contextlib.suppress(OSError):
-        mapped.save(file, _MAGIC, {"folders": index.folders}, arrays)
-
-
 def _load(file: Path) -> Index | None:
     found = mapped.load(file, _MAGIC)
     if found is None:
         return None
     header, arrays = found
-    ends, digits, blob = (np.frombuffer(arrays[name], kind) for name, kind in _KINDS.items())
-    return Index([Folder(*each) for each in header["folders"]], ends, digits, blob)
+    typed = {name: np.frombuffer(arrays[name], kind) for name, kind in _KINDS.items()}
+    return Index([Folder(*each) for each in header["folders"]], **typed)

@@ -91,7 +91,7 @@ def batches(
         _Fetch(dataset, view, drop=not replace_broken),
         sampler=requests,
         batch_size=None,  # a request is a batch already
-        collate_fn=_as_it_is,
+        collate_fn=lambda batch: batch,
         num_workers=workers,
         pin_memory=pin_memory and torch.cuda.is_available(),
         worker_init_fn=_start_worker if workers else None,
@@ -204,10 +204,6 @@ def _allocate(count: int, part: np.ndarray) -> torch.Tensor:
 def _batch(images: torch.Tensor | Crops, request: Request, rows: np.ndarray, broken: list[tuple[int, str]]) -> Batch:
     columns = {name: torch.from_numpy(column[rows]) for name, column in request.columns.items()}
     return Batch(images, torch.from_numpy(request.ids[rows]), columns, broken)
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
 
 
 def _start_worker(_: int) -> None:

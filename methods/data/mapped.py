@@ -7,7 +7,7 @@ Standard library alone, so that the launcher can read a header.
 import json
 import mmap
 import os
-import tempfile
+import uuid
 import zlib
 from pathlib import Path
 from typing import Any
@@ -45,18 +45,14 @@ def save(file: Path, magic: bytes, header: dict[str, Any], arrays: dict[str, Any
     crc = 0
     for part in parts:
         crc = zlib.crc32(part, crc)
-    temporary = None
+    beside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")  # other nodes may write it, too
+    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{file.name}", dir=file.parent)
-        with os.fdopen(handle, "wb") as out:
-            for part in [magic, crc.to_bytes(8, "little"), *parts]:
-                out.write(part)
-            os.fchmod(out.fileno(), 0o666 & ~_umask())  # mkstemp's is for its owner alone
-        os.replace(temporary, file)
+        with open(beside, "xb") as out:
+            out.writelines([magic, crc.to_bytes(8, "little"), *parts])
+        os.replace(beside, file)
     except OSError:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        beside.unlink(missing_ok=True)
         raise
 
 
@@ -91,9 +87,3 @@ def head(file: Path, magic: bytes) -> dict[str, Any] | None:
     except (OSError, ValueError, OverflowError, MemoryError):
         return None
     return header if isinstance(header, dict) and isinstance(header.get("arrays"), dict) else None
-
-
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current

@@ -32,7 +32,7 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float
 
 
 class Job:
-    """One rank's view of one life of a run."""
+    """One rank's view of one start of a run."""
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ class KeptWork:
         stop or a kill in its middle costs `every_s` seconds of it. Collective.
 
         key: called on rank 0, what the work depends on, as JSON. needed: bytes that it will take. every_s: None keeps
-        nothing; nor does a disk that is too small. What the next life must do again is booked as lost_seconds.
+        nothing; nor does a disk that is too small. What the next start must do again is booked as lost_seconds.
         """
         self._save()
         given = {"code": self._run.code()["digest"], "data": self._data.state()}

@@ -57,7 +57,7 @@ class Loading:
 
     @property
     def broken(self) -> int:
-        """Images that this rank could not decode in this life."""
+        """Images that this rank could not decode in this start."""
         return sum(len(tally.reasons) for tally in self._tallies.values())
 
     @property

@@ -77,7 +77,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                     if step % config.log_every == 0 or step == steps:
                         read, means = watch.averaged()
                         job.reporter.log(read, **means, lr=rate, images_per_s=throughput.rate)
-                        health.note(step, means)  # what is read may lag by one, and not alike in each life
+                        health.note(step, means)  # what is read may lag by one, and not alike in each start
                     outcome = job.vote.cast(max(job.verdict(), watch.verdict()))
                     job.heart.step = step
                     job.heart.point()

@@ -36,7 +36,7 @@ class LossWatch:
             self._read()
 
     def averaged(self) -> tuple[int, dict[str, float]]:
-        """Collective: the newest step whose scalars were read, and their means over the ranks. Waits where a life has
+        """Collective: the newest step whose scalars were read, and their means over the ranks. Waits where a start has
         read none yet."""
         if not self._values:
             self._read()
@@ -57,7 +57,8 @@ class LossWatch:
         spoilt although its loss was a number."""
         while wait and self._waiting:
             self._read()
-        if wait and self._bad is None and not all(_finite(network) for network in self._networks):
+        parameters = (parameter for network in self._networks for parameter in network.parameters())
+        if wait and self._bad is None and not all(bool(each.isfinite().all()) for each in parameters):
             self._bad = (self._read_step, self._read_ids)
         return DIVERGED if self._bad else GO
 
@@ -81,7 +82,3 @@ class LossWatch:
         self._values = dict(zip(names, values.tolist(), strict=True))
         if self._bad is None and not bool(torch.isfinite(values).all()):
             self._bad = (self._read_step, self._read_ids)
-
-
-def _finite(network: nn.Module) -> bool:
-    return all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())

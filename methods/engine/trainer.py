@@ -33,7 +33,7 @@ class Trainer(Protocol):
 
     watched: Watched  # which of its scalars tell of a collapse; a trainer may lack it
 
-    # What follows a trainer may lack. `step` counts from 0; all that is set must follow from it, or be registered.
+    # Optional hooks; `step` counts from 0. What a hook sets must be computable from `step`, or be registered as state.
 
     def before_step(self, step: int) -> None:
         """Before the first forward pass, when gradients and learning rates are set: weight decay, for example."""

@@ -51,10 +51,6 @@ class Folder:
     def dim(self) -> int:
         return self.shards[0].dim
 
-    @property
-    def kind(self) -> str:
-        return self.shards[0].kind
-
     def __len__(self) -> int:
         return self.rows
 

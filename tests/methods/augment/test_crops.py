@@ -23,7 +23,7 @@ def test_crop_boxes_are_distributed_as_torchvisions(width, height):
     torch.manual_seed(0)
     blank, draws = torch.empty(3, height, width), 3000
     theirs = np.array([RandomResizedCrop.get_params(blank, SCALE, RATIO) for _ in range(draws)])  # top, left, h, w
-    ours = np.array([crop_box(width, height, view_rng(0, 0, i), SCALE, RATIO) for i in range(draws)])
+    ours = np.array([crop_box(width, height, view_rng(0, 0, i), SCALE) for i in range(draws)])
     for name, mine, other in zip(("left", "top", "width", "height"), (0, 1, 2, 3), (1, 0, 3, 2), strict=True):
         assert ks_2samp(ours[:, mine], theirs[:, other]).pvalue > 1e-3, name
     assert ks_2samp(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]).pvalue > 1e-3, "area"
@@ -32,7 +32,7 @@ def test_crop_boxes_are_distributed_as_torchvisions(width, height):
 @pytest.mark.parametrize("width, height", [(1, 1), (1, 900), (900, 1), (3, 2), (50, 37)])
 def test_every_crop_box_lies_inside_its_image(width, height):
     for sample in range(200):
-        left, top, w, h = crop_box(width, height, view_rng(0, 0, sample), SCALE, RATIO)
+        left, top, w, h = crop_box(width, height, view_rng(0, 0, sample), SCALE)
         assert 0 <= left < left + w <= width and 0 <= top < top + h <= height
 
 
@@ -46,7 +46,7 @@ def test_views_are_contiguous_writable_planes(mode, channels):
 def test_a_train_view_is_the_resized_box_of_its_stream_mirrored_half_of_the_time():
     image, mirrored = picture(), 0
     for sample in range(200):
-        left, top, w, h = crop_box(*image.size, view_rng(0, 0, sample), SCALE, RATIO)
+        left, top, w, h = crop_box(*image.size, view_rng(0, 0, sample), SCALE)
         box = image.resize((16, 16), Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
         straight = np.asarray(box).transpose(2, 0, 1)
         view = train_view(image, 16, view_rng(0, 0, sample))

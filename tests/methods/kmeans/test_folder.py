@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import save_file
 
 from launcher.errors import InputError
+from launcher.kmeans.features import first_bad_row
 from methods.kmeans.folder import scan
-from methods.kmeans.sources import first_bad_row, mapped
+from methods.kmeans.sources import mapped
 
 
 def rows(n, d=6, seed=0):
@@ -102,6 +103,6 @@ def test_shards_that_do_not_go_together_are_refused(tmp_path, other, said):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_the_first_bad_row_is_found(bad):
     features = torch.from_numpy(rows(10))
-    assert first_bad_row(features) == -1
+    assert first_bad_row(features) is None
     features[7, 2] = bad
     assert first_bad_row(features) == 7
