@@ -86,12 +86,12 @@ def afterwards(run: RunDir, also: Sequence[str] = ()) -> list[Wanted]:
     return [Wanted(each, None, None, True, where) for each in settings]
 
 
-def check_labels(spec: RunSpec) -> None:
-    """Raises InputError where there are no labels to judge features with."""
+def check_labels(spec: RunSpec, give: str = "eval_data") -> None:
+    """Raises InputError where there are no labels to judge features with. give: the field to set instead."""
     reason = no_labels(spec.eval_data or spec.data)
     if reason:
         field = "eval_data" if spec.eval_data else "data"
-        fix = "give labelled images: eval_data=image_folder eval_data.path=/path/to/them"
+        fix = f"give labelled images: {give}=image_folder {give}.path=/path/to/them"
         raise InputError.of(field, (spec.eval_data or spec.data).name, f"it has no labels ({reason})", fix)
 
 

@@ -54,14 +54,13 @@ def expand(overrides: Sequence[str], config_dir: Path | None = None, *, planning
     bases: dict[tuple[str, ...], _Base] = {}
     points = []
     for combination in itertools.product(*(values for _, values in axes)):
-        chosen = list(zip([key for key, _ in axes], combination, strict=True))
-        varied = tuple(f"{k}={v}" for (k, v), (_, values) in zip(chosen, axes, strict=True) if len(values) > 1)
-        structure, command = tuple(f"{k}={v}" for k, v in chosen if _structural(k)), [f"{k}={v}" for k, v in chosen]
+        command = [f"{key}={value}" for (key, _), value in zip(axes, combination, strict=True)]
+        varied = tuple(word for word, (_, values) in zip(command, axes, strict=True) if len(values) > 1)
+        structure = tuple(filter(_structural, command))
         if structure not in bases:
             bases[structure] = _Base(command, config_dir, planning)
-        swept = [word.partition("=")[::2] for word in varied]
         try:
-            spec = bases[structure].spec([(k, v) for k, v in swept if not _structural(k)], command)
+            spec = bases[structure].spec(varied, command)
         except InputError as error:
             raise InputError(f"{error} (at {' '.join(varied)})") from None
         points.append(Point(varied, spec, bases[structure].recipe))
@@ -82,13 +81,12 @@ def rows(
     bases: dict[tuple[str, ...], _Base] = {}
     points = []
     for words in varied:
-        structure = tuple(word for word in words if _structural(word.partition("=")[0]))
+        structure = tuple(filter(_structural, words))
         try:
             if structure not in bases:
                 bases[structure] = _Base([*common, *structure], config_dir, planning)
             refuse_unknown_fields(words, bases[structure].recipe)
-            values = [word.partition("=")[::2] for word in words if word not in structure]
-            spec = bases[structure].spec(values, [*common, *words])
+            spec = bases[structure].spec(words, [*common, *words])
         except InputError as error:
             raise InputError(f"{error} (at {' '.join(words)})") from None
         points.append(Point(tuple(words), spec, bases[structure].recipe))
@@ -105,8 +103,8 @@ def is_swept(text: str) -> bool:
     return parsed(text).is_sweep_override()
 
 
-def _structural(key: str) -> bool:
-    return key.lstrip("+~").partition("@")[0] in STRUCTURE
+def _structural(word: str) -> bool:
+    return word.partition("=")[0].lstrip("+~").partition("@")[0] in STRUCTURE
 
 
 class _Base:
@@ -120,8 +118,9 @@ class _Base:
         # A config that refers to other keys must be composed anew when those change.
         self._refers = "${" in OmegaConf.to_yaml(root, resolve=False)
 
-    def spec(self, values: list[tuple[str, str]], overrides: list[str]) -> RunSpec:
-        """The frozen spec with `values` set; `overrides` is the whole command of the point."""
+    def spec(self, varied: Sequence[str], overrides: list[str]) -> RunSpec:
+        """The frozen spec with the single values of `varied` set; `overrides` is the whole command of the point."""
+        values = [word.partition("=")[::2] for word in varied if not _structural(word)]
         # A dictionary adds to what the key has: of this point, not of the one before.
         if self._refers or any(text.lstrip().startswith("{") for _, text in values):
             root, _ = composed(overrides, config_dir=self._config_dir, planning=self._planning)

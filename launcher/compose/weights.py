@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.compose import protocols, work
+from launcher.compose.evaluation import check_labels
 from launcher.compose.training import frozen
 from launcher.errors import InputError, unknown
 from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
 
-weights, no_labels = registry.facts("weights"), registry.facts("data").no_labels
-BACKBONES = registry.facts("backbones").BACKBONES
+weights, BACKBONES = registry.facts("weights"), registry.facts("backbones").BACKBONES
 
 
 def asked(overrides: Sequence[str]) -> bool:
@@ -42,10 +42,7 @@ def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec
     method.image_size = method.image_size or BACKBONES[backbone].image_size
     spec = frozen(config)
     if protocols.need_labels(settings):
-        reason = no_labels(spec.data)
-        if reason:
-            fix = "give labelled images: data=image_folder data.path=/path/to/them"
-            raise InputError.of("data", spec.data.name, f"it has no labels ({reason})", fix)
+        check_labels(spec, give="data")
     return spec
 
 

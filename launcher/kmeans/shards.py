@@ -104,11 +104,6 @@ def survey(features: Features, ranks: Ranks, check: Callable[[], str | None] = l
     return Shards(total=sum(counts), offset=sum(counts[: ranks.rank]), longest=max(counts), workers=max(threads))
 
 
-def longest(rows: int, ranks: Ranks) -> int:
-    """Features of the rank that has most."""
-    return max(row[0] for row in ranks.table([rows]))
-
-
 def non_finite(features: Features, rank: int) -> str | None:
     """Complaint about the first row with a NaN or an infinity."""
     row = first_bad_row(features)

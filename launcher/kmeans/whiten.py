@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from launcher.kmeans.features import Features
 from launcher.kmeans.resume import Pass, SafePoint, Slot, loaded
-from launcher.kmeans.shards import Ranks, longest, survey
+from launcher.kmeans.shards import Ranks, survey
 
 CHUNK = 4096  # rows added to the Gram matrix at a time
 
@@ -31,7 +31,7 @@ class Whitening:
         safe_point: as for `fit_whitening`; with one this is collective, over all ranks.
         """
         d, dim = self.projection.shape
-        most = longest(len(x), Ranks.of(None)) if safe_point else len(x)
+        most = max(Ranks.of(None).table([len(x)]))[0] if safe_point else len(x)
         for rows in Pass(len(x), most, CHUNK, 2.0 * d * dim, x.device, told(safe_point, "whitening", 1)):
             x[rows, :dim] = self.apply(x[rows])
         return x[:, :dim]

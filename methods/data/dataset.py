@@ -20,11 +20,9 @@ class ImageDataset(Protocol):
 
     def image(self, index: int) -> Image:
         """The decoded image, any size. Raises BrokenImage where there is none to be had."""
-        ...
 
     def name_of(self, index: int) -> str:
         """What a message calls this image: one printable line."""
-        ...
 
 
 class BrokenImage(Exception):

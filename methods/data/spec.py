@@ -219,7 +219,8 @@ def _check_shards(config, field, at_hand):
     for folder in filter(None, split_folders(path)):
         try:
             found, problem = tars.fitting(folder)
-            unknown += 0 if found or problem else tars.size(folder)
+            if not (found or problem):
+                unknown += sum(os.stat(os.path.join(folder, name)).st_size for name in tars.names(folder))
         except OSError as error:
             problem = f"cannot read {error.filename!r} ({error.strerror})", "make it readable"
         if problem:

@@ -29,11 +29,6 @@ def index_files(folder):
     return Path(folder) / NAME, mapped.cache_folder() / f"shards-{key}.index"
 
 
-def size(folder):
-    """Bytes of the tars in `folder`."""
-    return sum(os.stat(os.path.join(folder, name)).st_size for name in names(folder))
-
-
 def fitting(folder):
     """([(file, its header, unchecked) of each index that is of the tars in `folder`, the best place first], problem).
 
