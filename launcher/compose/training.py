@@ -157,7 +157,10 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
     folder = config_dir or clusters.FOLDER  # which holds no groups
     try:
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
-            root = compose(name, overrides=[_opened(o) for o in overrides if o not in shadowed])
+            # Hydra wants a sign before a field that is new to it: a key of a mapping, or a field that one's own cluster
+            # leaves to the schema. Fields that do not exist were refused before.
+            signed = [f"++{o}" if o.startswith("cluster.") else o for o in overrides if o not in shadowed]
+            root = compose(name, overrides=signed)
         for override in map(parsed, shadowed):
             OmegaConf.update(root, override.key_or_group, override.value())
         return root
@@ -347,9 +350,3 @@ def _is_open(key: str) -> bool:
     """Does the key lie in a mapping to which the user adds keys: `cluster.environment.NCCL_DEBUG`?"""
     group, field, *inner = [*key.lstrip("+~").split(".", 2), ""]
     return group == "cluster" and bool(inner[0]) and field in ("environment", "additional_parameters")
-
-
-def _opened(override: str) -> str:
-    """Hydra wants a sign before a field that is new to it: a key of such a mapping, or a field that one's own cluster
-    leaves to the schema. Fields that do not exist were refused before."""
-    return f"++{override}" if override.startswith("cluster.") else override

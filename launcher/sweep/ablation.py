@@ -98,9 +98,8 @@ class Ablation:
 
     def varied(self, scale: str) -> set[str]:
         """Keys that distinguish its points at `scale`."""
-        own = (_stand_in(point, scale)[1] for point in self.points)
-        words = [*self.sets, *(word for point in self.points for word in point.sets), *(w for ws in own for w in ws)]
-        return {key_of(word) for word in words}
+        own = (word for point in self.points for word in (*point.sets, *_stand_in(point, scale)[1]))
+        return {key_of(word) for word in (*self.sets, *own)}
 
     def lacks(self, point: PaperRow, scale: str, own: Iterable[str] = ()) -> list[str]:
         """Methods and evaluations that the point needs at `scale` and that are not registered yet, nor one's `own`."""

@@ -75,7 +75,9 @@ def record(
         {"run": run.id, "varied": list(point.varied), **row} for run, point, row in zip(runs, points, rows, strict=True)
     ]
     for run, row in zip(runs, rows, strict=True):
-        _mark(run, row)
+        said = run.history().all("sweep")  # by an earlier submission: once is enough
+        if not any(all(event.get(key) == value for key, value in row.items()) for event in said):
+            Ledger(run.path, run.generation() + 1, "submit").write("sweep", **row)
     write_json(folder / f"{name}.json", {"overrides": overrides, "time": round(time.time(), 3), "points": listed})
     return name
 
@@ -102,10 +104,3 @@ def rows_of(folder: Path, name: str, scale: str) -> list[dict[str, Any]]:
             said = run.history().all("sweep")
             rows += [{**e, "run": run.id} for e in said if e["sweep"] == name and e.get("scale") == scale]
     return sorted(rows, key=lambda row: row["time"])
-
-
-def _mark(run: RunDir, row: Mapping[str, Any]) -> None:
-    """Say in the run's ledger, once, what it is in this sweep."""
-    said = run.history().all("sweep")
-    if not any(all(event.get(key) == value for key, value in row.items()) for event in said):
-        Ledger(run.path, run.generation() + 1, "submit").write("sweep", **row)

@@ -8,13 +8,10 @@ A tar appears under its name when it is complete and on the disk. Whoever starts
 that are as they were when they were finished, and makes the others.
 """
 
-import bisect
 import contextlib
 import errno
 import fcntl
-import functools
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -22,13 +19,15 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from launcher.errors import InputError
 from launcher.run.files import write_json
-from methods.data.folder import classes_of, known_classes, printable
+from methods.data.folder import classes_of, known_classes, labels_of, printable
 from methods.data.index import Index, open_index
 from methods.data.shard_index import escaped
 from methods.data.shards import CLASSES
@@ -57,28 +56,17 @@ class Part(NamedTuple):
         return os.path.join(self.split, f"shard-{self.number:06d}.tar")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Split:
     """One folder of images, and the labels of its first-level sub-folders."""
 
     folder: str
     index: Index
     classes: tuple[str, ...] | None
+    labels: np.ndarray | None = field(init=False, repr=False)
 
-    def label(self, position: int) -> int | None:
-        """Of an image, None where there are none."""
-        if self.classes is None:
-            return None
-        return self._numbers[bisect.bisect_right(self._ends, position)]
-
-    @functools.cached_property
-    def _ends(self) -> list[int]:
-        return list(itertools.accumulate(each.images for each in self.index.folders))
-
-    @functools.cached_property
-    def _numbers(self) -> list[int | None]:
-        known = {name: label for label, name in enumerate(self.classes)}
-        return [known.get(each.name) for each in self.index.folders]
+    def __post_init__(self) -> None:
+        self.labels = labels_of(self.index, self.classes)
 
     def images(self, first: int, last: int) -> Iterator[tuple[bytes, bytes, bytes]]:
         """(file, key, extension) of each."""
@@ -196,8 +184,8 @@ def _cut(name: str, split: Split, limit: float, threads: int, progress: Callable
                 range(begin, end), images, pool.map(_size, [image[0] for image in images]), strict=True
             ):
                 more = _blocks(len(key) + 1 + len(extension), content)
-                if split.classes is not None:
-                    more += _blocks(len(key) + 4, len(str(split.label(position))))
+                if split.labels is not None:
+                    more += _blocks(len(key) + 4, len(str(split.labels[position])))
                 if size + more > limit and position > first:
                     parts.append(Part(name, len(parts), first, position, size))
                     first, size = position, 0
@@ -279,8 +267,8 @@ def _tar(file: Path, part: Part, split: Split, sizes: dict[Part, int], stop: thr
             for position, (image, key, extension) in enumerate(split.images(part.first, part.last), part.first):
                 if stop.is_set():
                     raise InterruptedError("another thread failed")
-                if split.classes is not None:  # first: a tar that is cut short has no image without its label
-                    put(*_member(key + b".cls", str(split.label(position)).encode()))
+                if split.labels is not None:  # first: a tar that is cut short has no image without its label
+                    put(*_member(key + b".cls", str(split.labels[position]).encode()))
                 put(*_member(key + b"." + extension, _content(image)))
             end = 2 * BLOCK
             put(bytes(end + -(out.tell() + end) % tarfile.RECORDSIZE))

@@ -51,12 +51,8 @@ class ImageFolder:
     @cached_property
     def labels(self) -> np.ndarray | None:
         """int64 [N], or None."""
-        if self.classes is None:
-            return None
-        number = {name: label for label, name in enumerate(self.classes)}
-        counts = [(number[each.name], each.images) for each in self._index.folders if each.images]
-        labels = np.repeat(*np.array(counts, np.int64).reshape(-1, 2).T)
-        return labels if self._rows is None else labels[self._rows]
+        labels = labels_of(self._index, self.classes)
+        return labels if labels is None or self._rows is None else labels[self._rows]
 
     def image(self, index: int) -> Image.Image:
         """RGB, at the size stored. The EXIF orientation is ignored, as in torchvision; alpha is dropped.
@@ -110,6 +106,15 @@ def known_classes(
         reason = f"{folder!r} has images of {min(strange)!r}, which is no class of the training split"
         raise InputError.of("data.path", ..., reason, f"remove them, or set {option}=none")
     return known
+
+
+def labels_of(index: Index, classes: tuple[str, ...] | None) -> np.ndarray | None:
+    """int64 [N]: the positions in `classes` of the sub-folders that the images lie in; None without classes."""
+    if classes is None:
+        return None
+    number = {name: label for label, name in enumerate(classes)}
+    counts = [(number[each.name], each.images) for each in index.folders if each.images]
+    return np.repeat(*np.array(counts, np.int64).reshape(-1, 2).T)
 
 
 def split_rows(digits: np.ndarray, split: str, *, labelled: bool) -> np.ndarray | None:

@@ -49,7 +49,9 @@ class Saves:
     def stop(self, step: int) -> None:
         """As `last`, in haste. Where it is known that a save does not fit into the time left, none is begun; one under
         way, of an older step, is seen through: it needs less."""
-        left = self._seconds_left()
+        # Of the grace of a preemption, since any rank was told; None where there is none, or nobody said how long.
+        grace, told = self._job.spec.cluster.grace_s, max(self._job.world.gather(self._job.stop.seconds))
+        left = grace - told if grace and told else None
         needed = max(self._job.world.gather(self._checkpoints.seconds or self._job.run.plan()["save_seconds"]))
         if self._step == step or left is None or needed <= left:
             self.last(step, haste=True)
@@ -59,11 +61,6 @@ class Saves:
         if self._job.world.is_main:
             self._job.ledger.write("save_skipped", step=step, seconds=round(needed, 1), left=round(left, 1))
             print(f"no time to save step {step}: {needed:.0f} s, and {left:.0f} s are left", flush=True)
-
-    def _seconds_left(self) -> float | None:
-        """Of the grace of a preemption, since any rank was told; None where there is none, or nobody said how long."""
-        grace, told = self._job.spec.cluster.grace_s, max(self._job.world.gather(self._job.stop.seconds))
-        return grace - told if grace and told else None
 
     def _vote(self) -> int:
         return self._job.vote.now(max(self._job.verdict(), self._watch.verdict(wait=True)))
