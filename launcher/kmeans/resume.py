@@ -39,12 +39,9 @@ class Pass:
 
     def __iter__(self) -> Iterator[slice]:
         """Slices of the rows. A rank that has fewer chunks than another waits for it at the safe points."""
-        every = max(1, int(budget(self.device) / max(1.0, self.flops) / self.chunk))
-        for number, start in enumerate(range(0, self.longest, self.chunk)):
-            if self.between and number and number % every == 0:
-                self.between()
-            if start < self.rows:
-                yield slice(start, min(start + self.chunk, self.rows))
+        whole = 0, self.rows, self.longest, self.flops
+        for leg in legs([whole], self.chunk, self.device, 1, self.between):
+            yield from (slice(part.start, part.stop) for part in leg)
 
 
 class Part(NamedTuple):
@@ -68,6 +65,7 @@ def legs(
     groups: (its number, rows of this rank, of the rank that has most, operations a row) of each.
     """
     leg: list[Part] = []
+    budget = FLOPS.get(device.type, FLOPS["cuda"])
     spent, chunks, first = 0.0, 0, True
     for group, rows, longest, flops in groups:
         for start in range(0, longest, chunk):
@@ -77,15 +75,10 @@ def legs(
             if start < rows:
                 leg.append(Part(group, start, min(start + chunk, rows)))
             spent, chunks = spent + flops * chunk, chunks + 1
-            if spent >= budget(device) * workers and chunks % workers == 0:  # every worker has as much to do
+            if spent >= budget * workers and chunks % workers == 0:  # every worker has as much to do
                 yield leg
                 leg, spent, chunks = [], 0.0, 0
     yield leg
-
-
-def budget(device: torch.device) -> float:
-    """Operations between two safe points."""
-    return FLOPS.get(device.type, FLOPS["cuda"])
 
 
 def loaded(

@@ -1,7 +1,7 @@
 """What a protocol judges: a backbone, labelled images, and the features of these, extracted once for all protocols."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -64,13 +64,11 @@ class Subject:
     def labels(self, split: str, ids: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.splits[split].labels[ids]))
 
-    @contextlib.contextmanager
-    def keeping(self, work: str, key: Any, *, needed: int) -> Iterator[Store]:
+    def keeping(self, work: str, key: Any, *, needed: int) -> AbstractContextManager[Store]:
         """Where a protocol keeps its work until the evaluation is done. `key`: JSON, what it depends on beside the
         weights and the images; needed: bytes. Collective."""
         given = {"weights": self.weights, "work": [work, key], "size": self.job.config.image_size}
-        with self.job.keeping(WORKS.index(work), lambda: given, needed=needed, every_s=KEEP_EVERY_S) as store:
-            yield store
+        return self.job.keeping(WORKS.index(work), lambda: given, needed=needed, every_s=KEEP_EVERY_S)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks of a tensor on the device, in place. Collective."""

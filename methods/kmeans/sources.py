@@ -5,7 +5,7 @@ import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,26 +31,7 @@ WRITTEN = 4096  # rows at a time
 ASSEMBLED = "assembled"  # in a run's folder `features`
 
 
-class Source(Protocol):
-    """What is clustered."""
-
-    dataset: Any  # its length and the names of its samples
-    labels: np.ndarray | None  # int64 [N], of all samples, where they are known
-
-    def key(self) -> dict[str, Any]:
-        """What the features depend on."""
-
-    def needed(self, d_centroids: int) -> int:
-        """Bytes that the work takes on disk while it goes on. d_centroids: numbers of all centroids."""
-
-    def features(self, job: Job, store: Store) -> tuple[torch.Tensor, np.ndarray]:
-        """(this rank's features [n, d], the positions of their samples in the data set, int64 [n]). Collective."""
-
-    def files(self) -> list[tuple[str, int, int]]:
-        """(name, first, last sample) of what assignments are written of, a file each."""
-
-
-def open_source(run: RunDir, spec: RunSpec, world: World) -> Source:
+def open_source(run: RunDir, spec: RunSpec, world: World) -> "Source":
     """The source of a run. Collective; rank 0 looks first: it keeps an index that the others then read."""
     if spec.init_from is None:
         # One rank reads the headers of all shards: thousands of files, and 512 ranks.
@@ -61,7 +42,8 @@ def open_source(run: RunDir, spec: RunSpec, world: World) -> Source:
 
 
 class FolderSource:
-    """Memory-mapped shards: of a block only what the engine works on is in memory."""
+    """Memory-mapped shards: of a block only what the engine works on is in memory. `dataset`: with a length, and with
+    names of its samples; `labels`: int64 [N], of all samples, where they are known."""
 
     labels = None
 
@@ -70,12 +52,15 @@ class FolderSource:
         self._scratch = run.path / "features" / ASSEMBLED
 
     def key(self) -> dict[str, Any]:
+        """What the features depend on."""
         return {"features": self.dataset.content}
 
     def needed(self, d_centroids: int) -> int:
+        """Bytes that the work takes on disk while it goes on. d_centroids: numbers of all centroids."""
         return 8 * d_centroids
 
     def features(self, job: Job, store: Store) -> tuple[torch.Tensor, np.ndarray]:
+        """(this rank's features [n, d], the positions of their samples in the data set, int64 [n]). Collective."""
         folder, world = self.dataset, job.world
         first, last = (folder.rows * r // world.size for r in (world.rank, world.rank + 1))
         pieces = [mapped(shard, a, b) for shard, a, b in folder.pieces(first, last)]
@@ -88,13 +73,14 @@ class FolderSource:
         return pieces[0], np.arange(first, last)
 
     def files(self) -> list[tuple[str, int, int]]:
+        """(name, first, last sample) of what assignments are written of, a file each."""
         shards = self.dataset.shards
         ends = list(itertools.accumulate(shard.rows for shard in shards))
         return [(s.path.stem, end - s.rows, end) for s, end in zip(shards, ends, strict=True)]
 
 
 class RunSource:
-    """The backbone of a run, on images."""
+    """The backbone of a run, on images; else as `FolderSource`."""
 
     def __init__(self, spec: RunSpec, dataset: ImageDataset):
         self._spec, self.dataset, self.labels = spec, dataset, dataset.labels
@@ -117,6 +103,9 @@ class RunSource:
 
     def files(self) -> list[tuple[str, int, int]]:
         return [("images", 0, len(self.dataset))]
+
+
+Source = FolderSource | RunSource
 
 
 def at_layer(backbone: nn.Module, layer: str | None) -> Callable[[torch.Tensor], torch.Tensor]:
