@@ -151,7 +151,7 @@ def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, Slurm
 
 
 def _said(spec: RunSpec, names: Sequence[str]) -> str:
-    """Of these fields."""
+    """What the spec says in these fields, to be compared."""
     fields = spec.to_json()
     return json.dumps([fields[name] for name in names], sort_keys=True)
 
