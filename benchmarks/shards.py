@@ -21,7 +21,7 @@ from PIL import Image
 
 from methods.data.sampler import Permutation
 from methods.data.shard_index import make, open_shards
-from methods.data.shards import Shards
+from methods.data.shards import ImageShards
 
 LIMIT = 2.0  # random / sequential
 SIDE = 32  # pixels
@@ -97,7 +97,7 @@ def main():
         held = sum(array.nbytes for array in index.arrays.values()) / options.images
         print(f"index: {1e6 * made:.1f} us an image to make, {1000 * opened:.1f} ms to open, {held:.1f} bytes an image")
         print(f"limit of the ratios: {LIMIT}")
-        dataset = Shards(folder, "train")
+        dataset = ImageShards(folder, "train")
         for name, function in (("read", dataset.read), ("image", dataset.image)):
             compare(name, function, folder, options.images, options.turns, cold=options.cold)
     order, steps = Permutation(10**8, 0), 200

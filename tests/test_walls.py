@@ -1,5 +1,6 @@
 """Who may import whom (docs/structure.md), read from the source files themselves."""
 
+import ast
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -146,6 +147,16 @@ def test_there_are_few_rooms():
     for package, most in (("launcher", 16), ("methods", 12)):
         found = {path.relative_to(ROOT / package).parts[0] for path in files_of(package)}
         assert len(found - {*METHODS}) <= most, sorted(found)
+
+
+def test_a_name_means_one_thing_in_the_whole_house():
+    """But for `Network`: what a trainer calls the one that it trains."""
+    homes: dict[str, list[str]] = {}
+    for file in FILES:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(module(file))
+    assert {name for name, where in homes.items() if len(where) > 1} == {"Network"}
 
 
 def test_the_document_shows_the_rooms_as_they_are():

@@ -10,7 +10,7 @@ from launcher.drill.places import LOCAL, SLURM
 from launcher.errors import InputError
 
 if TYPE_CHECKING:
-    from launcher.drill.subject import Subject
+    from launcher.drill.subject import DrilledRun
 
 FAMILIES = ("signals", "kills", "corruption", "disk", "hangs", "races", "nodes", "preemption")
 
@@ -36,7 +36,7 @@ class Fault:
     name: str
     family: str
     about: str
-    inject: "Callable[[Subject], None]"
+    inject: "Callable[[DrilledRun], None]"
     causes: Mapping[str, tuple[str, ...]]  # by place
     lost: str
     by_hand: str = ""
@@ -75,7 +75,7 @@ def fault(
     local, slurm: the causes of the starts that follow; None where it cannot be injected there. more: as `Fault` has it.
     """
 
-    def register(inject: "Callable[[Subject], None]") -> "Callable[[Subject], None]":
+    def register(inject: "Callable[[DrilledRun], None]") -> "Callable[[DrilledRun], None]":
         given = {LOCAL: local, SLURM: slurm}
         causes = {place: tuple(words) for place, words in given.items() if words is not None}
         family = inject.__module__.rpartition(".")[2]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launcher.drill.catalog import ANY, fault
-from launcher.drill.subject import Subject
+from launcher.drill.subject import DrilledRun
 from launcher.errors import RunFailed
 
 STOPPED = {"local": ["stopped"], "slurm": ["cancelled"], "lost": ANY}
@@ -24,7 +24,7 @@ def _flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-def _damaged(run: Subject, damage: Callable[[Path], None]) -> None:
+def _damaged(run: DrilledRun, damage: Callable[[Path], None]) -> None:
     """Stop, damage the newest checkpoint, resume: it is set aside, and the older one is loaded."""
     run.stop()
     *_, older, newest = run.run.checkpoints()
@@ -32,7 +32,7 @@ def _damaged(run: Subject, damage: Callable[[Path], None]) -> None:
     _resume_from(run, older, newest)
 
 
-def _resume_from(run: Subject, older: Path, newest: Path) -> None:
+def _resume_from(run: DrilledRun, older: Path, newest: Path) -> None:
     generation = run.run.generation()
     run.resume()
     restored = [e["step"] for e in run.events("restored", since=generation + 1)]
@@ -45,31 +45,31 @@ def _resume_from(run: Subject, older: Path, newest: Path) -> None:
 
 
 @fault(12, "truncated-shard", **STOPPED, by_hand=OLDER_LOADED)
-def truncated_shard(run: Subject) -> None:
+def truncated_shard(run: DrilledRun) -> None:
     """Half of a shard of the newest checkpoint is gone"""
     _damaged(run, lambda path: os.truncate(_shard(path), _shard(path).stat().st_size // 2))
 
 
 @fault(12, "flipped-bit", **STOPPED, by_hand=OLDER_LOADED)
-def flipped_bit(run: Subject) -> None:
+def flipped_bit(run: DrilledRun) -> None:
     """A bit of a shard of the newest checkpoint is another"""
     _damaged(run, lambda path: _flip(_shard(path)))
 
 
 @fault(12, "missing-shard", **STOPPED, by_hand=OLDER_LOADED)
-def missing_shard(run: Subject) -> None:
+def missing_shard(run: DrilledRun) -> None:
     """A shard of the newest checkpoint is gone"""
     _damaged(run, lambda path: _shard(path).unlink())
 
 
 @fault(12, "missing-manifest", **STOPPED, by_hand=OLDER_LOADED)
-def missing_manifest(run: Subject) -> None:
+def missing_manifest(run: DrilledRun) -> None:
     """The manifest of the newest checkpoint is gone"""
     _damaged(run, lambda path: (path / "manifest.json").unlink())
 
 
 @fault(12, "no-checkpoint-left", local=["stopped", "damaged", "damaged"], lost=ANY, by_hand="fails, never from step 0")
-def no_checkpoint_left(run: Subject) -> None:
+def no_checkpoint_left(run: DrilledRun) -> None:
     """A bit of every checkpoint is another: the run fails, and never begins anew; with the bits put right it goes on"""
     run.stop()
     folder = run.run.path / "checkpoints"
@@ -89,7 +89,7 @@ def no_checkpoint_left(run: Subject) -> None:
 
 
 @fault(20, "prune-beside-a-broken-one", **STOPPED, by_hand="the older one stays")
-def prune_beside_a_broken_one(run: Subject) -> None:
+def prune_beside_a_broken_one(run: DrilledRun) -> None:
     """The newest checkpoint is damaged, and `sslrun prune` may keep one: it is the older one, which verifies"""
     run.stop()
     *_, older, newest = run.run.checkpoints()

@@ -3,7 +3,7 @@
 from launcher.drill.catalog import ANY, INTERVAL, NOTHING, fault
 from launcher.drill.preemption import grace, take_nodes
 from launcher.drill.simulated import SLOW_FILES
-from launcher.drill.subject import SAVING, Subject
+from launcher.drill.subject import SAVING, DrilledRun
 
 # Bytes that a file of a rank may have: more than its ledger and its log.
 LIMIT = 1 << 16
@@ -21,19 +21,19 @@ SHORT_GRACE = ("cluster.grace_s=2",)
 LONGEST_KILL_WAIT = 60.0  # of Slurm, from SIGTERM to SIGKILL; 30 by default
 
 
-def _limit(run: Subject, rank: dict) -> None:
+def _limit(run: DrilledRun, rank: dict) -> None:
     """The kernel refuses a rank's writes beyond LIMIT bytes a file, as it does on a disk that is full."""
     run.on(rank, "prlimit", "--pid", str(rank["pid"]), f"--fsize={LIMIT}:unlimited")
 
 
-def _writer(run: Subject) -> dict:
+def _writer(run: DrilledRun) -> dict:
     """The last rank that writes a shard beyond the limit: rank 0 where only the one that it writes is as large."""
     shards = run.run.checkpoints()[-1].glob("*.safetensors")
     return run.rank(-1 if sum(shard.stat().st_size > LIMIT for shard in shards) > 1 else 0)
 
 
 @fault(11, "one-rank-cannot-write", local=[], slurm=[], lost=NOTHING)
-def one_rank_cannot_write(run: Subject) -> None:
+def one_rank_cannot_write(run: DrilledRun) -> None:
     """No room for one rank's shard of one checkpoint: all agree that it failed, and training goes on"""
     rank, before = _writer(run), run.saved()
     run.hit()
@@ -50,7 +50,7 @@ def one_rank_cannot_write(run: Subject) -> None:
 
 
 @fault(11, "no-rank-can-write", local=["input"], slurm=["input"], lost=ANY, by_hand="stops for good")
-def no_rank_can_write(run: Subject) -> None:
+def no_rank_can_write(run: DrilledRun) -> None:
     """No room for any checkpoint: after several the run stops, and is not started again until somebody does"""
     ranks = run.ranks()
     run.hit()
@@ -64,7 +64,7 @@ def no_rank_can_write(run: Subject) -> None:
 
 
 @fault(14, "kill-in-slow-save", local=["killed"], lost=INTERVAL, simulated=(SLOW_FILES,), overrides=SHORT_GRACE)
-def kill_in_slow_save(run: Subject) -> None:
+def kill_in_slow_save(run: DrilledRun) -> None:
     """SIGKILL to rank 0 in the middle of a save that takes seconds (a slow file system, simulated)"""
     rank, before = run.rank(0), run.saved()
     run.slow_files(SLOW_SECONDS)
@@ -78,7 +78,7 @@ def kill_in_slow_save(run: Subject) -> None:
 
 
 @fault(14, "no-time-to-save", local=["stopped"], lost=INTERVAL, simulated=(SLOW_FILES,), overrides=SHORT_GRACE)
-def no_time_to_save(run: Subject) -> None:
+def no_time_to_save(run: DrilledRun) -> None:
     """SIGTERM to every rank with a grace that no save fits into (a slow file system, simulated): none is begun, the one
     under way is seen through"""
     ranks, before = run.ranks(), run.saved()
@@ -99,7 +99,7 @@ def no_time_to_save(run: Subject) -> None:
     14, "preempt-in-slow-save", slurm=["preempted"], lost=INTERVAL, alone=True, needs=("preempt_with",),
     simulated=(SLOW_FILES,),
 )  # fmt: skip
-def preempt_in_slow_save(run: Subject) -> None:
+def preempt_in_slow_save(run: DrilledRun) -> None:
     """Preempted where a save takes longer than the grace (a slow file system, simulated): the last commit stands"""
     before = run.saved()
     run.slow_files(grace(run) + SLOW_SECONDS + LONGEST_KILL_WAIT)

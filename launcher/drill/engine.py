@@ -13,7 +13,7 @@ from typing import Any
 from launcher.drill import simulated
 from launcher.drill.catalog import ANY, GRACE, INTERVAL, NOTHING, Fault
 from launcher.drill.places import SLURM, Here, OnSlurm
-from launcher.drill.subject import SIMULATED, Impossible, Seen, Subject
+from launcher.drill.subject import SIMULATED, DrilledRun, Impossible, Seen
 from launcher.errors import SslrunError
 from launcher.plan import plan as planning
 from launcher.run import causes, snapshot
@@ -87,7 +87,7 @@ class Setting:
 
 
 @dataclass
-class Result:
+class FaultResult:
     """One row of the table. `skipped`: why the fault was not injected."""
 
     fault: Fault
@@ -104,12 +104,12 @@ class Result:
         return bool(self.skipped) or not self.seen.problems
 
 
-def drill(setting: Setting, faults: Sequence[Fault]) -> list[Result]:
+def drill(setting: Setting, faults: Sequence[Fault]) -> list[FaultResult]:
     """Inject `faults` and judge what came of each; the results are in their order.
 
     Raises RuntimeError where not even the run that nobody disturbs ends well.
     """
-    results = {f.name: Result(f, "") for f in faults}
+    results = {f.name: FaultResult(f, "") for f in faults}
     for result in results.values():
         result.skipped = setting.lacks(result.fault)
         if not result.skipped:
@@ -184,12 +184,12 @@ def _plan(spec: RunSpec) -> planning.Plan:
     return planning.make(spec, registry.method(spec.method.name).recipe(spec.recipe))
 
 
-def _subject(setting: Setting, words: Sequence[str], name: str, wanted: Sequence[str] = ()) -> Subject:
+def _subject(setting: Setting, words: Sequence[str], name: str, wanted: Sequence[str] = ()) -> DrilledRun:
     folder = setting.folder / name
     folder.mkdir(parents=True)
     environment = simulated.environment(setting.environment, wanted, folder / SIMULATED)
     kind = OnSlurm if setting.place == SLURM else Here
-    return Subject(
+    return DrilledRun(
         kind(folder / "said.log", environment),
         (*words, *setting.options),
         folder,
@@ -221,12 +221,12 @@ def _undisturbed(setting: Setting, words: Sequence[str], name: str) -> _Referenc
         run.clean()
 
 
-def _digest(run: Subject) -> str:
+def _digest(run: DrilledRun) -> str:
     return read_json(run.run.checkpoints()[-1] / "manifest.json")["digest"]
 
 
 def _disturbed(
-    setting: Setting, words: Sequence[str], number: int, results: Sequence[Result]
+    setting: Setting, words: Sequence[str], number: int, results: Sequence[FaultResult]
 ) -> Callable[[_Reference], None]:
     """Inject the faults of one run, and see it to its end. Returns what judges it beside the undisturbed one."""
     faults = [result.fault for result in results]
@@ -249,7 +249,7 @@ def _disturbed(
     return lambda reference: _judge(setting, run, state, results, reference)
 
 
-def _inject(setting: Setting, run: Subject, result: Result) -> None:
+def _inject(setting: Setting, run: DrilledRun, result: FaultResult) -> None:
     fault, run.seen = result.fault, result.seen
     if fault.at_start:
         run.until(run.run.generation, "its first start")
@@ -266,7 +266,9 @@ def _inject(setting: Setting, run: Subject, result: Result) -> None:
     setting.say(f"{fault}: {', '.join(run.seen.causes) or 'goes on'}{after}")
 
 
-def _judge(setting: Setting, run: Subject, state: str, results: Sequence[Result], reference: _Reference) -> None:
+def _judge(
+    setting: Setting, run: DrilledRun, state: str, results: Sequence[FaultResult], reference: _Reference
+) -> None:
     """Compare what was seen with what was expected."""
     if not run.made:
         return
@@ -296,7 +298,7 @@ def _judge(setting: Setting, run: Subject, state: str, results: Sequence[Result]
 
 
 def _judge_exactness(
-    setting: Setting, run: Subject, results: Sequence[Result], reference: _Reference, starts: "Starts"
+    setting: Setting, run: DrilledRun, results: Sequence[FaultResult], reference: _Reference, starts: "Starts"
 ) -> None:
     """The same losses and the same final state as the run that nobody disturbed; on GPUs, where sums depend on their
     order, a difference is shown and no fault."""
@@ -351,7 +353,7 @@ class Starts:
         return max((generation for first, generation in self._begins if first <= index), default=1)
 
 
-def as_json(result: Result) -> dict[str, Any]:
+def as_json(result: FaultResult) -> dict[str, Any]:
     """One row for scripts."""
     seen = result.seen
     return {

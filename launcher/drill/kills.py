@@ -1,7 +1,7 @@
 """Faults: a process of the run is killed."""
 
 from launcher.drill.catalog import INTERVAL, fault
-from launcher.drill.subject import SAVING, Subject
+from launcher.drill.subject import SAVING, DrilledRun
 from launcher.errors import NoProgress
 from launcher.slurm import commands
 
@@ -17,7 +17,7 @@ SAVES = 4  # among which a certain moment of one is waited for
 STARTS_WITHOUT_PROGRESS = 3  # after which a run stops, as requeue.py says
 
 
-def kill(run: Subject, number: int) -> None:
+def kill(run: DrilledRun, number: int) -> None:
     """SIGKILL to one rank (-1: the last), and on again."""
     run.strike("KILL", run.rank(number))
     run.ended()
@@ -25,19 +25,19 @@ def kill(run: Subject, number: int) -> None:
 
 
 @fault(1, "kill-rank-0", local=["killed"], slurm=["killed"], lost=INTERVAL, ends_s=60)
-def kill_rank_0(run: Subject) -> None:
+def kill_rank_0(run: DrilledRun) -> None:
     """SIGKILL to rank 0"""
     kill(run, 0)
 
 
 @fault(1, "kill-last-rank", local=["killed"], slurm=["killed"], lost=INTERVAL, ends_s=60, needs=("ranks",))
-def kill_last_rank(run: Subject) -> None:
+def kill_last_rank(run: DrilledRun) -> None:
     """SIGKILL to the last rank"""
     kill(run, -1)
 
 
 @fault(1, "kill-launcher", local=["killed"], lost=INTERVAL, ends_s=60)
-def kill_launcher(run: Subject) -> None:
+def kill_launcher(run: DrilledRun) -> None:
     """SIGKILL to the launcher of a local run: its ranks go with it"""
     start = run.events("start")[-1]
     run.hit()
@@ -47,7 +47,7 @@ def kill_launcher(run: Subject) -> None:
 
 
 @fault(2, "kill-in-save", local=["killed", "killed"], slurm=["killed", "killed"], lost=INTERVAL, ends_s=60)
-def kill_in_save(run: Subject) -> None:
+def kill_in_save(run: DrilledRun) -> None:
     """SIGKILL to rank 0 as soon as a save has begun, and once more when a manifest is being written"""
     folder = run.run.path / "checkpoints"
     for moment in (SAVING, f"{SAVING}/manifest.json"):
@@ -75,7 +75,7 @@ def kill_in_save(run: Subject) -> None:
     lost=INTERVAL,
     overrides=("method.workers=2",),
 )
-def kill_loader_worker(run: Subject) -> None:
+def kill_loader_worker(run: DrilledRun) -> None:
     """SIGKILL to a data-loader process of the last rank"""
     rank = run.rank(-1)
     run.hit()
@@ -94,7 +94,7 @@ def kill_loader_worker(run: Subject) -> None:
     alone=True,
     by_hand="stops for good",
 )
-def crash_at_every_start(run: Subject) -> None:
+def crash_at_every_start(run: DrilledRun) -> None:
     """SIGKILL to rank 0 of every start, before it does a step"""
     run.hit()
     run.signal(run.rank(0), "KILL")

@@ -3,7 +3,7 @@
 import contextlib
 
 from launcher.drill.catalog import ANY, INTERVAL, fault
-from launcher.drill.subject import Subject
+from launcher.drill.subject import DrilledRun
 from launcher.errors import ClusterError, InputError
 from launcher.slurm import commands
 
@@ -12,7 +12,7 @@ EXCLUSIVE = ("cluster.additional_parameters.exclusive=true",)
 
 
 @fault(4, "node-down", slurm=["node_failure"], lost=INTERVAL, alone=True, overrides=EXCLUSIVE, needs=("admin", "spare"))
-def node_down(run: Subject) -> None:
+def node_down(run: DrilledRun) -> None:
     """An administrator marks the run's last node as down: it goes on elsewhere, under the same job id"""
     start = run.events("start")[-1]
     node = commands.expand(start["nodes"])[-1]
@@ -31,7 +31,7 @@ def node_down(run: Subject) -> None:
 
 
 @fault(18, "impossible-layout", local=["stopped"], lost=ANY, by_hand="refused, nothing changed")
-def impossible_layout(run: Subject) -> None:
+def impossible_layout(run: DrilledRun) -> None:
     """Resumed on a number of ranks that the method cannot be laid out on: refused in one line, nothing has changed"""
     run.stop()
     before = (run.run.generation(), run.saved(), (run.run.path / "spec.json").read_bytes())

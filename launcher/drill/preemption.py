@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from launcher.drill.catalog import GRACE, NOTHING, fault
-from launcher.drill.subject import Subject
+from launcher.drill.subject import DrilledRun
 from launcher.errors import ClusterError
 from launcher.slurm import commands
 
@@ -13,13 +13,13 @@ LEFT_SECONDS = 20  # of the time limit, when ranks that were held are let go: wh
 SHORT = ("cluster.timeout_min=2", "cluster.signal_delay_s=25")  # not 1: PyTorch alone may take half a minute to load
 
 
-def grace(run: Subject) -> int:
+def grace(run: DrilledRun) -> int:
     """GraceTime of the run's partition, in seconds."""
     name = commands.jobs()[run.job].partition
     return next(p.grace_s for p in commands.partitions() if p.name == name)
 
 
-def take_nodes(run: Subject) -> None:
+def take_nodes(run: DrilledRun) -> None:
     """Submit a job that needs the run's nodes for a moment, to the partition that may have them, and wait until the
     run's job has been told to go."""
     nodes = run.events("start")[-1]["nodes"]
@@ -38,13 +38,13 @@ def take_nodes(run: Subject) -> None:
     run.until(told, "a preemption", poll=0.3)
 
 
-def _restarts(run: Subject) -> int:
+def _restarts(run: DrilledRun) -> int:
     found = commands.ended(run.job)
     return (found.restarts or 0) if found else 0
 
 
 @fault(7, "preemption", slurm=["preempted"], lost=GRACE, alone=True, needs=("preempt_with",))
-def preemption(run: Subject) -> None:
+def preemption(run: DrilledRun) -> None:
     """A job of a partition with higher priority takes the nodes"""
     job, restarts = run.job, _restarts(run)
     run.hit()
@@ -56,7 +56,7 @@ def preemption(run: Subject) -> None:
 
 
 @fault(10, "preemption-at-start", slurm=["preempted"], lost=NOTHING, alone=True, at_start=True, needs=("preempt_with",))
-def preemption_at_start(run: Subject) -> None:
+def preemption_at_start(run: DrilledRun) -> None:
     """A job of a partition with higher priority takes the nodes as soon as the run has them"""
     run.hit()
     with run.held():  # from their first sign of life on, which they give before they load anything
@@ -67,7 +67,7 @@ def preemption_at_start(run: Subject) -> None:
 
 
 @fault(8, "done-in-the-grace", slurm=[], lost=NOTHING, alone=True, needs=("preempt_with", "grace"))
-def done_in_the_grace(run: Subject) -> None:
+def done_in_the_grace(run: DrilledRun) -> None:
     """Preempted, and the training ends within the grace: it is done, and what Slurm starts again ends at once"""
     start = run.events("start")[-1]
     first, pid = {"host": commands.expand(start["nodes"])[0]}, str(start["pid"])
@@ -89,7 +89,7 @@ def done_in_the_grace(run: Subject) -> None:
 
 
 @fault(9, "time-limit", slurm=["time_limit"], lost=NOTHING, alone=True, overrides=SHORT)
-def time_limit(run: Subject) -> None:
+def time_limit(run: DrilledRun) -> None:
     """The time limit of a job comes, two minutes after its start"""
     job, generation = run.job, run.run.generation()
 

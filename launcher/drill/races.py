@@ -7,12 +7,12 @@ import time
 
 from launcher.drill.catalog import ANY, NOTHING, fault
 from launcher.drill.places import processes
-from launcher.drill.subject import Subject
+from launcher.drill.subject import DrilledRun
 from launcher.errors import InputError
 
 
 @fault(13, "second-submission", local=[], slurm=[], lost=NOTHING)
-def second_submission(run: Subject) -> None:
+def second_submission(run: DrilledRun) -> None:
     """The run is submitted, and resumed, a second time while it works: joined, and refused with the holder's name"""
     start = run.events("start")[-1]
     run.hit()
@@ -27,7 +27,7 @@ def second_submission(run: Subject) -> None:
 
 
 @fault(13, "stale-generation", local=["killed"], lost=ANY, alone=True, by_hand="the stale one commits nothing")
-def stale_generation(run: Subject) -> None:
+def stale_generation(run: DrilledRun) -> None:
     """Every process of a run is stopped, its lock is lost (as a file server forgets a client), it is started again, and
     the stopped ones go on: they may commit and prune nothing"""
     stale, generation = processes(run.run), run.run.generation()

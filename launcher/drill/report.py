@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from launcher.drill.engine import Result
+from launcher.drill.engine import FaultResult
 
 
-def show(results: Sequence[Result], screen: Console) -> None:
+def show(results: Sequence[FaultResult], screen: Console) -> None:
     """The table, and below it what was not as expected."""
     table = Table(box=SIMPLE_HEAD)
     table.add_column("fault", no_wrap=True)

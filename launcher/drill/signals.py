@@ -4,13 +4,13 @@ import time
 
 from launcher.drill.catalog import INTERVAL, NOTHING, fault
 from launcher.drill.places import LOCAL
-from launcher.drill.subject import Subject
+from launcher.drill.subject import DrilledRun
 from launcher.slurm import commands
 
 TELLING = {"local": ["stopped"], "slurm": ["asked"]}
 
 
-def _one_stop(run: Subject) -> None:
+def _one_stop(run: DrilledRun) -> None:
     """All ranks stopped at the same step, saved it once, and left."""
     run.ended()
     generation = run.seen.generation
@@ -22,25 +22,25 @@ def _one_stop(run: Subject) -> None:
     run.back()
 
 
-def _tell(run: Subject, number: int, name: str) -> None:
+def _tell(run: DrilledRun, number: int, name: str) -> None:
     run.strike(name, run.rank(number))
     _one_stop(run)
 
 
 @fault(5, "term-to-one-rank", **TELLING, lost=NOTHING)
-def term_to_one(run: Subject) -> None:
+def term_to_one(run: DrilledRun) -> None:
     """SIGTERM to the last rank alone"""
     _tell(run, -1, "TERM")
 
 
 @fault(5, "usr2-to-one-rank", **TELLING, lost=NOTHING)
-def usr2_to_one(run: Subject) -> None:
+def usr2_to_one(run: DrilledRun) -> None:
     """SIGUSR2 to rank 0 alone"""
     _tell(run, 0, "USR2")
 
 
 @fault(5, "scancel-usr2", slurm=["asked"], lost=NOTHING)
-def scancel_usr2(run: Subject) -> None:
+def scancel_usr2(run: DrilledRun) -> None:
     """scancel --signal=USR2: every rank is told"""
     run.hit()
     commands.cancel([run.job], signal="USR2")
@@ -48,7 +48,7 @@ def scancel_usr2(run: Subject) -> None:
 
 
 @fault(6, "scancel", slurm=["cancelled"], lost=INTERVAL, by_hand="stays cancelled")
-def scancel(run: Subject) -> None:
+def scancel(run: DrilledRun) -> None:
     """scancel: told, and killed after KillWait; it stays cancelled until somebody resumes it"""
     job = run.job
     run.hit()
@@ -62,7 +62,7 @@ def scancel(run: Subject) -> None:
 
 
 @fault(10, "signal-in-startup", **TELLING, lost=NOTHING, at_start=True)
-def signal_in_startup(run: Subject) -> None:
+def signal_in_startup(run: DrilledRun) -> None:
     """SIGTERM to every rank as soon as it is heard of, before the first step"""
     run.strike("TERM", *run.ranks())
     run.ended()
@@ -71,7 +71,7 @@ def signal_in_startup(run: Subject) -> None:
 
 
 @fault(10, "signal-in-save", **TELLING, lost=NOTHING)
-def signal_in_save(run: Subject) -> None:
+def signal_in_save(run: DrilledRun) -> None:
     """SIGTERM to every rank while a save is under way"""
     ranks = run.ranks()
     run.until(run.saving, "a save")
@@ -80,7 +80,7 @@ def signal_in_save(run: Subject) -> None:
 
 
 @fault(10, "signal-twice", **TELLING, lost=NOTHING)
-def signal_twice(run: Subject) -> None:
+def signal_twice(run: DrilledRun) -> None:
     """SIGTERM and, while it saves because of that, SIGUSR2 and SIGTERM again, to every rank"""
     ranks = run.ranks()
     run.hit()
@@ -92,7 +92,7 @@ def signal_twice(run: Subject) -> None:
 
 
 @fault(10, "signal-in-clustering", **TELLING, lost=NOTHING, needs=("clustering",))
-def signal_in_clustering(run: Subject) -> None:
+def signal_in_clustering(run: DrilledRun) -> None:
     """SIGTERM to every rank while features are extracted or clustered"""
     ranks, other = run.ranks(), ("training", "starting", "stopped", "done", "epoch", "")
     run.until(lambda: run.stage() not in other and not run.stage().startswith("k-NN"), "a clustering")
@@ -108,7 +108,7 @@ def signal_in_clustering(run: Subject) -> None:
 
 
 @fault(10, "signal-in-evaluation", **TELLING, lost=NOTHING, alone=True)
-def signal_in_evaluation(run: Subject) -> None:
+def signal_in_evaluation(run: DrilledRun) -> None:
     """SIGTERM to every rank after the last step, while the run is evaluated"""
     ranks = run.ranks()
     run.until(lambda: run.step() == run.total(), "the last step")

@@ -44,7 +44,7 @@ class Seen:
     problems: list[str] = field(default_factory=list)
 
 
-class Subject:
+class DrilledRun:
     """A run in a folder of runs of its own. `words`: the overrides that make it; `patience`: seconds for any wait."""
 
     def __init__(

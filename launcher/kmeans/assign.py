@@ -10,7 +10,7 @@ from launcher.kmeans import fused
 from launcher.kmeans.crew import Crew
 from launcher.kmeans.exact import snap
 from launcher.kmeans.nearest import Blocks, Scratch, Tiles, blocks, multiplies_bfloat16, ones_for
-from launcher.kmeans.resume import Part, legs
+from launcher.kmeans.resume import Stretch, legs
 from launcher.kmeans.shards import Ranks
 from launcher.kmeans.space import Space
 
@@ -42,7 +42,7 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Partition:
+class Assigned:
     """Features of one group by their nearest centroid.
 
     Over all ranks, float64: counts [k] of features, their weights' sums mass [k] (the counts where there are none),
@@ -137,7 +137,7 @@ class Assigner:
         crew: Crew,
         chunk: int,
         between: Callable[[], None] | None,
-    ) -> list[Partition]:
+    ) -> list[Assigned]:
         """Assign the features of the active groups to their centroids; a partition of each. One all-reduce.
 
         centroids: float32 [K, d], of all groups. Among equally near ones, the first wins.
@@ -150,7 +150,7 @@ class Assigner:
         for g in active if add_all else ():
             blocks_of[g].zero_()
 
-        def work(own: Scratch | None, part: Part) -> None:
+        def work(own: Scratch | None, part: Stretch) -> None:
             group = self.groups[part.group]
             sums = blocks_of[part.group][: group.k * features.d].view(group.k, features.d)
             moved = self._work(own, part, prepared[part.group], sums, add_all)
@@ -181,7 +181,7 @@ class Assigner:
             return fused.Kernel(centroids, spherical, self._dtype)
         return Blocks(centroids, spherical, self._dtype, self.exact)
 
-    def _work(self, own: Scratch | None, part: Part, prepared, sums: torch.Tensor, add_all: bool) -> int:
+    def _work(self, own: Scratch | None, part: Stretch, prepared, sums: torch.Tensor, add_all: bool) -> int:
         """One chunk: labels, and sums of what moved. Returns how many moved."""
         group, n = self.groups[part.group], part.stop - part.start
         rows: slice | torch.Tensor = slice(group.begin + part.start, group.begin + part.stop)
@@ -238,7 +238,7 @@ class Assigner:
             block[group.k * d : -1] = torch.cat([column[group.centroids] for column in columns])
             block[-1] = changed[g]
 
-    def _reduce(self, active: Sequence[int], blocks_of: dict[int, torch.Tensor]) -> list[Partition]:
+    def _reduce(self, active: Sequence[int], blocks_of: dict[int, torch.Tensor]) -> list[Assigned]:
         """The partitions over all ranks."""
         d = self.space.features.d
         if self.ranks.world_size == 1 and (len(active) == len(self.groups)):
@@ -253,6 +253,6 @@ class Assigner:
             k = self.groups[g].k
             squares, counts, *mass = block[k * d : -1].split(k)
             partitions.append(
-                Partition(counts, mass[0] if mass else counts, block[: k * d].view(k, d), squares, int(block[-1]))
+                Assigned(counts, mass[0] if mass else counts, block[: k * d].view(k, d), squares, int(block[-1]))
             )
         return partitions

@@ -9,10 +9,10 @@ import torch
 from launcher.kmeans.assign import Group
 from launcher.kmeans.features import Features
 from launcher.kmeans.init import complaint_about_init
-from launcher.kmeans.lloyd import EMPTY, Options, Outcome, Progress, lloyd
+from launcher.kmeans.lloyd import EMPTY, Converged, Options, Progress, lloyd
 from launcher.kmeans.nearest import chunk_rows
-from launcher.kmeans.resume import SafePoint, Slot
-from launcher.kmeans.shards import Ranks, Shards, check_count, survey
+from launcher.kmeans.resume import SafePoint, StateSlot
+from launcher.kmeans.shards import FeatureShards, Ranks, check_count, survey
 from launcher.kmeans.space import Space, survey_space
 
 METRICS = ("l2", "cosine")
@@ -58,7 +58,7 @@ def fit(
     safe_point: SafePoint | None = None,
     progress: Progress | None = None,
     chunk: int | None = None,
-    resume: Slot | None = None,
+    resume: StateSlot | None = None,
 ) -> Clusters:
     """Cluster the features of all ranks into k clusters (thesis Eq. 3.2); collective.
 
@@ -118,7 +118,7 @@ def fit(
     return clusters_of(lloyd(space, [whole], None, options, ranks, safe_point, resume, progress))
 
 
-def clusters_of(outcome: Outcome) -> Clusters:
+def clusters_of(outcome: Converged) -> Clusters:
     """What the course of the only group came to."""
     course = outcome.courses[0]
     return Clusters(
@@ -139,7 +139,7 @@ def space_of(
     weights: torch.Tensor | np.ndarray | None,
     metric: str,
     ranks: Ranks,
-    shards: Shards,
+    shards: FeatureShards,
     chunk: int,
     between,
 ) -> Space:

@@ -12,7 +12,7 @@ from launcher.kmeans.features import Features
 from launcher.kmeans.init import INITS
 from launcher.kmeans.lloyd import Options, Progress, lloyd
 from launcher.kmeans.nearest import chunk_rows
-from launcher.kmeans.resume import SafePoint, Slot
+from launcher.kmeans.resume import SafePoint, StateSlot
 from launcher.kmeans.shards import Ranks, check_count, survey
 
 
@@ -51,7 +51,7 @@ def hierarchical(
     safe_point: SafePoint | None = None,
     progress: Progress | None = None,
     chunk: int | None = None,
-    resume: Callable[[str], Slot] | None = None,
+    resume: Callable[[str], StateSlot] | None = None,
 ) -> Hierarchy:
     """k-means into m clusters, then into k within each of these; sizes: (m, k); collective.
 

@@ -16,7 +16,7 @@ SafePoint = Callable[[str, int, int], None]  # (stage, done, total)
 FLOPS = {"cpu": 2e10, "cuda": 2e12}
 
 
-class Slot(Protocol):
+class StateSlot(Protocol):
     """Where a caller keeps one state; `launcher.runtime.store.Slot` is one. Both are called on rank 0 alone."""
 
     def load(self) -> tuple[int, Mapping[str, Any]] | None:
@@ -44,7 +44,7 @@ class Pass:
             yield from (slice(part.start, part.stop) for part in leg)
 
 
-class Part(NamedTuple):
+class Stretch(NamedTuple):
     """A stretch of the rows of one group: places start to stop - 1 among this rank's rows of that group."""
 
     group: int
@@ -58,13 +58,13 @@ def legs(
     device: torch.device,
     workers: int,
     between: Callable[[], None] | None,
-) -> Iterator[list[Part]]:
+) -> Iterator[list[Stretch]]:
     """A walk over this rank's rows of the given groups, in legs with `between` called between any two, equally often on
     all ranks; the parts of a leg may be worked on at the same time, by as many workers as any rank has.
 
     groups: (its number, rows of this rank, of the rank that has most, operations a row) of each.
     """
-    leg: list[Part] = []
+    leg: list[Stretch] = []
     budget = FLOPS.get(device.type, FLOPS["cuda"])
     spent, chunks, first = 0.0, 0, True
     for group, rows, longest, flops in groups:
@@ -73,7 +73,7 @@ def legs(
                 between()
             first = False
             if start < rows:
-                leg.append(Part(group, start, min(start + chunk, rows)))
+                leg.append(Stretch(group, start, min(start + chunk, rows)))
             spent, chunks = spent + flops * chunk, chunks + 1
             if spent >= budget * workers and chunks % workers == 0:  # every worker has as much to do
                 yield leg
@@ -82,7 +82,7 @@ def legs(
 
 
 def loaded(
-    slot: Slot | None,
+    slot: StateSlot | None,
     shapes: Mapping[str, tuple[int, ...]],
     fits: Callable[[Mapping[str, Any]], bool],
     ranks: Ranks,

@@ -78,7 +78,7 @@ class Ranks:
 
 
 @dataclass(frozen=True)
-class Shards:
+class FeatureShards:
     """How the data set lies on the ranks. total: features on all ranks; offset: global index of this rank's first;
     longest: features of the rank that has most; workers: threads of the rank that has most."""
 
@@ -88,7 +88,7 @@ class Shards:
     workers: int = 1
 
 
-def survey(features: Features, ranks: Ranks, check: Callable[[], str | None] = lambda: None) -> Shards:
+def survey(features: Features, ranks: Ranks, check: Callable[[], str | None] = lambda: None) -> FeatureShards:
     """Exchange the sizes of the shards and check their contents.
 
     features: n may be 0. check: what else this rank may have to complain about. Raises ValueError, the same on all
@@ -101,7 +101,7 @@ def survey(features: Features, ranks: Ranks, check: Callable[[], str | None] = l
     if len(set(dims)) > 1 and not any(lengths):
         raise ValueError(f"features: d={list(dims)} on ranks 0 to {ranks.world_size - 1}; give every rank the same d")
     ranks.refuse(list(lengths), complaint)
-    return Shards(total=sum(counts), offset=sum(counts[: ranks.rank]), longest=max(counts), workers=max(threads))
+    return FeatureShards(total=sum(counts), offset=sum(counts[: ranks.rank]), longest=max(counts), workers=max(threads))
 
 
 def non_finite(features: Features, rank: int) -> str | None:

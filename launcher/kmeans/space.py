@@ -9,7 +9,7 @@ import torch
 from launcher.kmeans.exact import grid, row_squares, snap
 from launcher.kmeans.features import Features
 from launcher.kmeans.resume import Pass
-from launcher.kmeans.shards import Ranks, Shards
+from launcher.kmeans.shards import FeatureShards, Ranks
 
 # Scores are measured from the mean where it is further out than this many standard deviations: float32 scores then tell
 # more apart. Nearer, it gains less than two bits and costs a pass.
@@ -70,7 +70,7 @@ def survey_space(
     weights: torch.Tensor | None,
     spherical: bool,
     ranks: Ranks,
-    shards: Shards,
+    shards: FeatureShards,
     chunk: int,
     between: Callable[[], None] | None,
 ) -> Space:

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from launcher.kmeans.features import Features
-from launcher.kmeans.resume import Pass, SafePoint, Slot, loaded
+from launcher.kmeans.resume import Pass, SafePoint, StateSlot, loaded
 from launcher.kmeans.shards import Ranks, survey
 
 CHUNK = 4096  # rows added to the Gram matrix at a time
@@ -51,7 +51,7 @@ def fit_whitening(
     group: torch.distributed.ProcessGroup | None = None,
     floor: float = 1e-5,
     safe_point: SafePoint | None = None,
-    resume: Slot | None = None,
+    resume: StateSlot | None = None,
 ) -> Whitening:
     """The first `dim` principal components of the features of all ranks, scaled to unit variance; collective.
 

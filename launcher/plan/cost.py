@@ -22,7 +22,7 @@ SHORTEST_SIGNAL = 60  # Slurm may be this late
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryCost:
     """GB on one GPU, by part."""
 
     weights: float
@@ -50,7 +50,7 @@ class HostMemory:
         return self.processes + self.features
 
 
-def memory(sizes: Sizes, layout: Layout, precision: str, *, gpu: bool = True) -> Memory:
+def memory(sizes: Sizes, layout: Layout, precision: str, *, gpu: bool = True) -> MemoryCost:
     """fp32 weights, gradients and optimiser slots, with the weights what follows and what is remembered; activations of
     one forward pass, halved under bf16 or fp16 but for what autocast leaves in fp32. The buckets in which gradients
     travel are the gradients themselves. gpu: with what a GPU needs beside tensors."""
@@ -59,7 +59,7 @@ def memory(sizes: Sizes, layout: Layout, precision: str, *, gpu: bool = True) ->
     following = (sizes.following_parameters + sizes.remembered / world) * FP32 / GB
     half = precision != "fp32"
     activations = layout.per_gpu_batch * (sizes.activations / (2 if half else 1) + sizes.unhalved) / GB
-    return Memory(
+    return MemoryCost(
         weights=held + following,
         gradients=held,
         optimiser=held * sizes.optimiser_slots,

@@ -63,7 +63,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Iteration:
+class IterationCost:
     """Of one rank: operations, seconds by part, and what it sends."""
 
     flop: float
@@ -79,7 +79,7 @@ class Iteration:
         return max(self.arithmetic, self.reading) + self.update + self.network
 
 
-def iteration(problem: Problem, machine: Machine) -> Iteration:
+def iteration(problem: Problem, machine: Machine) -> IterationCost:
     """The model of the module's docstring."""
     ranks, numbers = machine.ranks, problem.n * problem.d / machine.ranks
     flop = problem.flop / ranks
@@ -87,7 +87,7 @@ def iteration(problem: Problem, machine: Machine) -> Iteration:
     if not machine.fused:
         moved += SCORE_BYTES * problem.n * problem.k / ranks
     sent = 2 * (ranks - 1) / ranks * problem.reduced_bytes
-    return Iteration(
+    return IterationCost(
         flop=flop,
         arithmetic=flop / (machine.efficiency * machine.flops),
         reading=numbers * problem.feature_bytes / machine.feature_bytes_s,

@@ -15,7 +15,7 @@ LEAST_STEPS = 10  # between two saves
 
 
 @dataclass(frozen=True)
-class Groups:
+class CommunicationGroups:
     """Communication groups: how many, and ranks in each."""
 
     count: int
@@ -37,7 +37,7 @@ class Plan(Planned):
     accumulation: int
     global_batch: int
     lr: float
-    groups: Groups
+    groups: CommunicationGroups
     groups_per_rank: int
     batch_norm_ranks: int
     cpus_per_task: int
@@ -117,7 +117,7 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
         accumulation=layout.accumulation,
         global_batch=spec.method.global_batch,
         lr=spec.method.lr,
-        groups=Groups(layout.groups, layout.group_size),
+        groups=CommunicationGroups(layout.groups, layout.group_size),
         groups_per_rank=layout.groups_per_rank,
         batch_norm_ranks=layout.batch_norm_ranks,
         cpus_per_task=script.cpus_per_task(spec),
@@ -231,7 +231,7 @@ def _why_science(spec: RunSpec, recipe: Recipe, steps: int, known: int | None) -
     }
 
 
-def _why_resources(spec: RunSpec, sizes: Sizes, memory: cost.Memory, host: cost.HostMemory) -> dict[str, str]:
+def _why_resources(spec: RunSpec, sizes: Sizes, memory: cost.MemoryCost, host: cost.HostMemory) -> dict[str, str]:
     cluster = spec.cluster
     shared_gb, sharded_gb = cost.checkpoint_gb(sizes)
     cpus = f"{cluster.cpus_per_node} CPUs a node / {max(spec.tasks_per_node, cluster.gpus_per_node)}"
@@ -250,7 +250,7 @@ def _why_resources(spec: RunSpec, sizes: Sizes, memory: cost.Memory, host: cost.
     }
 
 
-def _why_memory(memory: cost.Memory, gpus: int, precision: str) -> str:
+def _why_memory(memory: cost.MemoryCost, gpus: int, precision: str) -> str:
     parts = f"weights {memory.weights:.2f}, gradients {memory.gradients:.2f}, optimiser {memory.optimiser:.2f}"
     parts += f", weights in {precision} {memory.copies:.2f}" if memory.copies else ""
     parts += f", activations {memory.activations:.2f}"

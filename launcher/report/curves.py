@@ -21,10 +21,10 @@ class Curve:
 
 
 def read(file: Path) -> list[Curve]:
-    """Every number of the run but those said once, the loss first. Lines that are torn are left out, and what a life
+    """Every number of the run but those said once, the loss first. Lines that are torn are left out, and what a start
     wrote beyond the step from which the next one went on."""
     columns: dict[str, tuple[list[float], list[float | None]]] = {}
-    for row in _lived(file):
+    for row in _that_count(file):
         for name, value in row.items():
             if name in ("step", "time") or not isinstance(value, int | float) or isinstance(value, bool):
                 continue
@@ -35,7 +35,7 @@ def read(file: Path) -> list[Curve]:
     return sorted(curves, key=lambda c: (FIRST.index(c.name) if c.name in FIRST else len(FIRST), c.name))
 
 
-def _lived(file: Path) -> list[dict[str, Any]]:
+def _that_count(file: Path) -> list[dict[str, Any]]:
     """Rows in the order of their steps, each step once."""
     rows: list[dict[str, Any]] = []
     for row in _rows(file):

@@ -23,7 +23,7 @@ PICTURE_BYTES = 8_000_000  # of one picture; a larger one is named in place of b
 
 
 @dataclass(frozen=True)
-class Start:
+class PastStart:
     """One start of the run. Seconds; `waited` is None where nobody submitted it, `lost` are steps done again."""
 
     number: int
@@ -55,7 +55,7 @@ class Life:
     id: str
     path: Path
     summary: Mapping[str, Any]
-    starts: Sequence[Start]
+    starts: Sequence[PastStart]
     spans: Sequence[Span]
     curves: Sequence[Curve]
     scores: Sequence[tuple[str, int, Mapping[str, float]]]
@@ -86,7 +86,7 @@ def of(run: RunDir) -> Life:
     )
 
 
-def _starts(history: History, summary: Mapping[str, Any], spoke: float) -> list[Start]:
+def _starts(history: History, summary: Mapping[str, Any], spoke: float) -> list[PastStart]:
     """spoke: when the run said last what it does."""
     found, before = [], None
     for start in history.all("start"):
@@ -99,7 +99,7 @@ def _starts(history: History, summary: Mapping[str, Any], spoke: float) -> list[
         running = not end and summary["state"] == "running"
         until = max([*heard, *([spoke] if running else [])], default=start["time"])
         found.append(
-            Start(
+            PastStart(
                 number=start["generation"],
                 began=f"{datetime.fromtimestamp(start['time']):%Y-%m-%d %H:%M:%S}",
                 cause=start.get("cause", ""),
@@ -117,7 +117,7 @@ def _starts(history: History, summary: Mapping[str, Any], spoke: float) -> list[
     return found
 
 
-def _spans(starts: Sequence[Start]) -> list[Span]:
+def _spans(starts: Sequence[PastStart]) -> list[Span]:
     """Waiting and working, one after the other; time in which nobody asked for the run is left out."""
     spans, now = [], 0.0
     for start in starts:

@@ -101,7 +101,7 @@ class Watch:
 
     def __init__(self, run: RunDir, screen: Console):
         self._run, self._screen = run, screen
-        self._before = run.progress()  # of an earlier life: not news
+        self._before = run.progress()  # of an earlier start: not news
         self._said, self._shown, self._noticed, self._pace = 0.0, "", 0, _Pace()
         self._bar: Progress | None = None
         if screen.is_terminal:

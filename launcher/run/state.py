@@ -18,14 +18,14 @@ from launcher.run.ledger import Event, History
 ACTIVE = ("pending", "running", "preempted")
 
 
-class Job(Protocol):
+class QueuedJob(Protocol):
     """What the queue says of a job (slurm/commands.py)."""
 
     state: str  # in Slurm's words
     reason: str  # why it waits
 
 
-Queue = Mapping[str, Job]  # by the job's id
+Queue = Mapping[str, QueuedJob]  # by the job's id
 
 
 @dataclass(frozen=True)

@@ -139,9 +139,9 @@ class Store:
 
     # -- states: one rank's word for all -----------------------------------------------------------------------------
 
-    def slot(self, name: str) -> "Slot":
+    def slot(self, name: str) -> "StoreSlot":
         """Where one state is kept that replaces itself."""
-        return Slot(self, name)
+        return StoreSlot(self, name)
 
     def note(self, name: str, number: int, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
         """The state of `name` after iteration `number`; written when it is due, with those of other names."""
@@ -171,7 +171,7 @@ class Store:
         self._folder = self._thread = None
 
 
-class Slot:
+class StoreSlot:
     """One name of a store, as `launcher.kmeans` wants it."""
 
     def __init__(self, store: Store, name: str):

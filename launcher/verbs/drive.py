@@ -109,7 +109,7 @@ def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     from launcher.start import local
 
     screen, spec = view.console(), run.spec()
-    # Why this life begins: what ended the one before; a life that left no word was killed.
+    # Why this start begins: what ended the one before; one that left no word was killed.
     last = run.history().last("start", "end")
     cause = "submitted" if not last else last["cause"] if last["event"] == "end" else "killed"
     screen.print(f"run {run.id} in {run.path}", soft_wrap=True, markup=False)

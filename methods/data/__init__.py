@@ -29,7 +29,7 @@ def build(
 
         return Cifar10(config.path, split)
     if isinstance(config, spec.ShardsData):
-        from methods.data.shards import Shards
+        from methods.data.shards import ImageShards
 
-        return Shards(config.path, split, labels=config.labels)
+        return ImageShards(config.path, split, labels=config.labels)
     raise TypeError(f"{type(config).__name__} is not a data config; choose one of {', '.join(spec.DATA)}")

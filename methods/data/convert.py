@@ -28,7 +28,7 @@ import numpy as np
 from launcher.errors import InputError
 from launcher.run.files import write_json
 from methods.data.folder import classes_of, known_classes, labels_of, printable
-from methods.data.index import Index, open_index
+from methods.data.index import FolderIndex, open_index
 from methods.data.shard_index import escaped
 from methods.data.shards import CLASSES
 from methods.data.spec import absolute, split_folders
@@ -42,7 +42,7 @@ LOOKED_AT = 1000  # files between two words of progress
 Progress = Callable[[str, int, int], None]  # (what is done, of it so far, all of it), from the calling thread
 
 
-class Part(NamedTuple):
+class TarPart(NamedTuple):
     """One tar: the images [first, last) of a split's folder."""
 
     split: str  # "train", "val" or "test"; "" where the folder has no splits
@@ -61,7 +61,7 @@ class Split:
     """One folder of images, and the labels of its first-level sub-folders."""
 
     folder: str
-    index: Index
+    index: FolderIndex
     classes: tuple[str, ...] | None
     labels: np.ndarray | None = field(init=False, repr=False)
 
@@ -146,7 +146,7 @@ def _splits(root: str, target: Path, labels: str) -> dict[str, Split]:
 
 def _planned(
     target: Path, splits: dict[str, Split], size_mb: float, labels: str, threads: int, progress: Progress
-) -> list[Part]:
+) -> list[TarPart]:
     """The tars of this conversion: as planned before, or by the sizes of the images now."""
     names = hashlib.sha256()
     for name, split in splits.items():
@@ -163,7 +163,7 @@ def _planned(
                 if key == "images":
                     what = "shards of other images, or FOLDER has changed since they were begun"
                 raise InputError.of("OUT", target, f"it holds {what}", "give another folder, or the same again")
-        return [Part(*part) for part in parts]
+        return [TarPart(*part) for part in parts]
     total, before, parts = sum(len(split.index) for split in splits.values()), 0, []
     for name, split in splits.items():
         parts += _cut(
@@ -174,7 +174,7 @@ def _planned(
     return parts
 
 
-def _cut(name: str, split: Split, limit: float, threads: int, progress: Callable[[int], None]) -> list[Part]:
+def _cut(name: str, split: Split, limit: float, threads: int, progress: Callable[[int], None]) -> list[TarPart]:
     parts, first, size = [], 0, 0
     with ThreadPoolExecutor(threads) as pool:
         for begin in range(0, len(split.index), LOOKED_AT):
@@ -187,11 +187,11 @@ def _cut(name: str, split: Split, limit: float, threads: int, progress: Callable
                 if split.labels is not None:
                     more += _blocks(len(key) + 4, len(str(split.labels[position])))
                 if size + more > limit and position > first:
-                    parts.append(Part(name, len(parts), first, position, size))
+                    parts.append(TarPart(name, len(parts), first, position, size))
                     first, size = position, 0
                 size += more
             progress(end)
-    return [*parts, Part(name, len(parts), first, len(split.index), size)]
+    return [*parts, TarPart(name, len(parts), first, len(split.index), size)]
 
 
 def _size(file: bytes) -> int:
@@ -211,7 +211,7 @@ def _blocks(name: int, content: int) -> int:
 
 
 def _write(
-    target: Path, splits: dict[str, Split], parts: list[Part], todo: list[Part], threads: int, progress: Progress
+    target: Path, splits: dict[str, Split], parts: list[TarPart], todo: list[TarPart], threads: int, progress: Progress
 ) -> None:
     needed = sum(part.size + tarfile.RECORDSIZE for part in todo)
     free = shutil.disk_usage(target).free
@@ -227,7 +227,7 @@ def _write(
     for part in todo:
         (target / part.name).parent.mkdir(exist_ok=True)
 
-    def work(part: Part) -> None:
+    def work(part: TarPart) -> None:
         done = _tar(target / part.name, part, splits[part.split], sizes, stop)
         with turn, open(target / STATE / "done.jsonl", "a") as journal:
             journal.write(f"\n{json.dumps(done)}")  # before it: what a kill left of a line ends there
@@ -252,7 +252,7 @@ def _write(
             raise
 
 
-def _tar(file: Path, part: Part, split: Split, sizes: dict[Part, int], stop: threading.Event) -> dict[str, Any]:
+def _tar(file: Path, part: TarPart, split: Split, sizes: dict[TarPart, int], stop: threading.Event) -> dict[str, Any]:
     """Write one tar beside and rename it; what the journal is to say of it."""
     beside, digest = file.with_name(f".{file.name}.part"), hashlib.blake2b(digest_size=16)
     try:

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from launcher.errors import InputError
 from methods.data.dataset import BrokenImage
-from methods.data.index import Index, open_index
+from methods.data.index import FolderIndex, open_index
 from methods.data.spec import absolute, split_folders, unlabelled_reason
 
 # Named, because PIL would otherwise try every plugin it has, and its EPS plugin runs Ghostscript on what it reads.
@@ -77,7 +77,7 @@ class ImageFolder:
         return self._index.path(int(self._rows[index]))
 
 
-def classes_of(index: Index, folder: str, labels: str, option: str = "data.labels") -> tuple[str, ...] | None:
+def classes_of(index: FolderIndex, folder: str, labels: str, option: str = "data.labels") -> tuple[str, ...] | None:
     """The names of the first-level sub-folders that hold images, where `labels` wants them and they are classes.
 
     option: what a person who reads an error knows `labels` by. Raises InputError.
@@ -96,7 +96,7 @@ def classes_of(index: Index, folder: str, labels: str, option: str = "data.label
 
 
 def known_classes(
-    index: Index, folder: str, known: tuple[str, ...], option: str = "data.labels"
+    index: FolderIndex, folder: str, known: tuple[str, ...], option: str = "data.labels"
 ) -> tuple[str, ...] | None:
     """`known`, the training split's classes, or None where the test split is flat. As `classes_of`."""
     if index.folders[0].images:
@@ -108,7 +108,7 @@ def known_classes(
     return known
 
 
-def labels_of(index: Index, classes: tuple[str, ...] | None) -> np.ndarray | None:
+def labels_of(index: FolderIndex, classes: tuple[str, ...] | None) -> np.ndarray | None:
     """int64 [N]: the positions in `classes` of the sub-folders that the images lie in; None without classes."""
     if classes is None:
         return None

@@ -23,7 +23,7 @@ _MAGIC = b"sslrun index 2\n\0"
 _KINDS = {"ends": np.uint64, "digits": np.uint8, "blob": np.uint8}
 
 
-class Folder(NamedTuple):
+class FolderPart(NamedTuple):
     """The root itself (name "") or a first-level sub-folder; its images are contiguous in the index."""
 
     name: str
@@ -32,10 +32,10 @@ class Folder(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Index:
+class FolderIndex:
     """Relative paths, root's own images first, then those of each first-level sub-folder, sorted by bytes."""
 
-    folders: list[Folder]
+    folders: list[FolderPart]
     ends: np.ndarray  # uint64 [N]: where each path ends in `blob`
     digits: np.ndarray  # uint8 [N]: a stable hash of each path, 0 to 9
     blob: np.ndarray  # uint8: the paths, one after the other, as the file system's bytes
@@ -49,7 +49,7 @@ class Index:
         return self.blob[self.ends[position - 1] if position else 0 : self.ends[position]].tobytes()
 
 
-def open_index(root: str | Path, cache: Path | None = None) -> Index:
+def open_index(root: str | Path, cache: Path | None = None) -> FolderIndex:
     """The index of `root`, from the cache where it is still true, else by walking.
 
     `cache` is a folder, by default `$XDG_CACHE_HOME/sslrun` or `~/.cache/sslrun`; one that cannot be written means no
@@ -72,7 +72,7 @@ def digit(path: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest()) % 10
 
 
-def _walk(root: str) -> Index:
+def _walk(root: str) -> FolderIndex:
     folders = []
     ends, digits, blob = array("Q"), bytearray(), bytearray()
     seen: set[tuple[int, int]] = set()
@@ -101,7 +101,7 @@ def _walk(root: str) -> Index:
         # Times are read before the listing: what changes meanwhile makes the index stale, not wrong.
         changed = mtime(top)
         names = take(top, b"")
-        folders.append(Folder("", changed, len(ends)))
+        folders.append(FolderPart("", changed, len(ends)))
         for name in names:
             changed, before = mtime(os.path.join(top, name)), len(ends)
             pending = [name]
@@ -109,26 +109,26 @@ def _walk(root: str) -> Index:
                 relative = pending.pop()
                 inner = take(os.path.join(top, relative), relative + b"/")
                 pending += [relative + b"/" + each for each in reversed(inner)]
-            folders.append(Folder(os.fsdecode(name), changed, len(ends) - before))
+            folders.append(FolderPart(os.fsdecode(name), changed, len(ends) - before))
     except OSError as error:
         place = os.fsdecode(error.filename or top)
         reason = f"cannot list {place!r} ({error.strerror})"
         raise InputError.of("data.path", repr(root), reason, "make it readable") from error
     arrays = np.frombuffer(ends, np.uint64), np.frombuffer(digits, np.uint8), np.frombuffer(blob, np.uint8)
-    return Index(folders, *arrays)
+    return FolderIndex(folders, *arrays)
 
 
-def _still_true(index: Index, root: str) -> bool:
+def _still_true(index: FolderIndex, root: str) -> bool:
     try:
         return all(os.stat(os.path.join(root, each.name)).st_mtime_ns == each.mtime_ns for each in index.folders)
     except OSError:
         return False
 
 
-def _load(file: Path) -> Index | None:
+def _load(file: Path) -> FolderIndex | None:
     found = mapped.load(file, _MAGIC)
     if found is None:
         return None
     header, arrays = found
     typed = {name: np.frombuffer(arrays[name], kind) for name, kind in _KINDS.items()}
-    return Index([Folder(*each) for each in header["folders"]], **typed)
+    return FolderIndex([FolderPart(*each) for each in header["folders"]], **typed)

@@ -52,7 +52,7 @@ class Where(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Index:
+class ShardIndex:
     """The samples of all tars of a folder, in the order of the tars' names, then as they lie."""
 
     tars: list[list]  # as tars.foreign wants them
@@ -92,7 +92,7 @@ class Index:
         return self.arrays["blob"][offset + begin : offset + int(ends[position])].tobytes()
 
 
-def open_shards(folder: str | Path) -> Index:
+def open_shards(folder: str | Path) -> ShardIndex:
     """The index of the tars in `folder`; made, and kept where there is room for it, if there is none.
 
     Raises InputError where it is not that of the tars which lie there, or there are none.
@@ -104,7 +104,9 @@ def open_shards(folder: str | Path) -> Index:
     return make(folder)[0] if found is None else found
 
 
-def make(folder: str | Path, *, workers: int = 1, progress: Progress = lambda done, of: None) -> tuple[Index, Path]:
+def make(
+    folder: str | Path, *, workers: int = 1, progress: Progress = lambda done, of: None
+) -> tuple[ShardIndex, Path]:
     """Read the headers of all tars and keep the index: (it, its file), the latter beside the tars or in the cache.
 
     workers: processes, at most. Raises InputError where a tar cannot be opened or the index can be kept nowhere.
@@ -122,7 +124,7 @@ def make(folder: str | Path, *, workers: int = 1, progress: Progress = lambda do
     lost = arrays["sizes"] == LOST
     certain = ~(lost | np.append(lost[1:], False) | np.append(False, lost[:-1]))
     labels = arrays["labels"][certain]
-    found = Index(
+    found = ShardIndex(
         [[name, part.size, part.mtime_ns, part.members()] for name, part in zip(there, parts, strict=True)],
         [len(part.arrays["blocks"]) for part in parts],
         [[name, problem] for name, part in zip(there, parts, strict=True) for problem in part.damage],
@@ -166,7 +168,7 @@ def index_all(
     return found
 
 
-def existing(known: list[tuple[Path, dict]]) -> tuple[Index | None, Path | None]:
+def existing(known: list[tuple[Path, dict]]) -> tuple[ShardIndex | None, Path | None]:
     """The first index of those that `tars.fitting` found which is whole, and its file."""
     for file, _ in known:
         found = _load(file)
@@ -175,12 +177,12 @@ def existing(known: list[tuple[Path, dict]]) -> tuple[Index | None, Path | None]
     return None, None
 
 
-def _load(file: Path) -> Index | None:
+def _load(file: Path) -> ShardIndex | None:
     found = mapped.load(file, tars.MAGIC)
     if found is None:
         return None
     header, arrays = found
-    return Index(**header, arrays={name: np.frombuffer(arrays[name], kind) for name, kind in _KINDS.items()})
+    return ShardIndex(**header, arrays={name: np.frombuffer(arrays[name], kind) for name, kind in _KINDS.items()})
 
 
 def _scanned(files: list[str], workers: int) -> "Iterator[Scan]":

@@ -15,14 +15,14 @@ from launcher.errors import InputError
 from methods.data import tars
 from methods.data.dataset import BrokenImage
 from methods.data.folder import decode, printable, split_rows, why_broken
-from methods.data.shard_index import LOST, UNLABELLED, Index, open_shards
+from methods.data.shard_index import LOST, UNLABELLED, ShardIndex, open_shards
 from methods.data.spec import absolute, split_folders
 
 CLASSES = "classes.json"  # in the data folder: the names of the labels, a list
 OPEN = 128  # tars that a process keeps open
 
 
-class Shards:
+class ImageShards:
     """The images of the `.tar` files in `path`, as RGB, in the order of the tars' names, then as they lie.
 
     Splits: `train/` with `val/` (else `test/`) where the folder has them. Otherwise, samples with labels give a fixed
@@ -127,7 +127,7 @@ class Shards:
         return file
 
 
-def _classes(index: Index, root: str, labels: str) -> tuple[str, ...] | None:
+def _classes(index: ShardIndex, root: str, labels: str) -> tuple[str, ...] | None:
     """The names of the labels, where `labels` wants them and they are there."""
     if labels == "none" or (labels == "auto" and not index.labelled):
         return None
@@ -164,7 +164,7 @@ def _names(file: Path) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _of_test(index: Index, known: tuple[str, ...]) -> tuple[str, ...] | None:
+def _of_test(index: ShardIndex, known: tuple[str, ...]) -> tuple[str, ...] | None:
     """`known`, the training split's classes, or None where the test split has no labels."""
     if not index.labelled:
         return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import InputError
-from methods.data.shards import Shards
+from methods.data.shards import ImageShards
 
 if TYPE_CHECKING:
     from methods.engine.job import Job
@@ -32,7 +32,7 @@ def stage(job: "Job") -> None:
     Raises InputError where a node has no such folder, no room in it, or fails to copy. Its time is booked as staging.
     """
     wanted, dataset = getattr(job.spec.data, "stage", None), job.dataset
-    if not wanted or not isinstance(dataset, Shards):
+    if not wanted or not isinstance(dataset, ImageShards):
         return
     copying = _Copying(wanted, dataset)
     with job.clock("staging"):
@@ -65,7 +65,7 @@ def _wait(job: "Job", copying: "_Copying", total: int) -> None:
 class _Copying(threading.Thread):
     """One rank of a node copies; the others wait for its lock, and find everything there."""
 
-    def __init__(self, wanted: str, dataset: Shards):
+    def __init__(self, wanted: str, dataset: ImageShards):
         super().__init__(daemon=True)
         self.done, self.problem = 0, ""
         self._wanted, self._dataset = wanted, dataset

@@ -1,6 +1,6 @@
 """What is judged while a run trains and at its end: k-NN of the backbone, and the method's own figures."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launcher.errors import Diverged
@@ -24,8 +24,9 @@ def evaluate(job: Job, trainer: Trainer, step: int) -> None:
                 job.ledger.write("scored", protocol=protocol, step=step, scores=values)
 
     # Of the run's own training: those that ran as jobs of their own (`by`) may have had other labels.
-    known = first_knn(e for e in job.run.history().all("eval") if not e.get("by")) if job.world.is_main else None
-    scores = knn(job, trainer.backbone, known=job.world.broadcast(known), so_far=so_far)
+    told = [e for e in job.run.history().all("eval") if not e.get("by")] if job.world.is_main else []
+    known = job.world.broadcast(first_scores(told).get("knn", {}))
+    scores = knn(job, trainer.backbone, known=known, so_far=so_far)
     for protocol, values in {"knn": scores, **own}.items():
         if values and job.world.is_main:
             job.ledger.write("eval", protocol=protocol, step=step, scores=values)
@@ -47,9 +48,9 @@ def watch_rank(job: Job, step: int, rank: float) -> None:
         raise Diverged(f"features collapsed at step {step}: {found}. Change the recipe, as a new run")
 
 
-def first_knn(evals: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The scores of the first k-NN among `eval` events, which hold what a backbone must beat; empty without one."""
-    return next((event["scores"] for event in evals if event["protocol"] == "knn"), {})
+def first_scores(evals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The first scores of each protocol among `eval` events: what a backbone must beat does not change."""
+    return {event["protocol"]: event["scores"] for event in reversed(evals)}
 
 
 def labelled(spec: RunSpec, dataset: ImageDataset | None) -> tuple[ImageDataset, ImageDataset] | None:

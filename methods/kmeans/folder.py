@@ -36,7 +36,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Folder:
+class FeatureFolder:
     """All shards, by name. `content`: changes whenever a file is written anew."""
 
     path: Path
@@ -73,7 +73,7 @@ class Folder:
         return found
 
 
-def scan(path: Path) -> Folder:
+def scan(path: Path) -> FeatureFolder:
     """Read the headers of all shards in `path`. Raises InputError where there are none, one is damaged or of another
     kind, or they do not go together."""
     field = "features"
@@ -106,7 +106,7 @@ def scan(path: Path) -> Folder:
                 name = "d" if what == "dim" else "dtype"
                 reason = f"it has {name}={there}, and {first.path.name} has {here}"
                 raise InputError.of(field, other.path, reason, f"give every shard the same {name}")
-    return Folder(path, tuple(shards), hasher.hexdigest())
+    return FeatureFolder(path, tuple(shards), hasher.hexdigest())
 
 
 def _shard(file: Path) -> Shard:

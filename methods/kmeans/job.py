@@ -17,7 +17,7 @@ from launcher.runtime.preempt import StopFlag, Stopped
 from methods.engine.job import Job
 from methods.kmeans import results
 from methods.kmeans.progress import Progress
-from methods.kmeans.results import Result
+from methods.kmeans.results import ClusteringResult
 from methods.kmeans.sources import ASSEMBLED, Source, open_source
 from methods.kmeans.spec import KMeansConfig, rounds
 
@@ -81,15 +81,15 @@ def _told(job: Job, summary: dict[str, Any]) -> None:
     job.reporter.progress(force=True, stage="done", step=summary["iterations"], steps=summary["iterations"])
 
 
-def _fit(job: Job, features: torch.Tensor, progress: Progress) -> Result:
+def _fit(job: Job, features: torch.Tensor, progress: Progress) -> ClusteringResult:
     """The one call of the engine."""
     config: KMeansConfig = job.spec.method
     how = {name: getattr(config, name) for name in ("iterations", "init", "metric", "empty", "deterministic")}
     told = {"safe_point": progress.safe_point, "progress": progress.iterated}
     given = {**how, **told, "seed": job.spec.seed, "device": job.world.device}
     if config.m is None:
-        return Result.of_clusters(fit(features, config.k, **given, resume=progress.slot("k-means")))
-    return Result.of_hierarchy(hierarchical(features, (config.m, config.k), **given, resume=progress.slot))
+        return ClusteringResult.of_clusters(fit(features, config.k, **given, resume=progress.slot("k-means")))
+    return ClusteringResult.of_hierarchy(hierarchical(features, (config.m, config.k), **given, resume=progress.slot))
 
 
 def _explained(

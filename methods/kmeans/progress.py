@@ -3,7 +3,7 @@
 import time
 
 from launcher.kmeans.lloyd import Iteration
-from launcher.runtime.store import Slot, Store
+from launcher.runtime.store import Store, StoreSlot
 from methods.engine.job import Job
 
 SAID_EVERY_S = 10.0  # between two words in the ledger that work is kept
@@ -18,7 +18,7 @@ class Progress:
         self._names: list[str] = []
         self._kept, self._said = 0, 0.0
 
-    def slot(self, name: str) -> Slot:
+    def slot(self, name: str) -> StoreSlot:
         """Where the engine keeps one state."""
         self._names.append(name)
         return self._store.slot(name)

@@ -34,7 +34,7 @@ SCORES = ("inertia_last", "clusters_empty", "converged", "nmi_labels", "entropy_
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class ClusteringResult:
     """assignments: int64 [n], of this rank's features, numbered over all clusters. The rest is equal on all ranks."""
 
     assignments: torch.Tensor
@@ -48,7 +48,7 @@ class Result:
     reassigned: list[float] | None = None  # share of the features, in each iteration
 
     @classmethod
-    def of_clusters(cls, found: Clusters) -> "Result":
+    def of_clusters(cls, found: Clusters) -> "ClusteringResult":
         return cls(
             assignments=found.assignments.cpu(),
             tensors={"centroids": found.centroids, "counts": found.counts},
@@ -62,7 +62,7 @@ class Result:
         )
 
     @classmethod
-    def of_hierarchy(cls, found: Hierarchy) -> "Result":
+    def of_hierarchy(cls, found: Hierarchy) -> "ClusteringResult":
         top, k = found.super_clusters, found.sub_counts.shape[1]
         below = [list(part) for part in found.sub_inertia]
         return cls(
@@ -108,7 +108,7 @@ class Writer:
         self._beside = self.target.with_name(f".{self.target.name}.{job.spec.identity[:16]}")
         self._agreed(self._try if job.world.is_main else None)
 
-    def write(self, found: Result, positions: np.ndarray) -> dict[str, Any]:
+    def write(self, found: ClusteringResult, positions: np.ndarray) -> dict[str, Any]:
         """All files; returns the summary. positions: of this rank's samples in the data set, int64 [n]."""
         labels = self._source.labels
         judged = {} if labels is None else _judged(found, torch.from_numpy(labels[positions]))
@@ -149,7 +149,7 @@ class Writer:
                 whole[here[:, 0] - first] = here[:, 1]
                 np.save(self._beside / "assignments" / f"{name}.npy", whole)
 
-    def _summary(self, found: Result, judged: dict[str, Any]) -> dict[str, Any]:
+    def _summary(self, found: ClusteringResult, judged: dict[str, Any]) -> dict[str, Any]:
         config, counts = self._job.spec.method, found.counts
         members = counts[counts > 0].double()
         return {
@@ -181,7 +181,7 @@ class Writer:
             "digest": digest_of(found.tensors),
         }
 
-    def _commit(self, found: Result, judged: dict[str, Any], summary: dict[str, Any]) -> None:
+    def _commit(self, found: ClusteringResult, judged: dict[str, Any], summary: dict[str, Any]) -> None:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in found.tensors.items()}
         save_file(tensors, self._beside / "centroids.safetensors")
         if "entropy" in judged:
@@ -204,7 +204,7 @@ class Writer:
             raise InputError.of(field, self.target, failures[0], "free some space, or give another folder")
 
 
-def _judged(found: Result, labels: torch.Tensor) -> dict[str, Any]:
+def _judged(found: ClusteringResult, labels: torch.Tensor) -> dict[str, Any]:
     """Entropy of the labels within clusters, its mean weighted by their size, and NMI with them. Collective."""
     entropy = cluster_entropy(found.assignments, labels, found.counts.numel())
     members = found.counts.double()

@@ -24,7 +24,7 @@ from methods.data.dataset import ImageDataset
 from methods.engine.initialise import load_backbone
 from methods.engine.job import Job
 from methods.evals.features import digest_of, extract
-from methods.kmeans.folder import Folder, Shard, scan
+from methods.kmeans.folder import FeatureFolder, Shard, scan
 
 NUMPY = {"fp64": np.float64, "fp32": np.float32, "fp16": np.float16, "bf16": np.int16}  # numpy has no bf16: its bits
 WRITTEN = 4096  # rows at a time
@@ -47,7 +47,7 @@ class FolderSource:
 
     labels = None
 
-    def __init__(self, run: RunDir, folder: Folder):
+    def __init__(self, run: RunDir, folder: FeatureFolder):
         self.dataset = folder
         self._scratch = run.path / "features" / ASSEMBLED
 
@@ -165,7 +165,7 @@ def _free_memory() -> float:
     return 1024 * available / max(1, int(tasks))
 
 
-def _folder(spec: RunSpec) -> Folder:
+def _folder(spec: RunSpec) -> FeatureFolder:
     found = scan(Path(spec.method.features))
     if found.content != spec.method.content:
         reason = "its shards changed since this was submitted"

@@ -39,7 +39,7 @@ class Memory:
         """float32 [n, ..., B, d], the n batches that are there."""
         return self._rows.flip(0).roll(self._written, 0)[: min(self._written, len(self._rows))]
 
-    def parts(self, count: int, rank: int, world_size: int) -> "dict[int, Part]":
+    def parts(self, count: int, rank: int, world_size: int) -> "dict[int, MemoryPart]":
         """{number: owner of its state}: the positions of a global batch in `count` parts, and which of them this rank
         holds. Where the ranks share a global batch in order, a part is the same on any number of ranks, and so a run
         may go on with another. Raises ValueError unless every rank holds as many whole parts."""
@@ -47,10 +47,10 @@ class Memory:
         if count % world_size or batch * world_size % count:
             raise ValueError(f"count={count}: a batch of {batch} on each of {world_size} ranks has no such parts")
         own, size = count // world_size, batch * world_size // count
-        return {rank * own + n: Part(self, slice(n * size, (n + 1) * size)) for n in range(own)}
+        return {rank * own + n: MemoryPart(self, slice(n * size, (n + 1) * size)) for n in range(own)}
 
 
-class Part:
+class MemoryPart:
     """The state of some positions of the batch."""
 
     def __init__(self, memory: Memory, positions: slice):

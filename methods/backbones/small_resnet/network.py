@@ -20,11 +20,13 @@ class SmallResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.pool = nn.MaxPool2d(2)
-        self.blocks = nn.Sequential(Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2), Block(64, 128, 2))
+        self.blocks = nn.Sequential(
+            ResidualBlock(16, 16, 1), ResidualBlock(16, 32, 2), ResidualBlock(32, 64, 2), ResidualBlock(64, 128, 2)
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, Block) and zero_init_residual:
+            elif isinstance(module, ResidualBlock) and zero_init_residual:
                 nn.init.zeros_(module.bn2.weight)
         self.to(memory_format=torch.channels_last)
 
@@ -33,7 +35,7 @@ class SmallResNet(nn.Module):
         return self.blocks(maps).mean((2, 3))
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
 
     def __init__(self, channels: int, width: int, stride: int):
@@ -52,7 +54,7 @@ class Block(nn.Module):
         return relu(branch + self.shortcut(x), inplace=True)
 
 
-build, BLOCK = SmallResNet, Block
+build, BLOCK = SmallResNet, ResidualBlock
 
 
 def stages(trunk: nn.Module) -> dict[str, nn.Module]:

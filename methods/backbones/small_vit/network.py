@@ -27,7 +27,7 @@ class SmallViT(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + grid**2, dim))
         rates = [drop_path * number / max(1, depth - 1) for number in range(depth)]
-        self.blocks = nn.Sequential(*(Block(dim, heads, rate) for rate in rates))
+        self.blocks = nn.Sequential(*(TransformerBlock(dim, heads, rate) for rate in rates))
         self.norm = nn.LayerNorm(dim, EPSILON)
         nn.init.normal_(self.cls_token, std=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -55,13 +55,13 @@ class SmallViT(nn.Module):
         return torch.cat([self.pos_embed[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and a two-layer perceptron, each behind a norm and beside a shortcut."""
 
     def __init__(self, dim: int, heads: int, drop_path: float):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim, EPSILON), nn.LayerNorm(dim, EPSILON)
-        self.attn, self.mlp = Attention(dim, heads), Perceptron(dim)
+        self.attn, self.mlp = SelfAttention(dim, heads), Perceptron(dim)
         self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -69,7 +69,7 @@ class Block(nn.Module):
         return x + self.drop_path2(self.mlp(self.norm2(x)))
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Self-attention of `heads` heads (Vaswani et al. 2017, Eq. 1)."""
 
     def __init__(self, dim: int, heads: int):

@@ -8,14 +8,14 @@ import torch
 
 from launcher.errors import InputError
 from launcher.kmeans import cluster_entropy, fit, sharded_nmi
-from methods.evals.groups.spec import Groups
+from methods.evals.groups.spec import GroupEntropy
 from methods.evals.subject import Subject
 
 BINS = 20  # of the density
 LOW = 0.25  # of ln(classes), the largest entropy: below it a group's is called low; the paper gives no number
 
 
-def score(subject: Subject, settings: Groups) -> dict[str, Any]:
+def score(subject: Subject, settings: GroupEntropy) -> dict[str, Any]:
     """k-means of the training features, and of the entropies -sum_i p_i ln p_i of the labels within its groups, in
     nats: `mean` and `median` over groups, `mean_by_size` over images, the `density` of Figure 5 as shares of the groups
     in equal ranges from 0 to ln(classes), and the share `low` of those below LOW of that; `use`, the entropy of the

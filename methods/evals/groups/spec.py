@@ -7,7 +7,7 @@ from methods.evals.settings import Settings
 
 
 @dataclass
-class Groups(Settings):
+class GroupEntropy(Settings):
     """The groups are those of k-means of the backbone's features, for every method alike, not the prototypes that a
     method trained with."""
 

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from launcher.errors import InputError
 from launcher.runtime.preempt import Stopped
-from launcher.runtime.store import Slot
+from launcher.runtime.store import StoreSlot
 from methods.augment.views import TrainView
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation, shares
@@ -164,12 +164,12 @@ def _judged(subject: Subject, probes: Probes, settings: Linear) -> dict[str, Any
     }
 
 
-def _note(subject: Subject, probes: Probes, slot: Slot, step: int) -> None:
+def _note(subject: Subject, probes: Probes, slot: StoreSlot, step: int) -> None:
     if subject.job.world.is_main:
         slot.note(step, {"weight": probes.weight.clone(), "velocity": probes.velocity.clone()}, {})
 
 
-def _restore(subject: Subject, probes: Probes, slot: Slot) -> int:
+def _restore(subject: Subject, probes: Probes, slot: StoreSlot) -> int:
     """Go on where an earlier start was stopped. Returns the step. Collective."""
     world = subject.job.world
     found = world.broadcast(slot.load() if world.is_main else None)

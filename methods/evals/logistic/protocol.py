@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.optim import LBFGS
 
-from launcher.runtime.store import Slot
+from launcher.runtime.store import StoreSlot
 from methods.evals.logistic.spec import Logistic
 from methods.evals.subject import Subject, percent
 
@@ -60,7 +60,7 @@ def fit(
     *,
     l2: float,
     iterations: int,
-    slot: Slot | None = None,
+    slot: StoreSlot | None = None,
     stage: str = "logistic regression",
 ) -> Classifier:
     """Minimise mean cross-entropy + l2 |weight|^2 over the features of all ranks; the bias is free.
@@ -133,7 +133,9 @@ def _chunks(
         yield rows.to(device, non_blocking=True), truth.to(device, non_blocking=True)
 
 
-def _restored(subject: Subject, slot: Slot | None, weight: torch.Tensor, bias: torch.Tensor) -> tuple[int, bool, float]:
+def _restored(
+    subject: Subject, slot: StoreSlot | None, weight: torch.Tensor, bias: torch.Tensor
+) -> tuple[int, bool, float]:
     """(iterations done, whether the fit has ended, its objective) of an earlier start. Collective."""
     world = subject.job.world
     found = world.broadcast(slot.load() if slot is not None and world.is_main else None)

@@ -9,13 +9,13 @@ from launcher.kmeans.assign import Assigner, Group
 from launcher.kmeans.crew import Crew
 from launcher.kmeans.empty import empty_and_donors, split_donors
 from launcher.kmeans.features import Features
-from launcher.kmeans.shards import Ranks, Shards
+from launcher.kmeans.shards import FeatureShards, Ranks
 from launcher.kmeans.space import survey_space
 
 
 def partition_of(features, centroids):
     (n, _), k, alone = features.shape, len(centroids), Ranks(None, 0, 1)
-    space = survey_space(Features(features), None, False, alone, Shards(n, 0, n), 64, None)
+    space = survey_space(Features(features), None, False, alone, FeatureShards(n, 0, n), 64, None)
     assigner = Assigner(space, [Group(k, 0, n, 0, n, 0, n, 0)], None, alone, exact=False)
     with Crew(features.device, lambda: assigner.scratch(64)) as crew:
         return assigner.assign(centroids, [0], crew, 64, None)[0]

@@ -17,7 +17,7 @@ from methods.data import convert as module
 from methods.data.convert import convert
 from methods.data.folder import ImageFolder
 from methods.data.shard_index import index_all
-from methods.data.shards import Shards
+from methods.data.shards import ImageShards
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def refused(*arguments, **options):
 
 def assert_same(folder, shards):
     for split in ("train", "test"):
-        here, there = ImageFolder(folder, split), Shards(shards, split)
+        here, there = ImageFolder(folder, split), ImageShards(shards, split)
         assert [there.name_of(i).partition(": ")[2] for i in range(len(there))] == [
             here.name_of(i).removeprefix("train/").removeprefix("val/") for i in range(len(here))
         ]
@@ -89,7 +89,7 @@ def test_splits_and_a_folder_without_labels(images, tmp_path):
     assert_same(tmp_path / "both", tmp_path / "out")
     answer = small(images, tmp_path / "bare", labels="none")
     assert answer["classes"] is None and not (tmp_path / "bare" / "classes.json").exists()
-    assert len(Shards(tmp_path / "bare", "train")) == 61
+    assert len(ImageShards(tmp_path / "bare", "train")) == 61
 
 
 def test_the_same_images_give_the_same_bytes(images, tmp_path):
@@ -242,7 +242,7 @@ def test_an_image_that_cannot_be_read_stops_it_with_its_name(images, tmp_path):
     os.utime(images / "cat", ns=(before, before))
     small(images, tmp_path / "out")
     index_all(tmp_path / "out", workers=1, anew=True, progress=lambda *_: None)
-    assert len(Shards(tmp_path / "out", "train")) + len(Shards(tmp_path / "out", "test")) == 61
+    assert len(ImageShards(tmp_path / "out", "train")) + len(ImageShards(tmp_path / "out", "test")) == 61
 
 
 def test_the_verb_needs_no_torch():

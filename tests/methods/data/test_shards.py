@@ -16,7 +16,7 @@ from launcher.errors import InputError
 from methods.data import build, mapped, tars
 from methods.data.dataset import BrokenImage
 from methods.data.shard_index import escaped, index_all, open_shards, original
-from methods.data.shards import OPEN, Shards
+from methods.data.shards import OPEN, ImageShards
 from methods.data.spec import ShardsData, check, no_labels
 
 
@@ -81,10 +81,10 @@ def broken(dataset):
 def test_samples_come_in_the_order_of_the_tars_names(tmp_path):
     for name, first in (("b.tar", 10), ("a.tar", 0), ("c.tar", 20)):
         put(tmp_path / name, samples(range(first, first + 10)))
-    dataset = Shards(tmp_path, "train")
+    dataset = ImageShards(tmp_path, "train")
     assert numbers(dataset) == list(range(30)) and dataset.classes is None and dataset.labels is None
     assert dataset.name_of(10) == "b.tar: 00010.png" and dataset.channels == 3
-    assert len(Shards(tmp_path, "test")) == 0
+    assert len(ImageShards(tmp_path, "test")) == 0
     shuffled = np.random.default_rng(0).permutation(30)
     assert [dataset.image(int(i)).getpixel((0, 0))[0] for i in shuffled] == shuffled.tolist()
 
@@ -105,8 +105,8 @@ def test_tars_of_other_peoples_making(tmp_path, layout):
         layout,
         **({"pax_headers": {"comment": "all"}} if layout == tarfile.PAX_FORMAT else {}),
     )
-    dataset = Shards(tmp_path, "train", labels="cls")
-    test = Shards(tmp_path, "test", labels="cls")
+    dataset = ImageShards(tmp_path, "train", labels="cls")
+    test = ImageShards(tmp_path, "test", labels="cls")
     names = {d.name_of(i): int(d.labels[i]) for d in (dataset, test) for i in range(len(d))}
     expected = {"x.tar: a/x.jpg": 2, f"x.tar: {long}.JPEG": 1, "x.tar: b.c/y.png": 0}
     if layout != tarfile.USTAR_FORMAT:
@@ -119,7 +119,7 @@ def test_a_tar_appended_to_a_tar_and_an_empty_one(tmp_path):
     first, second = (put(tmp_path / "parts" / f"{n}.tar", samples(range(3 * n, 3 * n + 3))) for n in (0, 1))
     (tmp_path / "both.tar").write_bytes(first.read_bytes() + second.read_bytes())
     put(tmp_path / "empty.tar", [])
-    assert numbers(Shards(tmp_path, "train")) == list(range(6)) and not open_shards(tmp_path).damaged
+    assert numbers(ImageShards(tmp_path, "train")) == list(range(6)) and not open_shards(tmp_path).damaged
 
 
 # Splits and labels
@@ -140,7 +140,7 @@ def test_labels_are_cheap_integers_with_names(tmp_path):
 def test_train_and_val_folders_are_the_splits(tmp_path):
     put(tmp_path / "train" / "x.tar", samples(range(6), classes=2))
     put(tmp_path / "val" / "x.tar", samples(range(6, 9), classes=2))
-    train, test = Shards(tmp_path, "train"), Shards(tmp_path, "test")
+    train, test = ImageShards(tmp_path, "train"), ImageShards(tmp_path, "test")
     assert numbers(train) == list(range(6)) and numbers(test) == [6, 7, 8] and test.labels.tolist() == [0, 1, 0]
     assert test.name_of(0) == "val/x.tar: 00006.png"
 
@@ -158,7 +158,7 @@ def refused(path, **options):
 def test_labels_that_are_asked_for_and_not_there_are_refused(tmp_path):
     put(tmp_path / "x.tar", [*samples(range(4), classes=2), *samples([7]), ("00008.cls", b"cat"), *samples([8])])
     assert "2 of 6 samples have no KEY.cls with an integer, 00007.png among them" in refused(tmp_path, labels="cls")
-    assert Shards(tmp_path, "train").labels is None  # auto
+    assert ImageShards(tmp_path, "train").labels is None  # auto
     assert "not every image has a .cls" in no_labels(ShardsData(path=str(tmp_path)))
     assert "choose one of auto, cls, none" in refused(tmp_path, labels="folders")
     put(tmp_path / "y" / "x.tar", samples(range(4), classes=4))
@@ -176,7 +176,7 @@ def test_a_tar_cut_short_before_it_was_indexed(tmp_path):
     file = put(tmp_path / "short.tar", samples(range(5, 10)))
     content = file.read_bytes()
     file.write_bytes(content[: 7 * 512 + 40])  # the fourth image's header is there, and a part of it
-    dataset = Shards(tmp_path, "train")
+    dataset = ImageShards(tmp_path, "train")
     assert numbers(dataset) == [0, 1, 2, 3, 4, 5, 6, 7]
     reasons = broken(dataset)
     assert set(reasons) == {"short.tar: 00008.png", "short.tar: byte 3624"}
@@ -189,7 +189,7 @@ def test_a_tar_cut_short_after_it_was_indexed(tmp_path):
     put(tmp_path / "y.tar", samples(range(10, 12)))
     open_shards(tmp_path)
     os.truncate(file, 6 * 512 + 40)
-    dataset = Shards(tmp_path, "train")
+    dataset = ImageShards(tmp_path, "train")
     assert len(dataset) == 12 and numbers(dataset) == [0, 1, 2, 10, 11]
     assert set(broken(dataset)) == {f"x.tar: {n:05d}.png" for n in range(3, 10)}
     assert all("cut short" in reason for reason in broken(dataset).values())
@@ -203,7 +203,7 @@ def test_damage_in_the_middle_costs_what_it_hit(tmp_path):
     header = content.index(b"00006.cls")
     content[header : header + 512] = os.urandom(512)
     file.write_bytes(content)
-    train, test = Shards(tmp_path, "train"), Shards(tmp_path, "test")
+    train, test = ImageShards(tmp_path, "train"), ImageShards(tmp_path, "test")
     reasons = broken(train) | broken(test)
     assert sorted(numbers(train) + numbers(test)) == [0, 1, 2, 4, 5, 7, 8, 9]
     assert "not an image of a known format" in reasons.pop("x.tar: 00003.png")
@@ -213,7 +213,7 @@ def test_damage_in_the_middle_costs_what_it_hit(tmp_path):
     content[content.index(b"00008.png")] ^= 1
     file.write_bytes(content)
     os.utime(file, ns=(0, open_shards(tmp_path).tars[0][2]))
-    again = broken(Shards(tmp_path, "train")) | broken(Shards(tmp_path, "test"))
+    again = broken(ImageShards(tmp_path, "train")) | broken(ImageShards(tmp_path, "test"))
     assert "has changed since its index was made" in again["x.tar: 00008.png"]
 
 
@@ -221,7 +221,7 @@ def test_damage_in_the_middle_costs_what_it_hit(tmp_path):
 def test_a_file_that_is_no_tar_is_named_and_the_others_are_used(tmp_path, content):
     put(tmp_path / "good.tar", samples(range(5)))
     (tmp_path / "odd.tar").write_bytes(content)
-    dataset = Shards(tmp_path, "train")
+    dataset = ImageShards(tmp_path, "train")
     assert numbers(dataset) == list(range(5)) and [name.split(":")[0] for name in broken(dataset)] == ["odd.tar"]
     assert open_shards(tmp_path).damaged[0][0] == "odd.tar"
 
@@ -238,7 +238,7 @@ def test_cut_or_damaged_anywhere_it_is_indexed_and_the_rest_is_right(tmp_path):
             folder = tmp_path / f"{layout}-{number}"
             folder.mkdir()
             (folder / "x.tar").write_bytes(damage)
-            dataset = Shards(folder, "train", labels="none")
+            dataset = ImageShards(folder, "train", labels="none")
             found = numbers(dataset)
             assert set(found) <= {0, 1, 2, 7, 9} and at_least <= len(found) == len(set(found))
             # A long name has no checksum: a damaged one may be that of no image.
@@ -253,7 +253,7 @@ def test_the_index_is_made_once_and_lies_beside_the_tars(tmp_path, monkeypatch, 
     open_shards(tmp_path)
     assert (tmp_path / tars.NAME).exists() and not cache.exists()
     monkeypatch.setattr("methods.data.shard_index.scan", None)
-    assert numbers(Shards(tmp_path, "train")) == list(range(4))
+    assert numbers(ImageShards(tmp_path, "train")) == list(range(4))
 
 
 def test_a_folder_that_cannot_be_written_has_its_index_in_the_cache(tmp_path, monkeypatch, cache):
@@ -280,7 +280,7 @@ def test_a_damaged_index_is_made_anew(tmp_path):
     for damage in (b"", content[:40], content[:-1], content[:-5] + b"\1" + content[-4:], b"\0" * 200):
         file.unlink()
         file.write_bytes(damage)
-        assert numbers(Shards(tmp_path, "train")) == list(range(4)) and file.read_bytes() == content
+        assert numbers(ImageShards(tmp_path, "train")) == list(range(4)) and file.read_bytes() == content
 
 
 CHANGES = {
@@ -305,7 +305,7 @@ def test_an_index_that_is_not_of_its_tars_is_refused_until_it_is_made_anew(tmp_p
         open_shards(tmp_path)
     index_all(tmp_path, workers=1, anew=True, progress=lambda *_: None)
     check(ShardsData(path=str(tmp_path)))
-    assert not broken(Shards(tmp_path, "train"))
+    assert not broken(ImageShards(tmp_path, "train"))
 
 
 def test_a_copy_of_a_folder_takes_its_index_along(tmp_path, monkeypatch):
@@ -314,7 +314,7 @@ def test_a_copy_of_a_folder_takes_its_index_along(tmp_path, monkeypatch):
     open_shards(tmp_path)
     os.utime(tmp_path / "x.tar", (1, 1))
     monkeypatch.setattr("methods.data.shard_index.scan", None)
-    assert numbers(Shards(tmp_path, "train")) == list(range(10))
+    assert numbers(ImageShards(tmp_path, "train")) == list(range(10))
 
 
 def test_several_processes_make_the_index_that_one_makes(tmp_path, monkeypatch):
@@ -333,7 +333,7 @@ def test_several_processes_make_the_index_that_one_makes(tmp_path, monkeypatch):
 def test_no_more_tars_stay_open_than_a_process_may_have(tmp_path):
     for number in range(OPEN + 20):
         put(tmp_path / f"{number:04d}.tar", samples([number]))
-    dataset, before = Shards(tmp_path, "train"), len(os.listdir("/proc/self/fd"))
+    dataset, before = ImageShards(tmp_path, "train"), len(os.listdir("/proc/self/fd"))
     assert numbers(dataset) == list(range(OPEN + 20)) == numbers(dataset)
     assert len(os.listdir("/proc/self/fd")) <= before + OPEN
     del dataset

@@ -9,7 +9,7 @@ import pytest
 from launcher.errors import InputError
 from methods.data import mapped, tars
 from methods.data.shard_index import index_all, open_shards
-from methods.data.shards import Shards
+from methods.data.shards import ImageShards
 from methods.data.spec import ShardsData, check
 
 
@@ -66,10 +66,10 @@ def test_the_index_of_no_sample_is_an_index(tmp_path, monkeypatch):
 
 def test_ids_are_no_classes(tmp_path):
     put(tmp_path / "ids" / "x.tar", [5, 99_999, 7])
-    dataset = Shards(tmp_path / "ids", "train")
+    dataset = ImageShards(tmp_path / "ids", "train")
     assert dataset.classes is None and dataset.labels is None and len(dataset) == 3
     with pytest.raises(InputError, match=r"^data\.labels='cls': label 99999 is there, and 3 samples: .*; name them"):
-        Shards(tmp_path / "ids", "train", labels="cls")
+        ImageShards(tmp_path / "ids", "train", labels="cls")
     put(tmp_path / "few" / "x.tar", [2, 1, 0])
-    few = Shards(tmp_path / "few", "train")
+    few = ImageShards(tmp_path / "few", "train")
     assert few.classes == ("0", "1", "2") and np.all(few.labels < 3)

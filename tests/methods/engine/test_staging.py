@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.errors import InputError
-from methods.data.shards import Shards
+from methods.data.shards import ImageShards
 from methods.data.spec import ShardsData, check
 from methods.engine import staging
 
@@ -29,7 +29,7 @@ def job(shards, folder, ranks=None):
     world = SimpleNamespace(gather=ranks or (lambda value: [value]), is_main=True)
     spec = SimpleNamespace(data=ShardsData(path=str(shards), stage=str(folder)))
     told = {"safe_point": lambda *_: None, "clock": lambda _: contextlib.nullcontext()}
-    return SimpleNamespace(spec=spec, dataset=Shards(shards, "train"), world=world, **told)
+    return SimpleNamespace(spec=spec, dataset=ImageShards(shards, "train"), world=world, **told)
 
 
 def staged(folder):

@@ -15,7 +15,7 @@ from launcher.runtime.preempt import StopFlag
 from methods.evals import alone, room
 from methods.evals.features import refuse_unless_finite
 from methods.evals.groups import protocol as groups
-from methods.evals.groups.spec import Groups
+from methods.evals.groups.spec import GroupEntropy
 from methods.evals.knn import banks
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -92,4 +92,4 @@ def test_more_groups_than_images_are_refused(evaluated):
         job=SimpleNamespace(world=ALONE),
     )
     with pytest.raises(InputError, match=r"groups.groups=2: the images are 1; give more images"):
-        groups.score(one, Groups())
+        groups.score(one, GroupEntropy())
