@@ -12,6 +12,8 @@ from pathlib import Path
 
 import warm
 
+from launcher.spec import registry
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -51,3 +53,9 @@ def test_every_file_and_picture_it_names_exists():
     names = {path.name for top in here for path in (top, *top.rglob("*"))}
     for name in re.findall(r"\b[a-z_]+/|\b[a-z_]+\.py\b", tree):
         assert name.rstrip("/") in names, name
+
+
+def test_every_method_has_a_row_with_all_its_recipes():
+    for name in registry.names():
+        (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}` |")]
+        assert {*registry.method(name).recipes} <= {*re.findall(r"`(\w+)`", row)}

@@ -2,7 +2,7 @@
 
 pending     never started, or waiting for a start that was asked for
 running     at work
-preempted   stopped or killed, and Slurm will start it again by itself
+preempted   ended, by whatever, and Slurm will start it again by itself
 stopped     saved at a safe point; `sslrun resume` goes on
 cancelled   stopped because somebody asked for it
 failed      ended by an error, or killed

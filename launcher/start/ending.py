@@ -43,6 +43,7 @@ def judge(history: History, code: int, first: int | None, otherwise: str) -> Out
 
 def stuck(run: RunDir, outcome: Outcome) -> Outcome:
     """`outcome`, unless the ranks ended because they got nowhere: then who kept the others waiting."""
+    # Ranks that got nowhere end themselves, or one another; whatever else is said of an end is said better.
     if outcome.cause not in ("crash", "killed") or not heartbeats.stalled(run):
         return outcome
     slow = heartbeats.named(heartbeats.to_blame(run)) or "no rank got on"
