@@ -81,7 +81,7 @@ def _parser(name: str | None, verb: ModuleType) -> ArgumentParser:
     else:
         from launcher.spec import registry
 
-        methods = (f"  {method:15} {registry.method(method).summary}" for method in registry.names())
+        methods = (f"  {method:15} {registry.summary(method)}" for method in registry.names())
         about = {"prog": "sslrun", "description": ABOUT, "epilog": "\n".join(("methods:", *methods))}
         about["formatter_class"] = RawDescriptionHelpFormatter
     parser = _Parser(**about, allow_abbrev=False)

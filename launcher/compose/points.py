@@ -117,6 +117,7 @@ class _Base:
         self._config = to_object(self._typed)
         # A config that refers to other keys must be composed anew when those change.
         self._refers = "${" in OmegaConf.to_yaml(root, resolve=False)
+        self._converted: dict[tuple[str, str], Any] = {}
 
     def spec(self, varied: Sequence[str], overrides: list[str]) -> RunSpec:
         """The frozen spec with the single values of `varied` set; `overrides` is the whole command of the point."""
@@ -128,7 +129,7 @@ class _Base:
         config = copy.deepcopy(self._config)
         for key, text in values:
             group, _, field = key.lstrip("+").partition(".")
-            value = self._convert(key.lstrip("+"), text)
+            value = copy.deepcopy(self._convert(key.lstrip("+"), text))
             if "." in field:  # a dictionary inside: cluster.environment.NCCL_DEBUG
                 name, _, inner = field.partition(".")
                 getattr(config[group], name)[inner] = value
@@ -139,12 +140,14 @@ class _Base:
         return frozen(config, planning=self._planning)
 
     def _convert(self, name: str, text: str) -> Any:
-        """`text` as the schema's type of the key `name`."""
-        try:  # in place: only this key is read, and each time just after it was set
-            OmegaConf.update(self._typed, name, parsed(f"{name}={text}").value(), force_add="." in name)
-            return plain(OmegaConf.select(self._typed, name))
-        except OmegaConfBaseException as error:
-            raise refusal(error) from None
+        """`text` as the schema's type of the key `name`. Many points share few values: each is read once."""
+        if (name, text) not in self._converted:
+            try:  # in place: only this key is read, and each time just after it was set
+                OmegaConf.update(self._typed, name, parsed(f"{name}={text}").value(), force_add="." in name)
+                self._converted[name, text] = plain(OmegaConf.select(self._typed, name))
+            except OmegaConfBaseException as error:
+                raise refusal(error) from None
+        return self._converted[name, text]
 
 
 def _axis(text: str, config_dir: Path | None) -> tuple[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Overrides in, frozen RunSpec out. The only file that touches Hydra, and no DictConfig leaves it.
+"""Overrides in, frozen RunSpec out. No DictConfig leaves it.
 
 Hydra's override grammar and config groups work as users know them: `method=...`, `method.lr=0.2`, `+key=...`,
 `--config-dir DIR` for one's own groups. The groups `method` and `data` come from the registry, `cluster` from
@@ -247,8 +247,8 @@ def typed(root: Any, schema: type = LaunchConfig) -> Any:
     """The composed config with every key typed by its schema. Raises InputError for what does not fit."""
     try:
         given = [root]
-        if set(root.cluster) != {field.name for field in dataclasses.fields(ClusterConfig)}:
-            # One's own cluster need not extend one of ours: the schema gives what its YAML leaves out.
+        if OmegaConf.get_type(root.cluster) is not ClusterConfig:
+            # One's own cluster need not extend one of ours: the schema types it, and gives what its YAML leaves out.
             given.append({"cluster": OmegaConf.merge(OmegaConf.structured(ClusterConfig), root.cluster)})
         return OmegaConf.merge(OmegaConf.structured(schema), *given)
     except OmegaConfBaseException as error:

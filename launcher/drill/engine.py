@@ -165,8 +165,8 @@ def _fits(one: Fault, chain: Sequence[Fault], place: str) -> bool:
         return False
     if (one.overrides, one.simulated) != (first.overrides, first.simulated):
         return False
-    causes = [cause for f in (*chain, one) for cause in f.causes[place]]
-    return all(causes.count(cause) <= ALIKE for cause in causes)
+    all_causes = [cause for f in (*chain, one) for cause in f.causes[place]]
+    return all(all_causes.count(cause) <= ALIKE for cause in all_causes)
 
 
 def _words(setting: Setting, faults: int) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ FLOPS = {"cpu": 2e10, "cuda": 2e12}
 
 
 class StateSlot(Protocol):
-    """Where a caller keeps one state; `launcher.runtime.store.Slot` is one. Both are called on rank 0 alone."""
+    """Where a caller keeps one state; `launcher.runtime.store.StoreSlot` is one. Both are called on rank 0 alone."""
 
     def load(self) -> tuple[int, Mapping[str, Any]] | None:
         """(number, tensors and values) of the newest state; None where there is none."""

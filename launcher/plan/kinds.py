@@ -11,4 +11,4 @@ def make(spec: RunSpec) -> Planned:
     work = registry.method(spec.method.name)
     if work.trains:
         return plan.make(spec, work.recipe(spec.recipe))
-    return clustering.make(spec) if work.rounds else evaluation.make(spec)
+    return clustering.make(spec) if work.rounds else evaluation.make(spec)  # what clusters says so by its rounds

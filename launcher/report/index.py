@@ -25,7 +25,7 @@ from launcher.run import folder, goodput, ledger, state
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE, Queue
 from launcher.slurm import queue
-from launcher.spec import runspec
+from launcher.spec import fields, runspec, schema, stored
 
 NAME = ".index.sqlite"
 LOCK_SECONDS = 0.25  # how long another process's write is waited for; without the index it only takes longer
@@ -112,12 +112,13 @@ class RunIndex:
         return [row if self._config else RunRow(row.facts) for _, row in sorted(rows.items())], trouble
 
     def _folders(self) -> dict[str, bool]:
-        """What may be a run -> whether it is a link."""
+        """The runs that one can see -> whether it is a link. Those of others may be closed; links may lead nowhere."""
         try:
             with os.scandir(self.runs) as entries:
-                return {entry.name: entry.is_symlink() for entry in entries if entry.name[0] != "."}
+                found = [(entry.name, entry.is_symlink()) for entry in entries if entry.name[0] != "."]
         except (FileNotFoundError, NotADirectoryError):
             return {}
+        return {name: link for name, link in found if os.path.exists(f"{self.runs}/{name}/spec.json")}
 
     def _look(self, name: str) -> bytes | None:
         """What a remembered row must agree with; None for a run that may not be remembered."""
@@ -130,7 +131,7 @@ class RunIndex:
 
     def _ask_queue(self, rows: dict[str, RunRow], readings: Mapping[str, _Reading]) -> str:
         """Look again at what may be in the queue, now that the queue is known."""
-        given = {name: reading for name, reading in readings.items() if reading.job}
+        given = {name: reading for name, reading in readings.items() if reading.job and not reading.final}
         jobs, trouble = queue.of_runs(reading.run for reading in given.values())
         for name, before in given.items() if jobs is not None else ():
             now = _read(before.run.path, jobs, before)
@@ -215,7 +216,7 @@ def _read(path: Path, jobs: Queue | None = None, before: _Reading | None = None)
         final = jobs is None and not waits and facts["job"] is None and facts["state"] not in ACTIVE
         return _Reading(run, signature, row, history.job, final)
     except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if not (path / "spec.json").exists():
+        if not os.path.exists(path / "spec.json"):
             return _Reading(run, signature)
         said = str(error) if isinstance(error, SslrunError) else f"damaged: {type(error).__name__}: {error}"
         said = {"id": run.id, "path": str(path), "message": " ".join(said.split())}
@@ -285,5 +286,5 @@ def _sum(name: bytes, signature: bytes, text: bytes) -> int:
 @functools.cache
 def _version() -> int:
     """Of the code that makes rows: those of any other version are not believed."""
-    sources = [module.__file__ for module in (folder, goodput, ledger, readonce, runspec, state)]
-    return zlib.crc32(b"".join(Path(file).read_bytes() for file in (__file__, *sources)))
+    modules = (fields, folder, goodput, ledger, readonce, runspec, schema, state, stored)
+    return zlib.crc32(b"".join(Path(file).read_bytes() for file in (__file__, *(m.__file__ for m in modules))))

@@ -1,4 +1,4 @@
-"""What a person sees of one run: the plan, progress, the closing screen. table.py shows many."""
+"""What a person sees of one run: the plan, progress, the closing screen. listing.py shows many."""
 
 import time
 from types import TracebackType
@@ -250,7 +250,7 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
 def show(summary: dict[str, Any], screen: Console) -> None:
     """One run, a field a line; what is empty is left out."""
     for key, value in summary.items():
-        if value in (None, "", {}, []):
+        if value in (None, "", {}, [], ()):
             continue
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())

@@ -76,7 +76,7 @@ class Owners:
 
 
 class Checkpointer:
-    """Saves and restores a Owners in a run's folder. Every method is collective.
+    """Saves the state of its Owners in a run's folder, and restores it. Every method is collective.
 
     `begin` copies the state, and returns; a thread of every rank writes the copy, and the threads agree among
     themselves, over a group of their own, whether it is committed. `settle` waits for them.

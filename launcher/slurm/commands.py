@@ -31,7 +31,6 @@ CONTROL = dict(raw_id="JobId", state="JobState", reason="Reason", start="StartTi
 CONTROL |= dict(partition="Partition", comment="Comment", exit_code="ExitCode")
 ACCOUNTING = dict(id="JobID", raw_id="JobIDRaw", state="State", start="Start", nodes="NodeList", partition="Partition")
 ACCOUNTING |= dict(exit_code="ExitCode", name="JobName", comment="Comment")
-UNOPENED_LOG = "0:53"  # the exit code of a job whose first node could not open its log
 EMPTY = ("", "(null)", "None", "none", "N/A", "Unknown", "NONE", "None assigned")
 
 

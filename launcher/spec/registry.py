@@ -12,7 +12,7 @@ from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
-from launcher.errors import unknown
+from launcher.errors import InputError, unknown
 from launcher.spec.contract import Work
 
 
@@ -36,14 +36,27 @@ def _folders(file: str) -> list[str]:
 
 @cache
 def method(name: str) -> Work:
-    """The method, or other kind of work, called `name`. Raises InputError with the nearest name when there is none."""
+    """The method, or other kind of work, called `name`. Raises InputError with the nearest name when there is none, and
+    where the package that registers it cannot be imported."""
     if name not in (*names(), *jobs()):
         unknown("method", name, names())
     for point in entry_points(group="sslrun.methods"):
         if point.name == name:
-            return point.load()
+            try:
+                return point.load()
+            except ImportError as error:
+                fix = f"install a {point.dist.name} that is made for this sslrun" if point.dist else "mend it"
+                raise InputError.of("method", name, f"{point.value} cannot be imported: {error}", fix) from None
     said = facts(name)
     return said.WORK if name in jobs() else said.METHOD
+
+
+def summary(name: str) -> str:
+    """In a line; of a package that cannot be imported, why."""
+    try:
+        return method(name).summary
+    except InputError as error:
+        return error.reason
 
 
 def facts(room: str) -> ModuleType:

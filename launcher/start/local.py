@@ -78,6 +78,7 @@ def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: P
     environment = {
         **os.environ,
         **start.environment(),
+        "OMP_WAIT_POLICY": "PASSIVE",  # also where the user's shell says otherwise: the ranks share this machine
         "PYTHONPATH": os.pathsep.join(filter(None, [str(run.code_folder()), os.environ.get("PYTHONPATH")])),
         "PYTHONSAFEPATH": "1",  # a folder named `methods` where the user stands is not ours
     }

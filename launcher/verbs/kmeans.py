@@ -39,7 +39,7 @@ def run(options: Namespace) -> int:
     else:
         from launcher.report import view
 
-        screen, why, _ = view.Console(highlight=False), plan.pop("why"), plan.pop("warnings")  # it never has any
+        screen, why = view.Console(highlight=False), plan.pop("why")
         view.show(plan, screen)
         view.show(why, screen)
     return 0

@@ -43,3 +43,11 @@ def test_it_is_found_and_trained_from_a_copy_of_its_code(with_method, one_line, 
     made = sslrun(*words, "method.weight=2", "--json").json
     assert made["state"] == "done"
     assert (Path(made["path"]) / "code" / "toy" / "trainer.py").is_file()
+
+
+def test_a_package_made_for_another_sslrun_is_one_line_and_hides_nothing(with_method, one_line):
+    sslrun = with_method("toy", spec="from launcher.nowhere import Method\n")
+    line = one_line(sslrun("plan", "method=toy", code=2))
+    assert "method=toy: toy.spec:METHOD cannot be imported: No module named 'launcher.nowhere'; install a toy" in line
+    said = sslrun("--help").out
+    assert "cannot be imported" in said and "rotnet" in said

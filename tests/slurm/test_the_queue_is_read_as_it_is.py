@@ -1,4 +1,4 @@
-"""slurm.py against a real cluster, without accounting, with whatever people put into names and comments."""
+"""slurm/commands.py against a real cluster, without accounting, with whatever people put into names and comments."""
 
 import pytest
 

@@ -2,8 +2,8 @@
 
 The texts are from clusters of tests/slurm/cluster.py, shortened where it says so: users, folders and hosts have got
 other names. A stand-in, because starting a cluster takes seconds and bringing about most of these answers some more;
-tests/slurm asks the real one, so that what is read here is what it says. What slurm.py does with an answer is not
-replaced.
+tests/slurm asks the real one, so that what is read here is what it says. What slurm/commands.py does with an answer is
+not replaced.
 """
 
 import subprocess
@@ -77,7 +77,7 @@ def replay(monkeypatch) -> Replay:
 
 
 def table(text: str) -> str:
-    """As squeue and sinfo write it for slurm.py, whose separators are no characters for the eye."""
+    """As squeue and sinfo write it for slurm/commands.py, whose separators are no characters for the eye."""
     return "".join(commands.RECORD + line.replace("|", commands.FIELD) for line in text.splitlines(keepends=True))
 
 

@@ -1,8 +1,11 @@
 """YAML files of one's own stand on what ships: they may extend any of it, and the command line has the last word."""
 
+import json
+
 import pytest
 
 from launcher.compose.training import for_evaluation, resolve
+from launcher.spec.schema import ClusterConfig
 
 LINES = {
     "cluster/mine.yaml": "defaults: [a100_80gb, _self_]\nname: mine\npartition: gpu\n",
@@ -28,6 +31,16 @@ def test_a_cluster_extends_one_that_ships(own):
 def test_a_cluster_that_extends_none_has_the_schemas_values(own):
     cluster = own("method=rotnet", "cluster=bare").cluster
     assert (cluster.gpus_per_node, cluster.timeout_min) == (3, 1440)
+
+
+def test_a_cluster_that_names_every_field_is_typed_too(own, tmp_path):
+    """As a drill writes the cluster of the run that it drills."""
+    fields = {**vars(ClusterConfig(name="whole")), "gpus_per_node": 3}
+    (tmp_path / "cluster" / "whole.yaml").write_text(json.dumps(fields))
+    spec = own("method=rotnet", "cluster=whole")
+    assert spec.cluster.gpus_per_node == 3
+    moved = for_evaluation(own("method=rotnet", "cluster=generic"), ["cluster=whole"], config_dir=tmp_path)
+    assert vars(moved.cluster) == vars(spec.cluster)
 
 
 def test_data_extend_a_set_that_ships(own):

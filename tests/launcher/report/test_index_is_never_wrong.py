@@ -245,3 +245,18 @@ def test_it_is_as_private_as_what_it_holds(warm):
 def test_nothing_is_left_where_there_are_no_runs(tmp_path):
     assert asked(tmp_path) == [] == asked(tmp_path / "nothing")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_closed_to_the_reader_and_what_leads_nowhere_is_no_run(ended, ledgers, monkeypatch):
+    """A colleague's private run, whose files may not even be looked for, and a link to itself."""
+    (ledgers.folder / "circle").symlink_to("circle")
+    private, look = ledgers.folder / "private", os.stat
+    private.mkdir()
+
+    def closed(path, **options):
+        if str(path).startswith(f"{private}/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", closed)
+    assert len(asked(ledgers.folder)) == len(ended)

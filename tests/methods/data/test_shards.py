@@ -343,14 +343,14 @@ def test_no_more_tars_stay_open_than_a_process_may_have(tmp_path):
 
 MEASURE = """
 import sys
-from methods.data.shards import Shards
+from methods.data.shards import ImageShards
 def resident():
     with open("/proc/self/smaps_rollup") as file:
         fields = dict(line.split()[:2] for line in file if line[0] in "RPA" and ":" in line)
     return int(fields["Rss:"]) * 1024, int(fields["Anonymous:"]) * 1024
-Shards(sys.argv[1], "train").image(0)
+ImageShards(sys.argv[1], "train").image(0)
 before = resident()
-dataset = Shards(sys.argv[2], "train")
+dataset = ImageShards(sys.argv[2], "train")
 for i in range(0, len(dataset), 500):
     dataset.image(i), dataset.name_of(i)
 print(len(dataset), *(now - then for now, then in zip(resident(), before)))

@@ -47,7 +47,7 @@ def test_so_it_does_while_a_run_trains_and_the_evaluation_is_not_taken_for_done(
         during.evaluate(job, trainer, 12)
     events = asked.history().all("eval", "scored")
     assert [(e["event"], e["protocol"], e["step"]) for e in events] == [("scored", p, 12) for p in ("knn", "clusters")]
-    assert {"trained", "k10"} <= set(events[0]["scores"]) and not during.first_knn(asked.history().all("eval"))
+    assert {"trained", "k10"} <= set(events[0]["scores"]) and not during.first_scores(asked.history().all("eval"))
 
 
 def test_a_complete_evaluation_is_not_replaced_by_one_that_is_not(evaluated):
