@@ -42,7 +42,7 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Assigned:
+class FeaturePartition:
     """Features of one group by their nearest centroid.
 
     Over all ranks, float64: counts [k] of features, their weights' sums mass [k] (the counts where there are none),
@@ -137,7 +137,7 @@ class Assigner:
         crew: Crew,
         chunk: int,
         between: Callable[[], None] | None,
-    ) -> list[Assigned]:
+    ) -> list[FeaturePartition]:
         """Assign the features of the active groups to their centroids; a partition of each. One all-reduce.
 
         centroids: float32 [K, d], of all groups. Among equally near ones, the first wins.
@@ -238,7 +238,7 @@ class Assigner:
             block[group.k * d : -1] = torch.cat([column[group.centroids] for column in columns])
             block[-1] = changed[g]
 
-    def _reduce(self, active: Sequence[int], blocks_of: dict[int, torch.Tensor]) -> list[Assigned]:
+    def _reduce(self, active: Sequence[int], blocks_of: dict[int, torch.Tensor]) -> list[FeaturePartition]:
         """The partitions over all ranks."""
         d = self.space.features.d
         if self.ranks.world_size == 1 and (len(active) == len(self.groups)):
@@ -252,7 +252,6 @@ class Assigner:
         for g, block in zip(active, wire.split([self._sizes[g] for g in active]), strict=True):
             k = self.groups[g].k
             squares, counts, *mass = block[k * d : -1].split(k)
-            partitions.append(
-                Assigned(counts, mass[0] if mass else counts, block[: k * d].view(k, d), squares, int(block[-1]))
-            )
+            sums = block[: k * d].view(k, d)
+            partitions.append(FeaturePartition(counts, mass[0] if mass else counts, sums, squares, int(block[-1])))
         return partitions

@@ -9,7 +9,7 @@ import torch
 from launcher.kmeans.assign import Group
 from launcher.kmeans.features import Features
 from launcher.kmeans.init import complaint_about_init
-from launcher.kmeans.lloyd import EMPTY, Converged, Options, Progress, lloyd
+from launcher.kmeans.lloyd import EMPTY, LloydResult, Options, Progress, lloyd
 from launcher.kmeans.nearest import chunk_rows
 from launcher.kmeans.resume import SafePoint, StateSlot
 from launcher.kmeans.shards import FeatureShards, Ranks, check_count, survey
@@ -118,7 +118,7 @@ def fit(
     return clusters_of(lloyd(space, [whole], None, options, ranks, safe_point, resume, progress))
 
 
-def clusters_of(outcome: Converged) -> Clusters:
+def clusters_of(outcome: LloydResult) -> Clusters:
     """What the course of the only group came to."""
     course = outcome.courses[0]
     return Clusters(

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from launcher.kmeans.assign import Assigned
+from launcher.kmeans.assign import FeaturePartition
 
 # Distance from a donor's mean to its two halves, over the root mean square distance of its features. Moving the
 # centroid by e costs e^2 of the cluster's inertia and splitting it along a random direction gains about
@@ -16,7 +16,7 @@ DUPLICATES = 1e-10
 GRID = 2.0**-48
 
 
-def empty_and_donors(partition: Assigned) -> tuple[np.ndarray, np.ndarray]:
+def empty_and_donors(partition: FeaturePartition) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the empty clusters, and of those that can be split: two features or more, not all the same.
 
     A cluster whose features all weigh nothing has no mean, and counts as empty. Decided from reduced statistics alone,
@@ -28,7 +28,7 @@ def empty_and_donors(partition: Assigned) -> tuple[np.ndarray, np.ndarray]:
     return indices(partition.mass == 0), indices(splittable)
 
 
-def split_donors(centroids: torch.Tensor, partition: Assigned, generator: np.random.Generator) -> int:
+def split_donors(centroids: torch.Tensor, partition: FeaturePartition, generator: np.random.Generator) -> int:
     """Give empty clusters half of a random donor's features each, in place; returns the number of splits.
 
     centroids: float32 or float64 [k, d], the means of the partition. A donor gives once: when the empty clusters

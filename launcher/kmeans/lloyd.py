@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from launcher.kmeans.assign import Assigned, Assigner, Group
+from launcher.kmeans.assign import Assigner, FeaturePartition, Group
 from launcher.kmeans.crew import Crew
 from launcher.kmeans.empty import empty_and_donors, split_donors
 from launcher.kmeans.init import gathered, initial_centroids
@@ -58,7 +58,7 @@ class Course:
     ended: bool = False
     converged: bool = False
 
-    def look(self, partition: Assigned, group: Group, centroids: torch.Tensor, options: Options) -> None:
+    def look(self, partition: FeaturePartition, group: Group, centroids: torch.Tensor, options: Options) -> None:
         """Take down what the M-step before this partition came to, and whether that was the last.
 
         centroids: float32 [k, d], as they are compared.
@@ -76,7 +76,7 @@ class Course:
         return len(self.inertia) > 1 and self.inertia[-2] - self.inertia[-1] < tolerance * self.inertia[-2]
 
 
-class Converged(NamedTuple):
+class LloydResult(NamedTuple):
     """centroids: float32 [K, d] of all groups; labels: int64 [n], which of these; the rest by group."""
 
     centroids: torch.Tensor
@@ -95,7 +95,7 @@ def lloyd(
     safe_point: SafePoint | None,
     resume: StateSlot | None,
     progress: Progress | None,
-) -> Converged:
+) -> LloydResult:
     """Cluster every group of features; all of them move forward together, one all-reduce an iteration.
 
     A group that has ended is left alone. What comes out for a group does not depend on the others.
@@ -151,10 +151,10 @@ def lloyd(
                     progress(_summary(done, courses, groups))
                 point()
             active = list(moving)
-    return Converged(centroids, assigner.labels, counts, courses, busiest)
+    return LloydResult(centroids, assigner.labels, counts, courses, busiest)
 
 
-def move(centroids: torch.Tensor, partition: Assigned, space: Space) -> None:
+def move(centroids: torch.Tensor, partition: FeaturePartition, space: Space) -> None:
     """The M-step, in place: centroids float32 [k, d] move to the means of their clusters, on the sphere if need be.
 
     One without features, or whose features cancel out on the sphere, stays.
@@ -173,7 +173,7 @@ def move(centroids: torch.Tensor, partition: Assigned, space: Space) -> None:
 
 def fill(
     centroids: torch.Tensor,
-    partition: Assigned,
+    partition: FeaturePartition,
     generator: np.random.Generator,
     empty: str,
     space: Space,

@@ -41,7 +41,7 @@ def cluster_sizes(assignments: torch.Tensor, k: int) -> torch.Tensor:
     assignments: integers [n] in 0..k-1, of this rank's samples; those below 0 belong to no cluster. Raises ValueError,
     the same on all ranks, if one is k or more.
     """
-    ranks = Ranks.of(None)
+    ranks = Ranks.of()
     ((a,), _) = _checked({"assignments": assignments}, ranks, k)
     return ranks.sum(torch.bincount(a, minlength=k))
 
@@ -56,7 +56,7 @@ def cluster_entropy(assignments: torch.Tensor, labels: torch.Tensor, k: int) -> 
     below 0 is left out. Returns float64 [k] on the CPU, the same on all ranks; a table of k x classes is never made.
     Raises ValueError, the same on all ranks, if the lengths differ, nothing is left, or an assignment is k or more.
     """
-    ranks = Ranks.of(None)
+    ranks = Ranks.of()
     (a, b), (_, classes) = _checked({"assignments": assignments, "labels": labels}, ranks, k)
     codes, cells = _owned_cells(a, b, classes + 1, ranks)
     # H = log n - (sum_i n_i log n_i) / n. A cluster has one owner, so that every sum has one order of summation.
@@ -76,7 +76,7 @@ def sharded_nmi(a: torch.Tensor, b: torch.Tensor) -> float:
     a, b: integers [n] of this rank's samples; a sample of which either is below 0 is left out. Raises ValueError, the
     same on all ranks, if the lengths differ or nothing is left.
     """
-    ranks = Ranks.of(None)
+    ranks = Ranks.of()
     (a, b), (largest_a, largest_b) = _checked({"a": a, "b": b}, ranks)
     counts_a = ranks.sum(torch.bincount(a, minlength=largest_a + 1))
     counts_b = ranks.sum(torch.bincount(b, minlength=largest_b + 1))

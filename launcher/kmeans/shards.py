@@ -21,7 +21,7 @@ class Ranks:
     world_size: int
 
     @classmethod
-    def of(cls, group: dist.ProcessGroup | None) -> "Ranks":
+    def of(cls, group: dist.ProcessGroup | None = None) -> "Ranks":
         """The ranks of `group`; None: all ranks if torch.distributed is initialised, else this process alone.
 
         Raises ValueError if this process is not in `group`.

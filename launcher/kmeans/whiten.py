@@ -31,7 +31,7 @@ class Whitening:
         safe_point: as for `fit_whitening`; with one this is collective, over all ranks.
         """
         d, dim = self.projection.shape
-        most = max(Ranks.of(None).table([len(x)]))[0] if safe_point else len(x)
+        most = max(rows for (rows,) in Ranks.of().table([len(x)])) if safe_point else len(x)
         for rows in Pass(len(x), most, CHUNK, 2.0 * d * dim, x.device, told(safe_point, "whitening", 1)):
             x[rows, :dim] = self.apply(x[rows])
         return x[:, :dim]

@@ -69,7 +69,7 @@ class Rounds:
 
     count: int  # in a whole run
     forward_flops: float  # an image, for its feature
-    clusterings: tuple["Clustering", ...]  # one after the other
+    clusterings: tuple[Clustering, ...]  # one after the other
     host_bytes: float  # an image, in host memory until the round ends
 
 

@@ -35,22 +35,27 @@ def later(default: Any) -> Any:
 
 
 def positive(default: Any, reason: str = "it must be positive and finite", fix: str = "give a positive number") -> Any:
+    """A number above 0, and finite. default: here as below a value, or another field, such as `ops(8)`."""
     return _ranged(default, lambda value: 0 < value < math.inf, reason, fix)
 
 
 def not_negative(default: Any, reason: str = "it is negative or infinite", fix: str = "give 0 or more") -> Any:
+    """A finite number, 0 or more."""
     return _ranged(default, lambda value: 0 <= value < math.inf, reason, fix)
 
 
 def at_least(least: int, default: Any, reason: str = "too few", fix: str = "") -> Any:
+    """A count of `least` or more."""
     return _ranged(default, lambda value: value >= least, reason, fix or f"give {least} or more")
 
 
 def below_one(default: Any) -> Any:
+    """A number from 0 to below 1: a momentum."""
     return _ranged(default, lambda value: 0 <= value < 1, "out of range", "give a number from 0 to below 1")
 
 
 def share(default: Any, reason: str = "out of range") -> Any:
+    """A number from 0 to 1."""
     return _ranged(default, lambda value: 0 <= value <= 1, reason, "give a number from 0 to 1")
 
 
@@ -59,18 +64,18 @@ def choice(*choices: str, default: str | None = None, fix: str = "") -> Any:
     return _ranged(default or choices[0], choices.__contains__, "no such choice", fix or f"use {' or '.join(choices)}")
 
 
-def check_ranges(config: Any, group: str = "method.") -> None:
-    """Raises InputError for the first field that lies outside its range. group: comes before its name, as "method."."""
+def check_ranges(config: Any, prefix: str = "method.") -> None:
+    """Raises InputError for the first field outside its range. prefix: comes before its name, as "method."."""
     for each in fields(config):
         allowed, value = _range(type(config), each.name), getattr(config, each.name)
         if allowed and value is not None and not allowed.holds(value):
-            refuse(config, each.name, allowed.reason, allowed.fix, group)
+            refuse(config, each.name, allowed.reason, allowed.fix, prefix)
 
 
-def refuse(config: Any, name: str, reason: str, fix: str, group: str = "method.") -> NoReturn:
+def refuse(config: Any, name: str, reason: str, fix: str, prefix: str = "method.") -> NoReturn:
     """Raises InputError about the field `name` of a config, whose value is shown as a person gives it."""
     value = getattr(config, name)
-    raise InputError.of(group + name, list(value) if isinstance(value, tuple) else value, reason, fix)
+    raise InputError.of(prefix + name, list(value) if isinstance(value, tuple) else value, reason, fix)
 
 
 def _field(default: Any, **said: Any) -> Any:

@@ -1,8 +1,7 @@
-"""What a run is: the schema that Hydra composes over, and the frozen, hashed RunSpec that everything after it reads.
+"""The frozen, hashed spec of a run, which everything after composing reads.
 
-A schema is a plain mutable dataclass, because OmegaConf needs one; `freeze` makes it immutable, and from then on
-nothing changes: what was resolved at submission is what runs. Fields made with `ops()` say where and how comfortably a
-run runs; all other fields are the science and make up the run's identity.
+A schema (schema.py) is a plain mutable dataclass, because OmegaConf needs one; `freeze` makes it immutable, and from
+then on nothing changes: what was resolved at submission is what runs.
 """
 
 import dataclasses

@@ -99,7 +99,7 @@ class ClusterConfig:
 
     def validate(self) -> None:
         """Raises InputError naming the first number that cannot be, or two fields that exclude each other."""
-        check_ranges(self, group="cluster.")
+        check_ranges(self, prefix="cluster.")
         refused = partial(refuse, self, group="cluster.")
         if self.efficiency > 1:
             refused("efficiency", "it is a share of the peak", "give 0 to 1")

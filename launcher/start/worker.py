@@ -122,12 +122,9 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     method = registry.method(spec.method.name)
 
     def build() -> tuple:
-        try:
-            dataset = data.build(spec.data, "train")
-            probe(dataset)
-            return dataset, labelled(spec, dataset)
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        dataset = data.build(spec.data, "train")
+        probe(dataset)
+        return dataset, labelled(spec, dataset)
 
     # Rank 0 first: it walks the folders and keeps the index that the others then read.
     datasets = build() if world.is_main else None

@@ -5,6 +5,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from launcher.errors import InputError
+from launcher.spec import registry
 from launcher.verbs import arguments
 
 EXAMPLE = "sslrun export deepercluster-demo --out backbone.safetensors"
@@ -19,6 +21,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """The backbone as safetensors."""
     found = arguments.find(options)
+    if not registry.method(found.spec().method.name).trains:
+        raise InputError.of("RUN", found.id, "it trains nothing, and so has no weights", "give a run that trains")
     from methods.backbones.export import export  # torch comes with it
 
     target = Path(options.out) if options.out else found.path / "backbone.safetensors"

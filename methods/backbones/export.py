@@ -12,7 +12,6 @@ from launcher.errors import InputError, RunFailed
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.runtime.checkpoint import load_tensors, verify
-from launcher.spec import registry
 from methods.backbones import network
 from methods.backbones.spec import BACKBONES, RGB_MEAN, RGB_STD
 
@@ -35,8 +34,6 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     or `target` exists or cannot be written, RunFailed where the checkpoint is damaged.
     """
     saved = run.checkpoints()
-    if not registry.method(run.spec().method.name).trains:
-        raise InputError.of("RUN", run.id, "it trains nothing, and so has no weights", "give a run that trains")
     if not saved:
         raise InputError.of("RUN", run.id, "it has no checkpoint yet", f"`sslrun resume {run.id}`, or wait")
     if target.exists():

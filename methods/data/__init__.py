@@ -1,4 +1,4 @@
-"""Datasets: what every one of them offers, and `build`, which makes one from its config.
+"""Data sets: `build` makes one from its config; dataset.py says what every one of them offers.
 
 Importing this package costs nothing (the launcher reads `methods.data.spec` through it); `build` imports what it needs.
 """

@@ -204,8 +204,8 @@ def sizes(config: DINOConfig, world_size: int) -> Sizes:
     widths = [backbone.feature_dim, *[config.hidden] * (config.head_layers - 1), end]
     last = config.outputs * (config.bottleneck + 1) if config.bottleneck else 0  # with the lengths of its rows
     head = perceptron_parameters(widths, batch_norm=config.head_batch_norm) + last
-    predictor = perceptron_parameters([end, config.hidden, end], batch_norm=config.head_batch_norm)
-    predictor *= config.predictor  # which may be missing
+    within = [end, config.hidden, end]
+    predictor = perceptron_parameters(within, batch_norm=config.head_batch_norm) if config.predictor else 0
     macs, activations, unhalved = cost_of_views(config)
     seen = config.global_crops * (backbone.macs_at(config.image_size) + head)  # by the teacher
     # In fp32: scores, their logarithms and the gradients of both; the teacher's scores, targets, and what meets them.

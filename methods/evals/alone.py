@@ -17,7 +17,6 @@ from launcher.runtime.checkpoint import load_tensors, verify
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag, Stopped
-from launcher.spec.contract import Layout
 from methods import backbones
 from methods.data import build
 from methods.data.broken import probe
@@ -75,8 +74,7 @@ def job_of(
     found = _datasets(spec, with_labels) if world.is_main else None  # first: it keeps an index that the others read
     world.barrier()
     dataset, labels = found or _datasets(spec, with_labels)
-    # No batch of a training step is laid out here.
-    job = Job(run, spec, world, Layout(0, world.size, {}), ledger, stop, dataset, labels, heart)
+    job = Job(run, spec, world, None, ledger, stop, dataset, labels, heart)
     job.reporter.start(purge_step=0)
     job.reporter.progress(force=True, stage="starting")
     try:
@@ -91,16 +89,13 @@ def job_of(
 
 def _datasets(spec: Any, with_labels: bool) -> tuple[Any, Any]:
     """(images, (train, test) where they have labels)."""
-    try:
-        dataset = build(spec.data, "train") if spec.eval_data is None else None
-        found = labelled(spec, dataset)
-        if found is None and not with_labels:
-            test = build(spec.eval_data or spec.data, "test")
-            dataset = test if len(test) else build(spec.eval_data or spec.data, "train")
-            probe(dataset)
-            return dataset, None
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    dataset = build(spec.data, "train") if spec.eval_data is None else None
+    found = labelled(spec, dataset)
+    if found is None and not with_labels:
+        test = build(spec.eval_data or spec.data, "test")
+        dataset = test if len(test) else build(spec.eval_data or spec.data, "train")
+        probe(dataset)
+        return dataset, None
     if found is None:
         given = spec.eval_data or spec.data
         fix = "give labelled images: eval_data=image_folder eval_data.path=/path/to/them"

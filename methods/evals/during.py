@@ -57,7 +57,7 @@ def labelled(spec: RunSpec, dataset: ImageDataset | None) -> tuple[ImageDataset,
     """The labelled (train, test) splits that k-NN uses: of eval_data where given (`dataset` may then be None), else of
     the training data `dataset`.
 
-    None where there are no labels or no test split. Raises ValueError where eval_data cannot be used.
+    None where there are no labels or no test split. Raises InputError where eval_data cannot be used.
     """
     train = dataset if spec.eval_data is None else build(spec.eval_data, "train")
     if train.labels is None or not len(train):

@@ -41,4 +41,4 @@ class Settings:
 
     def refuse_unless(self, field: str, holds: Any, reason: str, fix: str) -> None:
         if not holds:
-            refuse(self, field, reason, fix, group=f"{self.name}.")
+            refuse(self, field, reason, fix, prefix=f"{self.name}.")

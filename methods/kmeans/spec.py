@@ -59,7 +59,7 @@ def features() -> Recipe:
 
 def validate(config: KMeansConfig, images: int | None) -> None:
     """Raises InputError naming the first field that cannot work. images: of a run's data, where known."""
-    check_ranges(config, group="")
+    check_ranges(config, prefix="")
     total = config.rows if config.rows is not None else images
     for field in ("k", "m"):
         value = getattr(config, field)

@@ -1,4 +1,4 @@
-"""What recipes have in common: the data of the papers, and all of what runs on the machine at hand. No torch."""
+"""What recipes share: the papers' data sets, and the settings of every demo and tiny. No torch."""
 
 from typing import Any
 

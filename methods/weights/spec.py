@@ -57,7 +57,7 @@ def validate(config: WeightsConfig, images: int | None) -> None:
         raise InputError.of(
             "image_size", config.image_size, reason, f"use {-(-config.image_size // size.patch) * size.patch}"
         )
-    check_ranges(config, group="")
+    check_ranges(config, prefix="")
 
 
 WORK = Work(

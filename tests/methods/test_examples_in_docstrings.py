@@ -7,7 +7,8 @@ import pytest
 import torch
 
 MODULES = [
-    "methods.dino.loss", "methods.dino.teacher", "methods.engine.collapse", "methods.parts.losses",
+    "methods.dino.loss", "methods.dino.teacher", "methods.engine.collapse", "methods.parts.layout",
+    "methods.parts.losses",
     "methods.parts.memory", "methods.parts.sinkhorn", "methods.smog.groups", "methods.smog.loss", "methods.swav.loss",
     "methods.swav.queue",
 ]  # fmt: skip

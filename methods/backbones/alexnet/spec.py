@@ -1,4 +1,4 @@
-"""Krizhevsky et al. 2012 as in thesis 3.2.1, without its last layer."""
+"""Sizes of AlexNet (Krizhevsky et al. 2012) as in thesis 3.2.1, without its last layer."""
 
 from methods.backbones.size import BackboneSize
 

@@ -1,4 +1,4 @@
-"""Radosavovic et al. 2020."""
+"""Sizes of RegNetY (Radosavovic et al. 2020)."""
 
 from methods.backbones.size import BackboneSize
 

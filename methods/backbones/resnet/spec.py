@@ -1,4 +1,4 @@
-"""He et al. 2016; wN: N times the channels everywhere."""
+"""Sizes of ResNet-50 (He et al. 2016); wN: N times the channels everywhere."""
 
 from methods.backbones.size import BackboneSize
 

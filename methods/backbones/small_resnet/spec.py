@@ -1,4 +1,4 @@
-"""A residual network in miniature, for demo and tiny."""
+"""Sizes of a residual network in miniature, for demo and tiny."""
 
 from methods.backbones.size import BackboneSize
 

@@ -1,4 +1,4 @@
-"""VGG in miniature, for demo and tiny."""
+"""Sizes of VGG in miniature, for demo and tiny."""
 
 from methods.backbones.size import BackboneSize
 

@@ -1,4 +1,4 @@
-"""A vision transformer in miniature, for demo and tiny."""
+"""Sizes of a vision transformer in miniature, for demo and tiny."""
 
 from methods.backbones.size import BackboneSize
 

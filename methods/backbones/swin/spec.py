@@ -1,4 +1,4 @@
-"""Liu et al. 2021."""
+"""Sizes of Swin (Liu et al. 2021)."""
 
 from methods.backbones.size import BackboneSize
 

@@ -1,4 +1,4 @@
-"""Simonyan & Zisserman 2014, configuration D with batch normalisation, without its last layer."""
+"""Sizes of VGG-16 (Simonyan & Zisserman 2014, configuration D) with batch normalisation, without its last layer."""
 
 from methods.backbones.size import BackboneSize
 

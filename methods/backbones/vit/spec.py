@@ -1,4 +1,4 @@
-"""Dosovitskiy et al. 2020, Touvron et al. 2020 (thesis, Table 5.1)."""
+"""Sizes of vision transformers (Dosovitskiy et al. 2020, Touvron et al. 2020; thesis, Table 5.1)."""
 
 from methods.backbones.size import BackboneSize
 

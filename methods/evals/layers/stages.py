@@ -1,4 +1,4 @@
-"""What the stages of each backbone give: where one looks into a network layer by layer."""
+"""The outputs of a backbone's stages, each averaged into one vector an image."""
 
 import contextlib
 from collections.abc import Callable, Iterator
