@@ -38,7 +38,7 @@ class Tally:
 def probe(dataset: ImageDataset) -> None:
     """Decode a few images before anything starts. Raises InputError where there are none, or none is readable."""
     if not len(dataset):
-        raise InputError("data: it holds no image to train on; give another folder")
+        raise InputError.of("data", ..., "it holds no image to train on", "give another folder")
     tried = sorted({int(i) for i in np.linspace(0, len(dataset) - 1, PROBED)})
     reasons = []
     for index in tried:
@@ -47,7 +47,5 @@ def probe(dataset: ImageDataset) -> None:
             return
         except BrokenImage as error:
             reasons.append(str(error))
-    raise InputError(
-        f"data: none of {len(tried)} images tried can be decoded, the first: {reasons[0]}; "
-        "give a folder with readable images"
-    )
+    reason = f"none of {len(tried)} images tried can be decoded, the first: {reasons[0]}"
+    raise InputError.of("data", ..., reason, "give a folder with readable images")

@@ -47,7 +47,7 @@ class Loading:
                     with self._clock("data"):
                         batch = next(stream, None)
                 except BrokenImage as error:  # not one of a batch: no good image can stand in
-                    raise InputError(f"data: {error}; mend them") from None
+                    raise InputError.of("data", ..., str(error), "mend them") from None
                 if batch is None:
                     return
                 fresh = tally.add(batch.ids.numpy(), batch.broken)
