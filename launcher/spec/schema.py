@@ -100,7 +100,7 @@ class ClusterConfig:
     def validate(self) -> None:
         """Raises InputError naming the first number that cannot be, or two fields that exclude each other."""
         check_ranges(self, prefix="cluster.")
-        refused = partial(refuse, self, group="cluster.")
+        refused = partial(refuse, self, prefix="cluster.")
         if self.efficiency > 1:
             refused("efficiency", "it is a share of the peak", "give 0 to 1")
         limit = min(30 * self.timeout_min - 1, _LONGEST_SIGNAL)
