@@ -4,7 +4,7 @@ The engine's step beside a bare PyTorch loop, for DeeperCluster's and RotNet's d
 a step takes 50 to 100 ms. Both sides train in one process, in turns of some steps, on the same photographs with the
 same views, network, loss, optimiser and threads.
 
-Counted on the engine's side: all of `methods.engine.loop.train` between two steps, loading through `methods.data.loader`,
+Counted on the engine's side: `methods.engine.loop.train` between two steps, loading through `methods.data.loader`,
 votes, watching the loss, learning rate, metrics, TensorBoard, progress.json, and epochs that end. Counted on the bare
 side: cutting the views in a plain loop, forward, backward, SGD. Not counted: clustering, checkpoints, evaluation.
 """
