@@ -27,7 +27,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from methods.augment.resize import decoded, resized
-from methods.augment.spec import AUGMENTATIONS, NORMALISATIONS, ViewsConfig
+from methods.augment.spec import AUGMENTATIONS, NORMALISATIONS, MultiCropConfig
 from methods.augment.stage import Photometrics
 from methods.augment.views import MultiCropView
 from methods.data import photos
@@ -40,8 +40,8 @@ QUALITY = 96  # some 80 kB an image on average, as ImageNet's
 BATCH = 32
 LIMITS = {"workers": 4.0, "whole path": 1.3}
 CONFIGS = {
-    "swav": ViewsConfig(backbone="vgg16_bn", augment="simclr"),
-    "dino": ViewsConfig(
+    "swav": MultiCropConfig(backbone="vgg16_bn", augment="simclr"),
+    "dino": MultiCropConfig(
         backbone="vgg16_bn", augment="byol", crop_scale=[0.3, 1.0], local_scale=[0.05, 0.3], local_crops=10
     ),
 }

@@ -51,12 +51,12 @@ class HostMemory:
 
 
 def memory(sizes: Sizes, layout: Layout, precision: str, *, gpu: bool = True) -> MemoryCost:
-    """fp32 weights, gradients and optimiser slots, with the weights what follows and what is remembered; activations of
+    """fp32 weights, gradients and optimiser slots, with the weights what follows, is remembered or held; activations of
     one forward pass, halved under bf16 or fp16 but for what autocast leaves in fp32. The buckets in which gradients
     travel are the gradients themselves. gpu: with what a GPU needs beside tensors."""
     held = (sizes.parameters + sizes.hosted_parameters) * FP32 / GB
     world = layout.groups * layout.group_size // layout.groups_per_rank
-    following = (sizes.following_parameters + sizes.remembered / world) * FP32 / GB
+    following = (sizes.following_parameters + sizes.remembered / world) * FP32 / GB + sizes.held / GB
     half = precision != "fp32"
     activations = layout.per_gpu_batch * (sizes.activations / (2 if half else 1) + sizes.unhalved) / GB
     return MemoryCost(

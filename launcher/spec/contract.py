@@ -88,6 +88,7 @@ class Sizes:
     following_parameters: int = 0  # replicated, but without gradients or slots: a teacher, or a momentum encoder
     remembered: int = 0  # of earlier batches, over the whole world: a queue, or a cache of features
     unhalved: float = 0.0  # bytes an image beside the activations, in any precision: pixels, scores, LayerNorm's input
+    held: float = 0.0  # bytes on each rank beside all that: a bank, a frozen network
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,12 @@ What DINO's local crops get is in no paper: it is read from its released configu
 """
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from launcher.errors import unknown
 from launcher.spec.fields import at_least, refuse
 from launcher.spec.schema import TrainConfig
-from methods.backbones.spec import BACKBONES, RGB_MEAN, RGB_STD
+from methods.backbones.spec import RGB_MEAN, RGB_STD
 from methods.parts.layout import check_scale, check_size, check_training
 
 CHANNELS = 3  # of a crop; a Sobel backbone is given colours, too
@@ -17,15 +18,22 @@ CHANNELS = 3  # of a crop; a Sobel backbone is given colours, too
 
 @dataclass
 class ViewsConfig(TrainConfig):
-    """Multi-crop (thesis 4.2.4): global crops of `image_size` and `crop_scale`, local ones of the fields below."""
+    """Several crops of each image, of `image_size` and `crop_scale`, whose colours are changed."""
 
-    crop_scale: list[float] = field(default_factory=lambda: [0.14, 1.0])  # thesis 4.2.4
     global_crops: int = at_least(1, 2, "an image needs a global crop")
-    local_crops: int = at_least(0, 6, "it is negative")
-    local_size: int = 96  # pixels, square
-    local_scale: list[float] = field(default_factory=lambda: [0.05, 0.14])  # share of the area
     augment: str = "simclr"  # simclr | byol: AUGMENTATIONS
     normalise: str = "imagenet"  # imagenet | swav: NORMALISATIONS
+    local_crops: ClassVar[int] = 0
+
+
+@dataclass
+class MultiCropConfig(ViewsConfig):
+    """Multi-crop (thesis 4.2.4): beside the global crops local ones."""
+
+    crop_scale: list[float] = field(default_factory=lambda: [0.14, 1.0])  # thesis 4.2.4
+    local_crops: int = at_least(0, 6, "it is negative")  # type: ignore[misc]
+    local_size: int = 96  # pixels, square
+    local_scale: list[float] = field(default_factory=lambda: [0.05, 0.14])  # share of the area
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ def check_views(config: ViewsConfig, images: int | None) -> None:
         _check_local(config)
 
 
-def _check_local(config: ViewsConfig) -> None:
+def _check_local(config: MultiCropConfig) -> None:
     check_scale("method.local_scale", config.local_scale)
     for end, of in enumerate(("smallest", "largest")):
         if config.local_scale[end] > config.crop_scale[end]:
@@ -107,19 +115,9 @@ def _check_local(config: ViewsConfig) -> None:
     check_size(config.backbone, "method.local_size", config.local_size)
 
 
-def cost_of_views(
-    config: ViewsConfig, *, global_crops: int | None = None, recompute: bool = False
-) -> tuple[float, float, float]:
-    """For all crops of an image: (multiply-adds of a forward pass of the backbone, fp32 scalars that are kept for the
-    backward pass and that half precision halves, those that it does not). The last are with the crops themselves, which
-    stay fp32 throughout. global_crops: that train, if not all of them do. recompute: residual blocks are computed again
-    for their gradients."""
-    backbone = BACKBONES[config.backbone]
-    macs = halved = unhalved = 0.0
-    whole = config.global_crops if global_crops is None else global_crops
-    for count, size in ((whole, config.image_size), (config.local_crops, config.local_size)):
-        kept = backbone.kept_at(size, recompute=recompute)
-        macs += count * backbone.macs_at(size)
-        halved += count * kept[0]
-        unhalved += count * (kept[1] + CHANNELS * size**2)
-    return macs, halved, unhalved
+def views_of(config: TrainConfig) -> tuple[tuple[int, int], ...]:
+    """(how many, pixels a side) of what a network gets of an image: of its crops, or of the one image."""
+    if not isinstance(config, ViewsConfig):
+        return ((1, config.image_size),)
+    local = ((config.local_crops, config.local_size),) if config.local_crops else ()
+    return ((config.global_crops, config.image_size), *local)

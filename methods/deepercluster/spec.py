@@ -4,15 +4,17 @@ sslrun method=deepercluster nodes=8 data.path=/data/yfcc100m     # 64 GPUs; 73.0
 sslrun method=deepercluster recipe=demo                          # minutes on 2 CPU cores, embedded photographs
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from launcher.spec.contract import Clustering, Layout, Method, Rate, Recipe, Rounds, Sizes
+from launcher.spec.contract import Clustering, Layout, Rate, Recipe, Rounds, Sizes
 from launcher.spec.fields import at_least, choice, not_negative, ops, refuse
 from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES
-from methods.parts.layout import batch_norm_layout, check_training, few_images, refuse_world, worlds_that_fit
+from methods.engine.outline import Outline, method
+from methods.parts.layout import batch_norm_layout, few_images, refuse_world, worlds_that_fit
 from methods.parts.recipes import in_seconds, on_photos, on_yfcc100m
+from methods.parts.shapes import Classifier, Elsewhere
 
 ROTATIONS = 4  # 0, 90, 180 and 270 degrees
 
@@ -91,9 +93,18 @@ def tiny() -> Recipe:
     return in_seconds(demo(), **less, global_batch=64, dropout=0.1)
 
 
-def validate(config: DeeperClusterConfig, images: int | None) -> None:
-    """Raises InputError naming the first field that cannot work. `images`: size of the training data, if known."""
-    check_training(config, images)
+def outline(config: DeeperClusterConfig) -> Outline:
+    """A classifier of super-classes, and sub-classifiers that the ranks hold in shares."""
+    width = BACKBONES[config.backbone].feature_dim
+    return Outline(
+        {
+            "super_classifier": Classifier(width, config.groups),  # V, Eq. 3.4
+            "sub_classifier": Elsewhere(Classifier(width, config.clusters)),  # W_s
+        }
+    )
+
+
+def check(config: DeeperClusterConfig, images: int | None) -> None:
     width = BACKBONES[config.backbone].feature_dim
     if config.pca_dim > width:
         refuse(config, "pca_dim", f"{config.backbone} has {width} features", f"use at most {width}")
@@ -137,44 +148,35 @@ def layout(config: DeeperClusterConfig, world_size: int) -> Layout:
     return Layout(micro, group_size, why, **lies, waste=waste, variant=variant)
 
 
-def sizes(config: DeeperClusterConfig, world_size: int) -> Sizes:
-    """Scalars of the backbone with V (Eq. 3.4), and of the 4m sub-classifiers W_s that the ranks hold in shares."""
-    backbone = BACKBONES[config.backbone]
-    head = lambda classes: classes * (backbone.feature_dim + 1)  # noqa: E731
-    hosted = max(1, config.groups // world_size)
-    body = backbone.macs_at(config.image_size)
-    halved, unhalved = backbone.kept_at(config.image_size)
-    macs = body + head(config.clusters) + head(config.groups)
-    return Sizes(
-        parameters=backbone.parameters + head(config.groups),
-        sharded_parameters=config.groups * head(config.clusters),
-        hosted_parameters=hosted * head(config.clusters),
-        flops_per_image=6 * macs,  # a multiply-add is 2, and backward costs twice forward
-        activations=4 * halved,
-        why={
-            "clusters": f"k = {config.super_clusters} x {config.clusters:,} (thesis 3.3.1: m = 4, k = 80k)",
-            "disk": f"{config.groups} sub-classifiers of {config.clusters:,} x {backbone.feature_dim} are most of it",
-        },
-        rounds=Rounds(
-            count=len(range(config.rotation_epochs, config.epochs, config.reassign_every)),
-            forward_flops=2 * body,
-            clusterings=(
-                Clustering(config.super_clusters, config.pca_dim, config.kmeans_iterations),
-                Clustering(config.clusters, config.pca_dim, config.kmeans_iterations, m=config.super_clusters),
-            ),
-            host_bytes=4 * backbone.feature_dim,
+def extra(config: DeeperClusterConfig, world_size: int, sizes: Sizes) -> Sizes:
+    """The sub-classifiers, and k-means between epochs."""
+    width, groups = BACKBONES[config.backbone].feature_dim, config.groups
+    one = Classifier(width, config.clusters).parameters
+    why = {
+        "clusters": f"k = {config.super_clusters} x {config.clusters:,} (thesis 3.3.1: m = 4, k = 80k)",
+        "disk": f"{groups} sub-classifiers of {config.clusters:,} x {width} are most of it",
+    }
+    rounds = Rounds(
+        count=len(range(config.rotation_epochs, config.epochs, config.reassign_every)),
+        forward_flops=2 * BACKBONES[config.backbone].macs_at(config.image_size),
+        clusterings=(
+            Clustering(config.super_clusters, config.pca_dim, config.kmeans_iterations),
+            Clustering(config.clusters, config.pca_dim, config.kmeans_iterations, m=config.super_clusters),
         ),
-        unhalved=4 * (unhalved + 4 * config.clusters),  # with scores, their logarithms and the gradients of both
+        host_bytes=4 * width,
     )
+    hosted = max(1, groups // world_size) * one
+    return replace(sizes, why=why, rounds=rounds, sharded_parameters=groups * one, hosted_parameters=hosted)
 
 
-METHOD = Method(
+METHOD = method(
     name="deepercluster",
     summary="hierarchical k-means and rotations as targets (Caron et al. 2019)",
     config=DeeperClusterConfig,
-    recipes={"paper": paper, "demo": demo, "tiny": tiny},
+    recipes=(paper, demo, tiny),
     trainer="methods.deepercluster.trainer:DeeperCluster",
-    validate=validate,
+    outline=outline,
+    check=check,
     layout=layout,
-    sizes=sizes,
+    extra=extra,
 )

@@ -9,75 +9,58 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.functional import cross_entropy
 
 from launcher.kmeans import fit_whitening, hierarchical, nmi, where_they_fit
-from launcher.runtime.stateful import ModuleState, OptimizerState, ValueState
-from methods import backbones
-from methods.augment.views import TrainView
+from launcher.runtime.stateful import ValueState
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation
 from methods.deepercluster.spec import ROTATIONS
 from methods.deepercluster.subclassifiers import GroupState, SubClassifiers
 from methods.deepercluster.targets import Targets, hosted_groups, ranks_of_group
-from methods.engine.initialise import load_backbone
 from methods.engine.job import Job
+from methods.engine.trainer import Loss, Trainer
 from methods.evals.features import digest_of, extract
 from methods.evals.montage import montage
-from methods.parts.batchnorm import synchronise
+from methods.parts import optim
+from methods.parts.heads import Headed
 
 
-class Network(nn.Module):
+class Network(Headed):
     """uint8 [B, C, H, W] -> (features after their ReLU [B, d], scores V f(x) of the super-classes [B, 4m])."""
-
-    def __init__(self, backbone: nn.Module, super_classes: int):
-        super().__init__()
-        self.backbone = backbone
-        self.super_classifier = nn.Linear(backbone.feature_dim, super_classes)  # V
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         features = torch.relu(self.backbone(images))
         return features, self.super_classifier(features)
 
 
-class DeeperCluster:
+class DeeperCluster(Trainer):
     """Alternates between hierarchical k-means of the features and predicting clusters and rotations."""
 
+    network_type = Network
+
     def __init__(self, job: Job):
-        self.job, config, world = job, job.config, job.world
-        groups = config.groups
+        super().__init__(job)
+        config, world, groups = self.config, self.world, self.config.groups
         self.hosted = hosted_groups(world.rank, world.size, groups)
         blocks = [ranks_of_group(s, world.size, groups) for s in range(groups)] if world.size > groups else []
-
-        torch.manual_seed(job.seed_for("network"))
-        network = Network(backbones.build(config.backbone, dropout=config.dropout), groups)
-        load_backbone(network.backbone, job)
-        self.backbone, self.head = network.backbone, network.super_classifier
-        self.sub = SubClassifiers(len(self.hosted), config.clusters, self.backbone.feature_dim)
         # theta and V are shared by all ranks, W_s by the ranks of group s (3.3.1, "Distributed training").
-        self.network = job.distribute(synchronise(network, world, job.layout.batch_norm_ranks))
+        self.sub = SubClassifiers(len(self.hosted), config.clusters, self.backbone.feature_dim)
         self.shared_sub = job.distribute(self.sub, world.group_of(blocks), ranks=job.layout.group_size)
-        self.networks = [self.network, self.shared_sub]
+        self.networks.append(self.shared_sub)
         self._scale_sub_gradients()
-
-        options = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
-        self.optimizer = torch.optim.SGD(network.parameters(), **options)
-        self.sub_optimizer = torch.optim.SGD(self.sub.parameters(), **options)
-        self.optimizers = [self.optimizer, self.sub_optimizer]
-        self.steps_per_epoch = len(job.dataset) // config.global_batch
+        self.sub_optimizer = optim.make(config, self.sub.parameters())
+        self.optimizers.append(self.sub_optimizer)
 
         self.targets = {c: Targets() for c in sorted({s // ROTATIONS for s in self.hosted})}
         self.assigned_epoch = -1  # in which the targets were made; -1: rotations only
         # c k + sub-cluster of each sample, -1 for none; kept by rank 0 alone.
         self.assignments = np.full(len(job.dataset) if world.is_main else 0, -1, np.int32)
         self.nmi_previous: float | None = None
-        self._register(network)
+        self._register()
 
-    def _register(self, network: nn.Module) -> None:
-        owners, world, groups = self.job.owners, self.job.world, self.job.config.groups
-        owners.add("network", ModuleState(network))
-        owners.add("optimizer", OptimizerState(self.optimizer, dict(network.named_parameters())))
+    def _register(self) -> None:
+        owners, world, groups = self.job.owners, self.world, self.config.groups
         owners.add("round", ValueState(self._round, self._set_round))
         if world.is_main:
             owners.add("assignments", ValueState(self._history, self._set_history), shard="assignments", writes=True)
@@ -93,13 +76,13 @@ class DeeperCluster:
 
     def begin_epoch(self, epoch: int) -> None:
         """Every T epochs, once the rotation epochs are over: new targets, new heads."""
-        since = epoch - self.job.config.rotation_epochs
-        if since >= 0 and since % self.job.config.reassign_every == 0 and self.assigned_epoch != epoch:
+        since = epoch - self.config.rotation_epochs
+        if since >= 0 and since % self.config.reassign_every == 0 and self.assigned_epoch != epoch:
             self._reassign(epoch)
 
     def _reassign(self, epoch: int) -> None:
         """Features -> whitened -> m clusters -> k inside each -> the targets of the groups that this rank hosts."""
-        job, config = self.job, self.job.config
+        job, config = self.job, self.config
         self.backbone.eval()
         centroids = config.super_clusters * (1 + config.clusters) * config.pca_dim
         needed = 4 * (len(job.dataset) + config.pca_dim) * self.backbone.feature_dim + 4 * centroids
@@ -129,7 +112,7 @@ class DeeperCluster:
 
     def _exchange(self, ids: torch.Tensor, clusters: torch.Tensor, labels: torch.Tensor) -> None:
         """The one exchange: each rank learns (sample, sub-class) of the super-clusters whose groups it hosts."""
-        world, groups = self.job.world, self.job.config.groups
+        world, groups = self.world, self.config.groups
         rows = torch.stack([ids, clusters, labels], dim=1)
         wanted = [{s // ROTATIONS for s in hosted_groups(r, world.size, groups)} for r in range(world.size)]
         mine = world.exchange([rows[torch.isin(clusters, torch.tensor(sorted(w)))] for w in wanted])
@@ -138,7 +121,7 @@ class DeeperCluster:
 
     def _remember(self, ids: torch.Tensor, flat: torch.Tensor) -> None:
         """Rank 0 keeps all assignments: for the NMI between successive clusterings (3.2.2) and for the pictures."""
-        world = self.job.world
+        world = self.world
         rows = world.collect(torch.stack([ids, flat], dim=1))
         if rows is None:
             return
@@ -149,25 +132,23 @@ class DeeperCluster:
 
     def _reset_heads(self, epoch: int) -> None:
         """V and every W_s start anew; a head's draw depends on (seed, epoch, s) alone, not on who hosts it."""
+        head, std = self.module.super_classifier, self.config.head_std
         generator = torch.Generator().manual_seed(self.job.seed_for("super-classifier", epoch))
         with torch.no_grad():
-            self.head.weight.copy_(torch.randn(self.head.weight.shape, generator=generator) * self.job.config.head_std)
-            self.head.bias.zero_()
+            head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * std)
+            head.bias.zero_()
         for slot, s in enumerate(self.hosted):
-            self.sub.reset(
-                slot,
-                torch.Generator().manual_seed(self.job.seed_for("sub-classifier", epoch, s)),
-                self.job.config.head_std,
-            )
-        for parameter in self.head.parameters():
-            self.optimizer.state.pop(parameter, None)
+            generator = torch.Generator().manual_seed(self.job.seed_for("sub-classifier", epoch, s))
+            self.sub.reset(slot, generator, std)
+        for parameter in head.parameters():
+            self.optimizers[0].state.pop(parameter, None)
         self.sub_optimizer.state.clear()
 
     # -- steps ---------------------------------------------------------------------------------------------------
 
     def steps(self, epoch: int, first: int) -> Iterator[list[Batch]]:
         """A group's share of a step is global_batch / 4m images, split by its ranks, ordered by (seed, epoch, s)."""
-        job, config = self.job, self.job.config
+        job, config = self.job, self.config
         share = config.global_batch // config.groups // job.layout.group_size  # a rank's part of a group's batch
         position = job.world.rank % job.layout.group_size
         orders = {s: self._order(epoch, s) for s in self.hosted}
@@ -182,13 +163,13 @@ class DeeperCluster:
                 for part in np.split(np.arange(len(ids)), passes):
                     yield Request(ids[part], epoch, {"label": labels[part], "slot": slots[part]})
 
-        stream = job.load(TrainView(job.spec.seed, config.image_size, config.crop_scale), requests())
+        stream = job.load(self.view(), requests())
         for _ in range(first, self.steps_per_epoch):
             yield [next(stream) for _ in range(passes)]
 
     def _order(self, epoch: int, s: int) -> tuple[np.ndarray, np.ndarray]:
         """(sample ids, labels) that group s sees in an epoch: N / 4m of them."""
-        config = self.job.config
+        config = self.config
         count = self.steps_per_epoch * (config.global_batch // config.groups)
         if self.assigned_epoch < 0:  # rotations only: the images are dealt out to the groups, each once an epoch
             everything = Permutation(len(self.job.dataset), self.job.seed_for("deal", epoch))
@@ -196,26 +177,25 @@ class DeeperCluster:
         rng = np.random.default_rng(self.job.seed_for("order", epoch, s))
         return self.targets[s // ROTATIONS].draw(count, rng, uniform=config.sampling == "clusters")
 
-    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def loss(self, batch: Batch, step: int) -> Loss:
         """Eq. 3.4: l(V f(x), y) + sum_s y_s l(W_s f(x), z^s), mean over the batch; y = 4 c + r, z^s: sub-cluster."""
-        device = self.job.world.device
         images, slots, labels = batch.images, batch.columns["slot"], batch.columns["label"]
         if batch.broken:  # a stand-in may come from another group; the groups lie side by side again
             order = torch.argsort(slots, stable=True)
             images, slots, labels = images[order], slots[order], labels[order]
         sizes = torch.bincount(slots, minlength=len(self.hosted)).tolist()
-        features, super_scores = self.network(self._turned(images.to(device, non_blocking=True), sizes))
+        features, super_scores = self.network(self._turned(images.to(self.device, non_blocking=True), sizes))
         super_class = torch.tensor(self.hosted)[slots]
         if self.assigned_epoch < 0:
             super_class = super_class % ROTATIONS
-        super_class = super_class.to(device, non_blocking=True)
+        super_class = super_class.to(self.device, non_blocking=True)
         super_loss = cross_entropy(super_scores.float(), super_class)
         hits = (super_scores.detach().argmax(1) == super_class).float().mean()
         scalars = {"super_loss": super_loss.detach(), "super_accuracy": hits}
         if self.assigned_epoch < 0:
             return super_loss, scalars
         sub_scores = self.shared_sub(features, sizes)
-        sub_loss = cross_entropy(sub_scores.float(), labels.to(device, non_blocking=True))
+        sub_loss = cross_entropy(sub_scores.float(), labels.to(self.device, non_blocking=True))
         return super_loss + sub_loss, {**scalars, "sub_loss": sub_loss.detach()}
 
     def _turned(self, images: torch.Tensor, sizes: list[int]) -> torch.Tensor:
@@ -226,16 +206,16 @@ class DeeperCluster:
     def _scale_sub_gradients(self) -> None:
         """Eq. 3.4 averages over the global batch, of which a group is 1/4m; averaging over hosts or ranks of the group
         alone leaves W_s with the mean over the images that this rank or group saw."""
-        config, hosted = self.job.config, len(self.hosted)
+        config, hosted = self.config, len(self.hosted)
         scale = float(hosted) if config.sub_gradient == "group" else hosted / config.groups
         for parameter in self.sub.parameters():
             parameter.register_hook(lambda gradient: gradient * scale)
 
     # -- figures -------------------------------------------------------------------------------------------------
 
-    def evaluate(self, step: int) -> dict[str, Any]:
+    def figures(self, step: int) -> dict[str, Any]:
         """NMI of the clusters with the labels and with the clustering before (3.2.2), and their picture; on rank 0."""
-        if not self.job.world.is_main or self.assigned_epoch < 0:
+        if not self.world.is_main or self.assigned_epoch < 0:
             return {}
         dataset, known = self.job.dataset, self.assignments >= 0
         scores: dict[str, Any] = {"clusters": len(np.unique(self.assignments[known]))}

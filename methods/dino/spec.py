@@ -8,12 +8,14 @@ sslrun method=dino recipe=demo                                            # minu
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from launcher.spec.contract import Layout, Method, Rate, Recipe, Sizes
+from launcher.spec.contract import Layout, Rate, Recipe
 from launcher.spec.fields import at_least, below_one, choice, not_negative, positive, refuse, share
-from methods.augment.spec import ViewsConfig, check_views, cost_of_views
+from methods.augment.spec import MultiCropConfig
 from methods.backbones.spec import BACKBONES
-from methods.parts.layout import check_statistics, few_images, in_one_pass, perceptron_parameters
+from methods.engine.outline import Follower, Outline, method
+from methods.parts.layout import few_images
 from methods.parts.recipes import in_seconds, on_imagenet, on_photos
+from methods.parts.shapes import Bottleneck, Head, Perceptron
 
 PUBLISHED = 64  # images a GPU in thesis 5.3.2
 STAND_IN = "no DINO of ResNet-50 was timed: SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP an image"
@@ -26,7 +28,7 @@ _softened = partial(
 
 
 @dataclass
-class DINOConfig(ViewsConfig):
+class DINOConfig(MultiCropConfig):
     """The teacher sees the global crops, the student all of them. Without sharpening (Figure 5.8) is a teacher that is
     no sharper than the student: teacher_temperature and warmup_teacher_temperature as high as temperature."""
 
@@ -157,11 +159,25 @@ def tiny() -> Recipe:
     return in_seconds(demo(), backbone="small_vit", **less, **more, **heat, lr=0.001)
 
 
-def validate(config: DINOConfig, images: int | None) -> None:
-    """Raises InputError naming the first field that cannot work. `images`: size of the training data, if known."""
-    check_views(config, images)
-    if config.head_batch_norm:
-        check_statistics(config)
+def outline(config: DINOConfig) -> Outline:
+    """The student's head and its predictor; a teacher that has the first."""
+    end, inside = config.bottleneck or config.outputs, [config.hidden] * (config.head_layers - 1)
+    layers = partial(Perceptron, batch_norm=config.head_batch_norm, activation=config.activation)
+    body = layers((BACKBONES[config.backbone].feature_dim, *inside, end))
+    heads: dict[str, Head] = {"head": Bottleneck(body, config.outputs if config.bottleneck else 0, config.fixed_length)}
+    if config.predictor:
+        heads["predictor"] = layers((end, config.hidden, end))
+    over = "the operation is over the images" if config.operation in OVER_THE_BATCH else "the centre is"
+    return Outline(
+        heads,
+        couples=f"{over} of a whole batch, taken once a step",
+        groups="the teacher's outputs are averaged over all ranks (Eq. 5.4)",
+        follower=Follower("the teacher", ("head",), config.global_crops),
+        targets=3 * config.global_crops * config.outputs,  # the teacher's scores, targets, and what meets them
+    )
+
+
+def check(config: DINOConfig, images: int | None) -> None:
     if config.global_crops + config.local_crops < 2:
         reason = "the student predicts the teacher's output for another view"
         refuse(config, "global_crops", reason, "give 2 or more")
@@ -179,56 +195,24 @@ def validate(config: DINOConfig, images: int | None) -> None:
         refuse(config, "operation", reason, "use centring or none")
 
 
-def layout(config: DINOConfig, world_size: int) -> Layout:
-    """Data parallel, in one pass: the centre is the mean over a whole batch. Raises InputError with the worlds that
-    fit."""
-    groups = "the teacher's outputs are averaged over all ranks (Eq. 5.4)"
-    over = "the operation is over the images of a batch" if config.operation in OVER_THE_BATCH else "the centre is"
-    coupled, divided = f"{over} of a whole batch, taken once a step", " or its batch statistics"
-    meets = config.head_batch_norm or BACKBONES[config.backbone].batch_norm
-    found = in_one_pass(config, world_size, groups, coupled, divided, memory=False, batch_norm=meets)
-    waste, variant = few_images(config, found.per_gpu_batch, PUBLISHED if config.backbone == "vit_small_16" else 0)
+def advice(config: DINOConfig, world_size: int, layout: Layout) -> Layout:
+    waste, variant = few_images(config, layout.per_gpu_batch, PUBLISHED if config.backbone == "vit_small_16" else 0)
     if config.operation in OVER_THE_BATCH and config.global_batch < config.outputs:
         shared = (
             f"a batch of {config.global_batch} images is shared out alike among {config.outputs} outputs, which are "
             "more: shares mean little then (thesis 4.2.3)"
         )
         waste = f"{shared}; {waste}" if waste else shared
-    return replace(found, waste=waste, variant=variant)
+    return replace(layout, waste=waste, variant=variant)
 
 
-def sizes(config: DINOConfig, world_size: int) -> Sizes:
-    """Scalars of student and teacher: backbone and head each, and the student's predictor."""
-    backbone, crops = BACKBONES[config.backbone], config.global_crops + config.local_crops
-    end = config.bottleneck or config.outputs
-    widths = [backbone.feature_dim, *[config.hidden] * (config.head_layers - 1), end]
-    last = config.outputs * (config.bottleneck + 1) if config.bottleneck else 0  # with the lengths of its rows
-    head = perceptron_parameters(widths, batch_norm=config.head_batch_norm) + last
-    within = [end, config.hidden, end]
-    predictor = perceptron_parameters(within, batch_norm=config.head_batch_norm) if config.predictor else 0
-    macs, activations, unhalved = cost_of_views(config)
-    seen = config.global_crops * (backbone.macs_at(config.image_size) + head)  # by the teacher
-    # In fp32: scores, their logarithms and the gradients of both; the teacher's scores, targets, and what meets them.
-    scores = (4 * crops + 3 * config.global_crops) * config.outputs
-    inside = 2 * config.hidden * (config.head_layers - 1 + config.predictor)
-    return Sizes(
-        parameters=backbone.parameters + head + predictor,
-        optimiser_slots=2 if config.optimizer == "adamw" else 1,
-        flops_per_image=6 * (macs + crops * (head + predictor)) + 2 * seen,
-        activations=4 * (activations + crops * inside),
-        why={"disk": f"the student, what {config.optimizer} keeps of it, and the teacher"},
-        following_parameters=backbone.parameters + head,
-        unhalved=4 * (unhalved + scores),
-    )
-
-
-METHOD = Method(
+METHOD = method(
     name="dino",
     summary="predict what a teacher, one's own moving average, makes of another view (Caron et al. 2021)",
     config=DINOConfig,
-    recipes={"paper": paper, "vit_base_8": vit_base_8, "resnet50": resnet50, "demo": demo, "tiny": tiny},
+    recipes=(paper, vit_base_8, resnet50, demo, tiny),
     trainer="methods.dino.trainer:DINO",
-    validate=validate,
-    layout=layout,
-    sizes=sizes,
+    outline=outline,
+    check=check,
+    advice=advice,
 )

@@ -19,18 +19,23 @@ LIKE, HIT = 0.98, 0.1  # likewise; see docs/collapse.md
 
 @dataclass(frozen=True)
 class Watched:
-    """Which of a trainer's scalars tell of a collapse over `classes` classes: the names of `entropy_of_use`, of
-    the mean entropy of an output, of `likeness`, and of the share of classes that images of a step fall to, among them.
+    """Which of a trainer's scalars tell of a collapse: the names of `entropy_of_use`, of the mean entropy of an output,
+    of `likeness`, and of the share of classes that images of a step fall to, among them.
 
-    images: of a step, on all ranks, where there is such a share: no more classes can be hit.
+    classes: over which outputs are spread; None where there are none, and `alike` alone can tell. images: of a step, on
+    all ranks, where there is such a share: no more classes can be hit.
     """
 
-    classes: int
+    classes: int | None = None
     use: str | None = None
     single: str | None = None
     alike: str | None = None
     hit: str | None = None
     images: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes is None and (self.use or self.single or self.hit):
+            raise ValueError("classes=None: use, single and hit are shares of classes; say how many there are")
 
     def says(self, scalars: Mapping[str, float]) -> str | None:
         """`collapse` of the scalars of a step; those that are not there say nothing."""
@@ -97,7 +102,7 @@ def empty_share(counts: torch.Tensor) -> float:
 
 
 def collapse(
-    classes: int,
+    classes: int | None = None,
     *,
     use: float | None = None,
     single: float | None = None,
@@ -110,8 +115,8 @@ def collapse(
 
     use: `entropy_of_use`; single: the mean entropy of an output, both in nats over `classes` classes; rank: the
     effective rank of features; alike: `likeness` of what a loss compares; hit: share of the classes that a step's
-    `images` fall to. A few classes shared by all images are no collapse by `use`: 20 of 3000 have an entropy of 0.37
-    ln K.
+    `images` fall to. Without `classes` rank and alike alone can tell. A few classes shared by all images are no
+    collapse by `use`: 20 of 3000 have an entropy of 0.37 ln K.
 
     >>> collapse(1000, use=0.2)
     'nearly all images fall to one of 1000 classes (entropy of use 0.20 of ln K = 6.91)'
@@ -121,7 +126,7 @@ def collapse(
     'images fall to few classes, 21 of 3000 in a step of 4096 images'
     >>> collapse(1000, use=6.5, single=1.5, rank=90, alike=0.4, hit=0.3)
     """
-    most = math.log(classes)
+    most = math.log(classes or 1)
     if use is not None and use < USED * most:
         return f"nearly all images fall to one of {classes} classes (entropy of use {use:.2f} of ln K = {most:.2f})"
     if single is not None and single > SPREAD * most:

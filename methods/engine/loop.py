@@ -38,7 +38,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     owners.add("scaler", ValueState(scaler.state_dict, scaler.load_state_dict))
     generation = job.ledger.generation
     checkpoints = Checkpointer(job.run, world, owners, keep=config.keep_checkpoints, generation=generation)
-    health = CollapseWatch(job, checkpoints, getattr(trainer, "watched", None), per_epoch)
+    health = CollapseWatch(job, checkpoints, trainer.watched, per_epoch)
 
     step = checkpoints.restore()
     job.reporter.start(purge_step=step + 1)
@@ -107,14 +107,14 @@ def take_step(
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
         optimizer.zero_grad(set_to_none=True)
-    _hook(trainer, "before_step", step)
+    trainer.before_step(step)
     scalars: dict[str, torch.Tensor] = {}
     statistics = _RunningStatistics(job, trainer.networks, len(batches))
     for number, batch in enumerate(batches):
         dropout.begin_pass(trainer.networks, rows_of_pass(job, number))
         with _last_synchronises(trainer.networks, number == len(batches) - 1):
             with job.autocast():
-                loss, parts = trainer.loss(batch)
+                loss, parts = trainer.loss(batch, step)
             scaler.scale(loss / len(batches)).backward()
         statistics.after_pass()
         for name, value in {"loss": loss.detach(), **parts}.items():
@@ -123,13 +123,13 @@ def take_step(
     for optimizer in trainer.optimizers:
         if _gradients(optimizer):
             scaler.unscale_(optimizer)
-    _hook(trainer, "after_backward", step)
+    trainer.after_backward(step)
     for optimizer in trainer.optimizers:
         if _gradients(optimizer):  # heads that a phase does not use have none
             scaler.step(optimizer)
     scaler.update()
     statistics.settle()
-    _hook(trainer, "after_step", step)
+    trainer.after_step(step)
     return scalars
 
 
@@ -146,12 +146,6 @@ def rows_of_pass(job: Job, number: int) -> tuple[int, int, int]:
     """(first, how many, of how many) rows of the global batch are those of this rank's pass `number`."""
     count = job.layout.per_gpu_batch
     return (job.world.rank * job.layout.accumulation + number) * count, count, job.config.global_batch
-
-
-def _hook(trainer: Trainer, name: str, step: int) -> None:
-    hook = getattr(trainer, name, None)
-    if hook is not None:
-        hook(step)
 
 
 def _say_restored(job: Job, step: int) -> None:

@@ -16,7 +16,7 @@ from methods.evals.knn.protocol import knn
 
 def evaluate(job: Job, trainer: Trainer, step: int) -> None:
     """Write `knn` and the trainer's own figures into the ledger. Collective. Without labels there is no k-NN."""
-    own = trainer.evaluate(step)
+    own = _by_name(job.config.name, trainer.figures(step))
 
     def so_far(scores: Mapping[str, float]) -> None:
         for protocol, values in {"knn": scores, **own}.items():
@@ -37,10 +37,17 @@ def evaluate(job: Job, trainer: Trainer, step: int) -> None:
         watch_rank(job, step, scores["rank"])
 
 
+def _by_name(method: str, figures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Figures that are not of anything in particular are the method's."""
+    flat = {name: value for name, value in figures.items() if not isinstance(value, Mapping)}
+    found = {name: value for name, value in figures.items() if isinstance(value, Mapping)}
+    return {**found, method: {**found.get(method, {}), **flat}} if flat else found
+
+
 def watch_rank(job: Job, step: int, rank: float) -> None:
     """Features that are all alike are a collapse, whatever the outputs look like; said when it begins and ends.
     Collective. Raises Diverged where the spec says stop."""
-    found = collapse(2, rank=rank)
+    found = collapse(rank=rank)
     before = job.world.broadcast(last_word(job, "features") if job.world.is_main else "")
     if bool(found) != bool(before):
         say_health(job, step, "features", f"features collapsed at step {step}: {found}" if found else "")

@@ -1,77 +1,80 @@
 """What stands on a backbone while it trains and is thrown away afterwards: projections, predictors, prototypes."""
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn.functional import normalize
 from torch.nn.utils.parametrizations import weight_norm
 
+from methods.parts.shapes import Bottleneck, Classifier, Head, Perceptron, UnitRows
+
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
-def perceptron(
-    widths: Sequence[int], *, batch_norm: bool = True, activation: str = "relu", last_batch_norm: bool = False
-) -> nn.Sequential:
-    """[B, widths[0]] -> [B, widths[-1]]: linear layers, with normalisation and activation in between.
+class Headed(nn.Module):
+    """A backbone with heads on it, under their names; those that are no part of the network left out. A method's own
+    network says in `forward` what goes through which."""
 
-    batch_norm: after each but the last. activation: relu | gelu. last_batch_norm: after the last, too. Without hidden
-    widths it is one linear layer. What the papers use:
+    def __init__(self, backbone: nn.Module, heads: Mapping[str, Head]):
+        super().__init__()
+        self.backbone = backbone
+        for name, head in heads.items():
+            if head.parameters:
+                self.add_module(name, build(head))
 
-    - SwAV (thesis 4.2.5): 2048, 2048, 128; SimCLR the same with last_batch_norm
-    - MoCo-v2: 2048, 2048, 128 without batch_norm
-    - BYOL: projection 2048, 4096, 256 and predictor 256, 4096, 256
-    - SMoG (4.1, "SMoG Setting"): projection 2048, 2048, 128 with last_batch_norm and predictor 128, 2048, 128; for
-      transformers gelu and 256 in place of 128
-    """
+
+def build(head: Head) -> nn.Module:
+    """The layers of a head, with weights drawn from torch's generator. Raises TypeError for a kind of one's own."""
+    match head:
+        case Perceptron():
+            return perceptron(head)
+        case Classifier(features, classes):
+            return nn.Linear(features, classes)
+        case UnitRows(features, rows):
+            return Prototypes(features, rows)
+        case Bottleneck():
+            return DINOHead(head)
+    raise TypeError(f"{type(head).__name__}: build its module in the network's own code")
+
+
+def perceptron(shape: Perceptron) -> nn.Sequential:
+    """[B, widths[0]] -> [B, widths[-1]]."""
     layers: list[nn.Module] = []
-    for number, (before, width) in enumerate(itertools.pairwise(widths)):
-        last = number == len(widths) - 2
-        normalised = last_batch_norm if last else batch_norm
-        layers.append(nn.Linear(before, width, bias=not normalised))  # normalisation takes any shift away
+    for number, (before, width) in enumerate(pairwise(shape.widths)):
+        last = number == len(shape.widths) - 2
+        normalised = shape.last_batch_norm if last else shape.batch_norm
+        # Normalisation takes any shift away.
+        layers.append(nn.Linear(before, width, bias=not normalised and (shape.last_bias or not last)))
         if normalised:
             layers.append(nn.BatchNorm1d(width))
         if not last:
-            layers.append(ACTIVATIONS[activation]())
+            layers.append(ACTIVATIONS[shape.activation]())
     return nn.Sequential(*layers)
 
 
 class DINOHead(nn.Module):
-    """[B, d] -> scores [B, K] (thesis 5.3.1 and 5.6.6): a perceptron of `layers` linear layers, L2 normalisation in a
-    bottleneck, and a linear layer whose rows have length 1 (weight normalisation, Salimans & Kingma 2016).
+    """[B, d] -> scores [B, K] (thesis 5.3.1 and 5.6.6): a perceptron, L2 normalisation in a bottleneck, and a linear
+    layer whose rows have length 1 (weight normalisation, Salimans & Kingma 2016), or lengths that are trained.
 
-    Without the L2 bottleneck no such layer follows, and the perceptron ends with K (Figure 5.9, right).
+    Without the bottleneck no such layer follows, and the perceptron ends with K (Figure 5.9, right).
     """
 
-    def __init__(
-        self,
-        features: int,
-        outputs: int = 65_536,
-        *,
-        layers: int = 3,
-        hidden: int = 2048,
-        bottleneck: int | None = 256,
-        batch_norm: bool = False,
-        activation: str = "gelu",
-        fixed_length: bool = True,
-    ):
-        """features: d; outputs: K; bottleneck: None goes without. fixed_length: the rows of the last layer keep length
-        1; their lengths are trained otherwise."""
+    def __init__(self, shape: Bottleneck):
         super().__init__()
-        widths = [features, *[hidden] * (layers - 1), outputs if bottleneck is None else bottleneck]
-        self.perceptron = perceptron(widths, batch_norm=batch_norm, activation=activation)
+        self.perceptron = perceptron(shape.body)
         for module in self.perceptron.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         self.last: nn.Module | None = None
-        if bottleneck is not None:
-            self.last = weight_norm(nn.Linear(bottleneck, outputs, bias=False))
+        if shape.outputs:
+            self.last = weight_norm(nn.Linear(shape.body.widths[-1], shape.outputs, bias=False))
             length = self.last.parametrizations.weight.original0
             nn.init.ones_(length)
-            length.requires_grad_(not fixed_length)
+            length.requires_grad_(not shape.fixed_length)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.scores(self.projected(features))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from functools import partial
 from typing import NoReturn
 
 from launcher.errors import InputError, unknown
@@ -59,18 +59,42 @@ def check_size(backbone: str, field: str, size: int) -> None:
         raise InputError.of(field, size, reason, f"use {below} or {below + known.patch}")
 
 
+def in_passes(config: TrainConfig, world_size: int, groups: str) -> Layout:
+    """Data parallel, where images meet in batch statistics and in the mean of the loss alone: in as many passes as the
+    group of batch statistics takes. groups: what ranks have in common, in a sentence. Raises InputError with the worlds
+    that fit."""
+    worlds = [n for n in range(1, config.global_batch + 1) if config.global_batch % n == 0]
+    fits = worlds_that_fit(config, worlds)
+    if world_size not in fits:
+        reason = f"a global batch of {config.global_batch} does not divide by it, or its batch statistics do not"
+        refuse_world(world_size, fits, reason)
+    per_rank = config.global_batch // world_size
+    micro, accumulation, ranks, shared = batch_norm_layout(config, per_rank, world_size)
+    why = {
+        "groups": groups,
+        "group_size": "the whole world",
+        "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images; {shared}",
+        "accumulation": "samples meet only in batch statistics, whose group is kept, and in the mean of the loss",
+    }
+    return Layout(micro, world_size, why, accumulation=accumulation, batch_norm_ranks=ranks)
+
+
 def in_one_pass(
-    config: TrainConfig, world_size: int, groups: str, coupled: str, divided: str, memory: bool, batch_norm: bool = True
+    config: TrainConfig, world_size: int, groups: str, couples: str, *, memory: str = "", batch_norm: bool = True
 ) -> Layout:
     """Data parallel, without accumulation, because the loss couples the images of a batch.
 
-    groups, coupled, divided: in words, what ranks have in common, how images are coupled, and what beside the global
-    batch must divide by the world. memory, batch_norm: see `fits_in_one_pass`. Raises InputError with the worlds that
-    fit.
+    groups, couples: what ranks have in common and how images are coupled, in a sentence. memory: what lies on the
+    ranks in equal shares, see `memory_parts`; "" for nothing. batch_norm: images meet in batch statistics, too. Raises
+    InputError with the worlds that fit.
     """
-    if not fits_in_one_pass(config, world_size, memory, batch_norm):
-        worlds = [n for n in range(1, config.global_batch + 1) if fits_in_one_pass(config, n, memory, batch_norm)]
-        refuse_world(world_size, worlds, f"a global batch of {config.global_batch}{divided} do not divide by it")
+    fit = partial(fits_in_one_pass, config, memory=bool(memory), batch_norm=batch_norm)
+    if not fit(world_size):
+        meets = ["its batch statistics"] * batch_norm + [memory.replace("the ", "its ")] * bool(memory)
+        *first, last = [f"a global batch of {config.global_batch}", *meets]
+        what = f"{', '.join(first)} or {last} do" if first else f"{last} does"
+        worlds = [n for n in range(1, config.global_batch + 1) if fit(n)]
+        refuse_world(world_size, worlds, f"{what} not divide by it")
     per_rank, ranks, shared = config.global_batch // world_size, 1, "no batch statistics"
     if batch_norm:
         _, _, ranks, shared = batch_norm_layout(config, per_rank, world_size)
@@ -78,7 +102,7 @@ def in_one_pass(
         "groups": groups,
         "group_size": "the whole world",
         "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images; {shared}",
-        "accumulation": f"none: {coupled}",
+        "accumulation": f"none: {couples}",
     }
     return Layout(per_rank, world_size, why, batch_norm_ranks=ranks)
 
@@ -121,16 +145,6 @@ def few_images(config: TrainConfig, per_rank: int, published: int) -> tuple[str 
         f"global batch {batch}, lr {lr}"
     )
     return waste, (f"method.global_batch={batch}", f"method.lr={lr}")
-
-
-def perceptron_parameters(widths: Sequence[int], *, batch_norm: bool = True, last_batch_norm: bool = False) -> int:
-    """Scalars of `methods.parts.heads.perceptron`: where there is normalisation, two vectors stand for the bias.
-
-    >>> perceptron_parameters([2048, 2048, 128], last_batch_norm=True)  # weights, then scales and shifts
-    4460800
-    """
-    normalised = (sum(widths[1:-1]) if batch_norm else 0) + (widths[-1] if last_batch_norm else 0)
-    return sum(before * width + width for before, width in pairwise(widths)) + normalised
 
 
 def memory_parts(global_batch: int) -> int:

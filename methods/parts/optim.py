@@ -10,6 +10,25 @@ from typing import Any
 import torch
 from torch import nn
 
+from launcher.spec.schema import TrainConfig
+
+
+def make(
+    config: TrainConfig, parameters: Iterable[nn.Parameter] | list[dict[str, Any]], **lars: Any
+) -> torch.optim.Optimizer:
+    """The optimiser that `config.optimizer` names, lars | adamw | sgd; sgd where the config has no such field.
+
+    parameters: that train, or groups of them (`parameter_groups`), which say their own decay. lars: options of LARS.
+    """
+    momentum = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+    match getattr(config, "optimizer", "sgd"):
+        case "lars":
+            return LARS(parameters, **momentum, **lars)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        case _:
+            return torch.optim.SGD(parameters, **momentum)
+
 
 def parameter_groups(modules: Iterable[nn.Module], *, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups of the parameters of `modules` that train: those that decay, and biases and the like, which have one

@@ -6,11 +6,12 @@ sslrun method=rotnet recipe=demo                                 # minutes on 2 
 
 from dataclasses import dataclass
 
-from launcher.spec.contract import Layout, Method, Recipe, Sizes
+from launcher.spec.contract import Recipe
 from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES
-from methods.parts.layout import batch_norm_layout, check_training, refuse_world, worlds_that_fit
+from methods.engine.outline import Outline, method
 from methods.parts.recipes import in_seconds, on_photos, on_yfcc100m
+from methods.parts.shapes import Classifier
 
 ROTATIONS = 4
 
@@ -55,44 +56,17 @@ def tiny() -> Recipe:
     return in_seconds(demo(), dropout=0.1)
 
 
-def layout(config: RotNetConfig, world_size: int) -> Layout:
-    """Data parallel. Raises InputError when the global batch does not divide by the world."""
-    worlds = [n for n in range(1, config.global_batch + 1) if config.global_batch % n == 0]
-    fits = worlds_that_fit(config, worlds)
-    if world_size not in fits:
-        reason = f"a global batch of {config.global_batch} does not divide by it, or its batch statistics do not"
-        refuse_world(world_size, fits, reason)
-    per_rank = config.global_batch // world_size
-    micro, accumulation, bn_ranks, bn_why = batch_norm_layout(config, per_rank, world_size)
-    why = {
-        "groups": "the loss couples no group of ranks",
-        "group_size": "the whole world",
-        "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images, each at 4 angles; {bn_why}",
-        "accumulation": "samples meet only in batch statistics, whose group is kept, and in the mean of the loss",
-    }
-    return Layout(micro, world_size, why, accumulation=accumulation, batch_norm_ranks=bn_ranks)
+def outline(config: RotNetConfig) -> Outline:
+    """A 4-way classifier; four forward passes an image."""
+    classifier = Classifier(BACKBONES[config.backbone].feature_dim, ROTATIONS)
+    return Outline({"classifier": classifier}, views=((ROTATIONS, config.image_size),))
 
 
-def sizes(config: RotNetConfig, world_size: int) -> Sizes:
-    """Scalars of the backbone with the 4-way classifier; four forward passes an image."""
-    backbone = BACKBONES[config.backbone]
-    halved, unhalved = backbone.kept_at(config.image_size)
-    return Sizes(
-        parameters=backbone.parameters + ROTATIONS * (backbone.feature_dim + 1),
-        flops_per_image=6 * ROTATIONS * backbone.macs_at(config.image_size),
-        activations=4 * ROTATIONS * halved,
-        why={"disk": "the network and its momentum"},
-        unhalved=4 * ROTATIONS * unhalved,
-    )
-
-
-METHOD = Method(
+METHOD = method(
     name="rotnet",
     summary="predict the rotation of an image (Gidaris et al. 2018)",
     config=RotNetConfig,
-    recipes={"paper": paper, "demo": demo, "tiny": tiny},
+    recipes=(paper, demo, tiny),
     trainer="methods.rotnet.trainer:RotNet",
-    validate=check_training,
-    layout=layout,
-    sizes=sizes,
+    outline=outline,
 )

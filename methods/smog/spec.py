@@ -10,12 +10,13 @@ import math
 from dataclasses import dataclass, replace
 from functools import partial
 
-from launcher.spec.contract import Layout, Method, Rate, Recipe, Sizes
+from launcher.spec.contract import Layout, Rate, Recipe
 from launcher.spec.fields import at_least, choice, positive, refuse, share
-from methods.augment.spec import ViewsConfig, check_views, cost_of_views
+from methods.augment.spec import MultiCropConfig
 from methods.backbones.spec import BACKBONES
-from methods.parts.layout import check_statistics, in_one_pass, perceptron_parameters
+from methods.engine.outline import Follower, Outline, method
 from methods.parts.recipes import in_seconds, on_imagenet, on_photos
+from methods.parts.shapes import Elsewhere, Perceptron, UnitRows
 
 # A rate is of one network and its crops: the share of the peak is what both have in common.
 STAND_IN = "SMoG's paper gives no rate: SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP an image"
@@ -26,7 +27,7 @@ _steps = partial(at_least, 0, reason="it is negative", fix="give a number of ste
 
 
 @dataclass
-class SMoGConfig(ViewsConfig):
+class SMoGConfig(MultiCropConfig):
     """One global crop goes through the network that trains, the other one through its momentum network f-hat; which
     does which alternates from step to step. Local crops are predicted from, too."""
 
@@ -120,35 +121,40 @@ def tiny() -> Recipe:
     return in_seconds(demo(), **less, beta=0.9, lr=0.02, temperature=0.5, dropout=0.1)
 
 
-def validate(config: SMoGConfig, images: int | None) -> None:
-    """Raises InputError naming the first field that cannot work. `images`: size of the training data, if known."""
-    check_views(config, images)
-    check_statistics(config)
+def outline(config: SMoGConfig) -> Outline:
+    """A projection, a predictor, groups; f-hat, which has no predictor; a cache for k-means."""
+    layers, width = partial(Perceptron, activation=config.activation), BACKBONES[config.backbone].feature_dim
+    local = ((config.local_crops, config.local_size),) if config.local_crops else ()
+    cached = config.cache * config.global_batch * config.embedding if config.refit_every else 0
+    return Outline(
+        {
+            "projection": layers((width, config.hidden, config.embedding), last_batch_norm=True),
+            "predictor": layers((config.embedding, config.hidden, config.embedding)),
+            "groups": Elsewhere(UnitRows(config.embedding, config.groups)),
+        },
+        couples="the loss couples the images of a batch (Eq. 4)",
+        groups="the groups are those of all ranks",
+        views=((1, config.image_size), *local),  # the other global crop goes through f-hat
+        follower=Follower("f-hat", ("projection",), 1),
+        remembered={"the cache": cached},
+    )
+
+
+def check(config: SMoGConfig, images: int | None) -> None:
     if config.global_crops != 2:
         refuse(config, "global_crops", "one goes through the network, the other one through f-hat", "give 2")
-    _check_cache(config)
-
-
-def _check_cache(config: SMoGConfig) -> None:
-    """k-means starts from as many features as there are groups."""
-    if not config.refit_every:
-        return
-    for field in ("cache", "refit_every"):
+    for field in ("cache", "refit_every"):  # k-means starts from as many features as there are groups
         features = getattr(config, field) * config.global_batch
-        if features < config.groups:
+        if config.refit_every and features < config.groups:
             reason = f"k-means finds {features} features for {config.groups} groups"
             fix = f"use at least {math.ceil(config.groups / config.global_batch)}"
             refuse(config, field, reason, fix)
 
 
-def layout(config: SMoGConfig, world_size: int) -> Layout:
-    """Data parallel, in one pass: the groups move once a step, with the images of a whole batch. Raises InputError with
-    the worlds that fit."""
-    groups, coupled = "the groups are those of all ranks", "the loss couples the images of a batch (Eq. 4)"
-    divided = ", its batch statistics or its cache"
-    found = in_one_pass(config, world_size, groups, coupled, divided, memory=config.refit_every > 0)
+def advice(config: SMoGConfig, world_size: int, layout: Layout) -> Layout:
+    """More groups than images begin late."""
     if config.global_batch >= config.groups:
-        return found
+        return layout
     steps = math.ceil(config.groups / config.global_batch)
     begin = "they begin at random" + (f", and with k-means after {steps} steps" if config.refit_every else "")
     waste = (
@@ -156,39 +162,16 @@ def layout(config: SMoGConfig, world_size: int) -> Layout:
         f"for k-means: {begin}. Fewer groups lose little on ImageNet down to 1000 (Table 7c): "
         f"method.groups={max(2, config.global_batch // 2)}"
     )
-    return replace(found, waste=waste)
+    return replace(layout, waste=waste)
 
 
-def sizes(config: SMoGConfig, world_size: int) -> Sizes:
-    """Scalars of the network, of f-hat and of the cache."""
-    backbone = BACKBONES[config.backbone]
-    widths = [config.hidden, config.embedding]
-    projection = perceptron_parameters([backbone.feature_dim, *widths], last_batch_norm=True)
-    predictor = perceptron_parameters([config.embedding, *widths])
-    predictions = 1 + config.local_crops
-    macs, activations, unhalved = cost_of_views(config, global_crops=1)  # the other one goes through f-hat
-    heads = predictions * (projection + predictor + config.groups * config.embedding)
-    followed = backbone.macs_at(config.image_size) + projection
-    return Sizes(
-        parameters=backbone.parameters + projection + predictor,
-        optimiser_slots=2 if config.optimizer == "adamw" else 1,
-        flops_per_image=6 * (macs + heads) + 2 * followed,
-        activations=4 * (activations + predictions * 6 * config.hidden),
-        why={"disk": "the network, its optimiser, f-hat" + (", and the cache" if config.refit_every else "")},
-        following_parameters=backbone.parameters + projection,  # f-hat
-        remembered=config.cache * config.global_batch * config.embedding if config.refit_every else 0,
-        # With similarities, their logarithms and the gradients of both.
-        unhalved=4 * (unhalved + predictions * 4 * config.groups),
-    )
-
-
-METHOD = Method(
+METHOD = method(
     name="smog",
     summary="contrast images with groups that move with them (Pang et al. 2022)",
     config=SMoGConfig,
-    recipes={"paper": paper, "swin": swin, "demo": demo, "tiny": tiny},
+    recipes=(paper, swin, demo, tiny),
     trainer="methods.smog.trainer:SMoG",
-    validate=validate,
-    layout=layout,
-    sizes=sizes,
+    outline=outline,
+    check=check,
+    advice=advice,
 )

@@ -9,16 +9,18 @@ sslrun method=swav recipe=demo                                                 #
 import math
 from dataclasses import dataclass, replace
 
-from launcher.spec.contract import Layout, Method, Rate, Recipe, Sizes
+from launcher.spec.contract import Layout, Rate, Recipe
 from launcher.spec.fields import at_least, choice, not_negative, ops, positive, refuse
-from methods.augment.spec import ViewsConfig, check_views, cost_of_views
+from methods.augment.spec import MultiCropConfig
 from methods.backbones.spec import BACKBONES
-from methods.parts.layout import check_statistics, fits_in_one_pass, in_one_pass, perceptron_parameters
+from methods.engine.outline import Outline, method
+from methods.parts.layout import fits_in_one_pass
 from methods.parts.recipes import in_seconds, on_imagenet, on_photos
+from methods.parts.shapes import Perceptron, UnitRows
 
 
 @dataclass
-class SwAVConfig(ViewsConfig):
+class SwAVConfig(MultiCropConfig):
     """Labels are computed of the global crops, and predicted from every other crop."""
 
     name: str = "swav"
@@ -136,31 +138,37 @@ def tiny() -> Recipe:
     return in_seconds(demo(), **less, queue=64, queue_epoch=1, dropout=0.1)
 
 
-def validate(config: SwAVConfig, images: int | None) -> None:
-    """Raises InputError naming the first field that cannot work. `images`: size of the training data, if known."""
-    check_views(config, images)
-    if config.head_batch_norm:
-        check_statistics(config)
+def outline(config: SwAVConfig) -> Outline:
+    """A projection, prototypes, and a transport over the images of a batch and of a queue."""
+    width = BACKBONES[config.backbone].feature_dim
+    widths = (width, *[config.hidden] * (config.head_layers - 1), config.embedding)
+    queued = config.queue // config.global_batch * config.global_batch
+    return Outline(
+        {
+            "projection": Perceptron(widths, batch_norm=config.head_batch_norm),
+            "prototypes": UnitRows(config.embedding, config.prototypes),  # C, Eq. 4.2
+        },
+        couples="the loss couples the images of a batch (Eq. 4.3)",
+        groups="the transport is over all ranks",
+        remembered={"the queue": queued * config.global_crops * config.embedding},
+        targets=3 * config.global_crops * config.prototypes,  # labels, and what they meet
+        recompute=config.checkpoint_activations,
+    )
+
+
+def check(config: SwAVConfig, images: int | None) -> None:
     if config.global_crops < 2:
         refuse(config, "global_crops", "the cluster of one view is predicted from another", "give 2 or more")
-    if config.checkpoint_activations and not BACKBONES[config.backbone].recomputed:
-        able = ", ".join(name for name, size in BACKBONES.items() if size.recomputed)
-        reason = f"{config.backbone} has no residual blocks to compute again"
-        refuse(config, "checkpoint_activations", reason, f"set it to false, or use {able}")
     if 0 < config.queue < config.global_batch:
         fix = f"use at least {config.global_batch}, or 0 for none"
         refuse(config, "queue", f"it holds no batch of {config.global_batch}", fix)
 
 
-def layout(config: SwAVConfig, world_size: int) -> Layout:
-    """Data parallel, in one pass: the transport is over the images of a whole batch. Raises InputError with the worlds
-    that fit."""
-    groups, coupled = "the transport is over all ranks", "the loss couples the images of a batch (Eq. 4.3)"
-    divided = ", its batch statistics or its queue"
-    found = in_one_pass(config, world_size, groups, coupled, divided, memory=config.queue > 0)
+def advice(config: SwAVConfig, world_size: int, layout: Layout) -> Layout:
+    """More prototypes than images share out nothing."""
     together = config.global_batch + config.queue // config.global_batch * config.global_batch
     if together >= config.prototypes:
-        return found
+        return layout
     what, helps = ("a batch and its queue", "a longer queue") if config.queue else ("a batch", "a queue")
     queue = max(15, math.ceil(config.prototypes / config.global_batch)) * config.global_batch
     fix = f"method.queue={queue}" if fits_in_one_pass(config, world_size, memory=True) else "on fewer ranks"
@@ -168,37 +176,16 @@ def layout(config: SwAVConfig, world_size: int) -> Layout:
         f"{what} of {together} images is shared out alike among {config.prototypes} prototypes, which are more; "
         f"{helps} helps (thesis 4.2.3): {fix}"
     )
-    return replace(found, waste=waste)
+    return replace(layout, waste=waste)
 
 
-def sizes(config: SwAVConfig, world_size: int) -> Sizes:
-    """Scalars of backbone, projection and prototypes."""
-    width = BACKBONES[config.backbone].feature_dim
-    widths = [width, *[config.hidden] * (config.head_layers - 1), config.embedding]
-    head = perceptron_parameters(widths, batch_norm=config.head_batch_norm) + config.embedding * config.prototypes
-    macs, activations, unhalved = cost_of_views(config, recompute=config.checkpoint_activations)
-    passes = 4 if config.checkpoint_activations else 3  # forward, backward twice as much, and forward again
-    crops = config.global_crops + config.local_crops
-    kept = 3 if config.head_batch_norm else 2  # of each hidden unit, for the backward pass
-    # In fp32: scores, their logarithms and the gradients of both; of global crops the labels, and what they meet.
-    scores = (4 * crops + 3 * config.global_crops) * config.prototypes
-    return Sizes(
-        parameters=BACKBONES[config.backbone].parameters + head,
-        flops_per_image=2 * (passes * macs + 3 * crops * head),
-        activations=4 * (activations + crops * kept * sum(widths[1:-1])),
-        why={"disk": "the network and its momentum" + (", and the queue" if config.queue else "")},
-        remembered=config.queue // config.global_batch * config.global_batch * config.global_crops * config.embedding,
-        unhalved=4 * (unhalved + scores),
-    )
-
-
-METHOD = Method(
+METHOD = method(
     name="swav",
     summary="predict the cluster of one view from another (Caron et al. 2020)",
     config=SwAVConfig,
-    recipes={"paper": paper, "small_batch": small_batch, "regnety_256gf": regnety_256gf, "demo": demo, "tiny": tiny},
+    recipes=(paper, small_batch, regnety_256gf, demo, tiny),
     trainer="methods.swav.trainer:SwAV",
-    validate=validate,
-    layout=layout,
-    sizes=sizes,
+    outline=outline,
+    check=check,
+    advice=advice,
 )

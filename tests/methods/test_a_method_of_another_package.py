@@ -30,8 +30,8 @@ TRAINER = """
 
 
     class Toy(RotNet):
-        def loss(self, batch):
-            loss, scalars = super().loss(batch)
+        def loss(self, batch, step):
+            loss, scalars = super().loss(batch, step)
             return self.job.config.weight * loss, scalars
 """
 

@@ -8,7 +8,7 @@ import pytest
 from launcher.plan import plan as planning
 from launcher.spec import registry
 from launcher.sweep import ablation, asked
-from methods.augment.spec import ViewsConfig
+from methods.augment.spec import MultiCropConfig
 
 FILES = ablation.names()
 # What tables need besides what is here: another name is a slip, and its points would never run.
@@ -49,7 +49,7 @@ def test_its_points_are_runs_of_their_own_that_can_be_planned(name, scale, monke
 @pytest.mark.parametrize("name", FILES)
 def test_a_point_of_another_method_sets_only_what_all_methods_of_views_have(name):
     table = ablation.load(name)
-    shared = {f"method.{field.name}" for field in dataclasses.fields(ViewsConfig)}
+    shared = {f"method.{field.name}" for field in dataclasses.fields(MultiCropConfig)}
     for scale in table.scales:
         for point in table.points:
             words = dict(word.partition("=")[::2] for word in table.overrides(point, scale))

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from launcher.spec.contract import Layout, Method, Recipe, Sizes
+from launcher.spec.contract import Recipe, Sizes
 from launcher.spec.fields import ops
 from methods.data.spec import PhotosData
-from methods.parts.layout import check_training
+from methods.engine.outline import method
 from methods.rotnet import spec as rotnet
 
 STEPS_AN_EPOCH = 50
@@ -29,23 +29,17 @@ def bench() -> Recipe:
     return Recipe(PaddedConfig(**given), PhotosData(images=images), images, source="ours", expect="nothing")
 
 
-def layout(config: PaddedConfig, world_size: int) -> Layout:
-    return rotnet.layout(config, world_size)
+def pad(config: PaddedConfig, world_size: int, sizes: Sizes) -> Sizes:
+    scalars = config.pad_mb * 250_000 // (1 + sizes.optimiser_slots)  # it has no momentum
+    return replace(sizes, parameters=sizes.parameters + scalars)
 
 
-def sizes(config: PaddedConfig, world_size: int) -> Sizes:
-    found = rotnet.sizes(config, world_size)
-    pad = config.pad_mb * 250_000 // (1 + found.optimiser_slots)  # it has no momentum
-    return replace(found, parameters=found.parameters + pad)
-
-
-METHOD = Method(
+METHOD = method(
     name="padded",
     summary="for benchmarks/preemption",
     config=PaddedConfig,
-    recipes={"bench": bench},
+    recipes=(bench,),
     trainer="padded.trainer:Padded",
-    validate=check_training,
-    layout=layout,
-    sizes=sizes,
+    outline=rotnet.outline,
+    extra=pad,
 )

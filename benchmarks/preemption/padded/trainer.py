@@ -8,6 +8,7 @@ import torch
 from launcher.runtime.stateful import ValueState
 from methods.data.loader import Batch
 from methods.engine.job import Job
+from methods.engine.trainer import Loss
 from methods.rotnet.trainer import RotNet
 
 
@@ -22,8 +23,8 @@ class Padded(RotNet):
         os.write(self._executed, b"start\n")
         self._began = time.monotonic()
 
-    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        found = super().loss(batch)
+    def loss(self, batch: Batch, step: int) -> Loss:
+        found = super().loss(batch, step)
         time.sleep(max(0.0, self._began + self.job.config.step_seconds - time.monotonic()))
         self._began = time.monotonic()
         self._pad += 1

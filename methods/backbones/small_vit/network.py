@@ -61,7 +61,7 @@ class TransformerBlock(nn.Module):
     def __init__(self, dim: int, heads: int, drop_path: float):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim, EPSILON), nn.LayerNorm(dim, EPSILON)
-        self.attn, self.mlp = SelfAttention(dim, heads), Perceptron(dim)
+        self.attn, self.mlp = SelfAttention(dim, heads), FeedForward(dim)
         self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -83,7 +83,7 @@ class SelfAttention(nn.Module):
         return self.proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-class Perceptron(nn.Module):
+class FeedForward(nn.Module):
     """Twice as wide inside; four times is usual, and would take the whole network 1.4 times the multiplications."""
 
     def __init__(self, dim: int):

@@ -16,7 +16,7 @@ SMALLEST = 1e-7  # largest component of a gradient at which the fit has ended
 SMALLEST_GAIN = 1e-9  # share of the objective that a slice must gain for another one to begin
 
 
-class Classifier(NamedTuple):
+class Fitted(NamedTuple):
     """Logits of features x are x weight^T + bias; float64 [classes, d] and [classes]. iterations: that it took;
     objective: mean loss and penalty."""
 
@@ -38,7 +38,7 @@ def score(subject: Subject, settings: Logistic) -> dict[str, Any]:
 
 def kept_fit(
     subject: Subject, settings: Any, features: torch.Tensor, labels: torch.Tensor, *, work: str, name: str, stage: str
-) -> tuple[Classifier, float]:
+) -> tuple[Fitted, float]:
     """(what `fit` finds, the strength of the penalty). The work is kept on disk under `name`, in the store of `work`.
     settings: with `l2` and `iterations`, as `Logistic`. Collective."""
     width, classes = features.shape[1], subject.classes
@@ -62,7 +62,7 @@ def fit(
     iterations: int,
     slot: StoreSlot | None = None,
     stage: str = "logistic regression",
-) -> Classifier:
+) -> Fitted:
     """Minimise mean cross-entropy + l2 |weight|^2 over the features of all ranks; the bias is free.
 
     features: float32 [n, d], labels: int64 [n], of this rank. Only sums of gradients travel, and all ranks take the
@@ -111,10 +111,10 @@ def fit(
         if slot is not None and subject.job.world.is_main:
             state = {"weight": weight.detach().clone(), "bias": bias.detach().clone()}
             slot.note(done, state, {"ended": ended, "objective": objective})
-    return Classifier(weight, bias, done, objective)
+    return Fitted(weight, bias, done, objective)
 
 
-def accuracy(subject: Subject, found: Classifier, features: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+def accuracy(subject: Subject, found: Fitted, features: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
     """(top-1, top-5) in percent over the features of all ranks. Collective."""
     device = subject.job.world.device
     right = torch.zeros(3, dtype=torch.int64, device=device)

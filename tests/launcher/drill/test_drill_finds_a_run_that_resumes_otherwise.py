@@ -8,8 +8,8 @@ TRAINER = """
     from methods.rotnet.trainer import RotNet
 
     class Forgetful(RotNet):
-        def loss(self, batch):
-            loss, scalars = super().loss(batch)
+        def loss(self, batch, step):
+            loss, scalars = super().loss(batch, step)
             return loss * (1 + 0.01 * (int(os.environ["SSLRUN_GENERATION"]) > 1)), scalars
 """
 SPEC = """

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from methods.augment import draws, operators
-from methods.augment.spec import AUGMENTATIONS, ViewsConfig
+from methods.augment.spec import AUGMENTATIONS, MultiCropConfig
 from methods.augment.stage import Photometrics
 from methods.data.loader import Crops
 
-CONFIG = ViewsConfig(backbone="small_vgg")
+CONFIG = MultiCropConfig(backbone="small_vgg")
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
@@ -125,7 +125,7 @@ def test_operators_leave_colours_between_zero_and_one_and_grey_pixels_grey():
 
 def test_swavs_own_deviation_is_a_choice():
     given = Crops((pixels(1, 1),), unchanged(1, 1))
-    (imagenet,), (swav,) = (Photometrics(ViewsConfig(normalise=name))(given) for name in ("imagenet", "swav"))
+    (imagenet,), (swav,) = (Photometrics(MultiCropConfig(normalise=name))(given) for name in ("imagenet", "swav"))
     torch.testing.assert_close(swav[:, 0] * 0.228, imagenet[:, 0] * 0.229, rtol=1e-5, atol=1e-5)
     assert torch.equal(swav[:, 1:], imagenet[:, 1:])
 

@@ -12,7 +12,7 @@ from torchvision.transforms import functional as reference
 from methods.augment import draws, operators
 from methods.augment.crops import RATIO
 from methods.augment.resize import decoded, resized
-from methods.augment.spec import AUGMENTATIONS, NORMALISATIONS, ViewsConfig
+from methods.augment.spec import AUGMENTATIONS, NORMALISATIONS, MultiCropConfig
 from methods.augment.stage import Photometrics
 from methods.augment.views import MultiCropView
 from methods.data import photos
@@ -23,8 +23,8 @@ SUSPICIOUS = 1e-3  # p-value; seeds are fixed, so that this is no matter of luck
 CLOSE = 2 / 255
 WIDTH, HEIGHT = 500, 375
 CONFIGS = {
-    "simclr": ViewsConfig(backbone="vgg16_bn", augment="simclr", local_crops=2),
-    "byol": ViewsConfig(
+    "simclr": MultiCropConfig(backbone="vgg16_bn", augment="simclr", local_crops=2),
+    "byol": MultiCropConfig(
         backbone="vgg16_bn", augment="byol", crop_scale=[0.3, 1.0], local_scale=[0.05, 0.3], local_crops=2
     ),
 }

@@ -6,7 +6,7 @@ import pytest
 from launcher.errors import InputError
 from launcher.spec.runspec import freeze
 from methods.augment import spec
-from methods.augment.spec import AUGMENTATIONS, ViewsConfig, check_views
+from methods.augment.spec import AUGMENTATIONS, MultiCropConfig, check_views
 
 REFUSED = {
     "augment=simclrr": ({"augment": "simclrr"}, "did you mean simclr?"),
@@ -34,7 +34,7 @@ REFUSED = {
 def test_bad_views_are_one_line_with_the_field_and_the_fix(value):
     fields, fix = REFUSED[value]
     with pytest.raises(InputError) as refusal:
-        check_views(ViewsConfig(**{"backbone": "small_vgg", **fields}), None)
+        check_views(MultiCropConfig(**{"backbone": "small_vgg", **fields}), None)
     assert str(refusal.value).startswith(f"method.{value}: ") and fix in str(refusal.value)
 
 
@@ -46,7 +46,7 @@ def test_the_papers_views_are_accepted_also_frozen(backbone):
         {"crop_scale": [0.2, 1.0], "local_scale": [0.05, 0.2], "local_crops": 4, "augment": "byol"},  # SMoG
         {"local_crops": 0, "local_size": 999, "local_scale": [5]},  # what is not used is not looked at
     ):
-        check_views(freeze(ViewsConfig(backbone=backbone, **fields)), None)
+        check_views(freeze(MultiCropConfig(backbone=backbone, **fields)), None)
 
 
 def test_the_recipes_are_the_papers():

@@ -92,16 +92,16 @@ def test_a_step_gives_each_group_images_of_its_own_super_cluster_turned_by_its_a
 
 
 def test_new_heads_take_nothing_over_and_the_backbone_keeps_its_momentum(trainer):
-    heads = [*trainer.head.parameters(), *trainer.sub.parameters()]
+    heads = [*trainer.module.super_classifier.parameters(), *trainer.sub.parameters()]
     before = [head.detach().clone() for head in heads]
-    body = {p: trainer.optimizer.state[p]["momentum_buffer"].clone() for p in trainer.backbone.parameters()}
+    body = {p: trainer.optimizers[0].state[p]["momentum_buffer"].clone() for p in trainer.backbone.parameters()}
     assert all(trainer.sub_optimizer.state[p] for p in trainer.sub.parameters())
     trainer.begin_epoch(2)
     assert all(not torch.equal(*pair) for pair in zip(before, heads, strict=True))
-    assert not any(trainer.optimizer.state.get(p) for p in trainer.head.parameters())
+    assert not any(trainer.optimizers[0].state.get(p) for p in trainer.module.super_classifier.parameters())
     assert not any(trainer.sub_optimizer.state.get(p) for p in trainer.sub.parameters())
     for parameter, momentum in body.items():
-        assert torch.equal(trainer.optimizer.state[parameter]["momentum_buffer"], momentum)
+        assert torch.equal(trainer.optimizers[0].state[parameter]["momentum_buffer"], momentum)
 
 
 def test_an_epoch_that_goes_on_keeps_its_targets_and_heads(trainer):

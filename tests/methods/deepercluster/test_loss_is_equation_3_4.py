@@ -52,10 +52,10 @@ def trainer_of(world, spec, dataset, folder):
 def first_step(trainer):
     """(loss, {name: gradient}) of one optimiser step, as the engine makes it; W_s under its s."""
     (batch,) = next(trainer.steps(EPOCH, 0))
-    loss, _ = trainer.loss(batch)
+    loss, _ = trainer.loss(batch, 0)
     loss.backward()
     gradients = {f"theta.{name}": p.grad for name, p in trainer.backbone.named_parameters()}
-    gradients |= {f"V.{name}": p.grad for name, p in trainer.head.named_parameters()}
+    gradients |= {f"V.{name}": p.grad for name, p in trainer.module.super_classifier.named_parameters()}
     for slot, s in enumerate(trainer.hosted):
         gradients |= {f"W_{s}.{name}": p.grad[slot] for name, p in trainer.sub.named_parameters()}
     return loss.detach(), gradients
@@ -67,8 +67,8 @@ def first_step(trainer):
 def equation(trainer, batch, sub_gradient):
     """(loss, {name: gradient}) from the definition, float64, one image after the other."""
     backbone = copy.deepcopy(trainer.backbone).double()
-    V = trainer.head.weight.detach().double().requires_grad_()
-    v = trainer.head.bias.detach().double().requires_grad_()
+    V = trainer.module.super_classifier.weight.detach().double().requires_grad_()
+    v = trainer.module.super_classifier.bias.detach().double().requires_grad_()
     W = trainer.sub.weight.detach().double().requires_grad_()
     w = trainer.sub.bias.detach().double().requires_grad_()
     N, angles = len(batch.ids), batch.columns["slot"].tolist()  # m = 1, one rank: group s is angle s
@@ -127,10 +127,10 @@ def test_the_rotation_epochs_know_four_classes_and_train_no_sub_classifier(datas
     trainer = trainer_of(dist.World(0, 1, torch.device("cpu")), spec, dataset, tmp_path)
     trainer.assigned_epoch = -1
     (batch,) = next(trainer.steps(0, 0))
-    loss, scalars = trainer.loss(batch)
+    loss, scalars = trainer.loss(batch, 0)
     loss.backward()
     assert trainer.sub.weight.grad is None and "sub_loss" not in scalars
-    drift = trainer.head.bias.grad
+    drift = trainer.module.super_classifier.bias.grad
     assert drift.sum().abs() < 1e-6 and (drift[4:] > 0).all()  # only the four angles are ever right
     ids = [trainer._order(0, s)[0] for s in range(8)]
     assert len(np.unique(np.concatenate(ids))) == sum(map(len, ids))  # each image once

@@ -118,7 +118,7 @@ def exchanged(world, super_clusters, spec, dataset, folder):
     return {
         "targets": {c: dict(targets.state()) for c, targets in trainer.targets.items()},
         "assignments": trainer.assignments,
-        "V": {k: v.clone() for k, v in trainer.head.state_dict().items()},
+        "V": {k: v.clone() for k, v in trainer.module.super_classifier.state_dict().items()},
         "W": {s: trainer.sub.weight[slot].detach().clone() for slot, s in enumerate(trainer.hosted)},
         "drawn": {s: trainer._order(7, s) for s in trainer.hosted},
         "steps": [[b.ids for b in step] for step in trainer.steps(7, 0)],

@@ -11,7 +11,9 @@ from launcher.errors import InputError
 from launcher.plan import cost
 from launcher.plan import plan as planning
 from launcher.spec import registry
-from methods.dino.spec import METHOD, demo, layout, paper, resnet50, sizes, tiny, validate, vit_base_8
+from methods.dino.spec import METHOD, demo, paper, resnet50, tiny, vit_base_8
+
+layout, sizes, validate = METHOD.layout, METHOD.sizes, METHOD.validate
 
 REFUSED = [
     ("outputs", 1, "give 2 or more"),
@@ -150,11 +152,12 @@ def test_only_sinkhorn_minds_a_batch_smaller_than_the_outputs():
     ],
 )
 def test_the_scalars_of_student_and_teacher_are_those_of_the_networks(values):
-    from methods.dino.trainer import Network
+    from methods import backbones
+    from methods.parts.heads import Headed
 
     config = dataclasses.replace(tiny().method, **values)
-    student, teacher = (Network(config, student=each) for each in (True, False))
-    said = sizes(config, 1)
+    heads, said = METHOD.outline(config).heads, sizes(config, 1)
+    student, teacher = (Headed(backbones.build(config.backbone), each) for each in (heads, {"head": heads["head"]}))
     assert said.parameters == sum(p.numel() for p in student.parameters())
     assert said.following_parameters == sum(p.numel() for p in teacher.parameters())
 

@@ -23,6 +23,7 @@ from methods.engine.collapse import Watched, entropy_of_use
 from methods.engine.collapse_watch import LONGEST, CollapseWatch
 from methods.engine.job import Job
 from methods.engine.loop import train
+from methods.engine.trainer import Trainer
 from methods.evals.during import watch_rank
 from methods.evals.knn.protocol import _rank
 from methods.evals.knn.search import Bank
@@ -116,7 +117,7 @@ SINCE_4 = (
 )
 
 
-class Collapsing:
+class Collapsing(Trainer):
     """A trainer whose outputs collapse in step 4, and who is told to stop in each of the steps `stops`; it does so one
     step later."""
 
@@ -127,17 +128,14 @@ class Collapsing:
         self.networks, self.optimizers = [self.backbone], [torch.optim.SGD(self.backbone.parameters(), lr=0.1)]
         job.owners.add("network", ModuleState(self.backbone))
 
-    def begin_epoch(self, epoch):
-        pass
-
     def steps(self, epoch, first):
-        for self.step in range(5 * epoch + first + 1, 5 * epoch + 6):
-            yield [SimpleNamespace(ids=torch.tensor([self.step]))]
+        for step in range(5 * epoch + first + 1, 5 * epoch + 6):
+            yield [SimpleNamespace(ids=torch.tensor([step]))]
 
-    def loss(self, batch):
-        if self.step in self.stops:
+    def loss(self, batch, step):
+        if step + 1 in self.stops:
             self.job.stop.signal = signal.SIGTERM
-        return self.backbone(torch.ones(1, 2)).sum(), {"use": torch.tensor(4.0 if self.step < 4 else 0.1)}
+        return self.backbone(torch.ones(1, 2)).sum(), {"use": torch.tensor(4.0 if step + 1 < 4 else 0.1)}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from torch import nn
 
 from launcher.runtime.dist import World
 from methods.engine.loop import take_step
+from methods.engine.trainer import Trainer
 from methods.parts import ema
 from methods.parts.optim import clip_each, drop_gradients, parameter_groups, set_weight_decay
 
@@ -23,7 +24,7 @@ def job(passes=1):
     )
 
 
-class Plain:
+class Plain(Trainer):
     """A linear layer and a head that is to produce zeros."""
 
     def __init__(self):
@@ -35,7 +36,7 @@ class Plain:
         self.optimizers = [torch.optim.SGD(groups, lr=99.0)]
         self.asked = []
 
-    def loss(self, batch):
+    def loss(self, batch, step):
         self.asked.append("loss")
         return self.head(self.body(batch)).square().mean(), {}
 

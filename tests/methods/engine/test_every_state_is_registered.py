@@ -50,8 +50,8 @@ class Toy(RotNet):
             self.step = epoch * self.steps_per_epoch + number  # follows from its arguments, and needs no owner
             yield batches
 
-    def loss(self, batch):
-        loss, scalars = super().loss(batch)
+    def loss(self, batch, step):
+        loss, scalars = super().loss(batch, step)
         if self.hides == "a count of the module":
             return loss * next(calls), scalars
         if self.hides == "what differs by rank":
@@ -113,9 +113,9 @@ def lost(ranks, small, tmp_path):
 def test_what_nobody_registered_is_named(lost):
     ((found, _),) = lost("everything")
     assert {name.split("[")[0].split(".")[0] for name in found} == {
-        "backbone", "bank", "dice", "labels", "losses", "noise", "prototypes", "queue", "rng", "seen", "teacher",
+        "bank", "dice", "labels", "losses", "module", "noise", "prototypes", "queue", "rng", "seen", "teacher",
     }  # fmt: skip
-    assert [name for name in found if name.startswith("backbone")] == ["backbone.forwards"]
+    assert [name for name in found if name.startswith("module")] == ["module.backbone.forwards"]
 
 
 def test_what_is_registered_or_made_anew_is_not_complained_of(lost):
@@ -124,7 +124,7 @@ def test_what_is_registered_or_made_anew_is_not_complained_of(lost):
 
 def test_a_count_that_no_attribute_holds_shows_in_the_steps_that_it_changes(lost):
     ((found, changed),) = lost("a count of the module")
-    assert not found and "backbone.trunk.classifier.0.bias" in changed
+    assert not found and "module.backbone.trunk.classifier.0.bias" in changed
 
 
 def test_what_differs_by_rank_cannot_be_registered_as_the_same_on_all(lost):

@@ -22,8 +22,9 @@ from launcher.runtime.stateful import ModuleState, OptimizerState
 from methods.augment.views import TrainView
 from methods.engine import loop
 from methods.engine.job import Job
+from methods.engine.trainer import Trainer
 from methods.parts.schedules import learning_rate
-from methods.rotnet.spec import layout
+from methods.rotnet.spec import METHOD
 
 IMAGES, BATCH, EPOCHS, SIDE = 44, 8, 3, 6
 PER_EPOCH = IMAGES // BATCH
@@ -48,7 +49,7 @@ class Noise:
         return Image.fromarray(np.random.default_rng(index).integers(0, 256, (SIDE, SIDE), np.uint8))
 
 
-class Toy:
+class Toy(Trainer):
     """A linear layer, and a note of what every step was given."""
 
     steps_per_epoch = PER_EPOCH
@@ -65,25 +66,16 @@ class Toy:
         names = dict(self.backbone.named_parameters())
         job.owners.add("optimizer", OptimizerState(self.optimizers[0], names))
 
-    def begin_epoch(self, epoch):
-        pass
-
     def steps(self, epoch, first):
         view = TrainView(self.job.spec.seed, SIDE, (0.3, 1.0))
         return self.job.batches_in_turn(view, epoch, first, self.steps_per_epoch)
 
-    def before_step(self, step):
-        self.step = step
-
-    def loss(self, batch):
+    def loss(self, batch, step):
         rate, pixels = self.optimizers[0].param_groups[0]["lr"], batch.images.sum().item()
-        self.given.append((self.step, rate, batch.ids.tolist(), pixels))
-        if self.step + 1 == self._stop_after:
+        self.given.append((step, rate, batch.ids.tolist(), pixels))
+        if step + 1 == self._stop_after:
             self.job.stop.signal = signal.SIGTERM
         return self.backbone(batch.images.float() / 255).square().mean(), {}
-
-    def evaluate(self, step):
-        return {}
 
 
 @pytest.fixture
@@ -103,7 +95,7 @@ def train(tmp_path):
         ledger = Ledger(run.path, run.generation() + 1, "rank0")
         ledger.write("start", cause="submitted", world_size=1)
         world = World(0, 1, torch.device("cpu"))
-        trainer = Toy(Job(run, spec, world, layout(spec.method, 1), ledger, StopFlag(), Noise()), stop_after)
+        trainer = Toy(Job(run, spec, world, METHOD.layout(spec.method, 1), ledger, StopFlag(), Noise()), stop_after)
         trainer.stopped = False
         try:
             loop.train(trainer.job, trainer, evaluate)

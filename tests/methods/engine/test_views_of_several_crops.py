@@ -9,14 +9,14 @@ from PIL import Image
 
 from methods.augment import draws
 from methods.augment.resize import decoded, resized
-from methods.augment.spec import AUGMENTATIONS, ViewsConfig
+from methods.augment.spec import AUGMENTATIONS, MultiCropConfig
 from methods.augment.stage import Photometrics
 from methods.augment.views import MultiCropView
 from methods.data.dataset import BrokenImage
 from methods.data.loader import Crops, Request, batches
 from methods.data.sampler import shares
 
-CONFIG = ViewsConfig(backbone="small_vgg", image_size=24, local_size=16, local_crops=3, augment="byol")
+CONFIG = MultiCropConfig(backbone="small_vgg", image_size=24, local_size=16, local_crops=3, augment="byol")
 VIEW = MultiCropView.of(CONFIG, seed=7)
 SAMPLES, EPOCH = 32, 5
 
@@ -125,7 +125,9 @@ def test_seed_epoch_sample_and_view_each_make_another_view(alone):
 
 
 def test_a_view_does_not_depend_on_how_many_others_there_are():
-    fewer = MultiCropView.of(ViewsConfig(backbone="small_vgg", image_size=24, local_crops=0, augment="byol"), seed=7)
+    fewer = MultiCropView.of(
+        MultiCropConfig(backbone="small_vgg", image_size=24, local_crops=0, augment="byol"), seed=7
+    )
     image = Memory().image(9)
     whole, rows = fewer(image, 9, EPOCH)
     assert np.array_equal(whole, VIEW(image, 9, EPOCH)[0]) and np.array_equal(rows, VIEW(image, 9, EPOCH)[2][:2])
@@ -142,7 +144,9 @@ def test_crops_are_the_boxes_that_were_drawn():
 
 def test_global_views_take_turns_with_the_recipes_and_local_views_share_one():
     recipe = AUGMENTATIONS["byol"]
-    view = MultiCropView.of(ViewsConfig(backbone="small_vgg", augment="byol", global_crops=3, local_crops=2), seed=0)
+    view = MultiCropView.of(
+        MultiCropConfig(backbone="small_vgg", augment="byol", global_crops=3, local_crops=2), seed=0
+    )
     whole, local = (each.recipes for each in view.resolutions)
     assert whole == (recipe.views[0], recipe.views[1], recipe.views[0]) and local == (recipe.local,) * 2
 

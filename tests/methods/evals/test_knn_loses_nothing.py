@@ -41,12 +41,16 @@ def test_the_trained_score_stands_when_a_baseline_fails_and_is_joined_by_them_la
 def test_so_it_does_while_a_run_trains_and_the_evaluation_is_not_taken_for_done(evaluated, monkeypatch):
     asked = evaluated.asked(*PHOTOS, "knn.neighbours=[4]")
     told = asked, ALONE, Ledger(asked.path, 1, "rank0"), StopFlag(), Heart(asked)
-    trainer = SimpleNamespace(backbone=evaluated.backbone, evaluate=lambda step: {"clusters": {"nmi": 0.5}})
+    trainer = SimpleNamespace(
+        backbone=evaluated.backbone, figures=lambda step: {"clusters": {"nmi": 0.5}, "spread": 2.0}
+    )
     monkeypatch.setattr(knn, "_adapt_statistics", killed)
     with pytest.raises(KeyboardInterrupt), alone.job_of(*told, {"knn": {}}) as job:
         during.evaluate(job, trainer, 12)
     events = asked.history().all("eval", "scored")
-    assert [(e["event"], e["protocol"], e["step"]) for e in events] == [("scored", p, 12) for p in ("knn", "clusters")]
+    expected = [("scored", each, 12) for each in ("knn", "clusters", asked.spec().method.name)]
+    assert [(e["event"], e["protocol"], e["step"]) for e in events] == expected
+    assert [e["scores"] for e in events[1:]] == [{"nmi": 0.5}, {"spread": 2.0}]
     assert {"trained", "k10"} <= set(events[0]["scores"]) and not during.first_scores(asked.history().all("eval"))
 
 

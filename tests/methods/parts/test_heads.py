@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from methods.parts.heads import DINOHead, Prototypes, perceptron
+from methods.parts.heads import Prototypes, build
+from methods.parts.shapes import Bottleneck, Perceptron
+
+
+def perceptron(*widths, **options):
+    return build(Perceptron(widths, **options))
 
 
 def kinds(module):
@@ -14,25 +19,25 @@ def kinds(module):
 
 
 def test_a_perceptron_normalises_and_activates_between_its_layers():
-    head = perceptron([6, 8, 8, 4])
+    head = perceptron(6, 8, 8, 4)
     assert kinds(head) == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d", "ReLU", "Linear"]
     assert [layer.bias is None for layer in head if isinstance(layer, nn.Linear)] == [True, True, False]
     assert head(torch.randn(5, 6)).shape == (5, 4)
 
 
 def test_its_options():
-    assert kinds(perceptron([6, 8, 4], batch_norm=False, activation="gelu")) == ["Linear", "GELU", "Linear"]
-    both = perceptron([6, 8, 4], last_batch_norm=True)
+    assert kinds(perceptron(6, 8, 4, batch_norm=False, activation="gelu")) == ["Linear", "GELU", "Linear"]
+    both = perceptron(6, 8, 4, last_batch_norm=True)
     assert kinds(both) == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
     assert both[3].bias is None
-    assert kinds(perceptron([6, 4])) == ["Linear"]
+    assert kinds(perceptron(6, 4)) == ["Linear"]
     with pytest.raises(KeyError):
-        perceptron([6, 8, 4], activation="tanh")
+        perceptron(6, 8, 4, activation="tanh")
 
 
-def dino(**options):
+def dino(widths=(6, 16, 16, 8), outputs=50, fixed_length=True, batch_norm=False, activation="gelu"):
     torch.manual_seed(0)
-    return DINOHead(6, 50, **{"hidden": 16, "bottleneck": 8, **options})
+    return build(Bottleneck(Perceptron(widths, batch_norm, activation), outputs, fixed_length))
 
 
 def test_dinos_head_has_the_layers_of_the_thesis():
@@ -73,7 +78,7 @@ def test_a_teacher_is_a_copy_of_dinos_head_through_its_state():
 
 
 def test_without_the_bottleneck_the_perceptron_ends_with_the_scores():
-    head = dino(bottleneck=None, layers=2, batch_norm=True, activation="relu")
+    head = dino((6, 16, 50), 0, batch_norm=True, activation="relu")
     assert head.last is None
     assert kinds(head.perceptron) == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
     assert head(torch.randn(5, 6)).shape == (5, 50)

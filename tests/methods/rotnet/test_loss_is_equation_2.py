@@ -51,7 +51,7 @@ def test_loss_accuracy_and_gradients_are_those_of_the_equations(trainer):
     reference = copy.deepcopy(trainer.network).double()
     expected, hits = written_out(reference, trainer.batch.images)
     expected.backward()
-    loss, scalars = trainer.loss(trainer.batch)
+    loss, scalars = trainer.loss(trainer.batch, 0)
     loss.backward()
     torch.testing.assert_close(loss.double(), expected, rtol=1e-9, atol=0)
     assert scalars["accuracy"].item() == pytest.approx(hits)

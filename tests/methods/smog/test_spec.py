@@ -9,7 +9,9 @@ from launcher.compose.training import resolve
 from launcher.errors import InputError
 from launcher.plan import cost, plan
 from launcher.spec import registry
-from methods.smog.spec import layout, paper, sizes, swin, tiny, validate
+from methods.smog.spec import METHOD, paper, swin, tiny
+
+layout, sizes, validate = METHOD.layout, METHOD.sizes, METHOD.validate
 
 REFUSED = [
     ("global_batch", 1, "give 2 or more"),

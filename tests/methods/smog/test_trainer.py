@@ -137,8 +137,7 @@ def test_the_gradient_of_a_step_through_the_groups_is_that_of_finite_differences
 
     def loss():
         trainer.groups.features.copy_(g)
-        trainer.before_step(1)
-        return trainer.loss(batches[0])[0]
+        return trainer.loss(batches[0], 1)[0]
 
     gradient = torch.autograd.grad(loss(), parameters)
     slope = sum((got * direction).sum() for got, direction in zip(gradient, along, strict=True)).item()
@@ -165,8 +164,7 @@ def test_the_streams_take_turns_with_the_two_augmentations(make):
     trainer.network.register_forward_pre_hook(lambda _, given: seen.update(online=given[0]))
     trainer.follower.register_forward_pre_hook(lambda _, given: seen.update(follower=given[0]))
     for step, (a, b) in enumerate([(one, other), (other, one), (one, other)]):
-        trainer.before_step(step)
-        trainer.loss(batches[0])
+        trainer.loss(batches[0], step)
         assert torch.equal(seen["online"][0], a) and torch.equal(seen["follower"], b)
         assert all(map(torch.equal, seen["online"][1:], small))
 
@@ -223,7 +221,7 @@ def test_k_means_sees_the_projections_of_the_last_batches(make):
 def test_more_groups_than_a_batch_begin_with_k_means_once_there_are_as_many_features(make):
     trainer, stream = make("method.groups=40", "method.refit_every=6", "method.cache=4")
     refits = []
-    trainer.groups.refit = lambda cached, **_: refits.append((trainer.step + 1, len(cached)))
+    trainer.groups.refit = lambda cached, **_: refits.append((step + 1, len(cached)))
     for step, batches in enumerate(stream):
         take(trainer, batches, step)
     assert refits == [(3, 3), (6, 4)]  # 3 x 16 features for 40 groups; then as often as without
@@ -242,8 +240,7 @@ def test_features_that_are_no_numbers_leave_the_groups_to_the_watch_over_the_los
     trainer, stream = make("method.refit_every=1")
     take(trainer, stream[0], 0)
     before = trainer.groups.features.clone()
-    trainer.step = 1
-    trainer._refit(torch.full((1, 16, 8), torch.nan))
+    trainer._refit(torch.full((1, 16, 8), torch.nan), 1)
     assert torch.equal(trainer.groups.features, before)
     with torch.no_grad():
         trainer.network.projection[0].weight.fill_(torch.nan)
@@ -281,7 +278,7 @@ def test_an_evaluation_tells_how_images_fall_to_groups_and_what_their_labels_say
     take(trainer, stream[0], 0)
     for network in trainer.networks:
         network.eval()
-    scores = trainer.evaluate(1)["clusters"]
+    scores = trainer.figures(1)["clusters"]
     assert 0 <= scores["group_entropy"] <= torch.tensor(6.0).log() and scores["empty"] in [
         round(n / 6, 4) for n in range(6)
     ]

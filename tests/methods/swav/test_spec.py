@@ -8,7 +8,9 @@ from launcher.compose.training import resolve
 from launcher.errors import InputError
 from launcher.plan import plan as planning
 from methods.backbones.spec import BACKBONES
-from methods.swav.spec import METHOD, layout, paper, regnety_256gf, small_batch, tiny, validate
+from methods.swav.spec import METHOD, paper, regnety_256gf, small_batch, tiny
+
+layout, validate = METHOD.layout, METHOD.validate
 
 REFUSED = [
     ("prototypes", 1, "give 2 or more"),

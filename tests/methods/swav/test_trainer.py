@@ -37,7 +37,6 @@ def make(tmp_path):
         dataset = data.build(spec.data, "train")
         trainer = SwAV(Job(run, spec, world, layout, Ledger(run.path, 1, "rank0"), StopFlag(), dataset))
         trainer.network.train()
-        trainer.begin_epoch(epoch)
         stream = trainer.steps(epoch, 0)
         return trainer, [next(stream) for _ in range(STEPS)]
 

@@ -1,0 +1,158 @@
+"""A method as the launcher knows it, from what the method says of itself: its outline. No torch.
+
+    METHOD = method(
+        name="vicreg", summary="...", config=VICRegConfig, recipes=(paper, demo),
+        trainer="vicreg.trainer:VICReg", outline=outline,
+    )
+
+Ranges of fields, how a batch lies on ranks, and what memory, disk and time a plan reckons with follow from that; the
+trainer (`engine/trainer.py`) builds its networks from the same heads.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+from launcher.spec.contract import Layout, Method, Recipe, Sizes
+from launcher.spec.fields import refuse
+from launcher.spec.schema import TrainConfig
+from methods.augment.spec import CHANNELS, ViewsConfig, check_views, views_of
+from methods.backbones.spec import BACKBONES
+from methods.parts.layout import check_statistics, check_training, in_one_pass, in_passes
+from methods.parts.recipes import in_seconds
+from methods.parts.shapes import Head
+
+SLOTS = {"adamw": 2}  # scalars that an optimiser keeps for each that it trains; a momentum is one
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A network without gradients that follows the one that trains: a teacher, a target, a momentum encoder.
+
+    heads: names of those that it has, too. views: how many of `image_size` it sees of an image.
+    """
+
+    name: str  # in a sentence
+    heads: tuple[str, ...]
+    views: int
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a method puts on a backbone, and where images meet.
+
+    heads: by the names that they have in the network. couples: where images meet beyond the mean of the loss, as a
+    reason for which a global batch is one pass ("the transport is over its images"); "" where they meet in batch
+    statistics alone. groups: what the ranks have in common, in a sentence. views: (how many, pixels a side) that the
+    network gets of an image; None: the crops of the config, or the one image. follower: see there. remembered: what is
+    kept of earlier batches over all ranks, a name for a sentence and its fp32 scalars. targets: fp32 scalars an image
+    that stand beside the scores. held: further bytes on each rank. recompute: blocks are computed again in the backward
+    pass.
+    """
+
+    heads: Mapping[str, Head]
+    _: KW_ONLY
+    couples: str = ""
+    groups: str = "the loss couples no group of ranks"
+    views: tuple[tuple[int, int], ...] | None = None
+    follower: Follower | None = None
+    remembered: Mapping[str, int] = field(default_factory=dict)
+    targets: float = 0
+    held: float = 0
+    recompute: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlined(Method):
+    """A method that is known by its outline."""
+
+    outline: Callable[[Any], Outline]
+
+
+def method(
+    *,
+    config: type[TrainConfig],
+    recipes: Iterable[Callable[[], Recipe]],
+    outline: Callable[[Any], Outline],
+    check: Callable[[Any, int | None], None] = lambda config, images: None,
+    layout: Callable[[Any, int], Layout] | None = None,
+    advice: Callable[[Any, int, Layout], Layout] = lambda config, world_size, layout: layout,
+    extra: Callable[[Any, int, Sizes], Sizes] = lambda config, world_size, sizes: sizes,
+    **said: str,
+) -> Outlined:
+    """The METHOD of a spec.
+
+    recipes: functions, whose names they get; where there is no `tiny` it is `demo` in small. check(config, images):
+    what fields say together, for `images` of training data or None; raises InputError. layout(config, world_size):
+    where it does not follow from what `couples`; raises InputError with the worlds that fit. advice(config, world_size,
+    layout): the layout, with what is to be said of a legal one that wastes. extra(config, world_size, sizes): the
+    sizes, with what no outline has. said: name, summary and trainer, as `Method` has them.
+    """
+    named = {recipe.__name__: recipe for recipe in recipes}
+    if "tiny" not in named and "demo" in named:
+        named["tiny"] = lambda: in_seconds(named["demo"]())
+
+    def validate(given: TrainConfig, images: int | None) -> None:
+        (check_views if isinstance(given, ViewsConfig) else check_training)(given, images)
+        made = outline(given)
+        if any(head.normalised for head in made.heads.values()):
+            check_statistics(given)
+        if made.recompute and not BACKBONES[given.backbone].recomputed:
+            able = ", ".join(name for name, size in BACKBONES.items() if size.recomputed)
+            reason = f"{given.backbone} has no residual blocks to compute again"
+            refuse(given, "checkpoint_activations", reason, f"set it to false, or use {able}")
+        check(given, images)
+
+    def laid_out(given: TrainConfig, world_size: int) -> Layout:
+        found = layout(given, world_size) if layout else _layout(given, outline(given), world_size)
+        return advice(given, world_size, found)
+
+    def sized(given: TrainConfig, world_size: int) -> Sizes:
+        return extra(given, world_size, _sizes(given, outline(given)))
+
+    return Outlined(
+        config=config, recipes=named, validate=validate, layout=laid_out, sizes=sized, outline=outline, **said
+    )
+
+
+def _layout(config: TrainConfig, made: Outline, world_size: int) -> Layout:
+    if not made.couples:
+        return in_passes(config, world_size, made.groups)
+    normalised = BACKBONES[config.backbone].batch_norm or any(head.normalised for head in made.heads.values())
+    memory = " and ".join(name for name, scalars in made.remembered.items() if scalars)
+    return in_one_pass(config, world_size, made.groups, made.couples, memory=memory, batch_norm=normalised)
+
+
+def _sizes(config: TrainConfig, made: Outline) -> Sizes:
+    backbone, heads, follower = BACKBONES[config.backbone], made.heads, made.follower
+    views = made.views or views_of(config)
+    count = sum(number for number, _ in views)
+    kept = [(n, *backbone.kept_at(size, recompute=made.recompute)) for n, size in views]
+    halved, unhalved = sum(n * each for n, each, _ in kept), sum(n * each for n, _, each in kept)
+    # Crops leave the photometric stage in fp32, and stay so.
+    pixels = sum(number * CHANNELS * size**2 for number, size in views) if isinstance(config, ViewsConfig) else 0
+    body, head = sum(n * backbone.macs_at(size) for n, size in views), sum(each.macs for each in heads.values())
+    passes = 4 if made.recompute else 3  # forward, backward twice as much, and forward again
+    flops = 2 * (passes * body + 3 * count * head)
+    following = 0
+    if follower:
+        following = backbone.parameters + sum(heads[name].parameters for name in follower.heads)
+        seen = backbone.macs_at(config.image_size) + sum(heads[name].macs for name in follower.heads)
+        flops += 2 * follower.views * seen
+    # Scores, their logarithms and the gradients of both.
+    scores = 4 * count * sum(each.scores for each in heads.values()) + made.targets
+    slots = SLOTS.get(getattr(config, "optimizer", ""), 1)
+    remembered = {name: scalars for name, scalars in made.remembered.items() if scalars}
+    slot = "its momentum" if slots == 1 else f"what {config.optimizer} keeps of it"
+    *first, last = ["the network", slot, *([follower.name] if follower else []), *remembered]
+    return Sizes(
+        parameters=backbone.parameters + sum(each.parameters for each in heads.values()),
+        optimiser_slots=slots,
+        flops_per_image=flops,
+        activations=4 * (halved + count * sum(each.kept for each in heads.values())),
+        why={"disk": f"{', '.join(first)} and {last}"},
+        following_parameters=following,
+        remembered=sum(remembered.values()),
+        unhalved=4 * (unhalved + pixels + scores),
+        held=made.held,
+    )
