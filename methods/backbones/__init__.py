@@ -34,9 +34,9 @@ def network(name: str) -> ModuleType:
     """The network.py of the backbone `name`, imported only here because torchvision and timm take seconds.
 
     `build` makes its trunk from those arguments of `backbones.build` that it names; `stages(trunk)` gives the modules
-    whose outputs are its stages, by name and in order. Where there is need: BLOCK, the class of residual blocks that
-    can be computed again; MAP, the two axes of a stage's map, (2, 3) by default; LOAD, the call that makes a public
-    network into which an export loads, or one for each name; PADDING, how that one differs; `exported(state)` and
-    `imported(state)`, to it and back. Raises KeyError for a name that is not in `spec.BACKBONES`.
+    whose outputs are its stages, by name and in order. Where there is need: BLOCK, the class or classes of residual
+    blocks that can be computed again; MAP, the two axes of a stage's map, (2, 3) by default; LOAD, the call that makes
+    a public network into which an export loads, or one for each name; PADDING, how that one differs; `exported(state)`
+    and `imported(state)`, to it and back. Raises KeyError for a name that is not in `spec.BACKBONES`.
     """
     return import_module(f"{PACKAGES[name]}.network")

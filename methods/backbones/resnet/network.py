@@ -1,13 +1,15 @@
-"""ResNet-50 at the widths of the papers: torchvision's modules under torchvision's names."""
+"""ResNets, ResNet-50 at the widths of the papers, too: torchvision's modules under torchvision's names."""
 
 import torch
 from torch import nn
-from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models import get_model
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-BLOCK = Bottleneck
+BLOCK = (BasicBlock, Bottleneck)
 LOAD = {f"resnet50_w{width}": f"{__name__}.ResNet50(width={width})" for width in (2, 4, 5)}
-# Under the names of torchvision.models.resnet50, too, which has a classifier `fc` beside.
-LOAD["resnet50"] = "timm.create_model('resnet50', num_classes=0)"
+# Under the names of torchvision.models, too, whose networks are called the same and have a classifier `fc` beside.
+PUBLISHED = ("resnet18", "resnet34", "resnet50", "resnext101_32x8d")
+LOAD |= {name: f"timm.create_model('{name}', num_classes=0)" for name in PUBLISHED}
 
 
 class ResNet50(ResNet):
@@ -39,12 +41,17 @@ class ResNet50(ResNet):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, Bottleneck) and zero_init_residual:
                 nn.init.zeros_(module.bn3.weight)
-        # What convolutions are fastest in, on GPUs with tensor cores and on processors.
-        self.to(memory_format=torch.channels_last)
 
 
 def build(name: str, zero_init_residual: bool) -> nn.Module:
-    return ResNet50(width=int(name.partition("_w")[2] or 1), zero_init_residual=zero_init_residual)
+    """The trunk called `name`: float [B, 3, H, W] -> mean of the last map [B, feature_dim]."""
+    if name.startswith("resnet50"):
+        trunk = ResNet50(width=int(name.partition("_w")[2] or 1), zero_init_residual=zero_init_residual)
+    else:
+        trunk = get_model(name, zero_init_residual=zero_init_residual)
+        trunk.feature_dim, trunk.fc = trunk.fc.in_features, nn.Identity()
+    # What convolutions are fastest in, on GPUs with tensor cores and on processors.
+    return trunk.to(memory_format=torch.channels_last)
 
 
 def stages(trunk: nn.Module) -> dict[str, nn.Module]:

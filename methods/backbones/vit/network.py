@@ -8,7 +8,8 @@ from torch import nn
 
 from methods.backbones.published import ours
 
-THEIRS = {f"vit_{size}_{patch}": f"vit_{size}_patch{patch}_224" for size in ("small", "base") for patch in (16, 8)}
+PATCHES = {"tiny": (16,), "small": (16, 8), "base": (16, 8)}
+THEIRS = {f"vit_{size}_{n}": f"vit_{size}_patch{n}_224" for size, patches in PATCHES.items() for n in patches}
 LOAD = {
     **{name: f"timm.create_model('{m}', num_classes=0, dynamic_img_size=True)" for name, m in THEIRS.items()},
     "vit_small_5": "timm.models.vision_transformer.VisionTransformer(img_size=220, patch_size=5, embed_dim=384, "

@@ -12,7 +12,7 @@ from methods import backbones
 from methods.backbones import published
 from methods.backbones.dropout import DropPath
 from methods.backbones.export import explained, exported, imported
-from methods.backbones.resnet.network import ResNet50
+from methods.backbones.resnet.network import PUBLISHED, ResNet50
 from methods.backbones.small_vit.network import SmallViT
 from methods.backbones.spec import BACKBONES
 
@@ -49,22 +49,34 @@ def test_what_is_exported_loads_into_the_class_that_its_metadata_names(name):
     }
 
 
-def test_resnet50_is_torchvisions_and_timms():
-    ours = lived_in(ResNet50())
-    theirs = torchvision.models.resnet50()
-    missing = theirs.load_state_dict(ours.state_dict(), strict=False)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "resnet50",
+        pytest.param("resnet34", marks=pytest.mark.slow),
+        pytest.param("resnext101_32x8d", marks=pytest.mark.slow),
+    ],
+)
+def test_a_resnet_is_torchvisions_and_timms(name):
+    ours = lived_in(backbones.build(name).trunk.double())
+    with torch.device("meta"):
+        theirs, timms = torchvision.models.get_model(name), timm.create_model(name, num_classes=0)
+    missing = theirs.load_state_dict(ours.state_dict(), strict=False, assign=True)
     assert missing.missing_keys == ["fc.weight", "fc.bias"] and not missing.unexpected_keys
     theirs.fc = nn.Identity()
-    same(ours, theirs, 64)
-    timms = timm.create_model("resnet50", num_classes=0)
-    timms.load_state_dict(ours.state_dict(), strict=True)
-    same(ours, timms, 64)
+    timms.load_state_dict(ours.state_dict(), strict=True, assign=True)
+    given = images(64).double()
+    with torch.no_grad():
+        for public in (theirs, timms):
+            torch.testing.assert_close(public.eval()(given), ours(given), rtol=1e-9, atol=1e-9)
 
 
-def test_weights_as_torchvision_publishes_them_come_in_without_their_classifier():
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_weights_as_torchvision_publishes_them_come_in_without_their_classifier(name):
     with torch.device("meta"):
-        state, ours = torchvision.models.resnet50().state_dict(), backbones.build("resnet50")
-    ours.load_state_dict(imported(state, "resnet50"), strict=True, assign=True)
+        state, ours = torchvision.models.get_model(name).state_dict(), backbones.build(name)
+    ours.load_state_dict(imported(state, name), strict=True, assign=True)
 
 
 def test_a_wide_resnet_widens_everything():
@@ -76,12 +88,13 @@ def test_a_wide_resnet_widens_everything():
             assert wide[name].shape == (2 * value.shape[0], inputs, *value.shape[2:])
 
 
-def test_residual_blocks_begin_as_the_identity_when_asked():
+@pytest.mark.parametrize("name, channels", [("resnet18", 256), ("resnet50", 1024)])
+def test_residual_blocks_begin_as_the_identity_when_asked(name, channels):
     torch.manual_seed(0)
-    block = ResNet50(zero_init_residual=True).layer3[2].eval()
-    maps = torch.rand(1, 1024, 4, 4)
+    block = backbones.build(name, zero_init_residual=True).trunk.layer3[1].eval()
+    maps = torch.rand(1, channels, 4, 4)
     torch.testing.assert_close(block(maps), maps)
-    assert not torch.equal(ResNet50().layer3[2].eval()(maps), maps)
+    assert not torch.equal(backbones.build(name).trunk.layer3[1].eval()(maps), maps)
 
 
 @pytest.mark.parametrize("size", [16, 32, 48])
@@ -106,13 +119,16 @@ def test_the_small_transformer_is_timms_at_any_size(size):
         )
 
 
-def test_a_transformer_takes_global_and_local_crops_and_gives_its_tokens():
+@pytest.mark.parametrize(
+    "name, width, sizes", [("vit_small_16", 384, {224: 196, 96: 36}), ("vit_tiny_16", 192, {64: 16, 32: 4})]
+)
+def test_a_transformer_takes_global_and_local_crops_and_small_images_and_gives_its_tokens(name, width, sizes):
     torch.manual_seed(0)
-    backbone = backbones.build("vit_small_16").eval()
+    backbone = backbones.build(name).eval()
     with torch.no_grad():
-        for size, patches in ((224, 196), (96, 36)):
+        for size, patches in sizes.items():
             tokens = backbone.trunk.forward_features(backbone.input(images(size, 1)))
-            assert tokens.shape == (1, 1 + patches, 384)
+            assert tokens.shape == (1, 1 + patches, width)
             torch.testing.assert_close(tokens[:, 0], backbone(images(size, 1)))
 
 

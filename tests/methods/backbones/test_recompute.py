@@ -25,7 +25,9 @@ def one_step(name, *, again):
     return network.state_dict(), sum(kept)
 
 
-@pytest.mark.parametrize("name", ["small_resnet", pytest.param("resnet50", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["small_resnet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "resnet50"))]
+)
 def test_a_step_is_the_same_and_keeps_less(name):
     (plain, much), (again, little) = one_step(name, again=False), one_step(name, again=True)
     assert list(plain) == list(again)
@@ -44,4 +46,4 @@ def test_regnet_has_blocks_and_a_vgg_has_none():
 
 def test_the_plan_knows_which_can():
     for name, size in BACKBONES.items():
-        assert (size.recomputed > 0) == name.startswith(("resnet50", "regnety", "small_resnet")), name
+        assert (size.recomputed > 0) == name.startswith(("resnet", "resnext", "regnety", "small_resnet")), name

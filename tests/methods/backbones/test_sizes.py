@@ -8,6 +8,7 @@ import torch.nn.functional
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import get_model_weights
 
 from methods import backbones
 from methods.backbones.recompute import recompute_blocks
@@ -20,12 +21,14 @@ PAPERS = {
     "resnet50_w2": 93,
     "resnet50_w4": 375,
     "resnet50_w5": 586,
+    "vit_tiny_16": 5,  # Touvron et al. 2020, Table 1
     "vit_small_16": 21,
     "vit_small_8": 21,
     "vit_base_16": 85,
     "vit_base_8": 85,
 }
 OF_ANOTHER_SIZE = ("resnet50_w4", "resnet50_w5", "regnety_256gf", "vit_base_8")  # of the same code: seconds to run
+OF_BOTTLENECKS = ("resnet50", "resnext101_32x8d", "regnety_128gf")
 
 
 @cache
@@ -89,7 +92,7 @@ def test_the_cost_of_an_image_is_that_of_the_module(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["small_resnet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet50", "regnety_128gf"))]
+    "name", ["small_resnet", "resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in OF_BOTTLENECKS)]
 )
 def test_blocks_that_are_computed_again_keep_what_the_plan_says(name):
     """What is kept outside of the blocks, with their inputs, and inside the largest one while it is computed again."""
@@ -107,7 +110,9 @@ def test_blocks_that_are_computed_again_keep_what_the_plan_says(name):
     assert size.recomputed == pytest.approx(outside + largest, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["small_vgg", "small_resnet", "small_vit", "vit_small_16"])
+@pytest.mark.parametrize(
+    "name", ["small_vgg", "small_resnet", "small_vit", "vit_small_16", pytest.param("resnet18", marks=pytest.mark.slow)]
+)
 def test_half_precision_halves_what_is_kept_but_for_the_share_that_is_said(name, monkeypatch):
     """As on a GPU: CPUs have another autocast. Of two images more than of one, so that copies of weights cancel."""
     whole, half = (
@@ -158,7 +163,10 @@ def kept_on_a_gpu(name, count, half, monkeypatch):
     return sum(each for storage, each in sizes.items() if storage not in own)
 
 
-@pytest.mark.parametrize("name", ["small_vgg", "small_resnet", "resnet50", "small_vit", "vit_small_8", "swin_tiny"])
+@pytest.mark.parametrize(
+    "name",
+    ["small_vgg", "small_resnet", "resnet18", "resnet50", "small_vit", "vit_tiny_16", "vit_small_8", "swin_tiny"],
+)
 def test_cost_follows_the_size_of_the_image(name):
     size = BACKBONES[name]
     other = 48 if size.image_size == 32 else 96
@@ -180,3 +188,13 @@ def test_parameters_are_those_of_the_papers():
         assert int(BACKBONES[name].parameters / 1e6) == millions, name
     assert round(BACKBONES["swin_tiny"].parameters / 1e6) == 28  # SMoG, Table 2
     assert round(BACKBONES["regnety_256gf"].parameters / 1e9, 1) == 1.3  # thesis, Table 4.7
+    for name, millions in {"resnext101_32x8d": 91, "regnety_128gf": 693}.items():  # the same, with a projection head
+        width = BACKBONES[name].feature_dim
+        assert int((BACKBONES[name].parameters + width * width + width * 128) / 1e6) == millions, name
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnext101_32x8d"])
+def test_counts_are_those_that_torchvision_publishes_with_the_classifier(name):
+    published, size = get_model_weights(name).IMAGENET1K_V1.meta, BACKBONES[name]
+    assert size.parameters + 1000 * (size.feature_dim + 1) == published["num_params"]
+    assert size.macs / 1e9 == pytest.approx(published["_ops"], rel=2e-3)

@@ -26,7 +26,7 @@ REFUSED = [
     ("assignment", "hard", "use soft or rounded"),
     ("optimizer", "adam", "use lars or sgd"),
     ("backbone", "resnet", "did you mean resnet"),
-    ("checkpoint_activations", True, "or use resnet50"),
+    ("checkpoint_activations", True, "or use resnet18"),
     ("local_size", 16, "must be smaller than global ones"),
 ]
 
