@@ -18,9 +18,9 @@ from methods.data.sampler import Permutation
 from methods.deepercluster.spec import ROTATIONS
 from methods.deepercluster.subclassifiers import GroupState, SubClassifiers
 from methods.deepercluster.targets import Targets, hosted_groups, ranks_of_group
+from methods.engine.features import digest_of, extract
 from methods.engine.job import Job
 from methods.engine.trainer import Loss, Trainer
-from methods.evals.features import digest_of, extract
 from methods.evals.montage import montage
 from methods.parts import optim
 from methods.parts.heads import Headed

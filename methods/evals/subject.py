@@ -10,8 +10,8 @@ from torch import nn
 
 from launcher.runtime.store import Store
 from methods.data.dataset import ImageDataset
+from methods.engine.features import Encode, extract, refuse_unless_finite
 from methods.engine.job import Job
-from methods.evals.features import Encode, extract, refuse_unless_finite
 from methods.evals.spec import PROTOCOLS
 
 KEEP_EVERY_S = 10.0  # seconds of work that a kill may cost

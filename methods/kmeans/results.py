@@ -25,8 +25,8 @@ from launcher.kmeans import Clusters, Hierarchy, cluster_entropy, sharded_nmi, s
 from launcher.run.files import read_json, write_json
 from launcher.run.folder import RunDir
 from launcher.spec.runspec import RunSpec
+from methods.engine.features import digest_of
 from methods.engine.job import Job
-from methods.evals.features import digest_of
 from methods.kmeans.sources import Source
 
 SUMMARY = "summary.json"

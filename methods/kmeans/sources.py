@@ -21,9 +21,9 @@ from methods.backbones.spec import BACKBONES
 from methods.data import build
 from methods.data.broken import probe
 from methods.data.dataset import ImageDataset
+from methods.engine.features import digest_of, extract
 from methods.engine.initialise import load_backbone
 from methods.engine.job import Job
-from methods.evals.features import digest_of, extract
 from methods.kmeans.folder import FeatureFolder, Shard, scan
 
 NUMPY = {"fp64": np.float64, "fp32": np.float32, "fp16": np.float16, "bf16": np.int16}  # numpy has no bf16: its bits

@@ -14,9 +14,9 @@ from launcher.kmeans import cluster_entropy, cluster_sizes, sharded_nmi
 from methods.augment.views import MultiCropView
 from methods.data.loader import Batch
 from methods.engine.collapse import Watched, empty_share, likeness
+from methods.engine.features import extract
 from methods.engine.job import Job
 from methods.engine.trainer import Loss, Trainer
-from methods.evals.features import extract
 from methods.parts import ema, optim
 from methods.parts.collectives import sum_over_ranks
 from methods.parts.heads import Headed

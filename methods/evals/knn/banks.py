@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from methods.engine.features import extract, refuse_unless_finite
 from methods.engine.job import Job
-from methods.evals.features import extract, refuse_unless_finite
 from methods.evals.knn.search import Bank, chunks, search
 from methods.evals.knn.spec import KNN
 

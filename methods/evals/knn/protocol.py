@@ -11,8 +11,8 @@ from methods.augment.views import CentreView
 from methods.backbones.spec import GREY_MEAN, GREY_STD
 from methods.data.loader import Request
 from methods.engine.collapse import rank_of_moments
+from methods.engine.features import BATCH
 from methods.engine.job import Job
-from methods.evals.features import BATCH
 from methods.evals.knn.banks import collected, gathered, searched
 from methods.evals.knn.search import Bank
 from methods.evals.knn.spec import KNN

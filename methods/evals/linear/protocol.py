@@ -18,7 +18,7 @@ from launcher.runtime.store import StoreSlot
 from methods.augment.views import TrainView
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation, shares
-from methods.evals.features import BATCH
+from methods.engine.features import BATCH
 from methods.evals.linear.spec import Linear
 from methods.evals.subject import Subject, percent
 from methods.parts.schedules import cosine

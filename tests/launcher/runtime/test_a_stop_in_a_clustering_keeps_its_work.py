@@ -11,7 +11,7 @@ from launcher.run.folder import RunDir
 from launcher.runtime import store as stores
 from launcher.runtime.dist import World
 from launcher.runtime.store import discard, open_store
-from methods.evals.features import BATCH, NAME, _Block
+from methods.engine.features import BATCH, NAME, _Block
 
 ALONE = World(0, 1, torch.device("cpu"))
 

@@ -18,9 +18,9 @@ from launcher.spec import registry
 from methods import data
 from methods.augment.views import CentreView
 from methods.deepercluster.trainer import DeeperCluster
+from methods.engine.features import BATCH
 from methods.engine.job import Job
 from methods.engine.loop import take_step
-from methods.evals.features import BATCH
 
 # One epoch of rotations, then a clustering before each.
 SPEC = ("method=deepercluster", "recipe=tiny", "method.workers=0", "data.images=304")

@@ -12,8 +12,8 @@ from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
+from methods.engine.features import refuse_unless_finite
 from methods.evals import alone, room
-from methods.evals.features import refuse_unless_finite
 from methods.evals.groups import protocol as groups
 from methods.evals.groups.spec import GroupEntropy
 from methods.evals.knn import banks

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from launcher.runtime.dist import World
-from methods.evals.features import BATCH, _Block
+from methods.engine.features import BATCH, _Block
 
 
 def blocks(images, ranks):
