@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from launcher.kmeans import fit_whitening, hierarchical, nmi, where_they_fit
+from launcher.kmeans import nmi
 from launcher.runtime.stateful import ValueState
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation
 from methods.deepercluster.spec import ROTATIONS
 from methods.deepercluster.subclassifiers import GroupState, SubClassifiers
 from methods.deepercluster.targets import Targets, hosted_groups, ranks_of_group
-from methods.engine.features import digest_of, extract
 from methods.engine.job import Job
+from methods.engine.pseudo_labels import PseudoLabels, labels_within, pseudo_labels
 from methods.engine.trainer import Loss, Trainer
 from methods.evals.montage import montage
 from methods.parts import optim
@@ -82,47 +82,36 @@ class DeeperCluster(Trainer):
 
     def _reassign(self, epoch: int) -> None:
         """Features -> whitened -> m clusters -> k inside each -> the targets of the groups that this rank hosts."""
-        job, config = self.job, self.config
-        self.backbone.eval()
-        centroids = config.super_clusters * (1 + config.clusters) * config.pca_dim
-        needed = 4 * (len(job.dataset) + config.pca_dim) * self.backbone.feature_dim + 4 * centroids
-        step, every_s = epoch * self.steps_per_epoch, config.keep_work_s
-        with job.keeping(
-            step, lambda: {"weights": digest_of(self.backbone.state_dict())}, needed=needed, every_s=every_s
-        ) as store:
-            features, ids = extract(job, job.dataset, self.backbone, stage="features", store=store)
-            features = where_they_fit(features, job.world.device)
-            point = {"safe_point": job.safe_point}
-            whitening = fit_whitening(features, config.pca_dim, **point, resume=store.slot("whitening"))
-            hierarchy = hierarchical(
-                whitening.apply_(features, **point),
-                (config.super_clusters, config.clusters),
-                iterations=config.kmeans_iterations,
-                seed=job.seed_for("k-means", epoch) % 2**32,
-                **point,
-                resume=store.slot,
-            )
+        config = self.config
+        found = pseudo_labels(
+            self.job,
+            self.backbone,
+            epoch,
+            step=epoch * self.steps_per_epoch,
+            clusters=(config.super_clusters, config.clusters),
+            pca_dim=config.pca_dim,
+            iterations=config.kmeans_iterations,
+            keep_work_s=config.keep_work_s,
+        )
         # From here on nothing stops in between: targets, heads and history change together.
-        ids = torch.from_numpy(ids)
-        clusters, labels = hierarchy.super_clusters.assignments.cpu(), hierarchy.sub_assignments.cpu()
-        self._exchange(ids, clusters, labels)
-        self._remember(ids, clusters * config.clusters + labels)
+        self._take_over(found)
+        self._remember(found)
         self._reset_heads(epoch)
         self.assigned_epoch = epoch
 
-    def _exchange(self, ids: torch.Tensor, clusters: torch.Tensor, labels: torch.Tensor) -> None:
+    def _take_over(self, found: PseudoLabels) -> None:
         """The one exchange: each rank learns (sample, sub-class) of the super-clusters whose groups it hosts."""
         world, groups = self.world, self.config.groups
-        rows = torch.stack([ids, clusters, labels], dim=1)
         wanted = [{s // ROTATIONS for s in hosted_groups(r, world.size, groups)} for r in range(world.size)]
-        mine = world.exchange([rows[torch.isin(clusters, torch.tensor(sorted(w)))] for w in wanted])
+        mine = labels_within(world, found, wanted)
+        rows = torch.stack([mine.ids, mine.labels], dim=1)
         for c, targets in self.targets.items():
-            targets.set(mine[mine[:, 1] == c][:, [0, 2]])
+            targets.set(rows[mine.super_labels == c])
 
-    def _remember(self, ids: torch.Tensor, flat: torch.Tensor) -> None:
+    def _remember(self, found: PseudoLabels) -> None:
         """Rank 0 keeps all assignments: for the NMI between successive clusterings (3.2.2) and for the pictures."""
-        world = self.world
-        rows = world.collect(torch.stack([ids, flat], dim=1))
+        flat = found.super_labels * self.config.clusters + found.labels
+        rows = self.world.collect(torch.stack([found.ids, flat], dim=1))
         if rows is None:
             return
         previous, self.assignments = self.assignments, np.full_like(self.assignments, -1)

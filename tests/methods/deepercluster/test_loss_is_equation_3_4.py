@@ -19,6 +19,7 @@ from launcher.spec import registry, stored
 from methods import data
 from methods.deepercluster.trainer import DeeperCluster
 from methods.engine.job import Job
+from methods.engine.pseudo_labels import PseudoLabels
 
 M, K, IMAGES, EPOCH = 1, 6, 304, 3
 GROUPS = 4 * M
@@ -41,7 +42,7 @@ def trainer_of(world, spec, dataset, folder):
     job = Job(run, spec, world, layout, Ledger(run.path, 1, f"rank{world.rank}"), StopFlag(), dataset)
     trainer = DeeperCluster(job)
     ids = torch.arange(world.rank, IMAGES, world.size)
-    trainer._exchange(ids, torch.zeros_like(ids), sub_class(ids))
+    trainer._take_over(PseudoLabels(ids, sub_class(ids), torch.zeros_like(ids)))
     trainer._reset_heads(EPOCH)
     trainer.assigned_epoch = EPOCH
     for network in trainer.networks:

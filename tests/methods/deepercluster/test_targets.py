@@ -16,6 +16,7 @@ from methods import data
 from methods.deepercluster.targets import Targets, hosted_groups, ranks_of_group
 from methods.deepercluster.trainer import DeeperCluster
 from methods.engine.job import Job
+from methods.engine.pseudo_labels import PseudoLabels
 
 WORLDS = [(1, 1), (2, 1), (8, 1), (1, 2), (4, 2)]  # (ranks, m); m = 1 has four groups, which 8 ranks share in pairs
 CLUSTERS, IMAGES = 5, 304
@@ -111,8 +112,10 @@ def exchanged(world, super_clusters, spec, dataset, folder):
     job = Job(run, spec, world, layout, Ledger(run.path, 1, f"rank{world.rank}"), StopFlag(), dataset)
     trainer = DeeperCluster(job)
     mine = torch.arange(world.rank, IMAGES, world.size)  # sample i lies on rank i mod world_size
-    trainer._exchange(mine, *truth(mine, super_clusters))
-    trainer._remember(mine, truth(mine, super_clusters)[0])
+    clusters, labels = truth(mine, super_clusters)
+    found = PseudoLabels(mine, labels, clusters)
+    trainer._take_over(found)
+    trainer._remember(found)
     trainer._reset_heads(6)
     trainer.assigned_epoch = 6
     return {
@@ -157,7 +160,8 @@ def test_each_rank_learns_the_labels_of_the_groups_it_hosts_and_no_others(worlds
 
 def test_rank_0_remembers_all_assignments(worlds):
     for (_, m), world in worlds.items():
-        np.testing.assert_array_equal(world[0]["assignments"], truth(np.arange(IMAGES), m)[0])
+        clusters, labels = truth(np.arange(IMAGES), m)
+        np.testing.assert_array_equal(world[0]["assignments"], clusters * CLUSTERS + labels)
 
 
 def test_new_heads_do_not_depend_on_the_world(worlds):
