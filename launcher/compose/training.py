@@ -22,8 +22,8 @@ from yaml import YAMLError
 
 from launcher.compose import clusters, protocols
 from launcher.compose.overrides import parsed, refusal, refused
+from launcher.compose.sources import pin_init_from, pin_networks
 from launcher.errors import InputError, unknown
-from launcher.run.folder import pin_init_from
 from launcher.slurm import commands
 from launcher.spec import registry
 from launcher.spec.contract import Recipe
@@ -274,11 +274,12 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
     if config["seed"] < 0:
         raise InputError.of("seed", config["seed"], "it is negative", "give 0 or more")
     _check_data(config, ("data", "eval_data"), at_hand=not planning)
-    method.validate(config["method"], getattr(config["data"], "images", None))
-    cluster = _checked_cluster(config)
     if not config["runs"]:
         raise InputError.of("runs", "", "it is empty", "give a folder")
     runs = os.path.abspath(os.path.expanduser(config["runs"]))
+    pin_networks(config["method"], Path(runs))
+    method.validate(config["method"], getattr(config["data"], "images", None))
+    cluster = _checked_cluster(config)
     return RunSpec(
         method=freeze(config["method"]),
         data=config["data"] and freeze(config["data"]),

@@ -37,12 +37,11 @@ from launcher.run import snapshot
 from launcher.run.files import read_json, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
 from launcher.run.ledger import History, Ledger
-from launcher.run.manifest import sha256
 from launcher.run.snapshot import Snapshot
 from launcher.run.state import Queue, State, of
 from launcher.spec import registry, stored
 from launcher.spec.planned import Planned
-from launcher.spec.runspec import InitFrom, RunSpec
+from launcher.spec.runspec import RunSpec
 
 
 class RunDir:
@@ -277,33 +276,6 @@ def every(runs: Path) -> Iterator[RunDir]:
     """All runs of a folder."""
     for path in sorted(runs.glob("*/spec.json")):
         yield RunDir(path.parent.resolve())
-
-
-def pin_init_from(name: str | None, runs: Path, backbone: str) -> InitFrom | None:
-    """Pin what a run starts from: a run's newest checkpoint or a .safetensors file, with the digest of its content.
-
-    Raises InputError when there is no such run or file, when the run has no checkpoint yet or another backbone.
-    """
-    if name is None:
-        return None
-    file = Path(name).expanduser()
-    if file.is_file():
-        if file.suffix != ".safetensors":
-            fix = "give a run, or weights written by `sslrun export`"
-            raise InputError.of("init_from", name, "only .safetensors files are read: others can run code", fix)
-        return InitFrom(str(file.resolve()), sha256(file))
-    try:
-        run = find(name, runs)
-    except InputError as error:
-        raise error.about("init_from") from None
-    theirs = run.spec().method.backbone
-    if theirs != backbone:
-        fix = f"use method.backbone={theirs} or another run"
-        raise InputError.of("init_from", name, f"that run has the backbone {theirs}, not {backbone}", fix)
-    saved = run.checkpoints()
-    if not saved:
-        raise InputError.of("init_from", name, "that run has no checkpoint yet", f"wait, or `sslrun resume {run.id}`")
-    return InitFrom(str(saved[-1]), read_json(saved[-1] / "manifest.json")["digest"])
 
 
 def _refuse_foreign_group(name: str | None) -> None:

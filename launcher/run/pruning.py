@@ -120,9 +120,12 @@ def _pins(run: RunDir) -> dict[str, str]:
     folder = os.path.realpath(run.path / "checkpoints")
     for file in run.path.parent.glob("*/spec.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # no spec, no pin
-            source = read_json(file).get("init_from")
-            if source and os.path.realpath(Path(source["path"]).parent) == folder:
-                pins[Path(source["path"]).name] = f"{file.parent.name} starts from it (init_from)"
+            spec = read_json(file)
+            method = {f"method.{name}": value for name, value in spec.get("method", {}).items()}
+            for field, source in {"init_from": spec.get("init_from"), **method}.items():
+                where = source.get("path") if isinstance(source, dict) else None
+                if where and os.path.realpath(Path(where).parent) == folder:
+                    pins[Path(where).name] = f"{file.parent.name} starts from it ({field})"
     for file in run.path.glob("evals/*/eval.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             step, evaluation = read_json(file)["step"], RunDir(file.parent)

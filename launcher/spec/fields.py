@@ -34,6 +34,12 @@ def later(default: Any) -> Any:
     return _field(default, science="given")
 
 
+def pinned() -> Any:
+    """A field that names another network, None by default: `teacher: str | None = pinned()`. A person gives a run or a
+    file of weights; composing puts a `PinnedNetwork` in its place (runspec.py), which says what was found there."""
+    return _field(None, pinned=True)
+
+
 def positive(default: Any, reason: str = "it must be positive and finite", fix: str = "give a positive number") -> Any:
     """A number above 0, and finite. default: here as below a value, or another field, such as `ops(8)`."""
     return _ranged(default, lambda value: 0 < value < math.inf, reason, fix)
@@ -62,6 +68,11 @@ def share(default: Any, reason: str = "out of range") -> Any:
 def choice(*choices: str, default: str | None = None, fix: str = "") -> Any:
     """One of a few words, the first of them by default."""
     return _ranged(default or choices[0], choices.__contains__, "no such choice", fix or f"use {' or '.join(choices)}")
+
+
+def pinned_fields(config: Any) -> list[str]:
+    """The names of those of a config."""
+    return [each.name for each in fields(config) if each.metadata.get("pinned")]
 
 
 def check_ranges(config: Any, prefix: str = "method.") -> None:

@@ -25,6 +25,14 @@ class InitFrom:
 
 
 @dataclass(frozen=True)
+class PinnedNetwork(InitFrom):
+    """A second network that a method uses as it is, and the name of its backbone: what a `pinned()` field holds once it
+    is composed."""
+
+    backbone: str
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """One run, resolved. Immutable all the way down; `identity` is what makes two submissions the same run."""
 
@@ -139,7 +147,7 @@ def _science(config: Any) -> dict:
     for f in dataclasses.fields(config):
         counts, value = f.metadata.get("science", True), getattr(config, f.name)
         if counts is True or (counts == "given" and value != f.default):
-            science[f.name] = value
+            science[f.name] = value.digest if isinstance(value, PinnedNetwork) else value
     return science
 
 

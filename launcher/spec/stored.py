@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from launcher.spec import registry
-from launcher.spec.runspec import FORMAT, InitFrom, RunSpec, checksum, freeze
+from launcher.spec.fields import pinned_fields
+from launcher.spec.runspec import FORMAT, InitFrom, PinnedNetwork, RunSpec, checksum, freeze
 from launcher.spec.schema import ClusterConfig
 
 DATA = registry.facts("data").DATA
@@ -22,7 +23,11 @@ def read(stored: Mapping[str, Any]) -> RunSpec:
         raise ValueError("its checksum does not fit: it was edited after the run was submitted")
     fields = {f.name: stored[f.name] for f in dataclasses.fields(RunSpec) if f.name in stored}
     fields["eval_after"] = tuple(fields.get("eval_after", ()))
-    fields["method"] = freeze(registry.method(fields["method"]["name"]).config(**fields["method"]))
+    method = registry.method(fields["method"]["name"]).config(**fields["method"])
+    for name in pinned_fields(method):
+        given = getattr(method, name)
+        setattr(method, name, given and PinnedNetwork(**given))
+    fields["method"] = freeze(method)
     for key in ("data", "eval_data"):
         fields[key] = fields[key] and freeze(DATA[fields[key]["name"]](**fields[key]))
     cluster = {RENAMED.get(name, name): value for name, value in fields["cluster"].items()}

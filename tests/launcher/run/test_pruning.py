@@ -140,7 +140,7 @@ def test_leftovers_go(run):
 
 
 def test_what_another_run_starts_from_stays(run, tmp_path):
-    old, older, _ = save(run, 10, 20, 30)
+    old, older, taught, newest = save(run, 10, 20, 30, 40)
     (tmp_path / "link").symlink_to(run.path)  # the same folder by another way
     for name, source in (
         ("other", {"path": str(tmp_path / "link" / "checkpoints" / old.name)}),
@@ -148,9 +148,16 @@ def test_what_another_run_starts_from_stays(run, tmp_path):
         ("none", None),
     ):
         write_json(make(run.runs / name) / "spec.json", {"init_from": source})
+    teacher = {"path": str(run.path / "checkpoints" / taught.name), "digest": "", "backbone": "small_vgg"}
+    method = {"name": "distilled", "more": {}, "teacher": teacher}
+    write_json(make(run.runs / "pupil") / "spec.json", {"init_from": None, "method": method})
     (make(run.runs / "damaged") / "spec.json").write_text("{")
     (make(run.runs / "a list") / "spec.json").write_text("[]")
-    assert kept(run) == {old.name: "other starts from it (init_from)", STEPS[3]: "verified"}
+    assert kept(run) == {
+        old.name: "other starts from it (init_from)",
+        taught.name: "pupil starts from it (method.teacher)",
+        newest.name: "verified",
+    }
     assert doomed(run) == {f"checkpoints/{older.name}": CHECKPOINT}
 
 

@@ -124,7 +124,9 @@ def test_a_spec_of_a_newer_sslrun_is_refused():
 def test_every_field_of_every_method_is_of_a_type_that_composes():
     for name in registry.names():
         for item in dataclasses.fields(registry.method(name).config):
-            assert item.type in (str, int, float, bool, list[float], float | None), f"{name}.{item.name}: {item.type}"
+            assert item.type in (str, int, float, bool, list[float], float | None, str | None), (
+                f"{name}.{item.name}: {item.type}"
+            )
     assert set(OPS) == {f.name for f in dataclasses.fields(TrainConfig) if not f.metadata.get("science", True)}
 
 
