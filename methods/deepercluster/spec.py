@@ -7,13 +7,14 @@ sslrun method=deepercluster recipe=demo                          # minutes on 2 
 from dataclasses import dataclass, replace
 from functools import partial
 
-from launcher.spec.contract import Clustering, Layout, Rate, Recipe, Rounds, Sizes
+from launcher.spec.contract import Layout, Rate, Recipe, Sizes
 from launcher.spec.fields import at_least, choice, not_negative, ops, refuse
 from launcher.spec.schema import TrainConfig
 from methods.backbones.spec import BACKBONES
 from methods.engine.outline import Outline, method
 from methods.parts.layout import batch_norm_layout, few_images, refuse_world, worlds_that_fit
 from methods.parts.recipes import in_seconds, on_photos, on_yfcc100m
+from methods.parts.rounds import rounds_of
 from methods.parts.shapes import Classifier, Elsewhere
 
 ROTATIONS = 4  # 0, 90, 180 and 270 degrees
@@ -156,15 +157,9 @@ def extra(config: DeeperClusterConfig, world_size: int, sizes: Sizes) -> Sizes:
         "clusters": f"k = {config.super_clusters} x {config.clusters:,} (thesis 3.3.1: m = 4, k = 80k)",
         "disk": f"{groups} sub-classifiers of {config.clusters:,} x {width} are most of it",
     }
-    rounds = Rounds(
-        count=len(range(config.rotation_epochs, config.epochs, config.reassign_every)),
-        forward_flops=2 * BACKBONES[config.backbone].macs_at(config.image_size),
-        clusterings=(
-            Clustering(config.super_clusters, config.pca_dim, config.kmeans_iterations),
-            Clustering(config.clusters, config.pca_dim, config.kmeans_iterations, m=config.super_clusters),
-        ),
-        host_bytes=4 * width,
-    )
+    often = {"every": config.reassign_every, "first": config.rotation_epochs}
+    levels = config.super_clusters, config.clusters
+    rounds = rounds_of(config, levels, pca_dim=config.pca_dim, iterations=config.kmeans_iterations, **often)
     hosted = max(1, groups // world_size) * one
     return replace(sizes, why=why, rounds=rounds, sharded_parameters=groups * one, hosted_parameters=hosted)
 

@@ -83,16 +83,9 @@ class DeeperCluster(Trainer):
     def _reassign(self, epoch: int) -> None:
         """Features -> whitened -> m clusters -> k inside each -> the targets of the groups that this rank hosts."""
         config = self.config
-        found = pseudo_labels(
-            self.job,
-            self.backbone,
-            epoch,
-            step=epoch * self.steps_per_epoch,
-            clusters=(config.super_clusters, config.clusters),
-            pca_dim=config.pca_dim,
-            iterations=config.kmeans_iterations,
-            keep_work_s=config.keep_work_s,
-        )
+        how = {"pca_dim": config.pca_dim, "iterations": config.kmeans_iterations, "keep_work_s": config.keep_work_s}
+        levels, step = (config.super_clusters, config.clusters), epoch * self.steps_per_epoch
+        found = pseudo_labels(self.job, self.backbone, epoch, step=step, clusters=levels, **how)
         # From here on nothing stops in between: targets, heads and history change together.
         self._take_over(found)
         self._remember(found)
