@@ -43,6 +43,10 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
         raise RunFailed(f"{saved[-1]}: {broken}; `sslrun resume {run.id}` falls back to an older checkpoint")
     spec, manifest = run.spec(), read_json(saved[-1] / "manifest.json")
     state = {k.removeprefix(TRUNK): v for k, v in load_tensors(saved[-1], "network").items() if k.startswith(TRUNK)}
+    if not state:
+        raise RunFailed(
+            f"{saved[-1]}: the state called network has no part {TRUNK[:-1]}; its trainer names it otherwise"
+        )
     metadata = {
         "run": run.id,
         "method": spec.method.name,

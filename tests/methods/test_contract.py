@@ -83,7 +83,7 @@ def merged(answers: list[dict], name: str) -> in_float64.Trained:
         }
         for step in answers[0][name].held
     }
-    return in_float64.Trained(answers[0][name].losses, state, held)
+    return in_float64.Trained(answers[0][name].losses, state, held, answers[0][name].scalars)
 
 
 def apart(one: in_float64.Trained, other: in_float64.Trained) -> dict[str, float]:
@@ -147,6 +147,14 @@ def test_nothing_that_changes_is_left_out_of_its_checkpoints(worlds, method):
     for resumed in (made["half"], made["moved"]):
         assert all(len(held) > 100 for held in resumed.held.values())
         assert in_float64.left_out(made["whole"], resumed) == ([], [])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_its_sizes_are_those_of_its_networks(worlds, method):
+    known = registry.method(method)
+    sizes = known.sizes(known.recipe("tiny").method, 1)
+    found = worlds(method)[1]["whole"].scalars
+    assert (sizes.parameters, sizes.following_parameters) == (found["module"], found["follower"])
 
 
 # -- one life after another ----------------------------------------------------------------------------------------

@@ -58,11 +58,13 @@ class Float64(TorchFunctionMode):
 class Trained:
     """What a rank's training came to. losses: the mean over all ranks of each step, of all starts; state:
     {owner/key: value} of what this rank registered; held: {step: {path: value or digest}} of all that its trainer held
-    before that step of this start, if it was watched."""
+    before that step of this start, if it was watched; scalars: how many the network has that trains, and its
+    follower."""
 
     losses: dict[int, float]
     state: dict[str, Any]
     held: dict[int, dict[str, str]]
+    scalars: dict[str, int]
 
 
 def train(
@@ -102,11 +104,12 @@ def train(
             loop.train(job, trainer, lambda *_: None)
         except Stopped:
             assert stop_after
+        scalars = {name: _scalars(getattr(trainer, name)) for name in ("module", "follower")}
         owners = [entry for entries in job.owners.shards().values() for entry in entries.items()]
         state = {f"{name}/{key}": value for name, entry in owners for key, value in entry.owner.state().items()}
     world.barrier()
     rows = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
-    return Trained({row["step"]: row["loss"] for row in rows if "loss" in row}, state, held)
+    return Trained({row["step"]: row["loss"] for row in rows if "loss" in row}, state, held, scalars)
 
 
 def left_out(whole: Trained, resumed: Trained) -> tuple[list[str], list[str]]:
@@ -132,6 +135,10 @@ def _held(job: Job, trainer: Any) -> dict[int, dict[str, str]]:
 
     trainer.before_step = note
     return found
+
+
+def _scalars(network: torch.nn.Module | None) -> int:
+    return sum(parameter.numel() for parameter in network.parameters()) if network is not None else 0
 
 
 def _images(config: Any) -> ImageDataset:
