@@ -30,9 +30,9 @@ IN_JOBS = {
 
 # What the launcher reads of methods/, through its registry: none of it imports anything heavy.
 SPECS = {
-    "methods.augment.spec", "methods.backbones.size", "methods.backbones.spec", "methods.data.mapped",
-    "methods.data.spec", "methods.data.tars", "methods.engine.outline", "methods.evals.settings", "methods.evals.spec",
-    "methods.kmeans.folder", "methods.parts.layout", "methods.parts.recipes", "methods.parts.rounds",
+    "methods.augment.patches", "methods.augment.spec", "methods.backbones.size", "methods.backbones.spec",
+    "methods.data.mapped", "methods.data.spec", "methods.data.tars", "methods.engine.outline", "methods.evals.settings",
+    "methods.evals.spec", "methods.kmeans.folder", "methods.parts.layout", "methods.parts.recipes", "methods.parts.rounds",
     "methods.parts.shapes",
     *(f"methods.{name}.spec" for name in (*METHODS, *JOBS)),
     *(module(path) for room_of in ("backbones", "evals") for path in ROOT.glob(f"methods/{room_of}/*/spec.py")),

@@ -76,5 +76,23 @@ def solarise(images: torch.Tensor) -> torch.Tensor:
     return torch.where(images < 0.5, images, 1 - images)
 
 
+def standardise(patches: torch.Tensor) -> torch.Tensor:
+    """Each patch by itself, over its pixels and channels, to mean 0 and variance 1: uint8 [..., C, S, S] -> float32 of
+    that shape (Kolesnikov et al., CVPR 2019, supplement, Section 1).
+
+    A deviation counts as 1 / sqrt(C S S) levels at least, as in their code (tf.image.per_image_standardization): a
+    patch of one colour becomes 0. What is summed are whole numbers, without rounding: the same bits on any device.
+
+    >>> standardise(torch.tensor([[[[0, 2], [4, 6]]]], dtype=torch.uint8))[0, 0]
+    tensor([[-1.3416, -0.4472],
+            [ 0.4472,  1.3416]])
+    """
+    levels = patches.to(torch.float64, memory_format=torch.contiguous_format)
+    count = levels.shape[-3:].numel()
+    total, squares = (each.sum((-3, -2, -1), keepdim=True) for each in (levels, levels.square()))
+    deviation = (count * squares - total.square()).sqrt_().div_(count).clamp_min_(count**-0.5)
+    return levels.sub_(total / count).div_(deviation).float()
+
+
 def _column(values: torch.Tensor) -> torch.Tensor:
     return values.view(-1, 1, 1, 1)

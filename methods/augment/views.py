@@ -8,6 +8,7 @@ from PIL import Image
 
 from methods.augment.crops import centre_view, crop_box, train_view
 from methods.augment.draws import draw
+from methods.augment.patches import PatchesConfig
 from methods.augment.resize import decoded, resized
 from methods.augment.rng import view_rng
 from methods.augment.spec import AUGMENTATIONS, Photometric, ViewsConfig
@@ -84,3 +85,43 @@ class MultiCropView:
                 boxes[-1].append(crop_box(*image.size, rng, resolution.scale))
                 rows.append(draw(recipe, rng))
         return boxes, np.stack(rows)
+
+
+@dataclass(frozen=True)
+class PatchesView:
+    """A patch of each cell of a grid over the image, row by row: uint8 [grid^2, C, size, size] that lie channels last,
+    a function of (seed, epoch, sample). Patch v is that of row v // grid and column v % grid.
+
+    As `methods.augment.patches` says: the image becomes a square of `resize` pixels, whatever its shape, and with
+    probability `grey` the mean of its colours, to the nearest level. They are whole in a worker: nothing that was drawn
+    is needed on the device, and so they travel as one array and without draws.
+    """
+
+    seed: int
+    resize: int
+    grid: int
+    cell: int
+    size: int
+    grey: float
+
+    @classmethod
+    def of(cls, config: PatchesConfig, seed: int) -> Self:
+        """What `config` describes."""
+        return cls(seed, config.resize, config.grid, config.cell, config.image_size, config.grey)
+
+    def __call__(self, image: Image.Image, sample: int, epoch: int) -> np.ndarray:
+        (square,) = resized(decoded(image), [(0, 0, *image.size)], self.resize, "bilinear")
+        corners, grey = self.draws(sample, epoch)
+        patches = [square[:, top : top + self.size, left : left + self.size] for left, top in corners.tolist()]
+        made = np.stack(patches)
+        if grey and made.shape[1] > 1:
+            made[:] = (made.sum(1, dtype=np.uint16, keepdims=True) + 1) // 3  # a third is never a half
+        return made
+
+    def draws(self, sample: int, epoch: int) -> tuple[np.ndarray, bool]:
+        """(corners (left, top) of the patches in the resized image, int64 [grid^2, 2], whether they are grey)."""
+        drawn = view_rng(self.seed, epoch, sample).random(3 + 2 * self.grid**2)
+        cells = np.indices((self.grid, self.grid)).reshape(2, -1)[::-1].T * self.cell
+        crop = drawn[1:3] * (self.resize - self.grid * self.cell + 1)
+        within = drawn[3:].reshape(-1, 2) * (self.cell - self.size + 1)
+        return cells + crop.astype(np.int64) + within.astype(np.int64), bool(drawn[0] < self.grey)
