@@ -25,6 +25,13 @@ class ImageDataset(Protocol):
         """What a message calls this image: one printable line."""
 
 
+class CaptionedDataset(ImageDataset, Protocol):
+    """One that has words beside its images; most have none, and no such method."""
+
+    def text(self, index: int) -> str:
+        """All that is said of the image; several captions are its lines. Raises BrokenImage where there is nothing."""
+
+
 class BrokenImage(Exception):
     """An image that cannot be decoded: which one (`name`) and why (`reason`)."""
 

@@ -66,6 +66,15 @@ class ImageFolder:
         except Exception as error:  # damaged bytes lead a decoder anywhere: OSError, SyntaxError, IndexError, ...
             raise BrokenImage(self.name_of(index), why_broken(error)) from error
 
+    def text(self, index: int) -> str:
+        """What KEY.txt says, in UTF-8, beside an image KEY.jpg; several captions are its lines."""
+        file = os.path.join(os.fsencode(self._root), os.path.splitext(self._path(index))[0] + b".txt")
+        try:
+            with open(file, encoding="utf-8") as stream:
+                return stream.read()
+        except (OSError, UnicodeError) as error:
+            raise BrokenImage(self.name_of(index), f"no text beside it ({why_broken(error)})") from error
+
     def name_of(self, index: int) -> str:
         return self._prefix + printable(self._path(index))
 

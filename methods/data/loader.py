@@ -32,6 +32,7 @@ class Request(NamedTuple):
     ids: np.ndarray  # int64 [B]: positions in the dataset
     epoch: int
     columns: dict[str, np.ndarray]  # int64 [B] each: what travels with the samples (labels, positions in a group, ...)
+    text: bool = False  # whether the batch is to have a column "text": the words that the data set has of each image
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ class Batch(NamedTuple):
 
     images: torch.Tensor | Crops  # uint8 [B, C, H, W], or several crops of each
     ids: torch.Tensor  # int64 [B]
-    columns: dict[str, torch.Tensor]  # int64 [B] each
+    # int64 [B] each; "text" is a list of B str. Words become tokens on the host, so that bytes in tensors would win
+    # nothing: a list leaves a worker through its pipe, without padding, and pinning leaves its strings as they are.
+    columns: dict[str, torch.Tensor | list[str]]
     broken: list[tuple[int, str]]  # (sample id, "file: reason") of each image that could not be decoded
 
 
@@ -136,10 +139,12 @@ class _Fetch(Dataset):
 
     def __getitem__(self, request: Request) -> Batch:
         rows = _Rows(len(request.ids))
-        good, bad, broken = [], [], []
+        good, bad, broken, texts = [], [], [], {}
         for row, sample in enumerate(request.ids.tolist()):
             try:
                 image = self._dataset.image(sample)
+                if request.text:
+                    texts[row] = self._dataset.text(sample)
             except BrokenImage as error:
                 bad.append(row)
                 broken.append((sample, str(error)))
@@ -153,14 +158,14 @@ class _Fetch(Dataset):
             kept = np.array(good)
         elif bad:
             kept[bad] = np.resize(good, len(bad))  # repeats `good` as often as it takes
-        return _batch(rows.images(kept if bad else None), request, kept, broken)
+        return _batch(rows.images(kept if bad else None), request, kept, broken, texts)
 
     def _empty(self, request: Request, broken: list[tuple[int, str]]) -> Batch:
         """No rows, but the shapes that views have: seen on a blank image."""
         blank = Image.new("L" if self._dataset.channels == 1 else "RGB", (256, 256))
         none, rows = np.empty(0, np.int64), _Rows(1)
         rows.put(0, self._view(blank, 0, request.epoch), 0)
-        return _batch(rows.images(none), request, none, broken)
+        return _batch(rows.images(none), request, none, broken, {})
 
 
 class _Rows:
@@ -201,8 +206,16 @@ def _allocate(count: int, part: np.ndarray) -> torch.Tensor:
     return flat.as_strided((count, *part.shape), strides)
 
 
-def _batch(images: torch.Tensor | Crops, request: Request, rows: np.ndarray, broken: list[tuple[int, str]]) -> Batch:
+def _batch(
+    images: torch.Tensor | Crops,
+    request: Request,
+    rows: np.ndarray,
+    broken: list[tuple[int, str]],
+    texts: dict[int, str],
+) -> Batch:
     columns = {name: torch.from_numpy(column[rows]) for name, column in request.columns.items()}
+    if request.text:
+        columns["text"] = [texts[row] for row in rows.tolist()]
     return Batch(images, torch.from_numpy(request.ids[rows]), columns, broken)
 
 

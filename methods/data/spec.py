@@ -191,6 +191,27 @@ def no_labels(config):
         return f"{config.path!r} cannot be listed ({error.strerror})"
 
 
+def check_columns(config, columns, field="data"):
+    """Raise InputError where the data set of `config` lacks what a method wants beside its images: names of
+    `methods.data.beside`. As `no_labels`, it looks at names of folders alone."""
+    if "label" in columns and (reason := no_labels(config)):
+        raise without_labels(config, reason, field)
+    if "text" in columns and not isinstance(config, ImageFolderData):
+        raise without_texts(config, "such a data set keeps none", field)
+
+
+def without_labels(config, reason, field="data"):
+    """What is said where a method learns from labels and there are none."""
+    fix = f"give labelled images: {field}=image_folder {field}.path=/path/to/them"
+    return InputError.of(field, config.name, f"it has no labels ({reason}), and the method learns from them", fix)
+
+
+def without_texts(config, reason, field="data"):
+    """As `without_labels`."""
+    fix = f"give images with a KEY.txt beside each KEY.jpg: {field}=image_folder {field}.path=/path/to/them"
+    return InputError.of(field, config.name, f"it has no texts ({reason}), and the method learns from them", fix)
+
+
 def _check_cifar10(config, field):
     fix = "unpack cifar-10-binary.tar.gz (the binary version) there"
     _check_folder(config.path, field, "the folder of CIFAR-10's binary files")

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,8 +20,9 @@ from launcher.runtime.metrics import Reporter
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.spec.contract import Layout
 from launcher.spec.runspec import RunSpec
+from methods.data import beside
 from methods.data.dataset import ImageDataset
-from methods.data.loader import Batch, Request, View
+from methods.data.loader import Batch, View
 from methods.data.sampler import Permutation, shares
 from methods.engine.clock import Clock
 from methods.engine.data_state import DataState
@@ -109,10 +111,22 @@ class Job:
         digest = hashlib.sha256(json.dumps([self.spec.seed, purpose, *numbers]).encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
-    def batches_in_turn(self, view: View, epoch: int, first: int, steps: int) -> Iterator[list[Batch]]:
+    def batches_in_turn(
+        self, view: View, epoch: int, first: int, steps: int, columns: Collection[str] = ()
+    ) -> Iterator[list[Batch]]:
         """The micro-batches of this rank for the steps `first` to `steps` of `epoch`: a permutation of the images from
         (seed, epoch), of which the ranks, and the passes of each, take the global batches in order, so that the same
-        images share batch statistics whatever the number of ranks."""
+        images share batch statistics whatever the number of ranks.
+
+        columns: what is to travel beside the images, of `methods.data.beside.COLUMNS`. Raises InputError where the data
+        set has no such thing.
+        """
+        beside.check(self.dataset, columns, self.spec.data)
+        return self._in_turn(view, epoch, first, steps, columns)
+
+    def _in_turn(
+        self, view: View, epoch: int, first: int, steps: int, columns: Collection[str]
+    ) -> Iterator[list[Batch]]:
         order, layout = Permutation(len(self.dataset), self.seed_for("order", epoch)), self.layout
         mine = shares(
             order,
@@ -122,6 +136,13 @@ class Job:
             accumulation=layout.accumulation,
             per_rank=layout.per_gpu_batch,
         )
-        stream = self.load(view, (Request(ids, epoch, {}) for ids in mine))
+        # Where each pass of this rank lies in a global batch, as `shares` deals it out.
+        images = layout.accumulation * layout.per_gpu_batch
+        passes = np.arange(images).reshape(layout.accumulation, -1) + self.world.rank * images
+        requests = (
+            beside.request(self.dataset, columns, ids, passes[number % layout.accumulation], epoch)
+            for number, ids in enumerate(mine)
+        )
+        stream = self.load(view, requests)
         for _ in range(first, steps):
             yield [next(stream) for _ in range(layout.accumulation)]

@@ -48,6 +48,22 @@ def names(dataset):
     return [dataset.name_of(i) for i in range(len(dataset))]
 
 
+def test_the_words_of_an_image_lie_beside_it(tmp_path):
+    for stem in ("a/one.two", "a/ünï", "b/silent", "b/latin"):
+        put(tmp_path / f"{stem}.png")
+    (tmp_path / "a" / "one.two.txt").write_text("a cat\nein Kätzchen\n", encoding="utf-8")
+    (tmp_path / "a" / "ünï.txt").write_text("図", encoding="utf-8")
+    (tmp_path / "b" / "latin.txt").write_bytes(b"\xe9")
+    dataset = ImageFolder(tmp_path, "train", labels="none")
+    assert len(dataset) == 4, "a text was taken for an image"
+    at = {name: index for index, name in enumerate(names(dataset))}
+    assert dataset.text(at["a/one.two.png"]) == "a cat\nein Kätzchen\n" and dataset.text(at["a/ünï.png"]) == "図"
+    with pytest.raises(BrokenImage, match=r"^b/silent\.png: no text beside it \(No such file or directory\)$"):
+        dataset.text(at["b/silent.png"])
+    with pytest.raises(BrokenImage, match=r"^b/latin\.png: no text beside it \(UnicodeDecodeError: "):
+        dataset.text(at["b/latin.png"])
+
+
 # Splits and labels
 
 

@@ -15,7 +15,7 @@ def made(count, closed=None):
                 images = Crops((images[:, None],), torch.full((4, 1, 9), float(number)))
             if torch.cuda.is_available():
                 images = images.pin_memory()
-            yield Batch(images, torch.arange(4), {"label": torch.full((4,), number)}, [])
+            yield Batch(images, torch.arange(4), {"label": torch.full((4,), number), "text": ["words"] * 4}, [])
     finally:
         if closed is not None:
             closed.append("closed")
@@ -40,6 +40,7 @@ def test_on_a_gpu_batches_come_in_order_with_their_images_there():
     for number, batch in enumerate(prefetched(made(7), device)):
         images = batch.images if number % 2 == 0 else batch.images.pixels[0]
         assert images.device.type == "cuda" and batch.ids.device.type == batch.columns["label"].device.type == "cpu"
+        assert batch.columns["text"] == ["words"] * 4
         for _ in range(20):  # a step that is still at work when the next batch is copied
             torch.ones(2000, 2000, device=device) @ torch.ones(2000, 2000, device=device)
         assert np.unique(images.cpu()).tolist() == [number]
