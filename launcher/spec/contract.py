@@ -119,4 +119,5 @@ class Method(Work):
     trainer: str  # "package.module:Class"
     layout: Callable[[Any, int], Layout]  # (config, world_size); raises InputError with the sizes that work
     sizes: Callable[[Any, int], Sizes]  # (config, world_size)
+    columns: tuple[str, ...] = ()  # what its batches bring beside images, of `methods.data.beside.COLUMNS`
     trains: ClassVar[bool] = True

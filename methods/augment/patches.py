@@ -34,10 +34,10 @@ def check_patches(config: PatchesConfig, images: int | None) -> None:
         refuse(config, "cell", reason, f"use at most {config.resize // config.grid}")
 
 
-def views(config: PatchesConfig) -> tuple[tuple[int, int], ...]:
+def patches_of(config: PatchesConfig) -> tuple[tuple[int, int], ...]:
     """(count, size in pixels) of what an image gives to the network that trains.
 
-    >>> views(PatchesConfig())
+    >>> patches_of(PatchesConfig())
     ((9, 64),)
     """
     return ((config.grid**2, config.image_size),)

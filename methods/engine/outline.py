@@ -16,6 +16,7 @@ from typing import Any
 from launcher.spec.contract import Layout, Method, Recipe, Sizes
 from launcher.spec.fields import refuse
 from launcher.spec.schema import TrainConfig
+from methods.augment.patches import PatchesConfig, check_patches, patches_of
 from methods.augment.spec import CHANNELS, ViewsConfig, check_views, views_of
 from methods.backbones.spec import BACKBONES
 from methods.parts.layout import check_statistics, check_training, in_one_pass, in_passes
@@ -78,6 +79,7 @@ def method(
     layout: Callable[[Any, int], Layout] | None = None,
     advice: Callable[[Any, int, Layout], Layout] = lambda config, world_size, layout: layout,
     extra: Callable[[Any, int, Sizes], Sizes] = lambda config, world_size, sizes: sizes,
+    columns: tuple[str, ...] = (),
     **said: str,
 ) -> Outlined:
     """The METHOD of a spec.
@@ -86,14 +88,15 @@ def method(
     what fields say together, for `images` of training data or None; raises InputError. layout(config, world_size):
     where it does not follow from what `couples`; raises InputError with the worlds that fit. advice(config, world_size,
     layout): the layout, with what is to be said of a legal one that wastes. extra(config, world_size, sizes): the
-    sizes, with what no outline has. said: name, summary and trainer, as `Method` has them.
+    sizes, with what no outline has. columns: what each batch brings beside its images, of
+    `methods.data.beside.COLUMNS`; data without it are refused. said: name, summary and trainer, as `Method` has them.
     """
     named = {recipe.__name__: recipe for recipe in recipes}
     if "tiny" not in named and "demo" in named:
         named["tiny"] = lambda: in_seconds(named["demo"]())
 
     def validate(given: TrainConfig, images: int | None) -> None:
-        (check_views if isinstance(given, ViewsConfig) else check_training)(given, images)
+        _check(given, images)
         made = outline(given)
         if any(head.normalised for head in made.heads.values()):
             check_statistics(given)
@@ -110,9 +113,19 @@ def method(
     def sized(given: TrainConfig, world_size: int) -> Sizes:
         return extra(given, world_size, _sizes(given, outline(given)))
 
-    return Outlined(
-        config=config, recipes=named, validate=validate, layout=laid_out, sizes=sized, outline=outline, **said
-    )
+    made = {"recipes": named, "validate": validate, "layout": laid_out, "sizes": sized}
+    return Outlined(config=config, outline=outline, columns=columns, **made, **said)
+
+
+def _check(config: TrainConfig, images: int | None) -> None:
+    """Every field by itself, and what those of its views say together."""
+    match config:
+        case ViewsConfig():
+            check_views(config, images)
+        case PatchesConfig():
+            check_patches(config, images)
+        case _:
+            check_training(config, images)
 
 
 def _layout(config: TrainConfig, made: Outline, world_size: int) -> Layout:
@@ -125,12 +138,13 @@ def _layout(config: TrainConfig, made: Outline, world_size: int) -> Layout:
 
 def _sizes(config: TrainConfig, made: Outline) -> Sizes:
     backbone, heads, follower = BACKBONES[config.backbone], made.heads, made.follower
-    views = made.views or views_of(config)
+    views = made.views or (patches_of(config) if isinstance(config, PatchesConfig) else views_of(config))
     count = sum(number for number, _ in views)
     kept = [(n, *backbone.kept_at(size, recompute=made.recompute)) for n, size in views]
     halved, unhalved = sum(n * each for n, each, _ in kept), sum(n * each for n, _, each in kept)
-    # Crops leave the photometric stage in fp32, and stay so.
-    pixels = sum(number * CHANNELS * size**2 for number, size in views) if isinstance(config, ViewsConfig) else 0
+    # Crops and patches are fp32 on the device; one image is bytes.
+    floats = isinstance(config, ViewsConfig | PatchesConfig)
+    pixels = sum(number * CHANNELS * size**2 for number, size in views) if floats else 0
     body, head = sum(n * backbone.macs_at(size) for n, size in views), sum(each.macs for each in heads.values())
     passes = 4 if made.recompute else 3  # forward, backward twice as much, and forward again
     flops = 2 * (passes * body + 3 * count * head)

@@ -9,9 +9,10 @@ from torch import nn
 from launcher.runtime.stateful import ModuleState, OptimizerState
 from launcher.spec import registry
 from methods import backbones
+from methods.augment.patches import PatchesConfig
 from methods.augment.spec import ViewsConfig
 from methods.augment.stage import Photometrics
-from methods.augment.views import MultiCropView, TrainView
+from methods.augment.views import MultiCropView, PatchesView, TrainView
 from methods.backbones.recompute import recompute_blocks
 from methods.data.loader import Batch, View
 from methods.engine.collapse import Watched
@@ -46,7 +47,8 @@ class Trainer:
 
     def __init__(self, job: Job):
         self.job, self.config, self.world, self.device = job, job.config, job.world, job.world.device
-        self.outline = registry.method(self.config.name).outline(self.config)
+        self.method = registry.method(self.config.name)
+        self.outline = self.method.outline(self.config)
         self.steps_per_epoch = len(job.dataset) // self.config.global_batch
         self.total_steps = self.steps_per_epoch * self.config.epochs
         self.photometrics = Photometrics(self.config) if isinstance(self.config, ViewsConfig) else None
@@ -107,18 +109,21 @@ class Trainer:
         have changed nothing."""
 
     def view(self) -> View:
-        """What becomes of an image in the data loader: the config's crops, or one crop of it."""
+        """What becomes of an image in the data loader: the config's crops or patches, or one crop of it."""
         config, seed = self.config, self.job.spec.seed
         if isinstance(config, ViewsConfig):
             return MultiCropView.of(config, seed)
+        if isinstance(config, PatchesConfig):
+            return PatchesView.of(config, seed)
         return TrainView(seed, config.image_size, config.crop_scale)
 
     def steps(self, epoch: int, first: int) -> Iterator[list[Batch]]:
-        """The micro-batches of each step of `epoch` from step `first` on: each image at most once an epoch."""
-        return self.job.batches_in_turn(self.view(), epoch, first, self.steps_per_epoch)
+        """The micro-batches of each step of `epoch` from step `first` on, with the method's columns: each image at most
+        once an epoch."""
+        return self.job.batches_in_turn(self.view(), epoch, first, self.steps_per_epoch, self.method.columns)
 
     def images(self, batch: Batch) -> torch.Tensor:
-        """On the device, uint8 [B, C, H, W], where an image gives one."""
+        """On the device, uint8 [B, C, H, W], where an image gives one; [B, P, C, S, S] of patches."""
         return batch.images.to(self.device, non_blocking=True)
 
     def crops(self, batch: Batch) -> list[torch.Tensor]:

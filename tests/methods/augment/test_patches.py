@@ -13,9 +13,7 @@ from launcher.spec.runspec import freeze
 from methods.augment import patches
 from methods.augment.operators import standardise
 from methods.augment.patches import PatchesConfig
-from methods.augment.spec import ViewsConfig, cost_of_views
 from methods.augment.views import PatchesView
-from methods.backbones.spec import BACKBONES
 
 PAPER = PatchesView.of(PatchesConfig(backbone="small_vgg"), seed=7)
 SMALL = PatchesView(seed=7, resize=31, grid=3, cell=9, size=6, grey=0.5)
@@ -129,17 +127,6 @@ def test_standardising_depends_neither_on_the_batch_nor_on_threads_or_memory(thr
         assert torch.equal(standardise(given[part].contiguous()), together[part])
 
 
-def test_a_plan_counts_patches_as_it_counts_crops():
-    """The same numbers as of nine crops of 64 pixels, which is what the network meets."""
-    ((count, size),) = patches.views(PatchesConfig(backbone="small_vgg"))
-    assert (count, size) == (9, 64)
-    crops = cost_of_views(ViewsConfig(backbone="small_vgg", image_size=64, global_crops=9, local_crops=0))
-    backbone = BACKBONES["small_vgg"]
-    halved, unhalved = backbone.kept_at(size)
-    assert crops == pytest.approx((count * backbone.macs_at(size), count * halved, count * (unhalved + 3 * size**2)))
-    assert patches.views(PatchesConfig(backbone="small_vgg", grid=2, image_size=40)) == ((4, 40),)
-
-
 REFUSED = {
     "image_size=86": ({"image_size": 86}, "a patch lies within method.cell=85; use at most 85"),
     "cell=98": ({"cell": 98}, "3 cells a side do not fit into method.resize=292; use at most 97"),
@@ -164,4 +151,4 @@ def test_the_papers_patches_are_accepted_also_frozen():
     config = freeze(PatchesConfig(backbone="small_vgg"))
     patches.check_patches(config, None)
     assert (config.grid * config.cell, config.resize, config.grey) == (255, 292, 1 / 3)
-    assert patches.views(config) == ((9, 64),)
+    assert patches.patches_of(config) == ((9, 64),)
