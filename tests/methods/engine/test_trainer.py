@@ -1,0 +1,92 @@
+"""What a trainer need not write: several optimisers are registered under their names, a follower is built, moved and
+saved beside the network, and the one called "network" is what is exported."""
+
+from pathlib import Path
+
+import in_float64
+import pytest
+import torch
+
+from launcher.compose.training import resolve
+from methods import backbones
+from methods.engine.trainer import Trainer
+from methods.parts import ema, optim
+from methods.rotnet.trainer import RotNet
+
+SAME = 1e-9  # relative, in float64
+
+
+class Two(RotNet):
+    """An optimiser for the backbone, one for the classifier at a tenth of the rate, and a teacher that is exported."""
+
+    names = ("student", "network")
+
+    def build_follower(self, network):
+        teacher = self.network_type(backbones.build(self.config.backbone), self.outline.heads)
+        ema.begin(teacher, network)
+        return teacher
+
+    def optimizer(self, network):
+        slow = [{"params": list(network.classifier.parameters()), "lr_scale": 0.1}]
+        return {
+            "optimizer": optim.make(self.config, network.backbone.parameters()),
+            "head_optimizer": torch.optim.SGD(slow, lr=1.0, momentum=0.5),
+        }
+
+    def after_step(self, step):
+        ema.follow(self.follower, self.module, 0.5)
+
+
+def trained(world, spec, folder):
+    """(state of a training that nobody stopped; on two ranks of one that was, too; whether the teacher is exported)."""
+    folder, built = Path(folder) / f"{world.size}", []
+
+    def life(name, stop_after=0):
+        return in_float64.train(world, spec, folder / name, stop_after=stop_after, trainer=make).state
+
+    def make(job):
+        built.append(Two(job))
+        return built[-1]
+
+    whole, resumed = life("whole"), None
+    if world.size == 2:
+        life("stopped", stop_after=3)
+        resumed = life("stopped")
+    return whole, resumed, built[-1].backbone is built[-1].follower.backbone
+
+
+@pytest.fixture(scope="module")
+def made(ranks, small, tmp_path_factory):
+    spec, _ = resolve([*small("rotnet"), "method.dropout=0"])
+    return ranks((1, 2, 4), trained, spec.to_json(), str(tmp_path_factory.mktemp("two")))
+
+
+def test_each_optimiser_and_each_network_is_saved_under_its_name(made):
+    whole, _, exported = made[1][0]
+    owners = {key.split("/")[0] for key in whole}
+    assert owners >= {"network", "student", "optimizer", "head_optimizer"} and exported
+    assert {key.split("/")[1] for key in whole if key.startswith("head_optimizer/")} == {
+        "classifier.weight:momentum_buffer", "classifier.bias:momentum_buffer",
+    }  # fmt: skip
+    assert all(key.split("/")[1].startswith("backbone.") for key in whole if key.startswith("optimizer/"))
+
+
+def test_resumed_they_are_the_same_bytes(made):
+    whole, resumed, _ = made[2][0]
+    assert whole.keys() == resumed.keys()
+    for key, value in whole.items():
+        same = torch.equal(value, resumed[key]) if isinstance(value, torch.Tensor) else value == resumed[key]
+        assert same, key
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_on_several_ranks_they_are_what_one_makes(made, size):
+    one, several = made[1][0][0], made[size][0][0]
+    for key, value in one.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            torch.testing.assert_close(several[key], value, rtol=SAME, atol=SAME)
+
+
+def test_a_trainer_without_a_loss_says_so():
+    with pytest.raises(NotImplementedError, match=r"Trainer.loss"):
+        Trainer.loss(object.__new__(Trainer), None, 0)
