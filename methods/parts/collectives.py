@@ -1,11 +1,12 @@
-"""Sums and maxima over all ranks, of tensors on the step's own device: nothing waits for a copy to the host.
+"""Sums, maxima and rows of all ranks, of tensors on the step's own device: nothing waits for a copy to the host.
 
 Where torch.distributed is not initialised, this process is alone.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
-from torch.distributed.nn.functional import all_reduce
 
 
 def rank() -> int:
@@ -40,4 +41,52 @@ def differentiable_sum(x: torch.Tensor, group: dist.ProcessGroup | None = None) 
     A rank's gradient is that of the sum of all ranks' losses; averaged over ranks, as DistributedDataParallel does, it
     is that of their mean. Backward is a collective, too.
     """
-    return all_reduce(x, group=group or dist.group.WORLD) if world_size(group) > 1 else x
+    return _Sum.apply(x, group) if world_size(group) > 1 else x
+
+
+def differentiable_gather(x: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
+    """The rows of every rank, or of those in `group`, in order of rank, through which gradients flow back to each:
+    [B, ...] -> [world_size B, ...], where every rank gives a tensor of the same shape and dtype, as nothing checks.
+
+    Gradients are to be averaged over ranks as those of `differentiable_sum`, and backward is a collective, too. Each
+    rank receives world_size - 1 times the bytes of `x`, in backward twice that.
+
+    >>> differentiable_gather(torch.tensor([[1.0, 2.0]])).tolist()  # alone
+    [[1.0, 2.0]]
+    """
+    return _Gather.apply(x, group) if world_size(group) > 1 else x
+
+
+# torch has these two as well, but nowhere to build on: torch.distributed.nn.functional warns that it is deprecated, and
+# torch.distributed._functional_collectives, which it names instead, is private and gave no gradients before 2026
+# (pytorch/pytorch#152127, #168140). What is called here is documented in every version that we take.
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, group: dist.ProcessGroup | None) -> torch.Tensor:
+        ctx.group = group
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _Sum.apply(gradient, ctx.group), None
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, group: dist.ProcessGroup | None) -> torch.Tensor:
+        ctx.group = group
+        ranks = dist.get_world_size(group)
+        rows = x.new_empty(ranks, *x.shape)
+        dist.all_gather(list(rows.unbind()), x.contiguous(), group=group)
+        return rows.flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        # reduce_scatter would move half the bytes, but not every backend has it.
+        total = _Sum.apply(gradient, ctx.group)
+        own = len(total) // dist.get_world_size(ctx.group)
+        return total.narrow(0, dist.get_rank(ctx.group) * own, own), None
