@@ -32,8 +32,8 @@ IN_JOBS = {
 SPECS = {
     "methods.augment.patches", "methods.augment.spec", "methods.backbones.size", "methods.backbones.spec",
     "methods.data.mapped", "methods.data.spec", "methods.data.tars", "methods.engine.outline", "methods.evals.settings",
-    "methods.evals.spec", "methods.kmeans.folder", "methods.parts.layout", "methods.parts.recipes",
-    "methods.parts.rounds", "methods.parts.shapes",
+    "methods.evals.spec", "methods.kmeans.folder", "methods.parts.layout", "methods.parts.memory_layout",
+    "methods.parts.recipes", "methods.parts.rounds", "methods.parts.shapes",
     *(f"methods.{name}.spec" for name in (*METHODS, *JOBS)),
     *(module(path) for room_of in ("backbones", "evals") for path in ROOT.glob(f"methods/{room_of}/*/spec.py")),
 }  # fmt: skip
