@@ -19,6 +19,7 @@ from methods.engine.collapse import Watched
 from methods.engine.initialise import load_backbone
 from methods.engine.job import Job
 from methods.parts import optim
+from methods.parts.bank import SampleBank
 from methods.parts.batchnorm import synchronise
 from methods.parts.heads import Headed
 from methods.parts.layout import memory_parts
@@ -95,9 +96,12 @@ class Trainer:
         """Of all that trains; or several, by the names under which they are saved."""
         return optim.make(self.config, network.parameters())
 
-    def remember(self, name: str, memory: Memory) -> Memory:
-        """Register a memory of earlier batches, which moves with the run to another number of ranks."""
-        parts = memory.parts(memory_parts(self.config.global_batch), self.world.rank, self.world.size)
+    def remember(self, name: str, memory: Memory | SampleBank) -> Any:
+        """Register what ranks remember in shares, which moves with the run to another number of ranks."""
+        if isinstance(memory, Memory):
+            parts = memory.parts(memory_parts(self.config.global_batch), self.world.rank, self.world.size)
+        else:
+            parts = memory.parts()
         for number, part in parts.items():
             self.job.owners.add(f"{name}_{number:03d}", part, shard=f"{name}_{number:03d}", writes=True)
         return memory

@@ -1,0 +1,48 @@
+"""A method of another package, written with docs/structure.md at hand, is found through its entry point, and keeps what
+`tests/methods/test_contract.py` asks of ours. How few lines that takes is held, too."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.lines import ROOT, count
+
+PLUGIN = Path(__file__).parent
+BEFORE = 1656  # lines of specs and trainers of the five methods when each wrote its layout, sizes and set-up itself
+FIVE = ("deepercluster", "dino", "rotnet", "smog", "swav")
+
+
+@pytest.fixture
+def installed(tmp_path) -> dict[str, str]:
+    """The environment of a process that finds the package, with the metadata that setuptools makes of its
+    pyproject.toml."""
+    making = [sys.executable, "-c", "import setuptools; setuptools.setup()", "-q", "egg_info", "--egg-base", tmp_path]
+    subprocess.run(making, cwd=PLUGIN, check=True, capture_output=True, timeout=120)
+    before = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([str(PLUGIN), str(tmp_path), *([before] if before else [])])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def contract(environment: dict[str, str], marked: str) -> None:
+    words = "-q", "-p", "no:cacheprovider", "tests/methods/test_contract.py", "-k", "vicreg", "-m", marked
+    asked = [sys.executable, "-m", "pytest", *words]
+    done = subprocess.run(asked, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0 and "passed" in done.stdout and "failed" not in done.stdout, done.stdout[-4000:]
+
+
+def test_it_keeps_the_contract(installed):
+    contract(installed, "not slow and not fault")
+
+
+@pytest.mark.fault
+@pytest.mark.slow
+def test_killed_and_resumed_it_keeps_the_contract(installed):
+    contract(installed, "fault")
+
+
+def test_a_method_is_few_lines():
+    assert count(PLUGIN / "vicreg")[1] <= 130
+    assert sum(count(ROOT / "methods" / name)[0] for name in FIVE) <= 0.7 * BEFORE
