@@ -15,7 +15,7 @@ from methods.engine.outline import Outline, method
 from methods.parts.layout import batch_norm_layout, few_images, refuse_world, worlds_that_fit
 from methods.parts.recipes import in_seconds, on_photos, on_yfcc100m
 from methods.parts.rounds import rounds_of
-from methods.parts.shapes import Classifier, Elsewhere
+from methods.parts.shapes import Classifier, Outside
 
 ROTATIONS = 4  # 0, 90, 180 and 270 degrees
 
@@ -100,7 +100,7 @@ def outline(config: DeeperClusterConfig) -> Outline:
     return Outline(
         {
             "super_classifier": Classifier(width, config.groups),  # V, Eq. 3.4
-            "sub_classifier": Elsewhere(Classifier(width, config.clusters)),  # W_s
+            "sub_classifier": Outside(Classifier(width, config.clusters)),  # W_s
         }
     )
 

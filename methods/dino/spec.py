@@ -17,7 +17,7 @@ from methods.parts.layout import few_images
 from methods.parts.recipes import in_seconds, on_imagenet, on_photos
 from methods.parts.shapes import Bottleneck, Head, Perceptron
 
-PUBLISHED = 64  # images a GPU in thesis 5.3.2
+PUBLISHED = 64  # images a GPU (thesis 5.3.2)
 STAND_IN = "no DINO of ResNet-50 was timed: SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP an image"
 OPERATIONS = ("centring", "none", "softmax", "sinkhorn")  # on the teacher's output (Table 5.10)
 OVER_THE_BATCH = ("softmax", "sinkhorn")  # operations in which the images of a batch meet
@@ -29,8 +29,8 @@ _softened = partial(
 
 @dataclass
 class DINOConfig(MultiCropConfig):
-    """The teacher sees the global crops, the student all of them. Without sharpening (Figure 5.8) is a teacher that is
-    no sharper than the student: teacher_temperature and warmup_teacher_temperature as high as temperature."""
+    """The teacher sees the global crops, the student all of them. To switch sharpening off (Figure 5.8), give
+    teacher_temperature and warmup_teacher_temperature the value of temperature."""
 
     name: str = "dino"
     backbone: str = "vit_small_16"
@@ -63,7 +63,7 @@ class DINOConfig(MultiCropConfig):
     final_weight_decay: float = not_negative(0.4)  # of a cosine from weight_decay
     # Largest norm of each parameter's gradient (released code); null: any.
     clip: float | None = positive(3.0, "gradients are scaled down to it", "give a positive number, or null for none")
-    freeze_epochs: float = not_negative(1.0)  # in which the last layer stays as it was drawn (released code)
+    freeze_epochs: float = not_negative(1.0)  # during which the last layer keeps its first weights (released code)
 
 
 def paper() -> Recipe:
@@ -171,7 +171,7 @@ def outline(config: DINOConfig) -> Outline:
     return Outline(
         heads,
         couples=f"{over} of a whole batch, taken once a step",
-        groups="the teacher's outputs are averaged over all ranks (Eq. 5.4)",
+        across_ranks="the teacher's outputs are averaged over all ranks (Eq. 5.4)",
         follower=Follower("the teacher", ("head",), config.global_crops),
         targets=3 * config.global_crops * config.outputs,  # the teacher's scores, targets, and what meets them
     )

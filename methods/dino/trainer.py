@@ -1,4 +1,7 @@
-"""DINO (thesis chapter 5), top to bottom: student, teacher, targets, loss, centre."""
+"""DINO (thesis chapter 5), top to bottom: student, teacher, targets, loss, centre.
+
+In comments: A global crops, which the teacher sees, of V crops in all; B images of this rank; K outputs.
+"""
 
 from collections.abc import Sequence
 
@@ -22,8 +25,7 @@ class Network(Headed):
     float32. The student may have a predictor between bottleneck and scores."""
 
     def forward(self, crops: Sequence[torch.Tensor]) -> torch.Tensor:
-        # One pass of the backbone a resolution, one of the head over all crops.
-        return self.scores(torch.cat([self.backbone(images) for images in crops]))
+        return self.scores(self.features(crops))
 
     def scores(self, features: torch.Tensor) -> torch.Tensor:
         """What the head says of the backbone's features, [N, d] -> [N, K]."""
@@ -49,16 +51,18 @@ class DINO(Trainer):
     """Self-distillation without labels: the student predicts, from any crop, what the teacher says of a global one."""
 
     network_type = Network
-    names = ("student", "network")  # the teacher is better than the student all along (5.6.2)
+    saved_as = ("student", "network")  # the teacher is exported: it is better than the student all along (5.6.2)
 
     def __init__(self, job: Job):
         super().__init__(job)
-        config, self.student, self.teacher = self.config, self.module, self.follower
+        config = self.config
+        self.student, self.teacher = self.module, self.follower  # `network` is the student as it is called in training
         self.watched = Watched(config.outputs, use="teacher_use", single="teacher_entropy", alike="likeness")
         self.centre = Centre(config.outputs, momentum=config.centre_momentum, device=self.device)
         job.owners.add("centre", self.centre)
 
     def build_follower(self, student: Network) -> Network:
+        """Without predictor, dropout and dropped paths."""
         teacher = Network(backbones.build(self.config.backbone), {"head": self.outline.heads["head"]})
         ema.begin(teacher.shared, student.shared)
         return teacher
@@ -77,36 +81,38 @@ class DINO(Trainer):
         config, images, crops = self.config, len(batch.ids), self.crops(batch)
         with torch.no_grad():
             features = self.teacher.backbone(crops[0])
-            taught = self.teacher.scores(features).unflatten(0, (-1, images))  # g_t: [A, B, K]
+            teacher_outputs = self.teacher.scores(features).unflatten(0, (-1, images))  # g_t: [A, B, K]
         outputs = self.network(crops).unflatten(0, (-1, images))  # g_s: [V, B, K], the global crops first
         operation, centre = config.operation, self.centre.value
         if config.objective == "mse":
-            loss = mean_square(outputs, taught, centre if operation == "centring" else torch.zeros_like(centre))
-            figures = {"likeness": likeness(taught[0])}  # no classes whose use would tell
+            loss = mean_square(
+                outputs, teacher_outputs, centre if operation == "centring" else torch.zeros_like(centre)
+            )
+            figures = {"likeness": likeness(teacher_outputs[0])}  # no classes whose use would tell
         else:
             # The targets get less sharp at first (5.3.2).
             warmup = config.teacher_warmup_epochs * self.steps_per_epoch
             temperature = linear(step, warmup, config.warmup_teacher_temperature, config.teacher_temperature)
             how = {"operation": operation, "iterations": config.sinkhorn_iterations}
-            targets = teacher_targets(taught, centre, temperature=temperature, **how)
+            targets = teacher_targets(teacher_outputs, centre, temperature=temperature, **how)
             loss, figures = distillation(outputs, targets, temperature=config.temperature)
             # Of features: what outputs have in common is centred away.
             figures |= {"teacher_use": entropy_of_use(targets), "likeness": likeness(features[:images])}
-        self.centre.update(taught)  # after the loss that used it
+        self.centre.update(teacher_outputs)  # after the loss that used it
         return loss, figures
 
     def after_backward(self, step: int) -> None:
-        """Clip, then leave the last layer as it was drawn in the first epoch: neither decay nor momentum move it."""
+        """Clip. For `freeze_epochs` the last layer keeps its first weights: neither decay nor momentum move it."""
         config = self.config
         if config.clip is not None:
             optim.clip_each(self.student.parameters(), config.clip)
         if step < config.freeze_epochs * self.steps_per_epoch:
             optim.drop_gradients(self.student.last.parameters())
-        if config.teacher == "last_step":  # the student before this step, for the next one
+        if config.teacher == "last_step":  # before the optimiser, so that the next step's teacher is one step old
             self._follow(0.0)
 
     def after_step(self, step: int) -> None:
-        """The teacher follows the student with an inertia that grows to 1 (5.3.1), or is one of its past (5.6.2)."""
+        """The teacher follows the student with an inertia that grows to 1 (5.3.1), or is a copy of it (5.6.2)."""
         config = self.config
         if config.teacher == "momentum":
             self._follow(cosine(step, self.total_steps, config.teacher_momentum, config.final_teacher_momentum))

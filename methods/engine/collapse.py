@@ -57,6 +57,19 @@ def entropy_of_use(probabilities: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
+def use_of_classes(labels: torch.Tensor, classes: int, name: str) -> dict[str, torch.Tensor]:
+    """How the images of a step fall to `classes` classes, over all ranks: NAME_entropy of the classes' sizes, in nats, at
+    most ln of images or classes, and NAMEs_hit, the share of classes that got any.
+
+    labels: int64 [B], of this rank's images. Collective. Both are scalars.
+    """
+    # Not bincount, which makes the GPU wait for the size of its answer.
+    members = torch.zeros(classes, device=labels.device)
+    sum_over_ranks(members.index_add_(0, labels, torch.ones_like(labels, dtype=members.dtype)))
+    return {f"{name}_entropy": entropy(members / members.sum()), f"{name}s_hit": (members > 0).float().mean()}
+
+
+@torch.no_grad()
 def likeness(features: torch.Tensor) -> torch.Tensor:
     """How alike images are: the mean squared cosine between the features [B, d] of two different ones, floating point,
     of this rank alone. 1 where all are alike up to sign and length; over many images one over it is an effective rank

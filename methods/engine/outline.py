@@ -44,7 +44,7 @@ class Outline:
 
     heads: by the names that they have in the network. couples: where images meet beyond the mean of the loss, as a
     reason for which a global batch is one pass ("the transport is over its images"); "" where they meet in batch
-    statistics alone. groups: what the ranks have in common, in a sentence. views: (how many, pixels a side) that the
+    statistics alone. across_ranks: what the ranks have in common, in a sentence. views: (how many, pixels a side) that the
     network gets of an image; None: the crops of the config, or the one image. follower: see there. remembered: what is
     kept of earlier batches over all ranks, a name for a sentence and its fp32 scalars. targets: fp32 scalars an image
     that stand beside the scores. held: further bytes on each rank. recompute: blocks are computed again in the backward
@@ -54,7 +54,7 @@ class Outline:
     heads: Mapping[str, Head]
     _: KW_ONLY
     couples: str = ""
-    groups: str = "the loss couples no group of ranks"
+    across_ranks: str = "the loss couples no group of ranks"
     views: tuple[tuple[int, int], ...] | None = None
     follower: Follower | None = None
     remembered: Mapping[str, int] = field(default_factory=dict)
@@ -130,10 +130,10 @@ def _check(config: TrainConfig, images: int | None) -> None:
 
 def _layout(config: TrainConfig, made: Outline, world_size: int) -> Layout:
     if not made.couples:
-        return in_passes(config, world_size, made.groups)
+        return in_passes(config, world_size, made.across_ranks)
     normalised = BACKBONES[config.backbone].batch_norm or any(head.normalised for head in made.heads.values())
     memory = " and ".join(name for name, scalars in made.remembered.items() if scalars)
-    return in_one_pass(config, world_size, made.groups, made.couples, memory=memory, batch_norm=normalised)
+    return in_one_pass(config, world_size, made.across_ranks, made.couples, memory=memory, batch_norm=normalised)
 
 
 def _sizes(config: TrainConfig, made: Outline) -> Sizes:

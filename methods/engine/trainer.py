@@ -42,8 +42,9 @@ class Trainer:
     """
 
     network_type: type[Headed] = Headed  # called with a backbone and the heads of the outline
-    # Under which the network and its follower are saved. That which is called "network" is evaluated and exported.
-    names = ("network", "follower")
+    # Names in a checkpoint of the network that trains and of its follower. The one saved as "network" is evaluated and
+    # exported.
+    saved_as = ("network", "follower")
     watched: Watched | None = None  # which of the scalars tell of a collapse
 
     def __init__(self, job: Job):
@@ -67,8 +68,8 @@ class Trainer:
         if self.follower is not None:
             self.follower.to(self.device).requires_grad_(False)
         self.networks = [self.network, *built[1:]]  # that have a train mode, and running statistics
-        self.backbone = dict(zip(self.names, built, strict=False))["network"].backbone
-        for name, module in zip(self.names, built, strict=False):
+        self.backbone = dict(zip(self.saved_as, built, strict=False))["network"].backbone
+        for name, module in zip(self.saved_as, built, strict=False):
             job.owners.add(name, ModuleState(module))
 
         made = self.optimizer(network)
@@ -142,7 +143,8 @@ class Trainer:
         example."""
 
     def loss(self, batch: Batch, step: int) -> Loss:
-        """Of a micro-batch."""
+        """Of a micro-batch: this rank's images of a step, or some of them. What is remembered may change here where the
+        outline `couples` the batch, because then a step is one pass."""
         raise NotImplementedError(f"{type(self).__name__}.loss")
 
     def after_backward(self, step: int) -> None:

@@ -1,6 +1,6 @@
 """What stands on a backbone while it trains and is thrown away afterwards: projections, predictors, prototypes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import torch
@@ -23,6 +23,11 @@ class Headed(nn.Module):
         for name, head in heads.items():
             if head.parameters:
                 self.add_module(name, build(head))
+
+    def features(self, crops: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Crops of several resolutions, [V_i B, C, S_i, S_i] each -> [sum V_i B, d]: one pass of the backbone for each,
+        so that a head may take all of them in one."""
+        return torch.cat([self.backbone(images) for images in crops])
 
 
 def build(head: Head) -> nn.Module:

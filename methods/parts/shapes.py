@@ -90,7 +90,7 @@ class UnitRows(Head):
 
 
 @dataclass(frozen=True)
-class Elsewhere(Head):
+class Outside(Head):
     """Costs what `head` does, and is no part of the network: the groups of SMoG, DeeperCluster's sub-classifiers."""
 
     head: Head

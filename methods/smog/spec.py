@@ -16,7 +16,7 @@ from methods.augment.spec import MultiCropConfig
 from methods.backbones.spec import BACKBONES
 from methods.engine.outline import Follower, Outline, method
 from methods.parts.recipes import in_seconds, on_imagenet, on_photos
-from methods.parts.shapes import Elsewhere, Perceptron, UnitRows
+from methods.parts.shapes import Outside, Perceptron, UnitRows
 
 # A rate is of one network and its crops: the share of the peak is what both have in common.
 STAND_IN = "SMoG's paper gives no rate: SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP an image"
@@ -28,8 +28,8 @@ _steps = partial(at_least, 0, reason="it is negative", fix="give a number of ste
 
 @dataclass
 class SMoGConfig(MultiCropConfig):
-    """One global crop goes through the network that trains, the other one through its momentum network f-hat; which
-    does which alternates from step to step. Local crops are predicted from, too."""
+    """One global crop goes through the network that trains, the other one through its momentum network f-hat; they swap
+    from step to step. Local crops go through the first one alone, and predict as its global crop does."""
 
     name: str = "smog"
     backbone: str = "resnet50"
@@ -145,10 +145,10 @@ def outline(config: SMoGConfig) -> Outline:
         {
             "projection": layers((width, config.hidden, config.embedding), last_batch_norm=True),
             "predictor": layers((config.embedding, config.hidden, config.embedding)),
-            "groups": Elsewhere(UnitRows(config.embedding, config.groups)),
+            "groups": Outside(UnitRows(config.embedding, config.groups)),
         },
         couples="the loss couples the images of a batch (Eq. 4)",
-        groups="the groups are those of all ranks",
+        across_ranks="the groups are those of all ranks",
         views=((1, config.image_size), *local),  # the other global crop goes through f-hat
         follower=Follower("f-hat", ("projection",), 1),
         remembered={"the cache": cached},

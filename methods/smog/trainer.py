@@ -13,12 +13,11 @@ from torch import nn
 from launcher.kmeans import cluster_entropy, cluster_sizes, sharded_nmi
 from methods.augment.views import MultiCropView
 from methods.data.loader import Batch
-from methods.engine.collapse import Watched, empty_share, likeness
+from methods.engine.collapse import Watched, empty_share, likeness, use_of_classes
 from methods.engine.features import extract
 from methods.engine.job import Job
 from methods.engine.trainer import Loss, Trainer
 from methods.parts import ema, optim
-from methods.parts.collectives import sum_over_ranks
 from methods.parts.heads import Headed
 from methods.parts.losses import entropy
 from methods.parts.memory import Memory
@@ -44,27 +43,31 @@ class SMoG(Trainer):
 
     def __init__(self, job: Job):
         super().__init__(job)
-        config, seed = self.config, job.seed_for("groups")
-        what = {"use": "group_entropy", "alike": "likeness", "hit": "groups_hit"}
-        self.watched = Watched(config.groups, **what, images=config.global_batch)
-        options = {"algorithm": config.algorithm, "seed": seed, "device": self.device}
+        config = self.config
+        options = {"algorithm": config.algorithm, "seed": job.seed_for("groups"), "device": self.device}
         self.groups = Groups(config.groups, config.embedding, **options)
         job.owners.add("groups", self.groups)
         self.cache = None
         if config.refit_every:
-            batch = config.global_batch // self.world.size, config.embedding
-            self.cache = self.remember("cache", Memory(config.cache, batch, device=self.device))
+            shape = config.global_batch // self.world.size, config.embedding
+            self.cache = self.remember("cache", Memory(config.cache, shape, device=self.device))
+        told = {"use": "group_entropy", "alike": "likeness", "hit": "groups_hit"}
+        self.watched = Watched(config.groups, **told, images=config.global_batch)
 
     def build_follower(self, network: Network) -> nn.Module:
         """f-hat has no predictor: the text of 3.4 says it has, but in 3.2 its layers are some of f_theta's."""
-        self.followed = nn.Sequential(network.backbone, network.projection)
-        return copy.deepcopy(self.followed)
+        return copy.deepcopy(self.online)
+
+    @property
+    def online(self) -> nn.Sequential:
+        """What f-hat follows, and groups are made of."""
+        return nn.Sequential(self.module.backbone, self.module.projection)
 
     def optimizer(self, network: Network) -> torch.optim.Optimizer:
-        """Biases and norms neither decay nor adapt. LARS multiplies by the rate before the momentum, as its paper and
-        SimCLR do, whose rate and decay SMoG has."""
-        groups = optim.parameter_groups([network], weight_decay=self.config.weight_decay)
-        return optim.make(self.config, groups, lr_in_momentum=True)
+        """Biases and norms neither decay nor adapt. The rate is within LARS' momentum, as in its paper and in SimCLR,
+        whose rate and decay SMoG has."""
+        parameters = optim.parameter_groups([network], weight_decay=self.config.weight_decay)
+        return optim.make(self.config, parameters, lr_in_momentum=True)
 
     def view(self) -> MultiCropView:
         view = super().view()
@@ -84,40 +87,33 @@ class SMoG(Trainer):
         with torch.no_grad():
             others = self.follower(b)
         if step == 0 and config.global_batch >= config.groups:
-            self._refit(others.unsqueeze(0), step)  # "initialized with the K-means algorithm" (3.4)
+            # "initialized with the K-means algorithm" (3.4); f-hat still is the network.
+            self._refit(others.unsqueeze(0), step)
         labels = self.groups.assign(others)
         beta = linear(step, self.total_steps, config.beta, config.final_beta)
         update = self.groups.updated(projections, beta=beta, seed=self.job.seed_for("groups", step))
         predictions = predictions.unflatten(0, (-1, len(batch.ids)))  # [1 + local crops, B, d]
         loss = group_contrast(predictions, update.features, labels, temperature=config.temperature)
-        self.groups.keep(update)
+        self.groups.keep(update)  # before the backward pass, which needs the updated ones alone
         if self.cache is not None:
             self.cache.put(projections)
-        return loss, self._use(labels) | {"likeness": likeness(projections)}
-
-    @torch.no_grad()
-    def _use(self, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Of the groups that the images of this step fall to, on all ranks: in nats, at most ln of batch or groups."""
-        # Not bincount, which makes the GPU wait for the size of its answer.
-        members = torch.zeros(self.config.groups, device=labels.device)
-        sum_over_ranks(members.index_add_(0, labels, torch.ones_like(labels, dtype=members.dtype)))
-        return {"group_entropy": entropy(members / members.sum()), "groups_hit": (members > 0).float().mean()}
+        return loss, use_of_classes(labels, config.groups, "group") | {"likeness": likeness(projections)}
 
     def after_step(self, step: int) -> None:
         """f-hat follows (3.2); every so often groups and f-hat are set anew ("Avoiding Collapse", 3.2 and 3.4)."""
         config, done = self.config, step + 1
-        ema.follow(self.follower, self.followed, config.encoder_momentum)
+        ema.follow(self.follower, self.online, config.encoder_momentum)
         # The groups begin with k-means (3.4) as soon as there is a feature for each: in the first step, or here.
-        begin = math.ceil(config.groups / config.global_batch)
-        if config.refit_every and (done % config.refit_every == 0 or done == begin > 1):
+        first = math.ceil(config.groups / config.global_batch)
+        if config.refit_every and (done % config.refit_every == 0 or (done == first and first > 1)):
             self._refit(self.cache.newest_first(), step)
         if config.reset_every and done % config.reset_every == 0:
-            ema.begin(self.follower, self.followed)
+            ema.begin(self.follower, self.online)
 
     def _refit(self, features: torch.Tensor, step: int) -> None:
-        """k-means without a safe point, of which there is none inside a step: 300 x 4096 features and 3000 groups are
-        0.15 TFLOP on each of 64 GPUs."""
-        # Features that are no numbers leave the groups alone: so is their loss, and the engine says which it was.
+        """k-means. It cannot be stopped inside a step, and is short: 300 x 4096 features and 3000 groups are 0.15 TFLOP
+        on each of 64 GPUs."""
+        # Features that are not finite leave the groups alone: the loss is not finite either, and ends the training.
         with contextlib.suppress(ValueError), torch.autocast(features.device.type, enabled=False):
             self.groups.refit(features, seed=self.job.seed_for("k-means", step))
 
@@ -125,7 +121,7 @@ class SMoG(Trainer):
     def figures(self, step: int) -> dict[str, Any]:
         """How the training images fall to the groups, and what their labels say of that: "Grouping quality", 4.4."""
         job, config = self.job, self.config
-        projections, ids = extract(job, job.dataset, self.followed, stage="groups")
+        projections, ids = extract(job, job.dataset, self.online, stage="groups")
         falls_to = torch.cat([self.groups.assign(some.to(self.device)).cpu() for some in projections.split(8192)])
         sizes = cluster_sizes(falls_to, config.groups)
         scores = {"group_entropy": float(entropy(sizes / sizes.sum())), "empty": empty_share(sizes)}

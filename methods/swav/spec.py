@@ -35,10 +35,10 @@ class SwAVConfig(MultiCropConfig):
     epsilon: float = positive(0.05, "scores are divided by it")  # Eq. 4.3
     sinkhorn_iterations: int = at_least(1, 3)
     assignment: str = choice("soft", "rounded")  # 4.2.2
-    # Embeddings of earlier images that take part in the transport (4.2.3); 0: none.
+    # Images of earlier batches, over all ranks, that take part in the transport (4.2.3); 0: none.
     queue: int = not_negative(0, "it is negative")
     queue_epoch: int = not_negative(15, "it is negative")  # from which the queue is filled (released code)
-    # In which the prototypes stay as they were drawn (released code: 313 iterations).
+    # During which the prototypes keep their first values (released code: 313 iterations).
     freeze_epochs: float = not_negative(1.0, "it is negative")
     optimizer: str = choice("lars", "sgd")  # of all parameters (released code: lars); sgd for small networks
     checkpoint_activations: bool = ops(False)  # residual blocks are computed again in the backward pass, to save memory
@@ -149,7 +149,7 @@ def outline(config: SwAVConfig) -> Outline:
             "prototypes": UnitRows(config.embedding, config.prototypes),  # C, Eq. 4.2
         },
         couples="the loss couples the images of a batch (Eq. 4.3)",
-        groups="the transport is over all ranks",
+        across_ranks="the transport is over all ranks",
         remembered={"the queue": queued * config.global_crops * config.embedding},
         targets=3 * config.global_crops * config.prototypes,  # labels, and what they meet
         recompute=config.checkpoint_activations,
@@ -165,7 +165,7 @@ def check(config: SwAVConfig, images: int | None) -> None:
 
 
 def advice(config: SwAVConfig, world_size: int, layout: Layout) -> Layout:
-    """More prototypes than images share out nothing."""
+    """With more prototypes than images, equal shares mean little."""
     together = config.global_batch + config.queue // config.global_batch * config.global_batch
     if together >= config.prototypes:
         return layout

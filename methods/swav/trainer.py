@@ -1,4 +1,7 @@
-"""SwAV (thesis chapter 4), top to bottom: network, labels, loss, queue."""
+"""SwAV (thesis chapter 4), top to bottom: network, labels, loss, queue.
+
+In comments: A global crops, which have labels, of V crops in all; B images of this rank, L in its queue; K prototypes.
+"""
 
 from collections.abc import Sequence
 
@@ -21,8 +24,7 @@ class Network(Headed):
     products with the prototypes [sum V_i B, K]), float32."""
 
     def forward(self, crops: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        # One pass of the backbone a resolution, one of the head over all crops.
-        projected = self.projection(torch.cat([self.backbone(images) for images in crops]))
+        projected = self.projection(self.features(crops))
         # In fp32: a score is divided by 0.05, and bf16 would be off by 8 %.
         with torch.autocast(projected.device.type, enabled=False):
             embeddings = normalize(projected.float())
@@ -37,13 +39,13 @@ class SwAV(Trainer):
     def __init__(self, job: Job):
         super().__init__(job)
         config = self.config
-        use, single = "prototype_entropy", "prediction_entropy"
-        self.watched = Watched(config.prototypes, use=use, single=single, alike="likeness")
         self.queue = None
         if config.queue:
             sizes = {"global_batch": config.global_batch, "views": config.global_crops, "features": config.embedding}
             queue = make_queue(config.queue, **sizes, world_size=self.world.size, device=self.device)
             self.queue = self.remember("queue", queue)
+        entropies = {"use": "prototype_entropy", "single": "prediction_entropy"}
+        self.watched = Watched(config.prototypes, **entropies, alike="likeness")
 
     def before_step(self, step: int) -> None:
         """Before every forward pass the prototypes get length 1 (released code)."""
@@ -53,7 +55,8 @@ class SwAV(Trainer):
         """Eqs. 4.1 to 4.6: the global crops' labels, predicted from every other crop."""
         config, images = self.config, len(batch.ids)
         embeddings, scores = self.network(self.crops(batch))
-        embeddings, scores = embeddings.unflatten(0, (-1, images)), scores.unflatten(0, (-1, images))  # z: [V, B, K]
+        embeddings = embeddings.unflatten(0, (-1, images))
+        scores = scores.unflatten(0, (-1, images))  # z: [V, B, K]
         labels = pseudo_labels(
             scores[: config.global_crops].detach(),
             self._queued(),
@@ -63,9 +66,9 @@ class SwAV(Trainer):
         )
         if self.queue is not None and step >= config.queue_epoch * self.steps_per_epoch:
             self.queue.put(embeddings[: config.global_crops].detach())
-        used = torch.softmax(scores.detach() / config.temperature, dim=-1)
         loss = swapped_prediction(scores, labels, temperature=config.temperature)
-        figures = {"prototype_entropy": entropy_of_use(used), "prediction_entropy": entropy(used).mean()}
+        predicted = torch.softmax(scores.detach() / config.temperature, dim=-1)
+        figures = {"prototype_entropy": entropy_of_use(predicted), "prediction_entropy": entropy(predicted).mean()}
         return loss, figures | {"likeness": likeness(embeddings[0])}
 
     @torch.no_grad()
@@ -77,6 +80,6 @@ class SwAV(Trainer):
             return self.module.prototypes(as_one_batch(self.queue.newest_first()))
 
     def after_backward(self, step: int) -> None:
-        """In the first epoch the prototypes stay as they are: neither decay nor momentum moves them."""
+        """For `freeze_epochs` the prototypes stay as they are: neither decay nor momentum moves them."""
         if step < self.config.freeze_epochs * self.steps_per_epoch:
             drop_gradients(self.module.prototypes.parameters())

@@ -13,7 +13,7 @@ from methods.augment.spec import MultiCropConfig, ViewsConfig
 from methods.backbones.spec import BACKBONES
 from methods.engine.outline import Follower, Outline, method
 from methods.parts.recipes import on_photos
-from methods.parts.shapes import Classifier, Elsewhere, Head, Perceptron, UnitRows
+from methods.parts.shapes import Classifier, Head, Outside, Perceptron, UnitRows
 
 VGG = BACKBONES["small_vgg"]
 HEADS = {"projection": Perceptron((VGG.feature_dim, 32, 8))}
@@ -33,7 +33,7 @@ def sizes(config=TrainConfig, heads=None, changes=None, **given):
 
 
 def test_parameters_are_those_of_the_backbone_and_of_heads_that_are_part_of_the_network():
-    heads = {**HEADS, "groups": Elsewhere(UnitRows(8, 100))}
+    heads = {**HEADS, "groups": Outside(UnitRows(8, 100))}
     assert sizes(heads=heads).parameters == VGG.parameters + HEADS["projection"].parameters
     assert sizes(heads=heads).flops_per_image - sizes().flops_per_image == 6 * 800
 

@@ -19,7 +19,7 @@ SAME = 1e-9  # relative, in float64
 class Two(RotNet):
     """An optimiser for the backbone, one for the classifier at a tenth of the rate, and a teacher that is exported."""
 
-    names = ("student", "network")
+    saved_as = ("student", "network")
 
     def build_follower(self, network):
         teacher = self.network_type(backbones.build(self.config.backbone), self.outline.heads)

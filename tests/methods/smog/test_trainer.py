@@ -117,7 +117,7 @@ def test_losses_gradients_groups_and_f_hat_of_four_steps_are_those_of_the_equati
         torch.testing.assert_close(trainer.groups.features, updated)
         alpha = trainer.job.config.encoder_momentum
         for mine, before, trained in zip(
-            trainer.follower.parameters(), follower.parameters(), trainer.followed.parameters(), strict=True
+            trainer.follower.parameters(), follower.parameters(), trainer.online.parameters(), strict=True
         ):
             torch.testing.assert_close(mine, alpha * before + (1 - alpha) * trained)
 
@@ -201,7 +201,7 @@ def test_groups_and_f_hat_are_set_anew_after_exactly_so_many_steps(make, refit, 
         take(trainer, batches, step)
         done = step + 1
         assert torch.equal(trainer.groups.features, kept[-1]) is not (refit > 0 and done % refit == 0)
-        assert equal(trainer.follower, trainer.followed) is (reset > 0 and done % reset == 0)
+        assert equal(trainer.follower, trainer.online) is (reset > 0 and done % reset == 0)
     first, *later = refits
     assert first.shape == (1, 16, 8)  # of the first batch: the groups begin with k-means
     assert [len(cached) for cached in later] == [min(3, refit * n) for n in range(1, 1 + (7 // refit if refit else 0))]
