@@ -85,9 +85,8 @@ class DINO(Trainer):
         outputs = self.network(crops).unflatten(0, (-1, images))  # g_s: [V, B, K], the global crops first
         operation, centre = config.operation, self.centre.value
         if config.objective == "mse":
-            loss = mean_square(
-                outputs, teacher_outputs, centre if operation == "centring" else torch.zeros_like(centre)
-            )
+            shift = centre if operation == "centring" else torch.zeros_like(centre)
+            loss = mean_square(outputs, teacher_outputs, shift)
             figures = {"likeness": likeness(teacher_outputs[0])}  # no classes whose use would tell
         else:
             # The targets get less sharp at first (5.3.2).

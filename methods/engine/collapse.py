@@ -58,8 +58,8 @@ def entropy_of_use(probabilities: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def use_of_classes(labels: torch.Tensor, classes: int, name: str) -> dict[str, torch.Tensor]:
-    """How the images of a step fall to `classes` classes, over all ranks: NAME_entropy of the classes' sizes, in nats, at
-    most ln of images or classes, and NAMEs_hit, the share of classes that got any.
+    """How the images of a step fall to `classes` classes, over all ranks: NAME_entropy of the classes' sizes, in nats,
+    at most ln of images or classes, and NAMEs_hit, the share of classes that got any.
 
     labels: int64 [B], of this rank's images. Collective. Both are scalars.
     """

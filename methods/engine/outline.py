@@ -44,11 +44,11 @@ class Outline:
 
     heads: by the names that they have in the network. couples: where images meet beyond the mean of the loss, as a
     reason for which a global batch is one pass ("the transport is over its images"); "" where they meet in batch
-    statistics alone. across_ranks: what the ranks have in common, in a sentence. views: (how many, pixels a side) that the
-    network gets of an image; None: the crops of the config, or the one image. follower: see there. remembered: what is
-    kept of earlier batches over all ranks, a name for a sentence and its fp32 scalars. targets: fp32 scalars an image
-    that stand beside the scores. held: further bytes on each rank. recompute: blocks are computed again in the backward
-    pass.
+    statistics alone. across_ranks: what the ranks have in common, in a sentence. views: (how many, pixels a side) that
+    the network gets of an image; None: the crops of the config, or the one image. follower: see there. remembered: what
+    is kept of earlier batches over all ranks, a name for a sentence and its fp32 scalars. targets: fp32 scalars an
+    image that stand beside the scores. held: further bytes on each rank. recompute: blocks are computed again in the
+    backward pass.
     """
 
     heads: Mapping[str, Head]
