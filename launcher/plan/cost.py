@@ -28,6 +28,7 @@ class MemoryCost:
     weights: float
     gradients: float
     optimiser: float
+    held: float  # by each rank beside all that: a bank, a frozen network
     copies: float  # of the weights in bf16 or fp16, which autocast keeps until the backward pass
     activations: float
     workspace: float
@@ -51,18 +52,19 @@ class HostMemory:
 
 
 def memory(sizes: Sizes, layout: Layout, precision: str, *, gpu: bool = True) -> MemoryCost:
-    """fp32 weights, gradients and optimiser slots, with the weights what follows, is remembered or held; activations of
+    """fp32 weights, gradients and optimiser slots, with the weights what follows and what is remembered; activations of
     one forward pass, halved under bf16 or fp16 but for what autocast leaves in fp32. The buckets in which gradients
     travel are the gradients themselves. gpu: with what a GPU needs beside tensors."""
     held = (sizes.parameters + sizes.hosted_parameters) * FP32 / GB
     world = layout.groups * layout.group_size // layout.groups_per_rank
-    following = (sizes.following_parameters + sizes.remembered / world) * FP32 / GB + sizes.held / GB
+    following = (sizes.following_parameters + sizes.remembered / world) * FP32 / GB
     half = precision != "fp32"
     activations = layout.per_gpu_batch * (sizes.activations / (2 if half else 1) + sizes.unhalved) / GB
     return MemoryCost(
         weights=held + following,
         gradients=held,
         optimiser=held * sizes.optimiser_slots,
+        held=sizes.held / GB,
         copies=held / 2 if half else 0.0,
         activations=activations,
         workspace=WORKSPACE * activations if gpu else 0.0,

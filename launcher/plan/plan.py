@@ -252,6 +252,7 @@ def _why_resources(spec: RunSpec, sizes: Sizes, memory: cost.MemoryCost, host: c
 
 def _why_memory(memory: cost.MemoryCost, gpus: int, precision: str) -> str:
     parts = f"weights {memory.weights:.2f}, gradients {memory.gradients:.2f}, optimiser {memory.optimiser:.2f}"
+    parts += f", held beside them {memory.held:.2f}" if memory.held else ""
     parts += f", weights in {precision} {memory.copies:.2f}" if memory.copies else ""
     parts += f", activations {memory.activations:.2f}"
     if not gpus:

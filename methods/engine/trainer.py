@@ -94,7 +94,8 @@ class Trainer:
         return None
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer]:
-        """Of all that trains; or several, by the names under which they are saved."""
+        """Of all that trains, biases and norms alike (`optim.parameter_groups` tells them apart); or several, by the
+        names under which they are saved."""
         return optim.make(self.config, network.parameters())
 
     def remember(self, name: str, memory: Memory | SampleBank) -> Any:

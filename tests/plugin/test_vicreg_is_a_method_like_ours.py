@@ -2,6 +2,7 @@
 `tests/methods/test_contract.py` asks of ours. How few lines that takes is held, too."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,11 @@ def test_killed_and_resumed_it_keeps_the_contract(installed):
 def test_a_method_is_few_lines():
     assert count(PLUGIN / "vicreg")[1] <= 130
     assert sum(count(ROOT / "methods" / name)[0] for name in FIVE) <= 0.7 * BEFORE
+
+
+def test_the_method_that_the_document_shows_trains(with_method, tmp_path):
+    shown = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", (ROOT / "docs/structure.md").read_text(), flags=re.DOTALL)
+    sslrun = with_method("toy", **dict(shown))
+    made = sslrun("method=toy", "recipe=tiny", "method.epochs=1", f"runs={tmp_path / 'runs'}", "--json").json
+    assert made["state"] == "done"
+    assert "method.scale=0" in sslrun("plan", "method=toy", "recipe=demo", "method.scale=0", code=2).err
