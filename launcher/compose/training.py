@@ -279,7 +279,7 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
     runs = os.path.abspath(os.path.expanduser(config["runs"]))
     pin_networks(config["method"], Path(runs))
     method.validate(config["method"], getattr(config["data"], "images", None))
-    registry.facts("data").check_columns(config["data"], getattr(method, "columns", ()))
+    registry.facts("data").check_columns(config["data"], method.columns, at_hand=not planning)
     cluster = _checked_cluster(config)
     return RunSpec(
         method=freeze(config["method"]),

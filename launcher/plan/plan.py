@@ -1,7 +1,7 @@
 """(spec, recipe) -> Plan: how the run lies on the cluster, what it takes, and why. Pure: computes, touches nothing."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.durations import rough
@@ -94,6 +94,7 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
     layout, sizes = method.layout(spec.method, world), method.sizes(spec.method, world)
     known = getattr(spec.data, "images", None)
     images = known or recipe.images
+    sizes = replace(sizes, remembered=sizes.remembered + int(sizes.banked * images))
     steps = images // spec.method.global_batch * spec.method.epochs
     times = _times(spec, recipe, layout, sizes, images, steps)
     memory = cost.memory(sizes, layout, spec.method.precision, gpu=bool(cluster.gpus_per_node))

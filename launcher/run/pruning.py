@@ -125,7 +125,8 @@ def _pins(run: RunDir) -> dict[str, str]:
             for field, source in {"init_from": spec.get("init_from"), **method}.items():
                 where = source.get("path") if isinstance(source, dict) else None
                 if where and os.path.realpath(Path(where).parent) == folder:
-                    pins[Path(where).name] = f"{file.parent.name} starts from it ({field})"
+                    verb = "starts from" if field == "init_from" else "uses"
+                    pins[Path(where).name] = f"{file.parent.name} {verb} it ({field})"
     for file in run.path.glob("evals/*/eval.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             step, evaluation = read_json(file)["step"], RunDir(file.parent)

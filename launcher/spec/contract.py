@@ -88,7 +88,8 @@ class Sizes:
     following_parameters: int = 0  # replicated, but without gradients or slots: a teacher, or a momentum encoder
     remembered: int = 0  # of earlier batches, over the whole world: a queue, or a cache of features
     unhalved: float = 0.0  # bytes an image beside the activations, in any precision: pixels, scores, LayerNorm's input
-    held: float = 0.0  # bytes on each rank beside all that: a bank, a frozen network
+    banked: float = 0.0  # fp32 scalars for each image of the training data, over the whole world
+    held: float = 0.0  # bytes on each rank beside all that: a frozen network, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +114,12 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(Work):
-    """A method of training. `trainer` is loaded by the worker alone, inside a job."""
+    """A method of training, as `methods.engine.outline.method` makes it. `trainer` is loaded by the worker alone, in a
+    job."""
 
     config: type[TrainConfig]
     trainer: str  # "package.module:Class"
     layout: Callable[[Any, int], Layout]  # (config, world_size); raises InputError with the sizes that work
     sizes: Callable[[Any, int], Sizes]  # (config, world_size)
-    columns: tuple[str, ...] = ()  # what its batches bring beside images, of `methods.data.beside.COLUMNS`
+    columns: tuple[str, ...] = ()  # what its batches bring beside images: label, position, text
     trains: ClassVar[bool] = True

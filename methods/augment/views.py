@@ -93,8 +93,7 @@ class PatchesView:
     a function of (seed, epoch, sample). Patch v is that of row v // grid and column v % grid.
 
     As `methods.augment.patches` says: the image becomes a square of `resize` pixels, whatever its shape, and with
-    probability `grey` the mean of its colours, to the nearest level. They are whole in a worker: nothing that was drawn
-    is needed on the device, and so they travel as one array and without draws.
+    probability `grey` the mean of its colours, to the nearest level. The worker finishes them, so no draws travel.
     """
 
     seed: int

@@ -44,9 +44,7 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     spec, manifest = run.spec(), read_json(saved[-1] / "manifest.json")
     state = {k.removeprefix(TRUNK): v for k, v in load_tensors(saved[-1], "network").items() if k.startswith(TRUNK)}
     if not state:
-        raise RunFailed(
-            f"{saved[-1]}: the state called network has no part {TRUNK[:-1]}; its trainer names it otherwise"
-        )
+        raise RunFailed(f"{saved[-1]}: it has no {TRUNK[:-1]} saved as network; mend `saved_as` of its trainer")
     metadata = {
         "run": run.id,
         "method": spec.method.name,

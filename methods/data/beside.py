@@ -14,9 +14,7 @@ import numpy as np
 from methods.data.broken import PROBED
 from methods.data.dataset import BrokenImage, ImageDataset
 from methods.data.loader import Request
-from methods.data.spec import no_labels, without_labels, without_texts
-
-COLUMNS = ("label", "position", "text")
+from methods.data.spec import COLUMNS, no_labels, without_labels, without_texts
 
 
 def check(dataset: ImageDataset, columns: Collection[str], config: Any) -> None:

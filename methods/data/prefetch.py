@@ -11,7 +11,7 @@ def prefetched(stream: Iterator[Batch], device: torch.device) -> Iterator[Batch]
     """The batches of `stream`, their images on `device`; ids and columns stay where they are, since trainers read them.
 
     On a GPU the next batch is copied, from pinned memory, on a stream of its own while the current one is worked on: at
-    any time it holds the images of two batches. Outside the batches are passed on as they are.
+    any time it holds the images of two batches. Elsewhere the batches are passed on as they are.
     """
     if device.type != "cuda":
         yield from stream

@@ -66,6 +66,9 @@ class ShardsData:
     stage: str | None = field(default=None, metadata={"science": False})
 
 
+# What a batch may bring beside its images: `methods.data.beside` tells what each is.
+COLUMNS = ("label", "position", "text")
+
 DATA = {"photos": PhotosData, "image_folder": ImageFolderData, "cifar10": Cifar10Data, "shards": ShardsData}
 
 
@@ -191,25 +194,25 @@ def no_labels(config):
         return f"{config.path!r} cannot be listed ({error.strerror})"
 
 
-def check_columns(config, columns, field="data"):
-    """Raise InputError where the data set of `config` lacks what a method wants beside its images: names of
-    `methods.data.beside`. As `no_labels`, it looks at names of folders alone."""
-    if "label" in columns and (reason := no_labels(config)):
-        raise without_labels(config, reason, field)
+def check_columns(config, columns, *, at_hand=True):
+    """Raise InputError where the data set of `config` lacks what a method wants beside its images, of COLUMNS. As
+    `no_labels`, it looks at names of folders alone; at_hand: whether there are any to look at."""
+    if "label" in columns and (at_hand or getattr(config, "labels", "") == "none") and (reason := no_labels(config)):
+        raise without_labels(config, reason)
     if "text" in columns and not isinstance(config, ImageFolderData):
-        raise without_texts(config, "such a data set keeps none", field)
+        raise without_texts(config, "such a data set keeps none")
 
 
-def without_labels(config, reason, field="data"):
+def without_labels(config, reason):
     """What is said where a method learns from labels and there are none."""
-    fix = f"give labelled images: {field}=image_folder {field}.path=/path/to/them"
-    return InputError.of(field, config.name, f"it has no labels ({reason}), and the method learns from them", fix)
+    fix = "give labelled images: data=image_folder data.path=/path/to/them"
+    return InputError.of("data", config.name, f"it has no labels ({reason}), and the method learns from them", fix)
 
 
-def without_texts(config, reason, field="data"):
+def without_texts(config, reason):
     """As `without_labels`."""
-    fix = f"give images with a KEY.txt beside each KEY.jpg: {field}=image_folder {field}.path=/path/to/them"
-    return InputError.of(field, config.name, f"it has no texts ({reason}), and the method learns from them", fix)
+    fix = "give images with a KEY.txt beside each KEY.jpg: data=image_folder data.path=/path/to/them"
+    return InputError.of("data", config.name, f"it has no texts ({reason}), and the method learns from them", fix)
 
 
 def _check_cifar10(config, field):

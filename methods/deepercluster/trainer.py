@@ -19,7 +19,7 @@ from methods.deepercluster.spec import ROTATIONS
 from methods.deepercluster.subclassifiers import GroupState, SubClassifiers
 from methods.deepercluster.targets import Targets, hosted_groups, ranks_of_group
 from methods.engine.job import Job
-from methods.engine.pseudo_labels import PseudoLabels, labels_within, pseudo_labels
+from methods.engine.pseudo_labels import PseudoLabels, cluster_labels, labels_within
 from methods.engine.trainer import Loss, Trainer
 from methods.evals.montage import montage
 from methods.parts import optim
@@ -85,7 +85,7 @@ class DeeperCluster(Trainer):
         config = self.config
         how = {"pca_dim": config.pca_dim, "iterations": config.kmeans_iterations, "keep_work_s": config.keep_work_s}
         levels, step = (config.super_clusters, config.clusters), epoch * self.steps_per_epoch
-        found = pseudo_labels(self.job, self.backbone, epoch, step=step, clusters=levels, **how)
+        found = cluster_labels(self.job, self.backbone, epoch, step=step, clusters=levels, **how)
         # From here on nothing stops in between: targets, heads and history change together.
         self._take_over(found)
         self._remember(found)

@@ -153,7 +153,7 @@ def demo() -> Recipe:
 
 def tiny() -> Recipe:
     """Seconds: all of the method, for tests and drills. It learns nothing."""
-    less = {"local_size": 8, "outputs": 24, "hidden": 16, "bottleneck": 8}
+    less = {"outputs": 24, "hidden": 16, "bottleneck": 8}
     more = {"drop_path": 0.1, "predictor": True, "head_batch_norm": True}
     heat = {"warmup_teacher_temperature": 0.04, "teacher_temperature": 0.07, "teacher_warmup_epochs": 1}
     return in_seconds(demo(), backbone="small_vit", **less, **more, **heat, lr=0.001)
@@ -173,7 +173,7 @@ def outline(config: DINOConfig) -> Outline:
         couples=f"{over} of a whole batch, taken once a step",
         across_ranks="the teacher's outputs are averaged over all ranks (Eq. 5.4)",
         follower=Follower("the teacher", ("head",), config.global_crops),
-        targets=3 * config.global_crops * config.outputs,  # the teacher's scores, targets, and what meets them
+        target_scalars=3 * config.global_crops * config.outputs,  # the teacher's scores, targets, and what meets them
     )
 
 

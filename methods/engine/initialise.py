@@ -18,6 +18,7 @@ from methods import backbones
 from methods.backbones.export import imported
 from methods.engine.job import Job
 
+RESTORE = "restore it, or start a new run"
 PREFIX = "backbone."  # of every trainer's network
 
 
@@ -29,7 +30,7 @@ def load_backbone(backbone: nn.Module, job: Job) -> None:
     source = job.spec.init_from
     if source is None or job.run.checkpoints():  # a run that has saved goes on from its own state
         return
-    _load(backbone, job.config.backbone, source, "init_from")
+    _load(job, backbone, job.config.backbone, source, "init_from")
 
 
 def frozen_network(job: Job, field: str) -> nn.Module:
@@ -45,35 +46,45 @@ def frozen_network(job: Job, field: str) -> nn.Module:
         raise InputError.of(name, "null", "it names no network", "give a run, or weights written by `sslrun export`")
     with torch.random.fork_rng(devices=[]):  # what is drawn for the networks that train must not depend on this one
         network = backbones.build(source.backbone)
-    _load(network, source.backbone, source, name)
+    _load(job, network, source.backbone, source, name)
     return network.to(job.world.device).eval().requires_grad_(False)
 
 
-def _load(network: nn.Module, backbone: str, source: InitFrom, field: str) -> None:
-    """Copy what was pinned for the field into `network`, a `backbone`, strictly."""
+def _load(job: Job, network: nn.Module, backbone: str, source: InitFrom, field: str) -> None:
+    """Copy what was pinned for the field into `network`, a `backbone`, strictly. Collective: rank 0 reads all of it for
+    its digest, the others what they need."""
     path = Path(source.path)
+    refused = job.world.broadcast(_refused(source, field) if job.world.is_main else None)
+    if refused:
+        raise InputError.of(*refused)
     try:
         if path.is_dir():
-            _refuse_changed(_digest_of_checkpoint(path), source, field)
             saved = load_tensors(path, "network", SHARED)
             state = {key.removeprefix(PREFIX): value for key, value in saved.items() if key.startswith(PREFIX)}
         else:
-            with path.open("rb") as file:
-                _refuse_changed(hashlib.file_digest(file, "sha256").hexdigest(), source, field)
             state = imported(load_file(path), backbone)
         network.load_state_dict(state, strict=True)
-    except (OSError, ValueError, SafetensorError) as error:
-        fix = "restore it, or start a new run"
-        raise InputError.of(field, path, f"cannot be read ({error})", fix) from None
+    except (OSError, SafetensorError) as error:
+        raise InputError.of(field, path, f"cannot be read ({error})", RESTORE) from None
     except (RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError.of(field, path, f"other weights than {backbone}'s ({reason})", "use its own") from None
 
 
-def _refuse_changed(found: str, source: InitFrom, field: str) -> None:
-    if found != source.digest:
-        reason = "it has changed since this run was submitted"
-        raise InputError.of(field, source.path, reason, "start a new run")
+def _refused(source: InitFrom, field: str) -> tuple[str, str, str, str] | None:
+    """What is wrong with the source, as `InputError.of` takes it; None where it is what was pinned."""
+    path = Path(source.path)
+    try:
+        if path.is_dir():
+            found = _digest_of_checkpoint(path)
+        else:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return field, source.path, f"cannot be read ({error})", RESTORE
+    if found == source.digest:
+        return None
+    return field, source.path, "it has changed since this run was submitted", "start a new run"
 
 
 def _digest_of_checkpoint(path: Path) -> str:

@@ -9,7 +9,7 @@ Ranges of fields, how a batch lies on ranks, and what memory, disk and time a pl
 trainer (`engine/trainer.py`) builds its networks from the same heads.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from launcher.spec.schema import TrainConfig
 from methods.augment.patches import PatchesConfig, check_patches, patches_of
 from methods.augment.spec import CHANNELS, ViewsConfig, check_views, views_of
 from methods.backbones.spec import BACKBONES
+from methods.data.spec import COLUMNS
 from methods.parts.layout import check_statistics, check_training, in_one_pass, in_passes
 from methods.parts.recipes import in_seconds
 from methods.parts.shapes import Head
@@ -45,10 +46,15 @@ class Outline:
     heads: by the names that they have in the network. couples: where images meet beyond the mean of the loss, as a
     reason for which a global batch is one pass ("the transport is over its images"); "" where they meet in batch
     statistics alone. across_ranks: what the ranks have in common, in a sentence. views: (how many, pixels a side) that
-    the network gets of an image; None: the crops of the config, or the one image. follower: see there. remembered: what
-    is kept of earlier batches over all ranks, a name for a sentence and its fp32 scalars. targets: fp32 scalars an
-    image that stand beside the scores. held: further bytes on each rank. recompute: blocks are computed again in the
-    backward pass.
+    the network gets of an image; None: the crops of the config, or the one image. follower: see there. frozen: the
+    backbone of a second network that sees each image once and stays as it is; "" for none. slots: scalars that the
+    optimiser keeps for each that it trains; None: as the one that `config.optimizer` names.
+
+    What is kept beside networks, in fp32 scalars. remembered: of earlier batches, over all ranks in shares, by a name
+    for sentences ("queue"). replicated: the same on every rank. banked: for each image of the training data, over all
+    ranks. target_scalars: for each image of a step, beside the scores. held: bytes of anything else on each rank.
+
+    recompute: blocks are computed again in the backward pass.
     """
 
     heads: Mapping[str, Head]
@@ -57,8 +63,12 @@ class Outline:
     across_ranks: str = "the loss couples no group of ranks"
     views: tuple[tuple[int, int], ...] | None = None
     follower: Follower | None = None
+    frozen: str = ""
+    slots: int | None = None
     remembered: Mapping[str, int] = field(default_factory=dict)
-    targets: float = 0
+    replicated: Mapping[str, int] = field(default_factory=dict)
+    banked: float = 0
+    target_scalars: float = 0
     held: float = 0
     recompute: bool = False
 
@@ -79,7 +89,7 @@ def method(
     layout: Callable[[Any, int], Layout] | None = None,
     advice: Callable[[Any, int, Layout], Layout] = lambda config, world_size, layout: layout,
     extra: Callable[[Any, int, Sizes], Sizes] = lambda config, world_size, sizes: sizes,
-    columns: tuple[str, ...] = (),
+    columns: Collection[str] = (),
     **said: str,
 ) -> Outlined:
     """The METHOD of a spec.
@@ -89,8 +99,12 @@ def method(
     where it does not follow from what `couples`; raises InputError with the worlds that fit. advice(config, world_size,
     layout): the layout, with what is to be said of a legal one that wastes. extra(config, world_size, sizes): the
     sizes, with what no outline has. columns: what each batch brings beside its images, of
-    `methods.data.beside.COLUMNS`; data without it are refused. said: name, summary and trainer, as `Method` has them.
+    COLUMNS; data without it are refused. said: name, summary and trainer, as `Method` has them. Raises ValueError for
+    another column.
     """
+    strange = [name for name in columns if name not in COLUMNS]
+    if strange:
+        raise ValueError(f"columns={strange[0]!r}: there is no such column; choose from {', '.join(COLUMNS)}")
     named = {recipe.__name__: recipe for recipe in recipes}
     if "tiny" not in named and "demo" in named:
         named["tiny"] = lambda: in_seconds(named["demo"]())
@@ -114,7 +128,7 @@ def method(
         return extra(given, world_size, _sizes(given, outline(given)))
 
     made = {"recipes": named, "validate": validate, "layout": laid_out, "sizes": sized}
-    return Outlined(config=config, outline=outline, columns=columns, **made, **said)
+    return Outlined(config=config, outline=outline, columns=tuple(columns), **made, **said)
 
 
 def _check(config: TrainConfig, images: int | None) -> None:
@@ -130,9 +144,10 @@ def _check(config: TrainConfig, images: int | None) -> None:
 
 def _layout(config: TrainConfig, made: Outline, world_size: int) -> Layout:
     if not made.couples:
-        return in_passes(config, world_size, made.across_ranks)
+        inputs = sum(number for number, _ in made.views or views_of(config))
+        return in_passes(config, world_size, made.across_ranks, inputs)
     normalised = BACKBONES[config.backbone].batch_norm or any(head.normalised for head in made.heads.values())
-    memory = " and ".join(name for name, scalars in made.remembered.items() if scalars)
+    memory = " and its ".join(name for name, scalars in made.remembered.items() if scalars)
     return in_one_pass(config, world_size, made.across_ranks, made.couples, memory=memory, batch_norm=normalised)
 
 
@@ -140,33 +155,40 @@ def _sizes(config: TrainConfig, made: Outline) -> Sizes:
     backbone, heads, follower = BACKBONES[config.backbone], made.heads, made.follower
     views = made.views or (patches_of(config) if isinstance(config, PatchesConfig) else views_of(config))
     count = sum(number for number, _ in views)
-    kept = [(n, *backbone.kept_at(size, recompute=made.recompute)) for n, size in views]
-    halved, unhalved = sum(n * each for n, each, _ in kept), sum(n * each for n, _, each in kept)
+    met = [(1 if head.once else count, head) for head in heads.values()]
+    waiting = [(n, *backbone.kept_at(size, recompute=made.recompute)) for n, size in views]
+    halved, unhalved = sum(n * each for n, each, _ in waiting), sum(n * each for n, _, each in waiting)
     # Crops and patches are fp32 on the device; one image is bytes.
     floats = isinstance(config, ViewsConfig | PatchesConfig)
     pixels = sum(number * CHANNELS * size**2 for number, size in views) if floats else 0
-    body, head = sum(n * backbone.macs_at(size) for n, size in views), sum(each.macs for each in heads.values())
+    body, head = sum(n * backbone.macs_at(size) for n, size in views), sum(n * each.macs for n, each in met)
     passes = 4 if made.recompute else 3  # forward, backward twice as much, and forward again
-    flops = 2 * (passes * body + 3 * count * head)
-    following = 0
+    flops = 2 * (passes * body + 3 * head)
+    following, held = 0, made.held
     if follower:
         following = backbone.parameters + sum(heads[name].parameters for name in follower.heads)
         seen = backbone.macs_at(config.image_size) + sum(heads[name].macs for name in follower.heads)
         flops += 2 * follower.views * seen
+    if made.frozen:
+        flops += 2 * BACKBONES[made.frozen].macs_at(config.image_size)
+        held += 4 * BACKBONES[made.frozen].parameters
     # Scores, their logarithms and the gradients of both.
-    scores = 4 * count * sum(each.scores for each in heads.values()) + made.targets
-    slots = SLOTS.get(getattr(config, "optimizer", ""), 1)
-    remembered = {name: scalars for name, scalars in made.remembered.items() if scalars}
-    slot = "its momentum" if slots == 1 else f"what {config.optimizer} keeps of it"
-    *first, last = ["the network", slot, *([follower.name] if follower else []), *remembered]
+    scores = 4 * sum(n * each.scores for n, each in met) + made.target_scalars
+    slots = made.slots or SLOTS.get(getattr(config, "optimizer", ""), 1)
+    remembered = {name: scalars for name, scalars in {**made.remembered, **made.replicated}.items() if scalars}
+    slot = "its momentum" if slots == 1 else f"what {getattr(config, 'optimizer', 'the optimiser')} keeps of it"
+    kept = [follower.name] if follower else []
+    kept += [f"the {name}" for name in (*remembered, *["bank"] * bool(made.banked))]
+    *first, last = ["the network", slot, *kept]
     return Sizes(
         parameters=backbone.parameters + sum(each.parameters for each in heads.values()),
         optimiser_slots=slots,
         flops_per_image=flops,
-        activations=4 * (halved + count * sum(each.kept for each in heads.values())),
+        activations=4 * (halved + sum(n * each.kept for n, each in met)),
         why={"disk": f"{', '.join(first)} and {last}"},
-        following_parameters=following,
-        remembered=sum(remembered.values()),
+        following_parameters=following + sum(made.replicated.values()),
+        remembered=sum(made.remembered.values()),
         unhalved=4 * (unhalved + pixels + scores),
-        held=made.held,
+        banked=made.banked,
+        held=held,
     )

@@ -28,7 +28,7 @@ class PseudoLabels:
     super_labels: torch.Tensor | None = None
 
 
-def pseudo_labels(
+def cluster_labels(
     job: Job,
     backbone: nn.Module,
     epoch: int,

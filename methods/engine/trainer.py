@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from launcher.errors import InputError
 from launcher.runtime.stateful import ModuleState, OptimizerState
 from launcher.spec import registry
 from methods import backbones
@@ -23,7 +24,7 @@ from methods.parts.bank import SampleBank
 from methods.parts.batchnorm import synchronise
 from methods.parts.heads import Headed
 from methods.parts.layout import memory_parts
-from methods.parts.memory import Memory
+from methods.parts.memory import KeyQueue, Memory
 
 Loss = tuple[torch.Tensor, dict[str, torch.Tensor]]  # (a mean over this rank's images, detached scalars to log)
 
@@ -50,6 +51,9 @@ class Trainer:
     def __init__(self, job: Job):
         self.job, self.config, self.world, self.device = job, job.config, job.world, job.world.device
         self.method = registry.method(self.config.name)
+        if not hasattr(self.method, "outline"):
+            fix = "make its METHOD with methods.engine.outline.method"
+            raise InputError.of("method", self.config.name, "it has no outline to build a network from", fix)
         self.outline = self.method.outline(self.config)
         self.steps_per_epoch = len(job.dataset) // self.config.global_batch
         self.total_steps = self.steps_per_epoch * self.config.epochs
@@ -98,12 +102,15 @@ class Trainer:
         names under which they are saved."""
         return optim.make(self.config, network.parameters())
 
-    def remember(self, name: str, memory: Memory | SampleBank) -> Any:
-        """Register what ranks remember in shares, which moves with the run to another number of ranks."""
-        if isinstance(memory, Memory):
-            parts = memory.parts(memory_parts(self.config.global_batch), self.world.rank, self.world.size)
-        else:
+    def remember(self, name: str, memory: Memory | SampleBank | KeyQueue) -> Any:
+        """Register what earlier batches left, which moves with the run to another number of ranks."""
+        if isinstance(memory, KeyQueue):  # the same on every rank
+            self.job.owners.add(name, memory)
+            return memory
+        if isinstance(memory, SampleBank):
             parts = memory.parts()
+        else:
+            parts = memory.parts(memory_parts(self.config.global_batch), self.world.rank, self.world.size)
         for number, part in parts.items():
             self.job.owners.add(f"{name}_{number:03d}", part, shard=f"{name}_{number:03d}", writes=True)
         return memory
@@ -135,6 +142,8 @@ class Trainer:
     def crops(self, batch: Batch) -> list[torch.Tensor]:
         """On the device, where a config has crops: float32 [V B, C, S, S] of each resolution, the global ones first;
         view v of them is rows v B to (v + 1) B."""
+        if self.photometrics is None:
+            raise TypeError(f"{type(self.config).__name__} has no crops: derive it from ViewsConfig, or use `images`")
         return self.photometrics(batch.images.to(self.device, non_blocking=True))
 
     # -- a step, in this order ---------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from methods.parts.memory_layout import part_of_bank, parts_of_rank, share_of_ba
 
 class SampleBank:
     """`samples` rows of `shape`, each on one rank: that in whose share of consecutive ids it falls, whole parts by a
-    rule that knows neither epoch nor step. A row so moves once when it is put, none for k-means, which takes the shares
-    as they are, and a run may go on with another number of ranks, up to `parts` of them.
+    rule that knows neither epoch nor step. A row crosses ranks once, when it is put; k-means takes the shares as they
+    lie, and a run may go on with another number of ranks, up to `parts` of them.
 
     shape: of a row, such as (d,), or (views, d). fill: what rows hold that were never put, such as -100, the label that
     losses leave out. seed: of random unit vectors in its place, which count as put (NPID's start); the same whatever

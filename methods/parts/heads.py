@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from torch.nn.utils.parametrizations import weight_norm
 
-from methods.parts.shapes import Bottleneck, Classifier, Head, Perceptron, UnitRows
+from methods.parts.shapes import Bottleneck, Classifier, Head, Once, Perceptron, UnitRows
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -41,6 +41,8 @@ def build(head: Head) -> nn.Module:
             return Prototypes(features, rows)
         case Bottleneck():
             return DINOHead(head)
+        case Once(inner):
+            return build(inner)
     raise TypeError(f"{type(head).__name__}: build its module in the network's own code")
 
 

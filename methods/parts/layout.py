@@ -59,10 +59,10 @@ def check_size(backbone: str, field: str, size: int) -> None:
         raise InputError.of(field, size, reason, f"use {below} or {below + known.patch}")
 
 
-def in_passes(config: TrainConfig, world_size: int, groups: str) -> Layout:
+def in_passes(config: TrainConfig, world_size: int, across_ranks: str, inputs: int = 1) -> Layout:
     """Data parallel, where images meet in batch statistics and in the mean of the loss alone: in as many passes as the
-    group of batch statistics takes. groups: what ranks have in common, in a sentence. Raises InputError with the worlds
-    that fit."""
+    group of batch statistics takes. across_ranks: what ranks have in common, in a sentence. inputs: of the network for
+    each image. Raises InputError with the worlds that fit."""
     worlds = [n for n in range(1, config.global_batch + 1) if config.global_batch % n == 0]
     fits = worlds_that_fit(config, worlds)
     if world_size not in fits:
@@ -70,27 +70,28 @@ def in_passes(config: TrainConfig, world_size: int, groups: str) -> Layout:
         refuse_world(world_size, fits, reason)
     per_rank = config.global_batch // world_size
     micro, accumulation, ranks, shared = batch_norm_layout(config, per_rank, world_size)
+    each = f", each giving {inputs} inputs" if inputs > 1 else ""
     why = {
-        "groups": groups,
+        "groups": across_ranks,
         "group_size": "the whole world",
-        "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images; {shared}",
+        "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images{each}; {shared}",
         "accumulation": "samples meet only in batch statistics, whose group is kept, and in the mean of the loss",
     }
     return Layout(micro, world_size, why, accumulation=accumulation, batch_norm_ranks=ranks)
 
 
 def in_one_pass(
-    config: TrainConfig, world_size: int, groups: str, couples: str, *, memory: str = "", batch_norm: bool = True
+    config: TrainConfig, world_size: int, across_ranks: str, couples: str, *, memory: str = "", batch_norm: bool = True
 ) -> Layout:
     """Data parallel, without accumulation, because the loss couples the images of a batch.
 
-    groups, couples: what ranks have in common and how images are coupled, in a sentence. memory: what lies on the
+    across_ranks, couples: what ranks have in common and how images are coupled, in a sentence. memory: what lies on the
     ranks in equal shares, see `memory_parts`; "" for nothing. batch_norm: images meet in batch statistics, too. Raises
     InputError with the worlds that fit.
     """
     fit = partial(fits_in_one_pass, config, memory=bool(memory), batch_norm=batch_norm)
     if not fit(world_size):
-        meets = ["its batch statistics"] * batch_norm + [memory.replace("the ", "its ")] * bool(memory)
+        meets = ["its batch statistics"] * batch_norm + [f"its {memory}"] * bool(memory)
         *first, last = [f"a global batch of {config.global_batch}", *meets]
         what = f"{', '.join(first)} or {last} do" if first else f"{last} does"
         worlds = [n for n in range(1, config.global_batch + 1) if fit(n)]
@@ -99,7 +100,7 @@ def in_one_pass(
     if batch_norm:
         _, _, ranks, shared = batch_norm_layout(config, per_rank, world_size)
     why = {
-        "groups": groups,
+        "groups": across_ranks,
         "group_size": "the whole world",
         "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images; {shared}",
         "accumulation": f"none: {couples}",

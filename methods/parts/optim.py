@@ -19,15 +19,17 @@ def make(
     """The optimiser that `config.optimizer` names, lars | adamw | sgd; sgd where the config has no such field.
 
     parameters: that train, or groups of them (`parameter_groups`), which say their own decay. lars: options of LARS.
+    Raises ValueError for another name.
     """
     momentum = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
-    match getattr(config, "optimizer", "sgd"):
+    match name := getattr(config, "optimizer", "sgd"):
         case "lars":
             return LARS(parameters, **momentum, **lars)
         case "adamw":
             return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
-        case _:
+        case "sgd":
             return torch.optim.SGD(parameters, **momentum)
+    raise ValueError(f"optimizer={name}: no such optimiser here; override the trainer's `optimizer`")
 
 
 def parameter_groups(modules: Iterable[nn.Module], *, weight_decay: float) -> list[dict[str, Any]]:

@@ -29,4 +29,5 @@ def in_seconds(demo: Recipe, **given: Any) -> Recipe:
     """All of a method, for tests and drills: its demo, smaller. It learns nothing."""
     small = demo.but(image_size=16, epochs=2, global_batch=32, checkpoint_every=3, log_every=2, rate=None)
     photos = {"data": PhotosData(images=304), "images": 304}
-    return small.but(**photos, source="ours", expect="nothing but speed", **given)
+    crops = {"local_size": 8} if hasattr(demo.method, "local_size") else {}
+    return small.but(**photos, source="ours", expect="nothing but speed", **{**crops, **given})

@@ -15,7 +15,7 @@ def rounds_of(
     first: int = 0,
     backbone: str | None = None,
 ) -> Rounds:
-    """clusters, pca_dim and iterations: as of `pseudo_labels`. every: epochs from one round to the next, the first one
+    """clusters, pca_dim and iterations: as of `cluster_labels`. every: epochs from one round to the next, the first one
     before the epoch `first`; None: there is one round. backbone: whose features are clustered; None: the one that
     trains."""
     size = BACKBONES[backbone or config.backbone]

@@ -11,6 +11,7 @@ class Head:
     kept = 0  # fp32 scalars of one input that wait for the backward pass, of which bf16 and fp16 take half
     scores = 0  # outputs that a temperature divides, fp32 in any precision
     normalised = False  # whether images meet in its batch statistics
+    once = False  # whether an image meets it once, and not each of its views
 
     @property
     def macs(self) -> int:
@@ -90,8 +91,8 @@ class UnitRows(Head):
 
 
 @dataclass(frozen=True)
-class Outside(Head):
-    """Costs what `head` does, and is no part of the network: the groups of SMoG, DeeperCluster's sub-classifiers."""
+class _Of(Head):
+    """Costs what `head` does."""
 
     head: Head
 
@@ -106,6 +107,24 @@ class Outside(Head):
     @property
     def scores(self) -> int:
         return self.head.scores
+
+
+class Outside(_Of):
+    """`head`, which is no part of the network: the groups of SMoG, DeeperCluster's sub-classifiers."""
+
+
+class Once(_Of):
+    """`head` on what all views of an image come to together: the patches of a jigsaw."""
+
+    once = True
+
+    @property
+    def parameters(self) -> int:
+        return self.head.parameters
+
+    @property
+    def normalised(self) -> bool:
+        return self.head.normalised
 
 
 @dataclass(frozen=True)

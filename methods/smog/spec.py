@@ -132,7 +132,7 @@ def demo() -> Recipe:
 def tiny() -> Recipe:
     """Seconds: all of the method, for tests and drills. It learns nothing. Its rate and temperature are mild, so
     that a rounding stays small for many steps."""
-    less = {"local_size": 8, "groups": 12, "hidden": 16, "embedding": 8, "refit_every": 4, "reset_every": 4, "cache": 3}
+    less = {"groups": 12, "hidden": 16, "embedding": 8, "refit_every": 4, "reset_every": 4, "cache": 3}
     return in_seconds(demo(), **less, beta=0.9, lr=0.02, temperature=0.5, dropout=0.1)
 
 
@@ -151,7 +151,7 @@ def outline(config: SMoGConfig) -> Outline:
         across_ranks="the groups are those of all ranks",
         views=((1, config.image_size), *local),  # the other global crop goes through f-hat
         follower=Follower("f-hat", ("projection",), 1),
-        remembered={"the cache": cached},
+        remembered={"cache": cached},
     )
 
 

@@ -134,7 +134,7 @@ def demo() -> Recipe:
 
 def tiny() -> Recipe:
     """Seconds: all of the method, for tests and drills. It learns nothing."""
-    less = {"local_size": 8, "prototypes": 12, "hidden": 16, "embedding": 8}
+    less = {"prototypes": 12, "hidden": 16, "embedding": 8}
     return in_seconds(demo(), **less, queue=64, queue_epoch=1, dropout=0.1)
 
 
@@ -150,8 +150,8 @@ def outline(config: SwAVConfig) -> Outline:
         },
         couples="the loss couples the images of a batch (Eq. 4.3)",
         across_ranks="the transport is over all ranks",
-        remembered={"the queue": queued * config.global_crops * config.embedding},
-        targets=3 * config.global_crops * config.prototypes,  # labels, and what they meet
+        remembered={"queue": queued * config.global_crops * config.embedding},
+        target_scalars=3 * config.global_crops * config.prototypes,  # labels, and what they meet
         recompute=config.checkpoint_activations,
     )
 

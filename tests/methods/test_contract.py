@@ -228,6 +228,18 @@ def test_its_memory_falls_with_the_number_of_gpus(method, recipe):
     assert found and found == sorted(found, reverse=True)
 
 
+@pytest.mark.parametrize(("method", "recipe"), PUBLISHED)
+def test_its_parameters_are_those_of_the_network_that_it_trains(method, recipe):
+    from methods import backbones
+
+    known = registry.method(method)
+    config = known.recipe(recipe).method
+    with torch.device("meta"):
+        kind = registry.load_trainer(method).network_type
+        network = kind(backbones.build(config.backbone), known.outline(config).heads)
+    assert known.sizes(config, 64).parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
 # -- bad input -------------------------------------------------------------------------------------------------------
 
 

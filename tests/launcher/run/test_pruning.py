@@ -155,7 +155,7 @@ def test_what_another_run_starts_from_stays(run, tmp_path):
     (make(run.runs / "a list") / "spec.json").write_text("[]")
     assert kept(run) == {
         old.name: "other starts from it (init_from)",
-        taught.name: "pupil starts from it (method.teacher)",
+        taught.name: "pupil uses it (method.teacher)",
         newest.name: "verified",
     }
     assert doomed(run) == {f"checkpoints/{older.name}": CHECKPOINT}

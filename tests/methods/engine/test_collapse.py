@@ -110,3 +110,10 @@ def test_groups_that_stay_empty_are_said_where_the_entropy_of_use_says_nothing()
 def test_a_collapse_is_said_plainly(figures, said):
     line = collapse.collapse(100, **figures)
     assert (line is None) if said is None else line.startswith(said)
+
+
+def test_what_is_no_classification_is_watched_by_likeness_alone():
+    watched = collapse.Watched(alike="likeness")
+    assert watched.says({"likeness": 0.5}) is None and "features differ" in watched.says({"likeness": 0.999})
+    with pytest.raises(ValueError, match="say how many there are"):
+        collapse.Watched(use="entropy")

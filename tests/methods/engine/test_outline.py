@@ -13,7 +13,7 @@ from methods.augment.spec import MultiCropConfig, ViewsConfig
 from methods.backbones.spec import BACKBONES
 from methods.engine.outline import Follower, Outline, method
 from methods.parts.recipes import on_photos
-from methods.parts.shapes import Classifier, Head, Outside, Perceptron, UnitRows
+from methods.parts.shapes import Classifier, Head, Once, Outside, Perceptron, UnitRows
 
 VGG = BACKBONES["small_vgg"]
 HEADS = {"projection": Perceptron((VGG.feature_dim, 32, 8))}
@@ -58,6 +58,41 @@ def test_patches_cost_as_so_many_crops_of_their_size():
     assert vars(patches) == vars(crops)
 
 
+def test_a_head_that_is_met_once_costs_so_however_many_patches_there_are():
+    whole = {"order": Classifier(VGG.feature_dim, 100)}
+    each, once = (sizes(PatchesConfig, heads, {}) for heads in (whole, {"order": Once(whole["order"])}))
+    alone = sizes(PatchesConfig, {}, {})
+    assert each.flops_per_image - alone.flops_per_image == pytest.approx(
+        9 * (once.flops_per_image - alone.flops_per_image)
+    )
+    assert once.parameters == each.parameters and once.unhalved - alone.unhalved == 4 * 4 * 100
+
+
+def test_a_queue_that_every_rank_has_whole_is_so_much_on_each_and_once_on_the_disk():
+    config, shares, whole = TrainConfig(**SIZES), {"remembered": {"queue": 10**6}}, {"replicated": {"queue": 10**6}}
+    layout = made(couples="all meet").layout(config, 4)
+    plain, few, all_of_it = (made(couples="all meet", **kept).sizes(config, 4) for kept in ({}, shares, whole))
+    held = [cost.memory(each, layout, "fp32").total for each in (plain, few, all_of_it)]
+    assert held[1] - held[0] == pytest.approx(1e-3) and held[2] - held[0] == pytest.approx(4e-3)
+    disk = [sum(cost.checkpoint_gb(each)) for each in (plain, few, all_of_it)]
+    assert disk[1] == disk[2] == pytest.approx(disk[0] + 4e-3)
+    assert all_of_it.why["disk"] == "the network, its momentum and the queue"
+
+
+def test_a_frozen_network_is_held_and_runs_forward_alone_and_is_on_no_disk():
+    frozen, plain = sizes(frozen="resnet18"), sizes()
+    assert frozen.held == 4 * BACKBONES["resnet18"].parameters
+    assert frozen.flops_per_image - plain.flops_per_image == pytest.approx(2 * BACKBONES["resnet18"].macs_at(32))
+    assert cost.checkpoint_gb(frozen) == cost.checkpoint_gb(plain)
+
+
+def test_a_column_that_there_is_not_is_noticed_when_the_method_is_made():
+    given = {"name": "toy", "summary": "", "trainer": "toy:Toy", "config": TrainConfig, "recipes": ()}
+    for columns in (("labels",), "label"):
+        with pytest.raises(ValueError, match="choose from label, position, text"):
+            method(**given, outline=Outline, columns=columns)
+
+
 def test_a_follower_is_stored_and_runs_forward_alone():
     alone, both = sizes(), sizes(follower=Follower("the teacher", ("projection",), 2))
     scalars = VGG.parameters + HEADS["projection"].parameters
@@ -68,7 +103,7 @@ def test_a_follower_is_stored_and_runs_forward_alone():
 
 def test_scores_targets_and_what_a_rank_holds_are_bytes_in_any_precision():
     heads = {"classifier": Classifier(VGG.feature_dim, 10)}
-    assert sizes(heads=heads, targets=7).unhalved - sizes(heads={}).unhalved == 4 * (4 * 10 + 7)
+    assert sizes(heads=heads, target_scalars=7).unhalved - sizes(heads={}).unhalved == 4 * (4 * 10 + 7)
     without, held = sizes(), sizes(held=3e9)
     layout = made().layout(TrainConfig(**SIZES), 1)
     more = cost.memory(held, layout, "bf16").total - cost.memory(without, layout, "bf16").total
@@ -95,8 +130,8 @@ def test_without_batch_statistics_no_group_of_them_refuses_a_world():
 def test_what_is_remembered_lies_on_ranks_that_share_its_parts():
     config = TrainConfig(**SIZES)
     with pytest.raises(InputError, match="a global batch of 64, its batch statistics or its queue do not divide by it"):
-        made(couples="all meet", remembered={"the queue": 640}).layout(config, 64)
-    assert made(couples="all meet", remembered={"the queue": 0}).layout(config, 64).per_gpu_batch == 1
+        made(couples="all meet", remembered={"queue": 640}).layout(config, 64)
+    assert made(couples="all meet", remembered={"queue": 0}).layout(config, 64).per_gpu_batch == 1
 
 
 def test_a_field_that_cannot_be_is_refused_before_the_methods_own_check():
@@ -121,17 +156,20 @@ def test_views_without_local_crops_have_no_fields_of_local_crops():
 
 
 def demo() -> Recipe:
-    return on_photos(ViewsConfig, source="", expect="", **{**SIZES, "name": "toy", "epochs": 9})
+    local = {"local_size": 16, "local_scale": [0.1, 0.3]}
+    return on_photos(MultiCropConfig, source="", expect="", **{**SIZES, **local, "name": "toy", "epochs": 9})
 
 
 def test_tiny_follows_from_demo_unless_it_is_given():
-    found = made(ViewsConfig, recipes=(demo,)).recipe("tiny")
+    toy = made(MultiCropConfig, recipes=(demo,))
+    found = toy.recipe("tiny")
     assert found.here and found.method.epochs == 2 and found.method.global_batch == 32
+    toy.validate(found.method, found.images)
 
     def tiny() -> Recipe:
         return demo().but(epochs=3)
 
-    assert made(ViewsConfig, recipes=(demo, tiny)).recipe("tiny").method.epochs == 3
+    assert made(MultiCropConfig, recipes=(demo, tiny)).recipe("tiny").method.epochs == 3
 
 
 def test_advice_and_extra_have_the_last_word():

@@ -21,7 +21,7 @@ from methods.augment.views import CentreView
 from methods.data.dataset import BrokenImage
 from methods.engine.features import BATCH
 from methods.engine.job import Job
-from methods.engine.pseudo_labels import PseudoLabels, labels_of_all, labels_within, pseudo_labels
+from methods.engine.pseudo_labels import PseudoLabels, cluster_labels, labels_of_all, labels_within
 
 IMAGES, DAMAGED, EPOCH, ITERATIONS = 304, 7, 3, 4
 SPEC = (
@@ -86,7 +86,7 @@ def network():
 def made(job, case, keep=None):
     clusters, pca_dim = CASES[case]
     given = {"clusters": clusters, "pca_dim": pca_dim, "iterations": ITERATIONS, "keep_work_s": keep}
-    return pseudo_labels(job, network(), EPOCH, step=EPOCH * 4, **given)
+    return cluster_labels(job, network(), EPOCH, step=EPOCH * 4, **given)
 
 
 # -- what they are -----------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 """What a trainer need not write: several optimisers are registered under their names, a follower is built, moved and
-saved beside the network, and the one called "network" is what is exported."""
+saved beside the network, the one called "network" is exported, a queue, a bank and columns go with the run."""
 
 from pathlib import Path
 
@@ -11,15 +11,38 @@ from launcher.compose.training import resolve
 from methods import backbones
 from methods.engine.trainer import Trainer
 from methods.parts import ema, optim
+from methods.parts.bank import SampleBank
+from methods.parts.layout import memory_parts
+from methods.parts.memory import KeyQueue
 from methods.rotnet.trainer import RotNet
 
 SAME = 1e-9  # relative, in float64
+WIDTH = 4  # of what the queue and the bank hold
 
 
 class Two(RotNet):
     """An optimiser for the backbone, one for the classifier at a tenth of the rate, and a teacher that is exported."""
 
     saved_as = ("student", "network")
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.queue = self.remember("queue", KeyQueue(2 * self.config.global_batch, WIDTH, seed=3))
+        parts = memory_parts(self.config.global_batch)
+        self.bank = self.remember("bank", SampleBank(len(job.dataset), (WIDTH,), parts=parts))
+
+    def steps(self, epoch, first):
+        return self.job.batches_in_turn(self.view(), epoch, first, self.steps_per_epoch, columns=("label",))
+
+    def loss(self, batch, step):
+        loss, figures = super().loss(batch, step)
+        with torch.no_grad():
+            keys = self.follower.backbone(self.images(batch))[:, :WIDTH].float()
+        told = batch.columns["label"].float().mean() + self.bank.rows(batch.ids).mean()
+        pull = (keys @ self.queue.keys().T).mean() + told
+        self.queue.put(keys)
+        self.bank.put(batch.ids, keys)
+        return loss * (1 + 0.01 * pull), figures
 
     def build_follower(self, network):
         teacher = self.network_type(backbones.build(self.config.backbone), self.outline.heads)
@@ -64,7 +87,7 @@ def made(ranks, small, tmp_path_factory):
 def test_each_optimiser_and_each_network_is_saved_under_its_name(made):
     whole, _, exported = made[1][0]
     owners = {key.split("/")[0] for key in whole}
-    assert owners >= {"network", "student", "optimizer", "head_optimizer"} and exported
+    assert owners >= {"network", "student", "optimizer", "head_optimizer", "queue", "bank_000"} and exported
     assert {key.split("/")[1] for key in whole if key.startswith("head_optimizer/")} == {
         "classifier.weight:momentum_buffer", "classifier.bias:momentum_buffer",
     }  # fmt: skip

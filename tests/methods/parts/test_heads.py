@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from methods.parts.heads import Prototypes, build
-from methods.parts.shapes import Bottleneck, Perceptron
+from methods.parts.shapes import Bottleneck, Head, Once, Perceptron
 
 
 def perceptron(*widths, **options):
@@ -33,6 +33,16 @@ def test_its_options():
     assert kinds(perceptron(6, 4)) == ["Linear"]
     with pytest.raises(KeyError):
         perceptron(6, 8, 4, activation="tanh")
+
+
+def test_the_last_layer_may_go_without_a_bias_and_is_counted_so():
+    with_bias, without = Perceptron((6, 8, 4)), Perceptron((6, 8, 4), last_bias=False)
+    assert build(without)[-1].bias is None and build(without)[0].bias is None
+    for shape in (with_bias, without):
+        assert shape.parameters == sum(p.numel() for p in build(shape).parameters())
+    assert build(Once(without))[-1].bias is None
+    with pytest.raises(TypeError, match="in the network's own code"):
+        build(Head())
 
 
 def dino(widths=(6, 16, 16, 8), outputs=50, fixed_length=True, batch_norm=False, activation="gelu"):

@@ -53,6 +53,7 @@ def start(tmp_path):
         source = InitFrom(str(path), read_json(path / "manifest.json")["digest"])
         job = SimpleNamespace(
             spec=SimpleNamespace(init_from=source),
+            world=ALONE,
             run=RunDir(tmp_path / "a run that has not begun"),
             config=SimpleNamespace(backbone=NAME),
         )
