@@ -6,6 +6,7 @@ from pathlib import Path
 import in_float64
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from launcher.compose.training import resolve
 from methods import backbones
@@ -14,10 +15,10 @@ from methods.parts import ema, optim
 from methods.parts.bank import SampleBank
 from methods.parts.layout import memory_parts
 from methods.parts.memory import KeyQueue
+from methods.rotnet.spec import ROTATIONS
 from methods.rotnet.trainer import RotNet
 
 SAME = 1e-9  # relative, in float64
-WIDTH = 4  # of what the queue and the bank hold
 
 
 class Two(RotNet):
@@ -27,22 +28,22 @@ class Two(RotNet):
 
     def __init__(self, job):
         super().__init__(job)
-        self.queue = self.remember("queue", KeyQueue(2 * self.config.global_batch, WIDTH, seed=3))
+        self.queue = self.remember("queue", KeyQueue(2 * self.config.global_batch, ROTATIONS, seed=3))
         parts = memory_parts(self.config.global_batch)
-        self.bank = self.remember("bank", SampleBank(len(job.dataset), (WIDTH,), parts=parts))
+        self.bank = self.remember("bank", SampleBank(len(job.dataset), (ROTATIONS,), parts=parts))
 
     def steps(self, epoch, first):
         return self.job.batches_in_turn(self.view(), epoch, first, self.steps_per_epoch, columns=("label",))
 
     def loss(self, batch, step):
-        loss, figures = super().loss(batch, step)
+        images, labels = self.images(batch), batch.columns["label"] % ROTATIONS
+        scores = self.network(images)
         with torch.no_grad():
-            keys = self.follower.backbone(self.images(batch))[:, :WIDTH].float()
-        told = batch.columns["label"].float().mean() + self.bank.rows(batch.ids).mean()
-        pull = (keys @ self.queue.keys().T).mean() + told
+            keys = self.follower(images)
+        loss = cross_entropy(scores @ self.queue.keys().T, labels) + (scores * self.bank.rows(batch.ids)).mean()
         self.queue.put(keys)
         self.bank.put(batch.ids, keys)
-        return loss * (1 + 0.01 * pull), figures
+        return loss + cross_entropy(scores, labels), {}
 
     def build_follower(self, network):
         teacher = self.network_type(backbones.build(self.config.backbone), self.outline.heads)
