@@ -82,8 +82,33 @@ def test_every_layout_keeps_the_global_batch_and_the_batch_norm_group(method):
     assert {1, 2, 4, 8, 16, 64, 256} <= set(layouts)
     for world_size, layout in layouts.items():
         assert layout.per_gpu_batch * layout.accumulation * world_size == config.global_batch
-        assert layout.per_gpu_batch * layout.batch_norm_ranks == config.batch_norm_group
+        shared = config.batch_norm_group or config.global_batch
+        assert layout.per_gpu_batch * layout.batch_norm_ranks == shared
         assert world_size % layout.batch_norm_ranks == 0
+
+
+@pytest.mark.parametrize("world_size", [8, 16, 64, 256, 512])
+def test_deepercluster_has_its_statistics_over_all_ranks(world_size):
+    """As the released main.py, which makes them SyncBatchNorm without a group of ranks."""
+    layout = laid_out("deepercluster", world_size)
+    assert (layout.batch_norm_ranks, layout.accumulation) == (world_size, 1)
+    assert "super-class" not in (layout.waste or "")
+
+
+@pytest.mark.parametrize(
+    ("shared", "nodes", "said"),
+    [(48, 8, True), (48, 64, True), (48, 1, True), (192, 8, True), (384, 8, False), (1536, 8, False), (0, 8, False)],
+)
+def test_statistics_of_one_super_class_are_said_with_the_fix(shared, nodes, said):
+    """A group of 3.3.1 has 3072 / 16 = 192 images a step."""
+    plan, _ = planned(f"method.batch_norm_group={shared}", f"nodes={nodes}")
+    assert ("of one super-class at one angle" in (plan.waste or "")) == said
+    assert ("method.batch_norm_group=0" in plan.variant) == said
+    if nodes == 64:  # few images a GPU beside it
+        assert plan.variant[1:] == ("method.global_batch=24576", "method.lr=0.8")
+        assert "6 images a GPU waste most of it" in plan.waste
+    mended, _ = planned(f"nodes={nodes}", *plan.variant)
+    assert mended.waste is None or "super-class" not in mended.waste
 
 
 def test_every_group_of_deepercluster_is_hosted_in_equal_shares():
@@ -96,7 +121,7 @@ def test_every_group_of_deepercluster_is_hosted_in_equal_shares():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_refusal_names_sizes_that_work(method):
-    refusals = {n: laid_out(method, n) for n in (3, 24, 48, 100, 500)}
+    refusals = {n: laid_out(method, n) for n in (3, 24, 40, 100, 500)}
     assert all(isinstance(refusal, InputError) for refusal in refusals.values())
     for world_size, refusal in refusals.items():
         named = re.search(r"use ([\d, ]+) ranks", str(refusal))

@@ -3,11 +3,11 @@
 # Parameters
 #SBATCH --cpus-per-task=8
 #SBATCH --gpus-per-node=8
-#SBATCH --job-name=deepercluster-paper-15b171cd
+#SBATCH --job-name=deepercluster-paper-69a67bc4
 #SBATCH --nodes=32
 #SBATCH --ntasks-per-node=8
 #SBATCH --open-mode=append
-#SBATCH --output=/runs/deepercluster-paper-15b171cd/submit/slurm-%j.log
+#SBATCH --output=/runs/deepercluster-paper-69a67bc4/submit/slurm-%j.log
 #SBATCH --requeue
 #SBATCH --signal=USR2@160
 #SBATCH --time=1440
@@ -15,7 +15,7 @@
 # setup
 umask 077
 unset "${!SLURM_CPU_BIND@}" "${!SLURM_MEM_BIND@}" SLURM_DISTRIBUTION SLURM_EXACT SLURM_EXCLUSIVE SLURM_EXPORT_ENV SLURM_GPU_BIND SLURM_HINT SLURM_OVERLAP SLURM_THREADS_PER_CORE SLURM_WAIT
-python=/opt/sslrun/bin/python folder=/runs/deepercluster-paper-15b171cd/submit node=${SLURMD_NODENAME:-$HOSTNAME}
+python=/opt/sslrun/bin/python folder=/runs/deepercluster-paper-69a67bc4/submit node=${SLURMD_NODENAME:-$HOSTNAME}
 export PYTHONSAFEPATH=1 PYTHONPATH="$folder/code${PYTHONPATH:+:$PYTHONPATH}"
 test -x "$python" || { echo "sslrun: $node has no $python; install it there, or name one that is in cluster.python"; exit 3; }
 test -O "$folder" || { echo "sslrun: $node has no $folder of yours; choose a folder that all nodes share with runs=PATH"; exit 3; }
@@ -25,4 +25,4 @@ ln -f "$pickle" "$submitted" 2>/dev/null || cp -f "$pickle" "$submitted" || exit
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-/opt/sslrun/bin/python -u -m submitit.core._submit /runs/deepercluster-paper-15b171cd/submit
+/opt/sslrun/bin/python -u -m submitit.core._submit /runs/deepercluster-paper-69a67bc4/submit
