@@ -56,7 +56,7 @@ def paper() -> Recipe:
     """3.4: ResNet-50 on 64 GPUs x 64 images."""
     return on_imagenet(
         SMoGConfig,
-        crop_scale=[0.2, 1.0],
+        crop_scale=[0.2, 1.0],  # given for multi-crop alone: what it is without local crops, the paper does not say
         local_crops=4,
         local_scale=[0.05, 0.2],
         epochs=400,

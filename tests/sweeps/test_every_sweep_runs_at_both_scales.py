@@ -57,6 +57,44 @@ def test_a_point_of_another_method_sets_only_what_all_methods_of_views_have(name
                 assert {key for key in words if key.startswith("method.")} <= shared
 
 
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("scale", ["paper", "demo"])
+def test_a_point_without_local_crops_says_the_scale_of_its_global_ones(name, scale):
+    """The recipe's is that of multi-crop, above which local crops begin."""
+    table = ablation.load(name)
+    sets = {f"{point.series} {point.value}": _set(table, point, scale) for point in table.points}
+    without = {point: words for point, words in sets.items() if words.get("method.local_crops") == "0"}
+    assert [point for point, words in without.items() if "method.crop_scale" not in words] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "scales"),
+    [
+        # SwAV's released script of 2x224; VISSL's configuration.
+        ("swav/multicrop", {"[0.08,1.0]"}),
+        # The author's configuration of DINO's runs without local crops.
+        ("dino/multicrop", {"[0.14,1.0]"}),
+        ("dino/multicrop_methods", {"[0.14,1.0]"}),
+        ("dino/components", {"[0.14,1.0]"}),
+        ("dino/byol_and_moco", {"[0.14,1.0]"}),
+        ("dino/batch_size", {"[0.14,1.0]"}),
+        # SMoG 3.4, of multi-crop.
+        ("smog/groups", {"[0.2,1.0]"}),
+        ("smog/tricks", {"[0.2,1.0]"}),
+        ("smog/entropy", {"[0.2,1.0]", "[0.08,1.0]"}),
+    ],
+)
+def test_without_local_crops_the_scales_are_those_of_the_released_configurations(name, scales):
+    table = ablation.load(name)
+    sets = [_set(table, point, "paper") for point in table.points]
+    assert {words["method.crop_scale"] for words in sets if words.get("method.local_crops") == "0"} == scales
+
+
+def _set(table, point, scale):
+    """Each key that a point sets at a scale, with its value."""
+    return dict(word.partition("=")[::2] for word in table.overrides(point, scale))
+
+
 def _opening(name):
     """[(words, cost)] of the comment that the file begins with: at the paper's scale, at the demo's, and the report."""
     lines = FILES[name].read_text().split("\n\n")[0].splitlines()
