@@ -94,18 +94,18 @@ def regnety_256gf() -> Recipe:
         sinkhorn_iterations=10,
         epochs=1,
         global_batch=8704,
-        batch_norm_group=136,
+        batch_norm_group=1088,  # 64 GPUs x 17
         lr=10.2,
         warmup_lr=None,
         final_lr=0.0102,
-        warmup_epochs=0.05,
+        warmup_epochs=8000 / 114_890,
         freeze_epochs=313 / 114_890,
         weight_decay=1e-5,
         checkpoint_activations=True,
         images=1_000_000_000,
-        source="thesis 4.5.1 and Goyal et al. 2021; the head: released code (VISSL's for 16,000 prototypes); ours, "
-        "for want of a number: activation checkpointing, statistics over 8 GPUs, a warm-up of 5 %, frozen prototypes "
-        "for 313 iterations as SwAV's code",
+        source="thesis 4.5.1 and Goyal et al. 2021; the head: released code (VISSL's for 16,000 prototypes); "
+        "statistics over 64 GPUs and a warm-up of 8,000 iterations: the released model's name; "
+        "ours, for want of a number: activation checkpointing, frozen prototypes for 313 iterations as SwAV's code",
         expect="ImageNet finetuned 84.2 (thesis, Table 4.7); 8 days",
         rate=Rate(8704 / 512 / 6.125, tflops=125, gpu=True, source="thesis 4.5.1: 6125 ms an iteration on 512 V100"),
     )

@@ -72,6 +72,14 @@ def test_the_largest_network_fits_the_papers_gpus_only_with_activation_checkpoin
     assert without["memory_gb"] > 32 and without["hours"] < plan["hours"]
 
 
+def test_the_largest_network_has_the_statistics_and_the_warm_up_of_the_released_models_name():
+    """Synchronised over 64 GPUs, 8,000 iterations of 114,890."""
+    config = regnety_256gf().method
+    found = layout(config, 512)
+    assert (found.batch_norm_ranks, found.per_gpu_batch, found.accumulation) == (64, 17, 1)
+    assert config.warmup_epochs * 114_890 == pytest.approx(8000)
+
+
 @pytest.mark.parametrize(("recipe", "world", "images"), [(paper, 64, 64), (paper, 512, 8), (small_batch, 4, 64)])
 def test_a_batch_is_one_pass_on_the_papers_worlds(recipe, world, images):
     found = layout(recipe().method, world)
