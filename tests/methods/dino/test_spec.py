@@ -11,6 +11,7 @@ from launcher.errors import InputError
 from launcher.plan import cost
 from launcher.plan import plan as planning
 from launcher.spec import registry
+from methods.backbones.spec import BACKBONES
 from methods.dino.spec import METHOD, demo, paper, resnet50, tiny, vit_base_8
 
 layout, sizes, validate = METHOD.layout, METHOD.sizes, METHOD.validate
@@ -134,6 +135,24 @@ def test_few_images_a_gpu_are_said_with_the_linearly_scaled_variant():
     assert "2 images a GPU" in found.waste
     assert found.variant == ("method.global_batch=32768", "method.lr=0.064")
     assert layout(paper().method, 16).waste is None
+
+
+@pytest.mark.parametrize("backbone", ["vit_small_5", "vit_small_8", "vit_base_8", "vit_small_16", "vit_base_16"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_fp16_with_patches_below_16_pixels_is_advised_against(backbone, precision):
+    """As the released code does."""
+    size = 220 if backbone == "vit_small_5" else 224
+    small = {"backbone": backbone, "precision": precision, "image_size": size, "local_size": 95 if size == 220 else 96}
+    found = layout(dataclasses.replace(paper().method, **small), 16)
+    said = precision == "fp16" and BACKBONES[backbone].patch < 16
+    assert ("fp16 with patches of" in (found.waste or "")) == said
+    assert found.variant == (("method.precision=fp32",) if said else ())
+
+
+def test_no_recipe_has_fp16_with_patches_below_16_pixels():
+    assert vit_base_8().method.precision == "fp32"
+    for recipe in METHOD.recipes:
+        assert "fp16 with patches" not in (layout(METHOD.recipe(recipe).method, 16).waste or ""), recipe
 
 
 def test_only_sinkhorn_minds_a_batch_smaller_than_the_outputs():
