@@ -1,6 +1,7 @@
 """(spec, recipe) -> Plan: how the run lies on the cluster, what it takes, and why. Pure: computes, touches nothing."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from launcher.spec import registry
 from launcher.spec.contract import Layout, Recipe, Sizes
 from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
+from launcher.spec.schema import TrainConfig
 
 LEAST_STEPS = 10  # between two saves
 
@@ -224,12 +226,24 @@ def _why_science(spec: RunSpec, recipe: Recipe, steps: int, known: int | None) -
     return {
         "global_batch": ("given" if "global_batch" in given else f"the recipe's ({recipe.source})")
         + "; it stays when the number of nodes changes",
-        "lr": ("given" if "lr" in given else "the recipe's")
-        + f", for a global batch of {config.global_batch}; {config.schedule}",
+        "lr": f"{_why_lr(config, recipe.method, given)}; {config.schedule}",
         "steps": f"{images:,} images ({'the data' if known else 'the recipe'}) / {config.global_batch} x "
         f"{config.epochs} epochs",
         "expect": recipe.expect if as_published else "the recipe or its data were changed: unknown",
     }
+
+
+def _why_lr(config: TrainConfig, recipes: TrainConfig, given: Collection[str]) -> str:
+    """given: names of the fields that are not the recipe's."""
+    if "lr" in given:
+        return f"given, for a global batch of {config.global_batch}"
+    if "global_batch" not in given:
+        return f"the recipe's, for a global batch of {config.global_batch}"
+    scaled = recipes.lr * config.global_batch / recipes.global_batch
+    return (
+        f"the recipe's, for its global batch of {recipes.global_batch} and not for {config.global_batch}: "
+        f"in proportion it would be method.lr={scaled:g}"
+    )
 
 
 def _why_resources(spec: RunSpec, sizes: Sizes, memory: cost.MemoryCost, host: cost.HostMemory) -> dict[str, str]:

@@ -70,6 +70,25 @@ def test_more_nodes_keep_the_global_batch_and_say_what_they_waste(nodes, per_gpu
     assert spec.identity != planned("nodes=8")[1].identity
 
 
+@pytest.mark.parametrize(
+    ("method", "recipes", "batch", "scaled"),
+    [
+        ("dino", 1024, 128, 0.00025),  # thesis 5.3.2: 0.0005 x batch / 256
+        ("dino", 1024, 512, 0.001),
+        ("smog", 4096, 2048, 2.4),  # SMoG 3.4: 0.3 x batch / 256
+        ("deepercluster", 3072, 12288, 0.4),
+    ],
+)
+def test_a_rate_that_was_for_another_batch_says_so_with_the_scaled_one(method, recipes, batch, scaled):
+    changed = [f"method={method}", f"method.global_batch={batch}", "nodes=2"]
+    why = planned(*changed)[0].why["lr"]
+    assert f"for its global batch of {recipes} and not for {batch}" in why and f"method.lr={scaled:g};" in why
+    given = planned(*changed, f"method.lr={scaled}")[0].why["lr"]
+    assert given.startswith(f"given, for a global batch of {batch}; ")
+    recipe = planned(f"method={method}", "nodes=8")[0].why["lr"]
+    assert recipe.startswith(f"the recipe's, for a global batch of {recipes}; ")
+
+
 def test_the_number_of_nodes_is_not_part_of_the_identity():
     ids = {planned(f"nodes={nodes}")[0].run for nodes in (1, 2, 4, 8, 32, 64)}
     assert len(ids) == 1
