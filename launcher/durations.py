@@ -22,11 +22,15 @@ def exact(seconds: float) -> str:
 
 
 def rough(seconds: float) -> str:
-    """In the largest unit of which there are two, with two digits: 45 s, 2.5 h, 12 days."""
+    """In the largest unit of which there are two, with two digits.
+
+    >>> rough(1.234), rough(45), rough(100), rough(9000), rough(1e6)
+    ('1.2 s', '45 s', '100 s', '2.5 h', '12 days')
+    """
     for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.2g} {name}" if seconds < 10 * unit else f"{seconds / unit:,.0f} {name}"
-    return f"{seconds:.2g} s"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def limit(minutes: int) -> str:

@@ -1,12 +1,13 @@
 """(spec, recipe) -> Plan: how the run lies on the cluster, what it takes, and why. Pure: computes, touches nothing."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.durations import rough
-from launcher.plan import cost, kmeans_cost, script
+from launcher.plan import cost, kmeans_cost, rates, script
+from launcher.plan.rates import Reached
 from launcher.spec import registry
 from launcher.spec.contract import Layout, Recipe, Sizes
 from launcher.spec.planned import Planned
@@ -52,6 +53,8 @@ class Plan(Planned):
     host_memory_gb: float  # a node
     disk_gb: float
     hours: float
+    hours_assumed: bool  # nobody measured the recipe, nor the method's `paper`, on such a device
+    hours_published: tuple[float, float] | None  # then: at the lowest and highest rate published of such networks
     gpu_hours: float
     sbatch: str | None
     waste: str | None
@@ -72,13 +75,16 @@ class _Times:
     save: float
     every: int  # steps between saves
     mtbf: float
-    efficiency: float
-    source: str  # of the efficiency
 
     @property
     def per_step(self) -> float:
         """The gradients travel while the backward pass goes on."""
         return max(self.step, self.all_reduce)
+
+    def whole(self, steps: int, rounds: int) -> float:
+        """Of a run of so many steps and rounds of clustering."""
+        saves = steps / self.every * self.save
+        return steps * self.per_step + rounds * (self.features + self.kmeans) + saves
 
 
 def make(spec: RunSpec, recipe: Recipe) -> Plan:
@@ -98,11 +104,14 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
     images = known or recipe.images
     sizes = replace(sizes, remembered=sizes.remembered + int(sizes.banked * images))
     steps = images // spec.method.global_batch * spec.method.epochs
-    times = _times(spec, recipe, layout, sizes, images, steps)
+    reached = rates.reached(spec, recipe)
+    times = _times(spec, layout, sizes, images, steps, reached.share)
     memory = cost.memory(sizes, layout, spec.method.precision, gpu=bool(cluster.gpus_per_node))
     host = cost.host_memory(sizes, images, spec.nodes, spec.tasks_per_node, spec.method.workers)
     rounds = sizes.rounds.count if sizes.rounds else 0
-    seconds = steps * times.per_step + rounds * (times.features + times.kmeans) + steps / times.every * times.save
+    seconds = times.whole(steps, rounds)
+    at_shares = [_times(spec, layout, sizes, images, steps, share) for share in reversed(reached.span or ())]
+    published = tuple(other.whole(steps, rounds) / 3600 for other in at_shares)
     delay = cluster.signal_delay_s or cost.signal_delay(times.save, cluster.timeout_min)
     waste = layout.waste
     if cluster.gpus_per_node and memory.total > cluster.gpu_mem_gb:
@@ -133,6 +142,8 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
         host_memory_gb=round(host.total, 1),
         disk_gb=round(sum(cost.checkpoint_gb(sizes)), 3),
         hours=round(seconds / 3600, 4),
+        hours_assumed=reached.assumed,
+        hours_published=(round(min(published), 4), round(max(published), 4)) if published else None,
         gpu_hours=round(seconds / 3600 * world, 3) if cluster.gpus_per_node else 0.0,
         sbatch=script.of(spec, delay) if slurm else None,
         waste=waste,
@@ -143,15 +154,15 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
             **sizes.why,
             **layout.why,
             **_why_resources(spec, sizes, memory, host),
-            **_why_times(spec, sizes, times, seconds, delay),
+            **_why_times(spec, sizes, times, seconds, delay, _why_rate(spec, reached, published)),
         },
     )
 
 
-def _times(spec: RunSpec, recipe: Recipe, layout: Layout, sizes: Sizes, images: int, steps: int) -> _Times:
+def _times(spec: RunSpec, layout: Layout, sizes: Sizes, images: int, steps: int, share: float) -> _Times:
+    """share: of the peak that is reached."""
     cluster, config = spec.cluster, spec.method
-    efficiency, source = _efficiency(spec, recipe)
-    tflops = efficiency * cost.peak_tflops(cluster, config.precision, spec.tasks_per_node)
+    tflops = share * cost.peak_tflops(cluster, config.precision, spec.tasks_per_node)
     step = cost.step_seconds(sizes, config.global_batch / spec.world_size, tflops)
     reduce = cost.all_reduce_seconds(sizes, layout, spec.nodes, spec.tasks_per_node, cluster)
     features, kmeans, kmeans_gb = 0.0, 0.0, 0.0
@@ -161,30 +172,7 @@ def _times(spec: RunSpec, recipe: Recipe, layout: Layout, sizes: Sizes, images: 
     save = sum(cost.checkpoint_gb(sizes)) / cluster.disk_gb_s
     interval, mtbf = cost.save_interval(save, spec.nodes, cluster)
     every = config.checkpoint_every or min(max(LEAST_STEPS, int(interval / max(step, reduce))), max(1, steps))
-    return _Times(step, reduce, features, kmeans, kmeans_gb, save, every, mtbf, efficiency, source)
-
-
-def _efficiency(spec: RunSpec, recipe: Recipe) -> tuple[float, str]:
-    """(share of the peak, what it rests on): what the recipe was measured to reach, or else the method's `paper`; and
-    where neither was, on such a device and in half precision or not as here, what the cluster assumes.
-
-    The share is what variations have in common: images/s change with the operations of another backbone or other crops.
-    """
-    cluster, config = spec.cluster, spec.method
-    method = registry.method(config.name)
-    paper = method.recipes.get("paper")
-    for name, known in ((spec.recipe, recipe), ("paper", paper and paper())):
-        rate = known and known.rate
-        if not rate or rate.gpu != bool(cluster.gpus_per_node):
-            continue
-        if (known.method.precision == "fp32") != (config.precision == "fp32"):
-            continue  # a share of another peak
-        share = cost.measured_efficiency(rate, method.sizes(known.method, spec.world_size))
-        if known is recipe and known.method.backbone == config.backbone:
-            return share, f"scaled from {rate.images_per_s:,.0f} images/s at {rate.tflops:g} TFLOP/s ({rate.source})"
-        reached = f"from the operations, at the {share:.1%} of the peak that recipe={name} reached"
-        return share, f"{reached} with {known.method.backbone} ({rate.source})"
-    return cluster.efficiency, f"{cluster.efficiency:.0%} of the peak, assumed"
+    return _Times(step, reduce, features, kmeans, kmeans_gb, save, every, mtbf)
 
 
 def _warnings(spec: RunSpec, times: _Times, host: cost.HostMemory, delay: int) -> list[str]:
@@ -278,10 +266,29 @@ def _why_memory(memory: cost.MemoryCost, gpus: int, precision: str) -> str:
     )
 
 
-def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay: int) -> dict[str, str]:
+def _why_rate(spec: RunSpec, reached: Reached, published: Sequence[float]) -> str:
+    """published: hours of the run at both ends of the span."""
+    if not reached.assumed:
+        return reached.source
+    if reached.span is None:
+        device = f"{spec.method.precision} on a {'GPU' if spec.cluster.gpus_per_node else 'CPU'}"
+        return f"{reached.source} (of such networks no rate in {device} is published)"
+    ends = (f"{share:.1%}" for share in reached.span)
+    takes = (rough(3600 * hours) for hours in published)
+    return (
+        f"{reached.source} (published rates of such networks reach {_to(*ends)} of it, which would make the whole run "
+        f"{_to(*takes)})"
+    )
+
+
+def _to(first: str, last: str) -> str:
+    return first if first == last else f"{first} to {last}"
+
+
+def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay: int, rate: str) -> dict[str, str]:
     cluster, rounds = spec.cluster, sizes.rounds
     often = f"one interruption in {rough(times.mtbf)}" if times.mtbf < math.inf else "no interruption expected"
-    hours = [f"{times.per_step:.3g} s a step: arithmetic {times.step:.3g}, {times.source}"]
+    hours = [f"{times.per_step:.3g} s a step: arithmetic {times.step:.3g}, {rate}"]
     if times.all_reduce:
         hours.append(f"beside it all-reduce {times.all_reduce:.3g}")
     if rounds:

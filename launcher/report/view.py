@@ -51,7 +51,7 @@ def plan(plan: Plan, screen: Console) -> None:
         ("disk", f"{plan.disk_gb:.2f} GB", "disk_gb"),
         ("", "", "disk"),
         ("checkpoint every", f"{plan.checkpoint_every:,} steps", "checkpoint_every"),
-        ("time", durations.exact(plan.hours * 3600), "hours"),
+        ("time", durations.exact(plan.hours * 3600) + (", assumed" if plan.hours_assumed else ""), "hours"),
         ("GPU-hours", f"{plan.gpu_hours:,.0f}" if plan.gpus_per_node else "", "gpu_hours"),
         ("expect", "", "expect"),
     ]

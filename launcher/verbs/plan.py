@@ -70,6 +70,7 @@ def _sweep(wanted: "Asked", options: Namespace) -> int:
         ranks = f"{row['world_size']} {'rank' if row['world_size'] == 1 else 'ranks'}"
         takes = f"{row['gpu_hours']:,.1f} GPU-hours" if row["gpus_per_node"] else f"{60 * row['hours']:,.1f} minutes"
         point = ", ".join(filter(None, (row["series"], words.axis_value(row["at"]))))
+        takes += ", assumed" if row["hours_assumed"] else ""
         said = f"{point}, seed {row['seed']}: {ranks}, {row['steps']:,} steps, {takes}"
         screen.print(said, markup=False, soft_wrap=True)
     for row, lacks in absent:
