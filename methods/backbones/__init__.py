@@ -30,6 +30,14 @@ def build(name: str, *, dropout: float = 0.0, drop_path: float = 0.0, zero_init_
     return Backbone(trunk, ColourInput() if BACKBONES[name].colour else SobelInput())
 
 
+def as_published(backbone: "nn.Module", name: str) -> None:
+    """Have `backbone`, of `build(name)`, compute as the code does that published weights of it come from, where that is
+    not how ours train."""
+    change = getattr(network(name), "as_published", None)
+    if change:
+        change(backbone.trunk)
+
+
 def network(name: str) -> ModuleType:
     """The network.py of the backbone `name`, imported only here because torchvision and timm take seconds.
 
@@ -37,6 +45,7 @@ def network(name: str) -> ModuleType:
     whose outputs are its stages, by name and in order. Where there is need: BLOCK, the class or classes of residual
     blocks that can be computed again; MAP, the two axes of a stage's map, (2, 3) by default; LOAD, the call that makes
     a public network into which an export loads, or one for each name; PADDING, how that one differs; `exported(state)`
-    and `imported(state)`, to it and back. Raises KeyError for a name that is not in `spec.BACKBONES`.
+    and `imported(state)`, to it and back; `as_published(trunk)`, see there. Raises KeyError for a name that is not in
+    `spec.BACKBONES`.
     """
     return import_module(f"{PACKAGES[name]}.network")

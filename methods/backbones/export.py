@@ -5,7 +5,7 @@ import uuid
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from launcher.errors import InputError, RunFailed
@@ -62,6 +62,14 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
         beside.unlink(missing_ok=True)
         raise InputError.of("--out", target, f"cannot be written ({error})", "give another file") from None
     return metadata
+
+
+def is_export(path: Path) -> bool:
+    """Whether `export` wrote the file of weights `path`, which can be read."""
+    if path.suffix != ".safetensors":
+        return False
+    with safe_open(path, "pt") as file:
+        return {"run", "digest", "backbone"} <= {*(file.metadata() or ())}
 
 
 def explained(name: str) -> dict[str, str]:

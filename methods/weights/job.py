@@ -1,6 +1,9 @@
 """What the ranks of `sslrun eval weights=FILE` do: load the file into the backbone, judge it."""
 
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
@@ -8,10 +11,22 @@ from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
 from methods import backbones
+from methods.backbones.export import is_export
 from methods.evals.alone import job_of
 from methods.evals.judge import judge
 from methods.evals.subject import Subject
 from methods.weights.file import load
+from methods.weights.spec import WeightsConfig
+
+
+def network_of(config: WeightsConfig) -> tuple[nn.Module, list[str]]:
+    """(the backbone with the weights of the file, the first names of what was left over). It computes as the code that
+    published such weights, or, where `sslrun export` wrote them, as ours. Raises InputError as `load` does."""
+    backbone = backbones.build(config.backbone)
+    left_over = load(backbone, config)
+    if not is_export(Path(config.weights)):
+        backbones.as_published(backbone, config.backbone)
+    return backbone, left_over
 
 
 def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict[str, Any]:
@@ -21,8 +36,7 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
     """
     config = run.spec().method
     with job_of(run, world, ledger, stop, heart, config.settings) as job:
-        backbone = backbones.build(config.backbone)
-        left_over = load(backbone, config)
+        backbone, left_over = network_of(config)
         if world.is_main:
             print(f"{config.weights}: {config.backbone}; left over: {', '.join(left_over) or 'nothing'}", flush=True)
             ledger.write("weights", path=config.weights, left_over=left_over)

@@ -1,8 +1,11 @@
 """Vision transformers: timm's modules under timm's names."""
 
+from types import MethodType
 from typing import Any
 
 import timm
+import torch
+from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -21,13 +24,27 @@ def build(name: str, drop_path: float) -> nn.Module:
     """The trunk called `name`: float [B, 3, H, W] -> class token after the norm [B, feature_dim].
 
     Position embeddings belong to 224 pixels (220 for patches of 5) and are interpolated to the grid of what comes in,
-    bicubic.
+    bicubic and with antialiasing, which is our choice.
     """
     options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path, "dynamic_img_size": True}
     if name == "vit_small_5":  # sizes as of ViT-S of any patch
         size = {"embed_dim": 384, "depth": 12, "num_heads": 6}
         return ours(VisionTransformer(img_size=220, patch_size=5, **size, **options))
     return ours(timm.create_model(THEIRS[name], **options))
+
+
+def as_published(trunk: VisionTransformer) -> None:
+    """Have `trunk` interpolate its positions as the released code of DINO does, bicubic without antialiasing."""
+    # Private, because timm has no public way to it; the tests notice a change.
+    trunk._pos_embed = MethodType(_positioned, trunk)
+
+
+def _positioned(trunk: VisionTransformer, patches: torch.Tensor) -> torch.Tensor:
+    """patches [B, rows, columns, dim] -> class token and patches, each with its position [B, 1 + N, dim]."""
+    grids = {"new_size": list(patches.shape[1:3]), "old_size": list(trunk.patch_embed.grid_size)}
+    positions = resample_abs_pos_embed(trunk.pos_embed, num_prefix_tokens=1, antialias=False, **grids)
+    tokens = torch.cat([trunk.cls_token.expand(len(patches), -1, -1), patches.flatten(1, 2)], dim=1)
+    return trunk.pos_drop(tokens + positions)
 
 
 def stages(trunk: nn.Module) -> dict[str, nn.Module]:
