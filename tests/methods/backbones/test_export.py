@@ -136,6 +136,7 @@ class Job:
 
     spec: object
     run = RunDir("a run without checkpoints")
+    world = World(0, 1, torch.device("cpu"))
 
     @property
     def config(self):
