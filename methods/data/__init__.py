@@ -23,7 +23,7 @@ def build(
     if isinstance(config, spec.ImageFolderData):
         from methods.data.folder import ImageFolder
 
-        return ImageFolder(config.path, split, labels=config.labels)
+        return ImageFolder(config.path, split, labels=config.labels, max_pixels=config.max_pixels)
     if isinstance(config, spec.Cifar10Data):
         from methods.data.cifar10 import Cifar10
 
@@ -31,5 +31,5 @@ def build(
     if isinstance(config, spec.ShardsData):
         from methods.data.shards import ImageShards
 
-        return ImageShards(config.path, split, labels=config.labels)
+        return ImageShards(config.path, split, labels=config.labels, max_pixels=config.max_pixels)
     raise TypeError(f"{type(config).__name__} is not a data config; choose one of {', '.join(spec.DATA)}")

@@ -32,6 +32,12 @@ class CaptionedDataset(ImageDataset, Protocol):
         """All that is said of the image; several captions are its lines. Raises BrokenImage where there is nothing."""
 
 
+def remarks(*datasets: ImageDataset | None) -> list[str]:
+    """What a person should know of how images are read, a line each. Most data sets have nothing to say, and no such
+    attribute."""
+    return list(dict.fromkeys(line for each in datasets for line in getattr(each, "remarks", ())))
+
+
 class BrokenImage(Exception):
     """An image that cannot be decoded: which one (`name`) and why (`reason`)."""
 

@@ -1,20 +1,18 @@
-"""Any folder of images, recursively: its splits, its labels, and decoding that names what it cannot read."""
+"""Any folder of images, recursively: its splits, its labels, and what it calls them."""
 
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from launcher.errors import InputError
 from methods.data.dataset import BrokenImage
+from methods.data.decoding import decode, why_broken
+from methods.data.depth import Depth
 from methods.data.index import FolderIndex, open_index
-from methods.data.spec import absolute, split_folders, unlabelled_reason
-
-# Named, because PIL would otherwise try every plugin it has, and its EPS plugin runs Ghostscript on what it reads.
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+from methods.data.spec import MAX_PIXELS, absolute, split_folders, unlabelled_reason
 
 
 class ImageFolder:
@@ -31,14 +29,16 @@ class ImageFolder:
 
     channels = 3
 
-    def __init__(self, path: str | Path, split: str, *, labels: str = "auto"):
+    def __init__(self, path: str | Path, split: str, *, labels: str = "auto", max_pixels: int = MAX_PIXELS):
         root = absolute(path)
         train, test = split_folders(root)
         self._root = test if test and split == "test" else train
         self._index = open_index(self._root)
+        trained = self._index if self._root == train else open_index(train)
+        self._depth, self._max_pixels = Depth(trained.depth), max_pixels  # one range for both splits
         self._prefix = os.path.relpath(self._root, root) + "/" if test else ""
         self._rows: np.ndarray | None = None  # int64: the index's rows that belong to this split; None: all of them
-        known = classes_of(self._index if self._root == train else open_index(train), train, labels)
+        known = classes_of(trained, train, labels)
         self.classes: tuple[str, ...] | None = known
         if test is None:
             self._rows = split_rows(self._index.digits, split, labelled=known is not None)
@@ -47,6 +47,11 @@ class ImageFolder:
 
     def __len__(self) -> int:
         return len(self._index) if self._rows is None else len(self._rows)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know of how these images are read: a line each."""
+        return self._depth.remarks
 
     @cached_property
     def labels(self) -> np.ndarray | None:
@@ -62,7 +67,7 @@ class ImageFolder:
         file = os.path.join(os.fsencode(self._root), self._path(index))
         try:
             with open(file, "rb") as stream:
-                return decode(stream)
+                return decode(stream, self._depth, self._max_pixels)
         except Exception as error:  # damaged bytes lead a decoder anywhere: OSError, SyntaxError, IndexError, ...
             raise BrokenImage(self.name_of(index), why_broken(error)) from error
 
@@ -134,36 +139,6 @@ def split_rows(digits: np.ndarray, split: str, *, labelled: bool) -> np.ndarray 
     if held.all():
         held[1:] = False
     return np.flatnonzero(held if split == "test" else ~held)
-
-
-def decode(stream: BinaryIO) -> Image.Image:
-    """RGB, at the size stored. Raises whatever damaged bytes lead a decoder to; `why_broken` says it in words."""
-    with Image.open(stream, formats=_FORMATS) as image:
-        if min(image.size) == 0:
-            raise ValueError("it has no pixels")
-        return _to_rgb(image)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # PIL's own conversion clips at 255: a 16-bit image would come out white
-        values = np.nan_to_num(np.asarray(image).astype(np.float64))
-        if image.mode == "F":
-            values *= 255 if values.max() <= 1 else 1
-        else:
-            values = np.floor(values / 256)
-        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:  # straight to RGB, PIL warns once an image
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def why_broken(error: Exception) -> str:
-    """Why an image could not be decoded."""
-    if isinstance(error, UnidentifiedImageError):  # its own text is the address of a file object
-        return f"not an image of a known format ({', '.join(_FORMATS)})"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"{type(error).__name__}: {error}"
 
 
 def printable(path: bytes) -> str:

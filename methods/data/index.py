@@ -1,6 +1,7 @@
 """The list of a folder's images: walked once, kept in a cache file, mapped by every process of a node.
 
 Made for 10^8 files: a path costs its own bytes and nine more, and no Python object outlives its folder's listing.
+Whoever walks it also looks into some of the images (`survey`).
 The cache is believed while the root and its first-level sub-folders keep their modification times. Changes further down
 do not show there: `touch` the folder, and the next run walks again.
 """
@@ -9,17 +10,18 @@ import contextlib
 import hashlib
 import os
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from launcher.errors import InputError
 from methods.data import mapped
 from methods.data.spec import listing
+from methods.data.survey import survey
 
-_MAGIC = b"sslrun index 2\n\0"
+_MAGIC = b"sslrun index 3\n\0"
 _KINDS = {"ends": np.uint64, "digits": np.uint8, "blob": np.uint8}
 
 
@@ -39,6 +41,7 @@ class FolderIndex:
     ends: np.ndarray  # uint64 [N]: where each path ends in `blob`
     digits: np.ndarray  # uint8 [N]: a stable hash of each path, 0 to 9
     blob: np.ndarray  # uint8: the paths, one after the other, as the file system's bytes
+    depth: dict[str, list] = field(default_factory=dict)  # what methods.data.survey found
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -62,8 +65,14 @@ def open_index(root: str | Path, cache: Path | None = None) -> FolderIndex:
     if index is not None and _still_true(index, root):
         return index
     index = _walk(root)
+
+    def opened(position: int) -> BinaryIO:
+        return open(os.path.join(os.fsencode(root), index.path(position)), "rb")
+
+    index.depth.update(survey(len(index), index.path, opened))
+    told = {"folders": index.folders, "depth": index.depth}
     with contextlib.suppress(OSError):
-        mapped.save(file, _MAGIC, {"folders": index.folders}, {name: getattr(index, name) for name in _KINDS})
+        mapped.save(file, _MAGIC, told, {name: getattr(index, name) for name in _KINDS})
     return _load(file) or index  # mapped: one copy a node instead of one a process
 
 
@@ -131,4 +140,4 @@ def _load(file: Path) -> FolderIndex | None:
         return None
     header, arrays = found
     typed = {name: np.frombuffer(arrays[name], kind) for name, kind in _KINDS.items()}
-    return FolderIndex([FolderPart(*each) for each in header["folders"]], **typed)
+    return FolderIndex([FolderPart(*each) for each in header["folders"]], **typed, depth=header["depth"])

@@ -5,6 +5,7 @@ the last slash. Its image is the first member whose extension is an image's, its
 members are left alone. A sample costs 21 bytes and its name, and a read of it needs nothing but the index.
 """
 
+import io
 import os
 import re
 import tarfile
@@ -24,6 +25,7 @@ from launcher.errors import InputError
 from methods.data import mapped, tars
 from methods.data.index import digit
 from methods.data.spec import IMAGE_SUFFIXES, split_folders
+from methods.data.survey import survey
 
 LOST = 2**32 - 1  # the size of what cannot be read
 UNLABELLED = -1
@@ -60,6 +62,7 @@ class ShardIndex:
     damaged: list[list[str]]  # [tar, what is wrong with it]
     labelled: bool  # whether every sample that can be read has a label
     arrays: dict[str, np.ndarray]
+    depth: dict[str, list]  # what methods.data.survey found
 
     def __len__(self) -> int:
         return len(self.arrays["blocks"])
@@ -130,8 +133,10 @@ def make(
         [[name, problem] for name, part in zip(there, parts, strict=True) for problem in part.damage],
         bool(len(labels) and (labels != UNLABELLED).all()),
         arrays,
+        {},
     )
-    told = {key: getattr(found, key) for key in ("tars", "samples", "damaged", "labelled")}
+    found.depth.update(survey(len(found), found.name, lambda i: _opened(folder, found, i)))
+    told = {key: getattr(found, key) for key in ("tars", "samples", "damaged", "labelled", "depth")}
     trouble = None
     for file in tars.index_files(folder):
         try:
@@ -183,6 +188,13 @@ def _load(file: Path) -> ShardIndex | None:
         return None
     header, arrays = found
     return ShardIndex(**header, arrays={name: np.frombuffer(arrays[name], kind) for name, kind in _KINDS.items()})
+
+
+def _opened(folder: str | Path, index: ShardIndex, position: int) -> BinaryIO:
+    where = index.where(position)
+    with open(os.path.join(folder, index.tars[where.tar][0]), "rb") as tar:
+        tar.seek(where.offset)
+        return io.BytesIO(b"" if where.size == LOST else tar.read(where.size))
 
 
 def _scanned(files: list[str], workers: int) -> "Iterator[Scan]":

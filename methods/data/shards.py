@@ -14,9 +14,11 @@ from PIL import Image
 from launcher.errors import InputError
 from methods.data import tars
 from methods.data.dataset import BrokenImage
-from methods.data.folder import decode, printable, split_rows, why_broken
+from methods.data.decoding import decode, why_broken
+from methods.data.depth import Depth
+from methods.data.folder import printable, split_rows
 from methods.data.shard_index import LOST, UNLABELLED, ShardIndex, open_shards
-from methods.data.spec import absolute, split_folders
+from methods.data.spec import MAX_PIXELS, absolute, split_folders
 
 CLASSES = "classes.json"  # in the data folder: the names of the labels, a list
 OPEN = 128  # tars that a process keeps open
@@ -38,7 +40,7 @@ class ImageShards:
 
     channels = 3
 
-    def __init__(self, path: str | Path, split: str, *, labels: str = "auto"):
+    def __init__(self, path: str | Path, split: str, *, labels: str = "auto", max_pixels: int = MAX_PIXELS):
         root = absolute(path)
         train, test = split_folders(root)
         self.folder = test if test and split == "test" else train  # of the tars
@@ -47,7 +49,9 @@ class ImageShards:
         self._prefix = os.path.relpath(self.folder, root) + "/" if test else ""
         self._files: dict[int, BinaryIO] = {}
         self._rows: np.ndarray | None = None  # the index's rows that belong to this split; None: all of them
-        known = _classes(self._index if self.folder == train else open_shards(train), root, labels)
+        trained = self._index if self.folder == train else open_shards(train)
+        self._depth, self._max_pixels = Depth(trained.depth), max_pixels  # one range for both splits
+        known = _classes(trained, root, labels)
         self.classes: tuple[str, ...] | None = known
         if test is None:
             rows = split_rows(self._index.arrays["digits"], split, labelled=known is not None)
@@ -57,6 +61,11 @@ class ImageShards:
 
     def __len__(self) -> int:
         return len(self._index) if self._rows is None else len(self._rows)
+
+    @property
+    def remarks(self) -> list[str]:
+        """As an ImageFolder's."""
+        return self._depth.remarks
 
     @cached_property
     def labels(self) -> np.ndarray | None:
@@ -79,7 +88,7 @@ class ImageShards:
     def image(self, index: int) -> Image.Image:
         """RGB, at the size stored; decoded as those of a folder are."""
         try:
-            return decode(io.BytesIO(self.read(index)))
+            return decode(io.BytesIO(self.read(index)), self._depth, self._max_pixels)
         except BrokenImage:
             raise
         except Exception as error:  # damaged bytes lead a decoder anywhere

@@ -13,7 +13,10 @@ from typing import ClassVar
 from launcher.errors import InputError
 from methods.data import tars
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+MAX_PIXELS = 178_956_970  # of an image; where PIL takes it for an attack
 LABELS = ("auto", "folders", "none")
 SHARD_LABELS = ("auto", "cls", "none")
 
@@ -36,12 +39,14 @@ class PhotosData:
 
 @dataclass
 class ImageFolderData:
-    """Any folder of images; `methods.data.folder` says which are its splits and what `labels` makes of sub-folders."""
+    """Any folder of images; `methods.data.folder` says which are its splits and what `labels` makes of sub-folders. An
+    image of more than `max_pixels` is a broken one."""
 
     name: str = "image_folder"
     path: str | None = None
     labels: str = "auto"
     max_broken: float = 0.01
+    max_pixels: int = field(default=MAX_PIXELS, metadata={"science": "given"})
 
 
 @dataclass
@@ -63,6 +68,7 @@ class ShardsData:
     path: str | None = None
     labels: str = "auto"
     max_broken: float = 0.01
+    max_pixels: int = field(default=MAX_PIXELS, metadata={"science": "given"})
     stage: str | None = field(default=None, metadata={"science": False})
 
 
@@ -82,6 +88,8 @@ def check(config, field="data", *, at_hand=True):
         raise InputError.of(
             f"{field}.max_broken", config.max_broken, "a share of the images", "give a number from 0 to 1"
         )
+    if getattr(config, "max_pixels", 1) < 1:
+        raise InputError.of(f"{field}.max_pixels", config.max_pixels, "no image has so few", "give a number of pixels")
     if isinstance(config, PhotosData):
         _check_photos(config, field)
     elif at_hand and isinstance(config, ImageFolderData):

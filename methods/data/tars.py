@@ -11,7 +11,7 @@ from pathlib import Path
 
 from methods.data import mapped
 
-MAGIC = b"sslrun shards 1\n"
+MAGIC = b"sslrun shards 2\n"
 NAME = "shards.index"  # beside the tars, where that folder can be written to
 BLOCK = 512  # bytes; a tar consists of blocks
 INDEXED_ALONE = 100e9  # bytes of tars, at most, that one rank indexes while all others wait

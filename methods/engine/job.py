@@ -21,7 +21,7 @@ from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.spec.contract import Layout
 from launcher.spec.runspec import RunSpec
 from methods.data import beside
-from methods.data.dataset import ImageDataset
+from methods.data.dataset import ImageDataset, remarks
 from methods.data.loader import Batch, View
 from methods.data.sampler import Permutation, shares
 from methods.engine.clock import Clock
@@ -54,7 +54,7 @@ class Job:
         self.heart = heart or Heart(run)  # counts, and is heard of by nobody
         self.vote = Vote(world)
         self.reporter = Reporter(run, main=world.is_main)  # silent until the step to start from is known
-        self.notices: list[str] = []  # what the person who watches should know
+        self.notices = remarks(dataset, *(labelled or ()))  # what the person who watches should know
         self.clock = Clock(self.heart)
         self.load = Loading(spec, world, dataset, ledger, self.clock)
         data = DataState(dataset)

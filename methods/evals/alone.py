@@ -76,7 +76,7 @@ def job_of(
     dataset, labels = found or _datasets(spec, with_labels)
     job = Job(run, spec, world, None, ledger, stop, dataset, labels, heart)
     job.reporter.start(purge_step=0)
-    job.reporter.progress(force=True, stage="starting")
+    job.reporter.progress(force=True, stage="starting", notices=job.notices)
     try:
         yield job
         job.reporter.progress(force=True, stage="done")

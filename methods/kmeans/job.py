@@ -32,7 +32,7 @@ def cluster(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: He
     job = Job(run, spec, world, None, ledger, stop, source.dataset, heart=heart)
     # Curves of earlier starts stay; an iteration that is done once more has the same figures.
     job.reporter.start(purge_step=run.progress().get("step", 0))
-    job.reporter.progress(force=True, stage="starting", step=0, steps=spec.method.iterations)
+    job.reporter.progress(force=True, stage="starting", step=0, steps=spec.method.iterations, notices=job.notices)
     try:
         # A start may have been killed between its result and its last word.
         before = world.broadcast(results.found(run, spec) if world.is_main else None)

@@ -1,0 +1,63 @@
+"""An image's file -> RGB, or in words why not."""
+
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from methods.data import depth
+from methods.data.spec import MAX_PIXELS
+
+# Named, because PIL would otherwise try every plugin it has, and its EPS plugin runs Ghostscript on what it reads.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+
+Image.MAX_IMAGE_PIXELS = None  # PIL's own limit, which warns and then raises; ours says the field that it is set by
+
+
+def decode(stream: BinaryIO, ranges: depth.Depth | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """RGB, at the size stored; of an image of more than 8 bits a channel by `ranges`.
+
+    Raises whatever damaged bytes lead a decoder to; `why_broken` says it in words.
+    """
+    image = look(stream, max_pixels)
+    if isinstance(image, depth.DeepImage):
+        return (ranges or depth.Depth()).to_bytes(image).convert("RGB")
+    with image:
+        if image.mode == "P" and "transparency" in image.info:  # straight to RGB, PIL warns once an image
+            return image.convert("RGBA").convert("RGB")
+        return image.convert("RGB")
+
+
+def look(stream: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image | depth.DeepImage:
+    """What the head of a file says; `stream` stays open until its pixels are read. Raises as `decode`."""
+    try:
+        image = Image.open(stream, formats=FORMATS)
+        _check(image.size, max_pixels)
+        return depth.deep(image, stream) or image
+    except (UnidentifiedImageError, NotImplementedError):
+        stream.seek(0)
+        if stream.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            raise
+        return depth.odd_tiff(stream, lambda size: _check(size, max_pixels))
+
+
+def _check(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if min(size) == 0:
+        raise ValueError("it has no pixels")
+    if width * height > max_pixels:
+        raise TooLarge(f"{width} x {height} pixels are more than data.max_pixels={max_pixels} allows; raise it")
+
+
+class TooLarge(Exception):
+    """More pixels than one image may have."""
+
+
+def why_broken(error: Exception) -> str:
+    """Why an image could not be decoded."""
+    if isinstance(error, UnidentifiedImageError):  # its own text is the address of a file object
+        return f"not an image of a known format ({', '.join(FORMATS)})"
+    if isinstance(error, TooLarge):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"
