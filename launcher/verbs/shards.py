@@ -11,6 +11,8 @@ from launcher.verbs import arguments
 
 absolute = registry.facts("data").absolute
 
+NAMED = 20  # tars that are named on the screen; --json has all
+
 EXAMPLE = "sslrun shards /data/images /scratch/shards"
 
 
@@ -57,8 +59,23 @@ def run(options: Namespace) -> int:
     answer = {"path": folder, **found, **made}
     for tar, problem in answer["damaged"]:
         print(f"damaged: {tar}: {problem}; what can be read of it is in the index", file=sys.stderr)
+    _say_counts(answer)
     use = f"data=shards data.path={shlex.quote(folder)}"
     print(f"{answer['images']:,} images in {answer['shards']:,} shards: {use}", file=sys.stderr)
     if options.json:
         print(json.dumps(answer))
     return 0
+
+
+def _say_counts(answer: dict) -> None:
+    """What was seen in each tar, and used; of many, in those of which something was left out."""
+    told = registry.facts("data").tars.told
+    some = answer["tars"]
+    if len(some) > NAMED:
+        some = [(tar, counts) for tar, counts in some if counts["left"]]
+    for tar, counts in some[:NAMED]:
+        print(f"{tar}: {told(counts)}", file=sys.stderr)
+    if len(some) > NAMED:
+        print(f"something was left out of {len(some) - NAMED:,} tars more; --json names them", file=sys.stderr)
+    for name in answer["beside"]:
+        print(f"{name}: compressed, and no part of it", file=sys.stderr)

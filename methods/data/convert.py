@@ -29,7 +29,7 @@ from launcher.errors import InputError
 from launcher.run.files import write_json
 from methods.data.folder import classes_of, known_classes, labels_of, printable
 from methods.data.index import FolderIndex, open_index
-from methods.data.shard_index import escaped
+from methods.data.shard_names import escaped
 from methods.data.shards import CLASSES
 from methods.data.spec import absolute, split_folders
 from methods.data.tars import BLOCK

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import tarfile
 import zlib
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,8 @@ from methods.data.dataset import BrokenImage
 from methods.data.decoding import decode, why_broken
 from methods.data.depth import Depth
 from methods.data.folder import printable, split_rows
-from methods.data.shard_index import LOST, UNLABELLED, ShardIndex, open_shards
+from methods.data.shard_index import ShardIndex, open_shards
+from methods.data.shard_scan import LOST, SPARSE, UNLABELLED, Extent, pieces
 from methods.data.spec import MAX_PIXELS, absolute, split_folders
 
 CLASSES = "classes.json"  # in the data folder: the names of the labels, a list
@@ -41,7 +43,7 @@ class ImageShards:
     channels = 3
 
     def __init__(self, path: str | Path, split: str, *, labels: str = "auto", max_pixels: int = MAX_PIXELS):
-        root = absolute(path)
+        root, self._wanted = absolute(path), labels
         train, test = split_folders(root)
         self.folder = test if test and split == "test" else train  # of the tars
         self._from = self.folder  # where they are read: there, or where they are staged
@@ -65,7 +67,14 @@ class ImageShards:
     @property
     def remarks(self) -> list[str]:
         """As an ImageFolder's."""
-        return self._depth.remarks
+        counts = tars.total(zip(self.tars, self._index.counts, strict=True))
+        said = [f"of the tars: {tars.told(counts)}"] if counts["left"] else []
+        if self.classes is None and self._wanted == "auto" and counts["labels"]:
+            problem = "data.labels=cls says what is the matter with the others"
+            said.append(f"{counts['labels']:,} of {counts['used']:,} images have a label, and none is used; {problem}")
+        packed = [name for name, *_ in tars.packed_beside(self.folder, self.tars)]
+        said += [f"{self._prefix}{name} is compressed, and no part of the data" for name in packed]
+        return [*self._depth.remarks, *said]
 
     @cached_property
     def labels(self) -> np.ndarray | None:
@@ -103,15 +112,23 @@ class ImageShards:
         if self.classes is not None and self._index.arrays["labels"][row] == UNLABELLED:
             raise BrokenImage(self.name_of(index), "the tar is damaged beside it, and its label is lost")
         try:
-            file = self._file(where.tar)
-            content = os.pread(file.fileno(), tars.BLOCK + where.size, where.offset - tars.BLOCK)
+            file, size = self._file(where.tar), 0 if where.size == SPARSE else where.size
+            content = os.pread(file.fileno(), tars.BLOCK + size, where.offset - tars.BLOCK)
         except OSError as error:
             raise BrokenImage(self.name_of(index), error.strerror or str(error)) from error
-        if len(content) < tars.BLOCK + where.size:
+        if len(content) < tars.BLOCK + size:
             raise BrokenImage(self.name_of(index), "the tar is cut short before its end")
         if zlib.crc32(content[: tars.BLOCK]) != where.header:
             raise BrokenImage(self.name_of(index), "the tar is damaged, or has changed since its index was made")
+        if where.size == SPARSE:
+            return self._pieces(index, Extent(where.offset, where.size))
         return content[tars.BLOCK :]
+
+    def _pieces(self, index: int, place: Extent) -> bytes:
+        try:
+            return pieces(self._file(self._index.where(self._row(index)).tar), place)
+        except (tarfile.TarError, ValueError, OSError) as error:
+            raise BrokenImage(self.name_of(index), f"its pieces are damaged ({error})") from error
 
     def name_of(self, index: int) -> str:
         row = self._row(index)

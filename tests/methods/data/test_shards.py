@@ -15,7 +15,8 @@ from PIL import Image
 from launcher.errors import InputError
 from methods.data import build, mapped, tars
 from methods.data.dataset import BrokenImage
-from methods.data.shard_index import escaped, index_all, open_shards, original
+from methods.data.shard_index import index_all, open_shards
+from methods.data.shard_names import escaped, original
 from methods.data.shards import OPEN, ImageShards
 from methods.data.spec import ShardsData, check, no_labels
 
