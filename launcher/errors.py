@@ -78,6 +78,19 @@ class NoProgress(RunFailed):
     cause = "no_progress"
 
 
+def line_of(error: BaseException) -> str:
+    """`Type: what it says`, on one line of at most 500 characters. Where the text is itself a traceback, as of what
+    another process raised, it is that one's type and words, which stand behind its last frame."""
+    lines = f"{type(error).__name__}: {error}".splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
+    if frames and any("Traceback (most recent call last):" in line for line in lines):
+        behind = lines[frames[-1] + 1 :]
+        while behind and behind[0].startswith("    "):  # the code of the frame, and marks below it
+            behind = behind[1:]
+        lines = behind or lines
+    return " ".join(" ".join(lines).split())[:500]
+
+
 def unknown(field: str, value: str, known: Iterable[str], *, what: str = "name") -> NoReturn:
     """Refuse an unknown name (the value) or key (the field) with the nearest known one."""
     known = sorted(known)

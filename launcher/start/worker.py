@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from launcher.errors import InputError, SslrunError
+from launcher.errors import InputError, SslrunError, line_of
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
@@ -79,10 +79,8 @@ def main() -> int:
     except Exception as error:
         # The traceback is for the log of this rank; the person who asks gets the line, the rank and the host.
         traceback.print_exc()
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        ledger.write(
-            "error", message=f"rank {start.rank} on {os.uname().nodename}: {line}", exit_code=FAILED_CODE, cause="crash"
-        )
+        said = f"rank {start.rank} on {os.uname().nodename}: {line_of(error)}"
+        ledger.write("error", message=said, exit_code=FAILED_CODE, cause="crash")
         return FAILED_CODE
 
 

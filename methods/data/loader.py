@@ -17,13 +17,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from methods.data.dataset import BrokenImage, ImageDataset
+from methods.data.workers import LEFT_TO_MAIN, LastWords, begin, explained, shared, socket_folder
 
 # (image, sample id, epoch) -> uint8 [C, H, W]; or, of several crops, a tuple: uint8 [V, C, S, S] of each resolution,
 # then their draws, float32 [all V, P]. The same shapes for all samples.
 View = Callable[[Image.Image, int, int], np.ndarray | tuple[np.ndarray, ...]]
-
-# Slurm sends these to every process of a job. Workers leave them to the main process, whose last step may need them.
-_LEFT_TO_MAIN = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 class Request(NamedTuple):
@@ -87,9 +85,10 @@ def batches(
     that batches keep their size; with replace_broken=False the row is left out, and `ids` tells what is there.
 
     Workers are forked here and end with the iterator: exhaust it or `close()` it. Raises BrokenImage where nothing of a
-    batch can be decoded and rows are to be replaced, RuntimeError where a worker died, and what `dataset` and `view`
-    raise.
+    batch can be decoded and rows are to be replaced, RuntimeError where a worker died, InputError or RunFailed where it
+    lacked room in shared memory, and what `dataset` and `view` raise.
     """
+    words, sockets = (LastWords(), socket_folder()) if workers else (None, None)
     loader = DataLoader(
         _Fetch(dataset, view, drop=not replace_broken),
         sampler=requests,
@@ -97,14 +96,14 @@ def batches(
         collate_fn=lambda batch: batch,
         num_workers=workers,
         pin_memory=pin_memory and torch.cuda.is_available(),
-        worker_init_fn=_start_worker if workers else None,
+        worker_init_fn=(lambda _: begin(words, sockets)) if workers else None,
         # Forked: nothing is pickled, and no worker imports torch again, which would cost each seconds an epoch.
         multiprocessing_context="fork" if workers else None,
         # Of its own: a loader draws a seed, and must not move the global stream that the model's dropout reads.
         generator=torch.Generator(),
     )
-    # Blocked until `_start_worker` ignores them, so that no signal finds a worker between the two.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_MAIN if workers else ())
+    # Blocked until `begin` ignores them, so that no signal finds a worker between the two.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_MAIN if workers else ())
     try:
         iterator = iter(loader)
     finally:
@@ -118,12 +117,16 @@ def batches(
                 names = ", ".join(reason for _, reason in batch.broken[:3])
                 raise BrokenImage(f"all {len(batch.broken)} images of a batch", names)
             yield batch
-    except (OSError, EOFError) as error:
+    except Exception as error:
+        if not workers:
+            raise
+        said: Exception = error
         # A batch's memory is fetched from the worker that made it: its death may first show as a broken connection.
-        dead = workers and multiprocessing.connection.wait([each.sentinel for each in processes], timeout=1)
-        if dead:
-            raise RuntimeError("DataLoader worker died while it handed over a batch") from error
-        raise
+        if isinstance(error, OSError | EOFError) and _any_dead(processes):
+            said = RuntimeError("DataLoader worker died while it handed over a batch")
+        if (said := explained(said, words)) is error:
+            raise
+        raise said from error
     finally:
         try:
             if workers:  # waits for the batches being made; by name, since an exception's traceback keeps it from `del`
@@ -131,6 +134,8 @@ def batches(
         finally:
             _kill(processes)  # any that hangs in a read
             atexit.unregister(at_exit)
+            if words:
+                words.close()
 
 
 class _Fetch(Dataset):
@@ -202,7 +207,7 @@ def _allocate(count: int, part: np.ndarray) -> torch.Tensor:
     if get_worker_info() is None:
         flat = torch.empty(count * part.size, dtype=flat.dtype)
     else:
-        flat = flat.new(flat._typed_storage()._new_shared(count * part.size))
+        flat = shared(flat, count * part.size)
     return flat.as_strided((count, *part.shape), strides)
 
 
@@ -219,10 +224,8 @@ def _batch(
     return Batch(images, torch.from_numpy(request.ids[rows]), columns, broken)
 
 
-def _start_worker(_: int) -> None:
-    for number in _LEFT_TO_MAIN:
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)  # a worker is one core; threads of its own would fight its siblings for theirs
+def _any_dead(processes: list) -> bool:
+    return bool(multiprocessing.connection.wait([each.sentinel for each in processes], timeout=1))
 
 
 def _kill(processes: list) -> None:
