@@ -23,6 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--size-mb", type=float, default=1000, metavar="MB", help="of a shard, 1000 by default")
     parser.add_argument("--labels", default="auto", help="auto, folders or none, as of data=image_folder")
+    parser.add_argument("--splits", default="auto", help="auto or none, as of data=image_folder")
     parser.add_argument("--workers", type=int, default=8, metavar="N", help="files read at once, 8 by default")
     arguments.add_json(parser)
 
@@ -38,9 +39,9 @@ def run(options: Namespace) -> int:
         raise InputError.of("--size-mb", options.size_mb, "no size of a shard", "give 1 to 1000000, better about 1000")
     if options.workers < 1:
         raise InputError.of("--workers", options.workers, "nobody would work", "give 1 or more")
-    known = ("auto", "folders", "none")
-    if options.labels not in known:
-        raise InputError.of("--labels", options.labels, "unknown", f"choose one of {', '.join(known)}")
+    for name, known in (("labels", ("auto", "folders", "none")), ("splits", ("auto", "none"))):
+        if getattr(options, name) not in known:
+            raise InputError.of(f"--{name}", getattr(options, name), "unknown", f"choose one of {', '.join(known)}")
     folder, made = absolute(options.out or options.folder), {}
     with view.Bar("stopped; the same command goes on where this one was") as bar:
         if options.out:
@@ -49,6 +50,7 @@ def run(options: Namespace) -> int:
                 folder,
                 size_mb=options.size_mb,
                 labels=options.labels,
+                splits=options.splits,
                 threads=options.workers,
                 progress=bar,
             )

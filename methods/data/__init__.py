@@ -23,7 +23,8 @@ def build(
     if isinstance(config, spec.ImageFolderData):
         from methods.data.folder import ImageFolder
 
-        return ImageFolder(config.path, split, labels=config.labels, max_pixels=config.max_pixels)
+        how = {"labels": config.labels, "splits": config.splits, "max_pixels": config.max_pixels}
+        return ImageFolder(config.path, split, **how)
     if isinstance(config, spec.Cifar10Data):
         from methods.data.cifar10 import Cifar10
 
@@ -31,5 +32,6 @@ def build(
     if isinstance(config, spec.ShardsData):
         from methods.data.shards import ImageShards
 
-        return ImageShards(config.path, split, labels=config.labels, max_pixels=config.max_pixels)
+        how = {"labels": config.labels, "splits": config.splits, "max_pixels": config.max_pixels}
+        return ImageShards(config.path, split, **how)
     raise TypeError(f"{type(config).__name__} is not a data config; choose one of {', '.join(spec.DATA)}")

@@ -29,9 +29,10 @@ from launcher.errors import InputError
 from launcher.run.files import write_json
 from methods.data.folder import classes_of, known_classes, labels_of, printable
 from methods.data.index import FolderIndex, open_index
+from methods.data.listing import absolute
 from methods.data.shard_names import escaped
 from methods.data.shards import CLASSES
-from methods.data.spec import absolute, split_folders
+from methods.data.splits import refuse_hidden_splits, split_folders
 from methods.data.tars import BLOCK
 
 FORMAT = 1
@@ -45,7 +46,7 @@ Progress = Callable[[str, int, int], None]  # (what is done, of it so far, all o
 class TarPart(NamedTuple):
     """One tar: the images [first, last) of a split's folder."""
 
-    split: str  # "train", "val" or "test"; "" where the folder has no splits
+    split: str  # the name of its folder: "train", "val", ...; "" where there are no splits
     number: int  # in its split
     first: int
     last: int
@@ -90,43 +91,46 @@ def convert(
     *,
     size_mb: float = 1000,
     labels: str = "auto",
+    splits: str = "auto",
     threads: int = 8,
     progress: Progress = lambda stage, done, of: None,
 ) -> dict[str, Any]:
     """Write the images of the folder `source` as tars of about `size_mb` MB into `out`, or go on doing so.
 
-    labels: as of data=image_folder. Returns {"images", "shards", "bytes", "kept" (shards that were there), "classes"}.
-    Raises InputError where something else lies in `out`, somebody else writes there, an image cannot be read, or `out`
-    cannot be written, as on a full disk; what is finished then stays.
+    labels, splits: as of data=image_folder. Returns {"images", "shards", "bytes", "kept" (shards that were there),
+    "classes"}. Raises InputError where something else lies in `out`, somebody else writes there, an image cannot be
+    read, or `out` cannot be written, as on a full disk; what is finished then stays.
     """
     root, target = absolute(source), Path(absolute(out))
-    splits = _splits(root, target, labels)
+    found = _splits(root, target, labels, splits)
     try:
         with _lock(target):
-            parts = _planned(target, splits, size_mb, labels, threads, progress)
+            parts = _planned(target, found, size_mb, labels, threads, progress)
             done = {(each["split"], each["number"]): each for each in _read_lines(target / STATE / "done.jsonl")}
             kept = [part for part in parts if _is_kept(target / part.name, done.get((part.split, part.number)))]
             todo = sorted(set(parts) - set(kept))
-            _write(target, splits, parts, todo, threads, progress)
+            _write(target, found, parts, todo, threads, progress)
         total = sum((target / part.name).stat().st_size for part in parts)
     except OSError as error:  # of a write, it names no file
         reason = f"cannot go on there ({error.strerror or error})"
         raise InputError.of("OUT", target, reason, "mend that, and start it again: what is finished stays") from None
-    classes = next(iter(splits.values())).classes
-    counts = {"images": sum(len(split.index) for split in splits.values()), "shards": len(parts), "bytes": total}
+    classes = next(iter(found.values())).classes
+    counts = {"images": sum(len(split.index) for split in found.values()), "shards": len(parts), "bytes": total}
     return {**counts, "kept": len(kept), "classes": classes and len(classes)}
 
 
 # -- what goes where ---------------------------------------------------------------------------------------------------
 
 
-def _splits(root: str, target: Path, labels: str) -> dict[str, Split]:
+def _splits(root: str, target: Path, labels: str, chosen: str) -> dict[str, Split]:
     if not os.path.isdir(root):
         raise InputError.of("FOLDER", root, "there is no such folder", "give a folder of images")
     for inner, outer, what in ((target, root, "lies in FOLDER"), (Path(root), target, "holds FOLDER")):
         if inner.resolve().is_relative_to(Path(outer).resolve()):
             raise InputError.of("OUT", target, f"it {what}", "give a folder beside it")
-    train, test = split_folders(root)
+    train, test = split_folders(root, chosen)
+    if test is None and chosen == "auto":
+        refuse_hidden_splits(train, field="FOLDER", value=root, none="--splits none")
     try:
         index = open_index(train)
         classes = classes_of(index, train, labels, "--labels")

@@ -12,14 +12,17 @@ from methods.data.dataset import BrokenImage
 from methods.data.decoding import decode, why_broken
 from methods.data.depth import Depth
 from methods.data.index import FolderIndex, open_index
-from methods.data.spec import MAX_PIXELS, absolute, split_folders, unlabelled_reason
+from methods.data.listing import absolute
+from methods.data.spec import MAX_PIXELS, unlabelled_reason
+from methods.data.splits import split_folders
 
 
 class ImageFolder:
     """The images under `path`, as RGB, in an order that depends on their names alone.
 
-    Splits: `train/` with `val/` (else `test/`) where the folder has them. Otherwise, a folder with labels gives a fixed
-    tenth of its images, chosen by a hash of their relative paths, to the test split; without labels all images train.
+    Splits: `train/` with `val/`, or what `split_folders` takes for it, unless splits="none". Otherwise, a folder with
+    labels gives a fixed tenth of its images, chosen by a hash of their relative paths, to the test split; without
+    labels all images train.
     Labels: the first-level sub-folders' names for labels="folders"; "auto" takes them where there are at least two and
     no image lies outside them; none for "none". A test split that is one flat folder has none.
 
@@ -29,14 +32,16 @@ class ImageFolder:
 
     channels = 3
 
-    def __init__(self, path: str | Path, split: str, *, labels: str = "auto", max_pixels: int = MAX_PIXELS):
+    def __init__(
+        self, path: str | Path, split: str, *, labels: str = "auto", splits: str = "auto", max_pixels: int = MAX_PIXELS
+    ):
         root = absolute(path)
-        train, test = split_folders(root)
+        train, test = split_folders(root, splits)
         self._root = test if test and split == "test" else train
         self._index = open_index(self._root)
         trained = self._index if self._root == train else open_index(train)
         self._depth, self._max_pixels = Depth(trained.depth), max_pixels  # one range for both splits
-        self._prefix = os.path.relpath(self._root, root) + "/" if test else ""
+        self._prefix = os.path.relpath(self._root, root) + "/" if train != root else ""
         self._rows: np.ndarray | None = None  # int64: the index's rows that belong to this split; None: all of them
         known = classes_of(trained, train, labels)
         self.classes: tuple[str, ...] | None = known

@@ -18,7 +18,7 @@ import numpy as np
 
 from launcher.errors import InputError
 from methods.data import mapped
-from methods.data.spec import listing
+from methods.data.listing import listing
 from methods.data.survey import survey
 
 _MAGIC = b"sslrun index 3\n\0"

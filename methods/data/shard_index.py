@@ -18,7 +18,7 @@ import numpy as np
 from launcher.errors import InputError
 from methods.data import mapped, tars
 from methods.data.shard_scan import KINDS, LOST, SPARSE, UNLABELLED, Scan, scan
-from methods.data.spec import split_folders
+from methods.data.splits import split_folders
 from methods.data.survey import survey
 
 WORTH_A_PROCESS = 16  # tars

@@ -22,8 +22,8 @@ from launcher.errors import InputError
 from methods.data import tars
 from methods.data.folder import printable
 from methods.data.index import digit
+from methods.data.listing import IMAGE_SUFFIXES
 from methods.data.shard_names import original
-from methods.data.spec import IMAGE_SUFFIXES
 
 LOST = 2**32 - 1  # the size of what cannot be read
 SPARSE = LOST - 1  # and of what lies in pieces: its header comes first

@@ -18,9 +18,11 @@ from methods.data.dataset import BrokenImage
 from methods.data.decoding import decode, why_broken
 from methods.data.depth import Depth
 from methods.data.folder import printable, split_rows
+from methods.data.listing import absolute
 from methods.data.shard_index import ShardIndex, open_shards
 from methods.data.shard_scan import LOST, SPARSE, UNLABELLED, Extent, pieces
-from methods.data.spec import MAX_PIXELS, absolute, split_folders
+from methods.data.spec import MAX_PIXELS
+from methods.data.splits import split_folders
 
 CLASSES = "classes.json"  # in the data folder: the names of the labels, a list
 OPEN = 128  # tars that a process keeps open
@@ -29,11 +31,11 @@ OPEN = 128  # tars that a process keeps open
 class ImageShards:
     """The images of the `.tar` files in `path`, as RGB, in the order of the tars' names, then as they lie.
 
-    Splits: `train/` with `val/` (else `test/`) where the folder has them. Otherwise, samples with labels give a fixed
-    tenth, chosen by a hash of their names, to the test split, the same that a folder of these images would give;
-    without labels all images train. Labels: the integers of the KEY.cls members for labels="cls"; "auto" takes them
-    where every sample has one; none for "none". `classes.json` names them, else they are called by their numbers, which
-    are then less than the number of samples (larger ones are ids, and no labels).
+    Splits: `train/` with `val/`, or what `split_folders` takes beside it, unless splits="none". Otherwise, samples with
+    labels give a fixed tenth, chosen by a hash of their names, to the test split, the same that a folder of these
+    images would give; without labels all images train. Labels: the integers of KEY.cls for labels="cls"; "auto"
+    takes them where every sample has one; none for "none". `classes.json` names them, else they are called by their
+    numbers, which are then less than the number of samples (larger ones are ids, and no labels).
 
     A sample that is cut off, or that the tar has damaged, is a broken image, called `file.tar: name`. The first process
     to open a folder without an index makes it, the others read it: open it on one rank first. Raises InputError where
@@ -42,13 +44,15 @@ class ImageShards:
 
     channels = 3
 
-    def __init__(self, path: str | Path, split: str, *, labels: str = "auto", max_pixels: int = MAX_PIXELS):
+    def __init__(
+        self, path: str | Path, split: str, *, labels: str = "auto", splits: str = "auto", max_pixels: int = MAX_PIXELS
+    ):
         root, self._wanted = absolute(path), labels
-        train, test = split_folders(root)
+        train, test = split_folders(root, splits)
         self.folder = test if test and split == "test" else train  # of the tars
         self._from = self.folder  # where they are read: there, or where they are staged
         self._index = open_shards(self.folder)
-        self._prefix = os.path.relpath(self.folder, root) + "/" if test else ""
+        self._prefix = os.path.relpath(self.folder, root) + "/" if train != root else ""
         self._files: dict[int, BinaryIO] = {}
         self._rows: np.ndarray | None = None  # the index's rows that belong to this split; None: all of them
         trained = self._index if self.folder == train else open_shards(train)

@@ -4,18 +4,17 @@ The dataclasses are plain and mutable because OmegaConf wants its schemas so. `c
 would otherwise be found hours later on 64 nodes; it opens no image and stops at the first one it finds.
 """
 
-import errno
 import os
 import shlex
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from launcher.errors import InputError
-from methods.data import tars
+from launcher.spec.fields import later
+from methods.data import splits, tars
+from methods.data.listing import IMAGE_SUFFIXES, absolute, holds_image, listing
+from methods.data.splits import refuse_hidden_splits, split_folders
 
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
-)  # fmt: skip
 MAX_PIXELS = 178_956_970  # of an image; where PIL takes it for an attack
 LABELS = ("auto", "folders", "none")
 SHARD_LABELS = ("auto", "cls", "none")
@@ -39,12 +38,13 @@ class PhotosData:
 
 @dataclass
 class ImageFolderData:
-    """Any folder of images; `methods.data.folder` says which are its splits and what `labels` makes of sub-folders. An
-    image of more than `max_pixels` is a broken one."""
+    """Any folder of images; `split_folders` says which are its splits, `methods.data.folder` what `labels` makes of
+    sub-folders. An image of more than `max_pixels` is a broken one."""
 
     name: str = "image_folder"
     path: str | None = None
     labels: str = "auto"
+    splits: str = later("auto")  # none: folders that are called as splits are (train, val, test) are classes
     max_broken: float = 0.01
     max_pixels: int = field(default=MAX_PIXELS, metadata={"science": "given"})
 
@@ -61,12 +61,13 @@ class Cifar10Data:
 
 @dataclass
 class ShardsData:
-    """Images in tars of WebDataset's layout, with an index beside them; `methods.data.shards` says which are its splits
-    and labels. `stage`: a folder of each node's own, such as $TMPDIR, to which the tars are copied first."""
+    """Images in tars of WebDataset's layout, with an index beside them; `methods.data.shards` says what are its labels.
+    `stage`: a folder of each node's own, such as $TMPDIR, to which the tars are copied first."""
 
     name: str = "shards"
     path: str | None = None
     labels: str = "auto"
+    splits: str = later("auto")
     max_broken: float = 0.01
     max_pixels: int = field(default=MAX_PIXELS, metadata={"science": "given"})
     stage: str | None = field(default=None, metadata={"science": False})
@@ -100,45 +101,6 @@ def check(config, field="data", *, at_hand=True):
         _check_shards(config, field, at_hand)
 
 
-def absolute(path):
-    """`path` made absolute, with a leading ~ (which shells leave alone after `data.path=`) expanded."""
-    return os.path.abspath(os.path.expanduser(path))
-
-
-def split_folders(root):
-    """(train, test) folders: `root/train` and `root/val` (else `root/test`) where both exist, else (root, None)."""
-    train = os.path.join(root, "train")
-    for name in ("val", "test"):
-        test = os.path.join(root, name)
-        if os.path.isdir(train) and os.path.isdir(test):
-            return train, test
-    return root, None
-
-
-def is_image_name(name):
-    """Whether a file name (bytes or str) is an image's. Dot files are not: macOS leaves `._a.jpg` beside `a.jpg`."""
-    text = os.fsdecode(name)
-    return text.lower().endswith(IMAGE_SUFFIXES) and not text.startswith(".")
-
-
-def listing(folder):
-    """Yield (name, is_folder) of the images and the visible sub-folders directly in `folder` (bytes or str), unsorted.
-
-    Symlinks are followed, so a caller that descends must remember where it has been. Dangling ones are left out.
-    """
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            try:
-                if entry.is_dir():
-                    if entry.name[:1] not in (".", b"."):
-                        yield entry.name, True
-                elif is_image_name(entry.name) and entry.is_file():
-                    yield entry.name, False
-            except OSError as error:
-                if error.errno != errno.ELOOP:  # a symlink to itself
-                    raise
-
-
 def cifar10_folder(path):
     """The folder with the binary files: `path`, or the sub-folder that the published archive unpacks to."""
     inner = os.path.join(absolute(path), "cifar-10-batches-bin")
@@ -155,18 +117,23 @@ def _check_photos(config, field):
 def _check_image_folder(config, field):
     if config.labels not in LABELS:
         raise _unknown_labels(field, config, LABELS)
+    _check_splits(field, config)
     path = _check_folder(config.path, field, "a folder of images")
-    train, test = split_folders(path)
+    try:
+        train, test = split_folders(path, config.splits)
+    except OSError as error:
+        raise _unlisted(field, config, error) from None
     for folder in filter(None, (train, test)):
         try:
-            found = _holds_image(folder)
+            found = holds_image(folder)
         except OSError as error:
-            reason = f"cannot list {error.filename!r} ({error.strerror})"
-            raise _invalid(field, config.path, reason, "make it readable") from None
+            raise _unlisted(field, config, error) from None
         if not found:
             where = "" if folder == path else f" in its {os.path.basename(folder)}/"
             fix = f"give a folder with {' '.join(IMAGE_SUFFIXES)} files"
             raise _invalid(field, config.path, f"no image found{where}", fix)
+    if test is None and config.splits == "auto":
+        refuse_hidden_splits(train, field=f"{field}.path", value=repr(config.path), none=f"{field}.splits=none")
     if config.labels == "folders":
         problem = unlabelled_reason(train)
         if problem:
@@ -192,12 +159,12 @@ def no_labels(config):
         return f"labels={config.labels}"
     if isinstance(config, ShardsData):
         try:
-            found = tars.fitting(split_folders(absolute(config.path))[0])[0]
+            found = tars.fitting(split_folders(absolute(config.path), config.splits)[0])[0]
         except OSError:
             return f"{config.path!r} cannot be read"
         return "not every image has a .cls member" if found and not found[0][1]["labelled"] else None
     try:
-        return unlabelled_reason(split_folders(absolute(config.path))[0])
+        return unlabelled_reason(split_folders(absolute(config.path), config.splits)[0])
     except OSError as error:
         return f"{config.path!r} cannot be listed ({error.strerror})"
 
@@ -242,13 +209,15 @@ def _check_cifar10(config, field):
 def _check_shards(config, field, at_hand):
     if config.labels not in SHARD_LABELS:
         raise _unknown_labels(field, config, SHARD_LABELS)
+    _check_splits(field, config)
     if config.stage is not None and not config.stage.startswith(("/", "$")):
         reason = "it is relative, and is to be a folder of every node"
         raise InputError.of(f"{field}.stage", repr(config.stage), reason, "give it from the root on, or as '$TMPDIR'")
     if not at_hand:
         return
     path, unknown = _check_folder(config.path, field, "a folder of .tar files"), 0
-    for folder in filter(None, split_folders(path)):
+    train, test = split_folders(path, config.splits)
+    for folder in filter(None, (train, test)):
         try:
             found, problem = tars.fitting(folder)
             if not (found or problem):
@@ -259,6 +228,11 @@ def _check_shards(config, field, at_hand):
             reason, fix = problem
             where = "" if folder == path else f" (in its {os.path.basename(folder)}/)"
             raise _invalid(field, config.path, reason + where, fix)
+    mixed = splits.pair(tars.names(train)) if test is None and config.splits == "auto" else None
+    if mixed:
+        reason = f"{mixed[0]!r} and {mixed[1]!r} look like two splits, and the images of both would be trained on"
+        fix = f"move them into train/ and {splits.HELD_OUT[0]}/, or say {field}.splits=none where all are to train"
+        raise _invalid(field, config.path, reason, fix)
     if unknown > tars.INDEXED_ALONE:
         reason = f"no index yet, and {unknown / 1e9:,.0f} GB of tars would keep all ranks waiting"
         raise _invalid(field, config.path, reason, f"run `sslrun shards {shlex.quote(path)}` first")
@@ -282,21 +256,15 @@ def _invalid(field, path, reason, fix):
     return InputError.of(f"{field}.path", repr(path), reason, fix)
 
 
+def _unlisted(field, config, error):
+    return _invalid(field, config.path, f"cannot list {error.filename!r} ({error.strerror})", "make it readable")
+
+
+def _check_splits(field, config):
+    if config.splits not in splits.SPLITS:
+        fix = f"choose one of {', '.join(splits.SPLITS)}"
+        raise InputError.of(f"{field}.splits", repr(config.splits), "unknown", fix)
+
+
 def _unknown_labels(field, config, known):
     return InputError.of(f"{field}.labels", repr(config.labels), "unknown", f"choose one of {', '.join(known)}")
-
-
-def _holds_image(root):
-    """Whether any image lies under `root`. Streams: a flat folder of 10^8 files costs as much as one of three."""
-    pending, seen = [root], set()
-    while pending:
-        folder = pending.pop()
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # a symlink that leads back up
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for name, is_folder in listing(folder):
-            if not is_folder:
-                return True
-            pending.append(os.path.join(folder, name))
-    return False

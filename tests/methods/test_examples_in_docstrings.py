@@ -7,11 +7,11 @@ import pytest
 import torch
 
 MODULES = [
-    "methods.augment.operators", "methods.augment.patches", "methods.dino.loss", "methods.dino.teacher",
-    "methods.engine.collapse", "methods.engine.pseudo_labels", "methods.parts.bank", "methods.parts.collectives",
-    "methods.parts.layout", "methods.parts.losses", "methods.parts.memory", "methods.parts.memory_layout",
-    "methods.parts.shapes", "methods.parts.sinkhorn", "methods.smog.groups", "methods.smog.loss", "methods.swav.loss",
-    "methods.swav.queue",
+    "methods.augment.operators", "methods.augment.patches", "methods.data.splits", "methods.dino.loss",
+    "methods.dino.teacher", "methods.engine.collapse", "methods.engine.pseudo_labels", "methods.parts.bank",
+    "methods.parts.collectives", "methods.parts.layout", "methods.parts.losses", "methods.parts.memory",
+    "methods.parts.memory_layout", "methods.parts.shapes", "methods.parts.sinkhorn", "methods.smog.groups",
+    "methods.smog.loss", "methods.swav.loss", "methods.swav.queue",
 ]  # fmt: skip
 LOSSES = {"swapped_prediction", "pseudo_labels", "distillation", "mean_square", "group_contrast", "sinkhorn"}
 
