@@ -48,7 +48,7 @@ EXCEPTIONS = {
     ("launcher/start/worker.py", "_train"): {
         "launcher.runtime.environment", "launcher.runtime.uncompiled",
         "methods.data", "methods.data.broken", "methods.engine.loop", "methods.engine.staging", "methods.evals.during",
-        "methods.engine.job",
+        "methods.engine.job", "methods.evals.remarks",
     },
     ("launcher/verbs/export.py", "run"): {"methods.backbones.export"},  # the one verb that touches weights
     ("launcher/verbs/shards.py", "run"): {"methods.data.convert", "methods.data.shard_index"},  # and one, images

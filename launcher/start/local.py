@@ -136,6 +136,7 @@ def _see_through(ranks: list[subprocess.Popen], stops: list[int], watch: Watcher
                 rank.kill()
         watch()
         time.sleep(POLL_SECONDS)
+    watch()  # what they said last
     return [rank.returncode for rank in ranks], _first_failed(ranks) if first is None else first
 
 

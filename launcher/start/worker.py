@@ -110,6 +110,7 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     from methods.engine.job import Job
     from methods.engine.staging import stage
     from methods.evals.during import evaluate, labelled
+    from methods.evals.remarks import remarks
 
     uncompiled.leave_alone()
     spec = run.spec()
@@ -132,6 +133,8 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     layout = method.layout(spec.method, world.size)
     job = Job(run, spec, world, layout, ledger, stop, dataset, evaluation, heart)
     stage(job)
+    for said in remarks(spec, dataset, evaluation) if world.is_main else ():
+        job.notice(said)
     if before:
         changes = environment.changes(before, now)
         job.notices += [f"the environment changed, results may differ in rounding: {change}" for change in changes]

@@ -1,6 +1,7 @@
 """Any folder of images, recursively: its splits, its labels, and what it calls them."""
 
 import os
+import shlex
 from functools import cached_property
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class ImageFolder:
         self._depth, self._max_pixels = Depth(trained.depth), max_pixels  # one range for both splits
         self._prefix = os.path.relpath(self._root, root) + "/" if train != root else ""
         self._rows: np.ndarray | None = None  # int64: the index's rows that belong to this split; None: all of them
+        self._auto = labels == "auto"
         known = classes_of(trained, train, labels)
         self.classes: tuple[str, ...] | None = known
         if test is None:
@@ -63,6 +65,20 @@ class ImageFolder:
         """int64 [N], or None."""
         labels = labels_of(self._index, self.classes)
         return labels if labels is None or self._rows is None else labels[self._rows]
+
+    @property
+    def unlabelled(self) -> str:
+        """Why what looks like classes is not taken for them; empty where there are labels, or nothing looks like it."""
+        folders, outside = [each.name for each in self._index.folders[1:] if each.images], self._index.folders[0].images
+        if self.classes is not None or not self._auto or not folders:
+            return ""
+        first = printable(self._index.path(0))
+        if outside:
+            return f"{first} lies beside the folders that could be classes" if len(folders) > 1 else ""
+        if first.count("/") < 2:  # one folder of images is no two classes
+            return ""
+        inner = shlex.quote(printable(os.fsencode(os.path.join(self._root, folders[0]))))
+        return f"all images lie in one folder, in which there are others; data.path={inner} takes these for classes"
 
     def image(self, index: int) -> Image.Image:
         """RGB, at the size stored. The EXIF orientation is ignored, as in torchvision; alpha is dropped.

@@ -88,6 +88,13 @@ class Job:
         self.heart.point()
         self.decide(outcome)
 
+    def notice(self, said: str) -> None:
+        """Say it in the log and to whoever watches, once."""
+        if self.world.is_main and said not in self.notices:
+            self.notices.append(said)
+            print(said, flush=True)
+            self.reporter.progress(force=True, notices=self.notices)
+
     def verdict(self) -> int:
         """This rank's vote."""
         if self.load.too_many_broken:

@@ -25,6 +25,7 @@ from methods.engine.initialise import PREFIX
 from methods.engine.job import Job
 from methods.evals.during import first_scores, labelled
 from methods.evals.judge import judge
+from methods.evals.remarks import remarks, unlabelled
 from methods.evals.spec import PROTOCOLS, need_labels
 from methods.evals.subject import Subject
 
@@ -76,6 +77,8 @@ def job_of(
     dataset, labels = found or _datasets(spec, with_labels)
     job = Job(run, spec, world, None, ledger, stop, dataset, labels, heart)
     job.reporter.start(purge_step=0)
+    for said in remarks(spec, dataset, labels) if world.is_main and with_labels else ():
+        job.notice(said)
     job.reporter.progress(force=True, stage="starting", notices=job.notices)
     try:
         yield job
@@ -99,7 +102,8 @@ def _datasets(spec: Any, with_labels: bool) -> tuple[Any, Any]:
     if found is None:
         given = spec.eval_data or spec.data
         fix = "give labelled images: eval_data=image_folder eval_data.path=/path/to/them"
-        raise InputError.of("eval_data", given.name, "it has no labels, or no test split", fix)
+        reason = unlabelled(spec, dataset) or "it has no labels, or no test split"
+        raise InputError.of("eval_data", given.name, reason, fix)
     probe(found[0])
     return found[0], found
 

@@ -61,6 +61,9 @@ def knn(
         return {}
     settings = settings or KNN()
     wanted = [job.config.knn_neighbours, *settings.neighbours]
+    few = len(job.labelled[0])
+    if too_many := sorted({k for k in wanted if k > few}):
+        job.notice(f"k-NN: there are {few} images to learn from, and all vote for k = {', '.join(map(str, too_many))}")
     banks = banks or collected(job, backbone, "k-NN")
     own, *several = searched(job, banks, wanted, temperature=settings.temperature, stage="k-NN, search")
     scores = {"trained": own, **{f"k{k}": found for k, found in zip(settings.neighbours, several, strict=True)}}
@@ -90,13 +93,12 @@ def knn(
 
 
 def _left_out(job: Job, what: str, why: str) -> None:
-    """Said in the log, and once on the screen where there are labels and so a score is expected."""
+    """Said in the log, and on the screen where there are labels and so a score is expected."""
     said = f"{what} is left out: {why}"
-    if job.world.is_main:
+    if job.labelled is not None:
+        job.notice(said)
+    elif job.world.is_main:
         print(said, flush=True)
-        if job.labelled is not None and said not in job.notices:
-            job.notices.append(said)
-            job.reporter.progress(force=True, notices=job.notices)
 
 
 @torch.no_grad()

@@ -74,6 +74,8 @@ def score(subject: Subject, settings: Linear) -> dict[str, Any]:
     if not batch:
         reason = f"{min(settings.batch, len(dataset))} images a step do not share out to {world.size} ranks"
         raise InputError.of("linear.batch", settings.batch, reason, "use fewer ranks")
+    if settings.batch > len(dataset):
+        job.notice(f"linear: there are {len(dataset)} images to learn from, fewer than a batch of {settings.batch}")
     per_epoch = len(dataset) // batch
     steps = per_epoch * settings.epochs
     rates = [rate * batch / REFERENCE for rate in settings.rates]

@@ -21,7 +21,8 @@ from methods.data import mapped, tars
 from methods.data.dataset import BrokenImage
 from methods.data.shard_index import index_all, open_shards
 from methods.data.shards import ImageShards
-from methods.data.spec import ShardsData, check, is_image_name
+from methods.data.listing import is_image_name
+from methods.data.spec import ShardsData, check
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,14 @@
 """What k-NN gathers on one rank is bounded by its bytes, and what was left out is said."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from launcher.runtime.dist import World
+from methods.engine.job import Job
 from methods.evals import room
 from methods.evals.knn.protocol import knn
 
@@ -26,14 +28,15 @@ class Split:
 
 
 def imagenet():
-    shown = []
-    return SimpleNamespace(
+    job = SimpleNamespace(
         world=ALONE,
         config=SimpleNamespace(image_size=224),
         labelled=(Split(1_281_167), Split(50_000)),
-        notices=shown,
+        notices=[],
         reporter=SimpleNamespace(progress=lambda **_: None),
     )
+    job.notice = partial(Job.notice, job)
+    return job
 
 
 def test_raw_pixels_of_imagenet_are_too_large_for_any_machine_and_the_features_are_not(monkeypatch):

@@ -1,0 +1,50 @@
+"""What whoever reads the scores should know of the labelled images: why there are none, and what no score can be."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from launcher.spec.runspec import RunSpec
+from methods.data import build
+from methods.data.dataset import ImageDataset
+from methods.data.folder import printable
+
+NAMED = 3  # classes that stand for all
+
+
+def remarks(spec: RunSpec, dataset: ImageDataset | None, pair: tuple[ImageDataset, ImageDataset] | None) -> list[str]:
+    """Lines about `pair`, the (train, test) images of `during.labelled`; or, where that is None, why, if a person who
+    gave these data could expect labels. dataset: what trains, where it is at hand."""
+    if pair is None:
+        reason = unlabelled(spec, dataset)
+        return [f"k-NN is left out: {reason}"] if reason else []
+    train, test = pair
+    learnt, judged = (np.bincount(each.labels, minlength=len(train.classes)) for each in pair)
+    lines = []
+    unseen = (learnt == 0) & (judged > 0)
+    if unseen.any():
+        images = int(judged[unseen].sum())
+        lines.append(
+            f"no score can be right about {images} of the {len(test)} images that judge: their classes "
+            f"({_some(train.classes, unseen)}) have no image to learn from"
+        )
+    empty = (learnt == 0) & (judged == 0)
+    if empty.any():
+        lines.append(f"{empty.sum()} of {len(empty)} classes have no image at all: {_some(train.classes, empty)}")
+    return lines
+
+
+def unlabelled(spec: RunSpec, dataset: ImageDataset | None) -> str:
+    """Why there is nothing to judge with, as `remarks` has it; empty where nothing looks as if there were labels."""
+    given = spec.eval_data or spec.data
+    train = dataset if spec.eval_data is None and dataset is not None else build(given, "train")
+    if train.labels is None:
+        return getattr(train, "unlabelled", "") or ("eval_data has no labels" if spec.eval_data else "")
+    test = build(given, "test")
+    return "the images that judge have no labels" if len(test) else "no image is left to judge with"
+
+
+def _some(classes: Sequence[str], chosen: np.ndarray) -> str:
+    names = [printable(os.fsencode(classes[position])) for position in np.flatnonzero(chosen)[: NAMED + 1]]
+    return ", ".join([*names[:NAMED], "..."] if len(names) > NAMED else names)
