@@ -5,6 +5,8 @@ Nothing here imports torch; what a verb needs beyond the standard library is imp
 
 import importlib
 import json
+import locale
+import os
 import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -38,6 +40,8 @@ VERBS = (
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script. Exit codes: 0 done or joined, 2 input, 3 cluster, 4 failed, 5 no progress, 130 stopped."""
+    if arguments is None:
+        _in_utf8()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sslrun status | head` ends quietly
     try:
@@ -53,6 +57,18 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(InputError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _in_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale has another encoding: files, and names of files, are UTF-8 on
+    all the machines that they come to. What is said stays in the encoding of whoever reads it."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"  # of the ranks, too
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    # In C and POSIX, which say nothing of the terminal, Python takes UTF-8 by itself.
+    if sys.flags.utf8_mode and locale.setlocale(locale.LC_CTYPE) not in ("C", "POSIX"):
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(encoding=locale.getencoding(), errors="backslashreplace")
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -68,7 +68,9 @@ class Here(Place):
         return self.launcher is None or self.launcher.poll() is not None
 
     def on(self, run: RunDir, host: str, *command: str) -> str:
-        return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS).stdout
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=COMMAND_SECONDS
+        ).stdout
 
     def clean(self, run: RunDir | None) -> None:
         if self.launcher is not None:
@@ -130,7 +132,8 @@ def command(*words: str, environment: Mapping[str, str]) -> "subprocess.Complete
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=COMMAND_SECONDS,
     )
 

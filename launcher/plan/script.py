@@ -41,7 +41,7 @@ INHERITED = (
 INHERITED_PREFIXES = ("SLURM_CPU_BIND", "SLURM_MEM_BIND")
 
 TEXTS = ("partition", "qos", "account", "constraint", "exclude", "gres", "mem_per_gpu", "mem_per_cpu", "python")
-RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PYTHONPATH", "PYTHONSAFEPATH")
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUTF8")
 OPTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
@@ -246,7 +246,7 @@ def _setup(spec: RunSpec, folder: Path, python: str) -> list[str]:
         f"unset {' '.join(foreign)}",
         *spec.cluster.setup,
         f"python={shlex.quote(python)} folder={shlex.quote(str(folder))} node=${{SLURMD_NODENAME:-$HOSTNAME}}",
-        'export PYTHONSAFEPATH=1 PYTHONPATH="$folder/code${PYTHONPATH:+:$PYTHONPATH}"',
+        'export PYTHONUTF8=1 PYTHONSAFEPATH=1 PYTHONPATH="$folder/code${PYTHONPATH:+:$PYTHONPATH}"',
         _required('-x "$python"', "$node has no $python; install it there, or name one that is in cluster.python"),
         _required('-O "$folder"', "$node has no $folder of yours; choose a folder that all nodes share with runs=PATH"),
         # The pickle lies here under a name that needs no job id, so that it is complete before sbatch is called.

@@ -142,7 +142,9 @@ def _in_git(folder: Path) -> tuple[list[Path] | None, str]:
 
     def git(*words: str) -> str | None:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            answer = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20)
+            answer = subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, encoding="utf-8", errors="replace", timeout=20
+            )
             if answer.returncode == 0:
                 return answer.stdout
         return None

@@ -212,7 +212,9 @@ def _preflight(run: RunDir, spec: RunSpec) -> None:
     command = ["srun", f"--nodes={spec.nodes}", f"--ntasks={spec.nodes}", "--ntasks-per-node=1", "--chdir=/"]
     words = ["sh", "-c", PREFLIGHT, "sslrun", str(run.path), _python(spec)[0]]
     try:
-        answer = subprocess.run([*command, *words], capture_output=True, text=True, timeout=PREFLIGHT_SECONDS)
+        answer = subprocess.run(
+            [*command, *words], capture_output=True, encoding="utf-8", errors="replace", timeout=PREFLIGHT_SECONDS
+        )
     except subprocess.TimeoutExpired:
         raise ClusterError(f"a node of {os.environ['SLURM_JOB_NODELIST']} does not start a task") from None
     if answer.returncode:

@@ -80,6 +80,7 @@ def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: P
         **start.environment(),
         "OMP_WAIT_POLICY": "PASSIVE",  # also where the user's shell says otherwise: the ranks share this machine
         "PYTHONPATH": os.pathsep.join(filter(None, [str(run.code_folder()), os.environ.get("PYTHONPATH")])),
+        "PYTHONUTF8": "1",  # whatever the locale: paths of the spec are
         "PYTHONSAFEPATH": "1",  # a folder named `methods` where the user stands is not ours
     }
     if sys.platform == "linux":  # all ranks are here; the host name may resolve to nothing

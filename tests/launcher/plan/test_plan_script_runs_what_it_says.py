@@ -60,7 +60,7 @@ def test_a_folder_of_any_name_is_carried_and_never_executed(submission, name, tm
     arguments, environment = json.loads(done.stdout)
     assert arguments == ["-u", "-m", "submitit.core._submit", str(folder)]
     assert environment["PYTHONPATH"] == f"{folder}/code"
-    assert environment["PYTHONSAFEPATH"] == "1"
+    assert environment["PYTHONSAFEPATH"] == "1" and environment["PYTHONUTF8"] == "1"
     assert (folder / "7_submitted.pkl").read_text() == "pickle 0"
     assert not list(tmp_path.rglob("PWNED"))
 

@@ -16,7 +16,7 @@
 umask 077
 unset "${!SLURM_CPU_BIND@}" "${!SLURM_MEM_BIND@}" SLURM_DISTRIBUTION SLURM_EXACT SLURM_EXCLUSIVE SLURM_EXPORT_ENV SLURM_GPU_BIND SLURM_HINT SLURM_OVERLAP SLURM_THREADS_PER_CORE SLURM_WAIT
 python=/opt/sslrun/bin/python folder=/runs/deepercluster-paper-69a67bc4/submit node=${SLURMD_NODENAME:-$HOSTNAME}
-export PYTHONSAFEPATH=1 PYTHONPATH="$folder/code${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONUTF8=1 PYTHONSAFEPATH=1 PYTHONPATH="$folder/code${PYTHONPATH:+:$PYTHONPATH}"
 test -x "$python" || { echo "sslrun: $node has no $python; install it there, or name one that is in cluster.python"; exit 3; }
 test -O "$folder" || { echo "sslrun: $node has no $folder of yours; choose a folder that all nodes share with runs=PATH"; exit 3; }
 id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} id=${id:-$SLURM_JOB_ID}
