@@ -1,19 +1,81 @@
-"""One override as Hydra's grammar reads it, and what Hydra refuses in words for a person."""
+"""One override as Hydra's grammar reads it, and what Hydra refuses in words for a person.
+
+The grammar knows neither ~ nor letters outside ASCII, and takes = and ( for its own: none of which keeps a folder from
+being called so. What it cannot read is text. What it reads as several values, or as a number where a field holds text,
+needs quotes inside those of the shell: that is said with the words to type, or done.
+"""
+
+import dataclasses
+import re
+import shlex
+from functools import cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from launcher.errors import InputError
+from launcher.spec import registry
+from launcher.spec.schema import ClusterConfig, LaunchConfig
+
+_KEY = re.compile(r"[+~]{0,2}[a-zA-Z_][\w.@:/-]*")
+_TEXTS = {str, str | None}
+_OPENS = re.compile(
+    r"""['"\[{]|(choice|range|interval|glob|sort|shuffle|tag|extend_list|int|float|str|bool|json_str)\("""
+)
 
 
 def parsed(text: str) -> Override:
-    """Raises InputError for what Hydra cannot read."""
+    """Raises InputError for what cannot be read."""
+    return _read(spelled(text))
+
+
+def text_of(text: str) -> str:
+    """The value of an override that is text, without the quotes that one for Hydra may have."""
+    value = text.partition("=")[2]
+    return str(parsed(text).value()) if value[:1] in ("'", '"') else value
+
+
+@cache
+def spelled(text: str) -> str:
+    """The override in words that Hydra takes for what they say. Raises InputError where they can mean two things.
+
+    >>> spelled("data.path=~/images (old)"), spelled("cluster.partition=2024_1"), spelled("nodes=2_000")
+    ("data.path='~/images (old)'", "cluster.partition='2024_1'", 'nodes=2_000')
+    """
+    key, sign, value = text.partition("=")
     try:
-        return OverridesParser.create().parse_overrides([text])[0]
+        read = _read(text)
+        number = not read.is_sweep_override() and isinstance(read.value(), bool | int | float)
+        return _quoted(key, value) if number and _is_text(key) else text
     except HydraException:
-        fix = "write key=value, and quote values with spaces or commas"
-        raise refused(text, "not an override", fix) from None
+        if not sign or not _KEY.fullmatch(key) or not value.strip(", "):
+            raise refused(text, "not an override", "write key=value") from None
+    if _OPENS.match(value):
+        fix = f"close what it opens, or, if that is its name, type {as_one(text)}"
+        raise refused(text, "not an override", fix)
+    if "," in value:
+        raise refused(text, "a comma separates several values", f"as one value type {as_one(text)}")
+    return _quoted(key, value)
+
+
+def as_one(text: str) -> str:
+    """What to type in a shell so that the value of the override is one text."""
+    word = _quoted(*text.partition("=")[::2])
+    return shlex.quote(word) if set('"$`\\!') & set(word) else f'"{word}"'
+
+
+def several(text: str) -> InputError:
+    """The error that a single run has one value of everything."""
+    key, _, value = text.partition("=")
+    kinds, fix = _types(key), "give one value"
+    if "(" in value:  # of the grammar's own functions
+        pass
+    elif key == "eval_after" or any("list" in str(kind) for kind in kinds):
+        fix = f"for a list type {shlex.quote(f'{key}=[{value}]')}"
+    elif kinds & _TEXTS:
+        fix = f"if that is one value type {as_one(text)}"
+    return refused(text, "this is a sweep over several values", f"add --multirun, or {fix}")
 
 
 def refused(text: str, reason: str, fix: str = "") -> InputError:
@@ -35,3 +97,30 @@ def refusal(error: Exception) -> InputError:
     if key:
         return InputError.of(key, ..., reason, fix)
     return InputError(f"{reason}; {fix}" if fix else reason)
+
+
+def _read(text: str) -> Override:
+    return OverridesParser.create().parse_overrides([text])[0]
+
+
+def _quoted(key: str, value: str) -> str:
+    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+
+
+def _is_text(key: str) -> bool:
+    """Whether what a field of the launch, its data or its cluster holds is text, which may look like a number."""
+    group, _, field = key.lstrip("+~").partition(".")
+    if group == "cluster" and field.startswith("environment."):
+        return True
+    return group != "method" and bool(_types(key) & _TEXTS)
+
+
+def _types(key: str) -> set:
+    """Of the field, in all configs that may hold it."""
+    group, _, field = key.lstrip("+~").partition(".")
+    if not field:
+        group, field = "", group
+    data = registry.facts("data").DATA.values()
+    methods = (registry.method(name).config for name in registry.names() if group == "method")
+    kinds = {"": (LaunchConfig,), "cluster": (ClusterConfig,), "data": data, "eval_data": data, "method": methods}
+    return {each.type for kind in kinds.get(group, ()) for each in dataclasses.fields(kind) if each.name == field}

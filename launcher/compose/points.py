@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from launcher.compose import clusters
-from launcher.compose.overrides import parsed, refusal, refused
+from launcher.compose.overrides import parsed, refusal, refused, spelled
 from launcher.compose.training import composed, frozen, plain, refuse_unknown_fields, to_object, typed
 from launcher.errors import InputError
 from launcher.spec import registry
@@ -155,7 +155,7 @@ def _axis(text: str, config_dir: Path | None) -> tuple[str, list[str]]:
     override = parsed(text)
     key = text.partition("=")[0]
     if not override.is_sweep_override():
-        return key, [text.partition("=")[2]]
+        return key, [spelled(text).partition("=")[2]]
     value = override.value()
     if isinstance(value, Glob):
         if key not in GROUPS:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from launcher.compose import clusters, protocols
-from launcher.compose.overrides import parsed, refusal, refused
+from launcher.compose.overrides import parsed, refusal, several, spelled
 from launcher.compose.sources import pin_init_from, pin_networks
 from launcher.errors import InputError, unknown
 from launcher.slurm import commands
@@ -153,6 +153,7 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
     # To Hydra every folder is a group: with `--config-dir .` the key `runs` would be one where ./runs is.
     fields = {f.name for f in dataclasses.fields(LaunchConfig)}.difference(GROUPS)
     folders = {name for name in fields if config_dir and (config_dir / name).is_dir()}
+    overrides = [spelled(o) for o in overrides]
     shadowed = [o for o in overrides if o.partition("=")[0] in folders]
     folder = config_dir or clusters.FOLDER  # which holds no groups
     try:
@@ -197,8 +198,7 @@ def _choices(overrides: list[str]) -> dict[str, str]:
     for text in overrides:
         override = parsed(text)
         if override.is_sweep_override():
-            fix = "add --multirun, or quote a list as [a,b]"
-            raise refused(text, "this is a sweep over several values", fix)
+            raise several(text)
         chosen[override.key_or_group] = "null" if override.value() is None else str(override.value())
     return chosen
 
@@ -314,6 +314,7 @@ def _check_data(config: dict[str, Any], keys: tuple[str, ...], *, at_hand: bool)
 
 def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:
     cluster: ClusterConfig = config["cluster"]
+    cluster.python = cluster.python and os.path.expanduser(cluster.python)
     if cluster.kind not in ("slurm", "local"):
         raise InputError.of("cluster.kind", cluster.kind, "no such kind", "use slurm or local")
     if cluster.kind == "local":

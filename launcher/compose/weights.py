@@ -9,6 +9,7 @@ from pathlib import Path
 
 from launcher.compose import protocols, work
 from launcher.compose.evaluation import check_labels
+from launcher.compose.overrides import text_of
 from launcher.compose.training import frozen
 from launcher.errors import InputError, unknown
 from launcher.spec import registry
@@ -33,7 +34,7 @@ def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec
     settings, rest = protocols.taken(overrides, backbone)
     if not any(text.partition("=")[0] == "data" for text in rest):
         raise InputError("data is missing; say data=image_folder data.path=/path/to/labelled/images")
-    path = Path(given["weights"]).expanduser().absolute()
+    path = Path(text_of(f"weights={given['weights']}")).expanduser().absolute()
     rest = [text for text in rest if text.partition("=")[0] != "weights"]
     told = work.translated("weights", weights.RECIPE, rest, weights.GIVEN, also=("protocol",))
     config = work.config_of(told, config_dir)

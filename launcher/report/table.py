@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.compose import evaluation, points
+from launcher.compose.overrides import text_of
 from launcher.errors import InputError, SslrunError
 from launcher.report import trend
 from launcher.report.readonce import ReadOnce
@@ -160,7 +161,7 @@ def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
 def _of_path(rows: Sequence[Mapping[str, Any]], asked: Asked, folder: Path) -> list[Mapping[str, Any]]:
     """Those whose runs read the images of `data.path`, where that is asked for: the same folder elsewhere is the same
     experiment to whoever asks for none."""
-    typed = [word.partition("=")[2] for word in asked.given if word.startswith("data.path=")]
+    typed = [text_of(word) for word in asked.given if word.startswith("data.path=")]
     if not typed:
         return list(rows)
     wanted = Path(typed[-1]).expanduser().resolve()

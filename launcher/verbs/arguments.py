@@ -30,7 +30,12 @@ def add_config_dir(parser: ArgumentParser) -> None:
     """--config-dir, or what the environment says in its place."""
     given = os.environ.get("SSLRUN_CONFIG_DIR")
     told = "a folder with your own groups: method/, data/, cluster/; SSLRUN_CONFIG_DIR by default"
-    parser.add_argument("--config-dir", type=Path, default=Path(given) if given else None, help=told)
+    parser.add_argument("--config-dir", type=_path, default=given and _path(given), help=told)
+
+
+def _path(text: str) -> Path:
+    """A shell leaves the ~ of --config-dir=~/mine alone."""
+    return Path(text).expanduser()
 
 
 def add_composing(parser: ArgumentParser) -> None:
@@ -54,6 +59,10 @@ def runs_folder(overrides: list[str]) -> Path:
         key, _, value = text.partition("=")
         if key != "runs":
             raise InputError(f"{text}: this verb takes runs=FOLDER and nothing else")
+        if value[:1] in ("'", '"'):
+            from launcher.compose.overrides import text_of  # Hydra is slow to load
+
+            value = text_of(text)
         folder = Path(value)
     return folder.expanduser().absolute()
 

@@ -21,7 +21,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     what = "sweep=<paper>/<table> and recipe, seed, runs; or RUN and runs=FOLDER"
     parser.add_argument("words", nargs="+", metavar="RUN|key=value", help=what)
     parser.add_argument("--markdown", action="store_true", help="the table of a sweep as a section of a document")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page; reports/ in the folder of runs by default")
+    parser.add_argument(
+        "--out",
+        type=lambda text: Path(text).expanduser(),
+        metavar="FILE",
+        help="the page; reports/ in the folder of runs by default",
+    )
     arguments.add_config_dir(parser)
     arguments.add_json(parser)
 

@@ -1,0 +1,122 @@
+"""What a shell hands over is what is meant, whatever a folder is called; or the words to type are said."""
+
+import doctest
+import os
+import subprocess
+
+import pytest
+
+from launcher.compose import overrides, points, training
+from launcher.compose.overrides import parsed, spelled
+from launcher.errors import InputError
+
+FOLDER = ["method=rotnet", "recipe=tiny", "data=image_folder"]
+ODD = [
+    "/data/für", "/data/加卷", "/data/é", "/data/lr=0.1", "/data/a=b=c", "/data/x (old)", "/data/(1)", "/data/a[1]",
+    "/data/{x}", "/data/it's", '/data/a"b', "/data/a#1", "/data/a&b;c", "/data/a!b", "/data/a^b`c", "/data/a\\b",
+    "/data/a b", "/data/\udcff", "/data/a:b", "/data/50%", "/data/x@y", "/data/🙂", "/data/~", "/data/a(b", "/data/b)",
+]  # fmt: skip
+COMMAS = [
+    "/data/a,b",
+    "/data/a,b/c d",
+    "/data/x(1),y",
+    "/data/ü,加",
+    "/data/it's,so",
+    "/data/$a,`b`,!c",
+    "[a",
+    "'a",
+    "{a=b",
+]
+READ = [
+    "method.lr=1e-3", "seed=1,2", "method.crop_scale=[0.3,1]", "nodes=2", "data.path='/a b'", "data=photos",
+    "cluster.setup=['module load x']", "+cluster.environment.A=x", "data.path=null", "seed=range(0,4)", "~group",
+]  # fmt: skip
+TEXTS = {
+    "cluster.account": "007", "cluster.partition": "2024_01", "runs": "1e5", "group": "true", "cluster.qos": "1.50",
+    "cluster.exclude": "n[1-3]", "cluster.constraint": "a100&nvlink|h100", "cluster.environment.A": "08:00",
+    "cluster.environment.B": "0x1F", "cluster.environment.C": "a=b", "init_from": "12345678",
+}  # fmt: skip
+
+
+def path_of(*words):
+    return training.resolve([*FOLDER, *words], planning=True)[0].data.path
+
+
+def typed_in_a_shell(command):
+    """The words that bash makes of a line."""
+    said = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True).stdout
+    return [os.fsdecode(word) for word in said.split(b"\0")[:-1]]
+
+
+@pytest.mark.parametrize("text", READ)
+def test_what_hydra_reads_is_left_to_it(text):
+    assert spelled(text) == text
+
+
+@pytest.mark.parametrize("path", ODD)
+def test_a_folder_may_be_called_anything(path):
+    assert path_of(f"data.path={path}") == path
+    (point,) = points.expand([*FOLDER, f"data.path={path}"], planning=True)
+    assert point.spec.data.path == path
+    # And with quotes inside those of the shell, as Hydra's users have them.
+    assert path_of(spelled(f"data.path={path}")) == path
+
+
+def test_its_example_is_true():
+    assert doctest.testmod(overrides) == (0, 1)
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["data.path=~/images", "runs=~/runs", "cluster.python=~/env/bin/python -X dev"]
+    spec, _ = training.resolve([*FOLDER, *words], planning=True)
+    assert (spec.data.path, spec.runs) == (f"{tmp_path}/images", f"{tmp_path}/runs")
+    assert spec.cluster.python == f"{tmp_path}/env/bin/python -X dev"
+
+
+@pytest.mark.parametrize("path", COMMAS)
+def test_where_it_may_mean_two_things_the_fix_is_what_to_type(path):
+    with pytest.raises(InputError) as refusal:
+        path_of(f"data.path={path}")
+    (word,) = typed_in_a_shell(refusal.value.fix.partition(" type ")[2])
+    assert parsed(word).value() == path
+    assert path_of(word) == os.path.abspath(path)
+
+
+def test_several_values_of_a_list_are_a_list():
+    for word, listed in (("method.crop_scale=0.3,1", [0.3, 1]), ("eval_after=knn,linear", ["knn", "linear"])):
+        with pytest.raises(InputError) as refusal:
+            training.resolve([*FOLDER, word], planning=True)
+        assert refusal.value.fix.startswith("add --multirun, or for a list type ")
+        (word,) = typed_in_a_shell(refusal.value.fix.partition(" type ")[2])
+        assert parsed(word).value() == listed
+        training.resolve([*FOLDER, word], planning=True)
+
+
+def test_several_values_of_a_number_have_no_other_meaning():
+    for word in ("seed=0,1", "method.lr=0.1,0.2", "method.lr=range(1,3)"):
+        with pytest.raises(InputError, match=r"; add --multirun, or give one value$"):
+            training.resolve([*FOLDER, word], planning=True)
+
+
+@pytest.mark.parametrize("key", TEXTS)
+def test_text_that_looks_like_a_number_stays_as_it_was_typed(key):
+    assert parsed(f"{key}={TEXTS[key]}").value() == TEXTS[key]
+
+
+def test_numbers_are_numbers():
+    assert parsed("method.lr=1e-3").value() == 1e-3 and parsed("nodes=1_0").value() == 10
+    assert parsed("cluster.additional_parameters.exclusive=true").value() is True
+
+
+@pytest.mark.parametrize("text", ["lr", "seed=,", "a b=3", "1x=2"])
+def test_what_is_no_override_is_said(text):
+    with pytest.raises(InputError, match="not an override; write key=value"):
+        parsed(text)
+
+
+def test_other_verbs_know_such_folders_too(sslrun, tmp_path):
+    odd = tmp_path / "a, b=(ü)"
+    odd.mkdir()
+    for word in (f"runs={odd}", f"runs='{odd}'", "runs=~/a, b=(ü)"):
+        assert sslrun.where(HOME=str(tmp_path))("status", word, "--json").json == []
