@@ -47,7 +47,7 @@ def spelled(text: str) -> str:
     try:
         read = _read(text)
         number = not read.is_sweep_override() and isinstance(read.value(), bool | int | float)
-        return _quoted(key, value) if number and _is_text(key) else text
+        return quoted(key, value) if number and _is_text(key) else text
     except HydraException:
         if not sign or not _KEY.fullmatch(key) or not value.strip(", "):
             raise refused(text, "not an override", "write key=value") from None
@@ -56,12 +56,17 @@ def spelled(text: str) -> str:
         raise refused(text, "not an override", fix)
     if "," in value:
         raise refused(text, "a comma separates several values", f"as one value type {as_one(text)}")
-    return _quoted(key, value)
+    return quoted(key, value)
+
+
+def quoted(key: str, value: str) -> str:
+    """The override whose value is this text, whatever is in it."""
+    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 
 
 def as_one(text: str) -> str:
     """What to type in a shell so that the value of the override is one text."""
-    word = _quoted(*text.partition("=")[::2])
+    word = quoted(*text.partition("=")[::2])
     return shlex.quote(word) if set('"$`\\!') & set(word) else f'"{word}"'
 
 
@@ -101,10 +106,6 @@ def refusal(error: Exception) -> InputError:
 
 def _read(text: str) -> Override:
     return OverridesParser.create().parse_overrides([text])[0]
-
-
-def _quoted(key: str, value: str) -> str:
-    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 
 
 def _is_text(key: str) -> bool:

@@ -20,7 +20,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from launcher.compose import clusters, protocols
+from launcher.compose import clusters, protocols, words
 from launcher.compose.overrides import parsed, refusal, several, spelled
 from launcher.compose.sources import pin_init_from, pin_networks
 from launcher.errors import InputError, unknown
@@ -89,11 +89,17 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
 
 
 def placed(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
-    """`spec` in another place: `cluster`, `nodes`, `tasks_per_node`; what these do not say stays. Raises InputError."""
+    """`spec` in another place: `cluster`, `nodes`, `tasks_per_node`; what these do not say stays. Raises InputError,
+    also for what would make another run of it."""
     chosen = _choices(overrides)
+    refuse_unknown_fields(overrides, registry.method(spec.method.name).recipe(spec.recipe))
     for key, value in chosen.items():
-        if key.lstrip("+~").partition(".")[0] not in ("cluster", "nodes", "tasks_per_node"):
+        group = key.lstrip("+~").partition(".")[0]
+        if group in ("cluster", "nodes", "tasks_per_node"):
+            continue
+        if group not in {each.name for each in dataclasses.fields(LaunchConfig)}:
             unknown(key, value, ("cluster", "nodes", "tasks_per_node", "runs"), what="key")
+        raise words.stays(spec, key, value)
     stays = [f"{key}={getattr(spec, key)}" for key in ("nodes", "tasks_per_node") if key not in chosen]
     moved = for_evaluation(spec, [*stays, *overrides], config_dir=config_dir)
     return dataclasses.replace(moved, eval_after=spec.eval_after)
@@ -346,7 +352,7 @@ def refuse_unknown_fields(overrides: Sequence[str], recipe: Recipe) -> None:
         key, _, value = text.partition("=")
         group, _, field = key.lstrip("+~").partition(".")
         if field and field not in fields.get(group, ()) and not _is_open(key):
-            unknown(key, value, {f"{group}.{name}" for name in fields.get(group, ())}, what="key")
+            unknown(key, value, {f"{group}.{name}" for name in fields.get(group, ())} or fields, what="key")
 
 
 def _is_open(key: str) -> bool:

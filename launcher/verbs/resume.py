@@ -35,7 +35,9 @@ def run(options: Namespace) -> int:
     place = [text for text in options.overrides if text not in runs]
     found = find(options.run, arguments.runs_folder(runs))
     done = found.state().name == "done"
-    if place and not done:
+    if done:
+        _leave_aside(found, place, options)
+    elif place:
         _move(found, place, options)
     if options.code == "current" and not done:
         from launcher.run import snapshot
@@ -44,6 +46,19 @@ def run(options: Namespace) -> int:
         queue.refuse_second_writer(found)
         found.adopt(snapshot.take(found.spec().method.name, found.path.parent))
     return drive.go_on(found, options, joined=True, force=options.force)
+
+
+def _leave_aside(found: "RunDir", place: list[str], options: Namespace) -> None:
+    """Say of a run that is done what is not needed. Raises InputError for what would make another run of it."""
+    from launcher.compose.training import placed
+    from launcher.report import view
+
+    if place:
+        placed(found.spec(), place, config_dir=options.config_dir)
+    asked = [*place, *(["--code=current"] if options.code == "current" else [])]
+    if asked:
+        said = f"{' '.join(asked)}: left aside, since {found.id} is done"
+        view.console().print(said, markup=False, soft_wrap=True)
 
 
 def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
