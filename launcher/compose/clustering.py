@@ -14,7 +14,7 @@ from launcher.run.folder import RunDir, find
 from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
 
-kmeans, DATA = registry.facts("kmeans"), registry.facts("data").DATA
+kmeans, augment, DATA = registry.facts("kmeans"), registry.facts("augment"), registry.facts("data").DATA
 
 SUMMARY = "summary.json"  # of a result; see methods/kmeans/results.py
 
@@ -40,6 +40,7 @@ def want(overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
         method.features, config["init_from"] = str(run.path), str(run.path)
         for field in ("backbone", "image_size", "precision", "workers"):
             setattr(method, field, getattr(theirs.method, field))
+        method.interpolation = augment.interpolation_of(theirs.method)
         if config["data"] is None:  # thawed: freezing begins with what can be changed
             config["data"] = DATA[theirs.data.name](**theirs.to_json()["data"])
     if method.out is not None:

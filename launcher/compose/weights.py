@@ -41,6 +41,8 @@ def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec
     method = config["method"]
     method.weights, method.content, method.settings = str(path), _digest(path), settings
     method.image_size = method.image_size or BACKBONES[backbone].image_size
+    if "interpolation" not in given and not BACKBONES[backbone].batch_norm:
+        method.interpolation = "bicubic"
     spec = frozen(config)
     if protocols.need_labels(settings):
         check_labels(spec, give="data")

@@ -26,20 +26,26 @@ def train_view(
     return _planes(view, mirrored=rng.random() < 0.5)
 
 
-def centre_view(image: Image.Image, size: int, resize: int | None = None) -> np.ndarray:
+def centre_view(
+    image: Image.Image, size: int, resize: int | None = None, *, interpolation: str = "bilinear"
+) -> np.ndarray:
     """The shorter side resized to `resize`, then the central square of side `size`: uint8 [C, size, size].
 
-    `resize` is `size` * 8 / 7 by default: 256 for 224, as in ImageNet evaluations. Raises ValueError where it is
-    below `size`.
+    `resize` is `size` * 8 / 7 by default: 256 for 224, as in ImageNet evaluations. interpolation: bilinear | bicubic.
+    It is what torchvision's Resize and CenterCrop make of an image of PIL, with their roundings. Raises ValueError
+    where `resize` is below `size`.
     """
     resize = round(size * 8 / 7) if resize is None else resize
     if resize < size:
         raise ValueError(f"resize={resize}: a square of {size} pixels does not fit; give {size} or more")
-    width, height = image.size
-    side = min(width, height) * size / resize
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, min(left + side, width), min(top + side, height))  # PIL refuses a rounding error beyond the image
-    return _planes(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    shorter = min(image.size)
+    sides = [resize * side // shorter for side in image.size]  # the longer one is rounded down
+    corner = [round((side - size) / 2) for side in sides]
+    scales = [before / after for before, after in zip(image.size, sides, strict=True)]
+    # PIL refuses a rounding error beyond the image.
+    ends = [min((c + size) * s, side) for c, s, side in zip(corner, scales, image.size, strict=True)]
+    box = (corner[0] * scales[0], corner[1] * scales[1], ends[0], ends[1])
+    return _planes(image.resize((size, size), Image.Resampling[interpolation.upper()], box=box))
 
 
 def crop_box(

@@ -5,7 +5,7 @@ What DINO's local crops get is in no paper: it is read from its released configu
 """
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from launcher.errors import unknown
 from launcher.spec.fields import at_least, refuse
@@ -89,6 +89,14 @@ NORMALISATIONS = {
     "imagenet": (RGB_MEAN, RGB_STD),
     "swav": (RGB_MEAN, (0.228, 0.224, 0.225)),  # as SwAV's code has it (commit 06b1b7c)
 }
+
+
+def interpolation_of(config: Any) -> str:
+    """Of the centre crops that a network of `config` is judged by, bilinear | bicubic: that of the crops it trains on,
+    so that SwAV and DeeperCluster have bilinear ones and DINO bicubic ones, as in their released evaluations."""
+    if isinstance(config, ViewsConfig):
+        return AUGMENTATIONS[config.augment].interpolation
+    return getattr(config, "interpolation", "bilinear")  # of work that trains nothing
 
 
 def check_views(config: ViewsConfig, images: int | None) -> None:

@@ -1,7 +1,7 @@
 """What a worker makes of an image, as picklable functions of (image, sample, epoch)."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -11,7 +11,10 @@ from methods.augment.draws import draw
 from methods.augment.patches import PatchesConfig
 from methods.augment.resize import decoded, resized
 from methods.augment.rng import view_rng
-from methods.augment.spec import AUGMENTATIONS, Photometric, ViewsConfig
+from methods.augment.spec import AUGMENTATIONS, Photometric, ViewsConfig, interpolation_of
+from methods.data.dataset import ImageDataset
+
+CIFAR = 32  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,26 @@ class TrainView:
 
 @dataclass(frozen=True)
 class CentreView:
-    """The centre crop, without randomness: for clustering and evaluation."""
+    """The centre crop, without randomness: for clustering and evaluation.
+
+    As in the papers' evaluations on ImageNet, every image's shorter side becomes 8/7 of `size`, whatever it was: 256
+    for 224. whole: an image that is hardly larger than `size` keeps its border.
+    """
 
     size: int
+    interpolation: str = "bilinear"  # bilinear | bicubic
+    whole: bool = False
+
+    @classmethod
+    def of(cls, config: Any, dataset: ImageDataset) -> Self:
+        """For `config`, of a training or of other work on a backbone. Small images stay whole: those of a data set
+        that was cut to a size, and at up to 32 pixels any, as in the released code of DeiT, whose sizes say CIFAR."""
+        whole = config.image_size <= CIFAR or getattr(dataset, "small", False)
+        return cls(config.image_size, interpolation_of(config), whole)
 
     def __call__(self, image: Image.Image, sample: int, epoch: int) -> np.ndarray:
-        return centre_view(image, self.size, None if min(image.size) > self.size * 9 // 8 else self.size)
+        kept = self.whole and min(image.size) <= self.size * 9 // 8
+        return centre_view(image, self.size, self.size if kept else None, interpolation=self.interpolation)
 
 
 @dataclass(frozen=True)

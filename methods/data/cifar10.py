@@ -19,6 +19,7 @@ class Cifar10:
     """
 
     channels = 3
+    small = True
 
     def __init__(self, path: str | Path, split: str):
         folder = Path(cifar10_folder(path))

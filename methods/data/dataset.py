@@ -25,6 +25,12 @@ class ImageDataset(Protocol):
         """What a message calls this image: one printable line."""
 
 
+class SmallDataset(ImageDataset, Protocol):
+    """One whose images were cut to a small size; most are not, and have no such attribute."""
+
+    small: bool
+
+
 class CaptionedDataset(ImageDataset, Protocol):
     """One that has words beside its images; most have none, and no such method."""
 

@@ -40,6 +40,7 @@ class Photos:
     """
 
     classes: tuple[str, ...] = tuple(sorted(FILES))
+    small = True
 
     def __init__(self, split: str, *, patch: int = 32, images: int = 6080, colour: bool = False):
         """split: "train" or "test"; patch: side in pixels; images: train patches (the test split has a quarter)."""

@@ -68,7 +68,7 @@ def _extract(job: Job, dataset: ImageDataset, encode: Encode, block: "_Block", s
     missing = block.missing()
     todo = max(job.world.gather(len(missing)))  # all ranks meet at the same safe points
     requests = (Request(np.arange(*batch), 0, {}) for batch in missing)
-    stream = job.load(CentreView(job.config.image_size), requests, dataset=dataset, drop=True)
+    stream = job.load(CentreView.of(job.config, dataset), requests, dataset=dataset, drop=True)
     with contextlib.closing(stream), _Keeping(block, store) as keeping, job.autocast():
         for number in range(todo):
             block.safe_point(block.batches - todo + number)

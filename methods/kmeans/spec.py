@@ -9,7 +9,7 @@ from functools import partial
 
 from launcher.errors import InputError
 from launcher.spec.contract import Clustering, Recipe, Rounds, Work
-from launcher.spec.fields import at_least, check_ranges, choice, not_negative, ops
+from launcher.spec.fields import at_least, check_ranges, choice, later, not_negative, ops
 from methods.backbones.spec import BACKBONES
 from methods.kmeans.folder import SUFFIXES, scan  # noqa: F401 (for compose)
 
@@ -42,6 +42,7 @@ class KMeansConfig:
     content: str | None = None  # digest of the shards' names, shapes and times
     backbone: str | None = None
     image_size: int = 0
+    interpolation: str = later("bilinear")  # of the centre crops
     precision: str = "fp32"  # of the backbone
     dropout: float = 0.0
     workers: int = ops(0)  # data-loader processes a rank

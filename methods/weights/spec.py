@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher.errors import InputError
 from launcher.spec.contract import Recipe, Work
-from launcher.spec.fields import at_least, check_ranges, choice, ops
+from launcher.spec.fields import at_least, check_ranges, choice, later, ops
 from methods.backbones.spec import BACKBONES
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")  # .pth.tar, as SwAV's are called
@@ -25,6 +25,8 @@ class WeightsConfig:
     backbone: str = ""
     key: str | None = None  # of the weights in a file that holds several networks, such as teacher
     image_size: int = 0  # 0: what the backbone is made for
+    # Of the centre crops; by default bicubic for transformers, as DINO and DeiT judge theirs, else as SwAV.
+    interpolation: str = later(choice("bilinear", "bicubic"))
     precision: str = choice("fp32", "bf16", "fp16")
     knn_neighbours: int = at_least(1, 20)  # of the score called `trained`; thesis 5.3.2
     workers: int = ops(at_least(0, 8))  # data-loader processes a rank
@@ -36,7 +38,17 @@ class WeightsConfig:
     dropout: float = 0.0
 
 
-GIVEN = ("weights", "backbone", "key", "image_size", "precision", "knn_neighbours", "workers", "log_every")
+GIVEN = (
+    "weights",
+    "backbone",
+    "key",
+    "image_size",
+    "interpolation",
+    "precision",
+    "knn_neighbours",
+    "workers",
+    "log_every",
+)
 
 
 def evaluation() -> Recipe:

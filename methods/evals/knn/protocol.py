@@ -114,7 +114,7 @@ def _adapt_statistics(job: Job, network: torch.nn.Module) -> None:
     ids = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), ADAPTED_TO)).astype(np.int64))
     ids = np.random.default_rng(job.seed_for("adapt")).permutation(ids)  # folders lie in order of their classes
     requests = [Request(ids[i : i + BATCH], 0, {}) for i in range(0, len(ids), BATCH)]
-    stream = job.load(CentreView(job.config.image_size), requests, dataset=dataset, drop=True)
+    stream = job.load(CentreView.of(job.config, dataset), requests, dataset=dataset, drop=True)
     with contextlib.closing(stream):
         for batch in stream:
             if len(batch.ids) > 1:
