@@ -19,9 +19,9 @@ from launcher.errors import InputError
 from launcher.verbs import shards
 from methods.data import mapped, tars
 from methods.data.dataset import BrokenImage
+from methods.data.listing import is_image_name
 from methods.data.shard_index import index_all, open_shards
 from methods.data.shards import ImageShards
-from methods.data.listing import is_image_name
 from methods.data.spec import ShardsData, check
 
 
