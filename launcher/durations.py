@@ -1,6 +1,28 @@
-"""Durations as people read them, each in the form that suits its place."""
+"""Durations as people read them, each in the form that suits its place, and as they write them for Slurm."""
 
 import math
+import re
+
+# As sbatch's --time takes it: [hours:]minutes:seconds, or days-hours[:minutes[:seconds]].
+_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+)")
+_DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?")
+
+
+def minutes(text: str) -> int:
+    """Of what Slurm takes for a time limit, in whole minutes as Slurm rounds them: up. Raises ValueError.
+
+    >>> minutes("90"), minutes("2:00:00"), minutes("90:00"), minutes("1-12"), minutes("0:30")
+    (90, 120, 90, 2160, 1)
+    """
+    if text.strip().isdecimal():
+        return int(text)
+    if found := _CLOCK.fullmatch(text.strip()):
+        days, (hours, whole, seconds) = 0, (int(part or 0) for part in found.groups())
+    elif found := _DAYS.fullmatch(text.strip()):
+        days, hours, whole, seconds = (int(part or 0) for part in found.groups())
+    else:
+        raise ValueError(text)
+    return (days * 24 + hours) * 60 + whole + math.ceil(seconds / 60)
 
 
 def short(seconds: float | None) -> str:

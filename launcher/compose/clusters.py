@@ -5,11 +5,14 @@ from functools import cache
 from importlib.resources import files as resources
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from yaml import YAMLError
 
+from launcher import durations
 from launcher.compose import yamlfile
 from launcher.errors import InputError
+from launcher.plan import script
 from launcher.spec.schema import ClusterConfig
 
 FOLDER = Path(str(resources("cluster_configs")))
@@ -32,6 +35,29 @@ def shipped(name: str) -> ClusterConfig:
         return ClusterConfig(**yamlfile.read(files()[name]))
     except (TypeError, YAMLError) as error:
         raise InputError(f"{files()[name]}: {error}; mend the YAML") from None
+
+
+def minutes(given: Any) -> int:
+    """A time limit in minutes: a number of them, or what Slurm takes. Raises InputError."""
+    try:
+        if isinstance(given, str):
+            return durations.minutes(given)
+        if not isinstance(given, bool) and given == int(given):
+            return int(given)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    fix = "give minutes, an integer, or as Slurm has it: 2:00:00, 1-12"
+    raise InputError.of("cluster.timeout_min", "null" if given is None else given, "Slurm reads no time in it", fix)
+
+
+def gb(given: Any) -> float | None:
+    """The memory of a node: GB, or a size as Slurm takes it. Raises InputError."""
+    if given is None or (isinstance(given, int | float) and not isinstance(given, bool)):
+        return given
+    size = script.MEMORY.fullmatch(str(given))
+    if not size:
+        raise InputError.of("cluster.mem_gb", given, "Slurm reads no size in it", "give GB, or one like 500G")
+    return int(size[1]) * script.UNITS[size[2].upper() or "G"] / script.UNITS["G"]
 
 
 def fit_local(cluster: ClusterConfig, nodes: int, tasks_per_node: int | None) -> None:

@@ -321,6 +321,7 @@ def _check_data(config: dict[str, Any], keys: tuple[str, ...], *, at_hand: bool)
 def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:
     cluster: ClusterConfig = config["cluster"]
     cluster.python = cluster.python and os.path.expanduser(cluster.python)
+    cluster.timeout_min, cluster.mem_gb = clusters.minutes(cluster.timeout_min), clusters.gb(cluster.mem_gb)
     if cluster.kind not in ("slurm", "local"):
         raise InputError.of("cluster.kind", cluster.kind, "no such kind", "use slurm or local")
     if cluster.kind == "local":

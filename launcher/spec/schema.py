@@ -83,8 +83,9 @@ class ClusterConfig:
     constraint: str | None = None
     exclude: str | None = None  # nodes
     gres: str | None = None  # in place of gpus_per_node where it names GPUs, such as gpu:a100:8
-    timeout_min: int = _positive(1440)
-    mem_gb: float | None = _not_negative(None)  # a node; 0: all of it
+    # Composing makes numbers of what people write as Slurm does: 1-12:00:00, 500G.
+    timeout_min: int | float | str = _positive(1440)
+    mem_gb: int | float | str | None = _not_negative(None)  # a node; 0: all of it
     mem_per_gpu: str | None = None  # such as 60G
     mem_per_cpu: str | None = None
     cpus_per_task: int | None = _positive(None)  # None: the plan shares the node's CPUs

@@ -55,6 +55,19 @@ def refusal(*overrides):
         ("cluster.exclude='n[1-3,7]'", "--exclude", "n[1-3,7]"),
         ("cluster.gres='nvme:1'", "--gres", "nvme:1"),
         ("cluster.timeout_min=90", "--time", "90"),
+        # The forms of sbatch's own --time, and how its manual page reads them; it rounds up to whole minutes.
+        ("cluster.timeout_min=90:00", "--time", "90"),
+        ("cluster.timeout_min=0:30", "--time", "1"),
+        ("cluster.timeout_min=2:00:00", "--time", "120"),
+        ("cluster.timeout_min=02:30:01", "--time", "151"),
+        ("cluster.timeout_min=1-12", "--time", "2160"),
+        ("cluster.timeout_min=1-00:30", "--time", "1470"),
+        ("cluster.timeout_min=2-03:04:05", "--time", "3065"),
+        ("cluster.timeout_min='90'", "--time", "90"),
+        ("cluster.mem_gb=60G", "--mem", "60G"),
+        ("cluster.mem_gb=60000M", "--mem", "60000M"),
+        ("cluster.mem_gb=1T", "--mem", "1024G"),
+        ("cluster.mem_gb='100'", "--mem", "100G"),
         ("cluster.mem_gb=100", "--mem", "100G"),
         ("cluster.mem_gb=0", "--mem", "0G"),
         ("cluster.mem_gb=1.5", "--mem", "1536M"),
@@ -73,6 +86,15 @@ def refusal(*overrides):
 )
 def test_a_field_becomes_the_option(override, option, value):
     assert options_of(override)[option] == value
+
+
+def test_ones_own_yaml_may_write_them_so_too(tmp_path):
+    (tmp_path / "cluster").mkdir()
+    queue = "timeout_min: 2:00:00\nmem_gb: 60G\naccount: 0123\nadditional_parameters: {begin: 16:00}\n"
+    for name, begin in (("mine", "name: mine\n"), ("extended", "defaults: [generic, _self_]\n")):
+        (tmp_path / "cluster" / f"{name}.yaml").write_text(begin + queue)
+        found = options_of(cluster=name, config_dir=tmp_path)
+        assert {"--time": "120", "--mem": "60G", "--account": "0123", "--begin": "16:00"}.items() <= found.items()
 
 
 def test_what_nobody_asked_for_is_left_to_the_cluster():
@@ -154,7 +176,12 @@ def test_what_cannot_be_is_refused_by_name(override, words):
         ("cluster.environmnt.A=1", ("cluster.environmnt.A", "did you mean cluster.environment?")),
         ("cluster.partition.x=1", ("cluster.partition.x",)),
         ("cluster.timeout_minutes=5", ("cluster.timeout_minutes", "did you mean cluster.timeout_min?")),
-        ("cluster.timeout_min=soon", ("cluster.timeout_min", "soon", "integer")),
+        ("cluster.timeout_min=soon", ("cluster.timeout_min=soon", "give minutes", "2:00:00")),
+        ("cluster.timeout_min=2.5", ("cluster.timeout_min=2.5", "give minutes", "2:00:00")),
+        ("cluster.timeout_min=1:2:3:4", ("cluster.timeout_min=1:2:3:4", "give minutes", "2:00:00")),
+        ("cluster.timeout_min=1-2:3:4:5", ("cluster.timeout_min=1-2:3:4:5", "give minutes", "2:00:00")),
+        ("cluster.timeout_min=UNLIMITED", ("cluster.timeout_min=UNLIMITED", "give minutes", "2:00:00")),
+        ("cluster.mem_gb=lots", ("cluster.mem_gb=lots", "give GB", "500G")),
         ("cluster.preemptible=often", ("cluster.preemptible", "often", "bool")),
     ],
 )
