@@ -13,19 +13,22 @@ from launcher.spec import registry
 from launcher.spec.fields import pinned_fields
 from launcher.spec.runspec import InitFrom, PinnedNetwork
 
-BACKBONES = registry.facts("backbones").BACKBONES
+BACKBONES, SUFFIXES = registry.facts("backbones").BACKBONES, registry.facts("backbones").SUFFIXES
 LONGEST_HEADER = 100_000_000  # bytes; safetensors reads no longer one
 
 
 def pin_init_from(name: str | None, runs: Path, backbone: str) -> InitFrom | None:
-    """Pin what a run starts from: a run's newest checkpoint or a .safetensors file, with the digest of its content.
+    """Pin what a run starts from: a run's newest checkpoint or a file of weights, with the digest of its content.
 
     Raises InputError when there is no such run or file, when the run has no checkpoint yet or another backbone.
     """
     if name is None:
         return None
-    file = _file("init_from", name)
+    file = _file(name)
     if file:
+        if file.suffix not in SUFFIXES:
+            fix = f"give a run, or a file of {', '.join(SUFFIXES)}, such as `sslrun export` writes"
+            raise InputError.of("init_from", name, "its name does not end as one of weights does", fix)
         return InitFrom(str(file), sha256(file))
     run = _run("init_from", name, runs)
     theirs = run.spec().method.backbone
@@ -46,8 +49,11 @@ def pin_networks(config: Any, runs: Path) -> None:
 
 
 def _network(field: str, name: str, runs: Path) -> PinnedNetwork:
-    file = _file(field, name)
+    file = _file(name)
     if file:
+        if file.suffix != ".safetensors":
+            fix = "give a run, or weights written by `sslrun export`"
+            raise InputError.of(field, name, "only .safetensors files say which backbone they hold", fix)
         try:
             found = PinnedNetwork(str(file), sha256(file), _said_by(file))
         except (OSError, ValueError, AttributeError) as error:
@@ -66,15 +72,10 @@ def _network(field: str, name: str, runs: Path) -> PinnedNetwork:
     return found
 
 
-def _file(field: str, name: str) -> Path | None:
+def _file(name: str) -> Path | None:
     """The file of weights of that name; None where it is no file."""
     file = Path(name).expanduser()
-    if not file.is_file():
-        return None
-    if file.suffix != ".safetensors":
-        fix = "give a run, or weights written by `sslrun export`"
-        raise InputError.of(field, name, "only .safetensors files are read: others can run code", fix)
-    return file.resolve()
+    return file.resolve() if file.is_file() else None
 
 
 def _said_by(file: Path) -> str:

@@ -16,6 +16,7 @@ from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
 
 weights, BACKBONES = registry.facts("weights"), registry.facts("backbones").BACKBONES
+SUFFIXES = registry.facts("backbones").SUFFIXES
 
 
 def asked(overrides: Sequence[str]) -> bool:
@@ -52,10 +53,10 @@ def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec
 def _digest(path: Path) -> str:
     """sha256 of the file."""
     if not path.is_file():
-        raise InputError.of("weights", path, "there is no such file", f"give a file of {' or '.join(weights.SUFFIXES)}")
-    if path.suffix not in weights.SUFFIXES:
+        raise InputError.of("weights", path, "there is no such file", f"give a file of {' or '.join(SUFFIXES)}")
+    if path.suffix not in SUFFIXES:
         reason = "its name does not end as one of weights does"
-        raise InputError.of("weights", path, reason, f"give one of {', '.join(weights.SUFFIXES)}")
+        raise InputError.of("weights", path, reason, f"give one of {', '.join(SUFFIXES)}")
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -45,7 +45,8 @@ def network(name: str) -> ModuleType:
     whose outputs are its stages, by name and in order. Where there is need: BLOCK, the class or classes of residual
     blocks that can be computed again; MAP, the two axes of a stage's map, (2, 3) by default; LOAD, the call that makes
     a public network into which an export loads, or one for each name; PADDING, how that one differs; `exported(state)`
-    and `imported(state)`, to it and back; `as_published(trunk)`, see there. Raises KeyError for a name that is not in
-    `spec.BACKBONES`.
+    and `imported(state)`, to it and back; `as_published(trunk)`, see there; NAMES, functions from a parameter's name to
+    what another publisher calls it; UNUSED, an expression for those of their names that nothing here takes. Raises
+    KeyError for a name that is not in `spec.BACKBONES`.
     """
     return import_module(f"{PACKAGES[name]}.network")

@@ -6,6 +6,8 @@ A test checks the counts against the real modules. The papers' tables beside the
 from importlib import import_module
 from pathlib import Path
 
+# Of files that weights are read from; .tar as in .pth.tar, .torch VISSL's, .ckpt Lightning's.
+SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".torch", ".ckpt")
 # Of images in 0..1, over ImageNet, by colour; what networks trained on it are fed with.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Mean and spread of grey levels over ImageNet's three channels, the means of the above.

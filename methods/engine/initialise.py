@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from launcher.errors import InputError
@@ -15,7 +14,8 @@ from launcher.run.files import read_json
 from launcher.runtime.checkpoint import SHARED, load_tensors
 from launcher.spec.runspec import InitFrom
 from methods import backbones
-from methods.backbones.export import imported
+from methods.backbones.layouts import Source, fitted
+from methods.backbones.reading import tensors
 from methods.engine.job import Job
 
 RESTORE = "restore it, or start a new run"
@@ -62,7 +62,8 @@ def _load(job: Job, network: nn.Module, backbone: str, source: InitFrom, field: 
             saved = load_tensors(path, "network", SHARED)
             state = {key.removeprefix(PREFIX): value for key, value in saved.items() if key.startswith(PREFIX)}
         else:
-            state = imported(load_file(path), backbone)
+            named = Source(field, path, backbone="method.backbone" if field == "init_from" else None)
+            state = fitted(tensors(path, field), backbone, named).state
         network.load_state_dict(state, strict=True)
     except (OSError, SafetensorError) as error:
         raise InputError.of(field, path, f"cannot be read ({error})", RESTORE) from None

@@ -12,6 +12,7 @@ from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
 from methods import backbones
 from methods.backbones.export import is_export
+from methods.backbones.layouts import Found
 from methods.evals.alone import job_of
 from methods.evals.judge import judge
 from methods.evals.subject import Subject
@@ -19,14 +20,14 @@ from methods.weights.file import load
 from methods.weights.spec import WeightsConfig
 
 
-def network_of(config: WeightsConfig) -> tuple[nn.Module, list[str]]:
-    """(the backbone with the weights of the file, the first names of what was left over). It computes as the code that
+def network_of(config: WeightsConfig) -> tuple[nn.Module, Found]:
+    """(the backbone with the weights of the file, what was found there). It computes as the code that
     published such weights, or, where `sslrun export` wrote them, as ours. Raises InputError as `load` does."""
     backbone = backbones.build(config.backbone)
-    left_over = load(backbone, config)
+    found = load(backbone, config)
     if not is_export(Path(config.weights)):
         backbones.as_published(backbone, config.backbone)
-    return backbone, left_over
+    return backbone, found
 
 
 def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict[str, Any]:
@@ -36,10 +37,13 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
     """
     config = run.spec().method
     with job_of(run, world, ledger, stop, heart, config.settings) as job:
-        backbone, left_over = network_of(config)
+        backbone, found = network_of(config)
         if world.is_main:
-            print(f"{config.weights}: {config.backbone}; left over: {', '.join(left_over) or 'nothing'}", flush=True)
-            ledger.write("weights", path=config.weights, left_over=left_over)
+            told = {"layout": found.layout, "under": found.under.rstrip("."), "thrown_away": found.thrown_away}
+            where = f", under {told['under']}" if found.under else ""
+            gone = ", ".join(found.thrown_away) or "nothing"
+            print(f"{config.weights}: {config.backbone}, {found.layout}{where}; thrown away: {gone}", flush=True)
+            ledger.write("weights", path=config.weights, **told)
         subject = Subject(job, backbone.to(world.device).eval(), config.content)
 
         def tell(event: str, found: dict[str, Any]) -> None:

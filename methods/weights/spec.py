@@ -12,7 +12,6 @@ from launcher.spec.contract import Recipe, Work
 from launcher.spec.fields import at_least, check_ranges, choice, later, ops
 from methods.backbones.spec import BACKBONES
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".tar")  # .pth.tar, as SwAV's are called
 RECIPE = "eval"  # there is nothing to choose
 
 

@@ -10,6 +10,8 @@ LOAD = {f"resnet50_w{width}": f"{__name__}.ResNet50(width={width})" for width in
 # Under the names of torchvision.models, too, whose networks are called the same and have a classifier `fc` beside.
 PUBLISHED = ("resnet18", "resnet34", "resnet50", "resnext101_32x8d")
 LOAD |= {name: f"timm.create_model('{name}', num_classes=0)" for name in PUBLISHED}
+# lightly keeps a ResNet as a row of its children, of which those with parameters have these numbers.
+CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
 
 
 class ResNet50(ResNet):
@@ -56,3 +58,11 @@ def build(name: str, zero_init_residual: bool) -> nn.Module:
 
 def stages(trunk: nn.Module) -> dict[str, nn.Module]:
     return {f"layer{n}": getattr(trunk, f"layer{n}") for n in range(1, 5)}
+
+
+def _as_children(name: str) -> str:
+    first, _, rest = name.partition(".")
+    return f"{CHILDREN[first]}.{rest}"
+
+
+NAMES = (_as_children,)

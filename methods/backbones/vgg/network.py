@@ -34,6 +34,8 @@ PADDING = (
     "zero; classifier.3 gives the 4096 features before their ReLU"
 )
 
+UNUSED = r"^classifier\.6\."  # the last layer, of classes
+
 
 def exported(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Input padded to 3 channels, last layer of zeros."""

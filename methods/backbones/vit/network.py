@@ -1,5 +1,7 @@
 """Vision transformers: timm's modules under timm's names."""
 
+import re
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -49,3 +51,22 @@ def _positioned(trunk: VisionTransformer, patches: torch.Tensor) -> torch.Tensor
 
 def stages(trunk: nn.Module) -> dict[str, nn.Module]:
     return {f"block{n}": block for n, block in enumerate(trunk.blocks, 1)}
+
+
+# timm -> torchvision, in order. The qkv of timm is the in_proj of torch's attention, row for row.
+TORCHVISION = (
+    (r"^cls_token$", "class_token"), (r"^pos_embed$", "encoder.pos_embedding"), (r"^patch_embed\.proj\.", "conv_proj."),
+    (r"^norm\.", "encoder.ln."), (r"^blocks\.", "encoder.layers.encoder_layer_"), (r"\.norm(\d)\.", r".ln_\1."),
+    (r"\.attn\.qkv\.", ".self_attention.in_proj_"), (r"\.attn\.proj\.", ".self_attention.out_proj."),
+)  # fmt: skip
+# How its multi-layer perceptron is called, in files since 2022 and before.
+LAYERS = (("mlp.0", "mlp.3"), ("mlp.linear_1", "mlp.linear_2"))
+
+
+def _torchvisions(name: str, layers: tuple[str, str]) -> str:
+    for pattern, theirs in (*TORCHVISION, (r"mlp\.fc1", layers[0]), (r"mlp\.fc2", layers[1])):
+        name = re.sub(pattern, theirs, name)
+    return name
+
+
+NAMES = tuple(partial(_torchvisions, layers=layers) for layers in LAYERS)

@@ -136,7 +136,7 @@ def test_such_a_run_can_be_planned(tmp_path):
 
 REFUSED = {
     "nothing-like-it": ("there is no such run", "runs there: "),
-    "{tmp}/weights.pth": (".safetensors", "others can run code", "sslrun export"),
+    "{tmp}/weights.pth": (".safetensors", "say which backbone they hold", "sslrun export"),
     "{tmp}/theirs.safetensors": ("does not say which backbone it holds", "sslrun export"),
     "{tmp}/newer.safetensors": ("it holds the backbone resnet5000", "use one of", "resnet50"),
     "{tmp}/empty.safetensors": ("cannot be read", "damaged"),

@@ -54,7 +54,7 @@ LAUNCHES = {
     (*FOLDER, "data.path={tmp}/file"): ("data.path", "file", "is not a folder", "give a folder"),
     (*TINY, "data=cifar10", "data.path={tmp}/empty"): ("data.path", "data_batch_1.bin", "cifar-10-binary.tar.gz"),
     (*TINY, "init_from=nothing-like-it"): ("init_from=nothing-like-it", "there is no such run", "runs there: "),
-    (*TINY, "init_from={tmp}/weights.pth"): ("init_from", "weights.pth", ".safetensors", "sslrun export"),
+    (*TINY, "init_from={tmp}/weights.pkl"): ("init_from", "weights.pkl", ".safetensors", "sslrun export"),
     (*TINY, "runs={tmp}/file"): ("runs=", "file", "choose another folder with runs=PATH"),
     (*TINY, "runs={tmp}/file/deeper"): ("runs=", "file", "choose another folder with runs=PATH"),
     (*TINY, "runs=/proc/runs"): ("runs=/proc", "choose another folder with runs=PATH"),
@@ -82,7 +82,7 @@ def answers(sslrun, tmp_path_factory):
     folder = tmp_path_factory.mktemp("typed")
     (folder / "empty").mkdir()
     (folder / "file").write_text("not a folder")
-    (folder / "weights.pth").write_bytes(b"pickled")
+    (folder / "weights.pkl").write_bytes(b"pickled")
     with ThreadPoolExecutor(2) as pool:
         yield {
             typed: pool.submit(sslrun, *(word.format(tmp=folder) for word in typed), code=None, cwd=folder)

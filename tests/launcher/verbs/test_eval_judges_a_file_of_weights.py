@@ -4,9 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+import publishers
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from launcher.compose import weights as files
 from launcher.errors import InputError
@@ -16,10 +16,8 @@ from methods import backbones
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "resnet.safetensors"
-    state = backbones.build("small_resnet").trunk.state_dict()
-    state = {f"module.{name}": value.contiguous() for name, value in state.items()}
-    save_file({**state, "module.head.weight": torch.zeros(2)}, path)
+    path = tmp_path_factory.mktemp("weights") / "checkpoint.pth"
+    torch.save(publishers.dino(backbones.build("small_resnet").trunk.state_dict()), path)
     return path
 
 
@@ -33,14 +31,30 @@ def test_a_file_of_weights_is_a_run_of_its_own(sslrun, weights, tmp_path):
     assert (answer.json["state"], answer.json["joined"]) == ("done", False)
     shown = sslrun.show(Path(answer.json["path"]))
     assert shown["method"] == "weights" and 0 <= shown["evals"]["knn(neighbours=[3])"]["k3"] <= 100
-    assert "left over: module.head" in (Path(answer.json["path"]) / "logs" / "rank0.log").read_text()
-    moved = weights.with_name("moved.safetensors")
+    told = "DINO's full checkpoint, under teacher.backbone; thrown away: dino_loss, optimizer, student, teacher.head"
+    assert told in (Path(answer.json["path"]) / "logs" / "rank0.log").read_text()
+    moved = weights.with_name("moved.torch")
     shutil.copy(weights, moved)  # what is in it counts, not where it lies
     again = sslrun(*[f"weights={moved}" if text == f"weights={weights}" else text for text in typed])
     assert again.json == {**answer.json, "joined": True}
     assert json.loads((Path(answer.json["path"]) / "spec.json").read_text())["method"]["settings"] == {
         "knn": {"neighbours": [3], "temperature": 0.07}
     }
+
+
+@pytest.mark.parametrize("verb", ["eval", "method=rotnet"])
+def test_a_network_with_more_in_it_is_not_judged_and_nothing_starts_from_it(verb, sslrun, one_line, tmp_path):
+    state = backbones.build("small_resnet").trunk.state_dict()
+    torch.save({**state, "blocks.0.se.fc1.weight": torch.zeros(2)}, tmp_path / "more.pth")
+    if verb == "eval":
+        typed = ("eval", f"weights={tmp_path}/more.pth", *SMALL, "protocol=knn")
+    else:
+        typed = (verb, "recipe=tiny", "method.backbone=small_resnet", f"init_from={tmp_path}/more.pth")
+    line = one_line(sslrun(*typed, f"runs={tmp_path / 'runs'}", code=2), inside=True)
+    field = "weights" if verb == "eval" else "init_from"
+    assert line.removeprefix("sslrun: ").startswith(
+        f"{field}={tmp_path}/more.pth: it holds another network than small_resnet: 1 left over (blocks."
+    )
 
 
 def test_a_file_that_cannot_be_judged_is_one_line(sslrun, one_line, weights, tmp_path):
