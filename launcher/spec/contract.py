@@ -104,6 +104,7 @@ class Work:
     validate: Callable[[Any, int | None], None]  # (config, number of images if known); raises InputError
     entry: str = ""  # "package.module:function"
     rounds: Callable[[Any], Rounds] | None = None  # of work that clusters: what, from the config
+    columns: tuple[str, ...] = ()  # what its batches bring beside images: label, position, text
     trains: ClassVar[bool] = False
 
     def recipe(self, name: str) -> Recipe:
@@ -121,5 +122,4 @@ class Method(Work):
     trainer: str  # "package.module:Class"
     layout: Callable[[Any, int], Layout]  # (config, world_size); raises InputError with the sizes that work
     sizes: Callable[[Any, int], Sizes]  # (config, world_size)
-    columns: tuple[str, ...] = ()  # what its batches bring beside images: label, position, text
     trains: ClassVar[bool] = True

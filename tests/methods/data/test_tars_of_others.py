@@ -312,7 +312,9 @@ def test_damaged_links_and_pieces_are_broken_images(tmp_path):
 
 def test_the_counts_are_on_the_screen(tmp_path, capsys):
     def said():
-        options = Namespace(folder=str(tmp_path), out=None, size_mb=1000, labels="auto", workers=1, json=True)
+        options = Namespace(
+            folder=str(tmp_path), out=None, size_mb=1000, labels="auto", splits="auto", workers=1, json=True
+        )
         assert shards.run(options) == 0
         written = capsys.readouterr()
         return [line for line in written.err.splitlines() if not line.startswith("tars indexed")], written.out
