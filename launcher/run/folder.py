@@ -117,6 +117,26 @@ class RunDir:
         pen = Ledger(self.path, self.generation() + 1, "submit")
         pen.write("placed", **_where(spec), changes=before.moves(spec))
 
+    def standing(self) -> Callable[[], None]:
+        """What puts it back where it stands now: where it runs, and which code. For a start that is refused."""
+        placement, code = self._placement(), self.history().last("code")
+        target = os.readlink(self.code_folder()) if self.code_folder().is_symlink() else None
+
+        def restore() -> None:
+            here, pen = self.spec(), Ledger(self.path, self.generation() + 1, "submit")
+            if placement != self._placement():
+                if placement:
+                    write_json(self.path / "placement.json", placement)
+                else:
+                    (self.path / "placement.json").unlink()
+                there = self.spec()
+                pen.write("placed", **_where(there), changes=here.moves(there))
+            if code and target and code != self.history().last("code"):
+                snapshot.link(self.path, self.path / target)
+                pen.write("code", digest=code["digest"], origin=code["origin"])
+
+        return restore
+
     def _placement(self) -> dict[str, Any] | None:
         with contextlib.suppress(FileNotFoundError):
             return read_json(self.path / "placement.json")

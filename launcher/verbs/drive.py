@@ -49,6 +49,21 @@ def go_on(run: "RunDir", options: Namespace, *, joined: bool, force: bool = Fals
     """
     from launcher.report import view
 
+    refuse(run, force=force)
+    for change in kept:
+        view.console().print(f"kept as first submitted: {change}", markup=False, soft_wrap=True)
+    if run.state().name == "done":
+        view.closing(run, view.console(), arguments.runs_option(run))
+        worst = afterwards(run, options)
+        arguments.answer(run, options, joined=True, state="done")
+        return worst
+    if run.spec().cluster.kind == "slurm":
+        return _on_slurm(run, options, joined=joined)
+    return _here(run, options, joined=joined)
+
+
+def refuse(run: "RunDir", *, force: bool) -> None:
+    """Raises RunFailed after a divergence, unless `force`, and InputError where a person cannot write."""
     diverged = divergence(run)
     if diverged and not force:
         raise RunFailed(f"{diverged} (`sslrun resume {run.id} --force` tries all the same)")
@@ -60,16 +75,6 @@ def go_on(run: "RunDir", options: Namespace, *, joined: bool, force: bool = Fals
         if owner != os.getuid():  # a job refuses to run what somebody else wrote
             fix = "choose a folder of your own with runs=PATH"
             raise InputError.of("runs", run.path.parent, f"{run.id} belongs to user {owner}, not to you", fix)
-    for change in kept:
-        view.console().print(f"kept as first submitted: {change}", markup=False, soft_wrap=True)
-    if run.state().name == "done":
-        view.closing(run, view.console(), arguments.runs_option(run))
-        worst = afterwards(run, options)
-        arguments.answer(run, options, joined=True, state="done")
-        return worst
-    if run.spec().cluster.kind == "slurm":
-        return _on_slurm(run, options, joined=joined)
-    return _here(run, options, joined=joined)
 
 
 def divergence(run: "RunDir") -> str:

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from launcher.errors import InputError
+from launcher.errors import InputError, SslrunError
 from launcher.verbs import arguments, drive
 
 if TYPE_CHECKING:
@@ -29,23 +29,40 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Go on with a run from its newest checkpoint, with the code that it was submitted with."""
+    from launcher.run import snapshot
     from launcher.run.folder import find
+    from launcher.slurm import queue
 
     runs = [text for text in options.overrides if text.startswith("runs=")]
     place = [text for text in options.overrides if text not in runs]
     found = find(options.run, arguments.runs_folder(runs))
-    done = found.state().name == "done"
-    if done:
+    if found.state().name == "done":
         _leave_aside(found, place, options)
-    elif place:
-        _move(found, place, options)
-    if options.code == "current" and not done:
-        from launcher.run import snapshot
-        from launcher.slurm import queue
-
+        return drive.go_on(found, options, joined=True, force=options.force)
+    drive.refuse(found, force=options.force)
+    taken, restore = None, found.standing()
+    if options.code == "current":
         queue.refuse_second_writer(found)
-        found.adopt(snapshot.take(found.spec().method.name, found.path.parent))
-    return drive.go_on(found, options, joined=True, force=options.force)
+        taken = snapshot.take(found.spec().method.name, found.path.parent)
+    elif place:
+        snapshot.verify(found.code_folder(), found.code()["digest"])
+    if place:
+        _move(found, place, options)
+    if taken:
+        found.adopt(taken)
+    begun = len(found.history().all("start", "submitted"))
+    try:
+        code = drive.go_on(found, options, joined=True, force=options.force)
+    except SslrunError:
+        history = found.history()
+        # Where somebody else has started it a moment before, or a job may be there, it stays where that one has it.
+        if len(history.all("start", "submitted")) == begun and not (history.open_intent or found.held()):
+            restore()
+        raise
+    last = found.history().last("start", "submitted", "end")
+    if last.get("event") == "end" and last["cause"] == InputError.cause:  # its ranks refused it
+        restore()
+    return code
 
 
 def _leave_aside(found: "RunDir", place: list[str], options: Namespace) -> None:
