@@ -61,6 +61,8 @@ def run(options: Namespace) -> int:
     answer = {"path": folder, **found, **made}
     for tar, problem in answer["damaged"]:
         print(f"damaged: {tar}: {problem}; what can be read of it is in the index", file=sys.stderr)
+    for line in registry.facts("data").told_not_read(made.get("not_read", {})):
+        print(line, file=sys.stderr)
     _say_counts(answer)
     use = f"data=shards data.path={shlex.quote(folder)}"
     print(f"{answer['images']:,} images in {answer['shards']:,} shards: {use}", file=sys.stderr)

@@ -17,6 +17,7 @@ import os
 import shutil
 import tarfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -98,8 +99,9 @@ def convert(
     """Write the images of the folder `source` as tars of about `size_mb` MB into `out`, or go on doing so.
 
     labels, splits: as of data=image_folder. Returns {"images", "shards", "bytes", "kept" (shards that were there),
-    "classes"}. Raises InputError where something else lies in `out`, somebody else writes there, an image cannot be
-    read, or `out` cannot be written, as on a full disk; what is finished then stays.
+    "classes", "not_read" (suffix -> how many pictures are left where they are)}. Raises InputError where something else
+    lies in `out`, somebody else writes there, an image cannot be read, or `out` cannot be written, as on a full disk;
+    what is finished then stays.
     """
     root, target = absolute(source), Path(absolute(out))
     found = _splits(root, target, labels, splits)
@@ -116,7 +118,8 @@ def convert(
         raise InputError.of("OUT", target, reason, "mend that, and start it again: what is finished stays") from None
     classes = next(iter(found.values())).classes
     counts = {"images": sum(len(split.index) for split in found.values()), "shards": len(parts), "bytes": total}
-    return {**counts, "kept": len(kept), "classes": classes and len(classes)}
+    left = dict(sum((Counter(split.index.left) for split in found.values()), Counter()))
+    return {**counts, "kept": len(kept), "classes": classes and len(classes), "not_read": left}
 
 
 # -- what goes where ---------------------------------------------------------------------------------------------------

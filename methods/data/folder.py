@@ -13,7 +13,7 @@ from methods.data.dataset import BrokenImage
 from methods.data.decoding import decode, why_broken
 from methods.data.depth import Depth
 from methods.data.index import FolderIndex, open_index
-from methods.data.listing import absolute
+from methods.data.listing import absolute, told_not_read
 from methods.data.spec import MAX_PIXELS, unlabelled_reason
 from methods.data.splits import split_folders
 
@@ -58,7 +58,7 @@ class ImageFolder:
     @property
     def remarks(self) -> list[str]:
         """What a person should know of how these images are read: a line each."""
-        return self._depth.remarks
+        return [*self._depth.remarks, *told_not_read(self._index.left)]
 
     @cached_property
     def labels(self) -> np.ndarray | None:

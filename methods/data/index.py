@@ -21,7 +21,7 @@ from methods.data import mapped
 from methods.data.listing import listing
 from methods.data.survey import survey
 
-_MAGIC = b"sslrun index 3\n\0"
+_MAGIC = b"sslrun index 4\n\0"
 _KINDS = {"ends": np.uint64, "digits": np.uint8, "blob": np.uint8}
 
 
@@ -42,6 +42,7 @@ class FolderIndex:
     digits: np.ndarray  # uint8 [N]: a stable hash of each path, 0 to 9
     blob: np.ndarray  # uint8: the paths, one after the other, as the file system's bytes
     depth: dict[str, list] = field(default_factory=dict)  # what methods.data.survey found
+    left: dict[str, int] = field(default_factory=dict)  # suffix -> how many pictures have one that is not read
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -70,7 +71,7 @@ def open_index(root: str | Path, cache: Path | None = None) -> FolderIndex:
         return open(os.path.join(os.fsencode(root), index.path(position)), "rb")
 
     index.depth.update(survey(len(index), index.path, opened))
-    told = {"folders": index.folders, "depth": index.depth}
+    told = {"folders": index.folders, "depth": index.depth, "left": index.left}
     with contextlib.suppress(OSError):
         mapped.save(file, _MAGIC, told, {name: getattr(index, name) for name in _KINDS})
     return _load(file) or index  # mapped: one copy a node instead of one a process
@@ -85,6 +86,7 @@ def _walk(root: str) -> FolderIndex:
     folders = []
     ends, digits, blob = array("Q"), bytearray(), bytearray()
     seen: set[tuple[int, int]] = set()
+    left: dict[str, int] = {}
 
     def take(folder: bytes, prefix: bytes) -> list[bytes]:
         """Append the images that lie directly in `folder`; return its sub-folders."""
@@ -93,7 +95,7 @@ def _walk(root: str) -> FolderIndex:
             return []
         seen.add((status.st_dev, status.st_ino))
         images, inner = [], []
-        for name, is_folder in listing(folder):
+        for name, is_folder in listing(folder, left):
             (inner if is_folder else images).append(name)
         for name in sorted(images):
             path = prefix + name
@@ -124,7 +126,7 @@ def _walk(root: str) -> FolderIndex:
         reason = f"cannot list {place!r} ({error.strerror})"
         raise InputError.of("data.path", repr(root), reason, "make it readable") from error
     arrays = np.frombuffer(ends, np.uint64), np.frombuffer(digits, np.uint8), np.frombuffer(blob, np.uint8)
-    return FolderIndex(folders, *arrays)
+    return FolderIndex(folders, *arrays, left=left)
 
 
 def _still_true(index: FolderIndex, root: str) -> bool:
@@ -140,4 +142,6 @@ def _load(file: Path) -> FolderIndex | None:
         return None
     header, arrays = found
     typed = {name: np.frombuffer(arrays[name], kind) for name, kind in _KINDS.items()}
-    return FolderIndex([FolderPart(*each) for each in header["folders"]], **typed, depth=header["depth"])
+    return FolderIndex(
+        [FolderPart(*each) for each in header["folders"]], **typed, depth=header["depth"], left=header["left"]
+    )

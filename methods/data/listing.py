@@ -6,6 +6,10 @@ import os
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
+NOT_READ = (  # pictures all the same: a person is told how many there are
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jpe", ".jfif", ".tga", ".exr", ".hdr", ".pfm", ".dcm", ".nii",
+    ".npy", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw",
+)  # fmt: skip
 
 
 def absolute(path):
@@ -19,10 +23,11 @@ def is_image_name(name):
     return text.lower().endswith(IMAGE_SUFFIXES) and not text.startswith(".")
 
 
-def listing(folder):
+def listing(folder, left=None):
     """Yield (name, is_folder) of the images and the visible sub-folders directly in `folder` (bytes or str), unsorted.
 
     Symlinks are followed, so a caller that descends must remember where it has been. Dangling ones are left out.
+    left: suffix -> how many files that end so are passed over, of those in NOT_READ; it is counted up.
     """
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -30,11 +35,22 @@ def listing(folder):
                 if entry.is_dir():
                     if entry.name[:1] not in (".", b"."):
                         yield entry.name, True
-                elif is_image_name(entry.name) and entry.is_file():
-                    yield entry.name, False
+                elif is_image_name(entry.name):
+                    if entry.is_file():
+                        yield entry.name, False
+                elif left is not None and entry.name[:1] not in (".", b"."):
+                    suffix = os.path.splitext(os.fsdecode(entry.name))[1].lower()
+                    if suffix in NOT_READ:
+                        left[suffix] = left.get(suffix, 0) + 1
             except OSError as error:
                 if error.errno != errno.ELOOP:  # a symlink to itself
                     raise
+
+
+def told_not_read(left):
+    """A line, or none, for a person about what `listing` passed over."""
+    kinds = ", ".join(f"{many:,} that end in {suffix}" for suffix, many in sorted(left.items()))
+    return [f"pictures that are not read: {kinds}"] if kinds else []
 
 
 def holds_image(root):

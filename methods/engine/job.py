@@ -55,6 +55,8 @@ class Job:
         self.vote = Vote(world)
         self.reporter = Reporter(run, main=world.is_main)  # silent until the step to start from is known
         self.notices = remarks(dataset, *(labelled or ()))  # what the person who watches should know
+        for line in self.notices if world.is_main else ():
+            print(line, flush=True)  # for the log, where nobody watches
         self.clock = Clock(self.heart)
         self.load = Loading(spec, world, dataset, ledger, self.clock)
         data = DataState(dataset)

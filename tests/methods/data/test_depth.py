@@ -214,19 +214,32 @@ def test_shards_of_a_folder_are_its_images(tmp_path):
             assert np.array_equal(np.asarray(dataset.image(1))[..., 0], right) and len(dataset.remarks) == 1
 
 
+def test_pictures_that_are_not_read_are_counted(tmp_path):
+    images = tmp_path / "images"
+    for name in ("a.png", "b/a.heic", "b/c.HEIC", "b/c.jp2", "b/._c.jp2", "notes.txt", "b/c.json"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(C).save(images / name, "PNG")
+    for _ in range(2):  # walked, and from its index
+        dataset = ImageFolder(images, "train")
+        said = "pictures that are not read: 2 that end in .heic, 1 that end in .jp2"
+        assert len(dataset) == 1 and dataset.remarks == [said]
+    assert convert(images, tmp_path / "shards")["not_read"] == {".heic": 2, ".jp2": 1}
+
+
 def test_a_folder_of_bytes_says_nothing(tmp_path):
     Image.fromarray(C).save(tmp_path / "a.png")
     assert remarks(ImageFolder(tmp_path, "train"), None) == []
 
 
-def test_a_run_says_it_once(tmp_path):
+def test_a_run_says_it_once(tmp_path, capsys):
     (tmp_path / "images").mkdir()
     Image.fromarray(W << 4).save(tmp_path / "images" / "a.png")
     spec, _ = resolve(["method=rotnet", "recipe=tiny", "data=image_folder", f"data.path={tmp_path / 'images'}"])
     train, test = (build(spec.data, "train") for _ in range(2))
     world, run = World(0, 1, torch.device("cpu")), RunDir(tmp_path)
     job = Job(run, spec, world, None, Ledger(run.path, 1, "rank0"), StopFlag(), train, (train, test))
-    assert job.notices == ["images in 16-bit PNG: values from 0 to 4080 in one of them; 0 becomes black and 4095 white"]
+    said = "images in 16-bit PNG: values from 0 to 4080 in one of them; 0 becomes black and 4095 white"
+    assert job.notices == [said] and capsys.readouterr().out == said + "\n"
 
 
 def test_an_index_of_the_old_format_is_made_anew(tmp_path, cache):
@@ -235,7 +248,7 @@ def test_an_index_of_the_old_format_is_made_anew(tmp_path, cache):
     (file,) = (cache / "sslrun").iterdir()
     content = file.read_bytes()
     file.unlink()  # what is mapped keeps its file
-    file.write_bytes(b"sslrun index 2\n\0" + content[16:])
+    file.write_bytes(b"sslrun index 3\n\0" + content[16:])
     assert open_index(tmp_path).depth and file.read_bytes() == content
 
 
