@@ -25,6 +25,7 @@ from methods.backbones.vgg.network import VGG16
 from methods.backbones.wrapper import Backbone
 from methods.deepercluster.trainer import Network
 from methods.engine.initialise import load_backbone
+from methods.parts.shapes import Classifier
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -89,7 +90,8 @@ def trained(tmp_path):
     spec, recipe = resolve(["method=deepercluster", "recipe=tiny", f"runs={tmp_path}"])
     run = RunDir(tmp_path / spec.run_id)
     run.create(spec, make(spec, recipe), lambda: snapshot.take("deepercluster", tmp_path))
-    network = lived_in(Network(backbones.build("small_vgg", dropout=0.0), 8))
+    heads = {"super_classifier": Classifier(256, 8)}
+    network = lived_in(Network(backbones.build("small_vgg", dropout=0.0), heads))
     owners = Owners(ALONE)
     owners.add("network", ModuleState(network))
     Checkpointer(run, ALONE, owners, keep=1, generation=1).save(12, 12)
