@@ -13,6 +13,7 @@ from launcher.errors import InputError
 from launcher.spec.fields import later
 from methods.data import splits, tars
 from methods.data.listing import IMAGE_SUFFIXES, absolute, holds_image, listing
+from methods.data.listing import told_not_read as told_not_read  # for `sslrun shards`
 from methods.data.splits import refuse_hidden_splits, split_folders
 
 MAX_PIXELS = 178_956_970  # of an image; where PIL takes it for an attack
