@@ -29,8 +29,8 @@ Train self-supervised vision models on Slurm clusters, and on the machine at han
   sslrun shards /data/images /scratch/shards   a folder of images as a few large tars, for data=shards
   sslrun drill method=rotnet                   kill and preempt a small run on purpose; it must end the same
 
-method, recipe, data, eval_data, cluster, nodes, tasks_per_node, seed, init_from, runs and group are set at the root;
-all else in its group: method.lr=0.2, data.path=/images. `sslrun plan METHOD... --cfg` prints every field.
+method, recipe, data, eval_data, cluster, nodes, tasks_per_node, seed, init_from, continue_from, runs and group are set
+at the root; all else in its group: method.lr=0.2, data.path=/images. `sslrun plan METHOD... --cfg` prints every field.
 """
 VERBS = (
     "plan", "status", "show", "logs", "resume", "cancel", "prune",

@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from launcher.compose import words
 from launcher.errors import InputError
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir, find
 from launcher.run.manifest import sha256
 from launcher.spec import registry
 from launcher.spec.fields import pinned_fields
-from launcher.spec.runspec import InitFrom, PinnedNetwork
+from launcher.spec.runspec import ContinueFrom, InitFrom, PinnedNetwork, RunSpec, flat
 
 BACKBONES, SUFFIXES = registry.facts("backbones").BACKBONES, registry.facts("backbones").SUFFIXES
 LONGEST_HEADER = 100_000_000  # bytes; safetensors reads no longer one
@@ -46,6 +47,34 @@ def pin_networks(config: Any, runs: Path) -> None:
     for name in pinned_fields(config):
         if isinstance(getattr(config, name), str):
             setattr(config, name, _network(f"method.{name}", getattr(config, name), runs))
+
+
+def pin_continue_from(name: str, runs: Path, spec: RunSpec) -> ContinueFrom:
+    """Pin the last checkpoint of the finished run that `spec` trains for more epochs.
+
+    Raises InputError where there is no such run, where it has not ended or was trained for as long already, and where
+    anything else of its science is another than that of `spec`.
+    """
+    run = _run("continue_from", name, runs)
+    theirs = run.spec()
+    if run.owner or not registry.method(theirs.method.name).trains:
+        raise InputError.of("continue_from", name, "it trains nothing", "give a run that does")
+    state = run.state().name
+    if state != "done":
+        fix = f"`sslrun resume {run.id}` first"
+        raise InputError.of("continue_from", name, f"it is {state}, and only a finished run is trained longer", fix)
+    ours, known = (flat({**each.science, "continue_from": None}) for each in (spec, theirs))
+    for key in sorted(ours | known, key=lambda key: key != "method.name"):
+        if key != "method.epochs" and ours.get(key) != known.get(key):
+            line = words.command(theirs, {"method.epochs": spec.method.epochs, "continue_from": name})
+            reason = f"{run.id} was trained with {known.get(key)}, and only method.epochs may be another"
+            raise InputError.of(key, ours.get(key), reason, f"type `{line}`")
+    epochs = theirs.method.epochs
+    if spec.method.epochs <= epochs:
+        reason = f"{run.id} was trained for {epochs} already"
+        raise InputError.of("method.epochs", spec.method.epochs, reason, f"give more than {epochs}")
+    path, digest = _newest("continue_from", name, run)
+    return ContinueFrom(path, digest, run.id, read_json(Path(path, "manifest.json"))["step"], epochs)
 
 
 def _network(field: str, name: str, runs: Path) -> PinnedNetwork:

@@ -22,7 +22,7 @@ from yaml import YAMLError
 
 from launcher.compose import clusters, protocols, words
 from launcher.compose.overrides import parsed, refusal, several, spelled
-from launcher.compose.sources import pin_init_from, pin_networks
+from launcher.compose.sources import pin_continue_from, pin_init_from, pin_networks
 from launcher.errors import InputError, unknown
 from launcher.slurm import commands
 from launcher.spec import registry
@@ -287,7 +287,7 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
     method.validate(config["method"], getattr(config["data"], "images", None))
     registry.facts("data").check_columns(config["data"], method.columns, at_hand=not planning)
     cluster = _checked_cluster(config)
-    return RunSpec(
+    spec = RunSpec(
         method=freeze(config["method"]),
         data=config["data"] and freeze(config["data"]),
         eval_data=config["eval_data"] and freeze(config["eval_data"]),
@@ -301,6 +301,9 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
         group=config["group"],
         eval_after=_protocols(config["eval_after"], config["method"].backbone),
     )
+    if config["continue_from"] is None:
+        return spec
+    return dataclasses.replace(spec, continue_from=pin_continue_from(config["continue_from"], Path(runs), spec))
 
 
 def _check_shape(config: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from launcher.compose.overrides import quoted, spelled
@@ -36,8 +37,11 @@ def stays(spec: RunSpec, key: str, value: str) -> InputError:
         pass
     elif group in ("eval_data", "eval_after"):
         fix = f"`sslrun eval {run} protocol=knn` judges it anew, also with eval_data=NAME"
-    elif group in ("recipe", "init_from") or (group in ("method", "data") and not field):
+    elif group in ("recipe", "init_from", "continue_from") or (group in ("method", "data") and not field):
         fix = "start another run"
+    elif key == "method.epochs" and value.isdigit() and int(value) > spec.method.epochs:
+        longer = command(spec, {key: value, "continue_from": run})
+        fix = f"to train it longer, as a run of its own, once it is done: `{longer}`"
     elif group == "seed" or (field and dict(_counted(getattr(spec, group))).get(field)):
         fix = f"as a run of its own: `{command(spec, {key: value})}`"
     return InputError.of(key, value, f"{run} stays as it was made", fix)
@@ -65,6 +69,8 @@ def _differences(spec: RunSpec) -> Iterator[tuple[str, Any]]:
         yield "seed", spec.seed
     if spec.init_from:
         yield "init_from", spec.init_from.path
+    if spec.continue_from:
+        yield "continue_from", str(Path(spec.continue_from.path).parents[1])
     if spec.runs != os.path.abspath("runs"):
         yield "runs", spec.runs
 

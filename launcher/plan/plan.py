@@ -103,15 +103,18 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
     known = getattr(spec.data, "images", None)
     images = known or recipe.images
     sizes = replace(sizes, remembered=sizes.remembered + int(sizes.banked * images))
-    steps = images // spec.method.global_batch * spec.method.epochs
+    begun = spec.continue_from
+    per_epoch = begun.step // begun.epochs if begun else images // spec.method.global_batch
+    steps = per_epoch * spec.method.epochs
+    left = 1 - begun.step / steps if begun else 1
     reached = rates.reached(spec, recipe)
     times = _times(spec, layout, sizes, images, steps, reached.share)
     memory = cost.memory(sizes, layout, spec.method.precision, gpu=bool(cluster.gpus_per_node))
     host = cost.host_memory(sizes, images, spec.nodes, spec.tasks_per_node, spec.method.workers)
     rounds = sizes.rounds.count if sizes.rounds else 0
-    seconds = times.whole(steps, rounds)
+    seconds = left * times.whole(steps, rounds)
     at_shares = [_times(spec, layout, sizes, images, steps, share) for share in reversed(reached.span or ())]
-    published = tuple(other.whole(steps, rounds) / 3600 for other in at_shares)
+    published = tuple(left * other.whole(steps, rounds) / 3600 for other in at_shares)
     delay = cluster.signal_delay_s or cost.signal_delay(times.save, cluster.timeout_min)
     waste = layout.waste
     if cluster.gpus_per_node and memory.total > cluster.gpu_mem_gb:
@@ -211,12 +214,19 @@ def _why_science(spec: RunSpec, recipe: Recipe, steps: int, known: int | None) -
     given = {name for name, value in vars(recipe.method).items() if _changed(value, getattr(config, name))}
     as_published = not given and spec.data.name == recipe.data.name
     images = known or recipe.images
+    counted = (
+        f"{images:,} images ({'the data' if known else 'the recipe'}) / {config.global_batch} x {config.epochs} epochs"
+    )
+    if begun := spec.continue_from:
+        counted = (
+            f"{steps // config.epochs:,} x {config.epochs} epochs; the first {begun.step:,} are those of {begun.run}"
+        )
+        counted += "" if config.schedule == "constant" else f"; the {config.schedule} is stretched over all {steps:,}"
     return {
         "global_batch": ("given" if "global_batch" in given else f"the recipe's ({recipe.source})")
         + "; it stays when the number of nodes changes",
         "lr": f"{_why_lr(config, recipe.method, given)}; {config.schedule}",
-        "steps": f"{images:,} images ({'the data' if known else 'the recipe'}) / {config.global_batch} x "
-        f"{config.epochs} epochs",
+        "steps": counted,
         "expect": recipe.expect if as_published else "the recipe or its data were changed: unknown",
     }
 

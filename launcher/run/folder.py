@@ -244,7 +244,9 @@ class RunDir:
         manifest = read_json(saved[-1] / "manifest.json") if saved else {}
         # What is saved of a training counts; what trains nothing has no checkpoints.
         trains = registry.method(spec.method.name).trains
-        step = manifest.get("step", 0) if digest and trains else max(manifest.get("step", 0), progress.get("step", 0))
+        begun = spec.continue_from.step if spec.continue_from else 0
+        step = manifest.get("step", begun)
+        step = step if digest and trains else max(step, progress.get("step", 0))
         causes = Counter(e["cause"] for e in history.after(1).all("start"))
         health = {e.get("of"): e["what"] for e in history.all("health")}
         evals: dict[str, Any] = {}
@@ -264,9 +266,10 @@ class RunDir:
             "steps": progress.get("steps") or manifest.get("steps") or self.plan()["steps"],
             **({"state_digest": found, "where": _where(spec)} if digest else {}),
             "checkpoint": str(saved[-1]) if saved else None,
+            **({"continues": _continues(spec)} if spec.continue_from else {}),
             "restarts": dict(causes),
             "lost_steps": history.lost_steps,
-            "goodput": goodput(history, step),
+            "goodput": goodput(history, step - begun),
             "interruptions": interruptions(history, spec.world_size if spec.cluster.gpus_per_node else 0),
             "evals": evals,
             "health": "; ".join(filter(None, health.values())),
@@ -277,6 +280,10 @@ class RunDir:
 
 def _where(spec: RunSpec) -> dict[str, Any]:
     return {"cluster": spec.cluster.name, "nodes": spec.nodes, "tasks_per_node": spec.tasks_per_node}
+
+
+def _continues(spec: RunSpec) -> dict[str, Any]:
+    return {name: getattr(spec.continue_from, name) for name in ("run", "step", "epochs")}
 
 
 def find(name: str, runs: Path) -> RunDir:

@@ -122,7 +122,8 @@ def _pins(run: RunDir) -> dict[str, str]:
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # no spec, no pin
             spec = read_json(file)
             method = {f"method.{name}": value for name, value in spec.get("method", {}).items()}
-            for field, source in {"init_from": spec.get("init_from"), **method}.items():
+            sources = {name: spec.get(name) for name in ("init_from", "continue_from")}
+            for field, source in {**sources, **method}.items():
                 where = source.get("path") if isinstance(source, dict) else None
                 if where and os.path.realpath(Path(where).parent) == folder:
                     verb = "starts from" if field == "init_from" else "uses"

@@ -227,11 +227,28 @@ class Checkpointer:
         step, path = found
         if self._world.is_main:
             store.discard(self._run, before=step)
+        self.load(Path(path))
+        return step
+
+    def load(self, path: Path) -> None:
+        """The state that the checkpoint at `path` holds, of this run or of one like it."""
         for file, entries in self._owners.shards().items():
-            stored = shard.read(Path(path) / f"{file}.safetensors")
+            stored = shard.read(path / f"{file}.safetensors")
             for name, entry in entries.items():
                 entry.owner.load_state(stored.get(name, {}))
-        return step
+
+    def strange(self, path: Path) -> str:
+        """What the checkpoint at `path` holds that has no owner here, or where it lacks a file; empty where it fits.
+        Collective."""
+        shards = self._owners.shards()
+        mine = {name for name, entries in shards.items() if any(entry.writes for entry in entries.values())}
+        files = {f"{name}.safetensors" for each in self._world.gather(mine) for name in each}
+        there = set(read_json(path / "manifest.json")["files"])
+        problem = f"of its files only one has {min(files ^ there)}" if files != there else ""
+        for name, entries in shards.items() if not problem else ():
+            left = sorted(shard.owners(path / f"{name}.safetensors") - entries.keys())
+            problem = problem or (f"nothing here takes its {left[0]}" if left else "")
+        return next(filter(None, self._world.gather(problem)), "")
 
     def last(self) -> Path | None:
         """The newest committed checkpoint."""

@@ -80,6 +80,13 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     return state
 
 
+def owners(path: Path) -> set[str]:
+    """The owners of what a shard holds; its tensors are not read."""
+    with safe_open(path, framework="pt") as file:
+        keys = [*file.keys(), *json.loads((file.metadata() or {}).get("values", "{}"))]
+    return {key.partition("/")[0] for key in keys}
+
+
 def _sha256(pieces: Iterable[bytes | memoryview], abandon: Callable[[], bool]) -> str:
     hasher = hashlib.sha256()
     for piece in pieces:

@@ -33,6 +33,16 @@ class PinnedNetwork(InitFrom):
 
 
 @dataclass(frozen=True)
+class ContinueFrom(InitFrom):
+    """The last checkpoint of the finished run `run`, which was trained for so many `epochs`, until `step`: all of its
+    state is where a run that trains it longer begins."""
+
+    run: str
+    step: int
+    epochs: int
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """One run, resolved. Immutable all the way down; `identity` is what makes two submissions the same run."""
 
@@ -48,21 +58,27 @@ class RunSpec:
     runs: str
     group: str | None = None
     eval_after: tuple[str, ...] = ()
+    continue_from: ContinueFrom | None = None
 
     @property
     def world_size(self) -> int:
         return self.nodes * self.tasks_per_node
 
     @property
-    def identity(self) -> str:
-        """sha256 over what changes the science: method, data, backbone, batch, schedule, seed; not where it runs."""
+    def science(self) -> dict:
+        """What changes the result: method, data, backbone, batch, schedule, seed; not where it runs."""
         science = {
             "method": _science(self.method),
             "data": self.data and _science(self.data),
             "seed": self.seed,
             "init_from": self.init_from.digest if self.init_from else None,
         }
-        return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()
+        return science | ({"continue_from": self.continue_from.digest} if self.continue_from else {})
+
+    @property
+    def identity(self) -> str:
+        """sha256 over the science."""
+        return hashlib.sha256(json.dumps(self.science, sort_keys=True).encode()).hexdigest()
 
     @property
     def run_id(self) -> str:

@@ -130,6 +130,7 @@ class LaunchConfig:
     tasks_per_node: int | None = None  # one a GPU by default; one process where there are none
     seed: int = 0
     init_from: str | None = None  # a run or a file of weights
+    continue_from: str | None = None  # a finished run, to be trained for more epochs
     runs: str = "runs"
     group: str | None = None  # a Unix group that may read the runs; they are private otherwise
     eval_after: Any = None  # protocols to run as jobs of their own once the run is done: knn or [knn,...]

@@ -6,7 +6,7 @@ from typing import Any
 
 from launcher.spec import registry
 from launcher.spec.fields import pinned_fields
-from launcher.spec.runspec import FORMAT, InitFrom, PinnedNetwork, RunSpec, checksum, freeze
+from launcher.spec.runspec import FORMAT, ContinueFrom, InitFrom, PinnedNetwork, RunSpec, checksum, freeze
 from launcher.spec.schema import ClusterConfig
 
 DATA = registry.facts("data").DATA
@@ -33,4 +33,6 @@ def read(stored: Mapping[str, Any]) -> RunSpec:
     cluster = {RENAMED.get(name, name): value for name, value in fields["cluster"].items()}
     fields["cluster"] = freeze(ClusterConfig(**cluster))
     fields["init_from"] = fields["init_from"] and InitFrom(**fields["init_from"])
+    continued = fields.get("continue_from")
+    fields["continue_from"] = continued and ContinueFrom(**continued)
     return RunSpec(**fields)

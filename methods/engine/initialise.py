@@ -1,5 +1,6 @@
-"""The weights of other runs, or of files: a backbone that starts from them (`init_from`), and whole networks that stay
-as they are (`pinned()` fields)."""
+"""What is taken over from other runs, or from files: a backbone that starts from their weights (`init_from`), whole
+networks that stay as they are (`pinned()` fields), and all the state of a run that is trained longer (`continue_from`).
+"""
 
 import hashlib
 from pathlib import Path
@@ -11,12 +12,13 @@ from torch import nn
 from launcher.errors import InputError
 from launcher.run import manifest
 from launcher.run.files import read_json
-from launcher.runtime.checkpoint import SHARED, load_tensors
+from launcher.runtime.checkpoint import SHARED, Checkpointer, load_tensors
 from launcher.spec.runspec import InitFrom
 from methods import backbones
 from methods.backbones.layouts import Source, fitted
 from methods.backbones.reading import tensors
 from methods.engine.job import Job
+from methods.parts.schedules import learning_rate
 
 RESTORE = "restore it, or start a new run"
 PREFIX = "backbone."  # of every trainer's network
@@ -28,9 +30,56 @@ def load_backbone(backbone: nn.Module, job: Job) -> None:
     Raises InputError when the source is gone, has changed since the run was submitted, or is another backbone.
     """
     source = job.spec.init_from
-    if source is None or job.run.checkpoints():  # a run that has saved goes on from its own state
+    # A run that has saved goes on from its own state, and one that trains another longer from that one's.
+    if source is None or job.spec.continue_from or job.run.checkpoints():
         return
     _load(job, backbone, job.config.backbone, source, "init_from")
+
+
+def continued(job: Job, checkpoints: Checkpointer, steps_per_epoch: int) -> int:
+    """Load all state of the run that this one trains longer (`continue_from`) and return its step; 0 without one.
+
+    Collective. Raises InputError, on all ranks, when the checkpoint is gone or has changed since this run was
+    submitted, and when its state is not that of the method as it is now.
+    """
+    source, world, config = job.spec.continue_from, job.world, job.config
+    if source is None:
+        return 0
+    path, reason = Path(source.path), ""
+    if world.is_main:
+        reason = manifest.verify(path)
+        if not reason and read_json(path / "manifest.json")["digest"] != source.digest:
+            reason = "it has changed since this run was submitted"
+    reason = world.broadcast(reason)
+    if reason:
+        fix = f"restore it, or train {config.epochs} epochs as a run of its own"
+        raise InputError.of("continue_from", path, f"cannot be read ({reason})", fix)
+    reason = checkpoints.strange(path)
+    if not reason:
+        try:
+            checkpoints.load(path)
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+            reason = str(error).strip().splitlines()[-1].strip() or type(error).__name__
+    reason = next(filter(None, world.gather(reason)), "")
+    if reason:
+        reason = f"its state is not that of {config.name} as it is now ({reason})"
+        fix = f"train {config.epochs} epochs as a run of its own"
+        raise InputError.of("continue_from", source.run, reason, fix)
+    steps = steps_per_epoch * config.epochs
+    before = learning_rate(config, source.step - 1, source.step, steps_per_epoch)
+    after = learning_rate(config, source.step, steps, steps_per_epoch)
+    if world.is_main:
+        figures = {"step": source.step, "steps": steps, "epochs": [source.epochs, config.epochs], "lr": [before, after]}
+        job.ledger.write("continued", run=source.run, path=source.path, digest=source.digest, **figures)
+    job.notice(
+        f"goes on from step {source.step:,} of {source.run}, its last, to {steps:,}"
+        + (
+            f"; schedules are stretched: the learning rate was {before:.3g} and is {after:.3g}"
+            if before != after
+            else ""
+        )
+    )
+    return source.step
 
 
 def frozen_network(job: Job, field: str) -> nn.Module:

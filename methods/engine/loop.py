@@ -17,6 +17,7 @@ from launcher.runtime.stateful import ValueState
 from methods.backbones import dropout
 from methods.data.loader import Batch
 from methods.engine.collapse_watch import CollapseWatch
+from methods.engine.initialise import continued
 from methods.engine.job import Job
 from methods.engine.loss_watch import LossWatch
 from methods.engine.saves import Saves
@@ -40,7 +41,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     checkpoints = Checkpointer(job.run, world, owners, keep=config.keep_checkpoints, generation=generation)
     health = CollapseWatch(job, checkpoints, trainer.watched, per_epoch)
 
-    step = checkpoints.restore()
+    step = checkpoints.restore() or continued(job, checkpoints, per_epoch)
     job.reporter.start(purge_step=step + 1)
     job.heart.step = step
     job.heart.end_when_stuck()

@@ -4,6 +4,7 @@ import pytest
 
 REFUSED = {
     "method.epochs=4": ("method.epochs=4", "stays as it was made", "`sslrun method=deepercluster recipe=tiny "),
+    "method.epochs=20": ("method.epochs=20", "to train it longer", "continue_from=deepercluster-tiny-"),
     "method.lr=9": ("method.lr=9", "stays as it was made", "method.epochs=10 runs=", " method.lr=9`"),
     "seed=7": ("seed=7", "stays as it was made", "as a run of its own", "seed=7"),
     "method.workers=3": ("method.workers=3", "stays as it was made; leave it out"),

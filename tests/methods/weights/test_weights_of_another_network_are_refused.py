@@ -52,7 +52,7 @@ def start(tmp_path):
         path = Checkpointer(RunDir(tmp_path), ALONE, owners, keep=1, generation=1).save(7, 7)
         source = InitFrom(str(path), read_json(path / "manifest.json")["digest"])
         job = SimpleNamespace(
-            spec=SimpleNamespace(init_from=source),
+            spec=SimpleNamespace(init_from=source, continue_from=None),
             world=ALONE,
             run=RunDir(tmp_path / "a run that has not begun"),
             config=SimpleNamespace(backbone=NAME),
