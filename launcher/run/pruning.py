@@ -126,7 +126,7 @@ def _pins(run: RunDir) -> dict[str, str]:
             for field, source in {**sources, **method}.items():
                 where = source.get("path") if isinstance(source, dict) else None
                 if where and os.path.realpath(Path(where).parent) == folder:
-                    verb = "starts from" if field == "init_from" else "uses"
+                    verb = "starts from" if field in ("init_from", "continue_from") else "uses"
                     pins[Path(where).name] = f"{file.parent.name} {verb} it ({field})"
     for file in run.path.glob("evals/*/eval.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
