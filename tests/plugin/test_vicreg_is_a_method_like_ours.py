@@ -27,13 +27,18 @@ def installed(tmp_path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def contract(environment: dict[str, str], marked: str) -> None:
-    words = "-q", "-p", "no:cacheprovider", "tests/methods/test_contract.py", "-k", "vicreg", "-m", marked
+def contract(environment: dict[str, str], marked: str, which: str = "vicreg") -> None:
+    words = "-q", "-p", "no:cacheprovider", "tests/methods/test_contract.py", "-k", which, "-m", marked
     asked = [sys.executable, "-m", "pytest", *words]
     done = subprocess.run(asked, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0 and "passed" in done.stdout and "failed" not in done.stdout, done.stdout[-4000:]
 
 
+def test_it_is_planned_and_refuses_as_ours_are(installed):
+    contract(installed, "not slow and not fault", "vicreg and (sized or memory or parameters or odd)")
+
+
+@pytest.mark.slow
 def test_it_keeps_the_contract(installed):
     contract(installed, "not slow and not fault")
 

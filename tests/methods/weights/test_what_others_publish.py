@@ -15,6 +15,7 @@ from torch import nn
 
 from launcher.compose.sources import pin_init_from
 from launcher.run.folder import RunDir
+from launcher.runtime.dist import World
 from methods import backbones
 from methods.backbones.export import exported
 from methods.backbones.spec import BACKBONES
@@ -69,7 +70,8 @@ def judged(public, tmp_path_factory):
 def started(path, backbone, folder):
     """The state of a backbone as a run with init_from= begins with it."""
     job = SimpleNamespace(
-        spec=SimpleNamespace(init_from=pin_init_from(str(path), folder, backbone)),
+        spec=SimpleNamespace(init_from=pin_init_from(str(path), folder, backbone), continue_from=None),
+        world=World(0, 1, torch.device("cpu")),
         run=RunDir(folder / "a run that has not begun"),
         config=SimpleNamespace(backbone=backbone),
     )
