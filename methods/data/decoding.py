@@ -33,7 +33,7 @@ def look(stream: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image | depth.
         image = Image.open(stream, formats=FORMATS)
         _check(image.size, max_pixels)
         return depth.deep(image, stream) or image
-    except (UnidentifiedImageError, NotImplementedError):
+    except UnidentifiedImageError:
         stream.seek(0)
         if stream.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             raise

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 BITS = (8, 10, 12, 14, 16)  # that cameras and scanners have
 ALIKE = 16  # numbers within 1 of 0 go with others of their kind that lie within this
@@ -185,7 +185,7 @@ def _deep_tiff(image: Image.Image, stream: BinaryIO) -> DeepImage | None:
     if image.mode in ("RGB", "RGBA", "CMYK"):
         raw = image.tile[0][3][0]
         if tags.get(_PLANES) == _SEPARATE:
-            raise NotImplementedError  # PIL takes bytes for values
+            raise UnidentifiedImageError("planes apart")  # PIL takes bytes for values; tifffile reads them
         if not raw.startswith(("RGB;16", "RGBX;16", "RGBA;16", "CMYK;16")):
             return None
         read, mode = _read_wide(image, stream), image.mode

@@ -72,6 +72,15 @@ class Outline:
     held: float = 0
     recompute: bool = False
 
+    @property
+    def normalised(self) -> bool:
+        """Whether images meet in batch statistics of a head."""
+        return any(head.normalised for head in self.heads.values())
+
+    def views_of(self, config: TrainConfig) -> tuple[tuple[int, int], ...]:
+        """(how many, pixels a side) of what the network gets of an image."""
+        return self.views or (patches_of(config) if isinstance(config, PatchesConfig) else views_of(config))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outlined(Method):
@@ -112,7 +121,7 @@ def method(
     def validate(given: TrainConfig, images: int | None) -> None:
         _check(given, images)
         made = outline(given)
-        if any(head.normalised for head in made.heads.values()):
+        if made.normalised:
             check_statistics(given)
         if made.recompute and not BACKBONES[given.backbone].recomputed:
             able = ", ".join(name for name, size in BACKBONES.items() if size.recomputed)
@@ -144,16 +153,16 @@ def _check(config: TrainConfig, images: int | None) -> None:
 
 def _layout(config: TrainConfig, made: Outline, world_size: int) -> Layout:
     if not made.couples:
-        inputs = sum(number for number, _ in made.views or views_of(config))
+        inputs = sum(number for number, _ in made.views_of(config))
         return in_passes(config, world_size, made.across_ranks, inputs)
-    normalised = BACKBONES[config.backbone].batch_norm or any(head.normalised for head in made.heads.values())
+    normalised = BACKBONES[config.backbone].batch_norm or made.normalised
     memory = " and its ".join(name for name, scalars in made.remembered.items() if scalars)
     return in_one_pass(config, world_size, made.across_ranks, made.couples, memory=memory, batch_norm=normalised)
 
 
 def _sizes(config: TrainConfig, made: Outline) -> Sizes:
     backbone, heads, follower = BACKBONES[config.backbone], made.heads, made.follower
-    views = made.views or (patches_of(config) if isinstance(config, PatchesConfig) else views_of(config))
+    views = made.views_of(config)
     count = sum(number for number, _ in views)
     met = [(1 if head.once else count, head) for head in heads.values()]
     waiting = [(n, *backbone.kept_at(size, recompute=made.recompute)) for n, size in views]

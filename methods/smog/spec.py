@@ -12,7 +12,7 @@ from functools import partial
 
 from launcher.spec.contract import Layout, Rate, Recipe
 from launcher.spec.fields import at_least, choice, positive, refuse, share
-from methods.augment.spec import MultiCropConfig
+from methods.augment.spec import MultiCropConfig, views_of
 from methods.backbones.spec import BACKBONES
 from methods.engine.outline import Follower, Outline, method
 from methods.parts.recipes import in_seconds, on_imagenet, on_photos
@@ -139,7 +139,6 @@ def tiny() -> Recipe:
 def outline(config: SMoGConfig) -> Outline:
     """A projection, a predictor, groups; f-hat, which has no predictor; a cache for k-means."""
     layers, width = partial(Perceptron, activation=config.activation), BACKBONES[config.backbone].feature_dim
-    local = ((config.local_crops, config.local_size),) if config.local_crops else ()
     cached = config.cache * config.global_batch * config.embedding if config.refit_every else 0
     return Outline(
         {
@@ -149,7 +148,7 @@ def outline(config: SMoGConfig) -> Outline:
         },
         couples="the loss couples the images of a batch (Eq. 4)",
         across_ranks="the groups are those of all ranks",
-        views=((1, config.image_size), *local),  # the other global crop goes through f-hat
+        views=((1, config.image_size), *views_of(config)[1:]),  # the other global crop goes through f-hat
         follower=Follower("f-hat", ("projection",), 1),
         remembered={"cache": cached},
     )

@@ -43,6 +43,11 @@ class SwAVConfig(MultiCropConfig):
     optimizer: str = choice("lars", "sgd")  # of all parameters (released code: lars); sgd for small networks
     checkpoint_activations: bool = ops(False)  # residual blocks are computed again in the backward pass, to save memory
 
+    @property
+    def queued(self) -> int:
+        """Images in the queue: whole batches."""
+        return self.queue // self.global_batch * self.global_batch
+
 
 def paper() -> Recipe:
     """Thesis 4.2.5 and 4.4: ResNet-50 on 64 GPUs x 64 images."""
@@ -142,7 +147,6 @@ def outline(config: SwAVConfig) -> Outline:
     """A projection, prototypes, and a transport over the images of a batch and of a queue."""
     width = BACKBONES[config.backbone].feature_dim
     widths = (width, *[config.hidden] * (config.head_layers - 1), config.embedding)
-    queued = config.queue // config.global_batch * config.global_batch
     return Outline(
         {
             "projection": Perceptron(widths, batch_norm=config.head_batch_norm),
@@ -150,7 +154,7 @@ def outline(config: SwAVConfig) -> Outline:
         },
         couples="the loss couples the images of a batch (Eq. 4.3)",
         across_ranks="the transport is over all ranks",
-        remembered={"queue": queued * config.global_crops * config.embedding},
+        remembered={"queue": config.queued * config.global_crops * config.embedding},
         target_scalars=3 * config.global_crops * config.prototypes,  # labels, and what they meet
         recompute=config.checkpoint_activations,
     )
@@ -166,7 +170,7 @@ def check(config: SwAVConfig, images: int | None) -> None:
 
 def advice(config: SwAVConfig, world_size: int, layout: Layout) -> Layout:
     """With more prototypes than images, equal shares mean little."""
-    together = config.global_batch + config.queue // config.global_batch * config.global_batch
+    together = config.global_batch + config.queued
     if together >= config.prototypes:
         return layout
     what, helps = ("a batch and its queue", "a longer queue") if config.queue else ("a batch", "a queue")

@@ -119,6 +119,13 @@ def test_images_that_meet_in_the_mean_alone_may_be_several_passes_and_coupled_on
     assert coupled.layout(config, 8).why["accumulation"] == "none: all meet"
 
 
+def test_a_plan_says_how_many_inputs_an_image_gives():
+    config = {**SIZES, "image_size": 32}
+    assert "images; batch" in made().layout(TrainConfig(**config), 2).why["per_gpu_batch"]
+    for toy, given in ((made(views=((9, 32),)), TrainConfig(**config)), (made(PatchesConfig), PatchesConfig(**config))):
+        assert "images, each giving 9 inputs; batch" in toy.layout(given, 2).why["per_gpu_batch"]
+
+
 def test_without_batch_statistics_no_group_of_them_refuses_a_world():
     config = TrainConfig(**{**SIZES, "backbone": "small_vit"}, batch_norm_group=48)
     plain = {"projection": Perceptron((32, 32, 8), batch_norm=False)}
