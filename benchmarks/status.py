@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from launcher.report.index import NAME
+from launcher.report.index import place
 from launcher.run.folder import RunDir
 
 SSLRUN = str(Path(sys.executable).with_name("sslrun"))
@@ -83,7 +83,7 @@ def main() -> None:
             wall, work = (statistics.median(column) for column in zip(*taken, strict=True))
             over = "   over the limit" if what == "status, warm" and wall > LIMIT_SECONDS else ""
             print(f"{what:26} {wall:5.2f} s  {min(taken)[0]:5.2f} s  {work:5.2f} s{over}")
-        print(f"the index takes {(folder / NAME).stat().st_size / 1e6:.0f} MB")
+        print(f"the index takes {place(folder).stat().st_size / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

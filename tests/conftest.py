@@ -25,6 +25,7 @@ JOURNEY = ("method=deepercluster", "recipe=tiny", "method.epochs=10")
 # One thread a process, of tests and of what they launch here: several run at once, on few cores, and sums depend on
 # how many there are. What computes reads it when it is loaded.
 os.environ["OMP_NUM_THREADS"] = os.environ["SSLRUN_THREADS"] = "1"
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="sslrun-cache-")  # nobody's own is read or written
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every rank compiles what it runs
 CONTRACT = "test_contract.py"  # of every method
 FORGE = pytest.StashKey[Forge]()

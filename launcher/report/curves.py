@@ -1,11 +1,12 @@
 """The curves of a run, from metrics.jsonl: TensorBoard's own files need its reader, and say no more."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from launcher.run.files import LARGEST, object_in, opened
 
 MOST = 400  # points of one curve; more than a picture has pixels for
 FIRST = ("loss", "lr", "images_per_s")
@@ -50,15 +51,13 @@ def _that_count(file: Path) -> list[dict[str, Any]]:
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = file.read_text(errors="replace").splitlines()
-    except OSError:
+        with open(opened(file), "rb") as stream:
+            lines = stream.read(LARGEST).splitlines()
+    except (OSError, ValueError):
         return
     for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:  # a writer was killed in its middle
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        row = object_in(line)  # None: a writer was killed in its middle
+        if row and isinstance(row.get("step"), int):
             yield row
 
 

@@ -1,4 +1,5 @@
-"""Rows about all runs of a folder, fast: what has ended is read once and remembered in `<runs>/.index.sqlite`.
+"""Rows about all runs of a folder, fast: what has ended is read once and remembered in the reader's own cache, never in
+the folder, where somebody else may have laid a database that does what they want.
 
 The index is derived: it may be deleted, corrupted or unwritable at any time, and the answer stays the same. A row is
 believed only while its run's files look exactly as they did when it was made, and only when its own checksum holds; so
@@ -8,6 +9,7 @@ held is always read anew.
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import sqlite3
@@ -21,13 +23,13 @@ from typing import Any, TypeVar
 from launcher.errors import SslrunError
 from launcher.report import readonce
 from launcher.report.readonce import ReadOnce
-from launcher.run import folder, goodput, ledger, state
+from launcher.run import files, folder, goodput, ledger, state
+from launcher.run.files import cache_folder, opened
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE, Queue
 from launcher.slurm import queue
 from launcher.spec import fields, runspec, schema, stored
 
-NAME = ".index.sqlite"
 LOCK_SECONDS = 0.25  # how long another process's write is waited for; without the index it only takes longer
 THREADS = 8  # a shared file system answers many at once; one after the other, each file would cost a round trip
 TOLD = ("submitted", "start")
@@ -84,6 +86,7 @@ class RunIndex:
 
     def __init__(self, runs: Path, *, config: bool = False):
         self.runs, self._config = runs.resolve(), config
+        self._file = place(self.runs)
         self._known: Known | None = None
 
     def rows(self) -> tuple[list[RunRow], str]:
@@ -156,7 +159,7 @@ class RunIndex:
                     found[name.decode()] = signature if sound else b"", row
             return found
 
-        return (self._with_database(load) if (self.runs / NAME).exists() else None) or {}
+        return (self._with_database(load) if self._file.exists() else None) or {}
 
     def _placed(self, name: str, facts: bytes, config: bytes) -> RunRow:
         """With the paths as they are here and now: a folder of runs may be moved."""
@@ -174,9 +177,9 @@ class RunIndex:
             database.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", map(_cells, fresh.items()))
             database.execute("COMMIT")
 
-        with contextlib.suppress(OSError):
-            # It holds what private runs hold.
-            os.close(os.open(self.runs / NAME, os.O_RDWR | os.O_CREAT, 0o600))
+        with contextlib.suppress(OSError, ValueError):
+            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.close(opened(self._file, os.O_RDWR | os.O_CREAT))  # 0600: it holds what private runs hold
             self._with_database(save)
 
     def _with_database(self, work: Callable[[sqlite3.Connection], Result]) -> Result | None:
@@ -184,7 +187,7 @@ class RunIndex:
         for _ in range(2):
             try:
                 with contextlib.closing(
-                    sqlite3.connect(self.runs / NAME, timeout=LOCK_SECONDS, isolation_level=None)
+                    sqlite3.connect(self._file, timeout=LOCK_SECONDS, isolation_level=None)
                 ) as database:
                     database.text_factory = bytes  # damaged text need not be Unicode
                     database.execute("PRAGMA synchronous = OFF")  # a power cut costs the index, and nothing else
@@ -195,8 +198,13 @@ class RunIndex:
                     return None  # busy, unwritable, full: somebody else's, or no reason to complain
                 with contextlib.suppress(OSError):
                     for suffix in ("-journal", ""):
-                        (self.runs / f"{NAME}{suffix}").unlink(missing_ok=True)
+                        self._file.with_name(f"{self._file.name}{suffix}").unlink(missing_ok=True)
         return None
+
+
+def place(runs: Path) -> Path:
+    """Where the index of a folder of runs is."""
+    return cache_folder() / f"runs-{hashlib.sha256(os.fsencode(runs.resolve())).hexdigest()[:16]}.sqlite"
 
 
 def _read(path: Path, jobs: Queue | None = None, before: _Reading | None = None) -> _Reading:
@@ -286,5 +294,5 @@ def _sum(name: bytes, signature: bytes, text: bytes) -> int:
 @functools.cache
 def _version() -> int:
     """Of the code that makes rows: those of any other version are not believed."""
-    modules = (fields, folder, goodput, ledger, readonce, runspec, schema, state, stored)
+    modules = (fields, files, folder, goodput, ledger, readonce, runspec, schema, state, stored)
     return zlib.crc32(b"".join(Path(file).read_bytes() for file in (__file__, *(m.__file__ for m in modules))))

@@ -1,6 +1,7 @@
 """One run from its first submission to now: every start, why it began and how it ended, its scores and pictures."""
 
 import base64
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from launcher.durations import short
 from launcher.report import curves
 from launcher.report.curves import Curve
 from launcher.report.svg import Span
+from launcher.run.files import read
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History
 from launcher.slurm import queue
@@ -41,7 +43,7 @@ class PastStart:
 
 @dataclass(frozen=True)
 class Picture:
-    """`source`: for an <img>; empty where the file is too large to be part of a page."""
+    """`source`: for an <img>; empty where the file is too large for a page, or no PNG of the run's own."""
 
     name: str
     path: Path
@@ -148,14 +150,21 @@ def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
 def _files(run: RunDir) -> Iterator[tuple[Path, int]]:
     """(a picture that the run or one of its evaluations left, how many of its folder are left out behind it)."""
     for folder in (run.path, *(found.path for found in evaluation.every(run))):
-        for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "evals")):
+        for place in (folder, *sorted(path for path in folder.iterdir() if _own(path) and path.name != "evals")):
             there = sorted(place.glob("*.png"))
             shown = there[:MOST_PICTURES]
             yield from ((file, len(there) - len(shown) if file == shown[-1] else 0) for file in shown)
 
 
+def _own(path: Path) -> bool:
+    """A folder, and no link to one: what lies elsewhere is not the run's."""
+    return path.is_dir() and not path.is_symlink()
+
+
 def _picture(file: Path, more: int, run: RunDir) -> Picture:
     name = str(file.relative_to(run.path)) + (f", and {more} more beside it" if more else "")
-    if file.stat().st_size > PICTURE_BYTES:
-        return Picture(name, file, "")
-    return Picture(name, file, f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}")
+    with contextlib.suppress(OSError, ValueError):  # too large, or no picture of the run's own
+        content = read(file, PICTURE_BYTES)
+        if content.startswith(b"\x89PNG\r\n\x1a\n"):
+            return Picture(name, file, f"data:image/png;base64,{base64.b64encode(content).decode()}")
+    return Picture(name, file, "")

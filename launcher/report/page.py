@@ -1,6 +1,5 @@
 """A report as one HTML file that opens from disk: no script, nothing fetched, light or dark as the screen is."""
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +16,21 @@ from launcher.report import svg, words
 from launcher.report.life import Life
 from launcher.report.table import Run, Table, TableRow
 from launcher.report.terminal import SAME_UNIT, remarks
+from launcher.run.files import cache_folder, replacing
 
 FOLDER = "reports"  # in the folder of runs
 WIDE, NARROW = 720, 350  # pixels: a page and a telephone
 
 
 def default_path(folder: Path, name: str) -> Path:
-    return folder / FOLDER / f"{name.replace('/', '-')}.html"
+    """Of the page of a run or sweep: in its folder of runs, or with the reader where that is somebody else's."""
+    home = folder if all(map(_mine, (folder, folder / FOLDER))) else cache_folder()
+    return home / FOLDER / f"{name.replace('/', '-')}.html"
+
+
+def _mine(folder: Path) -> bool:
+    """Not somebody else's, nor a link of somebody else's: the page would lie wherever they like."""
+    return not os.path.lexists(folder) or folder.lstat().st_uid == folder.stat().st_uid == os.geteuid()
 
 
 def sweep(table: Table, file: Path, command: str) -> None:
@@ -110,13 +117,10 @@ def _write(file: Path, template: str, **values: Any) -> None:
         lstrip_blocks=True,
     )  # fmt: skip
     text = environment.get_template(template).render(made=f"{datetime.now():%Y-%m-%d %H:%M}", words=words, **values)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text)
-        beside.rename(file)
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with replacing(file, durable=False) as page:
+            page.write(text.encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         fix = "choose another file with --out"
         raise InputError.of("--out", file, f"cannot write there ({error.strerror})", fix) from None

@@ -1,17 +1,75 @@
-"""The one way to write a file that others read: whole, or not at all."""
+"""The ways to read and write a file where others write, too: a folder of runs, a scratch, a node's disk.
+
+What is written is new: made exclusively, under a name that nobody can guess, through no link, and put in its place
+whole, by one rename. It is the user's alone, or readable by the group if its folder is that group's. What is read is
+data: a plain file of a bounded size; a link, a FIFO or a device in its place is refused before a byte is read.
+"""
 
 import contextlib
+import errno
 import json
 import os
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from launcher.errors import InputError
 
+LARGEST = (
+    64 * 2**20
+)  # bytes that are read of a file that a person may look at; the ledger of a start has some thousands
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+
+class NotOurs(InputError, ValueError):
+    """What lies where a file of ours should is none: nothing of sslrun writes such a thing."""
+
+
+def opened(path: Path | str, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
+    """A descriptor of the plain file at `path`, which has to be closed; `mode` is that of a file that O_CREAT makes.
+
+    Raises NotOurs where it is a link, a folder, a FIFO or a device, and OSError where it cannot be opened.
+    """
+    try:
+        # A FIFO would be waited for; what is opened is looked at, and not its name once more.
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR):
+            raise NotOurs(f"{path}: it is not a plain file; put back what was there") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotOurs(f"{path}: it is not a plain file; put back what was there")
+    return descriptor
+
+
+def read(path: Path | str, most: int = LARGEST) -> bytes:
+    """What the plain file at `path` holds. Raises NotOurs as `opened`, and for more than `most` bytes; OSError."""
+    with open(opened(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= most:
+            found = file.read(most + 1)  # it may grow meanwhile
+            if len(found) <= most:
+                return found
+    raise NotOurs(f"{path}: it has {size:,} bytes, more than the {most:,} of such a file; put back what was there")
+
+
+def read_json(path: Path | str) -> dict[str, Any]:
+    """The object in a file. Raises NotOurs as `read`, and where it holds anything else; OSError."""
+    found = object_in(read(path))
+    if found is None:
+        raise NotOurs(f"{path}: it holds no JSON object; put back what was there")
+    return found
+
+
+def object_in(text: bytes | str) -> dict[str, Any] | None:
+    """The JSON object that `text` is; None for anything else, and for one that is nested without end."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 @contextlib.contextmanager
@@ -23,16 +81,48 @@ def writing_in(runs: Path | str, fix: str = "choose another folder with runs=PAT
         raise InputError.of("runs", runs, f"cannot write there ({error.strerror})", fix) from None
 
 
-def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Replace `path` whole: a reader sees the old file or the new one. `durable`: also after a power cut."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = True, mode: int | None = None) -> Iterator[IO[bytes]]:
+    """Write into the file that is given; once all is written it takes the place of `path`, whole. A link there goes.
+
+    durable: also after a power cut. mode: of the file; None: its folder's group reads it where it reads the folder.
+    """
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    beside = f".{path.name}.{secrets.token_hex(8)}"
     try:
-        with beside.open("w") as file:
-            json.dump(value, file, indent=1)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        beside.rename(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
+        mode = mode_in(descriptor) if mode is None else mode
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        new = os.open(beside, flags, 0o600, dir_fd=descriptor)
+        try:
+            with open(new, "wb") as file:
+                os.fchmod(new, mode)
+                yield file
+                if durable:
+                    file.flush()
+                    os.fsync(new)
+            os.replace(beside, path.name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(beside, dir_fd=descriptor)
+            raise
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Replace `path` by `value`, as `replacing`."""
+    with replacing(path, durable=durable) as file:
+        file.write(json.dumps(value, indent=1).encode())
+
+
+def mode_in(folder: Path | int) -> int:
+    """Of a file in this folder: its owner's alone, or readable by the group of a folder that nobody else reads."""
+    there = os.stat(folder).st_mode
+    return 0o640 if there & stat.S_IRGRP and not there & stat.S_IRWXO else 0o600
+
+
+def cache_folder() -> Path:
+    """Where files go that cannot lie beside what they are about: `$XDG_CACHE_HOME/sslrun` or `~/.cache/sslrun`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sslrun"

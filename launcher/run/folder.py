@@ -29,12 +29,13 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from glob import glob
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import InputError
 from launcher.run import snapshot
-from launcher.run.files import read_json, write_json, writing_in
+from launcher.run.files import opened, read_json, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
 from launcher.run.ledger import History, Ledger
 from launcher.run.snapshot import Snapshot
@@ -42,6 +43,8 @@ from launcher.run.state import Queue, State, of
 from launcher.spec import registry, stored
 from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
+
+SILENT_SECONDS = 600.0  # after which a run of somebody else is not taken for one that works
 
 
 class RunDir:
@@ -184,9 +187,10 @@ class RunDir:
     def lock(self) -> int | None:
         """Become the run's writer: a descriptor that holds the lock until it is closed, or None: someone has it."""
         with writing_in(self.path.parent):
-            # The group's readers ask whether it is held.
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o640)
-        for _ in range(10):  # a reader that asks `held()` has it for an instant, a killed writer until it is reaped
+            descriptor = opened(self.path / "lock", os.O_RDWR | os.O_CREAT)
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                os.fchmod(descriptor, 0o600)  # whoever may open it may keep its owner out
+        for _ in range(10):  # `held()` has it for an instant, a killed writer until it is reaped
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return descriptor
@@ -203,11 +207,13 @@ class RunDir:
             raise InputError.of("RUN", self.id, reason, f"`sslrun cancel {self.id}` stops it")
 
     def held(self) -> bool:
-        """Does some process hold the lock?"""
+        """Does some process hold the lock? Of somebody else's run: has it given a sign of life lately?"""
         try:
-            descriptor = os.open(f"{self.path}/lock", os.O_RDONLY)
+            descriptor = opened(f"{self.path}/lock")
         except FileNotFoundError:
             return False
+        except PermissionError:
+            return self._spoke_lately()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
@@ -216,6 +222,14 @@ class RunDir:
             return False
         finally:
             os.close(descriptor)
+
+    def _spoke_lately(self) -> bool:
+        """Only the owner may open the lock. So here a clock is read, and only to tell a person."""
+        newest = 0.0
+        for sign in ("progress.json", *glob("heartbeats/rank*.json", root_dir=self.path)):
+            with contextlib.suppress(OSError):
+                newest = max(newest, os.lstat(f"{self.path}/{sign}").st_mtime)
+        return time.time() - newest < SILENT_SECONDS
 
     # -- what a person asks --------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from launcher.errors import InputError
+from launcher.run.files import cache_folder
 from methods.data import mapped
 from methods.data.listing import listing
 from methods.data.survey import survey
@@ -61,7 +62,7 @@ def open_index(root: str | Path, cache: Path | None = None) -> FolderIndex:
     """
     root = os.path.realpath(root)
     key = hashlib.blake2b(os.fsencode(root), digest_size=12).hexdigest()
-    file = (cache or mapped.cache_folder()) / f"images-{key}.index"
+    file = (cache or cache_folder()) / f"images-{key}.index"
     index = _load(file)
     if index is not None and _still_true(index, root):
         return index

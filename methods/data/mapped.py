@@ -17,11 +17,6 @@ _ALIGN = 64
 _CHUNK = 16 << 20  # bytes a checksum is fed with
 
 
-def cache_folder() -> Path:
-    """Where files go that cannot lie beside what they are about: `$XDG_CACHE_HOME/sslrun` or `~/.cache/sslrun`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sslrun"
-
-
 def save(file: Path, magic: bytes, header: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Write beside, rename: a reader sees the old file or the new one. `arrays`: name -> any one-dimensional buffer.
 

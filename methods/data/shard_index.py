@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from launcher.errors import InputError
+from launcher.run.files import cache_folder
 from methods.data import mapped, tars
 from methods.data.shard_scan import KINDS, LOST, SPARSE, UNLABELLED, Scan, scan
 from methods.data.splits import split_folders
@@ -129,7 +130,7 @@ def make(
             return found if again is None else again, file
         except OSError as error:
             trouble = error
-    reason = f"its index can be kept neither there nor in {mapped.cache_folder()} ({trouble.strerror})"
+    reason = f"its index can be kept neither there nor in {cache_folder()} ({trouble.strerror})"
     raise InputError.of("data.path", repr(os.fspath(folder)), reason, "make room in one of them")
 
 

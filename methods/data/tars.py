@@ -11,6 +11,7 @@ import shlex
 import zlib
 from pathlib import Path
 
+from launcher.run.files import cache_folder
 from methods.data import mapped
 
 MAGIC = b"sslrun shards 2\n"
@@ -35,7 +36,7 @@ def names(folder):
 def index_files(folder):
     """Where the index of `folder` may lie, the best place first."""
     key = hashlib.blake2b(os.fsencode(os.path.realpath(folder)), digest_size=12).hexdigest()
-    return Path(folder) / NAME, mapped.cache_folder() / f"shards-{key}-2.index"
+    return Path(folder) / NAME, cache_folder() / f"shards-{key}-2.index"
 
 
 def fitting(folder):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher.plan import kinds
-from launcher.report.index import NAME, RunIndex
+from launcher.report.index import RunIndex, place
 from launcher.run.folder import every
 from launcher.run.ledger import Ledger
 
@@ -54,9 +54,9 @@ def asked(folder, *, config=True):
 def truth(folder, **options):
     """The same without an index, which stays as it is."""
     aside = folder.parent / "aside.sqlite"
-    (folder / NAME).rename(aside)
+    place(folder).rename(aside)
     rows = asked(folder, **options)
-    aside.rename(folder / NAME)
+    aside.rename(place(folder))
     return rows
 
 
@@ -129,10 +129,10 @@ def test_a_run_that_slurm_may_still_start_is_not_remembered(warm, ledgers, ended
     ledgers.submit(ended[0], "7")
     Ledger(ended[0].path, 2, "cancel").write("cancel", by=1)
     ledgers.create("method=rotnet", "recipe=tiny", "seed=100")
-    (warm / NAME).unlink()
+    place(warm).unlink()
     states = {row.facts["id"]: row.facts["state"] for row in asked(warm)}
     assert states[ended[0].id] == "cancelled"
-    known = {name.decode() for (name,) in sqlite3.connect(warm / NAME).execute("SELECT name FROM runs")}
+    known = {name.decode() for (name,) in sqlite3.connect(place(warm)).execute("SELECT name FROM runs")}
     assert known == {run.id for run in ended[1:]}
 
 
@@ -157,7 +157,7 @@ def garbage(file):
 
 
 def test_an_index_that_is_damaged_is_made_anew(warm):
-    file, right = warm / NAME, asked(warm)
+    file, right = place(warm), asked(warm)
     for name, damage in garbage(file):
         damage()
         assert asked(warm) == right, name
@@ -169,12 +169,12 @@ def test_an_index_that_is_damaged_is_made_anew(warm):
 
 
 def test_no_flipped_bit_changes_an_answer(warm):
-    file, right = warm / NAME, asked(warm)
+    file, right = place(warm), asked(warm)
     content, generator = file.read_bytes(), random.Random(0)
     for _ in range(150):
         broken = bytearray(content)
-        for place in generator.sample(range(len(broken)), 8):
-            broken[place] ^= 1 << generator.randrange(8)
+        for spot in generator.sample(range(len(broken)), 8):
+            broken[spot] ^= 1 << generator.randrange(8)
         file.write_bytes(broken)
         assert asked(warm) == right
         assert asked(warm) == right
@@ -182,7 +182,7 @@ def test_no_flipped_bit_changes_an_answer(warm):
 
 def test_rows_that_another_version_made_are_not_believed(warm):
     right = asked(warm)
-    with sqlite3.connect(warm / NAME) as database:
+    with sqlite3.connect(place(warm)) as database:
         database.execute("PRAGMA user_version = 1")
         database.execute("ALTER TABLE runs RENAME COLUMN facts TO findings")
     assert asked(warm) == right
@@ -191,7 +191,7 @@ def test_rows_that_another_version_made_are_not_believed(warm):
 
 def test_a_folder_that_cannot_be_written_is_read_all_the_same(warm, ended, tmp_path):
     right = asked(warm)
-    (warm / NAME).unlink()
+    place(warm).unlink()
     there = [path for path in (tmp_path, warm, *warm.rglob("*")) if path.exists()]
     for path in there:  # somebody else may look, and not write
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -200,7 +200,7 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(warm, ended, tmp_p
             parent.chmod(parent.stat().st_mode | 0o011)
     try:
         assert as_somebody_else(lambda: asked(warm) == right)
-        assert not (warm / NAME).exists()
+        assert not place(warm).exists()
     finally:
         for path in there:
             path.chmod(0o755)
@@ -219,7 +219,7 @@ def as_somebody_else(question):
 
 
 def test_one_that_is_busy_is_done_without(warm, ended, ledgers):
-    holder = sqlite3.connect(warm / NAME, isolation_level=None)
+    holder = sqlite3.connect(place(warm), isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     ledgers.start(ended[0], "stopped")
     ledgers.end(ended[0], "failed")
@@ -234,12 +234,12 @@ def test_many_at_once_agree(ended, ledgers):
     answers = [process.communicate()[0] for process in processes]
     assert len(set(answers)) == 1
     assert json.loads(answers[0]) == [row.facts for row in asked(ledgers.folder)]
-    count = sqlite3.connect(ledgers.folder / NAME).execute("SELECT count(*) FROM runs").fetchone()
+    count = sqlite3.connect(place(ledgers.folder)).execute("SELECT count(*) FROM runs").fetchone()
     assert count == (len(ended),)
 
 
 def test_it_is_as_private_as_what_it_holds(warm):
-    assert (warm / NAME).stat().st_mode & 0o777 == 0o600
+    assert place(warm).stat().st_mode & 0o777 == 0o600
 
 
 def test_nothing_is_left_where_there_are_no_runs(tmp_path):
