@@ -31,8 +31,8 @@ def snap(values: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
 
 
 def row_squares(x: torch.Tensor, of_row: torch.Tensor) -> torch.Tensor:
-    """Squared norms, float64 [n], of float64 x [n, d]; x is overwritten. of_row: a grid for the d squares of a row."""
-    return snap(x.square_(), of_row).sum(dim=1)
+    """Squared norms, float64 [n], of x [n, d]. of_row: a grid for the d squares of a row."""
+    return snap(x.double().square(), of_row).sum(dim=1)
 
 
 def nearest_of(

@@ -50,7 +50,7 @@ class Space:
     def measure(self, x: torch.Tensor, weights: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Of features that `read` gave and their weights: the weighted squared norms, on the sphere or off it, and the
         factors that make `addends` of them; float64 [m], the factors None where they are 1."""
-        of_row = row_squares(x.double(), self.of_row)
+        of_row = row_squares(x, self.of_row)
         if self.spherical:
             inverse = 1 / of_row.sqrt()  # IEEE says how these round, unlike rsqrt
             inverse[of_row == 0] = 0
@@ -105,8 +105,8 @@ def survey_space(
         steps = grid(reach, shards.total), grid(reach.square(), shards.total)
         for rows in over:
             x = features[rows].double()
-            sums[0] += snap(x.clone(), steps[0]).sum(dim=0)
-            sums[1] += snap(x.square_(), steps[1]).sum(dim=0)
+            sums[0] += snap(x.clone(), steps[0]).sum(dim=0)  # copies: of float64 features x is what the caller has
+            sums[1] += snap(x.square(), steps[1]).sum(dim=0)
         mean, mean_square = ranks.sum(sums) / shards.total
         square = float(_ordered_sum(mean.square()))
         if square > FAR**2 * max(0.0, _ordered_sum(mean_square) - square):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from launcher.kmeans import fit, hierarchical
+from launcher.kmeans import fit, fit_whitening, hierarchical
+from launcher.kmeans.exact import grid, row_squares
 from launcher.kmeans.nearest import Blocks, Scratch, Tiles, ones_for
 
 
@@ -87,7 +88,37 @@ def test_a_zero_vector_has_no_direction():
     assert clusters.centroids.isfinite().all() and clusters.counts.sum() == 53
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        lambda x: fit(x, 12).centroids,
+        lambda x: fit(x, 12, metric="cosine").centroids,
+        lambda x: fit(x, 12, deterministic=True, init="k-means++").centroids,
+        lambda x: fit(x, 12, weights=x[:, 0].abs(), empty="resample").centroids,
+        lambda x: fit(x + 1000, 12).centroids,  # measured from their mean
+        lambda x: hierarchical(x, (3, 4)).sub_centroids,
+        lambda x: fit_whitening(x, 4).projection,
+    ],
+    ids=["l2", "cosine", "deterministic", "weighted", "far", "hierarchical", "whitening"],
+)
+def test_float64_features_stay_as_they_are_and_cluster_as_float32_does(cluster):
+    x = cloud().round(decimals=3).float()
+    wide = x.double()
+    found = cluster(wide)
+    assert torch.equal(wide, x.double())
+    torch.testing.assert_close(found, cluster(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_squared_norms_leave_what_they_are_of(dtype):
+    x = cloud().to(dtype)
+    before = x.clone()
+    squares = row_squares(x, grid(float(x.square().max()), 4 * x.shape[1]))
+    assert torch.equal(x, before)
+    torch.testing.assert_close(squares, before.double().square().sum(dim=1))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 def test_a_file_gives_what_memory_gives(tmp_path, dtype):
     x = cloud(n=1000).numpy().astype(dtype)
     np.save(tmp_path / "features.npy", x)
