@@ -8,7 +8,6 @@ import contextlib
 import json
 import shlex
 import shutil
-import signal
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 from launcher.errors import ClusterError
 from launcher.plan import script
+from launcher.run import stops
 from launcher.run.files import writing_in
 from launcher.slurm import commands, limits, probe
 from launcher.slurm.doctor import BAD, OK, WARN, Check, some
@@ -197,12 +197,8 @@ def _interruptible() -> Iterator[Callable[[], Any]]:
         if state["came"]:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, came) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with stops.heard_by(came):
         yield hold
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # -- what it found -----------------------------------------------------------------------------------------------------

@@ -12,11 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from launcher.run import snapshot
+from launcher.run import snapshot, stops
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.spec.runspec import RunSpec
@@ -47,11 +46,12 @@ def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | 
     generation = run.generation() + 1
     ledger = Ledger(run.path, generation, "launcher")
     ledger.write("start", cause=cause, pid=os.getpid(), world_size=spec.world_size)
-    with tempfile.TemporaryDirectory(prefix="sslrun-") as folder, _stops() as stops:
+    came: list[int] = []  # every Ctrl-C, TERM or closed terminal so far
+    with tempfile.TemporaryDirectory(prefix="sslrun-") as folder, stops.heard_by(lambda number, _: came.append(number)):
         ranks = [
             _start(run, spec, rank, generation, Path(folder) / "rendezvous", lock) for rank in range(spec.world_size)
         ]
-        codes, first = _see_through(ranks, stops, watch)
+        codes, first = _see_through(ranks, came, watch)
     outcome = _judge(run, generation, codes, first)
     ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, exit_codes=codes)
     os.close(lock)
@@ -104,28 +104,16 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-@contextlib.contextmanager
-def _stops() -> Iterator[list[int]]:
-    """Every Ctrl-C, TERM or closed terminal so far: one asks the ranks to stop, a second one kills them."""
-    came: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in signals}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _see_through(ranks: list[subprocess.Popen], came: list[int], watch: Watcher) -> tuple[list[int], int | None]:
+    """Wait for all ranks; when one dies, the others follow within KILL_AFTER_SECONDS.
 
-
-def _see_through(ranks: list[subprocess.Popen], stops: list[int], watch: Watcher) -> tuple[list[int], int | None]:
-    """Wait for all ranks; pass stops on; when one dies, the others follow within KILL_AFTER_SECONDS.
-
+    came: signals so far, by which one asks the ranks to stop, and a second one kills them.
     Returns the exit codes, and which rank failed first: the others' failures follow from it.
     """
     told, first, first_death = 0, None, 0.0
     while any(rank.poll() is None for rank in ranks):
-        if len(stops) > told:
-            told = len(stops)
+        if len(came) > told:
+            told = len(came)
             watch.stopping(again=told > 1)
             for rank in ranks:
                 if rank.poll() is None:
