@@ -129,7 +129,7 @@ class RunIndex:
         try:
             # The lock before the files: whoever lets go of it has written how it ended.
             return None if RunDir(path).held() else _signature(path)
-        except OSError:
+        except (OSError, SslrunError):
             return None
 
     def _ask_queue(self, rows: dict[str, RunRow], readings: Mapping[str, _Reading]) -> str:

@@ -7,6 +7,7 @@ data: a plain file of a bounded size; a link, a FIFO or a device in its place is
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import secrets
@@ -79,6 +80,20 @@ def writing_in(runs: Path | str, fix: str = "choose another folder with runs=PAT
         yield
     except OSError as error:
         raise InputError.of("runs", runs, f"cannot write there ({error.strerror})", fix) from None
+
+
+def lock(descriptor: int, how: int, runs: Path | str) -> bool:
+    """flock(2) of a file in a folder of runs; False where somebody else has it. Raises InputError where the file system
+    knows no locks: that nobody can have it is not that somebody has."""
+    try:
+        fcntl.flock(descriptor, how)
+    except (BlockingIOError, PermissionError):  # the latter where a file server keeps the locks: fcntl(2), EACCES
+        return False
+    except OSError as error:
+        reason = f"no file can be locked there ({error.strerror})"
+        fix = "choose another folder with runs=PATH; Lustre has locks where it is mounted with -o flock"
+        raise InputError.of("runs", runs, reason, fix) from None
+    return True
 
 
 @contextlib.contextmanager

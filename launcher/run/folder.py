@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import InputError
-from launcher.run import snapshot
+from launcher.run import files, snapshot
 from launcher.run.files import opened, read_json, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
 from launcher.run.ledger import History, Ledger
@@ -190,13 +190,16 @@ class RunDir:
             descriptor = opened(self.path / "lock", os.O_RDWR | os.O_CREAT)
             if os.fstat(descriptor).st_uid == os.geteuid():
                 os.fchmod(descriptor, 0o600)  # whoever may open it may keep its owner out
-        for _ in range(10):  # `held()` has it for an instant, a killed writer until it is reaped
-            with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return descriptor
-            time.sleep(0.1)
-        os.close(descriptor)
-        return None
+        taken = False
+        try:
+            for _ in range(10):  # `held()` has it for an instant, a killed writer until it is reaped
+                if taken := files.lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, self.runs):
+                    return descriptor
+                time.sleep(0.1)
+            return None
+        finally:
+            if not taken:
+                os.close(descriptor)
 
     def refuse_second_writer(self) -> None:
         """Raises InputError when somebody runs it."""
@@ -215,11 +218,7 @@ class RunDir:
         except PermissionError:
             return self._spoke_lately()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        else:
-            return False
+            return not files.lock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, self.runs)
         finally:
             os.close(descriptor)
 

@@ -53,7 +53,11 @@ def main(path: str) -> None:
     """Run one generation of the run in `path` and exit: 0 when it is done or will go on later, 2 to 4 otherwise."""
     told = _Told()
     run = RunDir(path)
-    lock = _lock(run)
+    try:
+        lock = _lock(run)
+    except SslrunError as error:
+        print(f"sslrun: {error}", flush=True)
+        sys.exit(error.exit_code)
     if lock is None:
         print(f"sslrun: {run.id} is being run by somebody else", flush=True)
         sys.exit(ClusterError.exit_code)

@@ -19,7 +19,7 @@ from typing import Any
 
 from launcher.errors import ClusterError, InputError
 from launcher.plan import script
-from launcher.run import snapshot
+from launcher.run import files, snapshot
 from launcher.run.files import write_json, writing_in
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
@@ -155,7 +155,7 @@ def _turn(folder: Path) -> Iterator[int]:
     """One submitter a folder of runs at a time; yields the descriptor that sbatch inherits."""
     descriptor = os.open(folder / ".submit.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        files.lock(descriptor, fcntl.LOCK_EX, folder)
         yield descriptor
     finally:
         os.close(descriptor)
