@@ -1,6 +1,9 @@
 """An image's file -> RGB, or in words why not."""
 
-from typing import BinaryIO
+import io
+import zlib
+from collections.abc import Callable
+from typing import BinaryIO, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -10,6 +13,10 @@ from methods.data.spec import MAX_PIXELS
 # Named, because PIL would otherwise try every plugin it has, and its EPS plugin runs Ghostscript on what it reads.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
+Read = TypeVar("Read")
+
 Image.MAX_IMAGE_PIXELS = None  # PIL's own limit, which warns and then raises; ours says the field that it is set by
 
 
@@ -18,7 +25,40 @@ def decode(stream: BinaryIO, ranges: depth.Depth | None = None, max_pixels: int 
 
     Raises whatever damaged bytes lead a decoder to; `why_broken` says it in words.
     """
-    image = look(stream, max_pixels)
+    return forgiving(stream, lambda file: _rgb(look(file, max_pixels), ranges))
+
+
+def forgiving(stream: BinaryIO, read: Callable[[BinaryIO], Read]) -> Read:
+    """What `read` makes of a file. Where that fails for a PNG, it is given the pixels alone: PIL refuses a file for a
+    text or a colour profile that is long, or has a wrong checksum, and these change no pixel. Raises as `read`."""
+    try:
+        return read(stream)
+    except TooLarge:
+        raise
+    except Exception:
+        pixels = _pixels_alone(stream)
+        if pixels is None:
+            raise
+        return read(pixels)
+
+
+def _pixels_alone(stream: BinaryIO) -> BinaryIO | None:
+    """A PNG without its ancillary chunks (W3C PNG, 5.4: their names begin with a small letter) but for sBIT, which says
+    how many bits its values have; None of what is no PNG."""
+    stream.seek(0)
+    if stream.read(len(PNG)) != PNG:
+        return None
+    kept = [PNG]
+    while len(head := stream.read(8)) == 8:
+        body = stream.read(int.from_bytes(head[:4], "big"))
+        crc = stream.read(4)
+        sound = zlib.crc32(body, zlib.crc32(head[4:])) == int.from_bytes(crc, "big")
+        if head[4:5].isupper() or (head[4:] == b"sBIT" and sound):
+            kept += head, body, crc
+    return io.BytesIO(b"".join(kept))
+
+
+def _rgb(image: Image.Image | depth.DeepImage, ranges: depth.Depth | None) -> Image.Image:
     if isinstance(image, depth.DeepImage):
         return (ranges or depth.Depth()).to_bytes(image).convert("RGB")
     with image:
