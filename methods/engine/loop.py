@@ -19,7 +19,7 @@ from methods.data.loader import Batch
 from methods.engine.collapse_watch import CollapseWatch
 from methods.engine.initialise import continued
 from methods.engine.job import Job
-from methods.engine.loss_watch import LossWatch
+from methods.engine.loss_watch import LOSS_SCALE, LossWatch
 from methods.engine.saves import Saves
 from methods.engine.throughput import Throughput
 from methods.engine.trainer import Trainer
@@ -129,6 +129,8 @@ def take_step(
         if _gradients(optimizer):  # heads that a phase does not use have none
             scaler.step(optimizer)
     scaler.update()
+    if scaler.is_enabled():
+        scalars[LOSS_SCALE] = scaler.scale(torch.ones((), device=job.world.device))  # `get_scale` would wait for a GPU
     statistics.settle()
     trainer.after_step(step)
     return scalars

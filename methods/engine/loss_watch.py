@@ -1,4 +1,4 @@
-"""A loss that is not a number ends the run, and the step that gave it is named."""
+"""A loss that is not a number ends the run, and so do fp16 gradients that are none; the step is named."""
 
 from collections import deque
 from typing import NoReturn
@@ -10,6 +10,17 @@ from launcher.errors import Diverged
 from launcher.runtime.checkpoint import Checkpointer
 from methods.engine.job import DIVERGED, GO, Job
 
+# (what is wrong, what to do), before and after the step.
+NOT_A_NUMBER = "the loss is not a number", "lower method.lr or change the data, as a new run"
+OVERFLOW = (
+    "gradients overflow fp16 however small the loss is made for them, so that step after step is left out",
+    "use method.precision=bf16 or fp32, or lower method.lr, as a new run",
+)
+LOSS_SCALE = "loss_scale"  # what the loss is multiplied by for the gradients, in fp16, among the scalars of a step
+# Steps are left out, and the scale halved, until the gradients fit. 65536 of torch comes below this after 30 of them;
+# fp16 then holds no gradient below 6e-4 any more. The bound of fairseq (its --min-loss-scale).
+SMALLEST_SCALE = 1e-4
+
 
 class LossWatch:
     """Sees a loss that is not a number without making the GPU wait: each is read when the next step has been queued."""
@@ -19,7 +30,7 @@ class LossWatch:
         self._waiting: deque[tuple[int, list[str], torch.Tensor, torch.cuda.Event | None, list[torch.Tensor]]] = deque()
         self._values: dict[str, float] = {}
         self._read_step, self._read_ids = 0, []
-        self._bad: tuple[int, list[int]] | None = None
+        self._bad: tuple[int, list[int], tuple[str, str]] | None = None
         self._lag = 1 if job.world.device.type == "cuda" else 0
 
     @property
@@ -59,19 +70,19 @@ class LossWatch:
             self._read()
         parameters = (parameter for network in self._networks for parameter in network.parameters())
         if wait and self._bad is None and not all(bool(each.isfinite().all()) for each in parameters):
-            self._bad = (self._read_step, self._read_ids)
+            self._bad = (self._read_step, self._read_ids, NOT_A_NUMBER)
         return DIVERGED if self._bad else GO
 
     def raise_diverged(self) -> NoReturn:
         """Collective: name the earliest step that any rank saw go wrong, and its samples."""
         world = self._job.world
         seen = [(*bad, rank) for rank, bad in enumerate(world.gather(self._bad)) if bad]
-        step, ids, rank = min(seen)
+        step, ids, (wrong, fix), rank = min(seen)
         last = self._checkpoints.last()
         raise Diverged(
-            f"the loss is not a number at step {step} on rank {rank}, samples {', '.join(map(str, ids[:16]))}"
+            f"{wrong} at step {step} on rank {rank}, samples {', '.join(map(str, ids[:16]))}"
             f"{', ...' if len(ids) > 16 else ''}; the last good checkpoint is {last.name if last else 'none'}. "
-            "Going on would meet the same step again: lower method.lr or change the data, as a new run"
+            f"Going on would meet the same step again: {fix}"
         )
 
     def _read(self) -> None:
@@ -81,4 +92,6 @@ class LossWatch:
         self._read_ids = [int(i) for part in ids for i in part]
         self._values = dict(zip(names, values.tolist(), strict=True))
         if self._bad is None and not bool(torch.isfinite(values).all()):
-            self._bad = (self._read_step, self._read_ids)
+            self._bad = (self._read_step, self._read_ids, NOT_A_NUMBER)
+        if self._bad is None and self._values.get(LOSS_SCALE, 1.0) < SMALLEST_SCALE:
+            self._bad = (self._read_step, self._read_ids, OVERFLOW)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 from launcher.compose.training import resolve
+from launcher.errors import Diverged
 from launcher.plan import plan as planning
 from launcher.run.files import write_json
 from launcher.run.folder import RunDir
@@ -106,8 +107,12 @@ def train(tmp_path):
     return life
 
 
+def weights_of(trainer):
+    return torch.cat([p.flatten() for p in trainer.backbone.parameters()])
+
+
 def weights(trainer):
-    return torch.cat([p.detach().flatten() for p in trainer.backbone.parameters()])
+    return weights_of(trainer).detach()
 
 
 def test_every_step_has_the_rate_of_its_number(train):
@@ -167,3 +172,10 @@ def test_passes_of_a_step_are_one_mean(train):
         [image for _, _, ids, _ in four.given[n : n + 4] for image in ids] for n in range(0, len(four.given), 4)
     ]
     torch.testing.assert_close(weights(four), weights(one))
+
+
+def test_fp16_whose_gradients_are_no_numbers_at_any_scale_ends_the_run_although_the_loss_is_one(train, monkeypatch):
+    """The gradient of a square root at 0. Torch's scale of 65536 is halved 30 times until it is below 1e-4."""
+    monkeypatch.setattr(Toy, "loss", lambda self, batch, step: ((weights_of(self) * 0).sum().sqrt(), {}))
+    with pytest.raises(Diverged, match=r"overflow fp16 .* at step 30 on rank 0, .*: use method.precision=bf16"):
+        train("method.precision=fp16", "method.epochs=8")
