@@ -16,6 +16,7 @@ from launcher.errors import InputError
 from methods.backbones import build, network
 from methods.backbones.export import imported
 from methods.backbones.inputs import SobelInput
+from methods.backbones.reading import tensors
 from methods.backbones.spec import BACKBONES
 
 # What wraps a module and stands in the names, anywhere: DataParallel and DDP, compilation, FSDP, checkpointing.
@@ -118,14 +119,14 @@ class _Try:
         return not (self.missing or self.left or self.shapes)
 
 
-def fitted(tensors: Mapping[str, torch.Tensor], name: str, source: Source, key: str | None = None) -> Found:
+def fitted(content: Mapping[str, torch.Tensor], name: str, source: Source, key: str | None = None) -> Found:
     """The backbone `name` of `methods.backbones.build` in the tensors of a file (`reading.tensors`).
 
     key: only those of this dictionary, or with this beginning. Raises InputError, one line, where the backbone is not
     there wholly and in its shapes, where there are two and nothing says which, or where something is left over that is
     neither a head nor a training's state: a network with more in it computes something else.
     """
-    named = _without_wrappers(tensors, source)
+    named = _without_wrappers(content, source)
     if key is not None:
         named = _below(named, key)
     tries = _tries(named, name)
@@ -149,6 +150,17 @@ def fitted(tensors: Mapping[str, torch.Tensor], name: str, source: Source, key: 
     _check_colours(named, found, name, source)
     layout, share = nearest_layout(named)
     return Found(found.state, found.start, layout if share == 1 else PLAIN, found.thrown)
+
+
+def of_file(name: str, source: Source, key: str | None = None) -> Found:
+    """`fitted`, of the file of `source`. Raises InputError, one line, where it cannot be read, as `fitted` does, and
+    where numbers of the backbone are not finite: what diverged trains and says nothing."""
+    found = fitted(tensors(source.path, source.field), name, source, key)
+    bad = [text.removeprefix("trunk.") for text, value in found.state.items() if not value.isfinite().all()]
+    if bad:
+        reason = f"it holds numbers that are not finite, in {len(bad)} of {len(found.state)} tensors ({_listed(bad)})"
+        raise source.refuse(reason, "give weights of a training that did not diverge, or from before it did")
+    return found
 
 
 def nearest_layout(names: Iterable[str]) -> tuple[str, float]:
@@ -255,9 +267,9 @@ def _is_figure(text: str, named: Mapping[str, torch.Tensor], start: str) -> bool
     return bool(start) and "." not in text and not named[text].dim()
 
 
-def _without_wrappers(tensors: Mapping[str, torch.Tensor], source: Source) -> dict[str, torch.Tensor]:
+def _without_wrappers(content: Mapping[str, torch.Tensor], source: Source) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
-    for text, value in tensors.items():
+    for text, value in content.items():
         short = ".".join(word for word in text.split(".") if word not in WRAPPERS)
         if short in found:
             raise source.refuse(f"{short} is there twice, once more as {text}", "save the one that is meant alone")

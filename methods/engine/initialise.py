@@ -15,8 +15,7 @@ from launcher.run.files import read_json
 from launcher.runtime.checkpoint import SHARED, Checkpointer, load_tensors
 from launcher.spec.runspec import InitFrom
 from methods import backbones
-from methods.backbones.layouts import Source, fitted
-from methods.backbones.reading import tensors
+from methods.backbones.layouts import Source, of_file
 from methods.engine.job import Job
 from methods.parts.schedules import learning_rate
 
@@ -112,7 +111,7 @@ def _load(job: Job, network: nn.Module, backbone: str, source: InitFrom, field: 
             state = {key.removeprefix(PREFIX): value for key, value in saved.items() if key.startswith(PREFIX)}
         else:
             named = Source(field, path, backbone="method.backbone" if field == "init_from" else None)
-            state = fitted(tensors(path, field), backbone, named).state
+            state = of_file(backbone, named).state
         network.load_state_dict(state, strict=True)
     except (OSError, SafetensorError) as error:
         raise InputError.of(field, path, f"cannot be read ({error})", RESTORE) from None

@@ -6,8 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from launcher.errors import InputError
-from methods.backbones.layouts import Found, Source, fitted
-from methods.backbones.reading import tensors
+from methods.backbones.layouts import Found, Source, of_file
 from methods.weights.spec import WeightsConfig
 
 
@@ -15,7 +14,7 @@ def load(backbone: nn.Module, config: WeightsConfig) -> Found:
     """Copy the weights of the file into `backbone`, of `methods.backbones.build`. Returns what was found, and where.
 
     Raises InputError, one line, where the file cannot be read, is not what was asked for when the run was made, or
-    holds another network (`layouts.fitted`).
+    holds another network or numbers that are not finite (`layouts.of_file`).
     """
     path = Path(config.weights)
     try:
@@ -26,6 +25,6 @@ def load(backbone: nn.Module, config: WeightsConfig) -> Found:
     if digest != config.content:
         raise InputError.of("weights", path, "it has changed since this was asked for", "ask again")
     source = Source("weights", path, backbone="backbone", key=True)
-    found = fitted(tensors(path, "weights"), config.backbone, source, config.key)
+    found = of_file(config.backbone, source, config.key)
     backbone.load_state_dict(found.state, strict=True)
     return found

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from launcher.errors import InputError
 from methods import backbones
+from methods.backbones.layouts import Source, of_file
 from methods.weights.file import load
 from methods.weights.spec import WeightsConfig
 
@@ -99,6 +100,30 @@ def test_what_is_not_the_backbone_is_refused_in_one_line(published, tmp_path):
     for name in ("torn.pth", "torn.safetensors"):
         (tmp_path / name).write_bytes(b"not weights")
         refused(tmp_path / name, "weights=")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name_and_others_of_a_file_do_not_matter(
+    published, tmp_path, number
+):
+    def spoilt(name):
+        content = {**published, "fc.weight": torch.full((2, 128), number), "bn1.running_var": torch.ones(16)}
+        content[name] = content[name].index_fill(0, torch.tensor([1]), number)
+        return written(tmp_path / "diverged.pth", content)
+
+    reason = "not finite, in 1 of 72 tensors (bn1.running_var); give weights of a training that did not diverge"
+    refused(spoilt("bn1.running_var"), reason)
+    with pytest.raises(InputError, match=r"^init_from=.*not finite.*\(bn1.running_var\)"):
+        of_file("small_resnet", Source("init_from", tmp_path / "diverged.pth"))
+    assert loaded(spoilt("fc.weight"))[1] == ["fc"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_in_another_precision_are_ours_in_fp32(published, tmp_path, dtype):
+    theirs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in published.items()}
+    found, _ = loaded(written(tmp_path / "theirs.safetensors", theirs))
+    assert {value.dtype for value in found.values()} == {torch.float32, torch.int64}
+    assert all(torch.equal(found[name], value.to(found[name].dtype)) for name, value in theirs.items())
 
 
 @pytest.mark.parametrize("name", ["page.pth", "page.pth.tar", "page.pt"])
