@@ -106,7 +106,8 @@ def outline(config: DeeperClusterConfig) -> Outline:
         {
             "super_classifier": Classifier(width, config.groups),  # V, Eq. 3.4
             "sub_classifier": Outside(Classifier(width, config.clusters)),  # W_s
-        }
+        },
+        until={"rotation_epochs": "rotations are the only targets"},
     )
 
 

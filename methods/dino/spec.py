@@ -173,6 +173,10 @@ def outline(config: DINOConfig) -> Outline:
     heads: dict[str, Head] = {"head": Bottleneck(body, config.outputs if config.bottleneck else 0, config.fixed_length)}
     if config.predictor:
         heads["predictor"] = layers((end, config.hidden, end))
+    until = {"freeze_epochs": "the last layer keeps its first weights"}
+    moves = config.warmup_teacher_temperature != config.teacher_temperature
+    if moves and config.objective == "cross_entropy":
+        until["teacher_warmup_epochs"] = "the teacher's temperature moves"
     over = "the operation is over the images" if config.operation in OVER_THE_BATCH else "the centre is"
     return Outline(
         heads,
@@ -180,6 +184,7 @@ def outline(config: DINOConfig) -> Outline:
         across_ranks="the teacher's outputs are averaged over all ranks (Eq. 5.4)",
         follower=Follower("the teacher", ("head",), config.global_crops),
         target_scalars=3 * config.global_crops * config.outputs,  # the teacher's scores, targets, and what meets them
+        until=until,
     )
 
 

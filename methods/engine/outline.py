@@ -10,7 +10,7 @@ trainer (`engine/trainer.py`) builds its networks from the same heads.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 from launcher.spec.contract import Layout, Method, Recipe, Sizes
@@ -54,7 +54,8 @@ class Outline:
     for sentences ("queue"). replicated: the same on every rank. banked: for each image of the training data, over all
     ranks. target_scalars: for each image of a step, beside the scores. held: bytes of anything else on each rank.
 
-    recompute: blocks are computed again in the backward pass.
+    recompute: blocks are computed again in the backward pass. until: {field of the config, a number of epochs: what is
+    so until then ("the queue is empty")}; a plan says where that is all of a training.
     """
 
     heads: Mapping[str, Head]
@@ -71,6 +72,7 @@ class Outline:
     target_scalars: float = 0
     held: float = 0
     recompute: bool = False
+    until: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def normalised(self) -> bool:
@@ -130,8 +132,11 @@ def method(
         check(given, images)
 
     def laid_out(given: TrainConfig, world_size: int) -> Layout:
-        found = layout(given, world_size) if layout else _layout(given, outline(given), world_size)
-        return advice(given, world_size, found)
+        made = outline(given)
+        found = layout(given, world_size) if layout else _layout(given, made, world_size)
+        found = advice(given, world_size, found)
+        said = [found.waste] if found.waste else []
+        return replace(found, waste="; ".join(said + _never(given, made)) or None)
 
     def sized(given: TrainConfig, world_size: int) -> Sizes:
         return extra(given, world_size, _sizes(given, outline(given)))
@@ -149,6 +154,16 @@ def _check(config: TrainConfig, images: int | None) -> None:
             check_patches(config, images)
         case _:
             check_training(config, images)
+
+
+def _never(config: TrainConfig, made: Outline) -> list[str]:
+    """What a training is too short for."""
+    until = {"warmup_epochs": "the learning rate rises", **made.until}
+    return [
+        f"{so} for the whole training, method.{name}={getattr(config, name):g} of method.epochs={config.epochs}"
+        for name, so in until.items()
+        if getattr(config, name) >= config.epochs
+    ]
 
 
 def _layout(config: TrainConfig, made: Outline, world_size: int) -> Layout:

@@ -157,6 +157,10 @@ def outline(config: SwAVConfig) -> Outline:
         remembered={"queue": config.queued * config.global_crops * config.embedding},
         target_scalars=3 * config.global_crops * config.prototypes,  # labels, and what they meet
         recompute=config.checkpoint_activations,
+        until={
+            "freeze_epochs": "the prototypes keep their first values",
+            **({"queue_epoch": "the queue is empty"} if config.queue else {}),
+        },
     )
 
 
@@ -175,7 +179,8 @@ def advice(config: SwAVConfig, world_size: int, layout: Layout) -> Layout:
         return layout
     what, helps = ("a batch and its queue", "a longer queue") if config.queue else ("a batch", "a queue")
     queue = max(15, math.ceil(config.prototypes / config.global_batch)) * config.global_batch
-    fix = f"method.queue={queue}" if fits_in_one_pass(config, world_size, memory=True) else "on fewer ranks"
+    begins = " method.queue_epoch=0" if config.queue_epoch >= config.epochs else ""
+    fix = f"method.queue={queue}{begins}" if fits_in_one_pass(config, world_size, memory=True) else "on fewer ranks"
     waste = (
         f"{what} of {together} images is shared out alike among {config.prototypes} prototypes, which are more; "
         f"{helps} helps (thesis 4.2.3): {fix}"

@@ -155,6 +155,19 @@ def test_no_recipe_has_fp16_with_patches_below_16_pixels():
         assert "fp16 with patches" not in (layout(METHOD.recipe(recipe).method, 16).waste or ""), recipe
 
 
+def test_what_a_training_is_too_short_for_is_said():
+    """The schedules of the released code end in an assertion then, or in an array of negative size."""
+    short = dataclasses.replace(paper().method, epochs=1)
+    assert layout(short, 16).waste.split("; ") == [
+        "the learning rate rises for the whole training, method.warmup_epochs=10 of method.epochs=1",
+        "the last layer keeps its first weights for the whole training, method.freeze_epochs=1 of method.epochs=1",
+        "the teacher's temperature moves for the whole training, method.teacher_warmup_epochs=30 of method.epochs=1",
+    ]
+    alike = {"warmup_teacher_temperature": short.teacher_temperature, "warmup_epochs": 0.5, "freeze_epochs": 0.5}
+    assert layout(dataclasses.replace(short, **alike), 16).waste is None
+    assert layout(dataclasses.replace(paper().method, epochs=31), 16).waste is None
+
+
 def test_only_sinkhorn_minds_a_batch_smaller_than_the_outputs():
     config = dataclasses.replace(tiny().method, outputs=300)
     assert layout(config, 2).waste is None

@@ -188,6 +188,16 @@ def test_advice_and_extra_have_the_last_word():
     assert toy.layout(config, 2).waste == "2 are too many" and toy.sizes(config, 4).sharded_parameters == 4
 
 
+def test_what_is_so_until_after_the_training_is_said_behind_the_advice():
+    config = TrainConfig(**SIZES, epochs=3, warmup_epochs=3)
+    said = "the learning rate rises for the whole training, method.warmup_epochs=3 of method.epochs=3"
+    assert made().layout(config, 1).waste == said
+    more = made(until={"knn_neighbours": "nobody votes"}, advice=lambda *given: replace(given[-1], waste="too many"))
+    others = ["too many", said, "nobody votes for the whole training, method.knn_neighbours=20 of method.epochs=3"]
+    assert more.layout(config, 1).waste.split("; ") == others
+    assert made().layout(replace(config, warmup_epochs=2.9), 1).waste is None
+
+
 @dataclass(frozen=True)
 class Attention(Head):
     """A head of one's own."""

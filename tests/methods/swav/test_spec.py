@@ -100,9 +100,25 @@ def test_a_batch_smaller_than_the_prototypes_is_legal_and_gets_advice_that_works
     config = dataclasses.replace(recipe().method, **changes)
     said = layout(config, world).waste
     assert "a queue helps" in said
-    helped = dataclasses.replace(config, queue=int(said.rpartition("method.queue=")[2]))
+    fix = dict(word.removeprefix("method.").split("=") for word in said.partition("(thesis 4.2.3): ")[2].split())
+    helped = dataclasses.replace(config, **{name: int(value) for name, value in fix.items()})
     validate(helped, None)
     assert layout(helped, world).waste is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epochs": 15}, "the queue is empty for the whole training, method.queue_epoch=15 of method.epochs=15"),
+        ({"epochs": 16}, None),
+        ({"epochs": 15, "queue": 0, "prototypes": 200}, None),
+        ({"freeze_epochs": 200}, "the prototypes keep their first values for the whole training, method.freeze_epochs"),
+        ({"warmup_epochs": 300}, "the learning rate rises for the whole training, method.warmup_epochs=300 of"),
+    ],
+)
+def test_what_a_training_is_too_short_for_is_said(changes, said):
+    found = layout(dataclasses.replace(small_batch().method, **changes), 4).waste
+    assert found is None if said is None else found.startswith(said)
 
 
 def test_where_no_queue_fits_the_world_none_is_advised():
