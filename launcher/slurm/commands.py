@@ -40,7 +40,7 @@ class Partition:
 
     name: str
     default: bool
-    up: bool
+    state: str  # UP; DOWN: its jobs wait in the queue; DRAIN, INACTIVE: Slurm takes none for it
     nodes: tuple[str, ...]
     max_minutes: int | None
     max_nodes: int | None
@@ -113,7 +113,7 @@ def partitions() -> list[Partition]:
         Partition(
             name=row["PartitionName"],
             default=row.get("Default") == "YES",
-            up=row.get("State") == "UP",
+            state=row.get("State", "UP"),
             nodes=tuple(expand(row.get("Nodes", ""))),
             max_minutes=_minutes(row.get("MaxTime", "")),
             max_nodes=number(row.get("MaxNodes", "")),

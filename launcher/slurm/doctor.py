@@ -20,7 +20,7 @@ from pathlib import Path
 
 from launcher import durations
 from launcher.errors import InputError
-from launcher.slurm import commands
+from launcher.slurm import commands, limits
 from launcher.spec.schema import ClusterConfig
 
 OK, WARN, BAD = "ok", "warn", "bad"
@@ -130,8 +130,12 @@ def _partition(
 ) -> Check:
     others = ", ".join(p.name for p in partitions if p.name != partition.name)
     found = f"{partition.name}{' (default)' if partition.default else ''}; there are also: {others or 'no others'}"
-    if not partition.up:
-        return Check("partition", BAD, f"{partition.name} starts no jobs", f"use cluster.partition=NAME: {others}")
+    if partition.state in limits.CLOSED:
+        said = f"{partition.name} is {partition.state}: Slurm takes no jobs for it"
+        return Check("partition", BAD, said, f"use cluster.partition=NAME: {others}")
+    if partition.state == "DOWN":
+        said = f"{partition.name} is DOWN: its jobs wait in the queue until it is up again"
+        return Check("partition", WARN, said, f"wait, or use cluster.partition=NAME: {others}")
     allowed = partition.allow_accounts
     if allowed and cluster.account not in allowed:
         level = BAD if cluster.account else WARN

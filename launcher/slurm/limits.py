@@ -23,6 +23,7 @@ FIELDS = {
     "partition": ("partition",),
     "node configuration": ("constraint", "gres", "exclude", "additional_parameters.nodelist"),
 }
+CLOSED = ("DRAIN", "INACTIVE")  # states of a partition in which sbatch refuses jobs; in DOWN, as in UP, it takes them
 IN_USE = ("IDLE", "MIXED", "ALLOCATED", "COMPLETING", "PLANNED", "RESERVED")
 
 
@@ -48,14 +49,23 @@ def check(spec: RunSpec) -> None:
     if partition is None:
         return
     where = f"partition {partition.name}"
-    if not partition.up:
-        raise InputError.of("cluster.partition", partition.name, "it is down or drained", "use another, or wait")
+    if partition.state in CLOSED:
+        reason = f"it is {partition.state}, and Slurm takes no jobs for it"
+        raise InputError.of("cluster.partition", partition.name, reason, "use another, or wait")
     _check_account(cluster.account, partition, where)
     if partition.max_minutes is not None and cluster.timeout_min > partition.max_minutes:
         reason = f"{where} ends jobs after {partition.max_minutes} minutes"
         fix = f"use cluster.timeout_min={partition.max_minutes}: a run goes on over several jobs"
         raise InputError.of("cluster.timeout_min", cluster.timeout_min, reason, fix)
     _check_nodes(spec, usable(spec), partition, where)
+
+
+def waits(spec: RunSpec) -> str:
+    """What to tell a person about a job that Slurm takes and does not start for now; empty where there is nothing."""
+    partition = find(spec.cluster.partition)
+    if partition and partition.state == "DOWN":  # as during a maintenance
+        return f"partition {partition.name} is DOWN: its jobs wait in the queue until it is up again"
+    return ""
 
 
 def usable(spec: RunSpec) -> list[commands.Node]:

@@ -31,7 +31,7 @@ RANK_SECONDS = 60.0  # for every rank to have started and reported
 NEWS_SECONDS = 10.0  # a network file system may show the report late
 CLOCK_SECONDS = 1.0  # further apart, and the logs of two nodes no longer line up
 SLOW_SECONDS = 30.0
-# Reasons for which a job never starts: it would wait for ever.
+# Reasons for which a job does not start however long one waits, or not before an administrator does something.
 NEVER = (
     "AccountNotAllowed", "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS", "JobHeldAdmin",
     "JobHeldUser", "PartitionConfig", "PartitionDown", "PartitionInactive", "PartitionNodeLimit", "PartitionTimeLimit",
@@ -123,7 +123,7 @@ def _wait(job: str, end: float, seconds: float, say: Callable[[str], None]) -> c
             expected = f", expected to start {found.start}" if found.start else ""
             line = f"job {job} waits in {found.partition}: {found.reason or 'not looked at yet'}{expected}"
             if found.reason in NEVER:
-                raise ClusterError(f"job {job} would never start: {found.reason}; ask for less, or another partition")
+                raise ClusterError(f"job {job} does not start: {found.reason}; ask for less, or another partition")
         else:
             line = f"job {job} is {found.state.lower()} on {found.nodes}"
         if line != told:

@@ -33,7 +33,7 @@ NOT_NOW = "node configuration is not available"
 
 @dataclass(frozen=True)
 class Submitted:
-    """`joined`: the run was in the queue already. `note`: what to tell a person about nodes that are left out."""
+    """`joined`: the run was in the queue already. `note`: what to tell a person about where it will run, or wait."""
 
     job: str | None
     joined: bool
@@ -180,6 +180,7 @@ def _submit_alike(runs: Sequence[RunDir], name: str, after: str | None, lock: in
     largest = max(1, int(commands.config().get("MaxArraySize", 1))) if len(runs) > 1 else 1
     dependency = f"afterok:{after}" if after else None
     left_out, note = _exclude(runs[0].spec())
+    note = "\n".join(filter(None, (note, limits.waits(runs[0].spec()))))
     outcome: dict[str, Submitted] = {}
     for first in range(0, len(runs), largest):
         part = runs[first : first + largest]
@@ -238,4 +239,4 @@ def _exclude(spec: RunSpec) -> tuple[list[str], str]:
         return [], ""
     nodes, note = badnodes.choose(runs, {n.name for n in limits.usable(spec)}, spec.nodes)
     mine = [spec.cluster.exclude] if spec.cluster.exclude else []
-    return [f"--exclude={','.join([*mine, *nodes])}"] if nodes else [], note
+    return [f"--exclude={','.join([*mine, *nodes])}"] if nodes else [], note and f"nodes {note}"

@@ -97,7 +97,7 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     else:
         message = f"{run.id}: job {found.job}, {where}"
         if found.note:
-            message += f"\nnodes {found.note}"
+            message += f"\n{found.note}"
     screen.print(f"{message}\nfollow it: {_follow(run)}", soft_wrap=True, markup=False)
     afterwards(run, options, job=found.job)
     arguments.answer(run, options, joined=joined or found.joined, state="pending", job=found.job)

@@ -89,7 +89,7 @@ def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.
         markup=False,
     )
     for note in sorted({s.note for s in outcome.values() if s.note}):
-        screen.print(f"nodes {note}", soft_wrap=True, markup=False)
+        screen.print(note, soft_wrap=True, markup=False)
     # A run that another sweep launched may lack the evaluation that this one is about.
     wanted = {run.id: point.spec.eval_after for run, point in zip(runs, points, strict=True)}
     for found in good:

@@ -49,5 +49,5 @@ def test_a_job_that_will_never_start_is_not_waited_for(cluster, slurm_sslrun, tm
     answer = slurm_sslrun(cluster)(
         "doctor", "--launch", "nodes=1", "--timeout=3600", options, f"runs={tmp_path}", code=3
     )
-    assert "would never start: DependencyNeverSatisfied" in answer.complaint
+    assert "does not start: DependencyNeverSatisfied" in answer.complaint
     assert waiting(cluster) == [] and left(tmp_path) == []

@@ -20,7 +20,7 @@ PARTITIONS = {
 REFUSED = {
     ("cluster.partition=gpuu",): (2, "cluster.partition=gpuu", "it has: closed, main, physics, short, single"),
     ("cluster.partition='main,gpuu'",): (2, "cluster.partition=gpuu", "it has: closed, main"),
-    ("cluster.partition=closed",): (2, "cluster.partition=closed", "down or drained", "use another"),
+    ("cluster.partition=closed",): (2, "cluster.partition=closed", "it is DRAIN", "use another"),
     ("cluster.partition=physics", "cluster.account=maths"): (2, "cluster.account=maths", "physics, biology"),
     ("cluster.partition=physics",): (2, "cluster.account=None", "physics asks for one", "physics, biology"),
     ("nodes=4",): (2, "nodes=4", "at most 2 nodes with 2 GPUs", "use nodes=2"),
@@ -124,6 +124,19 @@ def test_nodes_that_are_drained_are_waited_for_and_those_that_do_not_exist_are_n
     finally:
         strict.run("scancel", "--user=root" if os.geteuid() == 0 else f"--user={os.getuid()}")
         strict.run("scontrol", "update", "nodename=n1,n2", "state=resume")
+
+
+def test_a_partition_that_is_down_is_waited_for(strict, typed, tmp_path):
+    sslrun, words = typed
+    given = (*words, "cluster.partition=closed", f"runs={tmp_path / 'runs'}")
+    try:
+        strict.run("scontrol", "update", "partitionname=closed", "state=down")
+        answer = sslrun(*given, "--json")
+        assert "partition closed is DOWN: its jobs wait in the queue until it is up again" in answer.err
+        assert answer.json["job"] in queued(strict)
+    finally:
+        strict.run("scancel", f"--user={os.getuid()}")
+        strict.run("scontrol", "update", "partitionname=closed", "state=drain")
 
 
 def test_nodes_that_do_not_answer_are_waited_for(strict, typed, tmp_path):

@@ -98,7 +98,7 @@ def test_partitions_and_nodes(here):
     assert partitions["short"].max_minutes == 10 and partitions["main"].max_minutes == 2880
     assert (partitions["low"].grace_s, partitions["low"].preempt_mode) == (here.grace_s, "REQUEUE")
     assert partitions["high"].priority_tier > partitions["low"].priority_tier
-    assert all(p.up and p.nodes == ("n1", "n2") and p.allow_accounts == () for p in partitions.values())
+    assert all(p.state == "UP" and p.nodes == ("n1", "n2") and p.allow_accounts == () for p in partitions.values())
     nodes = commands.nodes()
     assert [(n.name, n.cpus, n.gpus, n.state, n.reason) for n in nodes] == [
         ("n1", here.cpus, 0, "IDLE", ""),

@@ -91,7 +91,9 @@ FITS = {
 }
 TIME = "ends jobs after 10 minutes; use cluster.timeout_min=10: a run goes on over several jobs"
 TOO_MUCH = {
-    "cluster.partition=closed: it is down or drained; use another, or wait": {"partition": "closed", "nodes": 9},
+    "cluster.partition=closed: it is DRAIN, and Slurm takes no jobs for it; use another, or wait": {
+        "partition": "closed", "nodes": 9,
+    },
     f"cluster.timeout_min=11: partition short {TIME}": {"partition": "short", "timeout_min": 11},
     "nodes=3: partition main gives a job at most 2 nodes with 1 GPUs; use nodes=2": {"nodes": 3},
     "nodes=2: partition single gives a job at most 1 nodes": {"nodes": 2, "partition": "single"},
@@ -159,6 +161,19 @@ def test_the_fewer_nodes_of_two_limits_count(asked, slurm_said):
     slurm_said.says("scontrol show partition -o", one)
     with pytest.raises(InputError, match="at most 2 nodes"):
         limits.check(asked(nodes=3, partition="single"))
+
+
+def test_a_partition_that_is_inactive_is_refused_and_one_that_is_down_is_only_said(asked, slurm_said):
+    """A real Slurm (22.05) queues jobs for one that is DOWN, as in a maintenance, and refuses them for the others."""
+    assert limits.waits(asked(partition="closed")) == limits.waits(asked()) == ""
+    slurm_said.says("scontrol show partition -o", recorded.PARTITIONS.replace("State=DRAIN", "State=INACTIVE"))
+    with pytest.raises(InputError, match="partition=closed: it is INACTIVE, and Slurm takes no jobs for it"):
+        limits.check(asked(partition="closed"))
+    slurm_said.says("scontrol show partition -o", recorded.PARTITIONS.replace("State=DRAIN", "State=DOWN"))
+    limits.check(asked(partition="closed"))
+    assert limits.waits(asked(partition="closed")).startswith("partition closed is DOWN: its jobs wait in the queue")
+    with pytest.raises(InputError, match="nodes=9: partition closed gives a job at most 2"):
+        limits.check(asked(partition="closed", nodes=9))
 
 
 def test_a_partition_without_nodes_is_said(asked, slurm_said):

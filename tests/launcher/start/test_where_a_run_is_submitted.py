@@ -24,7 +24,7 @@ def test_the_node_that_could_not_open_the_log_is_left_out_of_the_next(runs, ledg
     run = runs.make()
     ledgers.submit(run, "1", run.path / "submit")
     found = submit.submit([run])[run.id]
-    assert found.note.startswith("left out until ") and "n1 (could not open a log in" in found.note
+    assert found.note.startswith("nodes left out until ") and "n1 (could not open a log in" in found.note
     assert "--exclude=n1" in slurm_said.commands("sbatch")[0]
 
 
@@ -39,7 +39,7 @@ def test_where_too_few_nodes_are_left_all_are_used(runs, slurm_said):
     run = runs.make(nodes=2)
     badnodes.mark(run, ["n1"], "went down")
     found = submit.submit([run])[run.id]
-    assert found.note == "used all the same, because too few other nodes are left: n1 (went down)"
+    assert found.note == "nodes used all the same, because too few other nodes are left: n1 (went down)"
     assert not any("--exclude" in word for word in slurm_said.commands("sbatch")[0])
 
 
