@@ -233,14 +233,15 @@ def _read(path: Path, jobs: Queue | None = None, before: _Reading | None = None)
 
 def _facts(run: RunDir, jobs: Queue | None) -> dict[str, Any]:
     summary = run.summary(jobs, digest=False)
-    now, history, progress = summary["state"], run.history(), run.progress()
+    now, history = summary["state"], run.history()
+    progress = run.doing(now, history)
     job = (jobs or {}).get(summary["job"])
     pending = job is not None and job.state == "PENDING"
     start = history.last("start")
     nodes = (job and job.nodes) or start.get("nodes") or start.get("host", "")
     facts = {
         **summary,
-        "stage": progress.get("stage"),
+        "stage": None if now in ("pending", "preempted") else progress.get("stage"),
         "loss": progress.get("loss"),
         "images_per_s": progress.get("images_per_s"),
         "seconds_left": None if now == "done" else progress.get("seconds_left"),

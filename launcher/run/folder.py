@@ -242,6 +242,15 @@ class RunDir:
             return read_json(self.path / "progress.json")
         return {}
 
+    def doing(self, state: str, history: History) -> dict[str, Any]:
+        """`progress`, but for a run that works and whose latest start has not spoken yet: of that it is known that it
+        is starting. What the start before said last, that it stopped, say, is over."""
+        said, last = self.progress(), history.last("submitted", "start", "end")
+        # Runs made before do not say which start speaks.
+        spoken = said and said.get("generation", last.get("generation")) == last.get("generation")
+        begun = last.get("event") != "submitted" and not last.get("requeued")
+        return said if state != "running" or (spoken and begun) else {"stage": "starting"}
+
     def spoke(self) -> float:
         """When rank 0 last said what the run is doing, in seconds since the epoch; 0 before it spoke."""
         with contextlib.suppress(OSError):
@@ -251,8 +260,9 @@ class RunDir:
     def summary(self, queue: Queue | None = None, *, digest: bool = True) -> dict[str, Any]:
         """The JSON of `sslrun show`. Raises InputError when the spec was edited."""
         held = self.held()
-        spec, history, progress = self.spec(), self.history(), self.progress()
+        spec, history = self.spec(), self.history()
         state = of(history, held=held, queue=self._mine(queue))
+        progress = self.doing(state.name, history)
         saved = self.checkpoints()
         manifest = read_json(saved[-1] / "manifest.json") if saved else {}
         # What is saved of a training counts; what trains nothing has no checkpoints.

@@ -16,10 +16,11 @@ PROGRESS_SECONDS = 0.3  # how often progress.json is replaced, at most
 class Reporter:
     """Rank 0's voice, from `start` on. Until then, and on other ranks, every call does nothing."""
 
-    def __init__(self, run: RunDir, *, main: bool):
+    def __init__(self, run: RunDir, *, main: bool, generation: int):
+        """generation: of the start that speaks, so that nobody takes its word for that of the next one."""
         self._run, self._main, self._speaks = run, main, False
         self._said = 0.0
-        self._row: dict[str, Any] = {}
+        self._row: dict[str, Any] = {"generation": generation}
         self._board, self._at_the_end = None, []
 
     def start(self, *, purge_step: int) -> None:

@@ -142,7 +142,7 @@ def _table(runs: list[RunDir], states: list[Any]) -> Any:
     for name in ("run", "state", "step", "loss"):
         table.add_column(name)
     for found, state in zip(runs, states, strict=True):
-        now: Mapping[str, Any] = found.progress()
+        now: Mapping[str, Any] = found.doing(state.name, found.history())
         loss = now.get("loss")
         steps = f"{now['step']}/{now['steps']}" if now.get("steps") else ""
         table.add_row(found.id, state.name, steps, "" if loss is None else f"{loss:.3f}")

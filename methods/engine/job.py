@@ -53,7 +53,8 @@ class Job:
         self.labelled = labelled  # (train, test) that k-NN uses; None where there are no labels
         self.heart = heart or Heart(run)  # counts, and is heard of by nobody
         self.vote = Vote(world)
-        self.reporter = Reporter(run, main=world.is_main)  # silent until the step to start from is known
+        # Silent until the step to start from is known.
+        self.reporter = Reporter(run, main=world.is_main, generation=ledger.generation)
         self.notices = remarks(dataset, *(labelled or ()))  # what the person who watches should know
         for line in self.notices if world.is_main else ():
             print(line, flush=True)  # for the log, where nobody watches

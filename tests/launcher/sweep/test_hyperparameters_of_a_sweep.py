@@ -17,7 +17,7 @@ def told(ledgers):
         ledgers.start(found)
         for event in events:
             ledgers.say(found, "sweep", **event)
-        reporter = Reporter(found, main=True)
+        reporter = Reporter(found, main=True, generation=1)
         reporter.start(purge_step=0)
         reporter.log(10, **{"knn/trained": 40.0, "knn/rank": 3.0})
         reporter.progress(force=True, stage="done" if done else "stopped")

@@ -149,7 +149,7 @@ def test_what_a_kill_cost_is_what_was_done_beyond_the_checkpoint(train, beyond):
     run, saved = first.job.run, len(first.given)
     # As if the process had gone on and been killed: what it did last is in here.
     write_json(run.path / "progress.json", {**run.progress(), "step": saved + beyond})
-    train()
+    assert train().job.ledger.generation == run.progress()["generation"]  # it is its own word by now
     (restored,) = run.history().all("restored")
     assert (restored["step"], restored["lost_steps"]) == (saved, beyond)
 
