@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from pkgutil import resolve_name
 from types import ModuleType
@@ -19,13 +19,19 @@ from launcher.spec.contract import Work
 @cache
 def names() -> tuple[str, ...]:
     """Every registered method. Cheap: looks at folders and at the metadata of installed packages, imports nothing."""
-    return tuple(sorted({*_folders("trainer.py"), *(point.name for point in entry_points(group="sslrun.methods"))}))
+    return tuple(sorted({*_folders("trainer.py"), *_installed()}))
 
 
 @cache
 def jobs() -> tuple[str, ...]:
     """Kinds of work that train nothing."""
     return tuple(sorted(_folders("job.py")))
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    """Of other packages. Read once: it takes a hundredth of a second, and a plan may ask for every method."""
+    return {point.name: point for point in entry_points(group="sslrun.methods")}
 
 
 def _folders(file: str) -> list[str]:
@@ -40,13 +46,12 @@ def method(name: str) -> Work:
     where the package that registers it cannot be imported."""
     if name not in (*names(), *jobs()):
         unknown("method", name, names())
-    for point in entry_points(group="sslrun.methods"):
-        if point.name == name:
-            try:
-                return point.load()
-            except ImportError as error:
-                fix = f"install a {point.dist.name} that is made for this sslrun" if point.dist else "mend it"
-                raise InputError.of("method", name, f"{point.value} cannot be imported: {error}", fix) from None
+    if point := _installed().get(name):
+        try:
+            return point.load()
+        except ImportError as error:
+            fix = f"install a {point.dist.name} that is made for this sslrun" if point.dist else "mend it"
+            raise InputError.of("method", name, f"{point.value} cannot be imported: {error}", fix) from None
     said = facts(name)
     return said.WORK if name in jobs() else said.METHOD
 
