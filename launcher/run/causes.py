@@ -33,6 +33,7 @@ CAUSES = {
     "stuck": Cause(3, resumable=True),
     "crash": Cause(3, resumable=True, may_be_slurms=True),
     "killed": Cause(3, resumable=True, may_be_slurms=True),
+    "unfinished": Cause(3, resumable=True, may_be_slurms=True),  # exit code 0, and no word that the work is done
     # What somebody wanted.
     "done": Cause(),
     "stopped": Cause(resumable=True),

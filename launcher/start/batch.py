@@ -30,7 +30,7 @@ from launcher.slurm import badnodes, commands
 from launcher.spec.runspec import RunSpec
 from launcher.start import requeue
 from launcher.start.ending import Outcome, judge, stuck
-from launcher.start.handover import STOPPED_CODE, Start
+from launcher.start.handover import Start
 
 PREFLIGHT_SECONDS = 120
 LOCK_SECONDS, LOCK_POLL_SECONDS = 180.0, 2.0  # NFS forgets a client after 90 s
@@ -269,14 +269,10 @@ def _ranks(run: RunDir, spec: RunSpec, generation: int, told: _Told) -> Outcome:
         printed = [*printed[-20:], line.strip()]
         blamed = blamed or BLAME.search(line)
     code = step.wait()
-    said = run.history().of(generation)
-    if code == 0 and not said.all("finished"):
-        # srun ends with 0 also when it could start no rank at all.
-        code = STOPPED_CODE if said.all("stopped_at_safe_point") else 1
     first = int(blamed["rank"]) if blamed else None
     last = (printed or [f"exit code {code}"])[-1]
     otherwise = f"rank {first} on {blamed['node']}: {blamed['how']}" if blamed else last
-    return judge(said, code, first, f"{otherwise}; see `sslrun logs {run.id} --all`")
+    return judge(run.history().of(generation), code, first, f"{otherwise}; see `sslrun logs {run.id} --all`")
 
 
 def _free_port() -> int:

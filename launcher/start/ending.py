@@ -22,13 +22,13 @@ class Outcome:
 def judge(history: History, code: int, first: int | None, otherwise: str) -> Outcome:
     """What `history` of one generation and `code` amount to.
 
-    code: 0 when every rank ended well, STOPPED_CODE when those that did not had saved, anything else otherwise.
+    code: 0 when every rank ended with 0, STOPPED_CODE when those that did not had saved, anything else otherwise.
     first: the rank that failed first, where known; the earliest to complain otherwise.
     otherwise: what to say when no rank said anything.
     """
-    if code == 0:
+    if code == 0 and history.all("finished"):
         return Outcome("done", "done", "", 0)
-    if code == STOPPED_CODE:
+    if code == STOPPED_CODE or (code == 0 and history.all("stopped_at_safe_point")):
         return Outcome("stopped", "stopped", "stopped at a safe point, state saved", 130)
     errors = history.all("error")
     wrong_input = [e for e in errors if e["exit_code"] == InputError.exit_code]
@@ -38,6 +38,8 @@ def judge(history: History, code: int, first: int | None, otherwise: str) -> Out
     said = [e for e in errors if e["cause"] == "diverged"] or sorted(blamed, key=lambda e: e["time"])
     if said:
         return Outcome("failed", said[0]["cause"], said[0]["message"], 4)
+    if code == 0:  # any library can end its process so; srun does where it could start no rank at all
+        return Outcome("failed", "unfinished", f"exit code 0, and no rank said that it had finished: {otherwise}", 4)
     return Outcome("failed", "killed", otherwise, 4)
 
 

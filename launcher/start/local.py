@@ -137,7 +137,7 @@ def _first_failed(ranks: list[subprocess.Popen]) -> int | None:
 
 def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) -> Outcome:
     code = 0 if not any(codes) else STOPPED_CODE if all(c in (0, STOPPED_CODE) for c in codes) else 4
-    otherwise = ""
+    otherwise = f"see {run.path / 'logs' / 'rank0.log'}"
     if first is not None:
         log = run.path / "logs" / f"rank{first}.log"
         how = f"killed by {signal.Signals(-codes[first]).name}" if codes[first] < 0 else f"exit code {codes[first]}"

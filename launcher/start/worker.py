@@ -76,7 +76,7 @@ def main() -> int:
         ledger.write("error", message=str(error), exit_code=error.exit_code, cause=error.cause)
         print(error, flush=True)
         return error.exit_code
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a library that ends the process ends a rank whose work is not done
         # The traceback is for the log of this rank; the person who asks gets the line, the rank and the host.
         traceback.print_exc()
         said = f"rank {start.rank} on {os.uname().nodename}: {line_of(error)}"

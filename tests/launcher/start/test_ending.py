@@ -24,9 +24,21 @@ def failed(cause: str, message: str, exit_code: int = 4) -> Outcome:
     return Outcome("failed", cause, message, exit_code)
 
 
+FINISHED = {"event": "finished", "writer": "rank0", "time": 9.0, "step": 18}
+
+
 def test_every_rank_ended_well():
-    assert judge(code=0) == Outcome("done", "done", "", 0)
-    assert judge(error(0, 1.0), code=0, first=0).state == "done"  # an error that was survived
+    assert judge(FINISHED, code=0) == Outcome("done", "done", "", 0)
+    assert judge(error(0, 1.0), FINISHED, code=0, first=0).state == "done"  # an error that was survived
+
+
+def test_ranks_that_ended_with_0_and_finished_nothing():
+    outcome = judge(code=0)
+    assert outcome == failed(
+        "unfinished", "exit code 0, and no rank said that it had finished: exit code 4; see the log"
+    )
+    assert judge(error(1, 1.0), code=0) == failed("crash", "crash of rank 1 at 1")
+    assert judge({"event": "stopped_at_safe_point", "writer": "rank0", "time": 1.0}, code=0).state == "stopped"
 
 
 def test_those_that_did_not_had_saved():

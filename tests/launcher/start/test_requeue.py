@@ -106,7 +106,7 @@ def test_what_another_start_cannot_mend_is_the_end(cause):
     assert decide("preempted 10", f"{cause} 20") == (ended(cause), False)
 
 
-BUDGETS = {"node_failure": 20, "stuck": 3, "crash": 3, "killed": 3}
+BUDGETS = {"node_failure": 20, "stuck": 3, "crash": 3, "killed": 3, "unfinished": 3}
 
 
 @pytest.mark.parametrize("cause", BUDGETS)
