@@ -159,7 +159,7 @@ class RunIndex:
                     found[name.decode()] = signature if sound else b"", row
             return found
 
-        return (self._with_database(load) if self._file.exists() else None) or {}
+        return (self._with_database(load) if os.path.exists(self._file) else None) or {}
 
     def _placed(self, name: str, facts: bytes, config: bytes) -> RunRow:
         """With the paths as they are here and now: a folder of runs may be moved."""
