@@ -31,12 +31,12 @@ def show(results: Sequence[FaultResult], screen: Console) -> None:
     screen.print(table)
     for result in results:
         for problem in result.seen.problems:
-            screen.print(f"{result.fault}: {problem}", soft_wrap=True, markup=False)
+            screen.print(f"{result.fault}: {problem}", soft_wrap=True)
         if result.seen.problems:
-            screen.print(f"  its run: {result.run}", soft_wrap=True, markup=False)
+            screen.print(f"  its run: {result.run}", soft_wrap=True)
     reasons: dict[str, list[str]] = {}
     for result in results:
         if result.skipped:
             reasons.setdefault(result.skipped, []).append(str(result.fault))
     for reason, names in reasons.items():
-        screen.print(f"left out, {reason}: {', '.join(names)}", soft_wrap=True, markup=False)
+        screen.print(f"left out, {reason}: {', '.join(names)}", soft_wrap=True)

@@ -14,6 +14,7 @@ from launcher import durations
 from launcher.report import words
 from launcher.report.life import Life
 from launcher.report.listing import COLOURS
+from launcher.report.screen import console
 from launcher.report.table import Table
 
 SAME_UNIT = "paper"  # the scale at which ours and the paper's are the same measure
@@ -24,7 +25,7 @@ NUMBERS = ("paper", "ours", "difference", "steps", "hours")  # columns
 def screen() -> Console:
     """stdout; what goes into a file or a pipe is not broken into lines of eighty letters."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else UNBOUNDED
-    return Console(highlight=False, width=width)
+    return console(width=width)
 
 
 def show(table: Table, screen: Console) -> None:
@@ -56,7 +57,7 @@ def show_run(life: Life, screen: Console) -> None:
     summary = life.summary
     screen.print(f"{life.id}: {summary['state']}, step {summary['step']:,} of {summary['steps']:,}", style="bold")
     if summary["message"]:
-        screen.print(summary["message"], markup=False, soft_wrap=True)
+        screen.print(summary["message"], soft_wrap=True)
     starts = Grid(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("start", "because", "began", "where", "waited", "worked", "steps", "lost", "ended"):
         starts.add_column(name, justify="right" if name in ("start", "waited", "worked", "steps", "lost") else "left")

@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +13,7 @@ from rich.text import Text
 from launcher import durations
 from launcher.plan.plan import Plan
 from launcher.report import scores
+from launcher.report.screen import console as on_screen
 from launcher.run.folder import RunDir
 
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
@@ -28,7 +28,7 @@ SILENT_AT_0 = ("steps", "empty", "images_per_s", "broken")
 
 def console() -> Console:
     """Where people read: stderr, so that stdout stays the scripts'."""
-    return Console(stderr=True, highlight=False)
+    return on_screen(stderr=True)
 
 
 def plan(plan: Plan, screen: Console) -> None:
@@ -67,11 +67,11 @@ def plan(plan: Plan, screen: Console) -> None:
             table.add_row(label, str(value), plan.why.get(key, ""))
     screen.print(table)
     if plan.waste:
-        screen.print(f"[yellow]wasteful:[/] {escape(plan.waste)}", soft_wrap=True)
+        screen.print(Text.assemble(("wasteful:", "yellow"), f" {plan.waste}"), soft_wrap=True)
     if plan.variant:
-        screen.print(f"  to have it, add: {' '.join(plan.variant)}", soft_wrap=True, markup=False)
+        screen.print(f"  to have it, add: {' '.join(plan.variant)}", soft_wrap=True)
     for warning in plan.warnings:
-        screen.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+        screen.print(Text.assemble(("warning:", "yellow"), f" {warning}"), soft_wrap=True)
     if plan.sbatch:
         screen.print("\nThe batch script, as it will be submitted:", soft_wrap=True)
         screen.print(Text(plan.sbatch), style="dim", soft_wrap=True)
@@ -106,9 +106,9 @@ class Watch:
         self._bar: Progress | None = None
         if screen.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[figures]}", markup=False),
                 console=screen,
                 transient=True,
             )
@@ -129,7 +129,7 @@ class Watch:
             return
         for notice in now.get("notices", ())[self._noticed :]:
             self._noticed += 1
-            self._screen.print(notice, soft_wrap=True, markup=False)
+            self._screen.print(notice, soft_wrap=True)
         stage, done, total = now["stage"], now.get("done", 0), now.get("total", 1)
         step, steps = now.get("step", 0), now.get("steps")
         inside = (
@@ -146,7 +146,7 @@ class Watch:
             line = ", ".join(filter(None, (f"{stage}{inside}", _figures(now))))
             if line != self._shown:
                 self._said, self._shown = time.monotonic(), line
-                self._screen.print(line, soft_wrap=True, markup=False)
+                self._screen.print(line, soft_wrap=True)
 
     def stopping(self, *, again: bool) -> None:
         told = "killing the ranks" if again else "stopping at the next safe point, to save first; once more kills"
@@ -161,7 +161,8 @@ class Bar:
 
     def __init__(self, stopped: str) -> None:
         self._screen, self._stopped = console(), stopped
-        columns = TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:>3.0f} %")
+        percent = TextColumn("{task.percentage:>3.0f} %")
+        columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), percent
         self._bar = Progress(*columns, TimeRemainingColumn(), console=self._screen, transient=True)
         self._stage, self._task, self._said, self._began = "", None, time.monotonic(), (0.0, 0)
 
@@ -187,7 +188,7 @@ class Bar:
         if not self._screen.is_terminal and now - self._said > PLAIN_SECONDS and done > self._began[1]:
             self._said = now
             left = (now - self._began[0]) * (of - done) / (done - self._began[1])
-            self._screen.print(f"{stage}: {done / of:.0%}, {durations.exact(left)} left", soft_wrap=True, markup=False)
+            self._screen.print(f"{stage}: {done / of:.0%}, {durations.exact(left)} left", soft_wrap=True)
 
 
 def _figures(now: dict[str, Any]) -> str:
@@ -208,7 +209,7 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     summary = run.summary()
     of = run.history().first("eval") if run.owner else None
     done = f"{run.id}: done, step {of['step']} of {run.owner.id}" if of else f"{run.id}: done, {summary['step']} steps"
-    screen.print(done, style="bold", soft_wrap=True, markup=False)
+    screen.print(done, style="bold", soft_wrap=True)
     clustering = summary["evals"].get("kmeans")
     table = Table(box=SIMPLE_HEAD)
     table.add_column("clustering" if clustering else "evaluation")
@@ -234,11 +235,11 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     if files:
         screen.print(f"broken     {len(files)} images could not be decoded: {', '.join(files[:3])}", soft_wrap=True)
     if (run.path / "attention").exists():
-        screen.print(f"pictures   {run.path / 'attention'}", soft_wrap=True, markup=False)
+        screen.print(f"pictures   {run.path / 'attention'}", soft_wrap=True)
     if run.owner or summary["method"] == "weights":
         return
     if clustering:
-        screen.print(f"result     {run.spec().method.out or run.path / 'clusters'}", soft_wrap=True, markup=False)
+        screen.print(f"result     {run.spec().method.out or run.path / 'clusters'}", soft_wrap=True)
         screen.print(f"curves     tensorboard --logdir {run.path / 'tensorboard'}", soft_wrap=True)
         return
     if (run.path / "clusters.png").exists():
@@ -257,4 +258,4 @@ def show(summary: dict[str, Any], screen: Console) -> None:
         lines = value if isinstance(value, list) else [value]
         for label, line in zip([key, *[""] * len(lines)], lines, strict=False):
             said = ", ".join(f"{k} {v}" for k, v in line.items() if v is not None) if isinstance(line, dict) else line
-            screen.print(f"{label:13} {said}", soft_wrap=True, markup=False)
+            screen.print(f"{label:13} {said}", soft_wrap=True)

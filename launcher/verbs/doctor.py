@@ -112,9 +112,9 @@ def _show(rows: Sequence["Check"], snippet: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from launcher.report.view import Console
+    from launcher.report.screen import console
 
-    screen = Console(highlight=False)
+    screen = console()
     table = Table(box=SIMPLE_HEAD)
     for name in ("check", ""):
         table.add_column(name, no_wrap=True)

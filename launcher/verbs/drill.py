@@ -40,7 +40,7 @@ def run(options: Namespace) -> int:
     wanted = [word.removeprefix("faults=") for word in options.words if word.startswith("faults=")]
     faults = catalog.select(wanted[-1] if wanted else "all")
     screen = view.console()
-    setting = _setting(options, say=lambda line: screen.print(line, soft_wrap=True, markup=False))
+    setting = _setting(options, say=lambda line: screen.print(line, soft_wrap=True))
     try:
         results = engine.drill(setting, faults)
     except RuntimeError as error:
@@ -50,7 +50,7 @@ def run(options: Namespace) -> int:
     if not wrong and not options.keep:
         shutil.rmtree(setting.folder, ignore_errors=True)
     else:
-        screen.print(f"the runs are in {setting.folder}", soft_wrap=True, markup=False)
+        screen.print(f"the runs are in {setting.folder}", soft_wrap=True)
     if options.json:
         rows = [engine.as_json(result) for result in results]
         print(json.dumps({"path": str(setting.folder), "as_expected": not wrong, "faults": rows}))

@@ -38,7 +38,7 @@ def submit_or_join(spec: "RunSpec", options: Namespace) -> int:
             submit.check(spec, plan)
         run.create(spec, plan, lambda: snapshot.take(spec.method.name, Path(spec.runs)))
         for remark in plan.remarks:
-            screen.print(remark, markup=False, soft_wrap=True)
+            screen.print(remark, soft_wrap=True)
     return go_on(run, options, joined=joined, kept=changes)
 
 
@@ -51,7 +51,7 @@ def go_on(run: "RunDir", options: Namespace, *, joined: bool, force: bool = Fals
 
     refuse(run, force=force)
     for change in kept:
-        view.console().print(f"kept as first submitted: {change}", markup=False, soft_wrap=True)
+        view.console().print(f"kept as first submitted: {change}", soft_wrap=True)
     if run.state().name == "done":
         view.closing(run, view.console(), arguments.runs_option(run))
         worst = afterwards(run, options)
@@ -98,7 +98,7 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
         message = f"{run.id}: job {found.job}, {where}"
         if found.note:
             message += f"\n{found.note}"
-    screen.print(f"{message}\nfollow it: {_follow(run)}", soft_wrap=True, markup=False)
+    screen.print(f"{message}\nfollow it: {_follow(run)}", soft_wrap=True)
     afterwards(run, options, job=found.job)
     arguments.answer(run, options, joined=joined or found.joined, state="pending", job=found.job)
     return 0
@@ -117,7 +117,7 @@ def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     # Why this start begins: what ended the one before; one that left no word was killed.
     last = run.history().last("start", "end")
     cause = "submitted" if not last else last["cause"] if last["event"] == "end" else "killed"
-    screen.print(f"run {run.id} in {run.path}", soft_wrap=True, markup=False)
+    screen.print(f"run {run.id} in {run.path}", soft_wrap=True)
     with view.Watch(run, screen) as watch:
         outcome = local.run(run, spec, cause=cause, watch=watch)
     if outcome is None:
@@ -125,17 +125,17 @@ def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
         message = f"running already (process {holder.get('pid', '?')} on {holder.get('host', '?')})"
         if options.verb == "resume":
             raise InputError.of("RUN", run.id, f"{message}, and a run has one writer", f"`{_follow(run)}`")
-        screen.print(f"{run.id} is {message}; `{_follow(run)}` follows it", soft_wrap=True, markup=False)
+        screen.print(f"{run.id} is {message}; `{_follow(run)}` follows it", soft_wrap=True)
         arguments.answer(run, options, joined=True, state=run.state().name)
         return 0
     if outcome.state == "done":
         view.closing(run, screen, arguments.runs_option(run))
         outcome.exit_code = afterwards(run, options)
     else:
-        screen.print(f"sslrun: {outcome.message}", soft_wrap=True, markup=False)
+        screen.print(f"sslrun: {outcome.message}", soft_wrap=True)
         if causes.of(outcome.cause).resumable:
             command = f"sslrun resume {run.id}{arguments.runs_option(run)}"
-            screen.print(f"go on with: {command}", soft_wrap=True, markup=False)
+            screen.print(f"go on with: {command}", soft_wrap=True)
     arguments.answer(run, options, joined=joined, state=run.state().name)
     return outcome.exit_code
 
@@ -162,8 +162,8 @@ def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None, a
                 continue
             given = submit.submit([prepared], after=job)[prepared.id]
             if not given.joined:
-                screen.print(f"{prepared.id}: job {given.job}, after job {job}", soft_wrap=True, markup=False)
+                screen.print(f"{prepared.id}: job {given.job}, after job {job}", soft_wrap=True)
         except SslrunError as error:
-            screen.print(f"evaluation {wanted.protocol}: {error}", soft_wrap=True, markup=False)
+            screen.print(f"evaluation {wanted.protocol}: {error}", soft_wrap=True)
             worst = max(worst, error.exit_code)
     return worst

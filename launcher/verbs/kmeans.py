@@ -38,8 +38,9 @@ def run(options: Namespace) -> int:
         print(json.dumps(plan))
     else:
         from launcher.report import view
+        from launcher.report.screen import console
 
-        screen, why = view.Console(highlight=False), plan.pop("why")
+        screen, why = console(), plan.pop("why")
         view.show(plan, screen)
         view.show(why, screen)
     return 0

@@ -45,7 +45,7 @@ def run(options: Namespace) -> int:
             break
         if state.name != "running" and state != told:
             why = f" ({state.why_pending})" if state.why_pending else ""
-            screen.print(f"{found.id} is {state.name}{why}", soft_wrap=True, markup=False)
+            screen.print(f"{found.id} is {state.name}{why}", soft_wrap=True)
             told = state
         time.sleep(POLL_SECONDS)
     if not read:

@@ -56,18 +56,18 @@ def run(options: Namespace) -> int:
         ]
         print(json.dumps({"sweep": name, "runs": rows}))
     counted = ", ".join(f"{n} {state}" for state, n in Counter(s.name for s in states).items())
-    screen.print(f"sweep {name}: {len(runs)} runs in {runs_folder}, {counted}", soft_wrap=True, markup=False)
+    screen.print(f"sweep {name}: {len(runs)} runs in {runs_folder}, {counted}", soft_wrap=True)
     if table:
         runs_option = arguments.runs_option(runs[0])
         command = f"sslrun report sweep={table.ablation.name} recipe={table.scale}{runs_option}"
-        screen.print(f"beside the paper's: {command}", soft_wrap=True, markup=False)
+        screen.print(f"beside the paper's: {command}", soft_wrap=True)
     return worst
 
 
 def _say_absent(table: "Asked", absent: "Sequence[tuple[PaperRow, list[str]]]", screen: "view.Console") -> None:
     for row, lacks in absent:
         said = f"{table.ablation.axis} {row.value}: not here yet: it needs {', '.join(lacks)}"
-        screen.print(said, soft_wrap=True, markup=False)
+        screen.print(said, soft_wrap=True)
 
 
 def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.Console", options: Namespace) -> int:
@@ -77,7 +77,7 @@ def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.
     for found in runs:
         diverged = drive.divergence(found)
         if diverged:
-            screen.print(f"{found.id}: left as it is: {diverged}", soft_wrap=True, markup=False)
+            screen.print(f"{found.id}: left as it is: {diverged}", soft_wrap=True)
         else:
             good.append(found)
     outcome = submit.submit(good, name=name) if good else {}
@@ -86,10 +86,9 @@ def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.
     screen.print(
         f"submitted {len(fresh)} runs as job {', '.join(jobs)}" if fresh else "nothing is missing",
         soft_wrap=True,
-        markup=False,
     )
     for note in sorted({s.note for s in outcome.values() if s.note}):
-        screen.print(note, soft_wrap=True, markup=False)
+        screen.print(note, soft_wrap=True)
     # A run that another sweep launched may lack the evaluation that this one is about.
     wanted = {run.id: point.spec.eval_after for run, point in zip(runs, points, strict=True)}
     for found in good:
@@ -108,7 +107,7 @@ def _one_after_the_other(runs: list[RunDir], points: "list[Point]", options: Nam
             if lacking and not code:
                 code = drive.afterwards(found, quiet, also=lacking)
         except (InputError, RunFailed) as error:
-            view.console().print(f"sslrun: {error}", soft_wrap=True, markup=False)
+            view.console().print(f"sslrun: {error}", soft_wrap=True)
             code = error.exit_code
         if code == 130:  # Ctrl-C means the sweep
             return code

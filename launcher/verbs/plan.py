@@ -35,8 +35,9 @@ def run(options: Namespace) -> int:
         print(json.dumps(plan.to_json()))
         return 0
     from launcher.report import view
+    from launcher.report.screen import console
 
-    screen = view.Console(highlight=False)
+    screen = console()
     view.plan(plan, screen)
     if spec.cluster.name == "generic":
         screen.print("No cluster is named: a generic one of 8 GPUs a node is assumed (cluster=NAME picks another).")
@@ -48,7 +49,8 @@ def run(options: Namespace) -> int:
 def _sweep(wanted: "Asked", options: Namespace) -> int:
     """One line a run: where it runs, and what it takes."""
     from launcher.plan import plan as planning
-    from launcher.report import view, words
+    from launcher.report import words
+    from launcher.report.screen import console
     from launcher.sweep import asked
 
     name = wanted.ablation.name
@@ -65,18 +67,18 @@ def _sweep(wanted: "Asked", options: Namespace) -> int:
         lacks = [{"value": row.value, "series": row.series, "lacks": lacks} for row, lacks in absent]
         print(json.dumps({"sweep": name, "scale": wanted.scale, "runs": rows, "not_here_yet": lacks}))
         return 0
-    screen = view.Console(highlight=False)
+    screen = console()
     for row in rows:
         ranks = f"{row['world_size']} {'rank' if row['world_size'] == 1 else 'ranks'}"
         takes = f"{row['gpu_hours']:,.1f} GPU-hours" if row["gpus_per_node"] else f"{60 * row['hours']:,.1f} minutes"
         point = ", ".join(filter(None, (row["series"], words.axis_value(row["at"]))))
         takes += ", assumed" if row["hours_assumed"] else ""
         said = f"{point}, seed {row['seed']}: {ranks}, {row['steps']:,} steps, {takes}"
-        screen.print(said, markup=False, soft_wrap=True)
+        screen.print(said, soft_wrap=True)
     for row, lacks in absent:
         said = f"{words.axis_value(row.value)}: not here yet: it needs {', '.join(lacks)}"
-        screen.print(said, markup=False, soft_wrap=True)
+        screen.print(said, soft_wrap=True)
     total = sum(row["gpu_hours"] for row in rows)
     spent = f", {total:,.0f} GPU-hours" if total else ""
-    screen.print(f"{name}, recipe={wanted.scale}: {len(rows)} runs{spent}", markup=False, soft_wrap=True)
+    screen.print(f"{name}, recipe={wanted.scale}: {len(rows)} runs{spent}", soft_wrap=True)
     return 0

@@ -69,9 +69,9 @@ def _say(found: "RunDir", findings: "Findings") -> None:
 
     screen = view.console()
     for note in findings.notes:
-        screen.print(note, soft_wrap=True, markup=False)
+        screen.print(note, soft_wrap=True)
     for path, why in findings.kept.items():
-        screen.print(f"stays: {path.name}, {why}", soft_wrap=True, markup=False)
+        screen.print(f"stays: {path.name}, {why}", soft_wrap=True)
     kinds: dict[str, list[Deletable]] = {}
     for item in findings.doomed:
         kinds.setdefault(item.what, []).append(item)
@@ -79,9 +79,9 @@ def _say(found: "RunDir", findings: "Findings") -> None:
         names = ", ".join(item.path.name for item in items[:5]) + (", ..." if len(items) > 5 else "")
         plural = "s" if len(items) > 1 and not what.endswith("code") else ""
         count = f"{len(items)} {what}{plural}"
-        screen.print(f"goes: {count}, {_gb(items)}: {names}", soft_wrap=True, markup=False)
+        screen.print(f"goes: {count}, {_gb(items)}: {names}", soft_wrap=True)
     total = f"{_gb(findings.doomed)} can go" if findings.doomed else "nothing to delete"
-    screen.print(f"{found.id}: {total}", soft_wrap=True, markup=False)
+    screen.print(f"{found.id}: {total}", soft_wrap=True)
 
 
 def _bytes(items: "list[Deletable]") -> int:

@@ -75,7 +75,7 @@ def _leave_aside(found: "RunDir", place: list[str], options: Namespace) -> None:
     asked = [*place, *(["--code=current"] if options.code == "current" else [])]
     if asked:
         said = f"{' '.join(asked)}: left aside, since {found.id} is done"
-        view.console().print(said, markup=False, soft_wrap=True)
+        view.console().print(said, soft_wrap=True)
 
 
 def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
@@ -102,4 +102,4 @@ def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
     submit.move(found, moved, plan)
     screen = view.console()
     for change in (*changes, *plan.remarks):
-        screen.print(change, markup=False, soft_wrap=True)
+        screen.print(change, soft_wrap=True)

@@ -18,6 +18,7 @@ def run(options: Namespace) -> int:
     """One run: state, progress, restarts, evaluations."""
     from launcher.compose import evaluation
     from launcher.report import view
+    from launcher.report.screen import console
     from launcher.run import heartbeats
     from launcher.slurm import queue
 
@@ -37,5 +38,5 @@ def run(options: Namespace) -> int:
         stalled = heartbeats.stalled(found)
         if stalled:
             summary["stalled"] = f"{len(stalled)} ranks; their stacks are in {found.path / 'logs'}"
-    view.show(summary, view.Console(highlight=False))
+    view.show(summary, console())
     return 0

@@ -66,9 +66,9 @@ def run(options: Namespace) -> int:
     elif options.csv:
         _write_csv(rows, columns)
     else:
-        from rich.console import Console
+        from launcher.report.screen import console
 
-        screen = Console(highlight=False)
+        screen = console()
         for text in view.texts(rows, _width(screen)):
             if screen.is_terminal:
                 screen.print(text, soft_wrap=True, end="")
@@ -164,10 +164,11 @@ def _width(screen: "Console") -> int:
 
 
 def _watch(view: _View) -> int:
-    from rich.console import Console
     from rich.live import Live
 
-    screen = Console(highlight=False)
+    from launcher.report.screen import console
+
+    screen = console()
     try:
         with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
             while True:
@@ -223,5 +224,11 @@ def _write_csv(rows: "Sequence[RunRow]", columns: Sequence[str]) -> None:
     names = columns or list(dict.fromkeys(name for row in answer for name in row)) or list(EMPTY)
     writer.writerow(names)
     for row in answer:
-        values = map(row.get, names)
-        writer.writerow([json.dumps(value) if isinstance(value, dict | list | bool) else value for value in values])
+        writer.writerow([_cell(row.get(name)) for name in names])
+
+
+def _cell(value: Any) -> Any:
+    """Of a spreadsheet, which takes a text that begins like a formula for one, unless there is a quote before it."""
+    if isinstance(value, dict | list | bool):
+        return json.dumps(value)
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

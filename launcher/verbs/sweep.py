@@ -91,12 +91,12 @@ def _show(rows: list[dict[str, Any]], folder: Path) -> None:
     for row in rows:
         console.print(Text.assemble((row["name"], "bold"), f"  {row['source']}"), soft_wrap=True)
         console.print(Text(f"  {row['claim']}", style="italic"), soft_wrap=True)
-        console.print(f"  {row['axis']}, {row['points']} points", markup=False, soft_wrap=True)
+        console.print(f"  {row['axis']}, {row['points']} points", soft_wrap=True)
         for name, scale in row["scales"].items():
             console.print(Text.assemble(f"  {name:6} {_cost(scale):22}", *_progress(scale, row["points"])))
         console.print()
     counted = f"{len(rows)} {'sweep' if len(rows) == 1 else 'sweeps'}; run here: in {folder}"
-    view.console().print(counted, style="dim", markup=False, soft_wrap=True)
+    view.console().print(counted, style="dim", soft_wrap=True)
 
 
 def _cost(scale: Mapping[str, Any]) -> str:
