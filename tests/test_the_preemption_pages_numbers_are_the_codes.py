@@ -51,5 +51,5 @@ def test_nothing_is_left_to_be_filled_in():
 
 
 def test_every_state_is_explained():
-    for state in (*ACTIVE, "stopped", "cancelled", "failed", "done"):
+    for state in (*ACTIVE, "not submitted", "stopped", "cancelled", "failed", "done"):
         assert row(state)

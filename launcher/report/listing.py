@@ -19,10 +19,10 @@ from launcher.run.state import ACTIVE
 
 COLOURS = {
     "done": "green", "running": "cyan", "preempted": "magenta", "failed": "red", "stopped": "yellow",
-    "cancelled": "yellow",
+    "cancelled": "yellow", "not submitted": "yellow",
 }  # fmt: skip
 # What is going on comes first, what is over and well last.
-STATES = ("running", "preempted", "pending", "failed", "stopped", "cancelled", "done")
+STATES = ("running", "preempted", "pending", "not submitted", "failed", "stopped", "cancelled", "done")
 GAP = 2
 WIDEST = 26  # characters of a cell that holds Slurm's own words, which have no end
 FAR_DAYS = 180
@@ -154,7 +154,9 @@ def moment(when: float | datetime) -> str:
 
 
 def _waiting(facts: Facts) -> str:
-    """Slurm's reason, and when it expects to start the job, where it says so."""
+    """Slurm's reason, and when it expects to start the job, where it says so; of what it did not take, why."""
+    if facts["state"] == "not submitted":
+        return _cut(facts["message"].removeprefix("sbatch: ").partition(";")[0])
     if facts["state"] in ACTIVE and facts["why_pending"]:
         try:
             start = f", {moment(datetime.fromisoformat(facts['expected_start']))}"

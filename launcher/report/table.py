@@ -28,8 +28,8 @@ from launcher.sweep.asked import Asked, judges
 # What deserves a look first. Besides the states of a run: `absent`, nobody asked for it; `gone`, its folder is;
 # `damaged`, it cannot be read; `unjudged`, done without the number that the table is about.
 STATES = (
-    "failed", "damaged", "gone", "cancelled", "stopped", "preempted", "running", "pending", "unjudged", "absent",
-    "done",
+    "failed", "damaged", "gone", "cancelled", "stopped", "not submitted", "preempted", "running", "pending", "unjudged",
+    "absent", "done",
 )  # fmt: skip
 NOT_YET = "not here yet"
 SAID = {"absent": "not run", "unjudged": "not evaluated"}  # in words for people

@@ -176,7 +176,12 @@ class RunDir:
     def state(self, queue: Queue | None = None) -> State:
         """Where it stands: from the ledger, the lock and, where given, Slurm's queue."""
         held = self.held()  # before the ledger: whoever lets go of the lock has written the end
-        return of(self.history(), held=held, queue=self._mine(queue))
+        history = self.history()
+        slurm = False
+        if not history.last("start", "submitted"):
+            with contextlib.suppress(InputError, OSError):  # whoever asks for the spec itself is told
+                slurm = self.spec().cluster.kind == "slurm"
+        return of(history, held=held, queue=self._mine(queue), slurm=slurm)
 
     def _mine(self, queue: Queue | None) -> Queue | None:
         """The queue holds the user's own jobs: of a colleague's run it says nothing."""
@@ -261,7 +266,7 @@ class RunDir:
         """The JSON of `sslrun show`. Raises InputError when the spec was edited."""
         held = self.held()
         spec, history = self.spec(), self.history()
-        state = of(history, held=held, queue=self._mine(queue))
+        state = of(history, held=held, queue=self._mine(queue), slurm=spec.cluster.kind == "slurm")
         progress = self.doing(state.name, history)
         saved = self.checkpoints()
         manifest = read_json(saved[-1] / "manifest.json") if saved else {}

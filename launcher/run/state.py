@@ -1,6 +1,7 @@
 """What state a run is in: from its ledger, its lock and, where Slurm holds it, the queue. Pure.
 
 pending     never started, or waiting for a start that was asked for
+not submitted   of a cluster, never started, and no job has it: Slurm would not take it, or nobody got so far as to ask
 running     at work
 preempted   ended, by whatever, and Slurm will start it again by itself
 stopped     saved at a safe point; `sslrun resume` goes on
@@ -38,15 +39,17 @@ class State:
     why_pending: str = ""
 
 
-def of(history: History, *, held: bool, queue: Queue | None = None) -> State:
+def of(history: History, *, held: bool, queue: Queue | None = None, slurm: bool = False) -> State:
     """The state of a run with this ledger. `held`: some process has its lock; `queue`: the user's jobs in Slurm's
-    queue, None where nobody could or needed to ask: then the ledger's word stands.
+    queue, None where nobody could or needed to ask: then the ledger's word stands. `slurm`: only a job could start it.
     """
     start = history.last("start")
     asked = history.after(history.generation).last("submitted")
     if asked:
         return _waiting(history, asked, queue)
     if not start:
+        if slurm and not held and not history.open_intent:
+            return State("not submitted", history.last("withdrawn").get("why", ""))
         return State("running" if held else "pending")
     latest = history.of(history.generation)
     end = latest.last("end")

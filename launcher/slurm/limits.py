@@ -5,6 +5,7 @@ it is the configuration of the nodes that is looked at here, not their state.
 """
 
 import os
+import re
 from collections.abc import Sequence
 
 from launcher.errors import ClusterError, InputError
@@ -23,6 +24,10 @@ FIELDS = {
     "partition": ("partition",),
     "node configuration": ("constraint", "gres", "exclude", "additional_parameters.nodelist"),
 }
+# Slurm's word for the limit where an account, its user or a QOS may have no more jobs in the queue for now:
+# AssocMaxSubmitJobLimit, AssocGrpSubmitJobsLimit, QOSMaxSubmitJobPerUserLimit, QOSGrpSubmitJobsLimit,
+# MaxSubmitJobsPerAccount (measured on 22.05). Limits of jobs that run, such as MaxJobs, only let them wait.
+FULL = re.compile(r"\b\w*(?:Max|Grp)Submit\w*")
 CLOSED = ("DRAIN", "INACTIVE")  # states of a partition in which sbatch refuses jobs; in DOWN, as in UP, it takes them
 IN_USE = ("IDLE", "MIXED", "ALLOCATED", "COMPLETING", "PLANNED", "RESERVED")
 
@@ -91,6 +96,12 @@ def explained(error: ClusterError, spec: RunSpec) -> ClusterError:
     given |= {name: value for name, value in more.items() if name in fields}
     said = ", ".join(f"cluster.{name}={value}" for name, value in given.items() if value is not None)
     return ClusterError(f"{error}; look at {said}") if said else error
+
+
+def full(error: ClusterError) -> str:
+    """What to tell a person where Slurm refuses a job for the number of those in the queue; empty where it does not."""
+    found = FULL.search(str(error))
+    return f"no more jobs of yours may be in the queue now ({found[0]})" if found else ""
 
 
 def away(spec: RunSpec) -> bool:

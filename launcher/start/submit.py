@@ -6,10 +6,12 @@ there (and is taken over), or there is none. Submitters of one folder take turns
 lives, so nobody looks before the answer is known.
 """
 
+import bisect
 import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,11 +35,13 @@ NOT_NOW = "node configuration is not available"
 
 @dataclass(frozen=True)
 class Submitted:
-    """`joined`: the run was in the queue already. `note`: what to tell a person about where it will run, or wait."""
+    """`joined`: the run was in the queue already. `note`: what to tell a person about where it will run, or wait.
+    `full`: why Slurm takes no more jobs for now; then the run has none, and is submitted when somebody asks again."""
 
     job: str | None
     joined: bool
     note: str = ""
+    full: str = ""
 
 
 def check(spec: RunSpec, plan: Planned) -> None:
@@ -51,6 +55,8 @@ def check(spec: RunSpec, plan: Planned) -> None:
                 commands.test_only(Path(file.name), _exclude(spec)[0], environment=commands.environment())
                 return
             except ClusterError as error:
+                if limits.full(error):  # it will be taken once other jobs have ended
+                    return
                 # Slurm's test asks whether the job could start on the nodes of this minute; a job may wait for others.
                 not_now = NOT_NOW in str(error)
                 if not_now and limits.away(spec):
@@ -105,8 +111,10 @@ def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) 
     """Put every run that is neither queued, running nor done into the queue; several that are alike as one array.
 
     name: of the array's jobs. after: only once this job has ended well. Returns what became of each run, by its id.
-    Raises ClusterError when Slurm refuses or does not answer, InputError when the code is not what was taken or the
-    disk is full; runs submitted before that keep their jobs.
+    Where no more jobs may be in the queue, as many are submitted as it takes.
+
+    Raises ClusterError when Slurm refuses for another reason or does not answer, InputError when the code is not what
+    was taken or the disk is full; runs submitted before that keep their jobs.
     """
     outcome: dict[str, Submitted] = {}
     folder = runs[0].path.parent
@@ -185,15 +193,19 @@ def _submit_alike(runs: Sequence[RunDir], name: str, after: str | None, lock: in
     for first in range(0, len(runs), largest):
         part = runs[first : first + largest]
         depends = [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"] if dependency else []
-        jobs = _submit_part(part, name, [*left_out, *depends], lock)
-        outcome |= {run.id: Submitted(job, joined=False, note=note) for run, job in zip(part, jobs, strict=True)}
+        jobs, full = _submit_part(part, name, [*left_out, *depends], lock)
+        outcome |= {run.id: Submitted(job, joined=False, note=note) for run, job in zip(part, jobs, strict=False)}
+        if full:
+            left = [run.id for run in runs if run.id not in outcome]
+            return outcome | dict.fromkeys(left, Submitted(None, joined=False, full=full))
         if runs[0].spec().cluster.array_parallelism < len(runs):
             # Several arrays together must not run more points at once than one would: each waits for the one before.
             dependency = f"afterany:{jobs[0].partition('_')[0]}"
     return outcome
 
 
-def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock: int) -> list[str]:
+def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock: int) -> tuple[list[str], str]:
+    """(the jobs of as many of the first runs as the queue takes, why it takes no more or "")."""
     from launcher.start.executor import Executor, Named  # submitit takes a tenth of a second
 
     token, spec = uuid.uuid4().hex, runs[0].spec()
@@ -207,14 +219,14 @@ def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock
         log = parameters["additional_parameters"]["output"].replace("%j", "%A_%a")
         parameters |= {"job_name": script.job_name(name or spec.method.name)}
         parameters["additional_parameters"] |= {"output": log}
-    options = [f"--comment={_comment(token)}", *options]
     pens = [Ledger(run.path, run.generation() + 1, "submit") for run in runs]
     for index, pen in enumerate(pens):
         pen.write("intent", token=token, index=index if len(runs) > 1 else None, folder=str(folder))
     for run in runs:
         if run.history().open_intent.get("token") != token:  # a job that nobody could find again
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    executor = Executor(folder, parameters, options=options, lock=lock, python=script.python_of(spec.cluster))
+    given = [f"--comment={_comment(token)}", *options]
+    executor = Executor(folder, parameters, options=given, lock=lock, python=script.python_of(spec.cluster))
     main = Named(f"{snapshot.module(runs[0].code_folder(), 'launcher.start.batch')}:main")
     try:
         if len(runs) == 1:
@@ -222,14 +234,39 @@ def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock
         else:
             jobs = [job.job_id for job in executor.map_array(main, [str(run.path) for run in runs])]
     except ClusterError as error:
+        gone = False
         with contextlib.suppress(ClusterError):  # it may be there all the same; who cannot ask leaves the intent open
-            if not any(job.comment == _comment(token) for job in commands.jobs().values()):
+            gone = not any(job.comment == _comment(token) for job in commands.jobs().values())
+            if gone:
                 for pen in pens:
                     pen.write("withdrawn", token=token, why=str(error))
-        raise limits.explained(error, spec) from None
+        full = limits.full(error) if gone else ""
+        if not full:
+            raise limits.explained(error, spec) from None
+        fitting = _fitting(folder / "script.sh", options, len(runs))
+        if len(runs) > 1:
+            shutil.rmtree(folder)
+        return (_submit_part(runs[:fitting], name, options, lock)[0] if fitting else []), full
     for pen, job in zip(pens, jobs, strict=True):
         pen.write("submitted", job=job, token=token, folder=str(folder))
-    return jobs
+    return jobs, ""
+
+
+def _fitting(file: Path, options: Sequence[str], refused: int) -> int:
+    """The most tasks of an array, fewer than `refused`, that Slurm would take now.
+
+    The limits are those of an account, of all above it, of a QOS and of a partition's, and count other people's jobs,
+    too: only Slurm can tell.
+    """
+
+    def too_many(tasks: int) -> bool:
+        try:
+            commands.test_only(file, [*options, f"--array=0-{tasks - 1}"], environment=commands.environment())
+        except ClusterError as error:  # for another reason: nodes are away, say
+            return bool(limits.full(error))
+        return False
+
+    return bisect.bisect_left(range(1, refused), True, key=too_many)
 
 
 def _exclude(spec: RunSpec) -> tuple[list[str], str]:

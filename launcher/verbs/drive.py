@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.errors import InputError, RunFailed, SslrunError
+from launcher.errors import ClusterError, InputError, RunFailed, SslrunError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
     from launcher.run.folder import RunDir
     from launcher.spec.runspec import RunSpec
+    from launcher.start.submit import Submitted
 
 
 def submit_or_join(spec: "RunSpec", options: Namespace) -> int:
@@ -85,10 +86,9 @@ def divergence(run: "RunDir") -> str:
 
 def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     from launcher.report import view
-    from launcher.start import submit
 
     screen, spec = view.console(), run.spec()
-    found = submit.submit([run])[run.id]
+    found = _submitted(run)
     where = f"{spec.nodes} x {spec.tasks_per_node} ranks on {spec.cluster.name}"
     if found.joined:
         message = f"{run.id} is in the queue already, as job {found.job}"
@@ -102,6 +102,16 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     afterwards(run, options, job=found.job)
     arguments.answer(run, options, joined=joined or found.joined, state="pending", job=found.job)
     return 0
+
+
+def _submitted(run: "RunDir", after: str | None = None) -> "Submitted":
+    """Raises ClusterError where the queue takes no more jobs for now."""
+    from launcher.start import submit
+
+    given = submit.submit([run], after=after)[run.id]
+    if given.full:
+        raise ClusterError(f"{run.id} is not submitted: {given.full}; the same command submits it once some have ended")
+    return given
 
 
 def _follow(run: "RunDir") -> str:
@@ -148,7 +158,6 @@ def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None, a
     from launcher.compose import evaluation
     from launcher.report import view
     from launcher.slurm import queue
-    from launcher.start import submit
 
     screen, worst = view.console(), 0
     quiet = Namespace(**{**vars(options), "json": False, "verb": "eval"})
@@ -160,7 +169,7 @@ def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None, a
             if job is None:
                 worst = max(worst, go_on(prepared, quiet, joined=joined))
                 continue
-            given = submit.submit([prepared], after=job)[prepared.id]
+            given = _submitted(prepared, job)
             if not given.joined:
                 screen.print(f"{prepared.id}: job {given.job}, after job {job}", soft_wrap=True)
         except SslrunError as error:

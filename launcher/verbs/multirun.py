@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.errors import InputError, RunFailed
+from launcher.errors import ClusterError, InputError, RunFailed
 from launcher.report import view
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE
@@ -81,18 +81,23 @@ def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.
         else:
             good.append(found)
     outcome = submit.submit(good, name=name) if good else {}
-    fresh = [s.job for s in outcome.values() if not s.joined]
+    left = [s.full for s in outcome.values() if s.full]
+    fresh = [s.job for s in outcome.values() if s.job and not s.joined]
     jobs = sorted({job.partition("_")[0] for job in fresh}, key=int)
-    screen.print(
-        f"submitted {len(fresh)} runs as job {', '.join(jobs)}" if fresh else "nothing is missing",
-        soft_wrap=True,
-    )
+    if fresh or not left:
+        said = f"submitted {len(fresh)} runs as job {', '.join(jobs)}" if fresh else "nothing is missing"
+        screen.print(said, soft_wrap=True)
+    if left:
+        said = f"{len(left)} of {len(good)} runs are not submitted: {left[0]}"
+        screen.print(f"{said}; the same command submits them once some have ended", soft_wrap=True)
     for note in sorted({s.note for s in outcome.values() if s.note}):
         screen.print(note, soft_wrap=True)
     # A run that another sweep launched may lack the evaluation that this one is about.
     wanted = {run.id: point.spec.eval_after for run, point in zip(runs, points, strict=True)}
-    for found in good:
+    for found in (each for each in good if not outcome[each.id].full):
         drive.afterwards(found, options, job=outcome[found.id].job, also=wanted[found.id])
+    if left:
+        return ClusterError.exit_code
     return 0 if len(good) == len(runs) else RunFailed.exit_code
 
 

@@ -6,10 +6,13 @@ tests/slurm asks the real one, so that what is read here is what it says. What s
 not replaced.
 """
 
+import itertools
+import re
 import subprocess
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from launcher.slurm import commands
 
@@ -32,6 +35,7 @@ class Replay:
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
         self.inherited: list[tuple[int, ...]] = []  # descriptors that each of them was given
+        self.queued: list[str] = []  # rows of squeue, of what `limited` has let in
         self._answers: dict[str, list[Said]] = {}
         self.says("scontrol ping", "Slurmctld(primary) at login is UP\n")
 
@@ -261,3 +265,45 @@ NO_ACCOUNTING = Refused("Slurm accounting storage is disabled\n")
 NOT_AVAILABLE = Refused("allocation failure: Requested node configuration is not available\n")
 NO_FEATURE = Refused("allocation failure: Invalid feature specification\n")
 SUBMISSION_FAILED = Refused("sbatch: error: Batch job submission failed: Invalid feature specification\n")
+
+# As sbatch (22.05, with slurmdbd) refuses a job, or an array as a whole, for the number of jobs in the queue: of the
+# account's user, of the account, of a QOS in all, of its users, and of its accounts.
+LIMITS = (
+    "AssocMaxSubmitJobLimit", "AssocGrpSubmitJobsLimit", "QOSGrpSubmitJobsLimit", "QOSMaxSubmitJobPerUserLimit",
+    "MaxSubmitJobsPerAccount",
+)  # fmt: skip
+
+
+def too_many(limit: str, *, tested: bool = False) -> Refused:
+    """tested: by `sbatch --test-only`."""
+    policy = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    what = "allocation failure" if tested else "sbatch: error: Batch job submission failed"
+    return Refused(f"sbatch: error: {limit}\n{what}: {policy}\n")
+
+
+def limited(slurm: Replay, room: int, limit: str, *, job: int = 7, of: str = "") -> None:
+    """Let its queue take so many more jobs, from the number `job` on; only those of partition `of`, where given, count.
+    What it has taken before, and takes now, waits in it."""
+    ids = itertools.count(job)
+    counted = 0
+
+    def sbatch(command: list[str]) -> str | Refused:
+        nonlocal counted
+        script = Path(command[-1]).read_text()
+        given = [*re.findall(r"#SBATCH --array=0-(\d+)", script), *re.findall(r"--array=0-(\d+)", " ".join(command))]
+        tasks = int(given[-1]) + 1 if given else 1
+        counts = not of or f"--partition={of}\n" in script
+        if counts and counted + tasks > room:
+            return too_many(limit, tested="--test-only" in command)
+        if "--test-only" in command:
+            return ""
+        counted += tasks * counts
+        comment = next(word.removeprefix("--comment=") for word in command if word.startswith("--comment="))
+        id = str(next(ids))
+        names = [f"{id}_{index}" if given else id for index in range(tasks)]
+        slurm.queued += [f"{name}|{id}|PENDING|Priority|N/A||1:00:00|main|name|{comment}\n" for name in names]
+        return f"{id}\n"
+
+    slurm.says("sbatch --parsable", sbatch)
+    slurm.says("sbatch --test-only", sbatch)
+    slurm.says("squeue", lambda _: table("".join(slurm.queued)))

@@ -164,3 +164,17 @@ def test_in_an_empty_queue_no_job_is():
     assert state.of(History([submitted(), row("cancel", 1, 99.0)]), held=False, queue={}) == State("cancelled")
     assert state.of(History([submitted()]), held=False, queue={}).name == "failed"
     assert state.of(History([start()]), held=False, queue={}) == KILLED
+
+
+def test_of_a_cluster_nothing_is_pending_that_no_job_has():
+    made, asked, refused = (), row("intent", 1), row("withdrawn", 1, why="said")
+
+    def stands(*events, held=False):
+        return state.of(History(events), held=held, queue={}, slurm=True)
+
+    assert stands(*made) == State("not submitted")
+    assert stands(asked, refused) == State("not submitted", "said")
+    assert stands(asked) == State("pending")  # somebody is at it, or there may be a job
+    assert stands(asked, refused, asked) == State("pending")
+    assert stands(asked, refused, held=True) == State("running")
+    assert stands(start(), end("stopped"), row("intent", 2), row("withdrawn", 2)).name == "stopped"

@@ -12,6 +12,7 @@ from submitit.core.utils import DelayedSubmission
 from launcher.errors import ClusterError, InputError
 from launcher.run.files import write_json
 from launcher.run.folder import RunDir
+from launcher.run.state import State
 from launcher.start import batch, submit
 from launcher.start.submit import Submitted
 
@@ -259,7 +260,7 @@ def test_where_no_job_has_the_index_it_is_withdrawn(runs, slurm_said):
     slurm_said.says("squeue", recorded.table(recorded.JOBS))
     run = runs.make()
     runs.intend(run, "token7", 3)
-    assert submit.settle(run, submit.commands.jobs()).name == "pending"
+    assert submit.settle(run, submit.commands.jobs()).name == "not submitted"
     assert runs.told(run)[-1]["event"] == "withdrawn"
 
 
@@ -287,7 +288,7 @@ def test_a_refusal_is_explained_and_written_down(runs, slurm_said):
     for run in made:
         intent, withdrawn = runs.told(run)
         assert (withdrawn["event"], withdrawn["why"], withdrawn["token"]) == ("withdrawn", REFUSAL, intent["token"])
-        assert (run.state().name, run.state().job) == ("pending", None)
+        assert run.state() == State("not submitted", REFUSAL)
 
 
 def test_a_job_that_is_there_in_spite_of_a_refusal_is_found_by_the_next(runs, slurm_said):
@@ -325,6 +326,69 @@ def test_runs_before_the_one_that_is_refused_keep_their_jobs(runs, slurm_said):
     with pytest.raises(ClusterError):
         submit.submit([good, bad])
     assert (good.state().job, bad.state().job) == ("7", None)
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("limit", recorded.LIMITS)
+def test_as_many_are_submitted_as_the_queue_takes(runs, slurm_said, room, limit):
+    recorded.limited(slurm_said, room, limit)
+    made = [runs.make(seed) for seed in range(5)]
+    outcome = submit.submit(made)
+    full = f"no more jobs of yours may be in the queue now ({limit})"
+    left = Submitted(None, joined=False, full=full)
+    tasks = ["7"] if room == 1 else [f"7_{index}" for index in range(room)]
+    assert [row.partition("|")[0] for row in slurm_said.queued] == tasks
+    assert [*outcome.values()] == [*(Submitted(job, joined=False) for job in tasks), *[left] * (5 - room)]
+    for run in made[room:]:
+        assert run.state().name == "not submitted" and limit in run.state().message
+    folders = [path.name for path in (runs.folder / ".arrays").glob("*")]  # of what was submitted, and no others
+    assert folders == ([runs.told(made[0])[-1]["token"]] if room > 1 else [])
+    # Asking again submits the rest, once there is room.
+    recorded.limited(slurm_said, 5, limit, job=8)
+    again = submit.submit(made)
+    assert [given.joined for given in again.values()] == [True] * room + [False] * (5 - room)
+    assert all(given.job for given in again.values())
+
+
+def test_a_limit_of_one_queue_is_none_of_another(runs, slurm_said):
+    recorded.limited(slurm_said, 2, "QOSGrpSubmitJobsLimit", of="short")
+    made = [runs.make(seed, partition="short") for seed in range(3)] + [runs.make(3), runs.make(4)]
+    outcome = [*submit.submit(made).values()]
+    assert [given.job for given in outcome] == ["7_0", "7_1", None, "8_0", "8_1"]
+
+
+def test_arrays_after_one_that_did_not_fit_are_left_out(runs, slurm_said):
+    slurm_said.says("scontrol show config", recorded.CONFIG.replace("= 1001", "= 2"))
+    recorded.limited(slurm_said, 3, "AssocMaxSubmitJobLimit")
+    outcome = submit.submit([runs.make(seed) for seed in range(7)])
+    assert [given.job for given in outcome.values()] == ["7_0", "7_1", "8", None, None, None, None]
+    assert len(slurm_said.commands("sbatch --parsable")) == 3  # two arrays, and the second again as one job
+
+
+def test_a_job_that_may_be_there_is_not_submitted_again_for_a_limit(runs, slurm_said):
+    made = [runs.make(seed) for seed in range(2)]
+
+    def sbatch(command: list[str]) -> object:
+        row = QUEUED.format(job="7_0", raw="7", comment=command[2].removeprefix("--comment="))
+        slurm_said.says("squeue", recorded.table(row))
+        return recorded.too_many("AssocMaxSubmitJobLimit")
+
+    slurm_said.says("sbatch --parsable", sbatch)
+    with pytest.raises(ClusterError, match="AssocMaxSubmitJobLimit"):
+        submit.submit(made)
+    assert len(slurm_said.commands("sbatch")) == 1
+
+
+def test_a_limit_of_what_a_job_may_ask_for_is_a_refusal(runs, slurm_said):
+    """Slurm says the rest of it in the same words."""
+    slurm_said.says("sbatch --parsable", recorded.too_many("AssocMaxWallDurationPerJobLimit"))
+    with pytest.raises(ClusterError, match="AssocMaxWallDurationPerJobLimit"):
+        submit.submit([runs.make(seed) for seed in range(2)])
+
+
+def test_a_queue_that_is_full_does_not_make_a_run_wrong(runs, slurm_said):
+    slurm_said.says("sbatch --test-only", recorded.too_many("AssocMaxSubmitJobLimit", tested=True))
+    submit.check(runs.spec(), runs.plan)
 
 
 def test_an_intent_that_cannot_be_written_leaves_no_job(runs, slurm_said, capsys):
