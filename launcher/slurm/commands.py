@@ -1,10 +1,11 @@
-"""The one file that talks to Slurm. Every call has a time-out, and every failure is a ClusterError of one line.
+"""All that is asked of Slurm goes through here. Every call has a time-out, every failure is a ClusterError of one line.
 
 Slurm's client programs are asked, not its library or its JSON: these exist in every version. Nothing here needs
 accounting, which many clusters do not have. Where Slurm lets people choose the text (names, comments, reasons), fields
 are separated by control characters and that text comes last.
 """
 
+import math
 import os
 import re
 import shutil
@@ -102,13 +103,13 @@ def up(timeout: float = 2.0) -> bool:
 
 def config() -> dict[str, str]:
     """slurm.conf as the controller uses it, with defaults: {"JobRequeue": "1", "KillWait": "30 sec", ...}."""
-    lines = _ask("scontrol", "show", "config").splitlines()
+    lines = ask("scontrol", "show", "config").splitlines()
     return {key.strip(): value.strip() for key, equals, value in (line.partition("=") for line in lines) if equals}
 
 
 def partitions() -> list[Partition]:
     """The partitions that this user may see."""
-    rows = [dict(_pairs(line)) for line in _ask("scontrol", "show", "partition", "-o").splitlines() if "=" in line]
+    rows = [dict(_pairs(line)) for line in ask("scontrol", "show", "partition", "-o").splitlines() if "=" in line]
     return [
         Partition(
             name=row["PartitionName"],
@@ -168,7 +169,7 @@ def ended(job_id: str) -> SlurmJob | None:
     None when neither knows it any more. Also answers for a job that is still there.
     """
     try:
-        lines = _ask("scontrol", "show", "job", "-o", job_id)
+        lines = ask("scontrol", "show", "job", "-o", job_id)
     except ClusterError as error:
         if "Invalid job id" not in str(error):
             raise
@@ -193,7 +194,7 @@ def ended(job_id: str) -> SlurmJob | None:
 def _accounted(job_id: str) -> SlurmJob | None:
     options = ["--parsable2", "--noheader", "--allocations", f"--format={','.join(ACCOUNTING.values())}"]
     try:
-        text = _ask("sacct", f"--jobs={job_id}", f"--delimiter={FIELD}", *options, seconds=10)
+        text = ask("sacct", f"--jobs={job_id}", f"--delimiter={FIELD}", *options, seconds=10)
     except ClusterError:  # switched off, or its database is
         return None
     for line in text.splitlines():
@@ -244,7 +245,7 @@ def cancel(job_ids: Iterable[str], *, signal: str | None = None) -> None:
     ids = list(job_ids)
     try:
         if ids:
-            _ask("scancel", *([f"--signal={signal}"] if signal else []), *ids)
+            ask("scancel", *([f"--signal={signal}"] if signal else []), *ids)
     except ClusterError as error:
         if not re.search("Invalid job id specified|already completing or completed", str(error)):
             raise
@@ -252,18 +253,18 @@ def cancel(job_ids: Iterable[str], *, signal: str | None = None) -> None:
 
 def requeue(job_id: str) -> None:
     """Put a job back into the queue; its steps are killed at once. Raises ClusterError where that is not allowed."""
-    _ask("scontrol", "requeue", job_id)
+    ask("scontrol", "requeue", job_id)
 
 
 def on_node(job_id: str, node: str, *command: str, seconds: float) -> str:
     """Run a command of at most `seconds` on a node of a running job, beside its steps; returns what it printed."""
     where = (f"--jobid={job_id}", f"--nodelist={node}", "--nodes=1", "--ntasks=1")
-    return _ask("srun", "--overlap", *where, "--input=none", *command, seconds=seconds)
+    return ask("srun", "--overlap", *where, "--input=none", *command, seconds=seconds)
 
 
 def set_node(name: str, state: str, reason: str = "") -> None:
     """Mark a node "down" or "resume" it. Raises ClusterError for anybody but an administrator."""
-    _ask("scontrol", "update", f"nodename={name}", f"state={state}", *([f"reason={reason}"] if reason else []))
+    ask("scontrol", "update", f"nodename={name}", f"state={state}", *([f"reason={reason}"] if reason else []))
 
 
 def expand(nodelist: str) -> list[str]:
@@ -293,7 +294,8 @@ def _plain() -> dict[str, str]:
     return {**kept, "LC_ALL": "C.UTF-8"}
 
 
-def _ask(*command: str, seconds: float | None = None) -> str:
+def ask(*command: str, seconds: float | None = None) -> str:
+    """What one of Slurm's programs printed. Raises ClusterError with its reason where it ended with an error."""
     return _run(command, seconds=seconds, environment=_plain()).stdout
 
 
@@ -334,7 +336,9 @@ def _clean(said: str) -> str:
     """Slurm's own words in one line, without the programs' names before them."""
     lines = []
     for line in said.splitlines():
-        line = re.sub(r"^(sbatch|scontrol|squeue|sinfo|scancel|sacct): ((error|fatal|warning): )?", "", line.strip())
+        line = re.sub(
+            r"^(sbatch|scontrol|squeue|sinfo|scancel|sacct(?:mgr)?): ((error|fatal|warning): )?", "", line.strip()
+        )
         line = re.sub(r"^(Batch job submission failed|allocation failure|slurm_load_jobs error): ", "", line)
         if line and line not in lines and not line.startswith("Try "):
             lines.append(line)
@@ -343,7 +347,7 @@ def _clean(said: str) -> str:
 
 def _table(tool: str, options: Sequence[str], flag: str, letters: str) -> Iterator[list[str]]:
     """Rows of squeue or sinfo: one value a format letter, the last of which may hold anything."""
-    text = _ask(tool, *options, flag + RECORD + FIELD.join(f"%{letter}" for letter in letters))
+    text = ask(tool, *options, flag + RECORD + FIELD.join(f"%{letter}" for letter in letters))
     for record in text.split(RECORD)[1:]:
         row = record.rstrip("\n").split(FIELD, len(letters) - 1)
         if len(row) == len(letters):
@@ -370,13 +374,18 @@ def number(value: str) -> int | None:
     return int(match[0]) if match else None
 
 
-def _minutes(limit: str) -> int | None:
-    """[days-]hours:minutes:seconds -> minutes, None for UNLIMITED."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+def seconds(time: str) -> int | None:
+    """[days-]hours:minutes:seconds -> seconds, None for UNLIMITED."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", time)
     if not match:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return (days * 24 + hours) * 60 + minutes + (seconds > 0)
+    days, hours, minutes, rest = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+def _minutes(limit: str) -> int | None:
+    whole = seconds(limit)
+    return None if whole is None else math.ceil(whole / 60)
 
 
 def _gpus(gres: str) -> tuple[int, str]:

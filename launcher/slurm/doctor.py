@@ -13,14 +13,15 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from launcher import durations
 from launcher.errors import InputError
-from launcher.slurm import commands, limits
+from launcher.slurm import commands, limits, preemption
+from launcher.slurm.preemption import Preemption
 from launcher.spec.schema import ClusterConfig
 
 OK, WARN, BAD = "ok", "warn", "bad"
@@ -48,11 +49,11 @@ def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Check]:
     """
     config, partitions = commands.config(), commands.partitions()
     partition = partition_called(partitions, cluster.partition)
-    nodes = _nodes_of(partition)
+    nodes, found = _nodes_of(partition), preemption.of(config, partition, partitions, cluster)
     rows = [
         Check("slurm", OK, f"Slurm {config.get('SLURM_VERSION', '?')}, cluster {config.get('ClusterName', '?')}"),
         _partition(partition, partitions, cluster),
-        *_preemption(config, partition, partitions),
+        *_preemption(config, partition, found),
         _requeue(config),
         _time_limit(config, partition),
         _arrays(config),
@@ -62,7 +63,7 @@ def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Check]:
         _runs(runs),
         _python(cluster, gpus=any(node.gpus for node in nodes)),
     ]
-    return rows + (_fit(cluster, partition, nodes, config, partitions) if named else [])
+    return rows + (_fit(cluster, partition, nodes, found) if named else [])
 
 
 def partition_called(partitions: Sequence[commands.Partition], name: str | None) -> commands.Partition:
@@ -77,30 +78,12 @@ def partition_called(partitions: Sequence[commands.Partition], name: str | None)
     return found[0]
 
 
-def grace_seconds(config: Mapping[str, str], partition: commands.Partition) -> int:
-    """Seconds that the ranks of a preempted job surely have: GraceTime, or the KillWait of every end where it is 0."""
-    return partition.grace_s or kill_wait(config)
-
-
-def kill_wait(config: Mapping[str, str]) -> int:
-    """Seconds from SIGTERM to SIGKILL, for every job that Slurm ends."""
-    return commands.number(config.get("KillWait", "30")) or 0
-
-
-def preempted_by(
-    config: Mapping[str, str], partition: commands.Partition, partitions: Iterable[commands.Partition]
-) -> list[str]:
-    """The partitions whose jobs take nodes from running jobs of `partition`."""
-    if config.get("PreemptType") != "preempt/partition_prio" or partition.preempt_mode.upper() == "OFF":
-        return []
-    mine = set(partition.nodes)
-    return [p.name for p in partitions if p.priority_tier > partition.priority_tier and mine & set(p.nodes)]
-
-
-def as_yaml(name: str | None) -> str:
-    """A cluster config for jobs of the partition `name`, for `--config-dir DIR` as DIR/cluster/NAME.yaml."""
+def as_yaml(cluster: ClusterConfig) -> str:
+    """A cluster config for jobs of the partition of `cluster`, and of its QOS where that decides who takes whose nodes,
+    for `--config-dir DIR` as DIR/cluster/NAME.yaml."""
     config, partitions = commands.config(), commands.partitions()
-    partition = partition_called(partitions, name)
+    partition = partition_called(partitions, cluster.partition)
+    found = preemption.of(config, partition, partitions, cluster)
     common = commonest(partition)
     name = re.sub(r"\W+", "_", f"{config.get('ClusterName', 'cluster')}_{partition.name}")
     limit = min(partition.max_minutes or 1440, 1440)
@@ -115,8 +98,9 @@ def as_yaml(name: str | None) -> str:
         f"gpus_per_node: {common.gpus}",
         f"cpus_per_node: {common.cpus}",
         f"host_mem_gb: {common.memory_mb * 2**20 / 1e9:.0f}",
-        f"preemptible: {'true' if preempted_by(config, partition, partitions) else 'false'}",
-        f"grace_s: {grace_seconds(config, partition)}",
+        f"qos: {found.qos}" if found.qos else None,
+        f"preemptible: {'true' if found.possible else 'false'}{'' if found.known else ' # as far as anybody can tell'}",
+        f"grace_s: {found.grace_s}",
         f"# gpu_mem_gb, gpu_tflops, gpu_fp32_tflops: {rates}, as in cluster_configs/" if common.gpus else None,
     ]
     return "\n".join(line for line in lines if line is not None) + "\n"
@@ -144,52 +128,38 @@ def _partition(
     return Check("partition", OK, found)
 
 
-def _preemption(
-    config: Mapping[str, str], partition: commands.Partition, partitions: Sequence[commands.Partition]
-) -> list[Check]:
-    kind = config.get("PreemptType", "")
-    if kind == "preempt/qos":
-        mode = config.get("PreemptMode", "?")
+def _preemption(config: Mapping[str, str], partition: commands.Partition, found: Preemption) -> list[Check]:
+    if not found.known:
         asked = "`sacctmgr show qos format=name,preempt,preemptmode,gracetime`"
-        advice = f"{asked} tells; set grace_s and preemptible by it"
-        found = f"a job's QOS decides whether others take its nodes (then: {mode.lower()})"
-        return [Check("preemption", WARN, found, advice), _user_signal(config)]
-    by = preempted_by(config, partition, partitions)
-    if not by:
-        why = "no partition with a higher PriorityTier shares its nodes"
-        if kind in ("preempt/none", "(null)", "") or partition.preempt_mode.upper() == "OFF":
-            why = "preemption is off"
-        return [Check("preemption", OK, f"jobs of {partition.name} keep their nodes: {why}")]
-    seconds, mode = grace_seconds(config, partition), partition.preempt_mode.upper()
+        return [Check("preemption", WARN, found.why, f"{asked} tells; set grace_s by it"), _user_signal(config)]
+    if not found.by:
+        return [Check("preemption", OK, f"jobs of {partition.name} keep their nodes: {found.why}")]
+    seconds, mode = found.grace_s, found.mode
     fate = {"REQUEUE": "requeued", "CANCEL": "cancelled", "SUSPEND": "suspended"}.get(mode, mode.lower())
-    told = "GraceTime" if partition.grace_s else "KillWait, since GraceTime is 0"
-    signal = "SIGUSR2" if partition.grace_s and _sends_user_signal(config) else "SIGTERM"
-    found = (
-        f"jobs of {', '.join(by)} take nodes from jobs of {partition.name}: every rank gets {signal}, has {seconds} s "
-        f"({told}) until it is killed, and the job is {fate}"
+    within_grace = not found.told.startswith("KillWait")
+    signal = "SIGUSR2" if within_grace and preemption.sends_user_signal(config) else "SIGTERM"
+    said = (
+        f"jobs of {found.by} take nodes from jobs of {found.whose}: every rank gets {signal}, has {seconds} s "
+        f"({found.told}) until it is killed, and the job is {fate}"
     )
     if mode == "CANCEL":
-        row = Check("preemption", WARN, found, "`sslrun resume RUN` starts a cancelled run again; nobody else does")
+        row = Check("preemption", WARN, said, "`sslrun resume RUN` starts a cancelled run again; nobody else does")
     elif mode != "REQUEUE":
-        found = f"jobs of {', '.join(by)} have jobs of {partition.name} {fate} until they are through"
-        row = Check("preemption", WARN, found, "suspended ranks keep their GPU memory; prefer another partition")
+        said = f"jobs of {found.by} have jobs of {found.whose} {fate} until they are through"
+        row = Check("preemption", WARN, said, "suspended ranks keep their GPU memory; prefer another partition")
     elif seconds < SHORT_SECONDS:
         advice = f"a save must fit into {seconds} s (`sslrun plan` shows its time); ask for GraceTime={SHORT_SECONDS}"
-        row = Check("preemption", WARN, found, advice)
+        row = Check("preemption", WARN, said, advice)
     else:
-        row = Check("preemption", OK, found, "set preemptible: true, and grace_s, in your cluster's YAML")
+        row = Check("preemption", OK, said, "set preemptible: true, and grace_s, in your cluster's YAML")
+    if found.spared:
+        row = replace(row, advice=f"{row.advice}; jobs of cluster.qos={' or '.join(found.spared)} keep their nodes")
     return [row, _user_signal(config)]
-
-
-def _sends_user_signal(config: Mapping[str, str]) -> bool:
-    """It moved from SlurmctldParameters to PreemptParameters in later versions."""
-    options = f"{config.get('PreemptParameters', '')},{config.get('SlurmctldParameters', '')}"
-    return re.search(r"\b(preempt_)?send_user_signal\b", options) is not None
 
 
 def _user_signal(config: Mapping[str, str]) -> Check:
     advice = "none needed: sslrun heeds both"
-    if _sends_user_signal(config):
+    if preemption.sends_user_signal(config):
         found = "within a GraceTime, preemption sends the signal that a job asked for (USR2) in place of SIGTERM"
     else:
         found = "preemption sends SIGTERM alone; the signal that a job asks for comes before the time limit only"
@@ -205,7 +175,7 @@ def _requeue(config: Mapping[str, str]) -> Check:
 
 
 def _time_limit(config: Mapping[str, str], partition: commands.Partition) -> Check:
-    kill = kill_wait(config)
+    kill = preemption.kill_wait(config)
     if partition.max_minutes is None:
         return Check(
             "time limit", OK, f"{partition.name} has none; what is asked for ends with SIGTERM, {kill} s, SIGKILL"
@@ -332,25 +302,25 @@ def _fit(
     cluster: ClusterConfig,
     partition: commands.Partition,
     nodes: Sequence[commands.Node],
-    config: Mapping[str, str],
-    partitions: Sequence[commands.Partition],
+    found: Preemption,
 ) -> list[Check]:
     """What the cluster's YAML says against what the partition has."""
     rows, name = [], partition.name
     most = max((n.gpus for n in nodes), default=0)
     if cluster.gpus_per_node > most:
-        found = f"cluster.gpus_per_node={cluster.gpus_per_node}, and the nodes of {name} have {most} at most"
-        rows.append(Check("config", BAD, found, f"set gpus_per_node: {most}"))
+        said = f"cluster.gpus_per_node={cluster.gpus_per_node}, and the nodes of {name} have {most} at most"
+        rows.append(Check("config", BAD, said, f"set gpus_per_node: {most}"))
     if partition.max_minutes is not None and cluster.timeout_min > partition.max_minutes:
-        found = f"cluster.timeout_min={cluster.timeout_min}, and {name} ends jobs after {partition.max_minutes}"
-        rows.append(Check("config", BAD, found, f"set timeout_min: {partition.max_minutes}"))
-    by, seconds = preempted_by(config, partition, partitions), grace_seconds(config, partition)
-    if by and not cluster.preemptible:
-        found = f"cluster.preemptible=false, and jobs of {', '.join(by)} take nodes from {name}"
-        rows.append(Check("config", WARN, found, f"set preemptible: true and grace_s: {seconds}"))
-    elif by and cluster.grace_s > seconds:
-        found = f"cluster.grace_s={cluster.grace_s}, and a preempted job of {name} is killed after {seconds} s"
-        rows.append(Check("config", WARN, found, f"set grace_s: {seconds}"))
+        said = f"cluster.timeout_min={cluster.timeout_min}, and {name} ends jobs after {partition.max_minutes}"
+        rows.append(Check("config", BAD, said, f"set timeout_min: {partition.max_minutes}"))
+    if found.by and not cluster.preemptible:
+        said = f"cluster.preemptible=false, and jobs of {found.by} take nodes from jobs of {found.whose}"
+        rows.append(Check("config", WARN, said, f"set preemptible: true and grace_s: {found.grace_s}"))
+    elif found.by and cluster.grace_s > found.grace_s:
+        said = (
+            f"cluster.grace_s={cluster.grace_s}, and a preempted job of {found.whose} is killed after {found.grace_s} s"
+        )
+        rows.append(Check("config", WARN, said, f"set grace_s: {found.grace_s}"))
     return rows or [Check("config", OK, f"{cluster.name} fits {name}")]
 
 

@@ -80,7 +80,7 @@ def _examine(spec: "RunSpec", *, named: bool) -> tuple[list["Check"], str]:
     from launcher.slurm import doctor
 
     rows = doctor.examine(Path(spec.runs), spec.cluster, named=named)
-    snippet = doctor.as_yaml(spec.cluster.partition)
+    snippet = doctor.as_yaml(spec.cluster)
     return [*rows, doctor.Check("cluster yaml", "ok", snippet, "keep it, with the rates of your GPUs")], snippet
 
 

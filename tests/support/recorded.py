@@ -266,6 +266,21 @@ NOT_AVAILABLE = Refused("allocation failure: Requested node configuration is not
 NO_FEATURE = Refused("allocation failure: Invalid feature specification\n")
 SUBMISSION_FAILED = Refused("sbatch: error: Batch job submission failed: Invalid feature specification\n")
 
+# What sacctmgr (22.05, with slurmdbd and MariaDB) answers where jobs of the QOS `high` preempt those of `normal` and
+# `mid`: `--parsable2 --noheader show qos format=name,gracetime,preemptmode,preempt`,
+QOS = """\
+normal|00:01:30|cluster|
+high|00:00:00|cluster|mid,normal
+mid|00:00:30|cancel|
+partq|00:00:00|cluster|
+"""
+
+# and `show user NAME withassoc format=defaultaccount,cluster,account,partition,defaultqos,qos`.
+ASSOCIATIONS = """\
+root|test|lab||normal|high,mid,normal,partq
+root|test|root||normal|high,mid,normal,partq
+"""
+
 # As sbatch (22.05, with slurmdbd) refuses a job, or an array as a whole, for the number of jobs in the queue: of the
 # account's user, of the account, of a QOS in all, of its users, and of its accounts.
 LIMITS = (
