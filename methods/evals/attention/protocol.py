@@ -24,7 +24,8 @@ SMALLEST = 128  # pixels of the longer side of each part
 def score(subject: Subject, settings: Attention) -> dict[str, Any]:
     """`pictures` written to the folder `attention` of the evaluation; with masks, Jaccard similarities in percent over
     `images`: `jaccard` of the head that is best over all images, `jaccard_best` of the best head of each image,
-    `jaccard_heads` of each head.
+    `jaccard_heads` of each head; `jaccard_objects` of the best head of each object, mean over the objects of an image,
+    then over images (the authors' measure: facebookresearch/dino#54).
 
     The ranks take the images in turn. Collective; raises Stopped, and InputError where no image has a mask.
     """
@@ -54,8 +55,10 @@ def score(subject: Subject, settings: Attention) -> dict[str, Any]:
         if number < looked:
             _picture(image, maps, settings.mass).save(folder / f"{number:04d}.png")
         if mask is not None:
-            heads.append(jaccard(covered(maps, settings.mass), mask))
-    found = np.array([row for part in job.world.gather(heads) for row in part])  # [images, heads]
+            kept = covered(maps, settings.mass)
+            heads.append((jaccard(kept, mask), of_objects(kept, mask)))
+    rows = [row for part in job.world.gather(heads) for row in part]
+    found = np.array([row for row, _ in rows])  # [images, heads]
     scores: dict[str, Any] = {"pictures": looked}
     if settings.masks:
         if not len(found):
@@ -64,6 +67,9 @@ def score(subject: Subject, settings: Attention) -> dict[str, Any]:
         by_head = found.mean(axis=0)
         best = found.max(axis=1).mean()
         scores |= {"images": len(found), "jaccard": percent(by_head.max()), "jaccard_best": percent(best)}
+        objects = [value for _, value in rows if value is not None]
+        if objects:
+            scores["jaccard_objects"] = percent(np.mean(objects))
         scores["jaccard_heads"] = {str(number): percent(value) for number, value in enumerate(by_head)}
     return scores
 
@@ -113,6 +119,14 @@ def jaccard(kept: np.ndarray, mask: np.ndarray) -> list[float]:
         union = int((there | thing).sum())
         found.append(float((there & thing).sum() / union) if union else 1.0)
     return found
+
+
+def of_objects(kept: np.ndarray, mask: np.ndarray) -> float | None:
+    """Of each object of `mask`, a value that is neither background nor void, the `jaccard` of the best head, mean over
+    them; None without any. All else, the other objects too, is background to an object."""
+    values = np.setdiff1d(mask, (0, VOID))
+    best = [max(jaccard(kept, np.where((mask == value) | (mask == VOID), mask, 0))) for value in values]
+    return float(np.mean(best)) if best else None
 
 
 def _resized(subject: Subject, settings: Attention, image: Image.Image) -> torch.Tensor:

@@ -17,6 +17,7 @@ class Attention(Settings):
         "images": "images with masks",
         "jaccard": "Jaccard, best head",
         "jaccard_best": "best head of each image",
+        "jaccard_objects": "best head of each object",
     }
     no_percent = ("images",)
     pictures: int = 8

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from launcher.errors import InputError
 from methods import backbones
-from methods.evals.attention.protocol import attended, covered, jaccard
+from methods.evals.attention.protocol import attended, covered, jaccard, of_objects
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (16, 40)])
@@ -48,6 +48,22 @@ def test_jaccard_is_intersection_over_union_at_the_size_of_the_mask():
     assert jaccard(kept, mask) == pytest.approx([4 / 5, 4 / 22])
 
 
+def test_an_object_has_its_own_best_head_as_the_authors_count():
+    """With their loop over objects: intersection over (object or kept) > 0, the best head, the mean over objects."""
+    generator = np.random.default_rng(0)
+    kept, mask = generator.random((3, 4, 6)) < 0.4, generator.choice(np.array([0, 7, 15], np.uint8), (4, 6))
+    theirs = []
+    for value in (7, 15):
+        thing = torch.from_numpy(mask == value).float() * torch.ones(3, 1, 1)
+        heads = torch.from_numpy(kept).float()
+        theirs.append(((thing * heads).sum((1, 2)) / ((thing + heads) > 0).sum((1, 2))).max().item())
+    assert of_objects(kept, mask) == pytest.approx(np.mean(theirs))
+    assert of_objects(kept, mask) != pytest.approx(max(jaccard(kept, mask)))
+    beside = np.concatenate([mask, np.full((4, 6), 255, np.uint8)])
+    assert of_objects(np.concatenate([kept, ~kept], axis=1), beside) == of_objects(kept, mask)  # void counts for nobody
+    assert of_objects(kept, np.where(mask, 0, mask)) is None
+
+
 def test_pictures_lie_in_the_evaluation_and_masks_are_found_by_name(evaluated_vit, tmp_path):
     images, masks = tmp_path / "images", tmp_path / "masks"
     for number in range(3):
@@ -62,7 +78,7 @@ def test_pictures_lie_in_the_evaluation_and_masks_are_found_by_name(evaluated_vi
     scores = evaluated_vit.serve(asked)["attention"]
     assert scores["images"] == scores["pictures"] == 2
     # All is object: the share of the patches that hold 60 % of the attention.
-    assert 20 < scores["jaccard"] <= scores["jaccard_best"] < 62
+    assert 20 < scores["jaccard"] <= scores["jaccard_best"] == scores["jaccard_objects"] < 62  # one object an image
     assert sorted(p.name for p in (asked.path / "attention").iterdir()) == ["0000.png", "0001.png"]
     with Image.open(asked.path / "attention" / "0000.png") as picture:
         assert picture.size[0] > 3 * 100 and np.asarray(picture).std() > 10
