@@ -12,24 +12,30 @@ from torch import nn
 from launcher.runtime.dist import World
 from methods.parts.collectives import differentiable_sum
 
+PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d)
+
 
 def synchronise(network: nn.Module, world: World, ranks: int) -> nn.Module:
     """Make the batch normalisation of `network` share its statistics over blocks of `ranks` neighbouring ranks.
 
-    Raises TypeError on CPU for classes other than BatchNorm1d and BatchNorm2d.
+    Raises TypeError for classes other than BatchNorm1d and BatchNorm2d, such as timm's with an activation inside: on
+    GPUs torch would make a SyncBatchNorm of it, without the activation (pytorch/pytorch#187298).
     """
     if ranks == 1:
         return network
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in PLAIN:
+            raise TypeError(
+                f"{type(module).__name__} is not plain batch normalisation, whose statistics ranks can share"
+            )
     blocks = [range(start, start + ranks) for start in range(0, world.size, ranks)]
     group = world.group_of(blocks)
     if world.device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network, group)
     for parent in network.modules():
         for name, child in parent.named_children():
-            if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d):
+            if type(child) in PLAIN:
                 setattr(parent, name, RankBatchNorm(child, group, ranks))
-            elif isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, RankBatchNorm):
-                raise TypeError(f"{type(child).__name__} would keep its statistics to itself")
     return network
 
 

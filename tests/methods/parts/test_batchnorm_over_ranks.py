@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from launcher.runtime import dist
@@ -110,10 +111,16 @@ def test_one_rank_is_left_as_it_is():
     assert [type(m) for m in after.modules()] == [type(m) for m in before.modules()]
 
 
-def test_a_kind_that_would_keep_its_statistics_to_itself_is_refused():
-    class Fused(nn.BatchNorm2d):
-        """With an activation of its own, say."""
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("kind", [BatchNormAct2d, nn.BatchNorm3d])
+def test_another_kind_is_refused_on_any_device(device, kind):
+    """On GPUs torch makes a SyncBatchNorm of any, without the activation of timm's (pytorch-image-models#1254)."""
+    world = SimpleNamespace(size=2, device=torch.device(device), group_of=lambda blocks: None)
+    with pytest.raises(TypeError, match=f"{kind.__name__} is not plain batch normalisation"):
+        synchronise(nn.Sequential(nn.BatchNorm1d(3), nn.Sequential(kind(3))), world, 2)
 
+
+def test_normalisation_of_single_images_stays_as_it_is():
     world = SimpleNamespace(size=2, device=torch.device("cpu"), group_of=lambda blocks: None)
-    with pytest.raises(TypeError, match="Fused would keep its statistics to itself"):
-        synchronise(nn.Sequential(Fused(3)), world, 2)
+    found = synchronise(nn.Sequential(nn.InstanceNorm2d(3, affine=True), nn.GroupNorm(1, 3)), world, 2)
+    assert [type(layer) for layer in found] == [nn.InstanceNorm2d, nn.GroupNorm]
