@@ -10,6 +10,7 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
+from methods.evals import alone as evaluations
 from methods.evals.alone import evaluate
 from methods.evals.linear.protocol import Probes, _say
 
@@ -79,6 +80,15 @@ def test_a_probe_that_was_stopped_ends_as_one_that_was_not(evaluated):
 def evaluate_on_a_rank(world, folder):
     run = RunDir(folder)
     evaluate(run, world, Ledger(run.path, 1, f"rank{world.rank}"), StopFlag(), Heart(run))
+
+
+def test_a_backbone_that_is_judged_stays_as_it_is_to_its_running_statistics(evaluated, monkeypatch):
+    """What has no gradients may still learn: batch statistics in train mode (lightly-ai/lightly#1438)."""
+    load, judged = evaluations._load, []
+    monkeypatch.setattr(evaluations, "_load", lambda *given: judged.append(load(*given)) or judged[0])
+    evaluated.scores("protocol=linear", "linear.epochs=1", "linear.batch=64")
+    saved = evaluated.backbone.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in judged[0].state_dict().items())
 
 
 def test_two_ranks_find_what_one_finds(evaluated, ranks):

@@ -1,6 +1,7 @@
 """Positions of a vision transformer at another size than 224 pixels: published weights get what they were trained
 with, which is without antialiasing; what `sslrun export` wrote, and all training, gets ours."""
 
+import copy
 import hashlib
 
 import pytest
@@ -59,6 +60,21 @@ def test_positions_are_interpolated_as_where_the_weights_come_from(tmp_path, net
 def test_training_keeps_ours(network):
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(network(images), of_size(network, 96, antialias=True)(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("grid", [(7, 28), (61, 1), (1, 115), (122, 2)])
+@torch.no_grad()
+def test_each_patch_of_an_image_that_is_not_square_has_its_position(network, grid, antialias):
+    """(7, 28) has as many patches as 224 pixels (huggingface/pytorch-image-models#2737); where code computed a scale,
+    61, 115 and 122 lost a row (facebookresearch/dinov2#378)."""
+    made = copy.deepcopy(network)
+    if not antialias:
+        backbones.as_published(made, "vit_tiny_16")
+    found = made.trunk._pos_embed(torch.zeros(1, *grid, 192))[:, 1:].unflatten(1, grid)
+    own = network.trunk.pos_embed[:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)
+    right = interpolate(own, grid, mode="bicubic", align_corners=False, antialias=antialias).permute(0, 2, 3, 1)
+    torch.testing.assert_close(found, right)
 
 
 def test_a_network_without_positions_is_left_as_it_is():
