@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from launcher.errors import InputError
+from launcher.errors import Diverged, InputError
 from launcher.runtime.preempt import Stopped
 from launcher.runtime.store import StoreSlot
 from methods.augment.views import TrainView
@@ -151,10 +151,16 @@ def _say(subject: Subject, step: int, steps: int, losses: torch.Tensor, images: 
 def _judged(subject: Subject, probes: Probes, settings: Linear) -> dict[str, Any]:
     features, labels = subject.features("test")
     device, rates = subject.job.world.device, len(settings.rates)
+    learnt = probes.weight.isfinite().flatten(1).all(1)  # [R], the same on every rank
+    if not learnt.any():
+        given = min(settings.rates)
+        raise Diverged(
+            f"linear: at every rate the weights are no numbers in the end; add some below {given:g} to rates"
+        )
     right = torch.zeros(3, rates, dtype=torch.int64, device=device)  # top-1, top-5, images
     for rows, truth in zip(features.split(BATCH), labels.split(BATCH), strict=True):
-        logits = torch.nan_to_num(probes(rows.to(device)), nan=-torch.inf)  # of a rate that diverged
-        hits = logits.topk(min(5, subject.classes), dim=-1).indices == truth.to(device)[:, None, None]
+        hits = probes(rows.to(device)).topk(min(5, subject.classes), dim=-1).indices == truth.to(device)[:, None, None]
+        hits &= learnt[:, None]  # a rate that diverged is right about no image, whichever classes come first
         right += torch.stack([hits[..., 0].sum(0), hits.any(-1).sum(0), torch.full_like(right[2], len(rows))])
     top1, top5, total = subject.sum(right).cpu().numpy()
     best = int(np.argmax(top1))

@@ -6,13 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from launcher.errors import Diverged
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
 from methods.evals import alone as evaluations
 from methods.evals.alone import evaluate
-from methods.evals.linear.protocol import Probes, _say
+from methods.evals.linear.protocol import Probes, _judged, _say
+from methods.evals.linear.spec import Linear
 
 RATES = [0.01, 0.3, 2.0]
 SHORT = ("linear.epochs=4", "linear.batch=64", "linear.rates=[0.1,3,30]")
@@ -59,6 +61,28 @@ def test_a_rate_that_diverged_does_not_hide_the_loss_of_the_others():
     )
     _say(SimpleNamespace(job=job), 5, 9, torch.tensor([torch.nan, 6.0, torch.inf]), 2)
     assert said == [(5, {"linear/loss_of_best": 3.0})]
+
+
+def judged(weights):
+    """Scores of classifiers [R, 2, 2] of one feature, on three images of the first class."""
+    settings, world = Linear(rates=[0.1, 3.0]), SimpleNamespace(device=torch.device("cpu"))
+    probes = Probes(settings.rates, 1, 2, world.device)
+    probes.weight.copy_(weights)
+    found = torch.ones(3, 1), torch.zeros(3, dtype=torch.int64)
+    subject = SimpleNamespace(
+        job=SimpleNamespace(world=world), classes=2, features=lambda split: found, sum=lambda values: values
+    )
+    return _judged(subject, probes, settings)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_rate_that_diverged_is_right_about_no_image(bad):
+    """Of scores that are no numbers the first class would come first (the kind of facebookresearch/dino#89)."""
+    good = torch.tensor([[0.0, 0.0], [0.0, 1.0]])  # says the second class
+    scores = judged(torch.stack([good, torch.full((2, 2), bad)]))
+    assert scores["top1_by_rate"] == {"0.1": 0.0, "3": 0.0} and scores["rate"] == 0.1 and scores["top5"] == 100.0
+    with pytest.raises(Diverged, match=r"at every rate .*; add some below 0\.1 to rates"):
+        judged(torch.full((2, 2, 2), bad))
 
 
 def test_a_probe_that_was_stopped_ends_as_one_that_was_not(evaluated):
