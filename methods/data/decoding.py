@@ -1,18 +1,28 @@
 """An image's file -> RGB, or in words why not."""
 
+import errno
 import io
+import os
+import resource
 import zlib
 from collections.abc import Callable
 from typing import BinaryIO, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
+from launcher.errors import RunFailed
 from methods.data import depth
 from methods.data.spec import MAX_PIXELS
 
 # Named, because PIL would otherwise try every plugin it has, and its EPS plugin runs Ghostscript on what it reads.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 
+# Reading may fail with these where nothing is wrong with an image, and succeed at another time, or on another node. A
+# file server that does not answer is EIO, too (nfs(5), soft).
+OF_THE_MACHINE = {
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH,
+}  # fmt: skip
 PNG = b"\x89PNG\r\n\x1a\n"
 
 Read = TypeVar("Read")
@@ -93,7 +103,15 @@ class TooLarge(Exception):
 
 
 def why_broken(error: Exception) -> str:
-    """Why an image could not be decoded."""
+    """Why an image could not be decoded. Raises RunFailed where that is not the image's fault: to go on without it
+    would train on something else than another start does."""
+    if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+        where = os.fsdecode(error.filename) if error.filename else "an image"
+        said = f"{where} cannot be read on {os.uname().nodename} ({os.strerror(error.errno)})"
+        if error.errno == errno.EMFILE:
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            said += f": {limit} files at most are open; raise that with `ulimit -n`, or give fewer method.workers"
+        raise RunFailed(said) from error
     if isinstance(error, UnidentifiedImageError):  # its own text is the address of a file object
         return f"not an image of a known format ({', '.join(FORMATS)})"
     if isinstance(error, TooLarge):

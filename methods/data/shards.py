@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from launcher.errors import InputError
+from launcher.errors import InputError, RunFailed
 from methods.data import tars
 from methods.data.dataset import BrokenImage
 from methods.data.decoding import decode, why_broken
@@ -102,7 +102,7 @@ class ImageShards:
         """RGB, at the size stored; decoded as those of a folder are."""
         try:
             return decode(io.BytesIO(self.read(index)), self._depth, self._max_pixels)
-        except BrokenImage:
+        except (BrokenImage, RunFailed):
             raise
         except Exception as error:  # damaged bytes lead a decoder anywhere
             raise BrokenImage(self.name_of(index), why_broken(error)) from error
@@ -119,7 +119,7 @@ class ImageShards:
             file, size = self._file(where.tar), 0 if where.size == SPARSE else where.size
             content = os.pread(file.fileno(), tars.BLOCK + size, where.offset - tars.BLOCK)
         except OSError as error:
-            raise BrokenImage(self.name_of(index), error.strerror or str(error)) from error
+            raise BrokenImage(self.name_of(index), why_broken(error)) from error
         if len(content) < tars.BLOCK + size:
             raise BrokenImage(self.name_of(index), "the tar is cut short before its end")
         if zlib.crc32(content[: tars.BLOCK]) != where.header:
@@ -132,7 +132,7 @@ class ImageShards:
         try:
             return pieces(self._file(self._index.where(self._row(index)).tar), place)
         except (tarfile.TarError, ValueError, OSError) as error:
-            raise BrokenImage(self.name_of(index), f"its pieces are damaged ({error})") from error
+            raise BrokenImage(self.name_of(index), f"its pieces are damaged ({why_broken(error)})") from error
 
     def name_of(self, index: int) -> str:
         row = self._row(index)
