@@ -211,11 +211,16 @@ def submit(
     """Submit a batch script; returns the job's id, for an array the array's.
 
     `environment` is what sbatch reads and the job inherits (see `environment`). Raises ClusterError with Slurm's
-    reason. A time-out leaves open whether there is a job.
+    reason. A time-out, or an answer without a number, leaves open whether there is a job.
     """
     command = ["sbatch", "--parsable", *options, str(script)]
     answer = _run(command, seconds=SUBMIT_SECONDS, environment=environment, pass_fds=pass_fds)
-    return answer.stdout.strip().splitlines()[-1].partition(";")[0]  # "id;cluster"
+    # "id" or "id;cluster"; plugins, and what a site has put in the place of sbatch, print lines of their own around it.
+    ids = re.findall(r"(?m)^(\d+)(?:;\S+)?\s*$", answer.stdout)
+    if not ids:
+        said = _clean(answer.stdout + answer.stderr) or "nothing"
+        raise ClusterError(f"sbatch: it gave no number of a job, but said {said}")
+    return ids[-1]
 
 
 def test_only(script: Path, options: Sequence[str] = (), *, environment: Mapping[str, str]) -> str:
