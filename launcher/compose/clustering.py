@@ -9,6 +9,7 @@ from pathlib import Path
 from launcher.compose import work
 from launcher.compose.training import frozen
 from launcher.errors import InputError
+from launcher.run import paths
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir, find
 from launcher.spec import registry
@@ -26,16 +27,16 @@ def want(overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
     for name in ("features", "k"):
         if name not in given:
             raise InputError(f"{name} is missing; say features=FOLDER_OR_RUN k=NUMBER")
-    method, path = config["method"], Path(config["method"].features).expanduser()
+    method, path = config["method"], paths.absolute(config["method"].features)
     if path.is_dir() and not (path / "spec.json").exists():
         if config["data"] is not None or method.layer is not None:
             field = "layer" if method.layer is not None else "data"
             reason = "the features are files: there is no backbone to run"
             raise InputError.of(field, getattr(method, field, "..."), reason, "leave it out, or give features=RUN")
-        found = kmeans.scan(path.absolute())
+        found = kmeans.scan(path)
         method.features, method.rows, method.dim, method.content = str(found.path), found.rows, found.dim, found.content
     else:
-        run = _run(method.features, Path(config["runs"]).expanduser().absolute())
+        run = _run(method.features, paths.absolute(config["runs"]))
         theirs = run.spec()
         method.features, config["init_from"] = str(run.path), str(run.path)
         for field in ("backbone", "image_size", "precision", "workers"):
@@ -44,7 +45,7 @@ def want(overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
         if config["data"] is None:  # thawed: freezing begins with what can be changed
             config["data"] = DATA[theirs.data.name](**theirs.to_json()["data"])
     if method.out is not None:
-        method.out = str(Path(method.out).expanduser().absolute())
+        method.out = str(paths.absolute(method.out))
     spec = frozen(config)
     refuse_foreign(spec)
     return spec

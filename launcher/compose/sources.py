@@ -7,6 +7,7 @@ from typing import Any
 
 from launcher.compose import words
 from launcher.errors import InputError
+from launcher.run import paths
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir, find
 from launcher.run.manifest import sha256
@@ -103,8 +104,8 @@ def _network(field: str, name: str, runs: Path) -> PinnedNetwork:
 
 def _file(name: str) -> Path | None:
     """The file of weights of that name; None where it is no file."""
-    file = Path(name).expanduser()
-    return file.resolve() if file.is_file() else None
+    file = paths.led_to(name)
+    return file if file.is_file() else None
 
 
 def _said_by(file: Path) -> str:

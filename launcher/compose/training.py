@@ -24,6 +24,7 @@ from launcher.compose import clusters, protocols, words
 from launcher.compose.overrides import parsed, refusal, several, spelled
 from launcher.compose.sources import pin_continue_from, pin_init_from, pin_networks
 from launcher.errors import InputError, unknown
+from launcher.run import paths
 from launcher.slurm import commands
 from launcher.spec import registry
 from launcher.spec.contract import Recipe
@@ -282,7 +283,7 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
     _check_data(config, ("data", "eval_data"), at_hand=not planning)
     if not config["runs"]:
         raise InputError.of("runs", "", "it is empty", "give a folder")
-    runs = os.path.abspath(os.path.expanduser(config["runs"]))
+    runs = str(paths.absolute(config["runs"]))
     pin_networks(config["method"], Path(runs))
     method.validate(config["method"], getattr(config["data"], "images", None))
     registry.facts("data").check_columns(config["data"], method.columns, at_hand=not planning)
@@ -317,7 +318,7 @@ def _check_data(config: dict[str, Any], keys: tuple[str, ...], *, at_hand: bool)
         data = config[key]
         if data is not None:
             if getattr(data, "path", None):
-                data.path = os.path.abspath(os.path.expanduser(data.path))
+                data.path = str(paths.absolute(data.path))
             check_data(data, key, at_hand=at_hand)
 
 

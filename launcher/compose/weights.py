@@ -12,6 +12,7 @@ from launcher.compose.evaluation import check_labels
 from launcher.compose.overrides import text_of
 from launcher.compose.training import frozen
 from launcher.errors import InputError, unknown
+from launcher.run import paths
 from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
 
@@ -35,7 +36,7 @@ def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec
     settings, rest = protocols.taken(overrides, backbone)
     if not any(text.partition("=")[0] == "data" for text in rest):
         raise InputError("data is missing; say data=image_folder data.path=/path/to/labelled/images")
-    path = Path(text_of(f"weights={given['weights']}")).expanduser().absolute()
+    path = paths.absolute(text_of(f"weights={given['weights']}"))
     rest = [text for text in rest if text.partition("=")[0] != "weights"]
     told = work.translated("weights", weights.RECIPE, rest, weights.GIVEN, also=("protocol",))
     config = work.config_of(told, config_dir)

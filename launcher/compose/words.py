@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from launcher.compose.overrides import quoted, spelled
 from launcher.errors import InputError
+from launcher.run import paths
 from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
 
@@ -71,7 +71,7 @@ def _differences(spec: RunSpec) -> Iterator[tuple[str, Any]]:
         yield "init_from", spec.init_from.path
     if spec.continue_from:
         yield "continue_from", str(Path(spec.continue_from.path).parents[1])
-    if spec.runs != os.path.abspath("runs"):
+    if spec.runs != str(paths.absolute("runs")):
         yield "runs", spec.runs
 
 

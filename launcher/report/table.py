@@ -16,7 +16,7 @@ from launcher.compose.overrides import text_of
 from launcher.errors import InputError, SslrunError
 from launcher.report import trend
 from launcher.report.readonce import ReadOnce
-from launcher.run import goodput
+from launcher.run import goodput, paths
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.slurm import queue
@@ -165,8 +165,8 @@ def _of_path(rows: Sequence[Mapping[str, Any]], asked: Asked, folder: Path) -> l
     if not typed:
         return list(rows)
     wanted = Path(typed[-1]).expanduser().resolve()
-    paths = {name: _in_spec(folder / name / "spec.json", "data", "path") for name in {row["run"] for row in rows}}
-    return [row for row in rows if not paths[row["run"]] or Path(paths[row["run"]]).resolve() == wanted]
+    whose = {name: _in_spec(folder / name / "spec.json", "data", "path") for name in {row["run"] for row in rows}}
+    return [row for row in rows if not whose[row["run"]] or Path(whose[row["run"]]).resolve() == wanted]
 
 
 def _in_spec(file: Path, *keys: str) -> Any:
@@ -222,7 +222,7 @@ class _Finder:
         if self._moved is None:
             self._moved = {_in_spec(file, "identity"): file.parent for file in self._folder.glob("*/spec.json")}
         path = self._moved.get(row["identity"])
-        return RunDir(path.resolve()) if path else None
+        return RunDir(paths.led_to(path)) if path else None
 
 
 def _run(table: Ablation, scale: str, seed: int, row: Mapping[str, Any] | None, finder: _Finder) -> Run:

@@ -18,9 +18,7 @@ from typing import IO, Any
 
 from launcher.errors import InputError
 
-LARGEST = (
-    64 * 2**20
-)  # bytes that are read of a file that a person may look at; the ledger of a start has some thousands
+LARGEST = 64 * 2**20  # bytes that are read of a file; the ledger of a start has some thousands
 
 
 class NotOurs(InputError, ValueError):

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import InputError
-from launcher.run import files, snapshot
+from launcher.run import files, paths, snapshot
 from launcher.run.files import opened, read_json, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
 from launcher.run.ledger import History, Ledger
@@ -316,9 +316,9 @@ def _continues(spec: RunSpec) -> dict[str, Any]:
 
 def find(name: str, runs: Path) -> RunDir:
     """The run that a person means: a path, an id, or the unique beginning of one. Raises InputError otherwise."""
-    for path in (Path(name).expanduser(), runs / name):
+    for path in (paths.absolute(name), runs / name):
         if (path / "spec.json").is_file():
-            return RunDir(path.resolve())
+            return RunDir(paths.led_to(path))
     matches = [run for run in every(runs) if run.id.startswith(name)]
     if len(matches) == 1:
         return matches[0]
@@ -330,7 +330,7 @@ def find(name: str, runs: Path) -> RunDir:
 def every(runs: Path) -> Iterator[RunDir]:
     """All runs of a folder."""
     for path in sorted(runs.glob("*/spec.json")):
-        yield RunDir(path.parent.resolve())
+        yield RunDir(paths.led_to(path.parent))
 
 
 def _refuse_foreign_group(name: str | None) -> None:

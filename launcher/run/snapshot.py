@@ -70,7 +70,9 @@ def link(folder: Path, target: Path) -> None:
     """Point `folder`/code at a snapshot, or at what points at one, by one rename."""
     beside = folder / f".code.{os.getpid()}"
     beside.unlink(missing_ok=True)
-    beside.symlink_to(os.path.relpath(target.absolute(), folder.absolute()))
+    # By where both really lie: from behind a link, .. leads elsewhere than their names say.
+    there = target.parent.resolve() / target.name
+    beside.symlink_to(os.path.relpath(there, folder.resolve()))
     beside.rename(folder / "code")
 
 

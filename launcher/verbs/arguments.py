@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import InputError
+from launcher.run import paths
 
 if TYPE_CHECKING:
     from launcher.run.folder import RunDir
@@ -64,14 +65,14 @@ def runs_folder(overrides: list[str]) -> Path:
 
             value = text_of(text)
         folder = Path(value)
-    return folder.expanduser().absolute()
+    return paths.absolute(folder)
 
 
 def runs_option(run: "RunDir") -> str:
     """What a person must add so that the run is found from here."""
     import shlex
 
-    return "" if run.runs == Path("runs").absolute() else f" runs={shlex.quote(str(run.runs))}"
+    return "" if run.runs == paths.absolute("runs") else f" runs={shlex.quote(str(run.runs))}"
 
 
 def print_config(options: Namespace, *, planning: bool) -> int:

@@ -3,6 +3,8 @@
 import errno
 import os
 
+from launcher.run import paths
+
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
@@ -14,7 +16,7 @@ NOT_READ = (  # pictures all the same: a person is told how many there are
 
 def absolute(path):
     """`path` made absolute, with a leading ~ (which shells leave alone after `data.path=`) expanded."""
-    return os.path.abspath(os.path.expanduser(path))
+    return str(paths.absolute(path))
 
 
 def is_image_name(name):

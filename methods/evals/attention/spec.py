@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from launcher.errors import InputError
+from launcher.run import paths
 from methods.backbones.spec import BACKBONES
 from methods.evals.settings import Settings
 
@@ -27,7 +28,7 @@ class Attention(Settings):
 
     def __post_init__(self) -> None:
         if self.masks:  # the job runs in another folder than who asks for it
-            self.masks = os.path.abspath(os.path.expanduser(self.masks))
+            self.masks = str(paths.absolute(self.masks))
 
     def check(self, backbone: str) -> None:
         super().check(backbone)
