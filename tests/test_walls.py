@@ -114,7 +114,7 @@ def test_every_exception_is_still_needed():
 
 def test_specs_import_nothing_heavy():
     files = [ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in sorted(SPECS)]
-    known = ("launcher.errors", "launcher.run.files", "launcher.run.paths", "launcher.spec", *SPECS)
+    known = ("launcher.errors", "launcher.run.files", "launcher.spec", *SPECS)
     assert not trespasses(
         files, lambda _, name: under(name, *HEAVY) or (under(name, "launcher", "methods") and not under(name, *known))
     )

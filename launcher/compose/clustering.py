@@ -9,10 +9,9 @@ from pathlib import Path
 from launcher.compose import work
 from launcher.compose.training import frozen
 from launcher.errors import InputError
-from launcher.run import paths
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir, find
-from launcher.spec import registry
+from launcher.spec import paths, registry
 from launcher.spec.runspec import RunSpec
 
 kmeans, augment, DATA = registry.facts("kmeans"), registry.facts("augment"), registry.facts("data").DATA

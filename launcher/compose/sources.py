@@ -7,11 +7,10 @@ from typing import Any
 
 from launcher.compose import words
 from launcher.errors import InputError
-from launcher.run import paths
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir, find
 from launcher.run.manifest import sha256
-from launcher.spec import registry
+from launcher.spec import paths, registry
 from launcher.spec.fields import pinned_fields
 from launcher.spec.runspec import ContinueFrom, InitFrom, PinnedNetwork, RunSpec, flat
 

@@ -24,9 +24,8 @@ from launcher.compose import clusters, protocols, words
 from launcher.compose.overrides import parsed, refusal, several, spelled
 from launcher.compose.sources import pin_continue_from, pin_init_from, pin_networks
 from launcher.errors import InputError, unknown
-from launcher.run import paths
 from launcher.slurm import commands
-from launcher.spec import registry
+from launcher.spec import paths, registry
 from launcher.spec.contract import Recipe
 from launcher.spec.runspec import RunSpec, freeze
 from launcher.spec.schema import ClusterConfig, LaunchConfig, TrainConfig

@@ -12,8 +12,7 @@ from launcher.compose.evaluation import check_labels
 from launcher.compose.overrides import text_of
 from launcher.compose.training import frozen
 from launcher.errors import InputError, unknown
-from launcher.run import paths
-from launcher.spec import registry
+from launcher.spec import paths, registry
 from launcher.spec.runspec import RunSpec
 
 weights, BACKBONES = registry.facts("weights"), registry.facts("backbones").BACKBONES

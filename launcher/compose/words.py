@@ -10,8 +10,7 @@ from typing import Any
 
 from launcher.compose.overrides import quoted, spelled
 from launcher.errors import InputError
-from launcher.run import paths
-from launcher.spec import registry
+from launcher.spec import paths, registry
 from launcher.spec.runspec import RunSpec
 
 DATA = registry.facts("data").DATA

@@ -16,10 +16,11 @@ from launcher.compose.overrides import text_of
 from launcher.errors import InputError, SslrunError
 from launcher.report import trend
 from launcher.report.readonce import ReadOnce
-from launcher.run import goodput, paths
+from launcher.run import goodput
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.slurm import queue
+from launcher.spec import paths
 from launcher.spec.runspec import RunSpec
 from launcher.sweep import record
 from launcher.sweep.ablation import Ablation, PaperRow

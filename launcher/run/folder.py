@@ -34,13 +34,13 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import InputError
-from launcher.run import files, paths, snapshot
+from launcher.run import files, snapshot
 from launcher.run.files import opened, read_json, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
 from launcher.run.ledger import History, Ledger
 from launcher.run.snapshot import Snapshot
 from launcher.run.state import Queue, State, of
-from launcher.spec import registry, stored
+from launcher.spec import paths, registry, stored
 from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import InputError
-from launcher.run import paths
+from launcher.spec import paths
 
 if TYPE_CHECKING:
     from launcher.run.folder import RunDir

@@ -3,7 +3,7 @@
 import errno
 import os
 
-from launcher.run import paths
+from launcher.spec import paths
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",

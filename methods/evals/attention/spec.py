@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from launcher.errors import InputError
-from launcher.run import paths
+from launcher.spec import paths
 from methods.backbones.spec import BACKBONES
 from methods.evals.settings import Settings
 

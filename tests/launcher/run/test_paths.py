@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.run import paths, snapshot
 from launcher.run.folder import every, find
+from launcher.spec import paths, snapshot
 from launcher.verbs import arguments
 
 

@@ -1,4 +1,4 @@
-"""Where a path of the user's leads, by the names that the user knows."""
+"""Paths as a person gave them -> from the root on."""
 
 import contextlib
 import os
