@@ -137,5 +137,8 @@ def mode_in(folder: Path | int) -> int:
 
 
 def cache_folder() -> Path:
-    """Where files go that cannot lie beside what they are about: `$XDG_CACHE_HOME/sslrun` or `~/.cache/sslrun`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sslrun"
+    """Where files go that cannot lie beside what they are about: `$XDG_CACHE_HOME/sslrun` or `~/.cache/sslrun`. Where
+    neither is known, as in a container whose user nobody made, it is a folder that cannot be: ~ stays as it is then."""
+    given = os.environ.get("XDG_CACHE_HOME", "")  # one that is relative is to be ignored: XDG Base Directory, 0.8
+    found = given if os.path.isabs(given) else os.path.expanduser("~/.cache")
+    return Path(found if os.path.isabs(found) else os.devnull, "sslrun")

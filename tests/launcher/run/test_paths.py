@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.run import snapshot
 from launcher.run.folder import every, find
-from launcher.spec import paths, snapshot
+from launcher.spec import paths
 from launcher.verbs import arguments
 
 

@@ -260,6 +260,23 @@ def test_a_cache_that_cannot_be_written_is_no_cache(tmp_path, walks, monkeypatch
     assert len(walks) == 2
 
 
+@pytest.mark.parametrize("given", [None, "", "relative"])
+def test_where_nobody_has_a_home_there_is_no_cache_and_no_folder_called_tilde(tmp_path, walks, monkeypatch, given):
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    if given is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    put(tmp_path / "images" / "a.png")
+    assert len(open_index(tmp_path / "images")) == len(open_index(tmp_path / "images")) == 1
+    assert len(walks) == 2 and not os.listdir()
+
+
 def test_an_interrupted_write_leaves_the_old_index(tmp_path, walks, cache, monkeypatch):
     fill(tmp_path, images=3)
     open_index(tmp_path)
