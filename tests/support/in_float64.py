@@ -97,7 +97,8 @@ def train(
         job = Job(run, spec, world, layout, ledger, stop, _images(spec.data))
         trainer = (trainer or registry.load_trainer(spec.method.name))(job)
         held = _held(job, trainer) if watched else {}
-        _perturb(trainer.networks, perturbed)
+        if perturbed:
+            _perturb(trainer.networks, perturbed)
         if stop_after:
             _tell(stop, trainer, stop_after)
         try:

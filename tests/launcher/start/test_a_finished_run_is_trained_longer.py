@@ -1,10 +1,18 @@
 """`continue_from`: what a run of two epochs is after two more is what a run of four is, byte for byte."""
 
+import dataclasses
 import json
 import shutil
 import signal
+from pathlib import Path
 
+import in_float64
 import pytest
+
+from launcher.compose.training import resolve
+from launcher.run.files import read_json
+from launcher.spec import stored
+from launcher.spec.runspec import ContinueFrom
 
 CONSTANT = ("method.schedule=constant", "method.keep_checkpoints=9")
 
@@ -24,13 +32,35 @@ def saved(run, step):
     return {name: entry["sha256"] for name, entry in manifest["files"].items()}
 
 
-@pytest.mark.parametrize(("method", "ranks"), [("rotnet", 1), ("deepercluster", 2), ("swav", 2)])
-def test_it_is_the_run_that_would_have_been_longer_from_the_beginning(
-    sslrun, watched, small, undisturbed, method, ranks
-):
-    first = undisturbed(ranks, overrides(small, method, 1))
-    whole = undisturbed(ranks, overrides(small, method, 2))
-    launch = (*overrides(small, method, 2), f"tasks_per_node={ranks}", f"continue_from={first}", f"runs={watched.runs}")
+def trained_longer(world, specs, folder):
+    """{method: the hashes of the last two checkpoints of two epochs, of one training and of one that goes on from the
+    end of another}, of {method: (spec of one epoch, of two)}."""
+    found = {}
+    for method, (short, long) in specs.items():
+        whole, first, second = (Path(folder, method, name) for name in ("whole", "first", "second"))
+        in_float64.train(world, long, whole)
+        in_float64.train(world, short, first)
+        end = first / "run" / "checkpoints" / "step_00000004"
+        begun = ContinueFrom(str(end), read_json(end / "manifest.json")["digest"], "first", 4, 1)
+        in_float64.train(world, dataclasses.replace(stored.read(long), continue_from=begun).to_json(), second)
+        found[method] = [[saved(life / "run", step) for step in (6, 8)] for life in (whole, second)]
+        assert not (second / "run" / "checkpoints" / "step_00000004").exists()
+    return found
+
+
+def test_targets_of_groups_and_a_queue_go_on_on_several_ranks(ranks, small, tmp_path):
+    specs = {
+        name: [resolve(overrides(small, name, epochs))[0].to_json() for epochs in (1, 2)]
+        for name in ("deepercluster", "swav")
+    }
+    for found in ranks(2, trained_longer, specs, str(tmp_path)):
+        for whole, second in found.values():
+            assert whole == second and len(whole[0]) > 1
+
+
+def test_it_is_the_run_that_would_have_been_longer_from_the_beginning(sslrun, watched, small, undisturbed):
+    first, whole = undisturbed(1, overrides(small, "rotnet", 1)), undisturbed(1, overrides(small, "rotnet", 2))
+    launch = (*overrides(small, "rotnet", 2), f"continue_from={first}", f"runs={watched.runs}")
     answer = sslrun(*launch, "--json")
     longer = watched.path
     for step in (6, 8):
