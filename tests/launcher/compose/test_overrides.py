@@ -31,11 +31,6 @@ READ = [
     "method.lr=1e-3", "seed=1,2", "method.crop_scale=[0.3,1]", "nodes=2", "data.path='/a b'", "data=photos",
     "cluster.setup=['module load x']", "+cluster.environment.A=x", "data.path=null", "seed=range(0,4)", "~group",
 ]  # fmt: skip
-TEXTS = {
-    "cluster.account": "007", "cluster.partition": "2024_01", "runs": "1e5", "group": "true", "cluster.qos": "1.50",
-    "cluster.exclude": "n[1-3]", "cluster.constraint": "a100&nvlink|h100", "cluster.environment.A": "08:00",
-    "cluster.environment.B": "0x1F", "cluster.environment.C": "a=b", "init_from": "12345678",
-}  # fmt: skip
 
 
 def path_of(*words):
@@ -53,13 +48,17 @@ def test_what_hydra_reads_is_left_to_it(text):
     assert spelled(text) == text
 
 
-@pytest.mark.parametrize("path", ODD)
-def test_a_folder_may_be_called_anything(path):
-    assert path_of(f"data.path={path}") == path
-    (point,) = points.expand([*FOLDER, f"data.path={path}"], planning=True)
-    assert point.spec.data.path == path
-    # And with quotes inside those of the shell, as Hydra's users have them.
-    assert path_of(spelled(f"data.path={path}")) == path
+def test_a_folder_may_be_called_anything():
+    """In one run, as points, and with quotes inside those of the shell, as Hydra's users have them."""
+    named = {f"A{number}": path for number, path in enumerate(ODD)}
+    for spell in (str, spelled):
+        words = [spell(f"+cluster.environment.{name}={path}") for name, path in named.items()]
+        spec, _ = training.resolve([*FOLDER, "data.path=/data", *words], planning=True)
+        assert spec.cluster.environment == named
+    folders = [[f"data.path={path}"] for path in ODD]
+    found = points.rows(FOLDER, folders, planning=True)
+    assert [point.spec.data.path for point in found] == ODD
+    assert path_of(f"data.path={ODD[0]}") == ODD[0]
 
 
 def test_its_example_is_true():
@@ -97,11 +96,6 @@ def test_several_values_of_a_number_have_no_other_meaning():
     for word in ("seed=0,1", "method.lr=0.1,0.2", "method.lr=range(1,3)"):
         with pytest.raises(InputError, match=r"; add --multirun, or give one value$"):
             training.resolve([*FOLDER, word], planning=True)
-
-
-@pytest.mark.parametrize("key", TEXTS)
-def test_text_that_looks_like_a_number_stays_as_it_was_typed(key):
-    assert parsed(f"{key}={TEXTS[key]}").value() == TEXTS[key]
 
 
 def test_numbers_are_numbers():

@@ -146,31 +146,6 @@ def test_what_an_image_shows_is_kept(tmp_path, name):
     assert read.shape == (16, 20, 3) and np.array_equal(read, right if right.ndim == 3 else np.dstack([right] * 3))
 
 
-# Images of 8 bits are what PIL makes of them, byte by byte.
-PLAIN = {
-    f"{mode} {suffix}": (mode, suffix)
-    for mode, suffixes in {
-        "RGB": ("jpg", "png", "bmp", "webp", "tif", "ppm"), "L": ("jpg", "png", "bmp", "tif", "gif", "pgm"),
-        "RGBA": ("png", "webp", "tif"), "LA": ("png", "tif"), "P": ("png", "gif", "tif", "bmp"),
-        "1": ("png", "tif", "bmp", "pbm"), "CMYK": ("jpg", "tif"), "YCbCr": ("jpg", "tif"), "LAB": ("tif",),
-    }.items()
-    for suffix in suffixes
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", PLAIN)
-def test_images_of_8_bits_are_what_pil_reads(tmp_path, case):
-    mode, suffix = PLAIN[case]
-    image = Image.fromarray(C)
-    image = image.convert("L").convert("LAB") if mode == "LAB" else image.convert(mode)
-    if mode == "LAB":
-        image = Image.frombytes("LAB", (20, 16), C.tobytes())
-    image.save(tmp_path / f"a.{suffix}")
-    with Image.open(tmp_path / f"a.{suffix}") as stored:
-        right = np.asarray(stored.convert("RGB"))
-    assert np.array_equal(np.asarray(ImageFolder(tmp_path, "train").image(0)), right)
-
-
 def test_a_dark_image_stays_dark_among_its_like(tmp_path):
     for name, array in {"a": W << 4 | W >> 4, "b": W, "c": (W << 4) // 3}.items():
         Image.fromarray(array).save(tmp_path / f"{name}.png")

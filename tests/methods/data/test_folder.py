@@ -140,46 +140,6 @@ def test_odd_names_are_found_in_sorted_order_and_named_on_one_line(tmp_path):
         assert {train.image(i).mode for i in range(len(train))} == {"RGB"}
 
 
-def test_symlinks_are_followed_once_and_loops_end(tmp_path):
-    root, other = tmp_path / "root", tmp_path / "other"
-    fill(root, images=2)
-    fill(other, ("bird",), 3)
-    (root / "linked").symlink_to(other / "bird")
-    (root / "cat" / "up").symlink_to(root)
-    (root / "self").symlink_to(root / "self")
-    (root / "gone.png").symlink_to(tmp_path / "gone.png")
-    dataset = ImageFolder(root, "train", labels="none")
-    assert sorted({name.split("/")[0] for name in names(dataset)}) == ["cat", "dog", "linked"] and len(dataset) == 7
-
-
-@pytest.mark.parametrize("mode, name", [
-    ("RGB", "a.jpg"), ("L", "a.jpg"), ("CMYK", "a.jpg"), ("P", "a.gif"), ("P", "a.png"), ("RGBA", "a.png"),
-    ("LA", "a.png"), ("1", "a.png"), ("RGB", "a.bmp"), ("RGBA", "a.webp"), ("RGB", "a.ppm"), ("RGBA", "a.tif"),
-])  # fmt: skip
-@pytest.mark.filterwarnings("error")
-def test_every_format_becomes_rgb(tmp_path, mode, name):
-    put(tmp_path / name, (200, 30, 30) if mode in ("RGB", "RGBA", "CMYK", "P") else (255, 255, 255), mode)
-    image = ImageFolder(tmp_path, "train").image(0)
-    expected = (200, 30, 30) if mode in ("RGB", "RGBA", "CMYK", "P") else (255, 255, 255)
-    assert image.mode == "RGB" and image.size == (8, 6)
-    assert np.abs(np.asarray(image, int) - expected).max() < 12
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_palette_with_transparency_is_converted_without_a_warning(tmp_path):
-    put(tmp_path / "a.png", mode="P", transparency=bytes([0, 128]))
-    assert ImageFolder(tmp_path, "train").image(0).mode == "RGB"
-
-
-@pytest.mark.parametrize("array", [
-    np.full((6, 8), 32768, np.uint16), np.full((6, 8), 32768, np.int32), np.full((6, 8), 0.5, np.float32),
-    np.full((6, 8), 128, np.float32),
-])  # fmt: skip
-def test_grey_images_of_more_than_8_bits_keep_their_brightness(tmp_path, array):
-    Image.fromarray(array).save(tmp_path / "a.tif")
-    assert abs(int(np.asarray(ImageFolder(tmp_path, "train").image(0))[0, 0, 0]) - 128) <= 1
-
-
 # Broken images
 
 

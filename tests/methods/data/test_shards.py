@@ -90,32 +90,6 @@ def test_samples_come_in_the_order_of_the_tars_names(tmp_path):
     assert [dataset.image(int(i)).getpixel((0, 0))[0] for i in shuffled] == shuffled.tolist()
 
 
-@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_tars_of_other_peoples_making(tmp_path, layout):
-    long = "deep/" * 20 + "n" * 80  # longer than a header's 100 bytes, and two parts for ustar
-    members = [
-        ("./a/x.jpg", picture(1, "JPEG")), ("./a/x.json", b"{}"), ("./a/x.CLS", b" 2\n"), ("./a/x.s.png", picture(99)),
-        (f"{long}.txt", b"caption"), (f"{long}.cls", b"1"), (f"{long}.JPEG", picture(2, "JPEG")), ("notes", b"?"),
-        ("b.c/y.png", picture(3)), ("b.c/y.cls", b"0"), ("b.c/y.webp", picture(98)), ("b.c/.hidden.png", picture(97)),
-    ]  # fmt: skip
-    if layout != tarfile.USTAR_FORMAT:
-        members += [("ünï/図.png", picture(4)), ("ünï/図.cls", b"2")]
-    put(
-        tmp_path / "x.tar",
-        members,
-        layout,
-        **({"pax_headers": {"comment": "all"}} if layout == tarfile.PAX_FORMAT else {}),
-    )
-    dataset = ImageShards(tmp_path, "train", labels="cls")
-    test = ImageShards(tmp_path, "test", labels="cls")
-    names = {d.name_of(i): int(d.labels[i]) for d in (dataset, test) for i in range(len(d))}
-    expected = {"x.tar: a/x.jpg": 2, f"x.tar: {long}.JPEG": 1, "x.tar: b.c/y.png": 0}
-    if layout != tarfile.USTAR_FORMAT:
-        expected["x.tar: ünï/図.png"] = 2
-    assert names == expected and dataset.classes == ("0", "1", "2")
-    assert not broken(dataset) and not broken(test) and not open_shards(tmp_path).damaged
-
-
 def test_a_tar_appended_to_a_tar_and_an_empty_one(tmp_path):
     first, second = (put(tmp_path / "parts" / f"{n}.tar", samples(range(3 * n, 3 * n + 3))) for n in (0, 1))
     (tmp_path / "both.tar").write_bytes(first.read_bytes() + second.read_bytes())
