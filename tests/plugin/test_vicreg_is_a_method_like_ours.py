@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,36 +18,40 @@ FIVE = ("deepercluster", "dino", "rotnet", "smog", "swav")
 
 
 @pytest.fixture
-def installed(tmp_path) -> dict[str, str]:
-    """The environment of a process that finds the package, with the metadata that setuptools makes of its
-    pyproject.toml."""
+def contract(tmp_path, forge) -> Callable[..., None]:
+    """`contract("not slow", "vicreg and odd")`: those tests of it pass where the package is installed, with the
+    metadata that setuptools makes of its pyproject.toml."""
     making = [sys.executable, "-c", "import setuptools; setuptools.setup()", "-q", "egg_info", "--egg-base", tmp_path]
     subprocess.run(making, cwd=PLUGIN, check=True, capture_output=True, timeout=120)
     before = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([str(PLUGIN), str(tmp_path), *([before] if before else [])])
-    return {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": path}
+
+    def kept(marked: str, which: str = "vicreg") -> None:
+        words = "-q", "-p", "no:cacheprovider", "tests/methods/test_contract.py", "-k", which, "-m", marked
+        asked = [sys.executable, "-P", Path(pytest.__file__).with_name("__main__.py"), *words]
+        log = tmp_path / "said.txt"
+        with log.open("w") as said:
+            code = forge.start(asked, cwd=ROOT, env=environment, stdout=said, stderr=said).wait(900)
+        said = log.read_text()
+        assert code == 0 and "passed" in said and "failed" not in said, said[-4000:]
+
+    return kept
 
 
-def contract(environment: dict[str, str], marked: str, which: str = "vicreg") -> None:
-    words = "-q", "-p", "no:cacheprovider", "tests/methods/test_contract.py", "-k", which, "-m", marked
-    asked = [sys.executable, "-m", "pytest", *words]
-    done = subprocess.run(asked, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0 and "passed" in done.stdout and "failed" not in done.stdout, done.stdout[-4000:]
-
-
-def test_it_is_planned_and_refuses_as_ours_are(installed):
-    contract(installed, "not slow and not fault", "vicreg and (sized or memory or parameters or odd)")
+def test_it_is_planned_and_refuses_as_ours_are(contract):
+    contract("not slow and not fault", "vicreg and (sized or memory or parameters or odd)")
 
 
 @pytest.mark.slow
-def test_it_keeps_the_contract(installed):
-    contract(installed, "not slow and not fault")
+def test_it_keeps_the_contract(contract):
+    contract("not slow and not fault")
 
 
 @pytest.mark.fault
 @pytest.mark.slow
-def test_killed_and_resumed_it_keeps_the_contract(installed):
-    contract(installed, "fault")
+def test_killed_and_resumed_it_keeps_the_contract(contract):
+    contract("fault")
 
 
 def test_a_method_is_few_lines():
