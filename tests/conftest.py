@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tarfile
 import tempfile
 import textwrap
@@ -27,6 +28,7 @@ JOURNEY = ("method=deepercluster", "recipe=tiny", "method.epochs=10")
 os.environ["OMP_NUM_THREADS"] = os.environ["SSLRUN_THREADS"] = "1"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="sslrun-cache-")  # nobody's own is read or written
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every rank compiles what it runs
+sys.dont_write_bytecode = False  # and every worker of pytest all tests: ten seconds of CPU
 CONTRACT = "test_contract.py"  # of every method
 FORGE = pytest.StashKey[Forge]()
 
