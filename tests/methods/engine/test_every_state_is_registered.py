@@ -104,9 +104,11 @@ def stopped_and_gone_on_with(world, spec, folder, hides):
 
 
 @pytest.fixture
-def lost(ranks, small, tmp_path):
+def lost(ranks, tmp_path):
     """`lost("everything", 2)`: by rank, of two."""
-    spec, _ = resolve([*small("rotnet")])
+    # One epoch of five steps: two are left after the stop.
+    few = "method.epochs=1", "method.global_batch=16", "data.images=80", "method.checkpoint_every=1000"
+    spec, _ = resolve(["method=rotnet", "recipe=tiny", "method.log_every=1", *few])
     return lambda hides, size=1: ranks(size, stopped_and_gone_on_with, spec.to_json(), str(tmp_path), hides)
 
 

@@ -80,8 +80,9 @@ def trained(world, spec, folder):
 
 
 @pytest.fixture(scope="module")
-def made(ranks, small, tmp_path_factory):
-    spec, _ = resolve([*small("rotnet"), "method.dropout=0"])
+def made(ranks, tmp_path_factory):
+    few = "method.epochs=2", "method.global_batch=16", "data.images=76", "method.checkpoint_every=1000"
+    spec, _ = resolve(["method=rotnet", "recipe=tiny", "method.log_every=1", "method.dropout=0", *few])
     return ranks((1, 2, 4), trained, spec.to_json(), str(tmp_path_factory.mktemp("two")))
 
 
