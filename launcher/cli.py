@@ -13,6 +13,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from types import ModuleType
 
 from launcher.errors import InputError, SslrunError, unknown
+from launcher.start import streams
 
 ABOUT = """\
 Train self-supervised vision models on Slurm clusters, and on the machine at hand.
@@ -37,13 +38,18 @@ VERBS = (
     "eval", "export", "report", "sweep", "doctor", "drill", "kmeans", "shards",
 )  # fmt: skip
 
+READING = ("plan", "status", "show", "logs", "report", "sweep", "doctor")  # nothing is lost where their reader goes
+
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script. Exit codes: 0 done or joined, 2 input, 3 cluster, 4 failed, 5 no progress, 130 stopped."""
     if arguments is None:
         _in_utf8()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sslrun status | head` ends quietly
+    if arguments[:1] and arguments[0] in READING:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sslrun status | head` ends quietly
+    else:
+        streams.never_fail()
     try:
         sys.exit(_dispatch(arguments))
     except SslrunError as error:

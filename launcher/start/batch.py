@@ -28,7 +28,7 @@ from launcher.run.ledger import History, Ledger
 from launcher.run.state import of
 from launcher.slurm import badnodes, commands
 from launcher.spec.runspec import RunSpec
-from launcher.start import requeue
+from launcher.start import requeue, streams
 from launcher.start.ending import Outcome, judge, stuck
 from launcher.start.handover import Start
 
@@ -51,6 +51,7 @@ command -v "$2" >/dev/null || { echo "$SLURMD_NODENAME has no $2"; exit 3; }
 
 def main(path: str) -> None:
     """Run one generation of the run in `path` and exit: 0 when it is done or will go on later, 2 to 4 otherwise."""
+    streams.never_fail()  # a log on a full disk loses lines, and not the run
     told = _Told()
     run = RunDir(path)
     try:

@@ -12,9 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from launcher.errors import line_of
 from launcher.run import snapshot, stops
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
@@ -37,6 +40,27 @@ class Watcher(Protocol):
         """The ranks were asked to stop, or, `again`, were killed."""
 
 
+class _Shown:
+    """A watcher whose errors end nothing: that a run cannot be shown is no reason to lose what it did."""
+
+    def __init__(self, watch: Watcher):
+        self._watch, self._said = watch, ""
+
+    def __call__(self) -> None:
+        self._try(self._watch)
+
+    def stopping(self, *, again: bool) -> None:
+        self._try(partial(self._watch.stopping, again=again))
+
+    def _try(self, show: Callable[[], None]) -> None:
+        try:
+            show()
+        except Exception as error:
+            if self._said != (said := line_of(error)):
+                self._said = said
+                print(f"what the run does cannot be shown: {said}", file=sys.stderr, flush=True)
+
+
 def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | None:
     """Start the ranks and see them through; None when somebody else is the writer. Calls `watch` all the while."""
     snapshot.verify(run.code_folder(), run.code()["digest"])
@@ -45,15 +69,15 @@ def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | 
         return None
     generation = run.generation() + 1
     ledger = Ledger(run.path, generation, "launcher")
-    ledger.write("start", cause=cause, pid=os.getpid(), world_size=spec.world_size)
-    came: list[int] = []  # every Ctrl-C, TERM or closed terminal so far
-    with tempfile.TemporaryDirectory(prefix="sslrun-") as folder, stops.heard_by(lambda number, _: came.append(number)):
+    came: list[int] = []
+    with tempfile.TemporaryDirectory(prefix="sslrun-") as folder, stops.heard_by(partial(_hear, came)):
+        ledger.write("start", cause=cause, pid=os.getpid(), world_size=spec.world_size)
         ranks = [
             _start(run, spec, rank, generation, Path(folder) / "rendezvous", lock) for rank in range(spec.world_size)
         ]
-        codes, first = _see_through(ranks, came, watch)
-    outcome = _judge(run, generation, codes, first)
-    ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, exit_codes=codes)
+        codes, first = _see_through(ranks, came, _Shown(watch))
+        outcome = _judge(run, generation, codes, first)
+        ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, exit_codes=codes)
     os.close(lock)
     return outcome
 
@@ -102,6 +126,15 @@ def _die_with_parent() -> None:
     """A launcher that was killed leaves no rank behind (Linux; elsewhere the ranks end by themselves)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _hear(came: list[int], number: int, _frame: object) -> None:
+    """Note a signal. That a terminal closed is said by the shell, by the kernel once the shell ended, and by systemd
+    with a TERM: it is one stop."""
+    if came == [signal.SIGHUP]:
+        came[0] = number
+    elif number != signal.SIGHUP or not came:
+        came.append(number)
 
 
 def _see_through(ranks: list[subprocess.Popen], came: list[int], watch: Watcher) -> tuple[list[int], int | None]:

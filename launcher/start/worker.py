@@ -4,7 +4,6 @@ Rank, world size and rendezvous come from the environment. The trainer is import
 """
 
 import contextlib
-import io
 import os
 import signal
 import sys
@@ -18,25 +17,10 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag, Stopped
+from launcher.start import streams
 from launcher.start.handover import Start
 
 FAILED_CODE = 4
-
-
-class _Log(io.FileIO):
-    """What a rank prints. On a disk that is full, or into a pipe that nobody reads any more, it is lost, and no more:
-    the next save says what is the matter, in one line."""
-
-    def write(self, said) -> int:
-        try:
-            return super().write(said)
-        except OSError:
-            return len(said)
-
-
-def _speak() -> None:
-    sys.stdout = io.TextIOWrapper(_Log(1, "wb", closefd=False), "utf-8", "backslashreplace", write_through=True)
-    sys.stderr = io.TextIOWrapper(_Log(2, "wb", closefd=False), "utf-8", "backslashreplace", write_through=True)
 
 
 def main() -> int:
@@ -143,7 +127,7 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
 
 
 if __name__ == "__main__":
-    _speak()
+    streams.never_fail("utf-8")
     code = main()
     # A rank that failed must not wait for its peers in destructors of process groups.
     os._exit(code)

@@ -4,6 +4,7 @@ A stand-in for Slurm says what it is asked, and nothing is started: tests/slurm 
 """
 
 import signal
+import sys
 
 import pytest
 
@@ -16,7 +17,9 @@ DONE = Outcome("done", "done", "", 0)
 
 @pytest.fixture
 def job(monkeypatch, slurm_said):
-    """This process is in job 7, as the batch script of a run; what signals do is put back afterwards."""
+    """This process is in job 7, as the batch script of a run; what it changes of itself is put back afterwards."""
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))
     for name, value in {"JOB_ID": "7", "JOB_NODELIST": "n1", "JOB_NUM_NODES": "1", "NTASKS_PER_NODE": "1"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     slurm_said.says("scontrol requeue", "")
@@ -58,3 +61,25 @@ def test_it_is_started_where_a_person_asked_for_that(killed, job, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         batch.main(str(killed.path))
     assert ended.value.code == 0 and killed.history().last("end")["state"] == "done"
+
+
+@pytest.fixture
+def ended_as(job, monkeypatch):
+    """`ended_as(run)`: (state, cause, whether it was requeued) of one more start."""
+    monkeypatch.setattr(batch, "_requeue", lambda *_: None)
+
+    def end(run) -> tuple[str, str, bool]:
+        with pytest.raises(SystemExit):
+            batch.main(str(run.path))
+        end = run.history().last("end")
+        return end["state"], end["cause"], end["requeued"]
+
+    return end
+
+
+def test_a_job_whose_log_finds_no_room_ends_as_it_would(runs, ended_as, monkeypatch):
+    run = runs.make()
+    monkeypatch.setattr(batch, "_work", lambda *_: DONE)
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert ended_as(run) == ("done", "done", False)
