@@ -47,6 +47,12 @@ class ClusterError(SslrunError):
     cause = "cluster"
 
 
+class NotStarted(ClusterError):
+    """Slurm gave the job its nodes and could start nothing there; it may at the next try."""
+
+    cause = "not_started"
+
+
 class RunFailed(SslrunError):
     """The run itself failed, as another start may not: unless a subclass says otherwise, it is a crash."""
 

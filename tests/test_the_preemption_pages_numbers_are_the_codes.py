@@ -24,16 +24,18 @@ def row(begins):
 
 
 def test_how_often_a_run_starts_again():
-    for begins, cause in (("a node is lost", "node_failure"), ("a rank crashes", "crash"), ("a rank hangs", "stuck")):
+    budgets = {"a node is lost": "node_failure", "a rank crashes": "crash", "a rank hangs": "stuck"}
+    for begins, cause in {**budgets, "srun can start nothing": "not_started"}.items():
         assert f"{causes.of(cause).forgiven} times" in row(begins)
     assert causes.of("crash").forgiven == causes.of("killed").forgiven
-    for begins in ("preemption, with time", "preemption, with less", "the job's time limit", "`scancel --signal=USR2`"):
+    for begins in ("preemption, with time", "preemption, with less", "`scancel --signal=USR2`"):
         assert row(begins).endswith("| free |")
     assert row("`scontrol requeue`").endswith("| free |")
-    assert {"preempted", "time_limit", "asked", "requeued"} == {
-        c for c in causes.CAUSES if causes.of(c).forgiven is None
-    }
-    assert f"{WORDS[requeue.NO_PROGRESS]} ends in a row that are not free" in TEXT
+    assert row("the job's time limit").endswith("| free while it gets on |")
+    free = {cause for cause in causes.CAUSES if causes.of(cause).forgiven is None}
+    assert free == {"preempted", "asked", "requeued", "time_limit"}
+    assert {cause for cause in free if causes.of(cause).must_progress} == {"time_limit"}
+    assert f"{WORDS[requeue.NO_PROGRESS]} ends in a row that are not free, or at the time limit" in TEXT
     assert f"exit code {NoProgress.exit_code}" in row("three ends in a row")
     assert f"(end {causes.of('crash').forgiven + 1} of this kind" in TEXT
 

@@ -12,25 +12,28 @@ from dataclasses import dataclass
 class Cause:
     """forgiven: how often, over all its starts, a run starts again by itself after it; None: every time.
     resumable: a person can go on from it at once, with `sslrun resume`, and nothing else need be mended first.
+    must_progress: several such ends in a row that brought nothing stop the run, however often each is forgiven.
     may_be_slurms: what it looks like to the ranks when Slurm ends their job; Slurm's own word for the end is better.
     """
 
     forgiven: int | None = 0
     resumable: bool = False
+    must_progress: bool = True
     may_be_slurms: bool = False
 
 
-EVERY_TIME = Cause(None, resumable=True)
+FREE = Cause(None, resumable=True, must_progress=False)
 
 CAUSES = {
     # How such clusters work, and no fault of the run.
-    "preempted": EVERY_TIME,
-    "time_limit": EVERY_TIME,
-    "asked": EVERY_TIME,  # a signal told it to stop
-    "requeued": EVERY_TIME,  # scontrol requeue
+    "preempted": FREE,
+    "asked": FREE,  # a signal told it to stop
+    "requeued": FREE,  # scontrol requeue
+    "time_limit": Cause(None, resumable=True),  # one that is shorter than what comes before the first save recurs
     # What the next start may not meet again.
     "node_failure": Cause(20, resumable=True),
     "stuck": Cause(3, resumable=True),
+    "not_started": Cause(3, resumable=True, may_be_slurms=True),  # srun could start nothing on the job's nodes
     "crash": Cause(3, resumable=True, may_be_slurms=True),
     "killed": Cause(3, resumable=True, may_be_slurms=True),
     "unfinished": Cause(3, resumable=True, may_be_slurms=True),  # exit code 0, and no word that the work is done

@@ -25,6 +25,7 @@ import contextlib
 import fcntl
 import grp
 import os
+import re
 import shutil
 import time
 from collections import Counter
@@ -240,6 +241,15 @@ class RunDir:
     def checkpoints(self) -> list[Path]:
         """Committed checkpoints, oldest first. Temporary and quarantined ones have other names."""
         return sorted((self.path / "checkpoints").glob("step_" + "[0-9]" * 8))
+
+    def kept(self) -> tuple[int, int]:
+        """(the step, an amount that only grows) of the work between steps that is kept (runtime/store.py); (0, 0)
+        where none is. An amount counts up in what the names of the files say: items, or the iteration of a state."""
+        newest = max((self.path / "features").glob("step_" + "[0-9]" * 8), default=None)
+        if newest is None:
+            return 0, 0
+        names = (re.search(r"\.\d+-(\d+)\.\w+\.safetensors$", path.name) for path in newest.iterdir())
+        return int(newest.name.removeprefix("step_")), sum(int(name[1]) for name in names if name)
 
     def progress(self) -> dict[str, Any]:
         """What the run is doing, as rank 0 last said; empty before it spoke."""

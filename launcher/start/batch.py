@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import ClusterError, RunFailed, SslrunError, Superseded
+from launcher.errors import ClusterError, NotStarted, RunFailed, SslrunError, Superseded
 from launcher.plan import script
 from launcher.run import causes, heartbeats, snapshot
 from launcher.run.files import read_json
@@ -143,6 +143,9 @@ def _note_commits(run: RunDir, ledger: Ledger) -> None:
             manifest = read_json(path / "manifest.json")
             if manifest["generation"] == ledger.generation and manifest["step"] not in told:
                 ledger.write("checkpoint", step=manifest["step"], path=path.name)
+    step, amount = run.kept()
+    if amount and [step, amount] > max((e["work"] for e in run.history().all("kept")), default=[]):
+        ledger.write("kept", work=[step, amount])
 
 
 def _job() -> str:
@@ -221,12 +224,13 @@ def _preflight(run: RunDir, spec: RunSpec) -> None:
             [*command, *words], capture_output=True, encoding="utf-8", errors="replace", timeout=PREFLIGHT_SECONDS
         )
     except subprocess.TimeoutExpired:
-        raise ClusterError(f"a node of {os.environ['SLURM_JOB_NODELIST']} does not start a task") from None
+        raise NotStarted(f"a node of {os.environ['SLURM_JOB_NODELIST']} does not start a task") from None
     if answer.returncode:
         print(answer.stderr, flush=True)
         said = sorted(line for line in answer.stdout.splitlines() if line.strip())
         if not said:
-            raise ClusterError(f"starting a task on every node failed: {answer.stderr.strip().splitlines()[-1:]}")
+            last = (answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"])[-1]
+            raise NotStarted(f"starting a task on every node failed: {last}")
         if len(said) < spec.nodes:  # what all of them lack is no node's fault
             for node, _, why in (line.partition(" ") for line in said):
                 badnodes.mark(run, [node], why)
@@ -315,12 +319,12 @@ def _why(run: RunDir, generation: int, outcome: Outcome, told: _Told) -> Outcome
         return Outcome("preempted", slurms, f"{slurms.replace('_', ' ')}{saved}", 0)
     if not stopped:
         return stuck(run, outcome)
-    signals = {e.get("signal") for e in said.all("stopped_at_safe_point")}
+    signals = {e.get("signal") for e in said.all("stopped_at_safe_point")} or {told.signal}
     # Slurm before 23.02 does not say when the job must end.
     end = float(os.environ.get("SLURM_JOB_END_TIME", start["time"] + 60 * run.spec().cluster.timeout_min))
     if "SIGUSR2" in signals and end - time.time() < run.plan()["signal_delay_s"] + 60:  # up to 60 s early
         return Outcome("preempted", "time_limit", f"the time limit came{saved}", 0)
-    names = " and ".join(sorted(filter(None, signals or {told.signal})))
+    names = " and ".join(sorted(filter(None, signals)))
     return Outcome("preempted", "asked", f"told to stop by {names}{saved}", 0)
 
 

@@ -1,8 +1,7 @@
 """Whether a run that ended starts again by itself: by what ended it, how often that happened, and whether it got on.
 
-run/causes.py says how often each cause is forgiven. Ends in a row that brought no checkpoint further stop the run all
-the same, unless they are forgiven every time: it would only burn GPUs. Pure; evidence comes in as the run's ledger and
-the log of its job.
+run/causes.py says how often each cause is forgiven, and after which ends in a row that brought nothing the run stops
+all the same: it would only burn GPUs. Pure; evidence comes in as the run's ledger and the log of its job.
 """
 
 import re
@@ -12,7 +11,7 @@ from launcher.run import causes
 from launcher.run.ledger import History
 from launcher.start.ending import Outcome
 
-NO_PROGRESS = 3  # ends in a row, none of them forgiven every time, without a newer checkpoint
+NO_PROGRESS = 3  # such ends in a row, without a newer checkpoint or more work that is kept
 
 # What Slurm itself writes into the log of a job that it ends: "*** JOB 7 ON n1 CANCELLED AT ... DUE TO PREEMPTION ***"
 EVIDENCE = {
@@ -36,32 +35,41 @@ def died_of(log: str, *, node_down: bool) -> str:
 
 def decide(history: History, outcome: Outcome) -> tuple[Outcome, bool]:
     """(the outcome, perhaps a harder one; whether the run starts again). `history`: without this end."""
-    cause, most = outcome.cause, causes.of(outcome.cause).forgiven
-    if not most:
+    cause, known = outcome.cause, causes.of(outcome.cause)
+    most = known.forgiven
+    if most == 0 or not known.must_progress:
         return outcome, most is None
     idle = _ends_without_progress(history) + 1
     if idle >= NO_PROGRESS and not _progressed(history, history.generation):
         message = f"{outcome.message} ({idle} starts in a row ended without a newer checkpoint)"
         return Outcome("failed", NoProgress.cause, message, NoProgress.exit_code), False
-    spent = sum(end["cause"] == cause for end in history.all("end"))
+    if most is None:
+        return outcome, True
+    spent = list(_causes(history).values()).count(cause)
     if spent >= most:
         message = f"{outcome.message} (end {spent + 1} of this kind: {cause}; {most} are forgiven)"
         return Outcome("failed", cause, message, outcome.exit_code), False
     return Outcome("preempted", cause, outcome.message, 0), True
 
 
+def _causes(history: History) -> dict[int, str]:
+    """{generation: the cause of its end}. One whose requeue was refused has two ends, and ended once."""
+    return {end["generation"]: end["cause"] for end in history.all("end")}
+
+
 def _progressed(history: History, generation: int) -> bool:
-    """Did this generation commit a checkpoint beyond those of the earlier ones?"""
-    before = max((saved["step"] for saved in history.before(generation).all("checkpoint")), default=0)
-    return any(saved["step"] > before for saved in history.of(generation).all("checkpoint"))
+    """Did this generation commit a checkpoint, or keep work between two steps, beyond what the earlier ones did?"""
+    before, mine = history.before(generation), history.of(generation)
+    saved = max((e["step"] for e in before.all("checkpoint")), default=0)
+    kept = max((e["work"] for e in before.all("kept")), default=[])
+    return any(e["step"] > saved for e in mine.all("checkpoint")) or any(e["work"] > kept for e in mine.all("kept"))
 
 
 def _ends_without_progress(history: History) -> int:
-    """Ends just before the latest generation's, in a row, that were not free and brought nothing."""
-    ends = {end["generation"]: end["cause"] for end in history.all("end")}
-    count = 0
+    """Ends just before the latest generation's, in a row, that brought nothing though they should have."""
+    ends, count = _causes(history), 0
     for generation in range(history.generation - 1, 0, -1):
-        if causes.of(ends.get(generation, "killed")).forgiven is None or _progressed(history, generation):
+        if not causes.of(ends.get(generation, "killed")).must_progress or _progressed(history, generation):
             break
         count += 1
     return count

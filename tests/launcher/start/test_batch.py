@@ -64,6 +64,20 @@ def test_it_is_started_where_a_person_asked_for_that(killed, job, monkeypatch):
 
 
 @pytest.fixture
+def srun(tmp_path, monkeypatch):
+    """`srun(script)`: what this does in the place of srun."""
+
+    def stands_in(script: str) -> None:
+        program = tmp_path / "bin" / "srun"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o700)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+
+    return stands_in
+
+
+@pytest.fixture
 def ended_as(job, monkeypatch):
     """`ended_as(run)`: (state, cause, whether it was requeued) of one more start."""
     monkeypatch.setattr(batch, "_requeue", lambda *_: None)
@@ -75,6 +89,55 @@ def ended_as(job, monkeypatch):
         return end["state"], end["cause"], end["requeued"]
 
     return end
+
+
+@pytest.mark.parametrize("script", ["echo 'srun: error: Unable to create step' >&2; exit 1", "exit 1", "exec sleep 60"])
+def test_nodes_on_which_nothing_can_be_started_are_tried_again_within_the_budget(
+    runs, ended_as, srun, script, monkeypatch
+):
+    monkeypatch.setattr(batch, "PREFLIGHT_SECONDS", 0.2)
+    srun(script)
+    run = runs.make()
+    ends = [ended_as(run) for _ in range(3)]
+    assert ends == [("preempted", "not_started", True)] * 2 + [("failed", "no_progress", False)]
+
+
+def test_a_node_without_the_run_is_not_tried_again(runs, ended_as, srun):
+    srun("echo n1 does not see it; exit 3")
+    assert ended_as(runs.make()) == ("failed", "cluster", False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_limit_that_comes_before_any_rank_began_is_one(runs, ended_as, monkeypatch, number):
+    """USR2 is what Slurm sends before the time limit; the limit of these runs is over within the margin."""
+
+    def told_meanwhile(run, generation, told):
+        signal.raise_signal(number)
+        return batch.NOT_BEGUN
+
+    monkeypatch.setattr(batch, "_work", told_meanwhile)
+    run = runs.make(timeout_min=1)
+    ends = [ended_as(run) for _ in range(3)]
+    limit = [("preempted", "time_limit", True)] * 2 + [("failed", "no_progress", False)]
+    assert ends == (limit if number == signal.SIGUSR2 else [("preempted", "asked", True)] * 3)
+
+
+def test_work_that_was_kept_between_two_steps_is_noted_once(runs, ended_as, monkeypatch):
+    run = runs.make()
+    folder = run.path / "features" / "step_00000004"
+    folder.mkdir(parents=True)
+
+    def keeps(*names: str):
+        for name in names:
+            (folder / f"{name}.safetensors").touch()
+        return lambda *_: batch.NOT_BEGUN
+
+    kept = []
+    for names in (["features.0-8.ab"], [], ["features.8-16.cd", "k-means.3-4.ef"], [".writing-1", "odd"]):
+        monkeypatch.setattr(batch, "_work", keeps(*names))
+        ended_as(run)
+        kept.append([(e["generation"], *e["work"]) for e in run.history().all("kept")])
+    assert kept == [[(1, 4, 8)], [(1, 4, 8)], *[[(1, 4, 8), (3, 4, 28)]] * 2]
 
 
 def test_a_job_whose_log_finds_no_room_ends_as_it_would(runs, ended_as, monkeypatch):

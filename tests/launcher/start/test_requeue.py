@@ -94,7 +94,7 @@ def decide(*told: str) -> tuple[Outcome, bool]:
     return requeue.decide(starts(*told), ended(told[-1].split()[0]))
 
 
-@pytest.mark.parametrize("cause", ["preempted", "time_limit", "asked", "requeued"])
+@pytest.mark.parametrize("cause", ["preempted", "asked", "requeued"])
 def test_what_is_free_starts_again_however_often_and_without_progress(cause):
     assert decide(*[cause] * 50) == (ended(cause), True)
     assert decide("killed", "killed", "killed", cause) == (ended(cause), True)
@@ -106,7 +106,12 @@ def test_what_another_start_cannot_mend_is_the_end(cause):
     assert decide("preempted 10", f"{cause} 20") == (ended(cause), False)
 
 
-BUDGETS = {"node_failure": 20, "stuck": 3, "crash": 3, "killed": 3, "unfinished": 3}
+def test_a_time_limit_starts_again_however_often_while_the_run_gets_on():
+    assert decide(*(f"time_limit {step}" for step in range(1, 50))) == (ended("time_limit"), True)
+    assert decide("time_limit", "time_limit") == (ended("time_limit"), True)
+
+
+BUDGETS = {"node_failure": 20, "stuck": 3, "crash": 3, "killed": 3, "unfinished": 3, "not_started": 3}
 
 
 @pytest.mark.parametrize("cause", BUDGETS)
@@ -144,7 +149,9 @@ STOOD_STILL = {
     "of different kinds": (3, ["killed", "crash", "stuck"]),
     "four": (4, ["node_failure"] * 4),
     "since the last that got on": (3, ["node_failure", "node_failure 10"] + ["node_failure"] * 3),
-    "since the last that was free": (3, ["node_failure", "time_limit"] + ["node_failure"] * 3),
+    "since the last that was free": (3, ["node_failure", "preempted"] + ["node_failure"] * 3),
+    "in a limit that is too short": (3, ["time_limit"] * 3),
+    "in one that other ends cut": (3, ["time_limit", "node_failure", "time_limit"]),
     "that saved what had been saved": (3, ["node_failure 10", "node_failure 10", "node_failure 10", "node_failure 10"]),
     "that saved less": (3, ["preempted 10", "node_failure 5", "node_failure 9", "node_failure 4 8"]),
     "that nobody wrote down": (3, ["-", "-", "node_failure"]),
@@ -161,6 +168,19 @@ def test_ends_in_a_row_without_a_newer_checkpoint_stop_it(how):
     number, told = STOOD_STILL[how]
     message = f"said ({number} starts in a row ended without a newer checkpoint)"
     assert decide(*told) == (Outcome("failed", "no_progress", message, 5), False)
+
+
+@pytest.mark.parametrize(("work", "on"), [([4, 21], True), ([8, 1], True), ([4, 20], False), ([2, 99], False)])
+def test_more_work_that_is_kept_between_two_steps_is_progress(work, on):
+    kept = [{"event": "kept", "generation": number, "work": each} for number, each in ((1, [4, 20]), (4, work))]
+    events = History([*starts(*["time_limit"] * 4), *kept])
+    assert requeue.decide(events, ended("time_limit"))[1] is on
+
+
+def test_an_end_whose_requeue_was_refused_is_one_end():
+    ends = [{"event": "end", "generation": number, "cause": "crash"} for number in (1, 1, 2, 2)]
+    history = History([*starts("- 1", "- 2", "crash 3"), *ends])
+    assert requeue.decide(history, ended("crash")) == (Outcome("preempted", "crash", "said", 0), True)
 
 
 def test_a_start_that_was_only_asked_for_is_none():
