@@ -119,7 +119,8 @@ def replacing(path: Path, *, durable: bool = True, mode: int | None = None) -> I
                 os.unlink(beside, dir_fd=descriptor)
             raise
         if durable:
-            os.fsync(descriptor)
+            with contextlib.suppress(OSError):
+                os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -128,6 +129,16 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Replace `path` by `value`, as `replacing`."""
     with replacing(path, durable=durable) as file:
         file.write(json.dumps(value, indent=1).encode())
+
+
+def sync_names(folder: Path) -> None:
+    """That names in a folder survive a power cut is a bonus: not every file system offers it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def mode_in(folder: Path | int) -> int:

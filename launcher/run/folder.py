@@ -36,7 +36,7 @@ from typing import Any
 
 from launcher.errors import InputError
 from launcher.run import files, snapshot
-from launcher.run.files import opened, read_json, write_json, writing_in
+from launcher.run.files import opened, read_json, sync_names, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
 from launcher.run.ledger import History, Ledger
 from launcher.run.snapshot import Snapshot
@@ -93,6 +93,8 @@ class RunDir:
                 self.adopt(take())
                 write_json(self.path / "plan.json", plan.to_json())
                 write_json(self.path / "spec.json", spec.to_json())  # last: a folder with a spec is complete
+                for folder in (self.path, *new):
+                    sync_names(folder.parent)
 
     def keep_private(self, spec: RunSpec) -> None:
         """What this process writes from now on is the user's alone, or readable by the spec's group."""

@@ -5,11 +5,14 @@
 
 import contextlib
 import json
+import os
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from launcher.run.files import sync_names
 
 Event = Mapping[str, Any]
 # Asking for a generation comes first; whoever starts it writes its first event and its last, around the ranks'.
@@ -24,10 +27,11 @@ class History(tuple[Event, ...]):
         """`run`: its folder."""
         rows = []
         for file in sorted((run / "events").glob("*.jsonl")):
-            for line in file.read_text(errors="replace").splitlines():
-                with contextlib.suppress(ValueError):  # the last line of a killed writer may be torn
+            for line in dict.fromkeys(file.read_text(errors="replace").splitlines()):  # one may have been written again
+                with contextlib.suppress(ValueError):  # what a killed writer wrote last may be torn
                     rows.append(json.loads(line))
-        return cls(sorted(rows, key=lambda e: (e["generation"], ORDER.get(e["event"], 1), e["writer"], e["number"])))
+        # Those of one writer stay as they lie in its file.
+        return cls(sorted(rows, key=lambda e: (e["generation"], ORDER.get(e["event"], 1), e["writer"])))
 
     def all(self, *names: str) -> "History":
         """The events of these names."""
@@ -101,17 +105,26 @@ class Ledger:
         self.generation = generation
         self._head = {"generation": generation, "writer": writer, "host": socket.gethostname()}
         self._number = len(self._file.read_bytes().splitlines()) if self._file.exists() else 0
-        self._owed = b""
+        self._owed: list[bytes] = []
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one event. A full disk must not kill a run that could still be saved: an event that does not fit is
-        printed, and written before the next one."""
+        """Append one event, which a power cut does not take back. A full disk must not kill a run that could still be
+        saved: an event that does not fit is printed, and written before the next one."""
         self._number += 1
         row = {"event": event, **self._head, "number": self._number, "time": round(time.time(), 3), **fields}
-        self._owed += json.dumps(row).encode() + b"\n"
+        self._owed.append(json.dumps(row).encode() + b"\n")
         try:
-            with self._file.open("ab", buffering=0) as file:
-                while self._owed:
-                    self._owed = self._owed[file.write(self._owed) :]
+            with self._file.open("a+b", buffering=0) as file:
+                rest, new = b"".join(self._owed), not file.tell()
+                if not new:
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # a writer was killed, or a disk was full, in the middle of a line
+                        rest = b"\n" + rest
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            if new:
+                sync_names(self._file.parent)
+            self._owed.clear()
         except OSError as error:
             print(f"ledger: {error.strerror}: {json.dumps(row)}", flush=True)

@@ -11,7 +11,6 @@ as they are, other JSON values into its header. Reading one executes no code.
 
 import contextlib
 import json
-import os
 import shutil
 import threading
 import time
@@ -24,7 +23,7 @@ from typing import Any, Protocol
 import torch
 
 from launcher.errors import Damaged, Superseded
-from launcher.run.files import read_json, write_json
+from launcher.run.files import read_json, sync_names, write_json
 from launcher.run.folder import RunDir
 from launcher.run.manifest import digest, verify
 from launcher.runtime import shard, store
@@ -207,11 +206,11 @@ class Checkpointer:
         manifest = {"step": save.step, "steps": save.steps, "generation": self._generation, "files": files}
         try:
             write_json(save.beside / "manifest.json", {**manifest, "digest": digest(files)})
-            _sync(save.beside)
+            sync_names(save.beside)
             save.beside.rename(save.target)
         except OSError as error:
             return f"rank 0: {error.strerror or error}"
-        _sync(save.target.parent)
+        sync_names(save.target.parent)
         return ""
 
     def restore(self) -> int:
@@ -299,13 +298,3 @@ class _Save:
     on_disk: float = 0.0
     dropped: threading.Event = field(default_factory=threading.Event)
     reason: str = ""  # why it is not there; written by the thread
-
-
-def _sync(folder: Path) -> None:
-    """That names in a folder survive a power cut is a bonus: not every file system offers it."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,6 +1,11 @@
 """What a run's history answers."""
 
-from launcher.run.ledger import History
+import resource
+from pathlib import Path
+
+import pytest
+
+from launcher.run.ledger import History, Ledger
 
 
 def row(event: str, generation: int, **fields) -> dict:
@@ -42,3 +47,48 @@ def test_a_generation_and_what_lies_before_and_behind_it():
 def test_an_end_that_somebody_else_wrote_down_later_has_no_time_of_its_own():
     history = History([row("end", 1, writer="afterwards"), row("end", 2, writer="batch")])
     assert list(history.ends) == [2]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Of a run that nobody wrote about yet."""
+    (tmp_path / "events").mkdir()
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return [event["event"] for event in History.read(folder)]
+
+
+@pytest.mark.parametrize("torn", ['{"event": "eval", "gener', "\0\0\0"])
+def test_the_line_after_a_torn_one_is_read(folder, torn):
+    Ledger(folder, 1, "rank0").write("start")
+    with (folder / "events" / "0001-rank0.jsonl").open("a") as file:
+        file.write(torn)
+    for event in ("eval", "cancel"):
+        Ledger(folder, 1, "rank0").write(event)
+    assert names(folder) == ["start", "eval", "cancel"]
+
+
+def test_an_event_that_found_room_for_half_of_it_is_written_once(folder, capsys):
+    pen = Ledger(folder, 1, "rank0")
+    pen.write("start")
+    length = (folder / "events" / "0001-rank0.jsonl").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for room in (1.5, 3.0):  # the second time there is room for one of the two that wait, and a half
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(room * length), before[1]))
+            pen.write("eval")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capsys.readouterr().out.count("ledger: File too large") == 2
+    pen.write("end")
+    assert names(folder) == ["start", "eval", "eval", "end"]
+
+
+def test_events_of_one_writer_stay_as_they_lie_in_its_file(folder):
+    """Two of its processes number each their own."""
+    first, second = (Ledger(folder, 1, "cancel") for _ in range(2))
+    for pen, event in ((first, "a"), (first, "b"), (second, "c")):
+        pen.write(event)
+    assert names(folder) == ["a", "b", "c"]

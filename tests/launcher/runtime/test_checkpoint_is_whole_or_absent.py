@@ -12,7 +12,7 @@ import torch
 
 from launcher.errors import RunFailed
 from launcher.run.folder import RunDir
-from launcher.runtime import checkpoint, shard
+from launcher.runtime import shard
 from launcher.runtime.checkpoint import Checkpointer, Owners, SaveFailed, load_tensors, verify
 from launcher.runtime.dist import World
 
@@ -216,7 +216,7 @@ def test_a_full_disk_leaves_what_was_there(store, monkeypatch, nth):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SaveFailed, match="No space left"):
         store.save(15)
     assert store.names() == ["step_00000005", "step_00000010"]
