@@ -5,7 +5,7 @@ import contextlib
 from launcher.drill.catalog import ANY, INTERVAL, fault
 from launcher.drill.subject import DrilledRun
 from launcher.errors import ClusterError, InputError
-from launcher.slurm import commands
+from launcher.slurm import commands, notation
 
 # Whoever else has a job on a node that goes down loses it, too.
 EXCLUSIVE = ("cluster.additional_parameters.exclusive=true",)
@@ -15,7 +15,7 @@ EXCLUSIVE = ("cluster.additional_parameters.exclusive=true",)
 def node_down(run: DrilledRun) -> None:
     """An administrator marks the run's last node as down: it goes on elsewhere, under the same job id"""
     start = run.events("start")[-1]
-    node = commands.expand(start["nodes"])[-1]
+    node = notation.expand(start["nodes"])[-1]
     run.hit()
     commands.set_node(node, "down", "drill")
     try:

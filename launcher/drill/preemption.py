@@ -7,7 +7,7 @@ from pathlib import Path
 from launcher.drill.catalog import GRACE, NOTHING, fault
 from launcher.drill.subject import DrilledRun
 from launcher.errors import ClusterError
-from launcher.slurm import commands
+from launcher.slurm import commands, notation
 
 LEFT_SECONDS = 20  # of the time limit, when ranks that were held are let go: what is asked of nodes takes seconds
 SHORT = ("cluster.timeout_min=2", "cluster.signal_delay_s=25")  # not 1: PyTorch alone may take half a minute to load
@@ -24,7 +24,7 @@ def take_nodes(run: DrilledRun) -> None:
     run's job has been told to go."""
     nodes = run.events("start")[-1]["nodes"]
     options = [f"--partition={run.preempt_with}", f"--nodelist={nodes}", "--exclusive", "--job-name=drill"]
-    options += [f"--nodes={len(commands.expand(nodes))}", "--output=/dev/null", "--time=1"]
+    options += [f"--nodes={len(notation.expand(nodes))}", "--output=/dev/null", "--time=1"]
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
         script.write("#!/bin/sh\ntrue\n")
         script.flush()
@@ -70,7 +70,7 @@ def preemption_at_start(run: DrilledRun) -> None:
 def done_in_the_grace(run: DrilledRun) -> None:
     """Preempted, and the training ends within the grace: it is done, and what Slurm starts again ends at once"""
     start = run.events("start")[-1]
-    first, pid = {"host": commands.expand(start["nodes"])[0]}, str(start["pid"])
+    first, pid = {"host": notation.expand(start["nodes"])[0]}, str(start["pid"])
     # The ranks end while the job's first process is held, so that the job outlives its training until it is told.
     run.on(first, "kill", "-STOP", pid)
     run.until(lambda: run.events("finished"), "the end of the training")

@@ -20,3 +20,16 @@ def heard_by(handler: Callable[[int, object], object]) -> Iterator[None]:
     finally:
         for number, handled in before.items():
             signal.signal(number, handled)
+
+
+def noted_in(came: list[int]) -> Callable[[int, object], None]:
+    """A handler that notes every stop. That a terminal closed is said by the shell, by the kernel once the shell ended,
+    and by systemd with a TERM: it is one stop."""
+
+    def hear(number: int, _frame: object) -> None:
+        if came == [signal.SIGHUP]:
+            came[0] = number
+        elif number != signal.SIGHUP or not came:
+            came.append(number)
+
+    return hear

@@ -5,7 +5,6 @@ accounting, which many clusters do not have. Where Slurm lets people choose the 
 are separated by control characters and that text comes last.
 """
 
-import math
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import ClusterError
+from launcher.slurm import notation
 
 SECONDS = 30.0  # a busy controller takes seconds to answer; the programs themselves would wait for minutes
 SUBMIT_SECONDS = 120.0  # sbatch waits and tries again when the controller takes no more jobs for the moment
@@ -32,7 +32,6 @@ CONTROL = dict(raw_id="JobId", state="JobState", reason="Reason", start="StartTi
 CONTROL |= dict(partition="Partition", comment="Comment", exit_code="ExitCode")
 ACCOUNTING = dict(id="JobID", raw_id="JobIDRaw", state="State", start="Start", nodes="NodeList", partition="Partition")
 ACCOUNTING |= dict(exit_code="ExitCode", name="JobName", comment="Comment")
-EMPTY = ("", "(null)", "None", "none", "N/A", "Unknown", "NONE", "None assigned")
 
 
 @dataclass(frozen=True)
@@ -115,13 +114,13 @@ def partitions() -> list[Partition]:
             name=row["PartitionName"],
             default=row.get("Default") == "YES",
             state=row.get("State", "UP"),
-            nodes=tuple(expand(row.get("Nodes", ""))),
-            max_minutes=_minutes(row.get("MaxTime", "")),
-            max_nodes=number(row.get("MaxNodes", "")),
-            grace_s=number(row.get("GraceTime", "")) or 0,
+            nodes=tuple(notation.expand(row.get("Nodes", ""))),
+            max_minutes=notation.minutes(row.get("MaxTime", "")),
+            max_nodes=notation.number(row.get("MaxNodes", "")),
+            grace_s=notation.number(row.get("GraceTime", "")) or 0,
             preempt_mode=row.get("PreemptMode", "OFF"),
-            priority_tier=number(row.get("PriorityTier", "")) or 0,
-            allow_accounts=_words(row.get("AllowAccounts", "ALL")),
+            priority_tier=notation.number(row.get("PriorityTier", "")) or 0,
+            allow_accounts=notation.words(row.get("AllowAccounts", "ALL")),
         )
         for row in rows
     ]
@@ -133,15 +132,15 @@ def nodes() -> list[Node]:
     for row in _table("sinfo", ["--noheader", "--Node"], "--format=", "NcmGTRE"):
         name, cpus, memory, gres, state, partition, reason = row
         before = seen[name].partitions if name in seen else ()
-        gpus, gpu_type = _gpus(gres)
+        gpus, gpu_type = notation.gpus(gres)
         seen[name] = Node(
             name=name,
-            cpus=number(cpus) or 0,
-            memory_mb=number(memory) or 0,
+            cpus=notation.number(cpus) or 0,
+            memory_mb=notation.number(memory) or 0,
             gpus=gpus,
             gpu_type=gpu_type,
             state=state.rstrip("*~#!%$@^-+").upper(),
-            reason=_text(reason) or ("not responding" if "*" in state else ""),
+            reason=notation.text(reason) or ("not responding" if "*" in state else ""),
             partitions=(*before, partition),
             responding="*" not in state,
         )
@@ -157,7 +156,7 @@ def jobs(ids: Iterable[str] | None = None) -> dict[str, SlurmJob]:
     found = {}
     options = ["--noheader", "--array", f"--user={os.getuid()}"]
     for row in _table("squeue", options, "--format=", "".join(SQUEUE.values())):
-        job = SlurmJob(**dict(zip(SQUEUE, map(_text, row), strict=True)))
+        job = SlurmJob(**dict(zip(SQUEUE, map(notation.text, row), strict=True)))
         if wanted is None or wanted & {job.id, job.raw_id, job.id.partition("_")[0]}:
             found[job.id] = job
     return found
@@ -185,8 +184,11 @@ def ended(job_id: str) -> SlurmJob | None:
         array, task = row.get("ArrayJobId"), row.get("ArrayTaskId", "")
         id = f"{array}_{task}" if array and task.isdigit() else row["JobId"]
         if job_id in (id, row["JobId"]):
-            known = {field: _text(row.get(key, "")) for field, key in CONTROL.items()}
-            restarts, preempted = number(row.get("Restarts", "")), bool(_text(row.get("PreemptTime", "")))
+            known = {field: notation.text(row.get(key, "")) for field, key in CONTROL.items()}
+            restarts, preempted = (
+                notation.number(row.get("Restarts", "")),
+                bool(notation.text(row.get("PreemptTime", ""))),
+            )
             return SlurmJob(id, name=name[1] if name else "", left="", restarts=restarts, preempted=preempted, **known)
     return None
 
@@ -198,7 +200,7 @@ def _accounted(job_id: str) -> SlurmJob | None:
     except ClusterError:  # switched off, or its database is
         return None
     for line in text.splitlines():
-        row = dict(zip(ACCOUNTING, map(_text, line.split(FIELD, len(ACCOUNTING) - 1)), strict=False))
+        row = dict(zip(ACCOUNTING, map(notation.text, line.split(FIELD, len(ACCOUNTING) - 1)), strict=False))
         if job_id in (row.get("id"), row.get("raw_id")) and len(row) == len(ACCOUNTING):
             row["state"] = row["state"].partition(" ")[0]  # "CANCELLED by 1000"
             return SlurmJob(reason="", left="", **row)
@@ -270,23 +272,6 @@ def on_node(job_id: str, node: str, *command: str, seconds: float) -> str:
 def set_node(name: str, state: str, reason: str = "") -> None:
     """Mark a node "down" or "resume" it. Raises ClusterError for anybody but an administrator."""
     ask("scontrol", "update", f"nodename={name}", f"state={state}", *([f"reason={reason}"] if reason else []))
-
-
-def expand(nodelist: str) -> list[str]:
-    """The names behind Slurm's short form: "n[1-3,7]" -> n1 n2 n3 n7, "r[0-1]n[01-02],login" -> five names."""
-    names: list[str] = []
-    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", _text(nodelist)):
-        here = [""]
-        for text, ranges in re.findall(r"([^\[]+)|\[([^\]]*)\]", part):
-            here = [name + piece for name in here for piece in ([text] if text else _numbers(ranges))]
-        names += here
-    return names
-
-
-def _numbers(ranges: str) -> Iterator[str]:
-    for item in ranges.split(","):
-        first, _, last = item.partition("-")
-        yield from (str(n).zfill(len(first)) for n in range(int(first), int(last or first) + 1))
 
 
 # -- asking, and reading the answer ------------------------------------------------------------------------------------
@@ -363,42 +348,3 @@ def _pairs(record: str) -> Iterator[tuple[str, str]]:
     """Key=value pairs of `scontrol -o`; a value ends where the next key begins, and may hold spaces."""
     for match in re.finditer(r"(?s)(?:^|\s)([A-Z][\w/:]*)=(.*?)(?=\s[A-Z][\w/:]*=|\s*$)", record):
         yield match[1], match[2]
-
-
-def _text(value: str) -> str:
-    return "" if value in EMPTY else value
-
-
-def _words(value: str) -> tuple[str, ...]:
-    return () if value in ("ALL", *EMPTY) else tuple(value.split(","))
-
-
-def number(value: str) -> int | None:
-    """With which a value begins: 30 of "30 sec"; None where it begins with none."""
-    match = re.match(r"\d+", value)
-    return int(match[0]) if match else None
-
-
-def seconds(time: str) -> int | None:
-    """[days-]hours:minutes:seconds -> seconds, None for UNLIMITED."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", time)
-    if not match:
-        return None
-    days, hours, minutes, rest = (int(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
-
-
-def _minutes(limit: str) -> int | None:
-    whole = seconds(limit)
-    return None if whole is None else math.ceil(whole / 60)
-
-
-def _gpus(gres: str) -> tuple[int, str]:
-    """How many, and their kinds: "gpu:a100:8(S:0-1),mps:800" -> 8, "a100"."""
-    total, kinds = 0, []
-    for item in re.sub(r"\([^)]*\)", "", gres).split(","):
-        name, *rest = item.split(":")
-        if name == "gpu":
-            total += int(rest[-1]) if rest and rest[-1].isdigit() else 1
-            kinds += [rest[0]] if rest and not rest[0].isdigit() else []
-    return total, "+".join(kinds)

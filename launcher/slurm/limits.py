@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from launcher.errors import ClusterError, InputError
 from launcher.plan import script
-from launcher.slurm import commands
+from launcher.slurm import commands, notation
 from launcher.spec.runspec import RunSpec
 
 # Words of Slurm -> what they may be about.
@@ -78,7 +78,7 @@ def usable(spec: RunSpec) -> list[commands.Node]:
     partition = find(spec.cluster.partition)
     wanted = set((spec.cluster.partition or "").split(","))
     try:
-        left_out = set(commands.expand(spec.cluster.exclude or ""))
+        left_out = set(notation.expand(spec.cluster.exclude or ""))
     except ValueError:  # Slurm will say what is wrong with it
         left_out = set()
     return [

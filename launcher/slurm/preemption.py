@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from launcher.errors import ClusterError, InputError
-from launcher.slurm import accounting, commands
+from launcher.slurm import accounting, commands, notation
 from launcher.spec.schema import ClusterConfig
 
 MODES = ("REQUEUE", "CANCEL", "SUSPEND")
@@ -58,7 +58,7 @@ def of(
 
 def kill_wait(config: Mapping[str, str]) -> int:
     """Seconds from SIGTERM to SIGKILL, for every job that Slurm ends."""
-    return commands.number(config.get("KillWait", "30")) or 0
+    return notation.number(config.get("KillWait", "30")) or 0
 
 
 def sends_user_signal(config: Mapping[str, str]) -> bool:

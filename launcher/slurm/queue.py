@@ -10,7 +10,7 @@ from pathlib import Path
 from launcher.errors import ClusterError, InputError
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE, of
-from launcher.slurm import badnodes, commands
+from launcher.slurm import badnodes, commands, notation
 
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
 LACKS = re.compile(r"(?P<node>\S+) has no (?P<what>/.+?)(?P<yours> of yours)?; ")  # as the batch script says it
@@ -100,7 +100,7 @@ def lost(run: RunDir) -> Lost:
     if found.state in ALIVE:
         return Lost()
     if found.exit_code == commands.UNOPENED_LOG:
-        first = commands.expand(found.nodes)[0]
+        first = notation.expand(found.nodes)[0]
         words = f"job {job}: its first node, {first}, could not open its log: it does not see {folder}, or cannot write"
         fix = "choose a folder that all nodes share with runs=PATH"
         return Lost(f"{words} there; {fix}", first, f"could not open a log in {folder}")

@@ -21,7 +21,7 @@ from launcher.errors import ClusterError
 from launcher.plan import script
 from launcher.run import stops
 from launcher.run.files import writing_in
-from launcher.slurm import commands, limits, probe
+from launcher.slurm import commands, limits, notation, probe
 from launcher.slurm.doctor import BAD, OK, WARN, Check, some
 from launcher.spec.runspec import RunSpec
 
@@ -151,7 +151,7 @@ def _read(job: str, file: Path) -> dict[str, Any]:
 def _silence(job: str, last: commands.SlurmJob | None, folder: Path) -> Check:
     """The job wrote no report: say why."""
     found = commands.ended(job) or last
-    nodes = commands.expand(found.nodes) if found else []
+    nodes = notation.expand(found.nodes) if found else []
     first = nodes[0] if nodes else "its first node"
     if found and found.exit_code == commands.UNOPENED_LOG:
         advice = "choose a folder that every node mounts with runs=PATH"
@@ -206,7 +206,7 @@ def _interruptible() -> Iterator[Callable[[], Any]]:
 
 def findings(report: Mapping[str, Any], spec: RunSpec) -> list[Check]:
     """The findings of probe.py's report."""
-    nodes = commands.expand(report["nodes"])
+    nodes = notation.expand(report["nodes"])
     rows = [_ranks(report, spec, nodes), _rendezvous(report, nodes), _directory(report, spec, nodes)]
     if report["clocks"]:
         rows.append(_clocks(report["clocks"]))

@@ -26,7 +26,7 @@ from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History, Ledger
 from launcher.run.state import of
-from launcher.slurm import badnodes, commands
+from launcher.slurm import badnodes, commands, notation
 from launcher.spec.runspec import RunSpec
 from launcher.start import requeue, streams
 from launcher.start.ending import Outcome, judge, stuck
@@ -179,7 +179,7 @@ def _blame_lost_nodes(run: RunDir, start: dict[str, Any]) -> bool:
     """Is a node that a generation ran on down now? It is left out of later submissions."""
     with contextlib.suppress(ClusterError):
         down = {node.name for node in commands.nodes() if node.state == "DOWN"}
-        if lost := sorted(down & set(commands.expand(start.get("nodes", "")))):
+        if lost := sorted(down & set(notation.expand(start.get("nodes", "")))):
             badnodes.mark(run, lost, "went down while it ran this")
             return True
     return False

@@ -70,7 +70,7 @@ def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | 
     generation = run.generation() + 1
     ledger = Ledger(run.path, generation, "launcher")
     came: list[int] = []
-    with tempfile.TemporaryDirectory(prefix="sslrun-") as folder, stops.heard_by(partial(_hear, came)):
+    with tempfile.TemporaryDirectory(prefix="sslrun-") as folder, stops.heard_by(stops.noted_in(came)):
         ledger.write("start", cause=cause, pid=os.getpid(), world_size=spec.world_size)
         ranks = [
             _start(run, spec, rank, generation, Path(folder) / "rendezvous", lock) for rank in range(spec.world_size)
@@ -126,15 +126,6 @@ def _die_with_parent() -> None:
     """A launcher that was killed leaves no rank behind (Linux; elsewhere the ranks end by themselves)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _hear(came: list[int], number: int, _frame: object) -> None:
-    """Note a signal. That a terminal closed is said by the shell, by the kernel once the shell ended, and by systemd
-    with a TERM: it is one stop."""
-    if came == [signal.SIGHUP]:
-        came[0] = number
-    elif number != signal.SIGHUP or not came:
-        came.append(number)
 
 
 def _see_through(ranks: list[subprocess.Popen], came: list[int], watch: Watcher) -> tuple[list[int], int | None]:

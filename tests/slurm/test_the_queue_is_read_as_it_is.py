@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.errors import ClusterError
-from launcher.slurm import commands
+from launcher.slurm import commands, notation
 
 NAME, COMMENT = "a b JobState=FAILED UserId=x", "what | is \x1f this\nJobState=TIMEOUT"
 
@@ -51,7 +51,7 @@ def test_a_running_job_says_where_and_how_long(submit, until):
     job = submit("sleep infinity", "--nodes=2", "--time=10")
     until(lambda: commands.jobs()[job].state == "RUNNING")
     found = commands.jobs()[job]
-    assert commands.expand(found.nodes) == ["n1", "n2"]
+    assert notation.expand(found.nodes) == ["n1", "n2"]
     assert found.left.startswith("9:") or found.left == "10:00"
     assert found.start[:2] == "20" and found.reason == ""
 

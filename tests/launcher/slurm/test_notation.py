@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.slurm import commands
+from launcher.slurm import notation
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from launcher.slurm import commands
     ],
 )
 def test_every_name_once_and_in_order(short, names):
-    assert commands.expand(short) == names
+    assert notation.expand(short) == names
