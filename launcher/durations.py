@@ -14,15 +14,24 @@ def minutes(text: str) -> int:
     >>> minutes("90"), minutes("2:00:00"), minutes("90:00"), minutes("1-12"), minutes("0:30")
     (90, 120, 90, 2160, 1)
     """
+    return math.ceil(seconds(text) / 60)
+
+
+def seconds(text: str) -> int:
+    """The same, in seconds. Raises ValueError.
+
+    >>> seconds("00:01:30"), seconds("2"), seconds("1-00:00:01")
+    (90, 120, 86401)
+    """
     if text.strip().isdecimal():
-        return int(text)
+        return 60 * int(text)
     if found := _CLOCK.fullmatch(text.strip()):
-        days, (hours, whole, seconds) = 0, (int(part or 0) for part in found.groups())
+        days, (hours, minutes, rest) = 0, (int(part or 0) for part in found.groups())
     elif found := _DAYS.fullmatch(text.strip()):
-        days, hours, whole, seconds = (int(part or 0) for part in found.groups())
+        days, hours, minutes, rest = (int(part or 0) for part in found.groups())
     else:
         raise ValueError(text)
-    return (days * 24 + hours) * 60 + whole + math.ceil(seconds / 60)
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
 def short(seconds: float | None) -> str:

@@ -6,7 +6,8 @@ import os
 import pwd
 from dataclasses import dataclass
 
-from launcher.slurm import commands, notation
+from launcher import durations
+from launcher.slurm import commands
 
 DEFAULT = "normal"  # what every database begins with
 
@@ -31,7 +32,7 @@ def every_qos() -> dict[str, QualityOfService]:
         modes = [word for word in mode.upper().split(",") if word != "WITHIN"]
         found[name] = QualityOfService(
             name=name,
-            grace_s=notation.seconds(grace) or 0,
+            grace_s=durations.seconds(grace) if grace else 0,
             mode=modes[0] if modes and modes[0] else "CLUSTER",
             within="WITHIN" in mode.upper().split(","),
             preempts=tuple(filter(None, preempts.split(","))),

@@ -8,6 +8,7 @@ are separated by control characters and that text comes last.
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from launcher.slurm import notation
 SECONDS = 30.0  # a busy controller takes seconds to answer; the programs themselves would wait for minutes
 SUBMIT_SECONDS = 120.0  # sbatch waits and tries again when the controller takes no more jobs for the moment
 UNOPENED_LOG = "0:53"  # the exit code of a job whose first node could not open its log
+SCONTROL = "export a PATH that has it in cluster.setup, or leave the node out with cluster.exclude"
 RECORD, FIELD = "\x1e", "\x1f"
 # Of an allocation's variables these pass on to a job: they say which cluster is meant, and change nothing else.
 WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
@@ -84,9 +86,9 @@ class SlurmJob:
     preempted: bool = False  # since it last started, as far as `ended` knows; Slurm forgets it at a requeue
 
 
-def installed() -> bool:
-    """Whether Slurm's programs are here; it says nothing about whether a cluster answers."""
-    return shutil.which("sbatch") is not None
+def installed(program: str = "sbatch") -> bool:
+    """Whether Slurm's programs are here, or that one; it says nothing about whether a cluster answers."""
+    return shutil.which(program) is not None
 
 
 def up(timeout: float = 2.0) -> bool:
@@ -297,9 +299,12 @@ def _run(
     pass_fds: Sequence[int] = (),
 ) -> "subprocess.CompletedProcess[str]":
     seconds = SECONDS if seconds is None else seconds
-    if not installed():
+    if not (installed() or installed(command[0])):
         raise ClusterError(f"{command[0]}: there is no Slurm on this machine; use cluster=local, or a login node")
     if not up():  # the programs would try again for ten seconds and more
+        if not installed("scontrol"):
+            node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+            raise ClusterError(f"{command[0]}: {node} has no scontrol on its PATH; {SCONTROL}")
         raise ClusterError(f"{command[0]}: slurmctld does not answer; try again, or ask the cluster's administrators")
     try:
         answer = subprocess.run(

@@ -1,8 +1,10 @@
 """Slurm's notation -> names and numbers. Pure."""
 
-import math
+import contextlib
 import re
 from collections.abc import Iterator
+
+from launcher import durations
 
 EMPTY = ("", "(null)", "None", "none", "N/A", "Unknown", "NONE", "None assigned")
 
@@ -38,18 +40,11 @@ def number(value: str) -> int | None:
     return int(match[0]) if match else None
 
 
-def seconds(time: str) -> int | None:
-    """[days-]hours:minutes:seconds -> seconds, None for UNLIMITED."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", time)
-    if not match:
-        return None
-    days, hours, minutes, rest = (int(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
-
-
 def minutes(limit: str) -> int | None:
-    whole = seconds(limit)
-    return None if whole is None else math.ceil(whole / 60)
+    """None for UNLIMITED."""
+    with contextlib.suppress(ValueError):
+        return durations.minutes(limit)
+    return None
 
 
 def gpus(gres: str) -> tuple[int, str]:

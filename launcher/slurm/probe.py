@@ -13,11 +13,13 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 import time
 
 SAID = "sslrun-probe:"  # before each line of JSON on the way through srun
+PROGRAMS = ("scontrol",)  # what the first node of a job asks Slurm with, and any node may be that
 ATTEMPT_SECONDS = 5.0  # to connect once
 ATTEMPTS = 3  # after which an address is out of reach; one that refuses only has no listener yet
 PINGS = 8  # a node: the fastest bounds the error of the clocks' offset
@@ -143,6 +145,7 @@ def task(order: dict) -> int:
         "node_rank": int(os.environ["SLURM_NODEID"]),
         "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
         "sees": _sees(order),
+        "lacks": [name for name in PROGRAMS if not shutil.which(name)],
     }
     try:
         with _connect(order) as connection, connection.makefile("rwb") as stream:
@@ -151,7 +154,7 @@ def task(order: dict) -> int:
                 _send(stream, {"time": time.time()})
             return 0
     except OSError as error:
-        failure = {"node": me["node"], "rank": me["rank"], "sees": me["sees"], "reason": _reason(error)}
+        failure = {name: me[name] for name in ("node", "rank", "sees", "lacks")} | {"reason": _reason(error)}
         _say({"failure": failure})
         return 1
 
@@ -206,7 +209,8 @@ def listen(order: dict) -> int:
     try:
         server.bind(("", order["port"]))
     except OSError as error:
-        _say({"failure": {"node": socket.gethostname(), "rank": 0, "sees": "", "reason": f"cannot listen: {error}"}})
+        who = {"node": socket.gethostname(), "rank": 0, "sees": "", "lacks": []}
+        _say({"failure": {**who, "reason": f"cannot listen: {error}"}})
         return 1
     server.listen(order["world_size"])
     ready = selectors.DefaultSelector()

@@ -208,6 +208,7 @@ def findings(report: Mapping[str, Any], spec: RunSpec) -> list[Check]:
     """The findings of probe.py's report."""
     nodes = notation.expand(report["nodes"])
     rows = [_ranks(report, spec, nodes), _rendezvous(report, nodes), _directory(report, spec, nodes)]
+    rows.append(_programs(report, nodes))
     if report["clocks"]:
         rows.append(_clocks(report["clocks"]))
     if report["ranks"]:
@@ -265,6 +266,15 @@ def _directory(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Ch
         found = f"what {some(silent)} wrote to {spec.runs} does not arrive on the first node"
         return Check("run directory", BAD, found, advice)
     return Check("run directory", OK, f"{len(known)} of {len(nodes)} nodes read and write {spec.runs}")
+
+
+def _programs(report: Mapping[str, Any], nodes: list[str]) -> Check:
+    """Where a job's first node cannot ask Slurm, nobody puts the job back into the queue."""
+    lacking = [(name, rank["node"]) for rank in (*report["ranks"], *report["failures"]) for name in rank["lacks"]]
+    if said := _by_reason([(f"no {name}", node) for name, node in lacking], nodes):
+        found = f"{said} on the PATH: a job that begins there does not start again by itself"
+        return Check("slurm programs", WARN, found, commands.SCONTROL)
+    return Check("slurm programs", OK, "every node that reported has scontrol")
 
 
 def _clocks(clocks: Mapping[str, tuple[float, float]]) -> Check:

@@ -43,10 +43,10 @@ def run(options: Namespace) -> int:
     if options.timeout <= 0:
         raise InputError.of("--timeout", options.timeout, "it is not positive", "give seconds")
     spec = _spec(options.overrides, options.config_dir)
-    if not commands.installed():
-        raise ClusterError(
-            "no Slurm here: sbatch is not on this machine; log in where it is, or train with cluster=local"
-        )
+    for program in ("sbatch", "scontrol"):
+        if not commands.installed(program):
+            fix = "log in where it is, or train with cluster=local"
+            raise ClusterError(f"no Slurm here: {program} is not on this machine; {fix}")
     if not commands.up():
         raise ClusterError("no Slurm here: slurmctld does not answer; try again, or train with cluster=local")
     named = any(text.startswith("cluster=") for text in options.overrides)

@@ -1,5 +1,7 @@
 """What is wrong on some nodes only is said with their names."""
 
+import sys
+
 import pytest
 
 
@@ -58,6 +60,18 @@ def test_a_node_that_starts_nothing_is_not_waited_for(cluster, launched, tmp_pat
     rows = launched(cluster, "nodes=2", "tasks_per_node=2", f"cluster.python={command} ")  # or in an hour
     assert "2 of 4 ranks" in rows["launch"]["found"] and "missing on n2 (2)" in rows["launch"]["found"]
     assert rows["launch"]["advice"].endswith("cluster.exclude")
+
+
+def test_a_node_without_scontrol(cluster, slurm_sslrun, patient, tmp_path):
+    command = tmp_path / "python"
+    words = f'[ "$SLURMD_NODENAME" = n2 ] && export PATH=/nowhere\nexec {sys.executable} "$@"\n'
+    command.write_text(f"#!/bin/sh\n{words}")
+    command.chmod(0o755)
+    given = ("nodes=2", f"cluster.python={command} ", f"runs={tmp_path / 'runs'}")
+    answer = patient(slurm_sslrun(cluster))("doctor", "--launch", "--json", *given)
+    (row,) = (row for row in answer.json if row["check"] == "slurm programs")
+    assert row["level"] == "warn" and row["found"].startswith("n2: no scontrol on the PATH")
+    assert "cluster.exclude" in row["advice"]
 
 
 def test_a_python_that_the_nodes_lack(cluster, launched):

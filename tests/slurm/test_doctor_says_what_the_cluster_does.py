@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 import pytest
@@ -151,6 +152,9 @@ def test_without_slurm_it_says_so(cluster, slurm_sslrun, tmp_path):
     answer = bare("doctor", "--json", code=3)
     assert "no Slurm here: sbatch is not on this machine" in answer.complaint
     assert json.loads(answer.out)["exit_code"] == 3
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "sbatch").symlink_to(shutil.which("sbatch"))
+    assert "no Slurm here: scontrol is not on this machine" in bare("doctor", code=3).complaint
 
     lost = slurm_sslrun(cluster)
     lost.environment["SLURM_CONF"] = os.devnull

@@ -76,7 +76,7 @@ def replay(monkeypatch) -> Replay:
     programs = types.SimpleNamespace(**vars(subprocess))
     programs.run = replay.run
     monkeypatch.setattr(commands, "subprocess", programs)
-    monkeypatch.setattr(commands, "installed", lambda: True)
+    monkeypatch.setattr(commands, "installed", lambda *_: True)
     return replay
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from launcher.errors import ClusterError
 from launcher.slurm import commands
+from launcher.start import batch
 
 
 @pytest.fixture
@@ -28,6 +29,24 @@ def test_no_slurm(programs):
     assert not commands.installed() and not commands.up()
     with pytest.raises(ClusterError, match="squeue: there is no Slurm on this machine"):
         commands.jobs()
+
+
+def test_a_node_without_scontrol_is_named_and_is_no_controller_that_is_down(programs, monkeypatch):
+    """A controller that does not answer is waited for."""
+    monkeypatch.setenv("SLURMD_NODENAME", "n2")
+    programs(sbatch="exit 0", squeue="exit 0")
+    for ask in (commands.jobs, lambda: commands.requeue("7")):
+        with pytest.raises(
+            ClusterError, match="n2 has no scontrol on its PATH; export a PATH that has it in clu"
+        ) as said:
+            ask()
+        assert not batch.UNHEARD.search(str(said.value))
+
+
+def test_a_node_that_lacks_sbatch_alone_can_ask_all_the_same(programs):
+    programs(scontrol="echo 'Slurmctld(primary) at vm is UP'", squeue="exit 0")
+    assert commands.jobs() == {}
+    commands.requeue("7")
 
 
 def test_a_controller_that_is_down_is_not_asked(programs, tmp_path):
