@@ -59,5 +59,8 @@ def _normalised(features: np.ndarray) -> np.ndarray:
     unit = np.empty(features.shape, np.float32)
     for start in range(0, len(features), ROWS):
         rows = features[start : start + ROWS]
+        # By a power of two, which rounds nothing: squares of very large or small numbers are beyond float32.
+        _, exponent = np.frexp(np.maximum(rows.max(1, keepdims=True), -rows.min(1, keepdims=True)))
+        rows = rows * np.ldexp(np.float32(1), np.clip(-exponent, -126, 126))
         unit[start : start + ROWS] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return unit

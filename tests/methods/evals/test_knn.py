@@ -70,9 +70,11 @@ def test_more_neighbours_than_samples_are_all_of_them():
     assert accuracy(train, test, neighbours=10_000, classes=CLASSES) == all_of_them
 
 
-def test_the_scale_of_a_feature_does_not_matter():
+@pytest.mark.parametrize("scale", [1000, 2.0**66, 2.0**-90])
+def test_the_scale_of_a_feature_does_not_matter(scale):
+    """Of numbers that fp32 has, although not their squares, too."""
     train, test = banks()
-    scaled = Bank(train.features * 1000, train.labels)
+    scaled = Bank(train.features * np.float32(scale), train.labels)
     assert accuracy(scaled, test, neighbours=20, classes=CLASSES) == accuracy(
         train, test, neighbours=20, classes=CLASSES
     )
