@@ -17,8 +17,8 @@
         clusters/                  of `sslrun kmeans`, which has no checkpoints; see methods/kmeans/results.py
         lock                       held (flock) by whoever runs the run
 
-A generation is one start of the run: the first is 1, each resume adds one. Time stamps are for people; no decision
-reads a clock.
+A generation is one start of the run: the first is 1, each resume adds one. Time stamps are for people: what came first
+is decided by generations, by jobs, and by the place of a line in its file, because machines' clocks differ.
 """
 
 import contextlib

@@ -92,8 +92,15 @@ class History(tuple[Event, ...]):
     def judged(self) -> list[Event]:
         """The events with scores, in the order in which one of a protocol takes the place of another: `eval`, and
         `scored`, what an evaluation had found before it was complete; that counts until one at its step is complete.
+        What the run found of a checkpoint comes before what evaluations as jobs of their own found, by their numbers.
         """
-        return sorted(self.all("eval", "scored"), key=lambda e: (e["step"], e["event"] == "eval", e["time"]))
+
+        def place(event: Event) -> tuple:
+            by = event.get("by", "")  # evals/knn-2
+            number = by.rpartition("-")[2]
+            return event["step"], event["event"] == "eval", bool(by), int(number) if number.isdecimal() else 0
+
+        return sorted(self.all("eval", "scored"), key=place)
 
 
 class Ledger:

@@ -67,7 +67,7 @@ def _waiting(history: History, asked: Event, queue: Queue | None) -> State:
     job = asked["job"]
     gone = not queue or job not in queue  # a job that is still there is the truth, whatever was asked for
     cancels = history.after(history.generation).all("cancel")
-    if gone and any(e["time"] >= asked["time"] for e in cancels):
+    if gone and any(e.get("job") == job for e in cancels):
         return State("cancelled")
     if queue is None:
         return State("pending", job=job)

@@ -67,6 +67,10 @@ class Heart:
         self._began, self._joined = time.monotonic(), True
         self.point("starting")
 
+    def alive_s(self) -> float:
+        """Seconds since all ranks met: to compare with another rank's. 0 before that: what fails then keeps all."""
+        return round(time.monotonic() - self._began, 3) if self._joined else 0.0
+
     def end_when_stuck(self) -> None:
         """From now on a rank that gets nowhere ends; before, walking a folder of 10^8 images may take what it takes."""
         self._fatal = True

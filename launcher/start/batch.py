@@ -39,6 +39,7 @@ UNHEARD = re.compile("does not answer|no answer|Unable to contact")
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
 PASS_ON_SECONDS = 1.0
+EARLY_SECONDS = 120  # Slurm tells of the time limit up to 60 s early; and what a job does before its script
 FIRST_PORT = 10_000  # services of a node have theirs below
 EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
 NOT_BEGUN = Outcome("stopped", "stopped", "no rank had begun", 0)
@@ -102,6 +103,7 @@ class _Told:
 
     def __init__(self) -> None:
         self.signal: str | None = None
+        self.began = time.monotonic()
         self._event = threading.Event()
         signal.signal(signal.SIGCONT, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGUSR2):
@@ -320,12 +322,18 @@ def _why(run: RunDir, generation: int, outcome: Outcome, told: _Told) -> Outcome
     if not stopped:
         return stuck(run, outcome)
     signals = {e.get("signal") for e in said.all("stopped_at_safe_point")} or {told.signal}
-    # Slurm before 23.02 does not say when the job must end.
-    end = float(os.environ.get("SLURM_JOB_END_TIME", start["time"] + 60 * run.spec().cluster.timeout_min))
-    if "SIGUSR2" in signals and end - time.time() < run.plan()["signal_delay_s"] + 60:  # up to 60 s early
+    left = _limit(run) - (time.monotonic() - told.began)
+    if "SIGUSR2" in signals and left < run.plan()["signal_delay_s"] + EARLY_SECONDS:
         return Outcome("preempted", "time_limit", f"the time limit came{saved}", 0)
     names = " and ".join(sorted(filter(None, signals)))
     return Outcome("preempted", "asked", f"told to stop by {names}{saved}", 0)
+
+
+def _limit(run: RunDir) -> float:
+    """Seconds that the job may take: from two times of the controller's clock, which this node's need not follow."""
+    with contextlib.suppress(KeyError):  # Slurm before 23.02 does not say
+        return float(os.environ["SLURM_JOB_END_TIME"]) - float(os.environ["SLURM_JOB_START_TIME"])
+    return 60.0 * run.spec().cluster.timeout_min
 
 
 def _requeue(ledger: Ledger, outcome: Outcome) -> None:

@@ -23,7 +23,7 @@ def judge(history: History, code: int, first: int | None, otherwise: str) -> Out
     """What `history` of one generation and `code` amount to.
 
     code: 0 when every rank ended with 0, STOPPED_CODE when those that did not had saved, anything else otherwise.
-    first: the rank that failed first, where known; the earliest to complain otherwise.
+    first: the rank that failed first, where known; otherwise the earliest to complain, by the time since all ranks met.
     otherwise: what to say when no rank said anything.
     """
     if code == 0 and history.all("finished"):
@@ -35,9 +35,10 @@ def judge(history: History, code: int, first: int | None, otherwise: str) -> Out
     if wrong_input:
         return Outcome("failed", "input", wrong_input[0]["message"], InputError.exit_code)
     blamed = [e for e in errors if first is None or e["writer"] == f"rank{first}"]
-    said = [e for e in errors if e["cause"] == "diverged"] or sorted(blamed, key=lambda e: e["time"])
+    said = [e for e in errors if e["cause"] == "diverged"] or blamed
     if said:
-        return Outcome("failed", said[0]["cause"], said[0]["message"], 4)
+        earliest = min(said, key=lambda e: e.get("alive_s", 0.0))
+        return Outcome("failed", earliest["cause"], earliest["message"], 4)
     if code == 0:  # any library can end its process so; srun does where it could start no rank at all
         return Outcome("failed", "unfinished", f"exit code 0, and no rank said that it had finished: {otherwise}", 4)
     return Outcome("failed", "killed", otherwise, 4)

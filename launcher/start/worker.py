@@ -57,14 +57,14 @@ def main() -> int:
         ledger.write("stopped_at_safe_point", signal=stop.signal and signal.Signals(stop.signal).name)
         return start.stopped_code
     except SslrunError as error:
-        ledger.write("error", message=str(error), exit_code=error.exit_code, cause=error.cause)
+        ledger.write("error", message=str(error), exit_code=error.exit_code, cause=error.cause, alive_s=heart.alive_s())
         print(error, flush=True)
         return error.exit_code
     except (Exception, SystemExit) as error:  # a library that ends the process ends a rank whose work is not done
         # The traceback is for the log of this rank; the person who asks gets the line, the rank and the host.
         traceback.print_exc()
         said = f"rank {start.rank} on {os.uname().nodename}: {line_of(error)}"
-        ledger.write("error", message=said, exit_code=FAILED_CODE, cause="crash")
+        ledger.write("error", message=said, exit_code=FAILED_CODE, cause="crash", alive_s=heart.alive_s())
         return FAILED_CODE
 
 

@@ -92,3 +92,14 @@ def test_events_of_one_writer_stay_as_they_lie_in_its_file(folder):
     for pen, event in ((first, "a"), (first, "b"), (second, "c")):
         pen.write(event)
     assert names(folder) == ["a", "b", "c"]
+
+
+def test_scores_take_each_others_place_whatever_the_clocks_say():
+    def found(number: int, time: float, event: str = "eval", generation: int = 1, by: int | None = None) -> dict:
+        told = {"by": f"evals/knn-{by}"} if by else {}
+        return row(event, generation, step=5, time=time, number=number, **told)
+
+    of_job_10, of_job_2 = found(0, 1.0, by=10), found(1, 9.0, by=2)
+    own, later, early = found(2, 7.0), found(3, 3.0, generation=2), found(4, 8.0, "scored", generation=2)
+    judged = History([of_job_10, of_job_2, own, later, early]).judged()
+    assert [event["number"] for event in judged] == [4, 2, 3, 1, 0]

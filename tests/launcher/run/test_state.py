@@ -24,6 +24,10 @@ def submitted(generation: int = 1, job: str = "7", time: float = 10.0) -> dict:
     return row("submitted", generation, time, job=job)
 
 
+def cancel(job: str = "7", time: float = 11.0) -> dict:
+    return row("cancel", 1, time, job=job)
+
+
 def queue(word: str | None = None, job: str = "7") -> dict[str, SlurmJob]:
     """Slurm's, where `job` is in this state; or without it."""
     other = SlurmJob("8", "8", "other", "PENDING", "Priority", "", "", "", "", "")
@@ -52,19 +56,19 @@ NEVER_STARTED = {
         {(False, UNKNOWN): State("pending", job="7"), (False, "PENDING"): WAITS},
     ),
     "asked for, then cancelled": (
-        [submitted(time=10.0), row("cancel", 1, 11.0)],
+        [submitted(), cancel()],
         {
             (False, UNKNOWN): State("cancelled"),
             (False, ""): State("cancelled"),
             (False, "PENDING"): WAITS,  # a job that is still there is the truth
         },
     ),
-    "cancelled in the same instant": (
-        [submitted(time=10.0), row("cancel", 1, 10.0)],
-        {(False, UNKNOWN): State("cancelled")},
+    "asked for, then cancelled from a machine whose clock is behind": (
+        [submitted(time=10.0), cancel(time=-3600.0)],
+        {(False, UNKNOWN): State("cancelled"), (False, ""): State("cancelled")},
     ),
-    "cancelled, then asked for": (
-        [row("cancel", 1, 9.0), submitted(time=10.0)],
+    "cancelled from a machine whose clock is ahead, then asked for": (
+        [submitted(job="5"), cancel("5", 3600.0), submitted(time=10.0)],
         {(False, UNKNOWN): State("pending", job="7"), (False, "PENDING"): WAITS},
     ),
 }
@@ -161,7 +165,7 @@ def test_a_run_is(what):
 
 
 def test_in_an_empty_queue_no_job_is():
-    assert state.of(History([submitted(), row("cancel", 1, 99.0)]), held=False, queue={}) == State("cancelled")
+    assert state.of(History([submitted(), cancel()]), held=False, queue={}) == State("cancelled")
     assert state.of(History([submitted()]), held=False, queue={}).name == "failed"
     assert state.of(History([start()]), held=False, queue={}) == KILLED
 

@@ -252,3 +252,14 @@ def test_zero_turns_it_off_and_less_is_refused(sslrun, one_line, hearts, until, 
     hearts(1, stall_s=0.3)
     until(lambda: (tmp_path / "events" / "0002-health0.jsonl").exists())
     assert not (tmp_path / "events" / "0003-health0.jsonl").exists()
+
+
+def test_the_time_of_a_rank_is_counted_from_when_all_had_met(monkeypatch, tmp_path):
+    now = [100.0]
+    monkeypatch.setattr(health.time, "monotonic", lambda: now[0])
+    heart = Heart(RunDir(tmp_path))
+    now[0] += 5
+    assert heart.alive_s() == 0  # what ends it now keeps all the others from beginning
+    heart.joined()
+    now[0] += 2
+    assert heart.alive_s() == 2

@@ -122,6 +122,15 @@ def test_a_limit_that_comes_before_any_rank_began_is_one(runs, ended_as, monkeyp
     assert ends == (limit if number == signal.SIGUSR2 else [("preempted", "asked", True)] * 3)
 
 
+@pytest.mark.parametrize(("seconds", "cause"), [(60, "time_limit"), (86400, "asked")])
+@pytest.mark.parametrize("began", [0, 2**32])
+def test_a_limit_is_one_whatever_the_controllers_clock_says(runs, ended_as, monkeypatch, began, seconds, cause):
+    monkeypatch.setenv("SLURM_JOB_START_TIME", str(began))
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(began + seconds))
+    monkeypatch.setattr(batch, "_work", lambda *_: signal.raise_signal(signal.SIGUSR2) or batch.NOT_BEGUN)
+    assert ended_as(runs.make()) == ("preempted", cause, True)
+
+
 def test_work_that_was_kept_between_two_steps_is_noted_once(runs, ended_as, monkeypatch):
     run = runs.make()
     folder = run.path / "features" / "step_00000004"

@@ -11,9 +11,10 @@ from launcher.start.handover import STOPPED_CODE
 KILLED = -9
 
 
-def error(rank: int, time: float, cause: str = "crash", exit_code: int = 4) -> dict:
-    row = {"event": "error", "writer": f"rank{rank}", "time": time, "cause": cause, "exit_code": exit_code}
-    return {**row, "message": f"{cause} of rank {rank} at {time:g}"}
+def error(rank: int, after: float, cause: str = "crash", exit_code: int = 4) -> dict:
+    """`after` so many seconds since all ranks met. The later one is, the earlier its clock says that it was."""
+    row = {"event": "error", "writer": f"rank{rank}", "time": -after, "cause": cause, "exit_code": exit_code}
+    return {**row, "alive_s": after, "message": f"{cause} of rank {rank} at {after:g}"}
 
 
 def judge(*events: dict, code: int = 4, first: int | None = None) -> Outcome:
@@ -68,6 +69,8 @@ def test_the_first_to_fail_said_nothing():
 
 def test_who_failed_first_is_not_known():
     assert judge(error(0, 3.0), error(1, 1.0), error(2, 2.0)) == failed("crash", "crash of rank 1 at 1")
+    before = {key: value for key, value in error(3, 9.0).items() if key != "alive_s"}  # as ranks of long ago say it
+    assert judge(error(0, 3.0), before, error(2, 0.0)).message == "crash of rank 3 at 9"
 
 
 def test_wrong_input_goes_before_all_else():
@@ -79,7 +82,7 @@ def test_wrong_input_goes_before_all_else():
 def test_a_loss_that_is_no_number_goes_before_what_came_of_it():
     events = error(0, 1.0), error(1, 2.0, "diverged"), error(2, 1.5, "diverged")
     for first in (0, 2, None):
-        assert judge(*events, first=first) == failed("diverged", "diverged of rank 1 at 2")
+        assert judge(*events, first=first) == failed("diverged", "diverged of rank 2 at 1.5")
 
 
 # -- ranks that got nowhere ------------------------------------------------------------------------------------------
