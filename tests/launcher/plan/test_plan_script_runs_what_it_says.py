@@ -117,6 +117,12 @@ def test_the_users_lines_run_first_and_as_they_stand(submission):
     assert environment["PYTHONPATH"] == f"{folder}/code:2"
 
 
+@pytest.mark.parametrize("line", ["set -euo pipefail", "set -fx", "IFS=:", "trap true EXIT", "readonly PYTHONHOME=/x"])
+def test_how_the_users_shell_is_set_does_not_matter(submission, line):
+    folder, done = submission("two words", f'cluster.setup=["{line}"]')
+    assert done.returncode == 0 and json.loads(done.stdout)[0][-1] == str(folder)
+
+
 def test_files_of_the_job_are_private_unless_shared_with_a_group(submission):
     modes = {}
     for name, overrides in (("mine", ()), ("ours", ("group=staff",))):
