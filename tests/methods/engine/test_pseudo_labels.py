@@ -1,5 +1,6 @@
 """Pseudo-labels are the k-means of the images' features: on any number of ranks, and stopped or not."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from launcher.spec.stored import read as read_spec
 from methods import backbones, data
 from methods.augment.views import CentreView
 from methods.data.dataset import BrokenImage
+from methods.data.spec import PhotosData
 from methods.engine.features import BATCH
 from methods.engine.job import Job
 from methods.engine.pseudo_labels import PseudoLabels, cluster_labels, labels_of_all, labels_within
@@ -71,11 +73,16 @@ def run_in(folder, spec, recipe):
     return run
 
 
+@functools.cache
+def photos():
+    """Of every clustering in a process: cutting them out takes as long as one."""
+    return OneDamaged(data.build(PhotosData(images=IMAGES), "train"))
+
+
 def job_of(world, spec, run, stop=None, generation=1):
-    dataset = OneDamaged(data.build(spec.data, "train"))
     layout = registry.method("deepercluster").layout(spec.method, world.size)
     stop = StopFlag() if stop is None else stop  # `or` would ask it
-    return Job(run, spec, world, layout, Ledger(run.path, generation, f"rank{world.rank}"), stop, dataset)
+    return Job(run, spec, world, layout, Ledger(run.path, generation, f"rank{world.rank}"), stop, photos())
 
 
 def network():
@@ -119,7 +126,7 @@ def whitened(features, dim):
 def written_out(case, seed):
     """(ids, labels, super-labels or None) of all images, in float64."""
     spec, _ = resolve([*SPEC])
-    dataset, view = OneDamaged(data.build(spec.data, "train")), CentreView(spec.method.image_size)
+    dataset, view = photos(), CentreView(spec.method.image_size)
     ids = [index for index in range(IMAGES) if index != DAMAGED]
     images = torch.from_numpy(np.stack([view(dataset.image(index), index, 0) for index in ids]))
     backbone = network().eval()
