@@ -71,6 +71,26 @@ def object_in(text: bytes | str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def own_folder(path: Path | str, mode: int = 0o700) -> None:
+    """Make the folder `path`, for what is trusted when it is found there again. One that is there has to be the user's,
+    and others may write into it only if `mode` lets them. Raises NotOurs where it is not so, OSError where it cannot be
+    made."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, mode)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotOurs(f"{path}: it is not a plain folder; take it away")
+    refuse_foreign(path, found, mode)
+
+
+def refuse_foreign(path: Path | str, found: os.stat_result, mode: int = 0o600) -> None:
+    """Raises NotOurs where what was `found` at `path` is another user's, or open for others to write beyond `mode`."""
+    if found.st_uid != os.geteuid():
+        raise NotOurs(f"{path}: it belongs to user {found.st_uid}, not to you; give another folder, or take it away")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) & ~mode:
+        raise NotOurs(f"{path}: others can write there, and what is in it would be trusted; take it away")
+
+
 @contextlib.contextmanager
 def writing_in(runs: Path | str, fix: str = "choose another folder with runs=PATH") -> Iterator[None]:
     """Inside, an OSError is the user's to mend, who gave this folder of runs: it becomes an InputError."""
@@ -95,20 +115,24 @@ def lock(descriptor: int, how: int, runs: Path | str) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, durable: bool = True, mode: int | None = None) -> Iterator[IO[bytes]]:
+def replacing(
+    path: Path, *, durable: bool = True, mode: int | None = None, by_umask: bool = False
+) -> Iterator[IO[bytes]]:
     """Write into the file that is given; once all is written it takes the place of `path`, whole. A link there goes.
 
     durable: also after a power cut. mode: of the file; None: its folder's group reads it where it reads the folder.
+    by_umask: instead, who may read it is as for any file that the user makes: of what a person asked for.
     """
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     beside = f".{path.name}.{secrets.token_hex(8)}"
     try:
         mode = mode_in(descriptor) if mode is None else mode
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        new = os.open(beside, flags, 0o600, dir_fd=descriptor)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        new = os.open(beside, flags, 0o666 if by_umask else 0o600, dir_fd=descriptor)
         try:
             with open(new, "wb") as file:
-                os.fchmod(new, mode)
+                if not by_umask:
+                    os.fchmod(new, mode)
                 yield file
                 if durable:
                     file.flush()
@@ -125,9 +149,9 @@ def replacing(path: Path, *, durable: bool = True, mode: int | None = None) -> I
         os.close(descriptor)
 
 
-def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = True, by_umask: bool = False) -> None:
     """Replace `path` by `value`, as `replacing`."""
-    with replacing(path, durable=durable) as file:
+    with replacing(path, durable=durable, by_umask=by_umask) as file:
         file.write(json.dumps(value, indent=1).encode())
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from launcher.errors import InputError, RunFailed
+from launcher.run.files import refuse_foreign
 from methods.data import tars
 from methods.data.dataset import BrokenImage
 from methods.data.decoding import decode, why_broken
@@ -94,7 +95,7 @@ class ImageShards:
         return [each[0] for each in self._index.tars]
 
     def read_from(self, folder: str) -> None:
-        """From now on, where copies of the tars lie in `folder`."""
+        """From now on, where copies of the tars, the user's own, lie in `folder`."""
         self._from = folder
         self._files.clear()
 
@@ -153,7 +154,10 @@ class ImageShards:
             if len(self._files) >= OPEN:
                 del self._files[next(iter(self._files))]
             path = os.path.join(self._from, self._index.tars[tar][0])
-            file = self._files[tar] = open(path, "rb", buffering=0)  # noqa: SIM115 closed with the last that uses it
+            file = open(path, "rb", buffering=0)  # noqa: SIM115 closed with the last that uses it
+            if self._from != self.folder:  # where the copies lie others may write, and put another folder in its place
+                refuse_foreign(path, os.fstat(file.fileno()))
+            self._files[tar] = file
         return file
 
 

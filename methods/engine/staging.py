@@ -2,19 +2,23 @@
 
     STAGE/sslrun-<user>-<hash of the data folder>/shard-000000.tar    with the size and the time of what it is a copy of
 
-Every rank sees images of all shards, since an epoch is a permutation of all of them: a node copies all.
+Others write in STAGE, too, and know that name: the folder has to be the user's, and closed to all others, before any
+file in it is taken for a copy. Every rank sees images of all shards, since an epoch is a permutation of all of them: a
+node copies all.
 """
 
 import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import InputError
+from launcher.run.files import NotOurs, opened, own_folder, replacing
 from methods.data.shards import ImageShards
 
 if TYPE_CHECKING:
@@ -75,6 +79,8 @@ class _Copying(threading.Thread):
     def run(self) -> None:
         try:
             self._copy_all()
+        except NotOurs as error:
+            self._refuse(str(error), "or leave it out")
         except OSError as error:
             what = error.strerror or str(error)
             self._refuse(f"{what}: {error.filename or self.target}", "give a folder of the node's own, or leave it out")
@@ -89,10 +95,10 @@ class _Copying(threading.Thread):
         if not self.target.is_absolute():
             self._refuse("no such variable is set", "give a folder of the node's own, or leave it out")
             return
-        self.target.mkdir(exist_ok=True)
-        with open(self.target / "lock", "w") as lock:
+        own_folder(self.target)
+        with open(opened(self.target / "lock", os.O_RDWR | os.O_CREAT), "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for leftover in self.target.glob(".*.part"):  # of one that was killed
+            for leftover in self.target.glob(".*"):  # of one that was killed
                 leftover.unlink()
             pairs = [(Path(self._dataset.folder, name), self.target / name) for name in self._dataset.tars]
             missing = [pair for pair in pairs if not _is_copy(*pair)]
@@ -110,30 +116,25 @@ class _Copying(threading.Thread):
 
 def _is_copy(source: Path, target: Path) -> bool:
     """A copy has its name when it is complete; it has the size and the time of what it was made of."""
+    there = source.stat()
     try:
-        here, there = source.stat(), target.stat()
+        here = target.lstat()
     except FileNotFoundError:
-        if not source.exists():
-            raise
         return False
-    return (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
+    return stat.S_ISREG(here.st_mode) and (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
 
 
 def _copy(source: Path, target: Path) -> None:
     """Under its name when what can be read back is what was read. Raises OSError otherwise."""
-    beside = target.with_name(f".{target.name}.part")
     status, digest = source.stat(), hashlib.blake2b()
-    try:
-        with open(source, "rb") as here, open(beside, "wb") as there:
-            while chunk := here.read(CHUNK):
-                digest.update(chunk)
-                there.write(chunk)
-            there.flush()
-            os.fsync(there.fileno())
-        with open(beside, "rb") as copy:
+    with open(source, "rb") as here, replacing(target) as there:
+        while chunk := here.read(CHUNK):
+            digest.update(chunk)
+            there.write(chunk)
+        there.flush()
+        os.fsync(there.fileno())
+        with open(os.dup(there.fileno()), "rb") as copy:
+            copy.seek(0)
             if hashlib.file_digest(copy, hashlib.blake2b).digest() != digest.digest():
-                raise OSError(None, "the copy differs from the original", str(beside))
-        os.utime(beside, ns=(status.st_atime_ns, status.st_mtime_ns))
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
+                raise OSError(None, "the copy differs from the original", str(target))
+        os.utime(there.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -158,3 +158,79 @@ def test_without_data_stage_nothing_happens(shards, tmp_path):
     plain.spec.data.stage = None
     staging.stage(plain)
     assert not list((tmp_path / "disk").iterdir()) and plain.dataset._file(0).name == str(shards / "0.tar")
+
+
+def target_of(shards, disk):
+    return staging._Copying(str(disk), ImageShards(shards, "train")).target
+
+
+@pytest.fixture
+def mine(tmp_path):
+    file = tmp_path / "mine"
+    file.write_bytes(b"mine")
+    return file
+
+
+def test_a_link_in_the_place_of_its_folder_is_refused(shards, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    target_of(shards, tmp_path / "disk").symlink_to(elsewhere)
+    with pytest.raises(InputError, match=r"data\.stage=.*: it is not a plain folder; take it away"):
+        staging.stage(job(shards, tmp_path / "disk"))
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("name", ["lock", ".0.tar.part", "0.tar"])
+def test_no_link_in_its_folder_is_followed(shards, tmp_path, mine, name):
+    target = target_of(shards, tmp_path / "disk")
+    target.mkdir(mode=0o700)
+    (target / name).symlink_to(mine)
+    if name == "lock":
+        with pytest.raises(InputError, match=r"lock: it is not a plain file"):
+            staging.stage(job(shards, tmp_path / "disk"))
+    else:
+        staging.stage(job(shards, tmp_path / "disk"))
+        assert (target / "0.tar").read_bytes() == (shards / "0.tar").read_bytes() and not (target / name).is_symlink()
+    assert mine.read_bytes() == b"mine"
+
+
+def poisoned(shards, target):
+    """A file of the size and the time of a tar, in the place of its copy."""
+    target.mkdir(mode=0o700, exist_ok=True)
+    status = (shards / "0.tar").stat()
+    (target / "0.tar").write_bytes(bytes(status.st_size))
+    os.utime(target / "0.tar", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_what_lies_where_others_can_write_is_no_copy(shards, tmp_path, mode):
+    target = target_of(shards, tmp_path / "disk")
+    poisoned(shards, target)
+    target.chmod(mode)
+    with pytest.raises(InputError, match=r"data\.stage=.*: others can write there.*; take it away"):
+        staging.stage(job(shards, tmp_path / "disk"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_a_folder_that_somebody_else_has_laid_is_refused(shards, tmp_path):
+    target = target_of(shards, tmp_path / "disk")
+    poisoned(shards, target)
+    os.chown(target, 65534, 65534)
+    with pytest.raises(InputError, match=r"data\.stage=.*belongs to user 65534, not to you; give another folder"):
+        staging.stage(job(shards, tmp_path / "disk"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+def test_a_copy_that_somebody_else_put_there_later_is_not_read(shards, tmp_path):
+    one = job(shards, tmp_path / "disk")
+    staging.stage(one)
+    os.chown(staged(tmp_path / "disk")["0.tar"], 65534, 65534)
+    with pytest.raises(InputError, match=r"0\.tar: it belongs to user 65534"):
+        one.dataset._file(0)
+
+
+def test_the_copies_are_the_users_alone(shards, tmp_path):
+    staging.stage(job(shards, tmp_path / "disk"))
+    copies = staged(tmp_path / "disk")
+    assert {file.stat().st_mode & 0o777 for file in copies.values()} == {0o600}
+    assert copies["0.tar"].parent.stat().st_mode & 0o777 == 0o700
