@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +89,8 @@ def refuse_foreign(path: Path | str, found: os.stat_result, mode: int = 0o600) -
     if found.st_uid != os.geteuid():
         raise NotOurs(f"{path}: it belongs to user {found.st_uid}, not to you; give another folder, or take it away")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) & ~mode:
-        raise NotOurs(f"{path}: others can write there, and what is in it would be trusted; take it away")
+        fix = f"take it away, or `chmod go-w {shlex.quote(str(path))}` if you trust what is there"
+        raise NotOurs(f"{path}: others can write there; {fix}")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@
     OUT/.conversion/                        lock; plan.json: which images go into which tar; done.jsonl: finished tars
 
 A tar appears under its name when it is complete and on the disk. Whoever starts again goes by the plan, keeps the tars
-that are as they were when they were finished, and makes the others.
+that are as they were when they were finished, and makes the others. Others may write in OUT: the plan and the journal
+are believed because .conversion is closed to them, and a tar that is not the user's is compared with the journal.
 """
 
 import contextlib
@@ -27,7 +28,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from launcher.errors import InputError
-from launcher.run.files import write_json
+from launcher.run.files import (
+    NotOurs,
+    object_in,
+    opened,
+    own_folder,
+    read,
+    read_json,
+    refuse_foreign,
+    replacing,
+    write_json,
+)
 from methods.data.folder import classes_of, known_classes, labels_of, printable
 from methods.data.index import FolderIndex, open_index
 from methods.data.listing import absolute
@@ -38,6 +49,7 @@ from methods.data.tars import BLOCK
 
 FORMAT = 1
 STATE = ".conversion"
+DONE = {"split", "number", "bytes", "mtime_ns", "blake2b"}  # what a line of the journal says of a tar
 LONGEST_NAME = 100  # bytes in a tar's header; a longer one takes blocks of its own
 LOOKED_AT = 1000  # files between two words of progress
 
@@ -108,11 +120,13 @@ def convert(
     try:
         with _lock(target):
             parts = _planned(target, found, size_mb, labels, threads, progress)
-            done = {(each["split"], each["number"]): each for each in _read_lines(target / STATE / "done.jsonl")}
+            done = _finished(target / STATE / "done.jsonl")
             kept = [part for part in parts if _is_kept(target / part.name, done.get((part.split, part.number)))]
             todo = sorted(set(parts) - set(kept))
             _write(target, found, parts, todo, threads, progress)
         total = sum((target / part.name).stat().st_size for part in parts)
+    except NotOurs as error:
+        raise InputError.of("OUT", target, str(error), "or give another folder") from None
     except OSError as error:  # of a write, it names no file
         reason = f"cannot go on there ({error.strerror or error})"
         raise InputError.of("OUT", target, reason, "mend that, and start it again: what is finished stays") from None
@@ -162,15 +176,14 @@ def _planned(
     given = {"format": FORMAT, "images": names.hexdigest(), "size_mb": size_mb, "labels": labels}
     file = target / STATE / "plan.json"
     with contextlib.suppress(FileNotFoundError):
-        found = json.loads(file.read_bytes())
-        parts = found.pop("tars")
+        found = read_json(file)
         for key, value in given.items():
             if found.get(key) != value:
                 what = f"a conversion with {key}={found.get(key)}"
                 if key == "images":
                     what = "shards of other images, or FOLDER has changed since they were begun"
                 raise InputError.of("OUT", target, f"it holds {what}", "give another folder, or the same again")
-        return [TarPart(*part) for part in parts]
+        return _parts(file, found.get("tars"), splits)
     total, before, parts = sum(len(split.index) for split in splits.values()), 0, []
     for name, split in splits.items():
         parts += _cut(
@@ -179,6 +192,20 @@ def _planned(
         before += len(split.index)
     write_json(file, {**given, "tars": parts})
     return parts
+
+
+def _parts(file: Path, tars: Any, splits: dict[str, Split]) -> list[TarPart]:
+    """The tars of a plan: those of each split, in turn, hold all of its images. Raises NotOurs for any other list."""
+    with contextlib.suppress(TypeError, ValueError):
+        parts, ends = [TarPart(*part) for part in tars], {name: (0, 0) for name in splits}
+        for part in parts:
+            whole = all(type(number) is int for number in part[1:])
+            if not whole or (part.number, part.first) != ends.get(part.split) or part.last < part.first:
+                raise ValueError
+            ends[part.split] = (part.number + 1, part.last)
+        if all(ends[name][1] == len(split.index) for name, split in splits.items()):
+            return parts
+    raise NotOurs(f"{file}: it is no plan of a conversion; delete {file.parent}, and all tars are made again")
 
 
 def _cut(name: str, split: Split, limit: float, threads: int, progress: Callable[[int], None]) -> list[TarPart]:
@@ -227,17 +254,21 @@ def _write(
         raise InputError.of("OUT", target, reason, "give a folder on another disk, or make room")
     classes = next(iter(splits.values())).classes
     if classes is not None:
-        write_json(target / CLASSES, classes)
+        write_json(target / CLASSES, classes, by_umask=True)
     total, sizes = sum(part.size for part in parts), dict.fromkeys(todo, 0)
     before = total - sum(part.size for part in todo)
     stop, turn = threading.Event(), threading.Lock()
-    for part in todo:
-        (target / part.name).parent.mkdir(exist_ok=True)
+    for split in sorted({part.split for part in parts}):
+        if split:
+            own_folder(target / split, 0o777)
+        for leftover in (target / split).glob(".shard-*.tar.*"):  # of one that was killed
+            leftover.unlink()
 
     def work(part: TarPart) -> None:
         done = _tar(target / part.name, part, splits[part.split], sizes, stop)
-        with turn, open(target / STATE / "done.jsonl", "a") as journal:
-            journal.write(f"\n{json.dumps(done)}")  # before it: what a kill left of a line ends there
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with turn, open(opened(target / STATE / "done.jsonl", flags), "ab") as journal:
+            journal.write(b"\n" + json.dumps(done).encode())  # before it: what a kill left of a line ends there
             journal.flush()
             os.fsync(journal.fileno())
 
@@ -261,29 +292,23 @@ def _write(
 
 def _tar(file: Path, part: TarPart, split: Split, sizes: dict[TarPart, int], stop: threading.Event) -> dict[str, Any]:
     """Write one tar beside and rename it; what the journal is to say of it."""
-    beside, digest = file.with_name(f".{file.name}.part"), hashlib.blake2b(digest_size=16)
-    try:
-        with open(beside, "wb") as out:
+    digest = hashlib.blake2b(digest_size=16)
+    with replacing(file, by_umask=True) as out:
 
-            def put(*pieces: bytes) -> None:
-                for piece in pieces:
-                    out.write(piece)
-                    digest.update(piece)
-                    sizes[part] += len(piece)
+        def put(*pieces: bytes) -> None:
+            for piece in pieces:
+                out.write(piece)
+                digest.update(piece)
+                sizes[part] += len(piece)
 
-            for position, (image, key, extension) in enumerate(split.images(part.first, part.last), part.first):
-                if stop.is_set():
-                    raise InterruptedError("another thread failed")
-                if split.labels is not None:  # first: a tar that is cut short has no image without its label
-                    put(*_member(key + b".cls", str(split.labels[position]).encode()))
-                put(*_member(key + b"." + extension, _content(image)))
-            end = 2 * BLOCK
-            put(bytes(end + -(out.tell() + end) % tarfile.RECORDSIZE))
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(beside, file)
-    finally:
-        beside.unlink(missing_ok=True)
+        for position, (image, key, extension) in enumerate(split.images(part.first, part.last), part.first):
+            if stop.is_set():
+                raise InterruptedError("another thread failed")
+            if split.labels is not None:  # first: a tar that is cut short has no image without its label
+                put(*_member(key + b".cls", str(split.labels[position]).encode()))
+            put(*_member(key + b"." + extension, _content(image)))
+        end = 2 * BLOCK
+        put(bytes(end + -(out.tell() + end) % tarfile.RECORDSIZE))
     status = file.stat()
     place = {"split": part.split, "number": part.number}
     return {**place, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "blake2b": digest.hexdigest()}
@@ -319,8 +344,8 @@ def _lock(target: Path) -> Iterator[None]:
         target.mkdir(parents=True, exist_ok=True)
         if not (target / STATE).is_dir() and any(target.iterdir()):
             raise InputError.of("OUT", target, "it holds something else", "give a folder that is empty or not there")
-        (target / STATE).mkdir(exist_ok=True)
-        lock = open(target / STATE / "lock", "w")  # noqa: SIM115
+        own_folder(target / STATE)
+        lock = open(opened(target / STATE / "lock", os.O_RDWR | os.O_CREAT), "rb")  # noqa: SIM115
     except OSError as error:
         raise InputError.of("OUT", target, f"cannot write there ({error.strerror})", "give another folder") from None
     with lock:
@@ -336,26 +361,28 @@ def _lock(target: Path) -> Iterator[None]:
 
 
 def _is_kept(file: Path, done: dict[str, Any] | None) -> bool:
-    """Whether a tar is as it was when it was finished: untouched since, or else with the same content."""
+    """Whether a tar is as it was when it was finished: the user's, untouched since, or else with the same content."""
     if done is None:
         return False
-    try:
-        status = file.stat()
+    with contextlib.suppress(OSError, NotOurs), open(opened(file), "rb") as stream:
+        status = os.fstat(stream.fileno())
         if status.st_size != done["bytes"]:
             return False
-        if status.st_mtime_ns == done["mtime_ns"]:
-            return True
-        with open(file, "rb") as stream:
-            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
-    except OSError:
-        return False
-    return digest.hexdigest() == done["blake2b"]
+        with contextlib.suppress(NotOurs):
+            refuse_foreign(file, status)
+            if status.st_mtime_ns == done["mtime_ns"]:
+                return True
+        digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
+        return digest.hexdigest() == done["blake2b"]
+    return False
 
 
-def _read_lines(file: Path) -> list[dict[str, Any]]:
-    lines: list[dict[str, Any]] = []
+def _finished(file: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """(split, number) of a tar -> what the journal says of it."""
+    done: dict[tuple[str, int], dict[str, Any]] = {}
     with contextlib.suppress(FileNotFoundError):
-        for line in file.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # the one that was being written when it was killed
-                lines.append(json.loads(line))
-    return lines
+        for line in read(file).splitlines():
+            told = object_in(line) or {}  # none: the one that was being written when it was killed
+            if told.keys() >= DONE and isinstance(told["number"], int):
+                done[str(told["split"]), told["number"]] = told
+    return done

@@ -135,7 +135,7 @@ def test_stopped_anywhere_and_started_again_it_ends_the_same(images, tmp_path, m
     answer = small(images, tmp_path / "out", threads=threads)
     assert content(tmp_path / "out") == content(tmp_path / "whole")
     assert answer["kept"] == len(there) and all(file.stat().st_mtime_ns == time for file, time in there.items())
-    assert not list((tmp_path / "out").glob(".*.part"))
+    assert not list((tmp_path / "out").glob(".shard-*"))
     assert small(images, tmp_path / "out")["kept"] == answer["shards"]  # nothing left to do
 
 
@@ -149,7 +149,7 @@ def test_what_a_kill_leaves_is_gone_over_again(images, tmp_path):
     journal.write_text("\n".join(line for line in lines if '"number": 1,' not in line) + '\n{"split": "", "num')
     answer = small(images, tmp_path / "out")
     assert answer["kept"] == answer["shards"] - 1 and content(tmp_path / "out") == whole
-    assert not list((tmp_path / "out").glob(".*.part"))
+    assert not list((tmp_path / "out").glob(".shard-*"))
     assert small(images, tmp_path / "out")["kept"] == answer["shards"]
 
 
@@ -178,7 +178,7 @@ def test_a_full_disk_is_one_line_that_says_what_stays(images, tmp_path, monkeypa
     there = len(content(tmp_path / "out"))
     planned = len(json.loads((tmp_path / "out" / ".conversion" / "plan.json").read_text())["tars"])
     assert f"the disk is full; {there} of {planned} shards are finished and stay; make room" in message and there
-    assert not list((tmp_path / "out").glob(".*.part"))
+    assert not list((tmp_path / "out").glob(".shard-*"))
     monkeypatch.setattr(module, "_member", member)
     assert small(images, tmp_path / "out")["kept"] == there
 
@@ -249,3 +249,102 @@ def test_the_verb_needs_no_torch():
     code = "import sys, launcher.verbs.shards, methods.data.convert; print('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "False\n"
+
+
+@pytest.fixture
+def mine(tmp_path):
+    file = tmp_path / "mine"
+    file.write_bytes(b"mine")
+    return file
+
+
+@pytest.mark.parametrize("name", ["lock", "done.jsonl", "plan.json"])
+def test_no_link_among_its_notes_is_followed(images, tmp_path, mine, name):
+    small(images, tmp_path / "out")
+    note = tmp_path / "out" / ".conversion" / name
+    note.unlink()
+    note.symlink_to(mine)
+    assert f"{note}: it is not a plain file" in refused(images, tmp_path / "out")
+    assert mine.read_bytes() == b"mine"
+
+
+def test_no_link_in_the_place_of_what_is_written_is_followed(images, tmp_path, mine):
+    folder = tmp_path / "out"
+    small(images, folder)
+    whole = content(folder)
+    (folder / "shard-000001.tar").unlink()
+    for name in (".shard-000001.tar.part", "shard-000001.tar", "classes.json"):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(mine)
+    small(images, folder)
+    assert content(folder) == whole and not (folder / "shard-000001.tar").is_symlink()
+    assert mine.read_bytes() == b"mine"
+
+
+def test_a_link_in_the_place_of_its_folders_is_refused(images, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".conversion").symlink_to(elsewhere)
+    assert ".conversion: it is not a plain folder" in refused(images, tmp_path / "out")
+    (tmp_path / "splits").mkdir()
+    (images / "cat").rename(tmp_path / "splits" / "train")
+    (images / "dog").rename(tmp_path / "splits" / "val")
+    (tmp_path / "two" / ".conversion").mkdir(parents=True, mode=0o700)
+    (tmp_path / "two" / "val").symlink_to(elsewhere)
+    assert "val: it is not a plain folder" in refused(tmp_path / "splits", tmp_path / "two")
+    assert not list(elsewhere.iterdir())
+
+
+def test_notes_that_others_can_write_are_not_believed(images, tmp_path):
+    small(images, tmp_path / "out")
+    notes = tmp_path / "out" / ".conversion"
+    assert notes.stat().st_mode & 0o777 == 0o700
+    notes.chmod(0o770)
+    assert f"{notes}: others can write there" in refused(images, tmp_path / "out")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+def test_what_somebody_else_has_put_there_is_not_believed(images, tmp_path):
+    folder = tmp_path / "out"
+    small(images, folder)
+    whole, file = content(folder), folder / "shard-000001.tar"
+    status = file.stat()
+    file.write_bytes(bytes(status.st_size))  # of the same size and time
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.chown(file, 65534, 65534)
+    answer = small(images, folder)
+    assert answer["kept"] == answer["shards"] - 1 and content(folder) == whole
+    os.chown(folder / ".conversion", 65534, 65534)
+    assert ".conversion: it belongs to user 65534, not to you" in refused(images, folder)
+
+
+@pytest.mark.parametrize(
+    "tars",
+    [None, 5, [5], [["../up", 0, 0, 61, 1]], [["", 0, 0, 60, 1]], [["", "0", 0, 61, 1]], [["", 0, 0, 9, 1]] * 2],
+)
+def test_a_damaged_plan_is_one_line(images, tmp_path, tars):
+    small(images, tmp_path / "out")
+    file = tmp_path / "out" / ".conversion" / "plan.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "tars": tars}))
+    assert f"{file}: it is no plan of a conversion" in refused(images, tmp_path / "out")
+
+
+@pytest.mark.parametrize("line", ["5", "[" * 100_000, '{"split": ""}', '{"split": [], "number": {}, "bytes": 1}'])
+def test_a_damaged_journal_is_gone_over(images, tmp_path, line):
+    small(images, tmp_path / "out")
+    with (tmp_path / "out" / ".conversion" / "done.jsonl").open("a") as journal:
+        journal.write(f"\n{line}\n")
+    answer = small(images, tmp_path / "out")
+    assert answer["kept"] == answer["shards"]
+
+
+def test_others_may_read_the_shards_as_they_may_any_file_of_the_users(images, tmp_path):
+    before = os.umask(0o022)
+    try:
+        small(images, tmp_path / "out")
+        index_all(tmp_path / "out", workers=1, anew=True, progress=lambda *_: None)
+    finally:
+        os.umask(before)
+    files = [file for file in (tmp_path / "out").iterdir() if file.is_file()]
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in files} == {file.name: "0o644" for file in files}

@@ -207,7 +207,7 @@ def test_what_lies_where_others_can_write_is_no_copy(shards, tmp_path, mode):
     target = target_of(shards, tmp_path / "disk")
     poisoned(shards, target)
     target.chmod(mode)
-    with pytest.raises(InputError, match=r"data\.stage=.*: others can write there.*; take it away"):
+    with pytest.raises(InputError, match=r"data\.stage=.*: others can write there; take it away, or `chmod go-w"):
         staging.stage(job(shards, tmp_path / "disk"))
 
 
