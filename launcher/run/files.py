@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,6 +166,65 @@ def sync_names(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[int]:
+    """A descriptor of `folder`, for what is done in it by name (`dir_fd=`), whatever takes its place meanwhile.
+
+    Raises NotOurs where it is a link, or no folder; OSError where it cannot be opened. One of what is done in it
+    carries the whole path.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise _linked(folder) from None
+        raise
+    try:
+        yield descriptor
+    except OSError as error:
+        error.filename = error.filename and str(folder / error.filename)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def rename(path: Path, name: str) -> Path:
+    """Give what lies at `path` another name in its folder. Raises NotOurs where that is a link, OSError."""
+    with inside(path.parent) as folder:
+        os.rename(path.name, name, src_dir_fd=folder, dst_dir_fd=folder)
+    return path.with_name(name)
+
+
+def remove(folder: Path, *, under: str = "", ignore_errors: bool = False) -> None:
+    """Delete `folder` and all that it holds, and nothing that a link leads to.
+
+    under: the name that it gets first, where half of it must not be taken for a whole one. ignore_errors: delete what
+    can be. Raises NotOurs where it, or the folder that it lies in, is a link; OSError.
+    """
+    try:
+        with inside(folder.parent) as parent:
+            if stat.S_ISLNK(os.stat(folder.name, dir_fd=parent, follow_symlinks=False).st_mode):
+                raise _linked(folder)
+            if under:
+                os.rename(folder.name, under, src_dir_fd=parent, dst_dir_fd=parent)
+            shutil.rmtree(under or folder.name, ignore_errors, dir_fd=parent)
+    except OSError:
+        if not ignore_errors:
+            raise
+
+
+def sweep(folder: Path, *, under: str = "") -> None:
+    """As `remove`, while more important things are at work: what cannot go stays, and of a link that is printed."""
+    try:
+        remove(folder, under=under, ignore_errors=True)
+    except NotOurs as error:
+        print(error, flush=True)
+
+
+def _linked(folder: Path) -> NotOurs:
+    return NotOurs(f"{folder}: it is a link, and what it leads to stays; put a folder in its place")
 
 
 def mode_in(folder: Path | int) -> int:

@@ -6,7 +6,6 @@ deletes holds the run's lock.
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import ClusterError, InputError
+from launcher.run import files
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.run.manifest import verify
@@ -49,7 +49,7 @@ def find(run: RunDir, keep: int, jobs: Callable[[], Mapping[str, Any]]) -> Findi
     found = Findings([], {}, [])
     _find_checkpoints(run, keep, found)
     _find_work(run, found)
-    found.doomed.extend(_unused_code(run.path.parent))
+    _find_unused_code(run.path.parent, found)
     _find_submissions(run, jobs, found)
     return found
 
@@ -64,10 +64,7 @@ def delete(items: Iterable[Deletable], runs: Path) -> list[Deletable]:
     try:
         for item in items:
             if item.what != CODE:
-                path = item.path
-                if item.what == CHECKPOINT:  # under another name first: half of one must not be taken for one
-                    path = path.rename(path.with_name(f".saving-pruned-{path.name}"))
-                shutil.rmtree(path)
+                files.remove(item.path, under=f".saving-pruned-{item.path.name}" if item.what == CHECKPOINT else "")
                 gone.append(item)
         return gone + _delete_code(code, runs)
     except OSError as error:
@@ -83,8 +80,11 @@ CHECKPOINT, QUARANTINED, TEMPORARY, CODE, SUBMISSION = (
 
 
 def _find_checkpoints(run: RunDir, keep: int, found: Findings) -> None:
-    folder, saved = run.path / "checkpoints", run.checkpoints()
-    found.doomed.extend(_items(folder.glob(".saving-*"), TEMPORARY))
+    folder = run.path / "checkpoints"
+    if not _is_folder(folder, found):
+        return
+    saved = [path for path in run.checkpoints() if _is_folder(path, found)]
+    found.doomed.extend(_items(folder.glob(".saving-*"), TEMPORARY, found))
     good: list[Path] = []
     broken: dict[Path, str] = {}
     for path in reversed(saved):
@@ -110,8 +110,8 @@ def _find_checkpoints(run: RunDir, keep: int, found: Findings) -> None:
         elif path.name in pins:
             found.kept[path] = pins[path.name]
         elif path not in found.kept:
-            found.doomed.extend(_items([path], CHECKPOINT))
-    found.doomed.extend(_items(sorted(folder.glob("broken-*")), QUARANTINED))
+            found.doomed.extend(_items([path], CHECKPOINT, found))
+    found.doomed.extend(_items(sorted(folder.glob("broken-*")), QUARANTINED, found))
 
 
 def _pins(run: RunDir) -> dict[str, str]:
@@ -138,11 +138,13 @@ def _pins(run: RunDir) -> dict[str, str]:
 
 def _find_work(run: RunDir, found: Findings) -> None:
     """What was kept of work between two steps (runtime/store.py): of use until a checkpoint of a later step stands."""
+    if not _is_folder(run.path / "features", found):
+        return
     newest = max((path.name for path in run.checkpoints()), default="")
-    found.doomed.extend(_items(run.path.glob("features/.gone-*"), TEMPORARY))
+    found.doomed.extend(_items(run.path.glob("features/.gone-*"), TEMPORARY, found))
     for folder in sorted(run.path.glob("features/step_*")):
         if folder.name < newest:
-            found.doomed.extend(_items([folder], TEMPORARY))
+            found.doomed.extend(_items([folder], TEMPORARY, found))
         else:
             found.kept[folder] = "features of a clustering with which `sslrun resume` goes on"
 
@@ -150,11 +152,12 @@ def _find_work(run: RunDir, found: Findings) -> None:
 # -- what the runs of a folder share ---------------------------------------------------------------------------------
 
 
-def _unused_code(runs: Path) -> list[Deletable]:
-    entries = sorted((runs / ".code").iterdir()) if (runs / ".code").is_dir() else []
+def _find_unused_code(runs: Path, found: Findings) -> None:
+    entries = _folders_in(runs / ".code", found)
     used = _used_code(runs) if entries else set()
+    unused = [p for p in entries if not p.name.startswith(".") and p.name not in used]
     leftovers = [p for p in entries if p.name.startswith(".") and _days_old(p) > HALF_WRITTEN_DAYS]
-    return _items([p for p in entries if not p.name.startswith(".") and p.name not in used] + leftovers, CODE)
+    found.doomed.extend(_items(unused + leftovers, CODE, found))
 
 
 def _used_code(runs: Path) -> set[str]:
@@ -168,41 +171,54 @@ def _delete_code(items: list[Deletable], runs: Path) -> list[Deletable]:
     """Out of sight first, then a second look at who uses it: a submission may have found it a moment earlier."""
     aside = {}
     for item in items:
-        aside[item.path.name] = item.path.rename(item.path.with_name(f".unused-{item.path.name.lstrip('.')}"))
+        aside[item.path.name] = files.rename(item.path, f".unused-{item.path.name.lstrip('.')}")
     if aside:
         time.sleep(SECOND_LOOK_SECONDS)
     used, gone = _used_code(runs) if aside else set(), []
     for item in items:
         hidden = aside[item.path.name]
         if item.path.name in used and not item.path.exists():
-            hidden.rename(item.path)
+            files.rename(hidden, item.path.name)
             continue
-        shutil.rmtree(hidden)
+        files.remove(hidden)
         gone.append(item)
     return gone
 
 
 def _find_submissions(run: RunDir, jobs: Callable[[], Mapping[str, Any]], found: Findings) -> None:
     """Pickles, scripts and Slurm's logs of jobs that are long gone."""
-    mine = run.path / "submit"
-    if mine.is_dir() and _days_old(mine) > LONG_GONE_DAYS and not run.history().open_intent:
-        found.doomed.extend(_items([mine], SUBMISSION))
-    arrays = [p for p in sorted(run.path.parent.glob(".arrays/*")) if _days_old(p) > LONG_GONE_DAYS]
-    if not arrays:
+    mine, arrays = run.path / "submit", run.path.parent / ".arrays"
+    if _is_folder(mine, found) and _days_old(mine) > LONG_GONE_DAYS and not run.history().open_intent:
+        found.doomed.extend(_items([mine], SUBMISSION, found))
+    old = [path for path in _folders_in(arrays, found) if _days_old(path) > LONG_GONE_DAYS]
+    if not old:
         return
     try:
         waiting = {job.comment.rpartition(":")[2] for job in jobs().values()}
     except ClusterError as error:
         found.notes.append(f"submissions of arrays stay, their jobs may still be in the queue: {error}")
         return
-    found.doomed.extend(_items([p for p in arrays if p.name not in waiting], SUBMISSION))
+    found.doomed.extend(_items([p for p in old if p.name not in waiting], SUBMISSION, found))
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
-def _items(paths: Iterable[Path], what: str) -> list[Deletable]:
-    return [Deletable(path, what, sum(p.lstat().st_size for p in _files(path))) for path in paths]
+def _items(paths: Iterable[Path], what: str, found: Findings) -> list[Deletable]:
+    folders = [path for path in paths if _is_folder(path, found)]
+    return [Deletable(path, what, sum(p.lstat().st_size for p in _files(path))) for path in folders]
+
+
+def _folders_in(folder: Path, found: Findings) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if _is_folder(path, found)] if _is_folder(folder, found) else []
+
+
+def _is_folder(path: Path, found: Findings) -> bool:
+    """Of a link, which anybody may have laid who can write here, it is said that it stays, with all behind it."""
+    if path.is_symlink():
+        found.kept[path] = f"it is a link to {os.readlink(path)}, and nothing behind it is looked at"
+        return False
+    return path.is_dir()
 
 
 def _files(folder: Path) -> Iterator[Path]:

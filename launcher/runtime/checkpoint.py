@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import torch
 
 from launcher.errors import Damaged, Superseded
-from launcher.run.files import read_json, sync_names, write_json
+from launcher.run.files import read_json, sweep, sync_names, write_json
 from launcher.run.folder import RunDir
 from launcher.run.manifest import digest, verify
 from launcher.runtime import shard, store
@@ -255,7 +255,7 @@ class Checkpointer:
 
     def _newest_intact(self) -> Any:
         for leftover in self._folder.glob(".saving-*"):  # of a start that was killed while it saved
-            shutil.rmtree(leftover, ignore_errors=True)
+            sweep(leftover)
         saved = self._run.checkpoints()
         for path in reversed(saved):
             broken = verify(path)
@@ -272,10 +272,7 @@ class Checkpointer:
     def _prune(self) -> None:
         """Delete all but the newest `keep`; they are older than the one that was verified a moment ago."""
         for path in self._run.checkpoints()[: -self._keep]:
-            doomed = path.with_name(f".saving-pruned-{path.name}")
-            with contextlib.suppress(OSError):
-                path.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            sweep(path, under=f".saving-pruned-{path.name}")
 
 
 def load_tensors(path: Path, owner: str, file: str = SHARED) -> dict[str, torch.Tensor]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from launcher.run.files import read_json, write_json
+from launcher.run.files import NotOurs, inside, read_json, sweep, write_json
 from launcher.run.folder import RunDir
 from launcher.run.manifest import sha256
 from launcher.runtime import shard
@@ -220,6 +220,9 @@ def open_store(
 def _prepare(folder: Path, key: dict[str, Any], needed: int, reserve: int) -> tuple[bool, str]:
     why = ""
     try:
+        folder.parent.mkdir(exist_ok=True)
+        with inside(folder.parent):  # in a link's place nothing is kept: what lies behind it cannot be put right
+            pass
         if folder.exists():
             why = _differs(folder, key)
             if why:
@@ -233,6 +236,8 @@ def _prepare(folder: Path, key: dict[str, Any], needed: int, reserve: int) -> tu
             takes = f"it takes {(needed + reserve) / 1e9:.2f} GB with room for the next checkpoints"
             return False, f"the disk is too small: {takes}, {(free + there) / 1e9:.2f} are free"
         write_json(folder / "key.json", key)
+    except NotOurs as error:
+        return False, str(error)
     except OSError as error:
         return False, error.strerror or str(error)
     return True, why
@@ -254,14 +259,11 @@ def discard(run: RunDir, *, before: int) -> None:
         if folder.name < f"step_{before:08d}":
             remove(folder)
     for folder in (run.path / FOLDER).glob(".gone-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+        sweep(folder)
 
 
 def remove(folder: Path) -> None:
     """Out of sight by one rename, then gone: half a store must not be taken for a whole one."""
-    gone = folder.with_name(f".gone-{folder.name}-{uuid.uuid4().hex[:8]}")
-    with contextlib.suppress(OSError):
-        folder.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    sweep(folder, under=f".gone-{folder.name}-{uuid.uuid4().hex[:8]}")
     with contextlib.suppress(OSError):
         folder.parent.rmdir()

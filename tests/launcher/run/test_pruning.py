@@ -338,10 +338,10 @@ def test_a_checkpoint_that_is_half_deleted_is_not_taken_for_one(run, monkeypatch
     """A stand-in for a file system that refuses: root, who may run this, is never refused."""
     old, new = save(run, 10, 20)
 
-    def refuse(path: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+    def refuse(path: str, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(pruning.shutil, "rmtree", refuse)
+    monkeypatch.setattr(shutil, "rmtree", refuse)
     with pytest.raises(InputError) as refused:
         pruning.delete(pruning.find(run, 1, commands.jobs).doomed, run.runs)
     aside = old.with_name(f".saving-pruned-{old.name}")

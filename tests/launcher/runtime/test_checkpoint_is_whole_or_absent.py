@@ -119,6 +119,18 @@ def test_the_newest_are_kept_and_older_ones_go(tmp_path):
     assert store.names() == ["step_00000004", "step_00000030", "step_00000500"]
 
 
+def test_behind_a_link_none_goes_and_that_is_said(tmp_path, capsys):
+    theirs = tmp_path / "theirs"
+    (theirs / ".saving-00000001-abcd").mkdir(parents=True)
+    (tmp_path / "checkpoints").symlink_to(theirs)
+    store = Store(tmp_path, keep=1)
+    for step in (5, 10):
+        store.save(step)
+    assert store.restore() == 10
+    assert store.names() == [".saving-00000001-abcd", "step_00000005", "step_00000010"]
+    assert f"{tmp_path}/checkpoints: it is a link, and what it leads to stays" in capsys.readouterr().out
+
+
 def test_one_in_haste_is_the_same_and_no_older_one_goes_for_it(tmp_path):
     store = Store(tmp_path, keep=1)
     store.save(5)

@@ -103,3 +103,16 @@ def test_what_is_not_kept_is_said(begun, given, said):
 def test_what_it_starts_from_lies_beside_it(begun, tmp_path):
     begun()
     assert json.loads((tmp_path / FOLDER / "step_00000040" / "key.json").read_text()) == KEY
+
+
+def test_behind_a_link_nothing_is_kept_and_nothing_goes(begun, tmp_path, capsys):
+    theirs = tmp_path / "theirs"
+    for name in (".gone-1", "step_00000040", "step_00000020"):
+        (theirs / name).mkdir(parents=True)
+        (theirs / name / ".writing-1").touch()
+    (tmp_path / FOLDER).symlink_to(theirs)
+    before = sorted(theirs.rglob("*"))
+    store, why = begun()
+    assert not store.active and "it is a link, and what it leads to stays" in why
+    discard(RunDir(tmp_path), before=101)
+    assert sorted(theirs.rglob("*")) == before and "it is a link" in capsys.readouterr().out
