@@ -88,6 +88,7 @@ class RunDir:
                 raise InputError.of("runs", self.path.parent, reason, "choose another folder with runs=PATH")
             for name in ("", "events", "checkpoints", "logs"):
                 (self.path / name).mkdir(exist_ok=True)
+                _refuse_foreign(self.path / name, "choose a folder of your own with runs=PATH")
                 _share(self.path / name, spec.group)
             if not (self.path / "spec.json").exists():
                 self.adopt(take())
@@ -99,6 +100,10 @@ class RunDir:
     def keep_private(self, spec: RunSpec) -> None:
         """What this process writes from now on is the user's alone, or readable by the spec's group."""
         os.umask(0o027 if spec.group else 0o077)
+
+    def refuse_foreign(self, fix: str = "choose a folder of your own with runs=PATH") -> None:
+        """Raises InputError where it belongs to somebody else: what starts a run does all that its spec says."""
+        _refuse_foreign(self.path, fix)
 
     def spec(self) -> RunSpec:
         """What it is made of, as submitted, and where it runs now. Raises InputError when somebody edited it."""
@@ -343,6 +348,13 @@ def every(runs: Path) -> Iterator[RunDir]:
     """All runs of a folder."""
     for path in sorted(runs.glob("*/spec.json")):
         yield RunDir(paths.led_to(path.parent))
+
+
+def _refuse_foreign(folder: Path, fix: str) -> None:
+    """Raises InputError where `folder`, or a link in its place, is somebody else's: it can be prepared before a run."""
+    for owner in (folder.lstat().st_uid, folder.stat().st_uid):
+        if owner != os.getuid():
+            raise InputError.of("runs", folder.parent, f"{folder.name} belongs to user {owner}, not to you", fix)
 
 
 def _refuse_foreign_group(name: str | None) -> None:

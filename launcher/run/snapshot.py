@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import secrets
 import shutil
 import stat
 import subprocess
@@ -85,19 +86,22 @@ def module(folder: Path, name: str) -> str:
     return before if (folder / f"{before.replace('.', '/')}.py").is_file() else name
 
 
-def verify(folder: Path, digest: str) -> None:
-    """Raises InputError when the code in `folder` is not the user's own, is gone, or is not what was taken."""
+def verify(folder: Path, digest: str) -> Path:
+    """Where the code in `folder` really lies: this very path is to be run, since a link may lead elsewhere a moment
+    later. Raises InputError when it is not the user's own, is gone, or is not what was taken."""
     fix = "`sslrun resume RUN --code=current` takes the code as it is now"
-    if not folder.is_dir():
+    path = Path(os.path.realpath(folder))
+    if not path.is_dir():
         raise InputError(f"code={folder}: the snapshot is gone; {fix}")
-    path = folder.resolve()
-    found = path.stat()
-    if found.st_uid != os.getuid():
-        raise InputError(f"{path}: it belongs to user {found.st_uid}, not to you; {fix}")
-    if found.st_mode & stat.S_IWOTH:
-        raise InputError(f"{path}: everybody may write there; chmod o-w it, then {fix}")
-    if digest_of(folder) != digest:
+    for place in (path.parent, path):  # who may write in `.code` can put another folder in the place of this one
+        found = place.lstat()
+        if found.st_uid != os.getuid():
+            raise InputError(f"{place}: it belongs to user {found.st_uid}, not to you; {fix}")
+        if found.st_mode & stat.S_IWOTH:
+            raise InputError(f"{place}: everybody may write there; chmod o-w it, then {fix}")
+    if digest_of(path) != digest:
         raise InputError(f"code={folder}: it is not what was submitted, its hash has changed; {fix}")
+    return path
 
 
 def digest_of(folder: Path) -> str:
@@ -120,9 +124,10 @@ def _is_whole(target: Path) -> bool:
 
 def _write(contents: dict[str, bytes], target: Path) -> None:
     """All files beside, on disk, then one rename; whoever loses a race uses the winner's."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside.mkdir()
         for folder in sorted({(beside / name).parent for name in contents}):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with ThreadPoolExecutor(SYNCED_AT_ONCE) as pool:  # a disk takes several in the time of one

@@ -210,11 +210,12 @@ def _hopeless(run: RunDir) -> Outcome | None:
 
 def _work(run: RunDir, generation: int, told: _Told) -> Outcome:
     """Start the ranks, once the code is what was submitted and every node can run it. Raises SslrunError."""
+    run.refuse_foreign()
     spec = run.spec()
     run.keep_private(spec)
-    snapshot.verify(run.code_folder(), run.code()["digest"])
+    code = snapshot.verify(run.code_folder(), run.code()["digest"])
     _preflight(run, spec)
-    return NOT_BEGUN if told.signal else _ranks(run, spec, generation, told)
+    return NOT_BEGUN if told.signal else _ranks(run, spec, code, generation, told)
 
 
 def _preflight(run: RunDir, spec: RunSpec) -> None:
@@ -243,8 +244,8 @@ def _python(spec: RunSpec) -> list[str]:
     return shlex.split(spec.cluster.python) if spec.cluster.python else [sys.executable]
 
 
-def _ranks(run: RunDir, spec: RunSpec, generation: int, told: _Told) -> Outcome:
-    """Start the ranks, see them through, and say how they ended."""
+def _ranks(run: RunDir, spec: RunSpec, code: Path, generation: int, told: _Told) -> Outcome:
+    """Start the ranks from `code`, see them through, and say how they ended."""
     cpus = script.cpus_per_task(spec)
     start = Start(
         rank=None,
@@ -265,6 +266,8 @@ def _ranks(run: RunDir, spec: RunSpec, generation: int, told: _Told) -> Outcome:
         "MASTER_ADDR": socket.gethostname(),
         **os.environ,
         "MASTER_PORT": str(_free_port()),
+        # In place of the first, which the batch script has put there: a link, as it led when the script began.
+        "PYTHONPATH": os.pathsep.join([str(code), *os.environ.get("PYTHONPATH", "").split(os.pathsep)[1:]]),
         **start.environment(),
         **spec.cluster.environment,
     }

@@ -63,7 +63,8 @@ class _Shown:
 
 def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | None:
     """Start the ranks and see them through; None when somebody else is the writer. Calls `watch` all the while."""
-    snapshot.verify(run.code_folder(), run.code()["digest"])
+    run.refuse_foreign()
+    code = snapshot.verify(run.code_folder(), run.code()["digest"])
     lock = run.lock()
     if lock is None:
         return None
@@ -73,7 +74,8 @@ def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | 
     with tempfile.TemporaryDirectory(prefix="sslrun-") as folder, stops.heard_by(stops.noted_in(came)):
         ledger.write("start", cause=cause, pid=os.getpid(), world_size=spec.world_size)
         ranks = [
-            _start(run, spec, rank, generation, Path(folder) / "rendezvous", lock) for rank in range(spec.world_size)
+            _start(run, spec, rank, generation, code, Path(folder) / "rendezvous", lock)
+            for rank in range(spec.world_size)
         ]
         codes, first = _see_through(ranks, came, _Shown(watch))
         outcome = _judge(run, generation, codes, first)
@@ -89,7 +91,9 @@ def _threads(ranks: int) -> int:
     return min(share, int(asked)) if asked.isdecimal() and int(asked) else share
 
 
-def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: Path, lock: int) -> subprocess.Popen:
+def _start(
+    run: RunDir, spec: RunSpec, rank: int, generation: int, code: Path, rendezvous: Path, lock: int
+) -> subprocess.Popen:
     start = Start(
         rank=rank,
         local_rank=rank,
@@ -103,7 +107,7 @@ def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: P
         **os.environ,
         **start.environment(),
         "OMP_WAIT_POLICY": "PASSIVE",  # also where the user's shell says otherwise: the ranks share this machine
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(run.code_folder()), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")])),
         "PYTHONUTF8": "1",  # whatever the locale: paths of the spec are
         "PYTHONSAFEPATH": "1",  # a folder named `methods` where the user stands is not ours
     }
@@ -111,7 +115,7 @@ def _start(run: RunDir, spec: RunSpec, rank: int, generation: int, rendezvous: P
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     with (run.path / "logs" / f"rank{rank}.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", snapshot.module(run.code_folder(), "launcher.start.worker"), str(run.path)],
+            [sys.executable, "-P", "-m", snapshot.module(code, "launcher.start.worker"), str(run.path)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -122,6 +122,7 @@ def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) 
         jobs = commands.jobs()
         waiting = []
         for run in runs:
+            run.refuse_foreign()
             state = settle(run, jobs)
             if state.name in (*ACTIVE, "done") and (state.job or state.name != "pending"):
                 outcome[run.id] = Submitted(state.job, joined=True)

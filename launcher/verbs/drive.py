@@ -26,6 +26,7 @@ def submit_or_join(spec: "RunSpec", options: Namespace) -> int:
     plan, joined, changes = kinds.make(spec), (run.path / "spec.json").exists(), []
     screen = view.console()
     if joined:
+        refuse(run, force=False)
         changes = [c for c in run.spec().differences(spec) if not c.startswith(("runs:", "checksum:"))]
         if changes and not run.generation():
             from launcher.start import submit
@@ -64,18 +65,15 @@ def go_on(run: "RunDir", options: Namespace, *, joined: bool, force: bool = Fals
 
 
 def refuse(run: "RunDir", *, force: bool) -> None:
-    """Raises RunFailed after a divergence, unless `force`, and InputError where a person cannot write."""
+    """Raises RunFailed after a divergence, unless `force`, and InputError where a person cannot write, or somebody else
+    has made the run."""
     diverged = divergence(run)
     if diverged and not force:
         raise RunFailed(f"{diverged} (`sslrun resume {run.id} --force` tries all the same)")
     run.keep_private(run.spec())
     if not os.access(run.path, os.W_OK):
         raise InputError.of("runs", run.path.parent, "you cannot write there", "choose another folder with runs=PATH")
-    if run.spec().cluster.kind == "slurm":
-        owner = run.path.stat().st_uid
-        if owner != os.getuid():  # a job refuses to run what somebody else wrote
-            fix = "choose a folder of your own with runs=PATH"
-            raise InputError.of("runs", run.path.parent, f"{run.id} belongs to user {owner}, not to you", fix)
+    run.refuse_foreign()
 
 
 def divergence(run: "RunDir") -> str:

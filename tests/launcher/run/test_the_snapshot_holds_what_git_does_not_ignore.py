@@ -56,7 +56,7 @@ def test_tracked_modified_and_untracked_files(package, tmp_path):
     assert contents(first)["toycode/changed.py"] == "before"  # whoever was submitted with it still has it
     assert snapshot.take("rotnet", tmp_path / "runs").path == second.path
     for taken in (first, second):
-        snapshot.verify(taken.path, taken.digest)
+        assert snapshot.verify(taken.path, taken.digest) == taken.path
 
 
 def test_without_git_every_file_is_taken(package, tmp_path):

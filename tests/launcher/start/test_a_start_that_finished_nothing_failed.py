@@ -73,6 +73,6 @@ def test_srun_that_started_no_rank_at_all_finished_nothing(runs, tmp_path, monke
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     run = runs.make()
-    outcome = batch._ranks(run, run.spec(), 1, SimpleNamespace(pass_on=lambda *_: None))
+    outcome = batch._ranks(run, run.spec(), tmp_path, 1, SimpleNamespace(pass_on=lambda *_: None))
     assert (outcome.state, outcome.cause, outcome.exit_code) == ("failed", "unfinished", 4)
     assert "no rank said that it had finished: srun: error: no step" in outcome.message
