@@ -12,7 +12,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from types import ModuleType
 
-from launcher.errors import InputError, SslrunError, unknown
+from launcher.errors import InputError, SslrunError, harmless, unknown
 from launcher.start import streams
 
 ABOUT = """\
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         what = error.filename or "the folder that you are in is gone; cd somewhere else"
-        print(f"sslrun: {error.strerror}: {what}", file=sys.stderr)
+        print(harmless(f"sslrun: {error.strerror}: {what}"), file=sys.stderr)
         sys.exit(InputError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

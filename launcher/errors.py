@@ -1,8 +1,14 @@
 """What a person is told when something is wrong: one line, and the exit code that goes with it."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import NoReturn
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# What moves a terminal's cursor, changes its colours or its title, or has letters read in another order. Of what is
+# written, that is; \n and \t are as they are.
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class SslrunError(Exception):
@@ -13,7 +19,7 @@ class SslrunError(Exception):
 
     def __str__(self) -> str:
         # One line, whatever a path or a value contained.
-        return " ".join(super().__str__().split())
+        return harmless(" ".join(super().__str__().split()))
 
 
 class InputError(SslrunError):
@@ -82,6 +88,11 @@ class NoProgress(RunFailed):
 
     exit_code = 5
     cause = "no_progress"
+
+
+def harmless(text: str) -> str:
+    """`text` without commands to the terminal that it is shown on: a file may be called anything."""
+    return _COMMANDS.sub("?", _COLOURS.sub("", text))
 
 
 def line_of(error: BaseException) -> str:

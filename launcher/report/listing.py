@@ -13,6 +13,7 @@ from typing import Any
 from rich.text import Text
 
 from launcher import durations
+from launcher.errors import harmless
 from launcher.report import query
 from launcher.report.index import RunRow
 from launcher.run.state import ACTIVE
@@ -199,7 +200,4 @@ def _cut(text: str, width: int = WIDEST) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Without what could move the cursor or change the terminal."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() or c.isspace() else "?" for c in text)
-    return " ".join(text.split())
+    return harmless(" ".join(text.split()))

@@ -9,7 +9,6 @@ Whatever changes during training is registered under a name with `state()` and `
 as they are, other JSON values into its header. Reading one executes no code.
 """
 
-import contextlib
 import json
 import shutil
 import threading

@@ -2,11 +2,12 @@
 
 import json
 import os
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.errors import InputError
+from launcher.errors import InputError, harmless
 from launcher.spec import paths
 
 if TYPE_CHECKING:
@@ -90,3 +91,8 @@ def answer(run: "RunDir", options: Namespace, *, joined: bool, state: str, job: 
     """The JSON of a launch, where it is asked for."""
     if options.json:
         print(json.dumps({"id": run.id, "path": str(run.path), "state": state, "job": job, "joined": joined}))
+
+
+def say(line: str) -> None:
+    """To whoever looks on: stdout is the answer's."""
+    print(harmless(line), file=sys.stderr, flush=True)

@@ -57,7 +57,7 @@ def run(options: Namespace) -> int:
             _refuse_strangers(found, (jobs or {}).get(state.job))
         _cancel_on_slurm([*queued, *_waiting_for_their_end(queued)])
     for found, _ in active:
-        print(f"{found.id} is {found.state().name}", file=sys.stderr)
+        arguments.say(f"{found.id} is {found.state().name}")
     arguments.answer(active[0][0], options, joined=False, state=active[0][0].state().name, job=active[0][1].job)
     return 0
 
@@ -134,7 +134,7 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
     commands.cancel([state.job for _, state in running], signal="TERM")
     seconds = max(run.plan()["signal_delay_s"] for run, _ in running) + SLACK_SECONDS
     end = time.monotonic() + seconds
-    print(f"told to save and stop; killed after {seconds:.0f} s", file=sys.stderr)
+    arguments.say(f"told to save and stop; killed after {seconds:.0f} s")
     left = {state.job: run for run, state in running}
     while left and time.monotonic() < end:
         time.sleep(0.5)

@@ -1,7 +1,6 @@
 """`sslrun doctor`: what this cluster will do to a job, and what to set; with --launch, by trying."""
 
 import json
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -89,7 +88,7 @@ def _launch(options: Namespace, spec: "RunSpec", *, named: bool) -> list["Check"
 
     if not named:  # what the nodes have, where nobody said it
         spec = _spec([*_measured(spec, options.overrides), *options.overrides], options.config_dir)
-    return trial.launch(spec, seconds=options.timeout, say=lambda line: print(line, file=sys.stderr, flush=True))
+    return trial.launch(spec, seconds=options.timeout, say=arguments.say)
 
 
 def _measured(spec: "RunSpec", overrides: Sequence[str]) -> list[str]:

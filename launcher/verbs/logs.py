@@ -5,7 +5,8 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from launcher.errors import InputError
+from launcher.errors import InputError, harmless
+from launcher.run.files import opened
 from launcher.verbs import arguments
 
 EXAMPLE = "sslrun logs deepercluster-demo -f"
@@ -56,14 +57,14 @@ def run(options: Namespace) -> int:
 
 
 def _wanted(folder: Path, *, every: bool, rank: int) -> list[Path]:
-    logs = sorted(folder.glob("rank*.log"), key=lambda p: int(p.stem[4:]))
+    logs = sorted((p for p in folder.glob("rank*.log") if p.stem[4:].isdecimal()), key=lambda p: int(p.stem[4:]))
     return logs if every else [p for p in logs if p.stem == f"rank{rank}"]
 
 
 def _print_new(log: Path, read: dict[Path, int], *, labelled: bool) -> None:
-    with log.open("rb") as file:
+    with open(opened(log), "rb") as file:
         file.seek(read.get(log, 0))
         text = file.read()
     read[log] = read.get(log, 0) + len(text)
     for line in text.decode(errors="replace").splitlines():
-        print(f"{log.stem}: {line}" if labelled else line, flush=True)
+        print(f"{log.stem}: {harmless(line)}" if labelled else harmless(line), flush=True)

@@ -94,7 +94,7 @@ def _gb(items: "list[Deletable]") -> str:
 
 def _answer(found: "RunDir", findings: "Findings", gone: "list[Deletable]", options: Namespace) -> int:
     if gone:
-        print(f"deleted {_gb(gone)}", file=sys.stderr)
+        arguments.say(f"deleted {_gb(gone)}")
     if options.json:
         deleted = [{"path": str(item.path), "what": item.what, "bytes": item.size} for item in gone]
         kept = [{"path": str(path), "why": why} for path, why in findings.kept.items()]

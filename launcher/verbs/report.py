@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +63,7 @@ def _sweep(wanted: "Asked", folder: Path, options: Namespace) -> int:
         print(json.dumps({**found.to_json(), "page": file}, allow_nan=False))
     else:
         terminal.show(found, terminal.screen())
-    print(said, file=sys.stderr)
+    arguments.say(said)
     return 0
 
 
@@ -80,7 +79,7 @@ def _run(name: str, folder: Path, options: Namespace) -> int:
         print(json.dumps({**found.to_json(), "page": file}))
     else:
         terminal.show_run(found, terminal.screen())
-    print(said, file=sys.stderr)
+    arguments.say(said)
     return 0
 
 

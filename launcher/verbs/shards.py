@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from argparse import ArgumentParser, Namespace
 
 from launcher.errors import InputError
@@ -60,12 +59,12 @@ def run(options: Namespace) -> int:
             raise error.about("OUT" if options.out else "FOLDER") from None
     answer = {"path": folder, **found, **made}
     for tar, problem in answer["damaged"]:
-        print(f"damaged: {tar}: {problem}; what can be read of it is in the index", file=sys.stderr)
+        arguments.say(f"damaged: {tar}: {problem}; what can be read of it is in the index")
     for line in registry.facts("data").told_not_read(made.get("not_read", {})):
-        print(line, file=sys.stderr)
+        arguments.say(line)
     _say_counts(answer)
     use = f"data=shards data.path={shlex.quote(folder)}"
-    print(f"{answer['images']:,} images in {answer['shards']:,} shards: {use}", file=sys.stderr)
+    arguments.say(f"{answer['images']:,} images in {answer['shards']:,} shards: {use}")
     if options.json:
         print(json.dumps(answer))
     return 0
@@ -78,8 +77,8 @@ def _say_counts(answer: dict) -> None:
     if len(some) > NAMED:
         some = [(tar, counts) for tar, counts in some if counts["left"]]
     for tar, counts in some[:NAMED]:
-        print(f"{tar}: {told(counts)}", file=sys.stderr)
+        arguments.say(f"{tar}: {told(counts)}")
     if len(some) > NAMED:
-        print(f"something was left out of {len(some) - NAMED:,} tars more; --json names them", file=sys.stderr)
+        arguments.say(f"something was left out of {len(some) - NAMED:,} tars more; --json names them")
     for name in answer["beside"]:
-        print(f"{name}: compressed, and no part of it", file=sys.stderr)
+        arguments.say(f"{name}: compressed, and no part of it")

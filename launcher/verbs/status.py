@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.errors import InputError
+from launcher.errors import InputError, harmless
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(options: Namespace) -> int:
         return _watch(view)
     rows, _, trouble = view.rows()
     if trouble:
-        print(trouble, file=sys.stderr)
+        arguments.say(trouble)
     view.explain(rows)
     if options.json:
         print(_json(rows, columns))
@@ -73,7 +73,7 @@ def run(options: Namespace) -> int:
             if screen.is_terminal:
                 screen.print(text, soft_wrap=True, end="")
             else:  # ten thousand lines in no time
-                sys.stdout.write(text.plain)
+                sys.stdout.write(harmless(text.plain))
     return 0
 
 
