@@ -239,7 +239,7 @@ class Checkpointer:
         """What the checkpoint at `path` holds that has no owner here, or where it lacks a file; empty where it fits.
         Collective."""
         shards = self._owners.shards()
-        mine = {name for name, entries in shards.items() if any(entry.writes for entry in entries.values())}
+        mine = [name for name, entries in shards.items() if any(entry.writes for entry in entries.values())]
         files = {f"{name}.safetensors" for each in self._world.gather(mine) for name in each}
         there = set(read_json(path / "manifest.json")["files"])
         problem = f"of its files only one has {min(files ^ there)}" if files != there else ""

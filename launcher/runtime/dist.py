@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,26 +30,40 @@ class World:
             dist.barrier(group=self.control)
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's picklable `value` on every rank (among the ranks of one job; nothing is read from a file)."""
-        if self.size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, group=self.control)
-        return box[0]
+        """Rank 0's `value` on every rank, as JSON gives it back: a tuple as a list. Raises TypeError for what JSON has
+        no words for; nothing that comes from another rank is ever executed, as a pickle would be."""
+        text = _text(value) if self.is_main else torch.empty(0, dtype=torch.uint8)
+        if self.size > 1:
+            length = torch.tensor([len(text)])
+            dist.broadcast(length, src=0, group=self.control)
+            text = text if self.is_main else torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(text, src=0, group=self.control)
+        return _value(text)
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's `value`, by rank, on every rank."""
+        """Every rank's `value`, by rank, on every rank, as JSON gives it back; see `broadcast`."""
+        text = _text(value)
         if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.control)
-        return values
+            return [_value(text)]
+        lengths = [length for (length,) in self._rows([len(text)])]
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(text)] = text
+        texts = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(texts, padded, group=self.control)
+        return [_value(text[:length]) for text, length in zip(texts, lengths, strict=True)]
+
+    def overwrite(self, tensor: torch.Tensor) -> None:
+        """Make every rank's `tensor`, of one shape and dtype, rank 0's."""
+        if self.size > 1:
+            wire = tensor.detach().cpu().contiguous()
+            dist.broadcast(wire, src=0, group=self.control)
+            tensor.detach().copy_(wire)
 
     def collect(self, rows: torch.Tensor) -> torch.Tensor | None:
         """Every rank's `rows` [n_r, ...], in order of rank, on rank 0; None elsewhere. n_r may differ."""
         if self.size == 1:
             return rows
-        counts = self.gather(len(rows))
+        counts = [count for (count,) in self._rows([len(rows)])]
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in counts] if self.is_main else None
@@ -59,13 +74,19 @@ class World:
         """Send parts[r] [n, ...] to rank r; returns what was sent to this rank, in order of the senders."""
         if self.size == 1:
             return parts[0]
-        counts = self.gather([len(part) for part in parts])
+        counts = self._rows([len(part) for part in parts])
         incoming = [counts[sender][self.rank] for sender in range(self.size)]
         received = parts[0].new_empty((sum(incoming), *parts[0].shape[1:]))
         dist.all_to_all_single(
             received, torch.cat(list(parts)), incoming, [len(part) for part in parts], group=self.control
         )
         return received
+
+    def _rows(self, row: Sequence[int]) -> list[list[int]]:
+        """Every rank's `row` of as many integers, by rank."""
+        rows = [torch.empty(len(row), dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(rows, torch.tensor(row), group=self.control)
+        return [row.tolist() for row in rows]
 
     def apart(self) -> "World":
         """The same ranks with a control group of its own, for a thread beside the main one. Collective."""
@@ -82,6 +103,14 @@ class World:
             if self.rank in members:
                 mine = group
         return mine
+
+
+def _text(value: Any) -> torch.Tensor:
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+
+
+def _value(text: torch.Tensor) -> Any:
+    return json.loads(text.numpy().tobytes())
 
 
 def init(rendezvous: str | None = None) -> World:

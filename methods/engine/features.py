@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -97,7 +98,9 @@ class _Block:
 
     def restore(self, store: Store) -> None:
         """Take over what is sound of the files that touch the block. Collective; stops between two files."""
-        items = self.job.world.broadcast(store.items(NAME) if self.job.world.is_main else None)
+        items = store.items(NAME) if self.job.world.is_main else ()
+        told = self.job.world.broadcast([(item.first, item.last, str(item.path)) for item in items])
+        items = [Item(first, last, Path(path)) for first, last, path in told]
         mine = [item for item in items if item.first < self.last and item.last > self.first]
         for number in range(max(self.job.world.gather(len(mine)))):
             self.safe_point(0)

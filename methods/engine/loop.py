@@ -166,8 +166,8 @@ class _Evaluations:
         self._job, self._trainer, self._evaluate = job, trainer, evaluate
         # Those that ran as jobs of their own (`by`) left out: they know nothing of the trainer's own figures.
         evals = [e for e in job.run.history().all("eval") if not e.get("by")]
-        done = {event["step"] for event in evals if event["step"] <= restored}
-        self._done = job.world.broadcast(done)
+        done = [event["step"] for event in evals if event["step"] <= restored]
+        self._done = set(job.world.broadcast(done))
 
     def catch_up(self, step: int, epoch: int) -> None:
         """Evaluate if one is due before `epoch`, whose first step `step` then is."""

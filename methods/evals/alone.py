@@ -40,7 +40,8 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
     # One from before there were settings names one protocol.
     protocols = asked.get("settings") or {asked["protocol"]: vars(PROTOCOLS[asked["protocol"]]())}
     with job_of(run, world, ledger, stop, heart, protocols) as job:
-        path, manifest = world.broadcast(_checkpoint(owner, asked) if world.is_main else None)
+        name, manifest = world.broadcast(_checkpoint(owner, asked) if world.is_main else None)
+        path = owner.path / "checkpoints" / name
         step = heart.step = manifest["step"]
         own_labels = spec.eval_data == owner.spec().eval_data
         known = first_scores(owner.history().all("eval")) if own_labels else {}
@@ -108,8 +109,8 @@ def _datasets(spec: Any, with_labels: bool) -> tuple[Any, Any]:
     return found[0], found
 
 
-def _checkpoint(owner: RunDir, asked: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """(path, manifest) of the checkpoint asked for, or of the newest that verifies. On rank 0."""
+def _checkpoint(owner: RunDir, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(name, manifest) of the checkpoint asked for, or of the newest that verifies. On rank 0."""
     if asked["after"] and owner.state().name != "done":
         reason = f"it is {owner.state().name}, and this evaluation was to follow its end"
         fix = f"`sslrun resume {owner.id}`, or `sslrun eval {owner.id}` as it is"
@@ -126,11 +127,11 @@ def _checkpoint(owner: RunDir, asked: dict[str, Any]) -> tuple[Any, dict[str, An
         manifest = read_json(path / "manifest.json")
         if manifest["digest"] != asked["digest"]:
             raise RunFailed(f"{path}: it is another than when the evaluation was asked for; ask again")
-        return path, manifest
+        return path.name, manifest
     for path in reversed(saved):
         broken = verify(path)
         if not broken:
-            return path, read_json(path / "manifest.json")
+            return path.name, read_json(path / "manifest.json")
         print(f"checkpoint {path.name} is passed over: {broken}", flush=True)
     raise RunFailed(f"no checkpoint of {owner.id} can be read")
 

@@ -22,7 +22,7 @@ def judge(subject: Subject, asked: Mapping[str, Mapping[str, Any]], tell: Tell) 
     """
     job = subject.job
     told = [e for e in job.run.history().all("eval") if e.get("digest") == subject.weights]
-    told = job.world.broadcast({event["protocol"] for event in told})
+    told = job.world.broadcast([event["protocol"] for event in told])
     names = {protocol: called(protocol, changed(protocol, settings)) for protocol, settings in asked.items()}
     chosen = {name: PROTOCOLS[name](**settings) for name, settings in asked.items()}
     for name, settings in chosen.items():  # before anything else is spent on them

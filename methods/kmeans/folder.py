@@ -54,6 +54,16 @@ class FeatureFolder:
     def __len__(self) -> int:
         return self.rows
 
+    def to_json(self) -> dict[str, Any]:
+        """For other ranks, which make it again with `from_json`."""
+        shards = [{**vars(shard), "path": str(shard.path)} for shard in self.shards]
+        return {"path": str(self.path), "shards": shards, "content": self.content}
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> "FeatureFolder":
+        shards = (Shard(**{**shard, "path": Path(shard["path"])}) for shard in told["shards"])
+        return cls(Path(told["path"]), tuple(shards), told["content"])
+
     def name_of(self, row: int) -> str:
         """File and row in it of a row of the data set."""
         for shard in self.shards:

@@ -35,7 +35,8 @@ def open_source(run: RunDir, spec: RunSpec, world: World) -> "Source":
     """The source of a run. Collective; rank 0 looks first: it keeps an index that the others then read."""
     if spec.init_from is None:
         # One rank reads the headers of all shards: thousands of files, and 512 ranks.
-        return FolderSource(run, world.broadcast(_folder(spec) if world.is_main else None))
+        told = world.broadcast(_folder(spec).to_json() if world.is_main else None)
+        return FolderSource(run, FeatureFolder.from_json(told))
     dataset = _dataset(spec) if world.is_main else None
     world.barrier()
     return RunSource(spec, dataset or _dataset(spec))

@@ -180,10 +180,12 @@ def _note(subject: Subject, probes: Probes, slot: StoreSlot, step: int) -> None:
 def _restore(subject: Subject, probes: Probes, slot: StoreSlot) -> int:
     """Go on where an earlier start was stopped. Returns the step. Collective."""
     world = subject.job.world
-    found = world.broadcast(slot.load() if world.is_main else None)
-    if found is None:
+    found = slot.load() if world.is_main else None
+    step = world.broadcast(found and found[0])
+    if step is None:
         return 0
-    step, state = found
-    probes.weight.copy_(state["weight"])
-    probes.velocity.copy_(state["velocity"])
+    for name, mine in (("weight", probes.weight), ("velocity", probes.velocity)):
+        if found:
+            mine.copy_(found[1][name])
+        world.overwrite(mine)
     return step

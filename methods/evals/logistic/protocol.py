@@ -138,10 +138,12 @@ def _restored(
 ) -> tuple[int, bool, float]:
     """(iterations done, whether the fit has ended, its objective) of an earlier start. Collective."""
     world = subject.job.world
-    found = world.broadcast(slot.load() if slot is not None and world.is_main else None)
-    if found is None:
+    found = slot.load() if slot is not None and world.is_main else None
+    told = world.broadcast(found and (found[0], found[1]["ended"], found[1]["objective"]))
+    if told is None:
         return 0, False, float("inf")
-    done, state = found
-    weight.copy_(state["weight"])
-    bias.copy_(state["bias"])
-    return done, state["ended"], state["objective"]
+    for name, mine in (("weight", weight), ("bias", bias)):
+        if found:
+            mine.copy_(found[1][name])
+        world.overwrite(mine)
+    return tuple(told)

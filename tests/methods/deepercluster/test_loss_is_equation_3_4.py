@@ -145,7 +145,7 @@ def step_in_a_world(world, specs, dataset, folder):
     found = {}
     for choice, spec in specs.items():
         loss, gradients = first_step(trainer_of(world, stored.read(spec), dataset, folder))
-        found[choice] = torch.stack(world.gather(loss)).mean(), gradients
+        found[choice] = torch.tensor(world.gather(loss.item())).mean(), gradients
     return found
 
 

@@ -1,5 +1,7 @@
 """Headers of shards, read without numpy or safetensors, say what those would read."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from safetensors.torch import save_file
 
 from launcher.errors import InputError
 from launcher.kmeans.features import first_bad_row
-from methods.kmeans.folder import scan
+from methods.kmeans.folder import FeatureFolder, scan
 from methods.kmeans.sources import mapped
 
 
@@ -45,6 +47,13 @@ def test_a_block_is_made_of_pieces_and_its_rows_have_names(tmp_path):
     assert [(shard.path.name, a, b) for shard, a, b in folder.pieces(2, 6)] == [("0.npy", 2, 4), ("2.npy", 0, 2)]
     assert folder.pieces(7, 7) == []
     assert folder.name_of(3) == "row 3 of 0.npy" and folder.name_of(4) == "row 0 of 2.npy"
+
+
+def test_another_rank_is_told_all_of_it(tmp_path):
+    for number, n in enumerate((4, 0, 3)):
+        np.save(tmp_path / f"{number}.npy", rows(n))
+    folder = scan(tmp_path)
+    assert FeatureFolder.from_json(json.loads(json.dumps(folder.to_json()))) == folder
 
 
 def test_shards_written_anew_are_another_content(tmp_path):
