@@ -38,7 +38,7 @@ VERBS = (
     "eval", "export", "report", "sweep", "doctor", "drill", "kmeans", "shards",
 )  # fmt: skip
 
-READING = ("plan", "status", "show", "logs", "report", "sweep", "doctor")  # nothing is lost where their reader goes
+READING = ("plan", "status", "show", "logs", "report", "sweep")  # nothing is lost where their reader goes
 
 
 def main(arguments: list[str] | None = None) -> None:
