@@ -15,6 +15,7 @@
         evals/knn-1/               an evaluation as a job of its own: a folder like this one; see evaluation.py
         tensorboard/  clusters.png
         clusters/                  of `sslrun kmeans`, which has no checkpoints; see methods/kmeans/results.py
+        secret.1                   while a start lasts: by it its ranks recognise one another; see start/handover.py
         lock                       held (flock) by whoever runs the run
 
 A generation is one start of the run: the first is 1, each resume adds one. Time stamps are for people: what came first

@@ -2,24 +2,36 @@
 
 import contextlib
 import datetime
+import errno
+import hmac
+import ipaddress
 import json
 import os
+import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import torch
 import torch.distributed as dist
 
+from launcher.runtime.sealed import PROOF_BYTES, SealedStore, proof, stranger
+
+LONGEST_WAIT = datetime.timedelta(minutes=30)  # a k-means pass or a save may keep the others waiting
+_met: list[dist.Store] = []  # C++ holds its half of a store, and needs this one as long
+
 
 @dataclass(frozen=True)
 class World:
-    """This process among the ranks. `control` is a gloo group of its own for votes and small objects."""
+    """This process among the ranks. `control` is a gloo group of its own for votes and small objects; with the `secret`
+    of the start the ranks of each new group recognise one another."""
 
     rank: int
     size: int
     device: torch.device
     control: Any = None
+    secret: bytes = field(default=b"", repr=False)
 
     @property
     def is_main(self) -> bool:
@@ -90,7 +102,9 @@ class World:
 
     def apart(self) -> "World":
         """The same ranks with a control group of its own, for a thread beside the main one. Collective."""
-        return self if self.size == 1 else replace(self, control=dist.new_group(backend="gloo"))
+        return (
+            self if self.size == 1 else replace(self, control=_recognised(dist.new_group(backend="gloo"), self.secret))
+        )
 
     def group_of(self, ranks: Sequence[Sequence[int]]) -> Any:
         """Partition the world into process groups and return the one that holds this rank; None for a group of one.
@@ -100,8 +114,8 @@ class World:
         mine = None
         for members in ranks:
             group = dist.new_group(list(members)) if len(members) > 1 else None
-            if self.rank in members:
-                mine = group
+            if group is not None and self.rank in members:
+                mine = _recognised(group, self.secret)
         return mine
 
 
@@ -113,8 +127,13 @@ def _value(text: torch.Tensor) -> Any:
     return json.loads(text.numpy().tobytes())
 
 
-def init(rendezvous: str | None = None) -> World:
-    """Join the ranks as the environment says: RANK, WORLD_SIZE, LOCAL_RANK; rendezvous is a file or env://."""
+def init(rendezvous: str | None = None, secret: bytes = b"") -> World:
+    """Join the ranks as the environment says: RANK, WORLD_SIZE, LOCAL_RANK.
+
+    rendezvous: the file:// where the ranks of one machine meet, in a folder that nobody else can enter; None: they meet
+    at MASTER_ADDR and MASTER_PORT, which takes the `secret` of the start. Raises RunFailed where another process takes
+    part in it that does not know the secret.
+    """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if torch.cuda.is_available():
@@ -124,14 +143,54 @@ def init(rendezvous: str | None = None) -> World:
         device = torch.device("cpu")
     if size == 1:
         return World(rank, size, device)
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        init_method=rendezvous or "env://",
-        rank=rank,
-        world_size=size,
-        timeout=datetime.timedelta(minutes=30),  # a k-means pass or a save may keep the others waiting
-    )
-    return World(rank, size, device, control=dist.new_group(backend="gloo"))
+    store = dist.FileStore(unquote(urlparse(rendezvous).path), size) if rendezvous else _tcp_store(rank, size, secret)
+    _met.append(SealedStore(store, secret))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=_met[-1], rank=rank, world_size=size, timeout=LONGEST_WAIT)
+    _recognised(dist.group.WORLD, secret)
+    return World(rank, size, device, _recognised(dist.new_group(backend="gloo"), secret), secret)
+
+
+def _tcp_store(rank: int, size: int, secret: bytes) -> dist.Store:
+    if not secret:
+        raise ValueError("over a network ranks meet with a secret only: any process can come there")
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    listener = _listener(host, port) if rank == 0 else None
+    return dist.TCPStore(host, port, size, rank == 0, LONGEST_WAIT, wait_for_workers=False, master_listen_fd=listener)
+
+
+def _listener(host: str, port: int) -> int | None:
+    """Rank 0's socket, at the one address that `host` means; None where it is not certain that the other nodes mean the
+    same by it: then rank 0 listens at all."""
+    found = {(family, told[0]) for family, *_, told in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    (family, address), *others = found
+    if others:
+        return None
+    # A machine may call itself by a loopback address (127.0.1.1); where somebody chose the network of gloo's sockets,
+    # which otherwise listen at the name's address, too, the name may be of another one.
+    if address != host and (ipaddress.ip_address(address).is_loopback or "GLOO_SOCKET_IFNAME" in os.environ):
+        return None
+    try:
+        return socket.create_server((address, port), family=family, backlog=socket.SOMAXCONN).detach()
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:  # what stands in front of this machine has it
+            return None
+        raise
+
+
+def _recognised(group: Any, secret: bytes) -> Any:
+    """`group`, once every rank of it has shown every other one that it knows the secret, over the connection between
+    them: gloo lets in whoever comes first. Collective; NCCL's ranks know one another by a number from the store."""
+    if "gloo" not in dist.get_backend(group):
+        return group
+    rank, size = dist.get_rank(group), dist.get_world_size(group)
+    mine = b"".join(proof(secret, rank, other) for other in range(size))
+    heard = torch.empty(len(mine), dtype=torch.uint8)
+    dist.all_to_all_single(heard, torch.frombuffer(bytearray(mine), dtype=torch.uint8), group=group)
+    for other, word in enumerate(heard.split(PROOF_BYTES)):
+        if not hmac.compare_digest(word.numpy().tobytes(), proof(secret, other, rank)):
+            raise stranger(f"what rank {dist.get_global_rank(group, other)} says")
+    return group
 
 
 def shutdown() -> None:
@@ -139,6 +198,7 @@ def shutdown() -> None:
     if dist.is_initialized():
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+        _met.clear()
 
 
 class Vote:

@@ -28,7 +28,7 @@ from launcher.run.ledger import History, Ledger
 from launcher.run.state import of
 from launcher.slurm import badnodes, commands, notation
 from launcher.spec.runspec import RunSpec
-from launcher.start import requeue, streams
+from launcher.start import handover, requeue, streams
 from launcher.start.ending import Outcome, judge, stuck
 from launcher.start.handover import Start
 
@@ -262,8 +262,10 @@ def _ranks(run: RunDir, spec: RunSpec, code: Path, generation: int, told: _Told)
         f"--chdir={run.path / 'logs'}", "--output=rank%t.log", "--error=rank%t.log", "--open-mode=append",
         *_python(spec), "-P", "-m", "launcher.start.worker", str(run.path),
     ]  # fmt: skip
+    # Ranks of one node meet where no other node can come.
+    alone = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     environment = {
-        "MASTER_ADDR": socket.gethostname(),
+        **(alone if spec.nodes == 1 else {"MASTER_ADDR": socket.gethostname()}),
         **os.environ,
         "MASTER_PORT": str(_free_port()),
         # In place of the first, which the batch script has put there: a link, as it led when the script began.
@@ -271,14 +273,15 @@ def _ranks(run: RunDir, spec: RunSpec, code: Path, generation: int, told: _Told)
         **start.environment(),
         **spec.cluster.environment,
     }
-    step = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
-    threading.Thread(target=told.pass_on, args=(step, run, generation, spec.world_size), daemon=True).start()
     blamed, printed = None, []
-    for line in step.stderr:
-        print(line, end="", flush=True)
-        printed = [*printed[-20:], line.strip()]
-        blamed = blamed or BLAME.search(line)
-    code = step.wait()
+    with handover.secret(run.path, generation, ranks=spec.world_size):
+        step = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
+        threading.Thread(target=told.pass_on, args=(step, run, generation, spec.world_size), daemon=True).start()
+        for line in step.stderr:
+            print(line, end="", flush=True)
+            printed = [*printed[-20:], line.strip()]
+            blamed = blamed or BLAME.search(line)
+        code = step.wait()
     first = int(blamed["rank"]) if blamed else None
     last = (printed or [f"exit code {code}"])[-1]
     otherwise = f"rank {first} on {blamed['node']}: {blamed['how']}" if blamed else last

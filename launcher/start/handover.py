@@ -1,13 +1,17 @@
-"""What ranks are told by whoever starts them: a `Start`, written into their environment and read there.
+"""What ranks are told by whoever starts them: a `Start`, written into their environment and read there, and a secret by
+which they recognise one another, in a file of the run's folder that only their user can read.
 
 The variables keep their names: a run is started by today's launcher, and its ranks by the code of the day it was made.
 """
 
+import contextlib
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from launcher.errors import InputError
+from launcher.errors import InputError, RunFailed
 
 STOPPED_CODE = 75  # EX_TEMPFAIL: a rank that saved and can go on later
 VARIABLES = {
@@ -20,6 +24,7 @@ VARIABLES = {
     "stopped_code": "SSLRUN_STOPPED_CODE",
     "threads": "SSLRUN_THREADS",
 }
+SECRET_BYTES = 32
 SRUNS = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID"}  # how srun tells each task who it is
 
 
@@ -58,3 +63,43 @@ class Start:
             raise InputError("this job was not started by sslrun; its ranks do not know each other")
         told = {field: environ[name] for field, name in VARIABLES.items() if name in environ}
         return cls(**{field: value if field == "rendezvous" else int(value) for field, value in told.items()})
+
+    def secret(self, run: Path) -> bytes:
+        """What the ranks of this start alone know; empty for one rank, which has nobody to recognise. Raises RunFailed
+        where it cannot be read."""
+        if self.world_size == 1:
+            return b""
+        path = _secret(run, self.generation)
+        try:
+            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+                told = file.read(SECRET_BYTES)
+        except OSError as error:
+            raise RunFailed(f"{path}: {error.strerror}: by it the ranks of a start recognise one another") from None
+        if len(told) < SECRET_BYTES:
+            raise RunFailed(f"{path}: it is cut short: by it the ranks of a start recognise one another")
+        return told
+
+
+@contextlib.contextmanager
+def secret(run: Path, generation: int, *, ranks: int) -> Iterator[None]:
+    """Inside, the ranks of this start of the run in the folder `run` find their secret; a single one needs none. The
+    caller holds the run's lock. Raises RunFailed where it cannot be written."""
+    if ranks == 1:
+        yield
+        return
+    path = _secret(run, generation)
+    try:
+        for left in run.glob(_secret(run, "*").name):  # of starts that were killed
+            left.unlink(missing_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(SECRET_BYTES))
+    except OSError as error:
+        raise RunFailed(f"{path}: it cannot be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _secret(run: Path, generation: int | str) -> Path:
+    return run / f"secret.{generation}"

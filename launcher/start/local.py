@@ -22,6 +22,7 @@ from launcher.run import snapshot, stops
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.spec.runspec import RunSpec
+from launcher.start import handover
 from launcher.start.ending import Outcome, judge, stuck
 from launcher.start.handover import STOPPED_CODE, Start
 
@@ -71,7 +72,11 @@ def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | 
     generation = run.generation() + 1
     ledger = Ledger(run.path, generation, "launcher")
     came: list[int] = []
-    with tempfile.TemporaryDirectory(prefix="sslrun-") as folder, stops.heard_by(stops.noted_in(came)):
+    with (
+        handover.secret(run.path, generation, ranks=spec.world_size),
+        tempfile.TemporaryDirectory(prefix="sslrun-") as folder,
+        stops.heard_by(stops.noted_in(came)),
+    ):
         ledger.write("start", cause=cause, pid=os.getpid(), world_size=spec.world_size)
         ranks = [
             _start(run, spec, rank, generation, code, Path(folder) / "rendezvous", lock)

@@ -41,7 +41,7 @@ def main() -> int:
         from launcher.runtime import dist
 
         os.environ |= {"RANK": str(start.rank), "LOCAL_RANK": str(start.local_rank)}
-        world = dist.init(start.rendezvous)
+        world = dist.init(start.rendezvous, start.secret(run.path))
         heart.joined()
         if start.threads:
             import torch
