@@ -8,7 +8,6 @@ name, which may lie elsewhere in the tar. Beyond that reader's: links to members
 
 import os
 import posixpath
-import re
 import tarfile
 import zlib
 from array import array
@@ -38,7 +37,9 @@ KINDS = {
     "blob": np.uint8,  # the names, one after the other
 }
 _LARGEST = 1 << 30  # bytes of a sparse file: of one that is damaged any size may be said
-_NAME = re.compile(rb"^(?:\./)*((?:.*/)?[^/.]+)\.([^/]+)$", re.DOTALL)
+_OF_LABEL = 1 << 10
+_OF_HEADERS = 1 << 20  # of one member: a long name, PAX records, a map of pieces
+_EMPTY = 64  # blocks, behind which more are looked for at once
 _IMAGES = {suffix.encode()[1:] for suffix in IMAGE_SUFFIXES}
 
 
@@ -178,8 +179,8 @@ def _group(stream: BinaryIO, found: Scan) -> None:
     sample: _Sample | None = None
     for member in _members(stream, found.size):
         name = b"" if isinstance(member, int) else os.fsencode(member.name)
-        parts = _NAME.match(name)
-        if sample and (isinstance(member, int) or (parts and parts[1] != key)):
+        parts = _parted(name)
+        if sample and (isinstance(member, int) or (parts and parts[0] != key)):
             sample.close()
             key = sample = None
         if isinstance(member, int):  # damage: the samples on its two sides are not one
@@ -196,10 +197,20 @@ def _group(stream: BinaryIO, found: Scan) -> None:
         if place is None:
             continue
         if sample is None:
-            key, sample = parts[1], _Sample(found, parts[1], name)
-        sample.put(stream, parts[2], place)
+            key, sample = parts[0], _Sample(found, parts[0], name)
+        sample.put(stream, parts[1], place)
     if sample:
         sample.close()
+
+
+def _parted(name: bytes) -> tuple[bytes, bytes] | None:
+    """(key, extensions) of a member; None where it has none of the two."""
+    begin = 0
+    while name.startswith(b"./", begin):
+        begin += 2
+    folder, slash, last = name[begin:].rpartition(b"/")
+    stem, _, extensions = last.partition(b".")
+    return (folder + slash + stem, extensions) if stem and extensions else None
 
 
 def _place(found: Scan, member: tarfile.TarInfo) -> Extent | None:
@@ -220,13 +231,14 @@ def _place(found: Scan, member: tarfile.TarInfo) -> Extent | None:
 def _followed(stream: BinaryIO, found: Scan) -> dict[bytes, Extent | None]:
     """Where the links of a tar lead, through other links, too."""
     links = {_normal(name): target for name, target in found.targets.items()}
-    ends = {}
+    ends, known = {}, {}
     for name, target in found.targets.items():
-        passed = set()
-        while target in links and target not in passed:  # some lead in a circle
-            passed.add(target)
+        passed = dict[bytes, None]()
+        while target in links and target not in passed and target not in known:  # some lead in a circle
+            passed[target] = None
             target = links[target]
-        ends[name] = target
+        ends[name] = known.get(target, target)
+        known |= dict.fromkeys(passed, ends[name])
     wanted, places = set(ends.values()), {}
     for member in _members(stream, found.size):
         if not isinstance(member, int) and member.isreg() and (name := _normal(os.fsencode(member.name))) in wanted:
@@ -238,23 +250,60 @@ def _normal(name: bytes) -> bytes:
     return posixpath.normpath(name)
 
 
-def pieces(stream: BinaryIO, place: Extent) -> bytes:
-    """The content of a sparse member. Raises tarfile.TarError or ValueError where it is damaged."""
+def pieces(stream: BinaryIO, place: Extent, most: int = _LARGEST) -> bytes:
+    """The content of a sparse member, of at most so many bytes. Raises tarfile.TarError or ValueError where it is
+    damaged."""
     stream.seek(place.offset - tars.BLOCK)
-    archive = tarfile.TarFile(fileobj=stream, encoding="utf-8", errors="surrogateescape")
+    archive = _archive(_Headers(stream), ignore_zeros=False)
     member = archive.next()
-    if member is None or not member.isreg() or member.size > _LARGEST:
+    if member is None or not member.isreg() or not 0 <= member.size <= most:
         raise ValueError("it is no sparse file any more")
+    archive.fileobj = stream
     return archive.extractfile(member).read()
 
 
 def _label(stream: BinaryIO, place: Extent) -> int:
     stream.seek(place.offset)
     try:
-        text = (pieces(stream, place) if place.size == SPARSE else stream.read(min(place.size, 32))).strip()
-    except (tarfile.TarError, ValueError):
+        content = pieces(stream, place, _OF_LABEL) if place.size == SPARSE else stream.read(min(place.size, 32))
+    except (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError):
         return UNLABELLED
+    text = content.strip()
     return int(text) if text.isdigit() and len(text) < 10 else UNLABELLED
+
+
+class _Headers:
+    """A tar as tarfile reads its headers, which would read whatever size they say. ValueError where those of one member
+    go on for too long, and behind many empty blocks; the tar is then where there may be another header."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream, self.seek, self.tell = stream, stream.seek, stream.tell
+        self.begin()
+
+    def begin(self) -> None:
+        """Another member."""
+        self._left, self._empty = _OF_HEADERS, _EMPTY
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self._left:
+            if size > tars.BLOCK:
+                self._stream.seek(min(size, 1 << 40), os.SEEK_CUR)
+            raise ValueError("longer than any header")
+        found = self._stream.read(size)
+        if not _empty(found):
+            self._left -= len(found)
+        elif self._empty:
+            self._empty -= 1
+        else:
+            while (found := self._stream.read(1 << 20)) and _empty(found):
+                pass
+            self._stream.seek(-len(found.lstrip(b"\0")), os.SEEK_CUR)
+            raise ValueError("empty")
+        return found
+
+
+def _archive(stream: _Headers, *, ignore_zeros: bool) -> tarfile.TarFile:
+    return tarfile.TarFile(fileobj=stream, ignore_zeros=ignore_zeros, encoding="utf-8", errors="surrogateescape")
 
 
 def _members(stream: BinaryIO, size: int) -> Iterator[tarfile.TarInfo | int]:
@@ -262,18 +311,24 @@ def _members(stream: BinaryIO, size: int) -> Iterator[tarfile.TarInfo | int]:
     begin = end = 0  # where to read on; where the last member ends
     while begin < size:
         stream.seek(begin)
+        headers = _Headers(stream)
         try:
             # ignore_zeros: what is no header is passed over instead of taken for the end.
-            archive = tarfile.TarFile(fileobj=stream, ignore_zeros=True, encoding="utf-8", errors="surrogateescape")
+            archive = _archive(headers, ignore_zeros=True)
             while (member := archive.next()) is not None:
+                headers.begin()
+                if member.size < 0 or archive.offset <= member.offset:
+                    raise ValueError("it ends before it begins")
                 if member.offset != end and not _harmless(stream, end, member.offset):
                     yield end
                 end = archive.offset
+                archive.offset = min(end, size)  # what is cut off may be said to end anywhere
                 archive.members.clear()  # it would keep all of them
                 if member.isreg() or member.islnk() or member.issym():
                     yield member
-        except (tarfile.TarError, ValueError, OverflowError):  # in what follows a header: a long name, PAX records
-            begin = max(begin, end) + tars.BLOCK
+        # In what follows a header: a long name, PAX records, one header behind another without end.
+        except (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError):
+            begin = max(begin + tars.BLOCK, end, stream.tell() // tars.BLOCK * tars.BLOCK)
         else:
             break
     # Empty blocks are its end; without any, nobody knows what else there was.
@@ -285,15 +340,21 @@ def _harmless(stream: BinaryIO, begin: int, end: int) -> bool:
     """Whether nothing lies there but zeros and PAX records that are about the whole tar."""
     while begin < end:
         stream.seek(begin)
-        content = stream.read(min(end - begin, 1 << 20))
-        if content.count(0) == len(content):
-            begin += len(content) or end
+        block = stream.read(tars.BLOCK)
+        if _empty(block):
+            begin += len(block) or end
+            while begin < end and (more := stream.read(min(end - begin, 1 << 20))) and _empty(more):
+                begin += len(more)
             continue
         try:
-            record = tarfile.TarInfo.frombuf(content[: tars.BLOCK], "utf-8", "surrogateescape")
-        except tarfile.TarError:
+            record = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except (tarfile.TarError, ValueError):
             return False
-        if record.type != tarfile.XGLTYPE:
+        if record.type != tarfile.XGLTYPE or record.size < 0:
             return False
         begin += tars.BLOCK + record.size + -record.size % tars.BLOCK
     return True
+
+
+def _empty(content: bytes) -> bool:
+    return content == bytes(len(content))

@@ -132,7 +132,7 @@ class ImageShards:
     def _pieces(self, index: int, place: Extent) -> bytes:
         try:
             return pieces(self._file(self._index.where(self._row(index)).tar), place)
-        except (tarfile.TarError, ValueError, OSError) as error:
+        except (tarfile.TarError, ValueError, LookupError, ArithmeticError, RecursionError, OSError) as error:
             raise BrokenImage(self.name_of(index), f"its pieces are damaged ({why_broken(error)})") from error
 
     def name_of(self, index: int) -> str:
