@@ -7,10 +7,11 @@ Standard library alone, so that the launcher can read a header.
 import json
 import mmap
 import os
-import uuid
 import zlib
 from pathlib import Path
 from typing import Any
+
+from launcher.run.files import NotOurs, object_in, opened, replacing
 
 _START = 32  # bytes before the header
 _ALIGN = 64
@@ -18,7 +19,7 @@ _CHUNK = 16 << 20  # bytes a checksum is fed with
 
 
 def save(file: Path, magic: bytes, header: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """Write beside, rename: a reader sees the old file or the new one. `arrays`: name -> any one-dimensional buffer.
+    """A reader sees the old file or the new one. `arrays`: name -> any one-dimensional buffer.
 
     Raises OSError where that is not possible; nothing is left behind then.
     """
@@ -40,15 +41,9 @@ def save(file: Path, magic: bytes, header: dict[str, Any], arrays: dict[str, Any
     crc = 0
     for part in parts:
         crc = zlib.crc32(part, crc)
-    beside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")  # other nodes may write it, too
     file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(beside, "xb") as out:
-            out.writelines([magic, crc.to_bytes(8, "little"), *parts])
-        os.replace(beside, file)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
+    with replacing(file, durable=False, by_umask=True) as out:
+        out.writelines([magic, crc.to_bytes(8, "little"), *parts])
 
 
 def load(file: Path, magic: bytes) -> tuple[dict[str, Any], dict[str, memoryview]] | None:
@@ -58,7 +53,7 @@ def load(file: Path, magic: bytes) -> tuple[dict[str, Any], dict[str, memoryview
     if header is None:
         return None
     try:
-        with open(file, "rb") as stream:
+        with open(opened(file), "rb") as stream:
             data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError):
         return None
@@ -68,17 +63,21 @@ def load(file: Path, magic: bytes) -> tuple[dict[str, Any], dict[str, memoryview
     if crc != int.from_bytes(data[len(magic) : len(magic) + 8], "little"):
         return None
     begin = _START + int.from_bytes(data[len(magic) + 8 : _START], "little")
-    return header, {name: data[begin + at : begin + at + size] for name, (at, size) in header.pop("arrays").items()}
+    try:
+        return header, {name: data[begin + at : begin + at + size] for name, (at, size) in header.pop("arrays").items()}
+    except (TypeError, ValueError):  # whole, and not written by `save`
+        return None
 
 
 def head(file: Path, magic: bytes) -> dict[str, Any] | None:
     """The header alone, unchecked; None where there is none."""
     try:
-        with open(file, "rb") as stream:
+        with open(opened(file), "rb") as stream:
             start = stream.read(_START)
-            if len(start) < _START or start[: len(magic)] != magic:
+            length = int.from_bytes(start[len(magic) + 8 :], "little")
+            if start[: len(magic)] != magic or length > os.fstat(stream.fileno()).st_size:
                 return None
-            header = json.loads(stream.read(int.from_bytes(start[len(magic) + 8 :], "little")))
-    except (OSError, ValueError, OverflowError, MemoryError):
+            header = object_in(stream.read(length))
+    except (OSError, NotOurs):
         return None
-    return header if isinstance(header, dict) and isinstance(header.get("arrays"), dict) else None
+    return header if header and isinstance(header.get("arrays"), dict) else None

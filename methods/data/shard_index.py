@@ -178,7 +178,10 @@ def _load(file: Path) -> ShardIndex | None:
     if found is None:
         return None
     header, arrays = found
-    return ShardIndex(**header, arrays={name: np.frombuffer(arrays[name], kind) for name, kind in KINDS.items()})
+    try:
+        return ShardIndex(**header, arrays={name: np.frombuffer(arrays[name], kind) for name, kind in KINDS.items()})
+    except (LookupError, TypeError, ValueError):  # whole, and not written by us
+        return None
 
 
 def _opened(folder: str | Path, index: ShardIndex, position: int) -> BinaryIO:

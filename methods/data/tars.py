@@ -52,9 +52,13 @@ def fitting(folder):
         return [], problem
     for file in index_files(folder):
         known = mapped.head(file, MAGIC)
-        wrong = known and foreign(folder, known["tars"], there)
+        try:
+            wrong = known and known["labelled"] in (True, False) and foreign(folder, known["tars"], there)
+        except (LookupError, TypeError, ValueError, OverflowError):  # nothing has checked it yet
+            continue
         if wrong:
-            problem = problem or wrong
+            # A damaged one is none, whatever it says.
+            problem = problem or (wrong if mapped.load(file, MAGIC) else None)
         elif known:
             found.append((file, known))
     if not (found or problem):

@@ -1,16 +1,18 @@
 """Which index of a folder of tars is taken, and what is refused for want of one."""
 
 import io
+import os
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
 
 from launcher.errors import InputError
-from methods.data import mapped, tars
+from methods.data import mapped, shard_index, tars
 from methods.data.shard_index import index_all, open_shards
 from methods.data.shards import ImageShards
-from methods.data.spec import ShardsData, check
+from methods.data.spec import ShardsData, check, no_labels
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +57,41 @@ def test_a_damaged_index_leads_to_the_next(tmp_path, monkeypatch):
     assert mapped.head(beside, tars.MAGIC) and not mapped.load(beside, tars.MAGIC)
     monkeypatch.setattr("methods.data.shard_index.scan", None)
     assert len(open_shards(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_a_flipped_bit_of_its_header_is_no_index(tmp_path, part):
+    """Every eighth bit of the header in each test."""
+    put(tmp_path / "x.tar", [0, 1])
+    open_shards(tmp_path)
+    beside, config = tars.index_files(tmp_path)[0], ShardsData(path=str(tmp_path))
+    content = beside.read_bytes()
+    length = int.from_bytes(content[24:32], "little")
+    for bit in range(part, (32 + length) * 8, 8):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        beside.write_bytes(flipped)
+        known, problem = tars.fitting(tmp_path)
+        assert problem is None and shard_index.existing(known) == (None, None)
+        no_labels(config)
+
+
+@pytest.mark.parametrize("header", ["[" * 100_000, "5", "{}", '{"arrays": {}}', '{"arrays": {"blob": 5}, "tars": []}'])
+def test_an_index_that_nobody_of_us_wrote_is_none(tmp_path, header):
+    put(tmp_path / "x.tar", [0, 1])
+    beside = tars.index_files(tmp_path)[0]
+    rest = len(header).to_bytes(8, "little") + header.encode()
+    beside.write_bytes(tars.MAGIC + zlib.crc32(rest).to_bytes(8, "little") + rest)
+    assert mapped.load(beside, tars.MAGIC) in (None, ({}, {})) and len(open_shards(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_what_is_no_file_is_no_index(tmp_path, kind):
+    put(tmp_path / "x.tar", [0, 1])
+    beside, mine = tars.index_files(tmp_path)[0], tmp_path / "mine"
+    mine.write_text("mine")
+    {"pipe": os.mkfifo, "link": lambda file: file.symlink_to(mine), "folder": os.mkdir}[kind](beside)
+    assert len(open_shards(tmp_path)) == 2 and mine.read_text() == "mine"
 
 
 def test_the_index_of_no_sample_is_an_index(tmp_path, monkeypatch):
