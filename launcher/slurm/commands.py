@@ -34,6 +34,7 @@ CONTROL = dict(raw_id="JobId", state="JobState", reason="Reason", start="StartTi
 CONTROL |= dict(partition="Partition", comment="Comment", exit_code="ExitCode")
 ACCOUNTING = dict(id="JobID", raw_id="JobIDRaw", state="State", start="Start", nodes="NodeList", partition="Partition")
 ACCOUNTING |= dict(exit_code="ExitCode", name="JobName", comment="Comment")
+JOB = re.compile(r"\d+(_\d+)?")  # an id, of an array's task, too
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,9 @@ def ended(job_id: str) -> SlurmJob | None:
 
     None when neither knows it any more. Also answers for a job that is still there.
     """
+    # Of a ledger that somebody else may have written: scontrol has options, too.
+    if not (isinstance(job_id, str) and JOB.fullmatch(job_id)):
+        return None
     try:
         lines = ask("scontrol", "show", "job", "-o", job_id)
     except ClusterError as error:

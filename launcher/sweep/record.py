@@ -7,6 +7,7 @@ What such a record says of a run, the run's own ledger says too, so that a run w
 
 import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.plan import plan as planning
 from launcher.run import snapshot
-from launcher.run.files import read_json, write_json
+from launcher.run.files import NotOurs, read_json, write_json
 from launcher.run.folder import RunDir, every
 from launcher.run.ledger import Ledger
 from launcher.spec.planned import Planned
@@ -32,7 +33,7 @@ def members(name: str, folder: Path) -> list[RunDir] | None:
     found = [f for f in found if f.stem == name] or [f for f in found if f.stem.startswith(name) and "sweep" in name]
     if len(found) != 1:
         return None
-    return [RunDir(folder / point["run"]) for point in read_json(found[0])["points"]]
+    return [RunDir(folder / _inside(point["run"])) for point in read_json(found[0])["points"]]
 
 
 def create(points: "list[Point]") -> list[RunDir]:
@@ -89,8 +90,15 @@ def recorded(folder: Path) -> list[dict[str, Any]]:
     for file in (folder / FOLDER).glob("*.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             record = read_json(file)
-            rows += [{**row, "time": record.get("time", 0.0)} for row in record["points"]]
+            rows += [{**row, "run": _inside(row["run"]), "time": record.get("time", 0.0)} for row in record["points"]]
     return rows
+
+
+def _inside(run: str) -> str:
+    """The id of a run in the folder of the record. Raises NotOurs for a path to somewhere else."""
+    if os.path.basename(run) != run or run in ("", ".", ".."):
+        raise NotOurs(f"{FOLDER}: a record names {run!r}, which is no run of this folder; put back what was there")
+    return run
 
 
 def rows_of(folder: Path, name: str, scale: str) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from launcher.errors import ClusterError, InputError
@@ -44,6 +45,8 @@ def run(options: Namespace) -> int:
     active = [(f, s) for f, s in states if s.name == "running" or (s.name in ACTIVE and s.job)]
     if not active:
         raise InputError(f"RUN={options.run}: it is {states[0][1].name}, not running; there is nothing to cancel")
+    for found, _ in active:  # whom it names is its owner's word: no process of anybody else is stopped for it
+        found.refuse_foreign("only they can cancel it")
     if sys.stdin.isatty() and not options.yes:
         what = f"{len(active)} runs" if len(active) > 1 else f"{active[0][0].id} ({active[0][1].name})"
         if input(f"cancel {what}? [y/N] ").strip().lower() not in ("y", "yes"):
@@ -54,7 +57,7 @@ def run(options: Namespace) -> int:
     queued = [(found, state) for found, state in active if state.job]
     if queued:
         for found, state in queued:
-            _refuse_strangers(found, (jobs or {}).get(state.job))
+            _refuse_strangers(found, state, jobs or {})
         _cancel_on_slurm([*queued, *_waiting_for_their_end(queued)])
     for found, _ in active:
         arguments.say(f"{found.id} is {found.state().name}")
@@ -66,24 +69,51 @@ def _cancel_here(run: "RunDir") -> None:
     from launcher.run.ledger import Ledger
 
     start = run.history().last("start")
-    if start["host"] != os.uname().nodename:
-        raise InputError(f"RUN={run.id}: it runs on {start['host']}; cancel it there")
-    Ledger(run.path, start["generation"], "cancel").write("cancel", by=os.getpid())
-    with contextlib.suppress(ProcessLookupError):  # it ended a moment ago
-        os.kill(start["pid"], signal.SIGTERM)
+    host, pid = start.get("host"), start.get("pid")
+    if start and host != os.uname().nodename:
+        raise InputError(f"RUN={run.id}: it runs on {host}; cancel it there")
+    if _holds_lock(pid, run):
+        Ledger(run.path, start["generation"], "cancel").write("cancel", by=os.getpid())
+        with contextlib.suppress(ProcessLookupError):  # it ended a moment ago
+            os.kill(pid, signal.SIGTERM)
+    elif run.held():
+        fix = "try again, or stop the process that has its `lock` open"
+        raise InputError.of("RUN", run.id, f"process {pid}, which its ledger names, does not run it", fix)
     while run.held():
         time.sleep(0.1)
 
 
-def _refuse_strangers(run: "RunDir", job: "SlurmJob | None") -> None:
-    """Raises ClusterError where a job in the queue has the number of the run's, and is another: numbers come again on a
-    second cluster, or after a controller lost its state. Every submission of ours says its token."""
-    token = run.history().submission(job.id).get("token") if job else None
-    if token and job.comment != f"sslrun:{token}":
-        raise ClusterError(
-            f"nothing was cancelled: job {job.id} in this queue ({job.name}) does not say that it is {run.id}'s; "
-            f"if it is, `scancel {job.id}` stops it"
-        )
+def _holds_lock(pid: object, run: "RunDir") -> bool:
+    """Has this process of the user the run's lock open? A number in a ledger may since be another process's."""
+    if type(pid) is not int or pid <= 0:
+        return False
+    with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+        lock = os.stat(run.path / "lock", follow_symlinks=False)
+        if not os.path.exists("/proc/self/fd"):  # no Linux: what is known is that somebody holds the lock
+            return True
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), lock):
+                    return True
+    return False
+
+
+def _refuse_strangers(run: "RunDir", state: "State", jobs: "Mapping[str, SlurmJob]") -> None:
+    """Raises ClusterError where the job that the ledger names is not the run's: numbers come again on a second cluster,
+    or after a controller lost its state. Every submission of ours says its token."""
+    if _is_its_job(run, state, jobs):
+        return
+    if state.job not in jobs:
+        raise ClusterError(f"nothing was cancelled: job {state.job} of {run.id} is not in your queue; try again")
+    raise ClusterError(
+        f"nothing was cancelled: job {state.job} in this queue ({jobs[state.job].name}) does not say that it is "
+        f"{run.id}'s; if it is, `scancel {state.job}` stops it"
+    )
+
+
+def _is_its_job(run: "RunDir", state: "State", jobs: "Mapping[str, SlurmJob]") -> bool:
+    token = run.history().submission(state.job).get("token")
+    return bool(token) and state.job in jobs and jobs[state.job].comment == f"sslrun:{token}"
 
 
 def _waiting_for_their_end(runs: "list[tuple[RunDir, State]]") -> "list[tuple[RunDir, State]]":
@@ -98,7 +128,7 @@ def _waiting_for_their_end(runs: "list[tuple[RunDir, State]]") -> "list[tuple[Ru
             behind += [each] if read_json(each.path / evaluation.FILE).get("after") else []
     jobs, _ = queue.of_runs(behind)
     states = [(each, each.state(jobs)) for each in behind]
-    return [(each, state) for each, state in states if state.name == "pending" and state.job]
+    return [(each, s) for each, s in states if s.name == "pending" and _is_its_job(each, s, jobs or {})]
 
 
 def _begun(run: "RunDir", job: str) -> bool:

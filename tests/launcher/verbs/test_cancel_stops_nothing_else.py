@@ -1,0 +1,116 @@
+"""`cancel` stops the run, and neither a process nor a job that a ledger merely names."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+
+import pytest
+import recorded
+
+from launcher.errors import ClusterError, InputError
+from launcher.run.ledger import Ledger
+from launcher.sweep import record
+from launcher.verbs import cancel
+
+# Holds the lock of the run until it is told to stop.
+HOLDER = """
+import fcntl, signal, sys
+lock = open(sys.argv[1])
+fcntl.flock(lock, fcntl.LOCK_EX)
+print("held", flush=True)
+signal.sigwait([signal.SIGTERM])
+"""
+
+
+@pytest.fixture
+def run(fresh):
+    (fresh.path / "lock").touch()
+    return fresh
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    """[(pid, signal)] of what would have been."""
+    seen = []
+    monkeypatch.setattr(os, "kill", lambda *told: seen.append(told))
+    return seen
+
+
+@pytest.fixture
+def bystander():
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process.pid
+        process.kill()
+
+
+def stop(run):
+    return cancel.run(Namespace(run=str(run), overrides=[], yes=True, json=False))
+
+
+def held(run):
+    lock = (run.path / "lock").open()
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+@pytest.mark.parametrize("pid", [-1, 0, True, 1.5, "7", None, [1], 2**70, 1, "a process of the user's"], ids=str)
+def test_no_process_that_does_not_hold_the_lock(run, pid, bystander, killed):
+    Ledger(run.path, 1, "launcher").write("start", cause="submitted", pid=bystander if isinstance(pid, str) else pid)
+    with held(run), pytest.raises(InputError, match=r"RUN=\S+: process \S+, which its ledger names, does not run it"):
+        stop(run.path)
+    assert not killed and not run.history().all("cancel")
+
+
+def test_nor_any_while_nothing_is_written_down_of_a_start(run, killed):
+    with held(run), pytest.raises(InputError, match="which its ledger names, does not run it; try again"):
+        stop(run.path)
+    assert not killed
+
+
+def test_the_process_that_holds_it(run):
+    command = [sys.executable, "-c", HOLDER, run.path / "lock"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        Ledger(run.path, 1, "launcher").write("start", cause="submitted", pid=holder.pid)
+        assert stop(run.path) == 0
+    assert holder.returncode in (0, -signal.SIGTERM) and run.history().all("cancel")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+def test_no_process_for_a_ledger_of_somebody_else(run, killed):
+    Ledger(run.path, 1, "launcher").write("start", cause="submitted", pid=os.getpid())
+    os.chown(run.path, 65534, 65534)
+    with held(run), pytest.raises(InputError, match="belongs to user 65534, not to you; only they can cancel it"):
+        stop(run.path)
+    assert not killed and not run.history().all("cancel")
+
+
+@pytest.mark.parametrize("comment", ["", "sslrun:another", "thesis"])
+def test_no_job_that_does_not_say_that_it_is_the_runs(run, ledgers, slurm_said, comment):
+    ledgers.submit(run, "7")
+    slurm_said.says("squeue", recorded.table(f"7|7|RUNNING|None|N/A|n1|1:00:00|main|other|{comment}\n"))
+    with pytest.raises(ClusterError, match=f"job 7 in this queue \\(other\\) does not say that it is {run.id}'s"):
+        stop(run.path)
+    assert not slurm_said.commands("scancel")
+
+
+def test_no_job_without_a_token(run, slurm_said):
+    Ledger(run.path, 1, "submit").write("submitted", job="7", folder="/nowhere")
+    slurm_said.says("squeue", recorded.table("7|7|PENDING|None|N/A||1:00:00|main|other|\n"))
+    with pytest.raises(ClusterError, match="does not say"):
+        stop(run.path)
+    assert not slurm_said.commands("scancel")
+
+
+@pytest.mark.parametrize("place", ["../elsewhere", "/elsewhere", "..", "", "a/evals/knn-1"])
+def test_no_run_of_another_folder_for_a_record_that_names_it(ledgers, run, place):
+    (ledgers.folder / record.FOLDER).mkdir()
+    text = json.dumps({"points": [{"run": place, "sweep": "s", "scale": "tiny"}]})
+    (ledgers.folder / record.FOLDER / "my-sweep-1.json").write_text(text)
+    with pytest.raises(InputError, match="which is no run of this folder"):
+        record.members("my-sweep-1", ledgers.folder)
+    assert record.recorded(ledgers.folder) == []
