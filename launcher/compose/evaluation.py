@@ -61,12 +61,14 @@ def want(
     run: RunDir, overrides: list[str], *, config_dir: Path | None = None, queue: "Mapping[str, SlurmJob] | None" = None
 ) -> Wanted:
     """What `sslrun eval RUN ...` asks for. Raises InputError for an unknown protocol, a run without a checkpoint or
-    labels, and whatever else a person can get wrong."""
+    labels, one of somebody else unless another cluster is given, and whatever else a person can get wrong."""
     from launcher.compose.training import for_evaluation
 
     settings, rest = protocols.taken(overrides, getattr(run.spec().method, "backbone", "") or "")
     step = dict(text.partition("=")[::2] for text in rest).get("step")
     rest = [text for text in rest if text.partition("=")[0] != "step"]
+    if not any(text.startswith("cluster=") for text in rest):  # a cluster's `setup`, say, is run as it stands
+        run.refuse_foreign("say cluster=NAME: what its own cluster's settings say would be done in your name")
     spec = for_evaluation(run.spec(), rest, config_dir=config_dir)
     if protocols.need_labels(settings):
         check_labels(spec)
