@@ -16,8 +16,10 @@ import secrets
 import shutil
 import stat
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -30,6 +32,12 @@ PACKAGES = ("launcher", "methods", "cluster_configs", "sweeps")
 LARGEST_MB = 100
 SYNCED_AT_ONCE = 8  # files
 IGNORED = ("__pycache__",)
+# Names of files that hold passwords and keys: whoever reads the run's code would read them, too.
+PRIVATE = (
+    ".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
+    "credentials*", ".git-credentials", ".netrc", "_netrc", ".pgpass", ".pypirc", ".npmrc", "secrets.y*ml",
+    "secrets.json", "secrets.toml", "*.token",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,8 @@ class Snapshot:
 def take(method: str, runs: Path) -> Snapshot:
     """Copy the code of sslrun and of `method` to `runs`/.code; one that is there already is used.
 
-    Raises InputError when it is larger than LARGEST_MB: then something that is no code lies among it.
+    Raises InputError when it is larger than LARGEST_MB: then something that is no code lies among it; and where a file
+    that nobody has committed is called like one of passwords, unless a person at a terminal says that it may go along.
     """
     files: dict[str, Path] = {}
     origin = ""
@@ -53,6 +62,7 @@ def take(method: str, runs: Path) -> Snapshot:
         folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])  # type: ignore[union-attr, index]
         found, commit = _in_git(folder)
         origin = origin or commit
+        _ask_about_private(folder, found)
         for file in found if found is not None else _all_files(folder):
             files[f"{package}/{file.relative_to(folder).as_posix()}"] = file
     size = sum(file.stat().st_size for file in files.values()) / 1e6
@@ -159,22 +169,37 @@ def _put(path: Path, content: bytes) -> None:
     path.chmod(0o400)
 
 
+def _ask_about_private(folder: Path, in_git: list[Path] | None) -> None:
+    files = _all_files(folder) if in_git is None else in_git
+    named = [file for file in files if any(fnmatchcase(file.name.lower(), name) for name in PRIVATE)]
+    if named and in_git is not None:
+        listed = _git(folder, "ls-files", "-oz", "--exclude-standard", "--", ".") or ""
+        uncommitted = {folder / name for name in listed.split("\0")}
+        named = [file for file in named if file in uncommitted]
+    for file in sorted(named):
+        reason = "it is called like a file of passwords or keys, nobody has committed it, and a copy goes with the run"
+        if not (sys.stdin.isatty() and input(f"{file}: {reason}. Take it? [y/N] ").strip().lower() in ("y", "yes")):
+            fix = "move it elsewhere" if in_git is None else f"have git ignore it: `echo {file.name} >> .gitignore`"
+            raise InputError(f"code={file}: {reason}; {fix}")
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git says of `folder`; None where it says nothing."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, encoding="utf-8", errors="replace", timeout=20
+        )
+        if answer.returncode == 0:
+            return answer.stdout
+    return None
+
+
 def _in_git(folder: Path) -> tuple[list[Path] | None, str]:
     """(the files of `folder` that git does not ignore, the commit) where it is part of a checkout; else (None, "")."""
-
-    def git(*words: str) -> str | None:
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            answer = subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, encoding="utf-8", errors="replace", timeout=20
-            )
-            if answer.returncode == 0:
-                return answer.stdout
-        return None
-
-    listed = git("ls-files", "-coz", "--exclude-standard", "--", ".")
+    listed = _git(folder, "ls-files", "-coz", "--exclude-standard", "--", ".")
     if not listed:  # no git, no checkout, or a folder that the checkout ignores (a virtual environment in it)
         return None, ""
-    described = git("describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*") or ""
+    described = _git(folder, "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*") or ""
     return [p for name in set(listed.split("\0")) if name and (p := folder / name).is_file()], described.strip()
 
 

@@ -1,5 +1,6 @@
 """What is copied at submission is the code as it lies there: committed, changed and new files, and nothing ignored."""
 
+import io
 import multiprocessing
 import shutil
 import subprocess
@@ -103,3 +104,47 @@ def test_a_file_more_or_less_or_another_is_noticed(package, tmp_path, spoiled):
             file.unlink()
     with pytest.raises(InputError, match=r"its hash has changed; .*--code=current"):
         snapshot.verify(taken.path, taken.digest)
+
+
+PRIVATE = [".env", ".env.local", "server.PEM", "id_rsa", "credentials.json", ".netrc", "secrets.yaml"]
+
+
+@pytest.mark.parametrize("checkout", [True, False], ids=["checkout", "no checkout"])
+@pytest.mark.parametrize("name", PRIVATE)
+def test_a_file_of_passwords_that_nobody_committed_is_refused_by_name(package, tmp_path, name, checkout):
+    (package / "deep").mkdir()
+    (package / "deep" / name).write_text("password")
+    if checkout:
+        git(package.parent, "init", "-q")
+    fix = f"have git ignore it: `echo {name} >> .gitignore`" if checkout else "move it elsewhere"
+    with pytest.raises(InputError, match=f"code={package}/deep/{name}: .* a copy goes with the run; {fix}"):
+        snapshot.take("rotnet", tmp_path / "runs")
+    assert not list(tmp_path.glob("runs/.code/*"))
+
+
+def test_one_that_is_ignored_stays_and_one_that_is_committed_goes_along(package, tmp_path):
+    (package / ".gitignore").write_text(".env\n")
+    (package / "example.pem").write_text("public")
+    git(package.parent, "init", "-q")
+    git(package.parent, "add", ".")
+    git(package.parent, "commit", "-qm", "first")
+    (package / ".env").write_text("password")
+    assert contents(snapshot.take("rotnet", tmp_path / "runs")).keys() == {
+        "toycode/__init__.py", "toycode/.gitignore", "toycode/example.pem"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "taken"), [("y", True), ("yes", True), ("n", False), ("", False)])
+def test_at_a_terminal_a_person_is_asked(package, tmp_path, monkeypatch, capsys, said, taken):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    (package / ".env").write_text("password")
+    monkeypatch.setattr("sys.stdin", Terminal(f"{said}\n"))
+    if taken:
+        assert "toycode/.env" in contents(snapshot.take("rotnet", tmp_path / "runs"))
+    else:
+        with pytest.raises(InputError, match="nobody has committed it"):
+            snapshot.take("rotnet", tmp_path / "runs")
+    assert f"{package}/.env: it is called like a file of passwords" in capsys.readouterr().out
