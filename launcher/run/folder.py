@@ -89,7 +89,7 @@ class RunDir:
                 raise InputError.of("runs", self.path.parent, reason, "choose another folder with runs=PATH")
             for name in ("", "events", "checkpoints", "logs"):
                 (self.path / name).mkdir(exist_ok=True)
-                _refuse_foreign(self.path / name, "choose a folder of your own with runs=PATH")
+                refuse_foreign(self.path / name, "choose a folder of your own with runs=PATH")
                 _share(self.path / name, spec.group)
             if not (self.path / "spec.json").exists():
                 self.adopt(take())
@@ -104,7 +104,7 @@ class RunDir:
 
     def refuse_foreign(self, fix: str = "choose a folder of your own with runs=PATH") -> None:
         """Raises InputError where it belongs to somebody else: what starts a run does all that its spec says."""
-        _refuse_foreign(self.path, fix)
+        refuse_foreign(self.path, fix)
 
     def spec(self) -> RunSpec:
         """What it is made of, as submitted, and where it runs now. Raises InputError when somebody edited it."""
@@ -351,7 +351,7 @@ def every(runs: Path) -> Iterator[RunDir]:
         yield RunDir(paths.led_to(path.parent))
 
 
-def _refuse_foreign(folder: Path, fix: str) -> None:
+def refuse_foreign(folder: Path, fix: str) -> None:
     """Raises InputError where `folder`, or a link in its place, is somebody else's: it can be prepared before a run."""
     for owner in (folder.lstat().st_uid, folder.stat().st_uid):
         if owner != os.getuid():

@@ -3,7 +3,7 @@
 Standard library alone and no import of ours, because it must run, and say what is wrong, where nothing else would:
 
     python -I -S FOLDER/probe.py batch FOLDER     on the first node: starts the tasks with srun, writes report.json
-    python -I -S -c SOURCE task ORDER             one a rank; SOURCE is this file, for nodes that do not see the folder
+    python -I -S -c SOURCE task                   one a rank; SOURCE is this file, for nodes that do not see the folder
 
 Rank 0 listens where training would; every rank connects, says who it is, and waits to be let go. One that cannot
 connect says so on its standard output instead, which srun carries to the batch script.
@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 
+ORDER = "SSLRUN_PROBE"  # what a rank is told: in its environment, since everybody on the node may read its command line
 SAID = "sslrun-probe:"  # before each line of JSON on the way through srun
 PROGRAMS = ("scontrol",)  # what the first node of a job asks Slurm with, and any node may be that
 ATTEMPT_SECONDS = 5.0  # to connect once
@@ -26,11 +27,11 @@ PINGS = 8  # a node: the fastest bounds the error of the clocks' offset
 WAIT_AFTER_SECONDS = 30.0  # beyond the ranks' own deadline, for srun to end
 
 
-def main(role: str, given: str) -> int:
+def main(role: str, folder: str = "") -> int:
     """Exit code 0 when the role was played to its end, whatever it found."""
     if role == "batch":
-        return batch(given)
-    order = json.loads(given)
+        return batch(folder)
+    order = json.loads(os.environ[ORDER])
     if int(os.environ["SLURM_PROCID"]) == 0 and os.fork():
         return listen(order)  # the other process is rank 0 like any rank
     return task(order)
@@ -63,12 +64,13 @@ def batch(folder: str) -> int:
         "srun", "--kill-on-bad-exit=0", "--input=none", "--chdir=/",
         f"--nodes={given['nodes']}", f"--ntasks={given['world_size']}",
         f"--ntasks-per-node={given['tasks_per_node']}", f"--cpus-per-task={os.environ.get('SLURM_CPUS_PER_TASK', 1)}",
-        *given["python"], "-I", "-S", "-c", source, "task", json.dumps(order),
+        *given["python"], "-I", "-S", "-c", source, "task",
     ]  # fmt: skip
     report: dict = {"ranks": [], "clocks": {}, "failures": []}
     began = time.time()
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    step = subprocess.Popen(command, env={**os.environ, **given["environment"]}, text=True, errors="replace", **pipes)
+    told = {**os.environ, **given["environment"], ORDER: json.dumps(order)}
+    step = subprocess.Popen(command, env=told, text=True, errors="replace", **pipes)
     said: list[str] = []
     gone: set[int] = set()
     threads = [

@@ -20,7 +20,8 @@ from typing import Any
 from launcher.errors import ClusterError
 from launcher.plan import script
 from launcher.run import stops
-from launcher.run.files import writing_in
+from launcher.run.files import write_json, writing_in
+from launcher.run.folder import refuse_foreign
 from launcher.slurm import commands, limits, notation, probe
 from launcher.slurm.doctor import BAD, OK, WARN, Check, some
 from launcher.spec.runspec import RunSpec
@@ -49,9 +50,12 @@ def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list
     token = uuid.uuid4().hex
     folder = Path(spec.runs) / ".doctor" / token
     with writing_in(spec.runs):
-        folder.mkdir(parents=True, mode=0o700)
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        refuse_foreign(folder.parent, "choose a folder of your own with runs=PATH")
+        folder.parent.chmod(0o700)
+        folder.mkdir(mode=0o700)
         with _interruptible() as hold, _cleaned(folder, token, hold):
-            file = _prepare(spec, folder, token)
+            file = _prepare(spec, folder)
             options = [f"--comment={_comment(token)}", "--chdir=/"]
             with hold():  # not while it is unknown whether there is a job
                 job = commands.submit(file, options, environment=commands.environment())
@@ -62,7 +66,7 @@ def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list
             stamp = time.strftime("%Y%m%d-%H%M%S")
             kept = folder.parent / f"{stamp}-{job}.json"
             about = {"nodes": spec.nodes, "tasks_per_node": spec.tasks_per_node, "report": report}
-            kept.write_text(json.dumps({"rows": [asdict(row) for row in rows], **about}) + "\n")
+            write_json(kept, {"rows": [asdict(row) for row in rows], **about})
             say(f"the report is in {kept}")
             return rows
 
@@ -70,9 +74,9 @@ def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list
 # -- the job -----------------------------------------------------------------------------------------------------------
 
 
-def _prepare(spec: RunSpec, folder: Path, token: str) -> Path:
+def _prepare(spec: RunSpec, folder: Path) -> Path:
     """Fill the folder; returns the batch script."""
-    cluster = spec.cluster
+    cluster, token = spec.cluster, uuid.uuid4().hex  # another one than the job's, which squeue shows to everybody
     order = {
         "token": token,
         "nodes": spec.nodes,
