@@ -6,6 +6,7 @@ clusters.py.
 """
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -20,7 +21,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from launcher.compose import clusters, protocols, words
+from launcher.compose import clusters, protocols, words, yamlfile
 from launcher.compose.overrides import parsed, refusal, several, spelled
 from launcher.compose.sources import pin_continue_from, pin_init_from, pin_networks
 from launcher.errors import InputError, unknown
@@ -216,7 +217,13 @@ def _own_groups(config_dir: Path | None) -> dict[str, set[str]]:
         raise InputError.of(
             "--config-dir", config_dir, "there is no such folder", "give the folder that holds your groups"
         )
-    return {g: {p.stem for p in (config_dir / g).glob("*.yaml")} for g in GROUPS}
+    found = {group: sorted((config_dir / group).glob("*.yaml")) for group in GROUPS}
+    for file in itertools.chain(*found.values()):  # any may be among the defaults of another
+        try:
+            yamlfile.check(file)
+        except YAMLError as error:
+            raise InputError(f"{file}: {error}; mend the YAML") from None
+    return {group: {file.stem for file in of_group} for group, of_group in found.items()}
 
 
 def _method_name(chosen: dict[str, str], own: dict[str, set[str]], config_dir: Path | None) -> str:
