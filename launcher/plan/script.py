@@ -168,8 +168,8 @@ def check(cluster: ClusterConfig) -> None:
     for name, value in cluster.environment.items():
         if not VARIABLE.fullmatch(name) or name in RANKS or name.startswith(("SLURM_", "SSLRUN_")):
             reason, fix = "it names no variable, or one that tells a rank who it is", "leave it out"
-            raise InputError.of(f"cluster.environment.{name}", value, reason, fix)
-        _check_text(f"cluster.environment.{name}", value, may_be_empty=True)
+            raise InputError.of(f"cluster.environment.{name}", ..., reason, fix)
+        _check_text(f"cluster.environment.{name}", value, may_be_empty=True, shown=False)
     if cluster.python is not None and not _words(cluster.python):
         raise InputError.of("cluster.python", cluster.python, "a shell finds no words in it", "close its quotes")
     _additional(cluster)
@@ -202,7 +202,9 @@ def _additional(cluster: ClusterConfig) -> dict[str, Any]:
     return options
 
 
-def _check_text(field: str, value: str | None, *, allowed: str = "", may_be_empty: bool = False) -> None:
+def _check_text(
+    field: str, value: str | None, *, allowed: str = "", may_be_empty: bool = False, shown: bool = True
+) -> None:
     if value is None:
         return
     if not value.strip() and not may_be_empty:
@@ -210,7 +212,9 @@ def _check_text(field: str, value: str | None, *, allowed: str = "", may_be_empt
     # Control characters, line separators, and bytes that were no text to begin with.
     wrong = [c for c in value if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c not in allowed]
     if wrong:
-        raise InputError.of(field, ascii(value), f"a batch script cannot carry {wrong[0]!a}", "leave it out")
+        raise InputError.of(
+            field, ascii(value) if shown else ..., f"a batch script cannot carry {wrong[0]!a}", "leave it out"
+        )
 
 
 def _check_folder(folder: Path) -> None:

@@ -218,7 +218,7 @@ def _read(path: Path, jobs: Queue | None = None, before: _Reading | None = None)
         facts, history = _facts(run, jobs), run.history()
         if before and facts["state"] in ("failed", "stopped"):  # the queue has lost the job of which the ledger knows
             facts["lost_job"] = before.row.facts["job"]
-        row = RunRow(facts, json.loads(json.dumps(run.spec().to_json())))
+        row = RunRow(facts, json.loads(json.dumps(run.spec().shown())))
         # While a job may still come, the queue has the last word, also on what was cancelled.
         waits = history.last(*TOLD).get("event") == "submitted"
         final = jobs is None and not waits and facts["job"] is None and facts["state"] not in ACTIVE

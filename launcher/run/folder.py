@@ -2,6 +2,7 @@
 
     <runs>/<id>/
         spec.json  plan.json       frozen at submission
+        private.json               the values of cluster.environment, for its owner; see private.py
         placement.json             where it runs since somebody moved it, and the plan for that; see `place`
         code -> ../.code/DIGEST    the code that runs; see snapshot.py
         submit/                    the batch script, the pickle and Slurm's log; see submit.py
@@ -36,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import InputError
-from launcher.run import files, snapshot
+from launcher.run import files, private, snapshot
 from launcher.run.files import opened, read_json, sync_names, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
 from launcher.run.ledger import History, Ledger
@@ -93,10 +94,20 @@ class RunDir:
                 _share(self.path / name, spec.group)
             if not (self.path / "spec.json").exists():
                 self.adopt(take())
-                write_json(self.path / "plan.json", plan.to_json())
-                write_json(self.path / "spec.json", spec.to_json())  # last: a folder with a spec is complete
+                self.freeze(spec, plan)
                 for folder in (self.path, *new):
                     sync_names(folder.parent)
+
+    def freeze(self, spec: RunSpec, plan: Planned) -> None:
+        """Write down what it is made of."""
+        write_json(self.path / "plan.json", plan.to_json())
+        write_json(self.path / "spec.json", self._apart(spec).to_json())  # last: a folder with a spec is complete
+
+    def _apart(self, spec: RunSpec) -> RunSpec:
+        """As files of the run have it. Code of long ago, which some runs have, looks for all of it there."""
+        rooms = self.code_folder() / "launcher" / "run"
+        before = rooms.is_dir() and not (rooms / "private.py").is_file()
+        return spec if before else private.apart(self.path, spec)
 
     def keep_private(self, spec: RunSpec) -> None:
         """What this process writes from now on is the user's alone, or readable by the spec's group."""
@@ -110,7 +121,7 @@ class RunDir:
         """What it is made of, as submitted, and where it runs now. Raises InputError when somebody edited it."""
         try:
             spec, moved = stored.read(read_json(self.path / "spec.json")), self._placement()
-            return spec.placed(moved) if moved else spec
+            return private.together(self.path, spec.placed(moved) if moved else spec)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{self.path}/spec.json: {error}; start a new run instead of editing this one") from None
 
@@ -125,7 +136,7 @@ class RunDir:
         The caller holds the lock and knows that no job has the run.
         """
         before = self.spec()
-        write_json(self.path / "placement.json", spec.placement(plan.to_json()))
+        write_json(self.path / "placement.json", self._apart(spec).placement(plan.to_json()))
         pen = Ledger(self.path, self.generation() + 1, "submit")
         pen.write("placed", **_where(spec), changes=before.moves(spec))
 

@@ -13,7 +13,10 @@ from typing import Any, NoReturn
 
 from launcher.spec.schema import ClusterConfig
 
-FORMAT = 1  # of spec.json; a reader refuses a newer one
+FORMAT = 2  # of spec.json; a reader refuses a newer one
+BEFORE = 1  # what is written where nothing is kept apart: a reader of long ago knows it, too
+APART = "kept-apart-"  # begins the word in the place of a value of `cluster.environment`; see run/private.py
+MASK = "***"
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,20 @@ class RunSpec:
 
     def to_json(self) -> dict:
         """What spec.json holds, with a checksum over it."""
-        stored = {"format": FORMAT, "identity": self.identity, **dataclasses.asdict(self)}
+        kept_apart = any(value.startswith(APART) for value in self.cluster.environment.values())
+        stored = {"format": FORMAT if kept_apart else BEFORE, "identity": self.identity, **dataclasses.asdict(self)}
         return {**stored, "checksum": checksum(stored)}
+
+    def shown(self) -> dict:
+        """As `to_json`, for people: values of `cluster.environment` may be keys, and are masked."""
+        found = self.to_json()
+        hidden = dict.fromkeys(self.cluster.environment, MASK)
+        return {**found, "cluster": {**found["cluster"], "environment": hidden}}
 
     def placement(self, plan: Mapping[str, Any]) -> dict:
         """What placement.json holds: where the run runs and the plan for that, with a checksum."""
         here = dataclasses.asdict(self)
-        stored = {"format": FORMAT, **{name: here[name] for name in _PLACE}, "plan": dict(plan)}
+        stored = {"format": BEFORE, **{name: here[name] for name in _PLACE}, "plan": dict(plan)}
         return {**stored, "checksum": checksum(stored)}
 
     def placed(self, stored: Mapping[str, Any]) -> "RunSpec":
@@ -107,8 +117,9 @@ class RunSpec:
     def differences(self, other: "RunSpec") -> list[str]:
         """Operational fields in which `other` differs, as `field: here -> there`; the science is equal by identity."""
         here, there = flat(self.to_json()), flat(other.to_json())
+        shown, newly = flat(self.shown()), flat(other.shown())
         return [
-            f"{name}: {here.get(name)} -> {there.get(name)}"
+            f"{name}: {shown.get(name)} -> {newly.get(name)}"
             for name in {**here, **there}
             if here.get(name) != there.get(name)
         ]

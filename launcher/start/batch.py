@@ -21,7 +21,7 @@ from typing import Any
 
 from launcher.errors import ClusterError, NotStarted, RunFailed, SslrunError, Superseded
 from launcher.plan import script
-from launcher.run import causes, heartbeats, snapshot
+from launcher.run import causes, heartbeats, private, snapshot
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History, Ledger
@@ -212,6 +212,7 @@ def _work(run: RunDir, generation: int, told: _Told) -> Outcome:
     """Start the ranks, once the code is what was submitted and every node can run it. Raises SslrunError."""
     run.refuse_foreign()
     spec = run.spec()
+    private.refuse_lost(run.path, spec)
     run.keep_private(spec)
     code = snapshot.verify(run.code_folder(), run.code()["digest"])
     _preflight(run, spec)

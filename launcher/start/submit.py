@@ -21,8 +21,8 @@ from typing import Any
 
 from launcher.errors import ClusterError, InputError
 from launcher.plan import script
-from launcher.run import files, snapshot
-from launcher.run.files import write_json, writing_in
+from launcher.run import files, private, snapshot
+from launcher.run.files import writing_in
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.state import ACTIVE, State
@@ -79,8 +79,7 @@ def amend(run: RunDir, spec: RunSpec, plan: Planned) -> bool:
             return False
         if spec.cluster.kind == "slurm":
             check(spec, plan)
-        write_json(run.path / "plan.json", plan.to_json())
-        write_json(run.path / "spec.json", replace(spec, group=run.spec().group).to_json())
+        run.freeze(replace(spec, group=run.spec().group), plan)
         (run.path / "placement.json").unlink(missing_ok=True)
     return True
 
@@ -123,6 +122,7 @@ def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) 
         waiting = []
         for run in runs:
             run.refuse_foreign()
+            private.refuse_lost(run.path, run.spec())
             state = settle(run, jobs)
             if state.name in (*ACTIVE, "done") and (state.job or state.name != "pending"):
                 outcome[run.id] = Submitted(state.job, joined=True)

@@ -20,6 +20,7 @@ from launcher.run.files import NotOurs, read_json, write_json
 from launcher.run.folder import RunDir, every
 from launcher.run.ledger import Ledger
 from launcher.spec.planned import Planned
+from launcher.spec.runspec import MASK
 
 if TYPE_CHECKING:
     from launcher.compose.points import Point
@@ -79,8 +80,15 @@ def record(
         said = run.history().all("sweep")  # by an earlier submission: once is enough
         if not any(all(event.get(key) == value for key, value in row.items()) for event in said):
             Ledger(run.path, run.generation() + 1, "submit").write("sweep", **row)
-    write_json(folder / f"{name}.json", {"overrides": overrides, "time": round(time.time(), 3), "points": listed})
+    words = [_masked(word) for word in overrides]
+    write_json(folder / f"{name}.json", {"overrides": words, "time": round(time.time(), 3), "points": listed})
     return name
+
+
+def _masked(word: str) -> str:
+    """An override as everybody may read it who reads the folder."""
+    key, sign, _ = word.partition("=")
+    return f"{key}={MASK}" if sign and key.lstrip("+~").startswith("cluster.environment") else word
 
 
 def recorded(folder: Path) -> list[dict[str, Any]]:

@@ -100,7 +100,9 @@ def _like(name: str, runs: Path, folder: Path, config_dir: Path | None) -> tuple
     """Overrides of a run of the same method, on the same ranks in the same place as the run called `name`."""
     from launcher.run.folder import find
 
-    spec = find(name, runs).spec()
+    found = find(name, runs)
+    found.refuse_foreign("drill a run of your own: what its cluster's settings say is done in your name")
+    spec = found.spec()
     words = [f"method={spec.method.name}", f"nodes={spec.nodes}", f"tasks_per_node={spec.tasks_per_node}"]
     if spec.cluster.kind != "slurm":
         return words, config_dir

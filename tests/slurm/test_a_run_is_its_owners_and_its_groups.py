@@ -32,8 +32,9 @@ def team() -> grp.struct_group:
 
 
 def modes(runs: Path) -> dict[Path, str]:
-    # The code is read-only and has a place of its own; of the submission nobody else needs to know.
-    private = (".code", "submit", ".submit.lock")
+    # The code is read-only and has a place of its own; of the submission nobody else needs to know. Keys, and who runs
+    # it, are the owner's alone.
+    private = (".code", "submit", ".submit.lock", "private.json", "lock")
     found = [p for p in (runs, *runs.rglob("*")) if not p.is_symlink() and not set(private) & set(p.parts)]
     return {p: oct(stat.S_IMODE(p.stat().st_mode)) for p in found}
 
