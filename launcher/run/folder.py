@@ -362,6 +362,14 @@ def every(runs: Path) -> Iterator[RunDir]:
         yield RunDir(paths.led_to(path.parent))
 
 
+def make_private(folder: Path) -> None:
+    """Make `folder` for what only its user may read or change: a script that will run, or keys. Raises InputError where
+    the one that it lies in is somebody else's, who could put another in its place."""
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    refuse_foreign(folder.parent, "choose a folder of your own with runs=PATH")
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def refuse_foreign(folder: Path, fix: str) -> None:
     """Raises InputError where `folder`, or a link in its place, is somebody else's: it can be prepared before a run."""
     for owner in (folder.lstat().st_uid, folder.stat().st_uid):

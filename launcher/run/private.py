@@ -48,8 +48,8 @@ def refuse_lost(run: Path, spec: RunSpec) -> None:
     """Raises InputError where a value is nowhere to be found any more: ranks would be told a word in its place."""
     for name, value in spec.cluster.environment.items():
         if value.startswith(APART):
-            field, fix = f"cluster.environment.{name}", "give it again: `sslrun resume RUN {field}=VALUE`"
-            raise InputError(f"{field}: its value is not in {run / FILE}; {fix.format(field=field)}")
+            field = f"cluster.environment.{name}"
+            raise InputError(f"{field}: its value is not in {run / FILE}; `sslrun resume RUN {field}=VALUE` gives it anew")
 
 
 def _known(run: Path) -> dict[str, Any]:

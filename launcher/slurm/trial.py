@@ -21,7 +21,7 @@ from launcher.errors import ClusterError
 from launcher.plan import script
 from launcher.run import stops
 from launcher.run.files import write_json, writing_in
-from launcher.run.folder import refuse_foreign
+from launcher.run.folder import make_private
 from launcher.slurm import commands, limits, notation, probe
 from launcher.slurm.doctor import BAD, OK, WARN, Check, some
 from launcher.spec.runspec import RunSpec
@@ -50,10 +50,8 @@ def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list
     token = uuid.uuid4().hex
     folder = Path(spec.runs) / ".doctor" / token
     with writing_in(spec.runs):
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        refuse_foreign(folder.parent, "choose a folder of your own with runs=PATH")
-        folder.parent.chmod(0o700)
-        folder.mkdir(mode=0o700)
+        make_private(folder)
+        folder.parent.chmod(0o700)  # the reports stay in it
         with _interruptible() as hold, _cleaned(folder, token, hold):
             file = _prepare(spec, folder)
             options = [f"--comment={_comment(token)}", "--chdir=/"]

@@ -23,7 +23,7 @@ from launcher.errors import ClusterError, InputError
 from launcher.plan import script
 from launcher.run import files, private, snapshot
 from launcher.run.files import writing_in
-from launcher.run.folder import RunDir
+from launcher.run.folder import RunDir, make_private
 from launcher.run.ledger import Ledger
 from launcher.run.state import ACTIVE, State
 from launcher.slurm import badnodes, commands, limits, queue
@@ -211,7 +211,7 @@ def _submit_part(runs: Sequence[RunDir], name: str, options: Sequence[str], lock
 
     token, spec = uuid.uuid4().hex, runs[0].spec()
     folder = runs[0].path / "submit" if len(runs) == 1 else runs[0].path.parent / ".arrays" / token
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(folder)
     snapshot.link(folder, runs[0].code_folder())
     parameters = _parameters(runs[0], folder)
     if runs[0].owner:  # an evaluation: its spec is its run's

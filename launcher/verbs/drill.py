@@ -60,6 +60,7 @@ def run(options: Namespace) -> int:
 def _setting(options: Namespace, say) -> "Setting":
     from launcher.compose.training import resolve
     from launcher.drill.engine import Setting
+    from launcher.run.folder import make_private
 
     if options.at_once < 1:
         raise InputError.of("--at-once", options.at_once, "it is less than one run", "give 1 or more")
@@ -80,7 +81,7 @@ def _setting(options: Namespace, say) -> "Setting":
     spec, _ = resolve(words, config_dir=config_dir)
     if spec.cluster.kind == "slurm":
         _check_cluster(spec, options)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     epochs = [word.partition("=")[2] for word in words if word.startswith("method.epochs=")]
     return Setting(
         spec=spec,
@@ -98,7 +99,7 @@ def _setting(options: Namespace, say) -> "Setting":
 
 def _like(name: str, runs: Path, folder: Path, config_dir: Path | None) -> tuple[list[str], Path | None]:
     """Overrides of a run of the same method, on the same ranks in the same place as the run called `name`."""
-    from launcher.run.folder import find
+    from launcher.run.folder import find, make_private
 
     found = find(name, runs)
     found.refuse_foreign("drill a run of your own: what its cluster's settings say is done in your name")
@@ -107,6 +108,7 @@ def _like(name: str, runs: Path, folder: Path, config_dir: Path | None) -> tuple
     if spec.cluster.kind != "slurm":
         return words, config_dir
     # The cluster as that run has it, also where its YAML has gone or changed.
+    make_private(folder)
     own = folder / "config"
     if config_dir is not None:
         shutil.copytree(config_dir, own)

@@ -10,7 +10,7 @@ from launcher.errors import InputError
 from launcher.run import snapshot
 from launcher.run.folder import RunDir
 from launcher.start import batch, local, submit
-from launcher.verbs import drive
+from launcher.verbs import drill, drive
 
 STRANGER = 65534
 NOT_YOURS = f"belongs to user {STRANGER}, not to you"
@@ -83,6 +83,27 @@ def test_nothing_of_somebody_elses_run_is_run(runs, kind):
         with pytest.raises(InputError, match=f"runs={runs.folder}: {run.id} {NOT_YOURS}"):
             start()
     assert not run.history().all("start", "submitted")
+
+
+@as_root
+def test_no_array_is_submitted_from_a_folder_that_somebody_else_has_laid(runs, slurm_said):
+    several = [runs.make(seed=1), runs.make(seed=2)]
+    (runs.folder / ".arrays").mkdir()
+    os.chown(runs.folder / ".arrays", STRANGER, STRANGER)
+    with pytest.raises(InputError, match=rf"\.arrays {NOT_YOURS}"):
+        submit.submit(several)
+    assert not slurm_said.commands("sbatch") and not any((runs.folder / ".arrays").iterdir())
+
+
+@as_root
+@pytest.mark.parametrize("theirs", ["the run", "the folder of drills"])
+def test_nothing_is_drilled_as_somebody_else_has_it(runs, theirs):
+    run, folder = runs.make(python="/theirs"), runs.folder / ".drills" / "one"
+    folder.parent.mkdir()
+    os.chown(run.path if theirs == "the run" else folder.parent, STRANGER, STRANGER)
+    with pytest.raises(InputError, match=NOT_YOURS):
+        drill._like(run.id, runs.folder, folder, None)
+    assert not any(folder.parent.iterdir())
 
 
 @as_root
