@@ -32,6 +32,7 @@ except SslrunError as error:
 # As a rank of another program would: torch's own words, and a pickle that makes a file.
 STRANGER = """
 import os, sys, threading
+from pathlib import Path
 import torch.distributed as dist
 class Planted:
     def __reduce__(self):
