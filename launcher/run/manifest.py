@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.run.files import read_json
+from launcher.run.files import opened, read_json
 
 
 def verify(path: Path) -> str:
@@ -38,5 +38,5 @@ def digest(files: Mapping[str, Any]) -> str:
 
 
 def sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open(opened(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
