@@ -7,6 +7,7 @@
         code -> ../.code/DIGEST    the code that runs; see snapshot.py
         submit/                    the batch script, the pickle and Slurm's log; see submit.py
         events/                    the ledger: one append-only file a writer and generation, merged on reading
+        pinned/init_from/step_...  the checkpoints that it starts from; see pins.py
         metrics.jsonl              one line every log_every steps
         progress.json              what is being done right now, replaced whole
         checkpoints/step_00000300/ committed by one rename; see runtime/checkpoint.py
@@ -37,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import InputError
-from launcher.run import files, private, snapshot
+from launcher.run import files, pins, private, snapshot
 from launcher.run.files import opened, read_json, sync_names, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
 from launcher.run.ledger import History, Ledger
@@ -93,6 +94,8 @@ class RunDir:
                 refuse_foreign(self.path / name, "choose a folder of your own with runs=PATH")
                 _share(self.path / name, spec.group)
             if not (self.path / "spec.json").exists():
+                if not self.owner:  # an evaluation judges its run's own
+                    pins.lay(self.path, spec)
                 self.adopt(take())
                 self.freeze(spec, plan)
                 for folder in (self.path, *new):

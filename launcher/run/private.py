@@ -49,7 +49,8 @@ def refuse_lost(run: Path, spec: RunSpec) -> None:
     for name, value in spec.cluster.environment.items():
         if value.startswith(APART):
             field = f"cluster.environment.{name}"
-            raise InputError(f"{field}: its value is not in {run / FILE}; `sslrun resume RUN {field}=VALUE` gives it anew")
+            fix = f"give it again: `sslrun resume RUN {field}=VALUE`"
+            raise InputError(f"{field}: its value is not in {run / FILE}; {fix}")
 
 
 def _known(run: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What can go from a run's folder and from what its runs share: found first, so that it can be said before it goes.
 
-Never the newest checkpoint that verifies, nor one that another run starts from or an evaluation waits for. Whoever
-deletes holds the run's lock.
+Never the newest checkpoint that verifies, nor one that an evaluation waits for; what another run starts from, that run
+has pinned. Whoever deletes holds the run's lock.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import ClusterError, InputError
-from launcher.run import files
+from launcher.run import files, pins
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.run.manifest import verify
@@ -74,8 +74,8 @@ def delete(items: Iterable[Deletable], runs: Path) -> list[Deletable]:
 
 # -- checkpoints ---------------------------------------------------------------------------------------------------
 
-CHECKPOINT, QUARANTINED, TEMPORARY, CODE, SUBMISSION = (
-    "checkpoint", "quarantined checkpoint", "temporary folder", "unused code", "submission",
+CHECKPOINT, QUARANTINED, TEMPORARY, CODE, SUBMISSION, PINNED = (
+    "checkpoint", "quarantined checkpoint", "temporary folder", "unused code", "submission", "pinned checkpoint",
 )  # fmt: skip
 
 
@@ -99,7 +99,8 @@ def _find_checkpoints(run: RunDir, keep: int, found: Findings) -> None:
         if saved or any(folder.glob("broken-*")):
             found.notes.append("no checkpoint verifies, so all of them stay, also the quarantined ones")
         return
-    pins = _pins(run)
+    _find_pins(run, found)
+    needed = _needed(run)
     for path, reason in broken.items():
         if path > good[0]:
             # The next start sets it aside and says why. It may still be whole: a file system may fail for an hour.
@@ -107,18 +108,31 @@ def _find_checkpoints(run: RunDir, keep: int, found: Findings) -> None:
     for path in saved:
         if path in good:
             found.kept[path] = "verified"
-        elif path.name in pins:
-            found.kept[path] = pins[path.name]
+        elif path.name in needed:
+            found.kept[path] = needed[path.name]
         elif path not in found.kept:
             found.doomed.extend(_items([path], CHECKPOINT, found))
     found.doomed.extend(_items(sorted(folder.glob("broken-*")), QUARANTINED, found))
 
 
-def _pins(run: RunDir) -> dict[str, str]:
-    """Name of a checkpoint -> who needs it: runs that start from it, and evaluations that have not ended."""
-    pins = {}
+def _find_pins(run: RunDir, found: Findings) -> None:
+    """What the run pinned of others: it has a checkpoint to go on from, and only other networks are loaded again."""
+    ended = run.state().name == "done"
+    for field in sorted((run.path / pins.FOLDER).glob("*")):
+        if ended or field.name in ("init_from", "continue_from"):
+            found.doomed.extend(_items([field], PINNED, found))
+        else:
+            found.kept[field] = "each start loads it"
+
+
+def _needed(run: RunDir) -> dict[str, str]:
+    """Name of a checkpoint -> who needs it: evaluations that have not ended, and runs that start from it and were made
+    before they pinned it."""
+    needed = {}
     folder = os.path.realpath(run.path / "checkpoints")
     for file in run.path.parent.glob("*/spec.json"):
+        if (file.parent / pins.FOLDER).is_dir():
+            continue
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # no spec, no pin
             spec = read_json(file)
             method = {f"method.{name}": value for name, value in spec.get("method", {}).items()}
@@ -127,13 +141,13 @@ def _pins(run: RunDir) -> dict[str, str]:
                 where = source.get("path") if isinstance(source, dict) else None
                 if where and os.path.realpath(Path(where).parent) == folder:
                     verb = "starts from" if field in ("init_from", "continue_from") else "uses"
-                    pins[Path(where).name] = f"{file.parent.name} {verb} it ({field})"
+                    needed[Path(where).name] = f"{file.parent.name} {verb} it ({field})"
     for file in run.path.glob("evals/*/eval.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             step, evaluation = read_json(file)["step"], RunDir(file.parent)
             if step is not None and evaluation.state().name not in ("done", "failed", "cancelled"):
-                pins[f"step_{step:08d}"] = f"{evaluation.id} has not ended"
-    return pins
+                needed[f"step_{step:08d}"] = f"{evaluation.id} has not ended"
+    return needed
 
 
 def _find_work(run: RunDir, found: Findings) -> None:
@@ -206,7 +220,7 @@ def _find_submissions(run: RunDir, jobs: Callable[[], Mapping[str, Any]], found:
 
 def _items(paths: Iterable[Path], what: str, found: Findings) -> list[Deletable]:
     folders = [path for path in paths if _is_folder(path, found)]
-    return [Deletable(path, what, sum(p.lstat().st_size for p in _files(path))) for path in folders]
+    return [Deletable(path, what, sum(map(_freed, _files(path)))) for path in folders]
 
 
 def _folders_in(folder: Path, found: Findings) -> list[Path]:
@@ -219,6 +233,12 @@ def _is_folder(path: Path, found: Findings) -> bool:
         found.kept[path] = f"it is a link to {os.readlink(path)}, and nothing behind it is looked at"
         return False
     return path.is_dir()
+
+
+def _freed(file: Path) -> int:
+    """Bytes that go with it: none where a run that starts from it has pinned it."""
+    found = file.lstat()
+    return found.st_size if found.st_nlink == 1 else 0
 
 
 def _files(folder: Path) -> Iterator[Path]:

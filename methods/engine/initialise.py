@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from launcher.errors import InputError
-from launcher.run import manifest
+from launcher.run import manifest, pins
 from launcher.run.files import read_json
 from launcher.runtime.checkpoint import SHARED, Checkpointer, load_tensors
 from launcher.spec.runspec import InitFrom
@@ -44,7 +44,7 @@ def continued(job: Job, checkpoints: Checkpointer, steps_per_epoch: int) -> int:
     source, world, config = job.spec.continue_from, job.world, job.config
     if source is None:
         return 0
-    path, reason = Path(source.path), ""
+    path, reason = pins.where(job.run.path, "continue_from", source), ""
     if world.is_main:
         reason = manifest.verify(path)
         if not reason and read_json(path / "manifest.json")["digest"] != source.digest:
@@ -101,8 +101,8 @@ def frozen_network(job: Job, field: str) -> nn.Module:
 def _load(job: Job, network: nn.Module, backbone: str, source: InitFrom, field: str) -> None:
     """Copy what was pinned for the field into `network`, a `backbone`, strictly. Collective: rank 0 reads all of it for
     its digest, the others what they need."""
-    path = Path(source.path)
-    refused = job.world.broadcast(_refused(source, field) if job.world.is_main else None)
+    path = pins.where(job.run.path, field, source)
+    refused = job.world.broadcast(_refused(path, source.digest, field) if job.world.is_main else None)
     if refused:
         raise InputError.of(*refused)
     try:
@@ -120,9 +120,8 @@ def _load(job: Job, network: nn.Module, backbone: str, source: InitFrom, field: 
         raise InputError.of(field, path, f"other weights than {backbone}'s ({reason})", "use its own") from None
 
 
-def _refused(source: InitFrom, field: str) -> tuple[str, str, str, str] | None:
-    """What is wrong with the source, as `InputError.of` takes it; None where it is what was pinned."""
-    path = Path(source.path)
+def _refused(path: Path, digest: str, field: str) -> tuple[str, Path, str, str] | None:
+    """What is wrong with what lies there, as `InputError.of` takes it; None where it is what was pinned."""
     try:
         if path.is_dir():
             found = _digest_of_checkpoint(path)
@@ -130,10 +129,10 @@ def _refused(source: InitFrom, field: str) -> tuple[str, str, str, str] | None:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return field, source.path, f"cannot be read ({error})", RESTORE
-    if found == source.digest:
+        return field, path, f"cannot be read ({error})", RESTORE
+    if found == digest:
         return None
-    return field, source.path, "it has changed since this run was submitted", "start a new run"
+    return field, path, "it has changed since this run was submitted", "start a new run"
 
 
 def _digest_of_checkpoint(path: Path) -> str:

@@ -7,8 +7,6 @@ import pytest
 from launcher.compose.training import resolve
 from launcher.errors import InputError
 from launcher.plan import plan as planning
-from launcher.run import pruning
-from launcher.run.files import write_json
 from launcher.run.folder import RunDir
 from launcher.run.snapshot import Snapshot
 from launcher.spec.stored import read
@@ -113,11 +111,3 @@ def test_what_is_no_run_is_refused(done):
     assert refused(done, "method.epochs=4", "continue_from=nothing").startswith(
         "continue_from=nothing: there is no such"
     )
-
-
-def test_its_start_is_kept_from_pruning(done):
-    spec, _ = spec_of(done, "method.epochs=4", f"continue_from={done.id}")
-    assert pruning._pins(done) == {}
-    (done.runs / spec.run_id).mkdir()
-    write_json(done.runs / spec.run_id / "spec.json", spec.to_json())
-    assert pruning._pins(done) == {"step_00000018": f"{spec.run_id} starts from it (continue_from)"}

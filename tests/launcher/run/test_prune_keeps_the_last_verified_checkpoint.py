@@ -94,14 +94,14 @@ def test_leftovers_of_saves_go(sslrun, run):
     assert {item["what"] for item in answer.json["deleted"]} == {"quarantined checkpoint", "temporary folder"}
 
 
-def test_what_another_run_starts_from_stays(sslrun, run):
+def test_what_another_run_starts_from_goes_and_stays_with_that_one(sslrun, run):
     old, new = checkpoints(run)
     (run / "checkpoints" / new).rename(run / new)
     other = sslrun("method=rotnet", "recipe=tiny", f"init_from={run}", f"runs={run.parent}", "--json").json["id"]
     (run / new).rename(run / "checkpoints" / new)
-    answer = sslrun("prune", run)
-    assert checkpoints(run) == [old, new]
-    assert f"stays: {old}, {other} starts from it" in answer.err
+    sslrun("prune", run)
+    assert checkpoints(run) == [new]
+    assert (run.parent / other / "pinned" / "init_from" / old / "shared.safetensors").is_file()
 
 
 def test_code_that_no_run_uses_goes(sslrun, run):

@@ -139,7 +139,7 @@ def test_leftovers_go(run):
     assert [item.size for item in pruning.find(run, 1, commands.jobs).doomed] == [7, 7]
 
 
-def test_what_another_run_starts_from_stays(run, tmp_path):
+def test_what_a_run_made_before_there_were_pins_starts_from_stays(run, tmp_path):
     old, older, taught, newest = save(run, 10, 20, 30, 40)
     (tmp_path / "link").symlink_to(run.path)  # the same folder by another way
     for name, source in (
@@ -151,6 +151,8 @@ def test_what_another_run_starts_from_stays(run, tmp_path):
     teacher = {"path": str(run.path / "checkpoints" / taught.name), "digest": "", "backbone": "small_vgg"}
     method = {"name": "distilled", "more": {}, "teacher": teacher}
     write_json(make(run.runs / "pupil") / "spec.json", {"init_from": None, "method": method})
+    pinned = {"init_from": {"path": str(run.path / "checkpoints" / older.name)}}
+    write_json(make(run.runs / "since then" / "pinned").parent / "spec.json", pinned)
     (make(run.runs / "damaged") / "spec.json").write_text("{")
     (make(run.runs / "a list") / "spec.json").write_text("[]")
     assert kept(run) == {

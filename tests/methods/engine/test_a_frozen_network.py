@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -43,7 +44,8 @@ def images(seed):
 
 
 def job(world, source):
-    return SimpleNamespace(world=world, config=SimpleNamespace(backbone=OURS, teacher=source))
+    run = RunDir("a run that pinned nothing")
+    return SimpleNamespace(world=world, run=run, config=SimpleNamespace(backbone=OURS, teacher=source))
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +176,20 @@ def test_weights_of_another_backbone_are_refused(source, kind):
     other = dataclasses.replace(source[kind], backbone=OURS)
     with pytest.raises(InputError, match=rf"^method\.teacher=.*(other weights|another network) than {OURS}"):
         frozen_network(job(ALONE, other), "teacher")
+
+
+def test_what_the_run_pinned_is_loaded_and_verified(copied, tmp_path):
+    """The original may change, or go; the pin may not."""
+    given = job(ALONE, copied["run"])
+    given.run = RunDir(tmp_path / "run")
+    pin = Path(shutil.copytree(copied["run"].path, tmp_path / "run/pinned/method.teacher/step_00000012"))
+    spoil(tmp_path / "step_00000012" / "shared.safetensors")
+    frozen_network(given, "teacher")
+    file = pin / "shared.safetensors"
+    size = int.from_bytes(file.read_bytes()[:8], "little") + 8  # of its header
+    file.write_bytes(file.read_bytes()[:size] + bytes(file.stat().st_size - size))  # weights that are zeros
+    with pytest.raises(InputError, match=r"^method\.teacher=.*pinned.*it has changed since this run was submitted"):
+        frozen_network(given, "teacher")
 
 
 def test_a_field_that_names_no_network_is_refused():
