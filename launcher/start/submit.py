@@ -22,7 +22,7 @@ from typing import Any
 from launcher.errors import ClusterError, InputError
 from launcher.plan import script
 from launcher.run import files, private, snapshot
-from launcher.run.files import writing_in
+from launcher.run.files import opened, writing_in
 from launcher.run.folder import RunDir, make_private
 from launcher.run.ledger import Ledger
 from launcher.run.state import ACTIVE, State
@@ -162,7 +162,7 @@ def _comment(token: str) -> str:
 @contextlib.contextmanager
 def _turn(folder: Path) -> Iterator[int]:
     """One submitter a folder of runs at a time; yields the descriptor that sbatch inherits."""
-    descriptor = os.open(folder / ".submit.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = opened(folder / ".submit.lock", os.O_RDWR | os.O_CREAT)
     try:
         files.lock(descriptor, fcntl.LOCK_EX, folder)
         yield descriptor

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from launcher.kmeans import nmi
+from launcher.run.files import replacing
 from launcher.runtime.stateful import ValueState
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation
@@ -208,8 +209,8 @@ class DeeperCluster(Trainer):
         picture = montage(dataset, self.assignments, seed=self.job.spec.seed)
         path = self.job.run.path / "clusters.png"
         try:
-            picture.save(path.with_suffix(".tmp"), format="PNG")
-            path.with_suffix(".tmp").replace(path)
+            with replacing(path, durable=False) as file:
+                picture.save(file, format="PNG")
         except OSError as error:  # a full disk: the next save says so
             print(f"picture: {error}", flush=True)
         self.job.reporter.image("clusters", np.asarray(picture), step)

@@ -10,6 +10,8 @@ clusters/                         or what out= says
 """
 
 import contextlib
+import glob
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +107,9 @@ class Writer:
     def __init__(self, job: Job, source: Source):
         self._job, self._source = job, source
         self.target = target_of(job.run, job.spec)
-        self._beside = self.target.with_name(f".{self.target.name}.{job.spec.identity[:16]}")
+        self._begins = f".{self.target.name}.{job.spec.identity[:16]}."
+        # Others may write there, too: nobody can lay a link where this will be.
+        self._beside = self.target.with_name(self._begins + job.world.broadcast(secrets.token_hex(8)))
         self._agreed(self._try if job.world.is_main else None)
 
     def write(self, found: ClusteringResult, positions: np.ndarray) -> dict[str, Any]:
@@ -124,7 +128,8 @@ class Writer:
         shutil.rmtree(self._beside)
 
     def _make(self) -> None:
-        shutil.rmtree(self._beside, ignore_errors=True)  # of a start that was killed while it wrote
+        for leftover in self.target.parent.glob(f"{glob.escape(self._begins)}*"):  # of a start that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         (self._beside / "assignments").mkdir(parents=True)
 
     def _assignments(self, assignments: torch.Tensor, positions: np.ndarray) -> None:

@@ -64,6 +64,14 @@ def test_all_that_a_job_needs_is_there_before_sbatch_is_called(runs, slurm_said)
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_a_link_in_the_place_of_its_lock_is_refused(runs, tmp_path):
+    run = runs.make()
+    (runs.folder / ".submit.lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(InputError, match=r"submit\.lock: it is not a plain file"):
+        submit.submit([run])
+    assert not (tmp_path / "mine").exists()
+
+
 def test_the_script_and_the_pickle_are_the_runs(runs):
     run = runs.make(partition="mixed", python="/opt/a python/bin/python")
     submit.submit([run])

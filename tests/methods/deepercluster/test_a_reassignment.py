@@ -111,3 +111,13 @@ def test_an_epoch_that_goes_on_keeps_its_targets_and_heads(trainer):
     assert torch.equal(trainer.sub.weight, weight)
     for c, each in trainer.targets.items():
         assert all(torch.equal(value, targets[c][name]) for name, value in each.state().items())
+
+
+def test_its_picture_replaces_what_lies_there_and_follows_no_link(trainer, tmp_path):
+    mine, folder = tmp_path / "mine", trainer.job.run.path
+    mine.write_text("mine")
+    for name in ("clusters.png", "clusters.tmp"):
+        (folder / name).symlink_to(mine)
+    trainer.figures(STEPS)
+    assert mine.read_text() == "mine" and (folder / "clusters.png").read_bytes().startswith(b"\x89PNG")
+    assert not (folder / "clusters.png").is_symlink()
