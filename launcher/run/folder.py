@@ -26,7 +26,6 @@ is decided by generations, by jobs, and by the place of a line in its file, beca
 
 import contextlib
 import fcntl
-import grp
 import os
 import re
 import shutil
@@ -38,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import InputError
-from launcher.run import files, pins, private, snapshot
+from launcher.run import files, permissions, pins, private, snapshot
 from launcher.run.files import opened, read_json, sync_names, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
 from launcher.run.ledger import History, Ledger
@@ -79,20 +78,20 @@ class RunDir:
         Raises InputError where one cannot write, or where not even one checkpoint would fit.
         """
         self.keep_private(spec)
-        _refuse_foreign_group(spec.group)
+        permissions.refuse_foreign_group(spec.group)
         with writing_in(self.path.parent):
             new = [p for p in (self.path.parent, *self.path.parent.parents) if not p.exists()]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for folder in new:
-                _share(folder, spec.group)
+                permissions.share(folder, spec.group)
             free = shutil.disk_usage(self.path.parent).free / 1e9
             if free < plan.disk_gb:
                 reason = f"a checkpoint takes {plan.disk_gb:.3f} GB and the disk has {free:.3f} GB free"
                 raise InputError.of("runs", self.path.parent, reason, "choose another folder with runs=PATH")
             for name in ("", "events", "checkpoints", "logs"):
                 (self.path / name).mkdir(exist_ok=True)
-                refuse_foreign(self.path / name, "choose a folder of your own with runs=PATH")
-                _share(self.path / name, spec.group)
+                permissions.refuse_foreign(self.path / name, "choose a folder of your own with runs=PATH")
+                permissions.share(self.path / name, spec.group)
             if not (self.path / "spec.json").exists():
                 if not self.owner:  # an evaluation judges its run's own
                     pins.lay(self.path, spec)
@@ -118,7 +117,7 @@ class RunDir:
 
     def refuse_foreign(self, fix: str = "choose a folder of your own with runs=PATH") -> None:
         """Raises InputError where it belongs to somebody else: what starts a run does all that its spec says."""
-        refuse_foreign(self.path, fix)
+        permissions.refuse_foreign(self.path, fix)
 
     def spec(self) -> RunSpec:
         """What it is made of, as submitted, and where it runs now. Raises InputError when somebody edited it."""
@@ -363,37 +362,3 @@ def every(runs: Path) -> Iterator[RunDir]:
     """All runs of a folder."""
     for path in sorted(runs.glob("*/spec.json")):
         yield RunDir(paths.led_to(path.parent))
-
-
-def make_private(folder: Path) -> None:
-    """Make `folder` for what only its user may read or change: a script that will run, or keys. Raises InputError where
-    the one that it lies in is somebody else's, who could put another in its place."""
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    refuse_foreign(folder.parent, "choose a folder of your own with runs=PATH")
-    folder.mkdir(mode=0o700, exist_ok=True)
-
-
-def refuse_foreign(folder: Path, fix: str) -> None:
-    """Raises InputError where `folder`, or a link in its place, is somebody else's: it can be prepared before a run."""
-    for owner in (folder.lstat().st_uid, folder.stat().st_uid):
-        if owner != os.getuid():
-            raise InputError.of("runs", folder.parent, f"{folder.name} belongs to user {owner}, not to you", fix)
-
-
-def _refuse_foreign_group(name: str | None) -> None:
-    """Raises InputError for a group that one cannot give a folder to."""
-    if name is None:
-        return
-    try:
-        member = grp.getgrnam(name).gr_gid in (os.getegid(), *os.getgroups()) or os.geteuid() == 0
-    except KeyError:
-        raise InputError.of("group", name, "there is no such group", "see `id -Gn`") from None
-    if not member:
-        raise InputError.of("group", name, "you are not in it", "see `id -Gn`")
-
-
-def _share(folder: Path, group: str | None) -> None:
-    """Let `group` read what is, and what will be, in `folder`."""
-    if group:
-        shutil.chown(folder, group=group)
-        folder.chmod(0o2750)

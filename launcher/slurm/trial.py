@@ -21,7 +21,7 @@ from launcher.errors import ClusterError
 from launcher.plan import script
 from launcher.run import stops
 from launcher.run.files import write_json, writing_in
-from launcher.run.folder import make_private
+from launcher.run.permissions import make_private
 from launcher.slurm import commands, limits, notation, probe
 from launcher.slurm.doctor import BAD, OK, WARN, Check, some
 from launcher.spec.runspec import RunSpec

@@ -23,8 +23,9 @@ from launcher.errors import ClusterError, InputError
 from launcher.plan import script
 from launcher.run import files, private, snapshot
 from launcher.run.files import opened, writing_in
-from launcher.run.folder import RunDir, make_private
+from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
+from launcher.run.permissions import make_private
 from launcher.run.state import ACTIVE, State
 from launcher.slurm import badnodes, commands, limits, queue
 from launcher.spec.planned import Planned

@@ -60,7 +60,7 @@ def run(options: Namespace) -> int:
 def _setting(options: Namespace, say) -> "Setting":
     from launcher.compose.training import resolve
     from launcher.drill.engine import Setting
-    from launcher.run.folder import make_private
+    from launcher.run.permissions import make_private
 
     if options.at_once < 1:
         raise InputError.of("--at-once", options.at_once, "it is less than one run", "give 1 or more")
@@ -99,7 +99,8 @@ def _setting(options: Namespace, say) -> "Setting":
 
 def _like(name: str, runs: Path, folder: Path, config_dir: Path | None) -> tuple[list[str], Path | None]:
     """Overrides of a run of the same method, on the same ranks in the same place as the run called `name`."""
-    from launcher.run.folder import find, make_private
+    from launcher.run.folder import find
+    from launcher.run.permissions import make_private
 
     found = find(name, runs)
     found.refuse_foreign("drill a run of your own: what its cluster's settings say is done in your name")
