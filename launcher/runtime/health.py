@@ -42,7 +42,7 @@ class Heart:
         self._stall_s = self._rearm = 0.0
         self._marked = self._armed = self._began = time.monotonic()
         self._joined = self._fatal = False
-        self._ended = threading.Event()
+        self._over, self._wake = False, threading.Event()
 
     def start(self, stall_s: float) -> "Heart":
         """Beat from now on; call it a stall when nothing is marked for `stall_s` seconds (0: never)."""
@@ -58,7 +58,8 @@ class Heart:
 
     def stop(self) -> None:
         """No beat and no watchdog any more."""
-        self._ended.set()
+        self._over = True
+        self._wake.set()
         if self._stall_s:
             faulthandler.cancel_dump_traceback_later()
 
@@ -66,6 +67,7 @@ class Heart:
         """All ranks are here, at the same moment: from now on beats can be compared, whatever the nodes' clocks say."""
         self._began, self._joined = time.monotonic(), True
         self.point("starting")
+        self._wake.set()  # whoever is stopped a moment later was here
 
     def alive_s(self) -> float:
         """Seconds since all ranks met: to compare with another rank's. 0 before that: what fails then keeps all."""
@@ -112,7 +114,9 @@ class Heart:
             with contextlib.suppress(OSError):
                 write_json(self._file, self._row(now, still), durable=False)
             slept = time.monotonic()
-            if self._ended.wait(self._every):
+            self._wake.wait(self._every)
+            self._wake.clear()
+            if self._over:
                 return
             if time.monotonic() - slept > self._every + PAUSE:
                 stopped = self._marked

@@ -263,3 +263,15 @@ def test_the_time_of_a_rank_is_counted_from_when_all_had_met(monkeypatch, tmp_pa
     heart.joined()
     now[0] += 2
     assert heart.alive_s() == 2
+
+
+def test_a_rank_says_at_once_that_all_had_met(monkeypatch, tmp_path, until):
+    """A rank that is stopped before its next beat would not be compared with the others."""
+    monkeypatch.setattr(health, "SHORTEST_BEAT", 3600.0)
+    monkeypatch.setattr(health, "LONGEST_BEAT", 3600.0)
+    heart = Heart(RunDir(tmp_path)).start(0)
+    beat = tmp_path / "heartbeats" / "rank0.json"
+    until(lambda: beat.exists() and not json.loads(beat.read_text())["joined"])
+    heart.joined()
+    until(lambda: json.loads(beat.read_text())["joined"])
+    heart.stop()
