@@ -241,7 +241,7 @@ def test_an_interrupted_write_leaves_the_old_index(tmp_path, walks, cache, monke
     fill(tmp_path, images=3)
     open_index(tmp_path)
     os.utime(tmp_path / "cat", (1, 1))
-    monkeypatch.setattr(index_module.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(index_module.os, "replace", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
     assert len(open_index(tmp_path)) == 6
     assert len(list(cache.iterdir())) == 1, "a temporary file was left behind"
 
