@@ -5,7 +5,10 @@ optimizer: str = choice("lars", "sgd")
 log_every: int = ops(positive(10))
 """
 
+import functools
 import math
+import types
+import typing
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NoReturn
@@ -81,6 +84,33 @@ def check_ranges(config: Any, prefix: str = "method.") -> None:
         allowed, value = _range(type(config), each.name), getattr(config, each.name)
         if allowed and value is not None and not allowed.holds(value):
             refuse(config, each.name, allowed.reason, allowed.fix, prefix)
+
+
+def check_types(config: Any, prefix: str = "") -> None:
+    """Raises ValueError for the first field of a dataclass that came out of a file, and is not of its type: what people
+    type is checked where it is composed. prefix: comes before its name, as "method."."""
+    for name, hint in _hints(type(config)).items():
+        if not _is_of(getattr(config, name), hint):
+            raise ValueError(f"{prefix}{name} is not of its type")
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {each.name: hints[each.name] for each in fields(kind) if not each.metadata.get("pinned")}
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    kind, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind is types.UnionType:
+        return any(_is_of(value, part) for part in parts)
+    if kind in (list, tuple):  # JSON has one for both
+        return isinstance(value, list | tuple) and all(_is_of(each, parts[0]) for each in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(_is_of(each, parts[1]) for each in value.values())
+    if kind in (int, float) and type(value) is int:
+        return abs(value) < 2**63
+    return kind is Any or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool)))
 
 
 def refuse(config: Any, name: str, reason: str, fix: str, prefix: str = "method.") -> NoReturn:

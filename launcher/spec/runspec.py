@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from launcher.spec.fields import check_types
 from launcher.spec.schema import ClusterConfig
 
 FORMAT = 2  # of spec.json; a reader refuses a newer one
@@ -109,10 +110,12 @@ class RunSpec:
         """The same science where `stored`, a placement, says. Raises ValueError when that was edited."""
         if stored["checksum"] != checksum({key: value for key, value in stored.items() if key != "checksum"}):
             raise ValueError("the checksum of its placement.json does not fit: it was edited")
-        cluster = freeze(ClusterConfig(**stored["cluster"]))
-        return dataclasses.replace(
-            self, cluster=cluster, nodes=stored["nodes"], tasks_per_node=stored["tasks_per_node"]
-        )
+        cluster = ClusterConfig(**stored["cluster"])
+        check_types(cluster, "cluster.")
+        here = {"nodes": stored["nodes"], "tasks_per_node": stored["tasks_per_node"]}
+        spec = dataclasses.replace(self, cluster=freeze(cluster), **here)
+        check_types(spec)
+        return spec
 
     def differences(self, other: "RunSpec") -> list[str]:
         """Operational fields in which `other` differs, as `field: here -> there`; the science is equal by identity."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from launcher.spec import registry
-from launcher.spec.fields import pinned_fields
+from launcher.spec.fields import check_types, pinned_fields
 from launcher.spec.runspec import FORMAT, ContinueFrom, InitFrom, PinnedNetwork, RunSpec, checksum, freeze
 from launcher.spec.schema import ClusterConfig
 
@@ -22,17 +22,25 @@ def read(stored: Mapping[str, Any]) -> RunSpec:
     if stored["checksum"] != checksum({key: value for key, value in stored.items() if key != "checksum"}):
         raise ValueError("its checksum does not fit: it was edited after the run was submitted")
     fields = {f.name: stored[f.name] for f in dataclasses.fields(RunSpec) if f.name in stored}
-    fields["eval_after"] = tuple(fields.get("eval_after", ()))
+    after = fields.get("eval_after", ())
+    fields["eval_after"] = tuple(after) if isinstance(after, list) else after
     method = registry.method(fields["method"]["name"]).config(**fields["method"])
     for name in pinned_fields(method):
         given = getattr(method, name)
-        setattr(method, name, given and PinnedNetwork(**given))
-    fields["method"] = freeze(method)
+        setattr(method, name, given and _checked(PinnedNetwork(**given), f"method.{name}."))
+    fields["method"] = freeze(_checked(method, "method."))
     for key in ("data", "eval_data"):
-        fields[key] = fields[key] and freeze(DATA[fields[key]["name"]](**fields[key]))
+        fields[key] = fields[key] and freeze(_checked(DATA[fields[key]["name"]](**fields[key]), f"{key}."))
     cluster = {RENAMED.get(name, name): value for name, value in fields["cluster"].items()}
-    fields["cluster"] = freeze(ClusterConfig(**cluster))
-    fields["init_from"] = fields["init_from"] and InitFrom(**fields["init_from"])
-    continued = fields.get("continue_from")
-    fields["continue_from"] = continued and ContinueFrom(**continued)
-    return RunSpec(**fields)
+    fields["cluster"] = freeze(_checked(ClusterConfig(**cluster), "cluster."))
+    for key, kind in (("init_from", InitFrom), ("continue_from", ContinueFrom)):
+        fields[key] = fields.get(key) and _checked(kind(**fields[key]), f"{key}.")
+    spec = _checked(RunSpec(**fields))
+    if spec.nodes < 1 or spec.tasks_per_node < 1:
+        raise ValueError("it has no ranks")
+    return spec
+
+
+def _checked(config: Any, prefix: str = "") -> Any:
+    check_types(config, prefix)
+    return config

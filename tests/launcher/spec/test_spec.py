@@ -10,7 +10,7 @@ from launcher.compose.training import resolve
 from launcher.errors import InputError
 from launcher.run.folder import RunDir
 from launcher.spec import registry
-from launcher.spec.runspec import FORMAT, freeze
+from launcher.spec.runspec import FORMAT, checksum, freeze
 from launcher.spec.schema import TrainConfig
 from launcher.spec.stored import read as read_spec
 
@@ -113,6 +113,25 @@ def test_an_edited_spec_is_refused(tmp_path, group, field):
 def test_a_damaged_spec_is_one_line(tmp_path, text):
     (tmp_path / "spec.json").write_text(text)
     with pytest.raises(InputError):
+        RunDir(tmp_path).spec()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("method.lr", "fast"), ("method.lr", True), ("method.epochs", 10**30), ("method.crop_scale", ["x"]),
+        ("cluster.setup", "rm"), ("cluster.environment", {"A": 1}), ("nodes", "2"), ("nodes", 0), ("seed", 1.5),
+        ("eval_after", "knn"), ("init_from", {"path": 1, "digest": "x"}), ("data.images", None), ("runs", []),
+    ],
+)  # fmt: skip
+def test_what_is_sealed_and_of_another_type_is_one_line(tmp_path, field, value):
+    """Whoever writes in the folder can write the checksum, too."""
+    edited = stored(spec_of())
+    group, _, name = field.rpartition(".")
+    (edited[group] if group else edited)[name] = value
+    edited["checksum"] = checksum({key: part for key, part in edited.items() if key != "checksum"})
+    (tmp_path / "spec.json").write_text(json.dumps(edited))
+    with pytest.raises(InputError, match=r"spec\.json: .*start a new run"):
         RunDir(tmp_path).spec()
 
 
