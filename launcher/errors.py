@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-# What moves a terminal's cursor, changes its colours or its title, or has letters read in another order. Of what is
-# written, that is; \n and \t are as they are.
-_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# What moves a terminal's cursor, changes its colours or its title, or has letters read in another order, and halves of
+# characters, which cannot be written. \n and \t are as they are.
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class SslrunError(Exception):

@@ -51,6 +51,8 @@ def defaults(names: Sequence[str], backbone: str) -> Settings:
 
 
 def _settings(name: str, given: Sequence[str], backbone: str) -> dict[str, Any]:
+    if name not in PROTOCOLS:
+        unknown("protocol", name, PROTOCOLS)
     kind = PROTOCOLS[name]
     known = {field.name for field in dataclasses.fields(kind)}
     for text in given:

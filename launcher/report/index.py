@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from launcher.errors import SslrunError
 from launcher.report import readonce
 from launcher.report.readonce import ReadOnce
-from launcher.run import files, folder, goodput, ledger, state
+from launcher.run import files, folder, goodput, ledger, shapes, state
 from launcher.run.files import cache_folder, opened
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE, Queue
@@ -155,8 +155,8 @@ class RunIndex:
                     name, signature, facts, facts_sum, settings, settings_sum = cells
                     sound = facts_sum == _sum(name, signature, facts)
                     sound &= not self._config or settings_sum == _sum(name, signature, settings)
-                    row = self._placed(name.decode(), facts, settings or b"{}") if sound else RunRow({})
-                    found[name.decode()] = signature if sound else b"", row
+                    row = self._placed(os.fsdecode(name), facts, settings or b"{}") if sound else RunRow({})
+                    found[os.fsdecode(name)] = signature if sound else b"", row
             return found
 
         return (self._with_database(load) if os.path.exists(self._file) else None) or {}
@@ -173,7 +173,7 @@ class RunIndex:
             columns = "name PRIMARY KEY, signature, facts, facts_sum, config, config_sum"
             database.execute("BEGIN IMMEDIATE")
             database.execute(f"CREATE TABLE IF NOT EXISTS runs ({columns})")
-            database.executemany("DELETE FROM runs WHERE name = ?", [(name.encode(),) for name in gone])
+            database.executemany("DELETE FROM runs WHERE name = ?", [(os.fsencode(name),) for name in gone])
             database.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", map(_cells, fresh.items()))
             database.execute("COMMIT")
 
@@ -281,7 +281,7 @@ def _parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list
 
 def _cells(item: tuple[str, tuple[bytes, RunRow]]) -> tuple[Any, ...]:
     """A row of the file."""
-    name, (signature, row) = item[0].encode(), item[1]
+    name, (signature, row) = os.fsencode(item[0]), item[1]
     saved = row.facts["checkpoint"]
     facts = json.dumps({**row.facts, "path": "", "checkpoint": saved and Path(saved).name}).encode()
     config = json.dumps(row.config).encode()
@@ -295,5 +295,5 @@ def _sum(name: bytes, signature: bytes, text: bytes) -> int:
 @functools.cache
 def _version() -> int:
     """Of the code that makes rows: those of any other version are not believed."""
-    modules = (fields, files, folder, goodput, ledger, readonce, runspec, schema, state, stored)
+    modules = (fields, files, folder, goodput, ledger, readonce, runspec, schema, shapes, state, stored)
     return zlib.crc32(b"".join(Path(file).read_bytes() for file in (__file__, *(m.__file__ for m in modules))))

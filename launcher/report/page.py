@@ -120,7 +120,7 @@ def _write(file: Path, template: str, **values: Any) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with replacing(file, durable=False) as page:
-            page.write(text.encode())
+            page.write(text.encode(errors="replace"))
     except OSError as error:
         fix = "choose another file with --out"
         raise InputError.of("--out", file, f"cannot write there ({error.strerror})", fix) from None

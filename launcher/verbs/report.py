@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.errors import InputError
+from launcher.errors import InputError, harmless
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _sweep(wanted: "Asked", folder: Path, options: Namespace) -> int:
 
     found = table.gather(wanted, folder, ablation.own_methods(options.config_dir))
     if options.markdown:
-        print(terminal.markdown(found, _command(options, markdown=True)))
+        print(harmless(terminal.markdown(found, _command(options, markdown=True))))
         return 0
     default = page.default_path(found.folder, f"{found.ablation.name}-{found.scale}")
     file, said = _written(options.out, default, lambda file: page.sweep(found, file, _command(options)))

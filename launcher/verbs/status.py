@@ -222,7 +222,7 @@ def _write_csv(rows: "Sequence[RunRow]", columns: Sequence[str]) -> None:
         answer = [query.every_key(row) for row in rows]
     writer = csv.writer(sys.stdout, lineterminator="\n")
     names = columns or list(dict.fromkeys(name for row in answer for name in row)) or list(EMPTY)
-    writer.writerow(names)
+    writer.writerow(map(_cell, names))
     for row in answer:
         writer.writerow([_cell(row.get(name)) for name in names])
 
@@ -231,4 +231,6 @@ def _cell(value: Any) -> Any:
     """Of a spreadsheet, which takes a text that begins like a formula for one, unless there is a quote before it."""
     if isinstance(value, dict | list | bool):
         return json.dumps(value)
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    if not isinstance(value, str):
+        return value
+    return harmless(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)

@@ -52,6 +52,7 @@ def test_colours_of_a_log_are_left_out_of_it():
         (-1.5, -1.5),
         ("a=b", "a=b"),
         (None, None),
+        ("\x1b]0;x\x07\ud800", "?]0;x??"),
     ],
 )
 def test_no_cell_of_a_spreadsheet_is_a_formula(value, cell):
