@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from launcher.compose import protocols
 from launcher.errors import InputError
 from launcher.plan import evaluation as planning
-from launcher.run import snapshot
-from launcher.run.files import read_json, write_json
+from launcher.run import manifest, snapshot
+from launcher.run.files import write_json
 from launcher.run.folder import RunDir
+from launcher.run.shapes import ASKED
 from launcher.run.snapshot import Snapshot
 from launcher.run.state import ACTIVE
 from launcher.spec import registry
@@ -75,8 +76,8 @@ def want(
     path = _checkpoint(run, step)
     if step is None and run.state(queue).name in ACTIVE:  # it saves on, and removes what it saved before
         return Wanted(settings, None, None, False, spec)
-    manifest = read_json(path / "manifest.json")
-    return Wanted(settings, manifest["step"], manifest["digest"], False, spec)
+    saved = manifest.read(path)
+    return Wanted(settings, saved["step"], saved["digest"], False, spec)
 
 
 def afterwards(run: RunDir, also: Sequence[str] = ()) -> list[Wanted]:
@@ -112,6 +113,11 @@ def prepare(run: RunDir, wanted: Wanted, queue: "Mapping[str, SlurmJob] | None" 
     return _create(run, wanted), False
 
 
+def asked_of(evaluation: RunDir) -> dict[str, Any]:
+    """What Wanted.to_json said of it. Raises NotOurs where that is not what the file holds; OSError."""
+    return ASKED.read(evaluation.path / FILE)
+
+
 def scores(evaluation: RunDir) -> dict[str, Any]:
     """The `eval` event of an evaluation that is done: protocol, step, scores; empty before."""
     return evaluation.history().last("eval")
@@ -135,7 +141,7 @@ def _checkpoint(run: RunDir, step: str | None) -> Path:
 
 def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, SlurmJob] | None") -> bool:
     try:
-        asked, spec = read_json(found.path / FILE), found.spec()
+        asked, spec = asked_of(found), found.spec()
     except (OSError, ValueError, InputError):  # damaged: leave it alone
         return False
     if "settings" not in asked:  # from before there were any
@@ -145,7 +151,7 @@ def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, Slurm
     state = found.state(queue).name
     if state == "done":
         newest = run.checkpoints()[-1:]
-        digest = wanted.digest or (read_json(newest[0] / "manifest.json")["digest"] if newest else None)
+        digest = wanted.digest or (manifest.read(newest[0])["digest"] if newest else None)
         return scores(found).get("digest") == digest
     if {**wanted.to_json(), "after": None} != {**asked, "after": None}:
         return False

@@ -7,7 +7,7 @@ from typing import Any
 
 from launcher.compose import words
 from launcher.errors import InputError
-from launcher.run.files import read_json
+from launcher.run import manifest
 from launcher.run.folder import RunDir, find
 from launcher.run.manifest import sha256
 from launcher.spec import paths, registry
@@ -74,7 +74,7 @@ def pin_continue_from(name: str, runs: Path, spec: RunSpec) -> ContinueFrom:
         reason = f"{run.id} was trained for {epochs} already"
         raise InputError.of("method.epochs", spec.method.epochs, reason, f"give more than {epochs}")
     path, digest = _newest("continue_from", name, run)
-    return ContinueFrom(path, digest, run.id, read_json(Path(path, "manifest.json"))["step"], epochs)
+    return ContinueFrom(path, digest, run.id, manifest.read(Path(path))["step"], epochs)
 
 
 def _network(field: str, name: str, runs: Path) -> PinnedNetwork:
@@ -128,4 +128,4 @@ def _newest(field: str, name: str, run: RunDir) -> tuple[str, str]:
     saved = run.checkpoints()
     if not saved:
         raise InputError.of(field, name, "that run has no checkpoint yet", f"wait, or `sslrun resume {run.id}`")
-    return str(saved[-1]), read_json(saved[-1] / "manifest.json")["digest"]
+    return str(saved[-1]), manifest.read(saved[-1])["digest"]

@@ -16,8 +16,7 @@ from launcher.drill.places import SLURM, Here, OnSlurm
 from launcher.drill.subject import SIMULATED, DrilledRun, Impossible, Seen
 from launcher.errors import SslrunError
 from launcher.plan import plan as planning
-from launcher.run import causes, snapshot
-from launcher.run.files import read_json
+from launcher.run import causes, manifest, snapshot
 from launcher.slurm import commands, limits
 from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
@@ -222,7 +221,7 @@ def _undisturbed(setting: Setting, words: Sequence[str], name: str) -> _Referenc
 
 
 def _digest(run: DrilledRun) -> str:
-    return read_json(run.run.checkpoints()[-1] / "manifest.json")["digest"]
+    return manifest.read(run.run.checkpoints()[-1])["digest"]
 
 
 def _disturbed(

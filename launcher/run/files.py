@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from launcher.errors import InputError
 
+DEEPEST = 32  # JSON objects and lists within one another; ours have six
 LARGEST = 64 * 2**20  # bytes that are read of a file; the ledger of a start has some thousands
 
 
@@ -50,10 +51,15 @@ def read(path: Path | str, most: int = LARGEST) -> bytes:
     with open(opened(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size <= most:
-            found = file.read(most + 1)  # it may grow meanwhile
-            if len(found) <= most:
-                return found
+            return file.read(size)  # as it was when it was opened: it may grow meanwhile
     raise NotOurs(f"{path}: it has {size:,} bytes, more than the {most:,} of such a file; put back what was there")
+
+
+def tail(path: Path | str, most: int = 2**20) -> str:
+    """The last `most` bytes of a log, which may be of any length. Raises NotOurs as `opened`; OSError."""
+    with open(opened(path), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+        return file.read(most).decode(errors="replace")
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
@@ -70,7 +76,14 @@ def object_in(text: bytes | str) -> dict[str, Any] | None:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and not _deeper(found, DEEPEST) else None
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether it is nested deeper: whoever walks through it would come to the end of Python's stack."""
+    if not isinstance(value, dict | list):
+        return False
+    return not depth or any(_deeper(part, depth - 1) for part in (value.values() if isinstance(value, dict) else value))
 
 
 def own_folder(path: Path | str, mode: int = 0o700) -> None:

@@ -37,10 +37,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import InputError
-from launcher.run import files, permissions, pins, private, snapshot
+from launcher.run import files, manifest, permissions, pins, private, snapshot
 from launcher.run.files import opened, read_json, sync_names, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
 from launcher.run.ledger import History, Ledger
+from launcher.run.shapes import PLACEMENT, PLAN, PROGRESS
 from launcher.run.snapshot import Snapshot
 from launcher.run.state import Queue, State, of
 from launcher.spec import paths, registry, stored
@@ -130,7 +131,7 @@ class RunDir:
     def plan(self) -> dict[str, Any]:
         """As `create`, or `place`, wrote it down; runs made before may lack keys."""
         moved = self._placement()
-        return moved["plan"] if moved else read_json(self.path / "plan.json")
+        return moved["plan"] if moved else PLAN.read(self.path / "plan.json")
 
     def place(self, spec: RunSpec, plan: Planned) -> None:
         """Run where `spec` says from the next start on; the ledger says since when, spec.json stays as it is.
@@ -164,7 +165,7 @@ class RunDir:
 
     def _placement(self) -> dict[str, Any] | None:
         with contextlib.suppress(FileNotFoundError):
-            return read_json(self.path / "placement.json")
+            return PLACEMENT.read(self.path / "placement.json")
         return None
 
     # -- the code that it runs -------------------------------------------------------------------------------------
@@ -275,7 +276,7 @@ class RunDir:
     def progress(self) -> dict[str, Any]:
         """What the run is doing, as rank 0 last said; empty before it spoke."""
         with contextlib.suppress(OSError, ValueError):
-            return read_json(self.path / "progress.json")
+            return PROGRESS.read(self.path / "progress.json")
         return {}
 
     def doing(self, state: str, history: History) -> dict[str, Any]:
@@ -300,21 +301,21 @@ class RunDir:
         state = of(history, held=held, queue=self._mine(queue), slurm=spec.cluster.kind == "slurm")
         progress = self.doing(state.name, history)
         saved = self.checkpoints()
-        manifest = read_json(saved[-1] / "manifest.json") if saved else {}
+        newest = manifest.read(saved[-1]) if saved else {}
         # What is saved of a training counts; what trains nothing has no checkpoints.
         trains = registry.method(spec.method.name).trains
         begun = spec.continue_from.step if spec.continue_from else 0
-        step = manifest.get("step", begun)
+        step = newest.get("step", begun)
         step = step if digest and trains else max(step, progress.get("step", 0))
         causes = Counter(e["cause"] for e in history.after(1).all("start"))
         health = {e.get("of"): e["what"] for e in history.all("health")}
         evals: dict[str, Any] = {}
-        found = manifest.get("digest")
+        found = newest.get("digest")
         # The latest step's stand: an evaluation as a job of its own may look at an older one.
         for event in history.judged():
             evals[event["protocol"]] = event["scores"]
             if not trains:
-                found = event["digest"]
+                found = event.get("digest")
         return {
             "id": self.id,
             "path": str(self.path),
@@ -322,7 +323,7 @@ class RunDir:
             "state": state.name,
             "job": state.job,
             "step": step,
-            "steps": progress.get("steps") or manifest.get("steps") or self.plan()["steps"],
+            "steps": progress.get("steps") or newest.get("steps") or self.plan()["steps"],
             **({"state_digest": found, "where": _where(spec)} if digest else {}),
             "checkpoint": str(saved[-1]) if saved else None,
             **({"continues": _continues(spec)} if spec.continue_from else {}),

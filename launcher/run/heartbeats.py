@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.run.files import read_json
 from launcher.run.folder import RunDir
+from launcher.run.shapes import HEARTBEAT
 
 BEATS_MISSED = 3  # before a rank counts as gone
 BEATS_STILL = 2  # without progress, on every rank, before the slowest is named: ranks do not write at the same moment
@@ -88,7 +88,7 @@ def _read(run: RunDir, generation: int) -> list[dict[str, Any]]:
     beats = []
     for file in run.path.glob("heartbeats/rank*.json"):
         with contextlib.suppress(OSError, ValueError):
-            beat = read_json(file)
+            beat = HEARTBEAT.read(file)
             if beat["generation"] == generation:
                 beats.append({**beat, "written": file.stat().st_mtime})
     return sorted(beats, key=lambda beat: beat["rank"])

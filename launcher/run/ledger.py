@@ -3,7 +3,6 @@
 `Ledger` writes and `History` reads. What an event is called, and what it says, is kept by the tests of old runs.
 """
 
-import contextlib
 import json
 import os
 import socket
@@ -12,10 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.run.files import sync_names
+from launcher.run.files import object_in, opened, read, sync_names
+from launcher.run.shapes import is_event
 
 Event = Mapping[str, Any]
 # Asking for a generation comes first; whoever starts it writes its first event and its last, around the ranks'.
+MOST = 16 * 2**20  # bytes of all files of a run's ledger, of which a start writes some thousands
+SHORTEST = 80  # bytes of an event: what each must hold takes more, and there may be millions of other lines
 ORDER = {"intent": -1, "submitted": -1, "withdrawn": -1, "start": 0, "end": 2}
 
 
@@ -24,12 +26,18 @@ class History(tuple[Event, ...]):
 
     @classmethod
     def read(cls, run: Path) -> "History":
-        """`run`: its folder."""
-        rows = []
+        """`run`: its folder. A line that is no event is left out: what a killed writer wrote last may be torn.
+
+        Raises NotOurs where a ledger is no plain file, or larger than any; OSError.
+        """
+        rows, left = [], MOST
         for file in sorted((run / "events").glob("*.jsonl")):
-            for line in dict.fromkeys(file.read_text(errors="replace").splitlines()):  # one may have been written again
-                with contextlib.suppress(ValueError):  # what a killed writer wrote last may be torn
-                    rows.append(json.loads(line))
+            content = read(file, left)
+            left -= len(content)
+            for line in dict.fromkeys(content.splitlines()):  # one may have been written again
+                found = object_in(line) if len(line) > SHORTEST else None
+                if is_event(found):
+                    rows.append(found)
         # Those of one writer stay as they lie in its file.
         return cls(sorted(rows, key=lambda e: (e["generation"], ORDER.get(e["event"], 1), e["writer"])))
 
@@ -111,7 +119,7 @@ class Ledger:
         self._file = run / "events" / f"{generation:04d}-{writer}.jsonl"
         self.generation = generation
         self._head = {"generation": generation, "writer": writer, "host": socket.gethostname()}
-        self._number = len(self._file.read_bytes().splitlines()) if self._file.exists() else 0
+        self._number = len(read(self._file).splitlines()) if os.path.lexists(self._file) else 0
         self._owed: list[bytes] = []
 
     def write(self, event: str, **fields: Any) -> None:
@@ -121,7 +129,8 @@ class Ledger:
         row = {"event": event, **self._head, "number": self._number, "time": round(time.time(), 3), **fields}
         self._owed.append(json.dumps(row).encode() + b"\n")
         try:
-            with self._file.open("a+b", buffering=0) as file:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+            with open(opened(self._file, flags, 0o666), "a+b", buffering=0) as file:
                 rest, new = b"".join(self._owed), not file.tell()
                 if not new:
                     file.seek(-1, os.SEEK_END)

@@ -9,13 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.run.files import opened, read_json
+from launcher.run.files import opened
+from launcher.run.shapes import MANIFEST
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The manifest of the checkpoint at `path`. Raises NotOurs where it is none, OSError where it cannot be read."""
+    return MANIFEST.read(path / "manifest.json")
 
 
 def verify(path: Path) -> str:
     """Why the checkpoint at `path` cannot be used; empty when every file is as its manifest says. Reads every byte."""
     try:
-        manifest = read_json(path / "manifest.json")
+        manifest = read(path)
         if path.name != f"step_{manifest['step']:08d}":
             return f"the manifest is that of step {manifest['step']}"
         for name, entry in manifest["files"].items():  # first what costs nothing
@@ -27,7 +33,7 @@ def verify(path: Path) -> str:
                 return f"{name} is not what was written"
         if manifest["digest"] != digest(manifest["files"]):
             return "the manifest contradicts itself"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     return ""
 

@@ -22,9 +22,9 @@ from typing import Any, Protocol
 import torch
 
 from launcher.errors import Damaged, Superseded
-from launcher.run.files import read_json, sweep, sync_names, write_json
+from launcher.run.files import sweep, sync_names, write_json
 from launcher.run.folder import RunDir
-from launcher.run.manifest import digest, verify
+from launcher.run.manifest import digest, read, verify
 from launcher.runtime import shard, store
 from launcher.runtime.dist import World
 
@@ -241,7 +241,7 @@ class Checkpointer:
         shards = self._owners.shards()
         mine = [name for name, entries in shards.items() if any(entry.writes for entry in entries.values())]
         files = {f"{name}.safetensors" for each in self._world.gather(mine) for name in each}
-        there = set(read_json(path / "manifest.json")["files"])
+        there = set(read(path)["files"])
         problem = f"of its files only one has {min(files ^ there)}" if files != there else ""
         for name, entries in shards.items() if not problem else ():
             left = sorted(shard.owners(path / f"{name}.safetensors") - entries.keys())
@@ -259,7 +259,7 @@ class Checkpointer:
         for path in reversed(saved):
             broken = verify(path)
             if not broken:
-                return read_json(path / "manifest.json")["step"], str(path)
+                return read(path)["step"], str(path)
             aside = path.with_name(f"broken-{path.name}-{uuid.uuid4().hex[:4]}")
             path.rename(aside)
             print(f"checkpoint {path.name} is set aside as {aside.name}: {broken}", flush=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from launcher.run.files import read_json, write_json
 from launcher.run.folder import RunDir
+from launcher.run.shapes import BAD_NODE
 
 HOURS = 24.0
 
@@ -26,10 +27,9 @@ def listed(runs: Path) -> dict[str, dict[str, Any]]:
     """Nodes that are left out now; none where the list is missing or damaged."""
     try:
         known = read_json(_file(runs)).items()
-        read = {n: {"until": float(e["until"]), "why": str(e["why"]), "run": str(e["run"])} for n, e in known}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return {}
-    return {node: entry for node, entry in read.items() if entry["until"] > time.time()}
+    return {node: entry for node, entry in known if BAD_NODE(entry) and entry["until"] > time.time()}
 
 
 def choose(runs: Path, usable: Collection[str], needed: int) -> tuple[list[str], str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import ClusterError, InputError
+from launcher.run.files import tail
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE, of
 from launcher.slurm import badnodes, commands, notation
@@ -113,7 +114,7 @@ def lost(run: RunDir) -> Lost:
 
 def _last_line(log: Path, begins: str = "") -> str:
     """The last line of `log` that is not blank and begins so, without its beginning; empty where there is none."""
-    with contextlib.suppress(OSError):
-        lines = reversed(log.read_text(errors="replace").splitlines())
+    with contextlib.suppress(OSError, ValueError):
+        lines = reversed(tail(log).splitlines())
         return next((line.removeprefix(begins) for line in lines if line.strip() and line.startswith(begins)), "")
     return ""

@@ -21,8 +21,7 @@ from typing import Any
 
 from launcher.errors import ClusterError, NotStarted, RunFailed, SslrunError, Superseded
 from launcher.plan import script
-from launcher.run import causes, heartbeats, private, snapshot
-from launcher.run.files import read_json
+from launcher.run import causes, files, heartbeats, manifest, private, snapshot
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History, Ledger
 from launcher.run.state import of
@@ -141,10 +140,10 @@ def _note_commits(run: RunDir, ledger: Ledger) -> None:
     that was killed before that has got on all the same."""
     told = {e["step"] for e in run.history().all("checkpoint")}
     for path in run.checkpoints():
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: the next start will say so
-            manifest = read_json(path / "manifest.json")
-            if manifest["generation"] == ledger.generation and manifest["step"] not in told:
-                ledger.write("checkpoint", step=manifest["step"], path=path.name)
+        with contextlib.suppress(OSError, ValueError):  # damaged: the next start will say so
+            saved = manifest.read(path)
+            if saved.get("generation") == ledger.generation and saved["step"] not in told:
+                ledger.write("checkpoint", step=saved["step"], path=path.name)
     step, amount = run.kept()
     if amount and [step, amount] > max((e["work"] for e in run.history().all("kept")), default=[]):
         ledger.write("kept", work=[step, amount])
@@ -189,9 +188,9 @@ def _blame_lost_nodes(run: RunDir, start: dict[str, Any]) -> bool:
 
 def _log_of(run: RunDir, start: dict[str, Any]) -> str:
     """What the job's log says of one generation; empty where it cannot be read."""
-    with contextlib.suppress(OSError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError):
         log = Path(run.history().submission(start.get("job"))["folder"]) / f"slurm-{start['job']}.log"
-        return log.read_text(errors="replace").rpartition(_mark(start["generation"]))[2].partition("\n== start ")[0]
+        return files.tail(log).rpartition(_mark(start["generation"]))[2].partition("\n== start ")[0]
     return ""
 
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.plan import plan as planning
 from launcher.run import snapshot
-from launcher.run.files import NotOurs, read_json, write_json
+from launcher.run.files import NotOurs, write_json
 from launcher.run.folder import RunDir, every
 from launcher.run.ledger import Ledger
+from launcher.run.shapes import IN_A_TABLE, RECORD
 from launcher.spec.planned import Planned
 from launcher.spec.runspec import MASK
 
@@ -34,7 +35,7 @@ def members(name: str, folder: Path) -> list[RunDir] | None:
     found = [f for f in found if f.stem == name] or [f for f in found if f.stem.startswith(name) and "sweep" in name]
     if len(found) != 1:
         return None
-    return [RunDir(folder / _inside(point["run"])) for point in read_json(found[0])["points"]]
+    return [RunDir(folder / _inside(point["run"])) for point in RECORD.read(found[0])["points"]]
 
 
 def create(points: "list[Point]") -> list[RunDir]:
@@ -96,9 +97,10 @@ def recorded(folder: Path) -> list[dict[str, Any]]:
     a paper's table. One that cannot be read says nothing."""
     rows = []
     for file in (folder / FOLDER).glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            record = read_json(file)
-            rows += [{**row, "run": _inside(row["run"]), "time": record.get("time", 0.0)} for row in record["points"]]
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            record = RECORD.read(file)
+            points = [row for row in record["points"] if IN_A_TABLE(row)]
+            rows += [{**row, "run": _inside(row["run"]), "time": record.get("time", 0.0)} for row in points]
     return rows
 
 
@@ -114,9 +116,9 @@ def rows_of(folder: Path, name: str, scale: str) -> list[dict[str, Any]]:
 
     Where the folder has no record of it, the runs' own ledgers are asked: somebody moved the runs without it.
     """
-    rows = [row for row in recorded(folder) if row.get("sweep") == name and row.get("scale") == scale]
+    rows = [row for row in recorded(folder) if (row["sweep"], row["scale"]) == (name, scale)]
     for run in every(folder) if not rows else ():
-        with contextlib.suppress(OSError):
-            said = run.history().all("sweep")
-            rows += [{**e, "run": run.id} for e in said if e["sweep"] == name and e.get("scale") == scale]
+        with contextlib.suppress(OSError, ValueError):
+            said = filter(IN_A_TABLE, run.history().all("sweep"))
+            rows += [{**e, "run": run.id} for e in said if (e["sweep"], e["scale"]) == (name, scale)]
     return sorted(rows, key=lambda row: row["time"])

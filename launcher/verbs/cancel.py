@@ -119,13 +119,12 @@ def _is_its_job(run: "RunDir", state: "State", jobs: "Mapping[str, SlurmJob]") -
 def _waiting_for_their_end(runs: "list[tuple[RunDir, State]]") -> "list[tuple[RunDir, State]]":
     """Evaluations that are queued behind these runs: their dependency will never hold. `resume` asks for them anew."""
     from launcher.compose import evaluation
-    from launcher.run.files import read_json
     from launcher.slurm import queue
 
     behind = []
     for each in (each for run, _ in runs for each in evaluation.every(run)):
         with contextlib.suppress(OSError, ValueError):  # damaged: it waits for nobody
-            behind += [each] if read_json(each.path / evaluation.FILE).get("after") else []
+            behind += [each] if evaluation.asked_of(each).get("after") else []
     jobs, _ = queue.of_runs(behind)
     states = [(each, each.state(jobs)) for each in behind]
     return [(each, s) for each, s in states if s.name == "pending" and _is_its_job(each, s, jobs or {})]

@@ -1,6 +1,7 @@
 """`sslrun logs`: what the ranks printed, across all starts of a run."""
 
 import json
+import os
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -11,6 +12,7 @@ from launcher.verbs import arguments
 
 EXAMPLE = "sslrun logs deepercluster-demo -f"
 POLL_SECONDS = 0.5
+MOST = 16 * 2**20  # bytes of a log that are shown at once; a file system may claim any number
 QUEUE_SECONDS = 10.0  # between two looks at the queue; the files are looked at more often
 
 
@@ -63,8 +65,12 @@ def _wanted(folder: Path, *, every: bool, rank: int) -> list[Path]:
 
 def _print_new(log: Path, read: dict[Path, int], *, labelled: bool) -> None:
     with open(opened(log), "rb") as file:
-        file.seek(read.get(log, 0))
-        text = file.read()
-    read[log] = read.get(log, 0) + len(text)
+        size, begin = os.fstat(file.fileno()).st_size, read.get(log, 0)
+        if size - begin > MOST:
+            arguments.say(f"{log}: the last {MOST:,} of {size - begin:,} bytes")
+            begin = size - MOST
+        file.seek(begin)
+        text = file.read(max(0, size - begin))  # what is written from now on is for the next look
+    read[log] = begin + len(text)
     for line in text.decode(errors="replace").splitlines():
         print(f"{log.stem}: {harmless(line)}" if labelled else harmless(line), flush=True)

@@ -63,7 +63,7 @@ def _here(folder: Path) -> Mapping[tuple[str, str], Mapping[str, int]]:
     from launcher.slurm import queue
     from launcher.sweep import record
 
-    member = {(row["sweep"], row["scale"], row["run"]) for row in record.recorded(folder) if "scale" in row}
+    member = {(row["sweep"], row["scale"], row["run"]) for row in record.recorded(folder)}
     there = {run: RunDir(folder / run) for _, _, run in member if (folder / run / "spec.json").exists()}
     jobs, _ = queue.of_runs(there.values())
     states = {name: _state(run, jobs) for name, run in there.items()}

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from launcher.errors import InputError, RunFailed
-from launcher.run.files import read_json
+from launcher.run import manifest
 from launcher.run.folder import RunDir
 from launcher.runtime.checkpoint import load_tensors, verify
 from methods.backbones import network
@@ -41,7 +41,7 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     broken = verify(saved[-1])
     if broken:
         raise RunFailed(f"{saved[-1]}: {broken}; `sslrun resume {run.id}` falls back to an older checkpoint")
-    spec, manifest = run.spec(), read_json(saved[-1] / "manifest.json")
+    spec, newest = run.spec(), manifest.read(saved[-1])
     state = {k.removeprefix(TRUNK): v for k, v in load_tensors(saved[-1], "network").items() if k.startswith(TRUNK)}
     if not state:
         raise RunFailed(f"{saved[-1]}: it has no {TRUNK[:-1]} saved as network; mend `saved_as` of its trainer")
@@ -49,8 +49,8 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
         "run": run.id,
         "method": spec.method.name,
         "backbone": spec.method.backbone,
-        "step": str(manifest["step"]),
-        "digest": manifest["digest"],
+        "step": str(newest["step"]),
+        "digest": newest["digest"],
         **explained(spec.method.backbone),
     }
     state = exported(state, spec.method.backbone)

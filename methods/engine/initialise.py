@@ -11,7 +11,6 @@ from torch import nn
 
 from launcher.errors import InputError
 from launcher.run import manifest, pins
-from launcher.run.files import read_json
 from launcher.runtime.checkpoint import SHARED, Checkpointer, load_tensors
 from launcher.spec.runspec import InitFrom
 from methods import backbones
@@ -47,7 +46,7 @@ def continued(job: Job, checkpoints: Checkpointer, steps_per_epoch: int) -> int:
     path, reason = pins.where(job.run.path, "continue_from", source), ""
     if world.is_main:
         reason = manifest.verify(path)
-        if not reason and read_json(path / "manifest.json")["digest"] != source.digest:
+        if not reason and manifest.read(path)["digest"] != source.digest:
             reason = "it has changed since this run was submitted"
     reason = world.broadcast(reason)
     if reason:
@@ -137,7 +136,7 @@ def _refused(path: Path, digest: str, field: str) -> tuple[str, Path, str, str] 
 
 def _digest_of_checkpoint(path: Path) -> str:
     """That of its manifest, as far as what is read of it is what was written."""
-    files = read_json(path / "manifest.json")["files"]
+    files = manifest.read(path)["files"]
     file = f"{SHARED}.safetensors"
     read = {**files[file], "sha256": manifest.sha256(path / file)}
     return manifest.digest({**files, file: read})

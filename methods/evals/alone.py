@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from launcher.errors import InputError, RunFailed
-from launcher.run.files import read_json
+from launcher.run import manifest
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
+from launcher.run.shapes import ASKED
 from launcher.runtime.checkpoint import load_tensors, verify
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
@@ -36,16 +37,16 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
     Collective. Raises Stopped between batches; InputError when the checkpoint is gone or there are no labels, RunFailed
     when it is not what was written.
     """
-    spec, asked, owner = run.spec(), read_json(run.path / "eval.json"), run.owner
+    spec, asked, owner = run.spec(), ASKED.read(run.path / "eval.json"), run.owner
     # One from before there were settings names one protocol.
     protocols = asked.get("settings") or {asked["protocol"]: vars(PROTOCOLS[asked["protocol"]]())}
     with job_of(run, world, ledger, stop, heart, protocols) as job:
-        name, manifest = world.broadcast(_checkpoint(owner, asked) if world.is_main else None)
+        name, saved = world.broadcast(_checkpoint(owner, asked) if world.is_main else None)
         path = owner.path / "checkpoints" / name
-        step = heart.step = manifest["step"]
+        step = heart.step = saved["step"]
         own_labels = spec.eval_data == owner.spec().eval_data
         known = first_scores(owner.history().all("eval")) if own_labels else {}
-        subject = Subject(job, _load(job, path), manifest["digest"], world.broadcast(known))
+        subject = Subject(job, _load(job, path), saved["digest"], world.broadcast(known))
         # Other labels than those that the run was judged with so far give other numbers, not new ones in their place.
         others = not own_labels and not no_labels(owner.spec().eval_data or owner.spec().data)
         joined = Ledger(owner.path, owner.generation(), f"eval-{run.path.name}") if world.is_main else None
@@ -111,7 +112,7 @@ def _datasets(spec: Any, with_labels: bool) -> tuple[Any, Any]:
 
 def _checkpoint(owner: RunDir, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """(name, manifest) of the checkpoint asked for, or of the newest that verifies. On rank 0."""
-    if asked["after"] and owner.state().name != "done":
+    if asked.get("after") and owner.state().name != "done":
         reason = f"it is {owner.state().name}, and this evaluation was to follow its end"
         fix = f"`sslrun resume {owner.id}`, or `sslrun eval {owner.id}` as it is"
         raise InputError.of("RUN", owner.id, reason, fix)
@@ -124,14 +125,14 @@ def _checkpoint(owner: RunDir, asked: dict[str, Any]) -> tuple[str, dict[str, An
         if broken:
             there = ", ".join(str(int(p.name[5:])) for p in saved if p != path) or "none"
             raise RunFailed(f"{path}: {broken}; step=N evaluates another, there are: {there}")
-        manifest = read_json(path / "manifest.json")
-        if manifest["digest"] != asked["digest"]:
+        saved = manifest.read(path)
+        if saved["digest"] != asked.get("digest"):
             raise RunFailed(f"{path}: it is another than when the evaluation was asked for; ask again")
-        return path.name, manifest
+        return path.name, saved
     for path in reversed(saved):
         broken = verify(path)
         if not broken:
-            return path.name, read_json(path / "manifest.json")
+            return path.name, manifest.read(path)
         print(f"checkpoint {path.name} is passed over: {broken}", flush=True)
     raise RunFailed(f"no checkpoint of {owner.id} can be read")
 

@@ -31,7 +31,12 @@ def test_only_plain_files_are_read(lay, tmp_path, mine):
         files.read_json(tmp_path / "spec.json")
 
 
-@pytest.mark.parametrize("text", ["", "5", "[1]", "[" * 100_000, '{"a":' * 100_000, "{", "\xff", "null"], ids=range(8))
+# The last is what Python reads and cannot write again.
+DEEP = '{"a":' * 500 + "1" + "}" * 500
+TEXTS = ("", "5", "[1]", "[" * 100_000, '{"a":' * 100_000, "{", "\xff", "null", DEEP)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_json_is_an_object_or_refused(text, tmp_path):
     (tmp_path / "spec.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(files.NotOurs, match="it holds no JSON object"):

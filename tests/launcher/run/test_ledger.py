@@ -1,10 +1,14 @@
 """What a run's history answers."""
 
+import json
+import math
+import os
 import resource
 from pathlib import Path
 
 import pytest
 
+from launcher.run.files import NotOurs
 from launcher.run.ledger import History, Ledger
 
 
@@ -62,28 +66,28 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("torn", ['{"event": "eval", "gener', "\0\0\0"])
 def test_the_line_after_a_torn_one_is_read(folder, torn):
-    Ledger(folder, 1, "rank0").write("start")
+    Ledger(folder, 1, "rank0").write("environment")
     with (folder / "events" / "0001-rank0.jsonl").open("a") as file:
         file.write(torn)
-    for event in ("eval", "cancel"):
+    for event in ("work", "cancel"):
         Ledger(folder, 1, "rank0").write(event)
-    assert names(folder) == ["start", "eval", "cancel"]
+    assert names(folder) == ["environment", "work", "cancel"]
 
 
 def test_an_event_that_found_room_for_half_of_it_is_written_once(folder, capsys):
     pen = Ledger(folder, 1, "rank0")
-    pen.write("start")
+    pen.write("environment")
     length = (folder / "events" / "0001-rank0.jsonl").stat().st_size
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         for room in (1.5, 3.0):  # the second time there is room for one of the two that wait, and a half
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(room * length), before[1]))
-            pen.write("eval")
+            pen.write("work")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert capsys.readouterr().out.count("ledger: File too large") == 2
-    pen.write("end")
-    assert names(folder) == ["start", "eval", "eval", "end"]
+    pen.write("cancel")
+    assert names(folder) == ["environment", "work", "work", "cancel"]
 
 
 def test_events_of_one_writer_stay_as_they_lie_in_its_file(folder):
@@ -103,3 +107,39 @@ def test_scores_take_each_others_place_whatever_the_clocks_say():
     own, later, early = found(2, 7.0), found(3, 3.0, generation=2), found(4, 8.0, "scored", generation=2)
     judged = History([of_job_10, of_job_2, own, later, early]).judged()
     assert [event["number"] for event in judged] == [4, 2, 3, 1, 0]
+
+
+def test_what_is_no_event_is_left_out(folder):
+    """Of a disk, of somebody who may write there, or of another version: no reader of the events meets it."""
+    pen = Ledger(folder, 1, "rank0")
+    pen.write("start", cause="submitted")
+    file = folder / "events" / "0001-rank0.jsonl"
+    whole = json.loads(file.read_text())
+    values = None, [], {}, 10**400, math.nan
+    odd = [{**whole, key: value} for key in whole for value in values]
+    odd += [{**whole, key: "1" if type(value) is not str else 1} for key, value in whole.items()]
+    lacking = [{k: v for k, v in whole.items() if k != key} for key in whole]
+    lines = [json.dumps(row) for row in (*odd, *lacking, 5, [whole], None)]
+    with file.open("a") as there:
+        there.write("\n".join([*lines, "[" * 100_000, '{"a":' * 100_000, "\0" * 100, ""]))
+    pen.write("cancel", by=1)
+    assert names(folder) == ["start", "cancel"]
+
+
+@pytest.mark.parametrize("how", ["a FIFO", "a link to itself", "a link to a device", "a folder", "larger than any"])
+def test_a_ledger_that_is_none_is_refused_in_one_line(folder, how):
+    Ledger(folder, 1, "rank0").write("start", cause="submitted")
+    file = folder / "events" / "0001-rank0.jsonl"
+    file.unlink()
+    {
+        "a FIFO": lambda: os.mkfifo(file),
+        "a link to itself": lambda: file.symlink_to(file.name),
+        "a link to a device": lambda: file.symlink_to("/dev/zero"),
+        "a folder": file.mkdir,
+        "larger than any": lambda: os.truncate(os.open(file, os.O_CREAT | os.O_RDWR), 2**40),
+    }[how]()
+    with pytest.raises(NotOurs, match=r"0001-rank0\.jsonl: it (is not a plain file|has 1,099,511,627,776 bytes)"):
+        History.read(folder)
+    if how != "larger than any":
+        with pytest.raises(NotOurs):
+            Ledger(folder, 1, "rank0")

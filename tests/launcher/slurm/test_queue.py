@@ -122,7 +122,8 @@ def test_a_run_that_nobody_has_takes_one(run, ledgers, squeue, what):
         ledgers.submit(run, "7")
     if what in ("done", "gone, after a requeue"):
         ledgers.start(run, job="7")
-        Ledger(run.path, 1, "launcher").write("end", **({"state": "done"} if what == "done" else REQUEUED))
+        done = {"state": "done", "cause": "done", "message": ""}
+        Ledger(run.path, 1, "launcher").write("end", **(done if what == "done" else REQUEUED))
     queue.refuse_second_writer(run)
 
 
@@ -256,7 +257,7 @@ def test_a_run_that_has_said_how_it_ended_is_not_lost(run, ledgers, submission, 
     if what != "never submitted":
         ledgers.submit(run, "7", submission)
     if what == "cancelled":
-        Ledger(run.path, 1, "cancel").write("cancel")
+        Ledger(run.path, 1, "cancel").write("cancel", by=1, job="7")
     elif what == "started here since":
         ledgers.start(run)
     elif what != "never submitted":

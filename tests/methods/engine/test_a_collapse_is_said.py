@@ -147,7 +147,7 @@ def lives(tmp_path):
         run = RunDir(tmp_path / f"{on_collapse} {stops}")
         for folder in ("events", "checkpoints"):
             (run.path / folder).mkdir(parents=True)
-        (run.path / "plan.json").write_text('{"save_seconds": 0}')
+        (run.path / "plan.json").write_text('{"steps": 15, "signal_delay_s": 60, "save_seconds": 0}')
         tiny = "method=rotnet", "recipe=tiny", "method.epochs=3", "method.log_every=1", "method.checkpoint_every=100"
         spec, _ = resolve([*tiny, f"method.on_collapse={on_collapse}"])
         world, layout = World(0, 1, torch.device("cpu")), registry.method("rotnet").layout(spec.method, 1)
