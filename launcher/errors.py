@@ -71,6 +71,12 @@ class Damaged(RunFailed):
     cause = "damaged"
 
 
+class Unreadable(RunFailed):
+    """A file could not be read for as long as a start waits. What it holds is not known; another node may read it."""
+
+    cause = "unreadable"
+
+
 class Diverged(RunFailed):
     """The loss is not a number, or the features collapsed: going on would meet the same step again."""
 

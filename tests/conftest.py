@@ -1,5 +1,6 @@
 """Order and workers of the tests, the command line, and runs that several tests look at (see tests/support)."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -14,11 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import away as unreadable
 import pytest
 from command_line import Answer, Sslrun
 from forge import Forge
 from victim import Victim
 from watched import Watched, until
+
+from launcher.run import waiting
 
 # 40 steps, a checkpoint every 3 and a clustering every 4 from step 4 on: long enough to be killed in the middle.
 JOURNEY = ("method=deepercluster", "recipe=tiny", "method.epochs=10")
@@ -210,6 +214,15 @@ def interrupted(signalled, tmp_path_factory) -> tuple[Path, Answer]:
 def copied(interrupted, tmp_path) -> Path:
     """A copy of the interrupted run that a test may change."""
     return Path(shutil.copytree(interrupted[0], tmp_path / "copied" / interrupted[0].name))
+
+
+@pytest.fixture(params=[errno.EACCES, errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
+def away(request, monkeypatch) -> Callable[..., None]:
+    """`away(path, times)`: this process cannot read it, or what lies below, so many times, or ever (support/away.py);
+    whoever waits for it waits for a moment only."""
+    monkeypatch.setattr(waiting, "SECONDS", 0.05)
+    monkeypatch.setattr(waiting, "PAUSE_SECONDS", 0.0)
+    return unreadable.install(monkeypatch, request.param)
 
 
 @pytest.fixture

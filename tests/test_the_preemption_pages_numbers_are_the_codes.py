@@ -5,7 +5,7 @@ from pathlib import Path
 
 from launcher.errors import NoProgress
 from launcher.plan import cost
-from launcher.run import causes
+from launcher.run import causes, waiting
 from launcher.run.state import ACTIVE
 from launcher.slurm import badnodes
 from launcher.spec.schema import ClusterConfig
@@ -25,6 +25,7 @@ def row(begins):
 
 def test_how_often_a_run_starts_again():
     budgets = {"a node is lost": "node_failure", "a rank crashes": "crash", "a rank hangs": "stuck"}
+    budgets["a file cannot be read for a moment"] = "unreadable"
     for begins, cause in {**budgets, "srun can start nothing": "not_started"}.items():
         assert f"{causes.of(cause).forgiven} times" in row(begins)
     assert causes.of("crash").forgiven == causes.of("killed").forgiven
@@ -42,6 +43,7 @@ def test_how_often_a_run_starts_again():
 
 def test_how_long_things_take():
     assert f"({cost.SHORTEST_SIGNAL} s or more)" in row("the job's time limit")
+    assert waiting.SECONDS == 120 and "up to two minutes" in row("a file cannot be read for a moment")
     assert f"for {batch.CONTROLLER_SECONDS / 60:.0f} minutes" in row("slurmctld restarts")
     assert f"`stall_minutes`, {ClusterConfig().stall_minutes:.0f} by default" in row("until a hang is noticed")
     assert badnodes.HOURS == 24 and "for a day" in row("a node is lost")

@@ -63,7 +63,7 @@ def refuse_foreign(spec: RunSpec) -> None:
     if out.exists():
         try:
             theirs = read_json(out / SUMMARY)["identity"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             theirs = None
         if theirs != spec.identity:
             reason = "it holds another result" if theirs else "it exists, and nothing is overwritten"

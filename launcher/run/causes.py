@@ -32,6 +32,7 @@ CAUSES = {
     "time_limit": Cause(None, resumable=True),  # one that is shorter than what comes before the first save recurs
     # What the next start may not meet again.
     "node_failure": Cause(20, resumable=True),
+    "unreadable": Cause(20, resumable=True, may_be_slurms=True),  # a file that had been waited for: run/waiting.py
     "stuck": Cause(3, resumable=True),
     "not_started": Cause(3, resumable=True, may_be_slurms=True),  # srun could start nothing on the job's nodes
     "crash": Cause(3, resumable=True, may_be_slurms=True),

@@ -86,6 +86,15 @@ def _deeper(value: Any, depth: int) -> bool:
     return not depth or any(_deeper(part, depth - 1) for part in (value.values() if isinstance(value, dict) else value))
 
 
+def names(folder: Path | str) -> list[str]:
+    """Of all that lies in `folder`, in order; none where there is no such folder. Raises OSError where that cannot be
+    told: `Path.glob` finds nothing then, as if nothing were there."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def own_folder(path: Path | str, mode: int = 0o700) -> None:
     """Make the folder `path`, for what is trusted when it is found there again. One that is there has to be the user's,
     and others may write into it only if `mode` lets them. Raises NotOurs where it is not so, OSError where it cannot be

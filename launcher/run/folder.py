@@ -48,6 +48,7 @@ from launcher.spec import paths, registry, stored
 from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
 
+STEP = re.compile(r"step_\d{8}")
 SILENT_SECONDS = 600.0  # after which a run of somebody else is not taken for one that works
 
 
@@ -261,17 +262,10 @@ class RunDir:
     # -- what a person asks --------------------------------------------------------------------------------------
 
     def checkpoints(self) -> list[Path]:
-        """Committed checkpoints, oldest first. Temporary and quarantined ones have other names."""
-        return sorted((self.path / "checkpoints").glob("step_" + "[0-9]" * 8))
-
-    def kept(self) -> tuple[int, int]:
-        """(the step, an amount that only grows) of the work between steps that is kept (runtime/store.py); (0, 0)
-        where none is. An amount counts up in what the names of the files say: items, or the iteration of a state."""
-        newest = max((self.path / "features").glob("step_" + "[0-9]" * 8), default=None)
-        if newest is None:
-            return 0, 0
-        names = (re.search(r"\.\d+-(\d+)\.\w+\.safetensors$", path.name) for path in newest.iterdir())
-        return int(newest.name.removeprefix("step_")), sum(int(name[1]) for name in names if name)
+        """Committed checkpoints, oldest first. Temporary and quarantined ones have other names. Raises OSError where
+        their folder cannot be read: that there are none would have a run begin anew."""
+        folder = self.path / "checkpoints"
+        return [folder / name for name in files.names(folder) if STEP.fullmatch(name)]
 
     def progress(self) -> dict[str, Any]:
         """What the run is doing, as rank 0 last said; empty before it spoke."""

@@ -3,6 +3,7 @@
 `Ledger` writes and `History` reads. What an event is called, and what it says, is kept by the tests of old runs.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.run.files import object_in, opened, read, sync_names
+from launcher.run.files import names, object_in, opened, read, sync_names
 from launcher.run.shapes import is_event
 
 Event = Mapping[str, Any]
@@ -28,11 +29,11 @@ class History(tuple[Event, ...]):
     def read(cls, run: Path) -> "History":
         """`run`: its folder. A line that is no event is left out: what a killed writer wrote last may be torn.
 
-        Raises NotOurs where a ledger is no plain file, or larger than any; OSError.
+        Raises NotOurs where a ledger is no plain file, or larger than any; OSError where not all of it can be read.
         """
         rows, left = [], MOST
-        for file in sorted((run / "events").glob("*.jsonl")):
-            content = read(file, left)
+        for name in names(run / "events"):
+            content = read(run / "events" / name, left) if name.endswith(".jsonl") else b""
             left -= len(content)
             for line in dict.fromkeys(content.splitlines()):  # one may have been written again
                 found = object_in(line) if len(line) > SHORTEST else None
@@ -119,7 +120,9 @@ class Ledger:
         self._file = run / "events" / f"{generation:04d}-{writer}.jsonl"
         self.generation = generation
         self._head = {"generation": generation, "writer": writer, "host": socket.gethostname()}
-        self._number = len(read(self._file).splitlines()) if os.path.lexists(self._file) else 0
+        self._number = 0  # lines
+        with contextlib.suppress(OSError):
+            self._number = len(read(self._file).splitlines())
         self._owed: list[bytes] = []
 
     def write(self, event: str, **fields: Any) -> None:

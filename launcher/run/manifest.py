@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.run import waiting
 from launcher.run.files import opened
 from launcher.run.shapes import MANIFEST
 
@@ -19,7 +20,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def verify(path: Path) -> str:
-    """Why the checkpoint at `path` cannot be used; empty when every file is as its manifest says. Reads every byte."""
+    """Why the checkpoint at `path` cannot be used; empty when every file is as its manifest says. Reads every byte.
+
+    Raises OSError where something cannot be read, which says nothing of what it holds (run/waiting.py).
+    """
     try:
         manifest = read(path)
         if path.name != f"step_{manifest['step']:08d}":
@@ -34,6 +38,8 @@ def verify(path: Path) -> str:
         if manifest["digest"] != digest(manifest["files"]):
             return "the manifest contradicts itself"
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and not waiting.answered(error):
+            raise
         return f"{type(error).__name__}: {error}"
     return ""
 

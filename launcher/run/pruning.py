@@ -6,6 +6,7 @@ has pinned. Whoever deletes holds the run's lock.
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import ClusterError, InputError
-from launcher.run import files, pins
+from launcher.run import files, pins, waiting
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.run.manifest import verify
@@ -90,7 +91,11 @@ def _find_checkpoints(run: RunDir, keep: int, found: Findings) -> None:
     for path in reversed(saved):
         if len(good) == keep:
             break
-        reason = verify(path)
+        try:
+            reason = verify(path)
+        except OSError as error:
+            found.notes.append(f"all checkpoints stay: {waiting.unreadable(error)}")
+            return
         if reason:
             broken[path] = reason
         else:
@@ -100,7 +105,11 @@ def _find_checkpoints(run: RunDir, keep: int, found: Findings) -> None:
             found.notes.append("no checkpoint verifies, so all of them stay, also the quarantined ones")
         return
     _find_pins(run, found)
-    needed = _needed(run)
+    try:
+        needed = _needed(run)
+    except OSError as error:
+        found.notes.append(f"all checkpoints stay: what starts from them is unknown, {waiting.unreadable(error)}")
+        return
     for path, reason in broken.items():
         if path > good[0]:
             # The next start sets it aside and says why. It may still be whole: a file system may fail for an hour.
@@ -127,13 +136,13 @@ def _find_pins(run: RunDir, found: Findings) -> None:
 
 def _needed(run: RunDir) -> dict[str, str]:
     """Name of a checkpoint -> who needs it: evaluations that have not ended, and runs that start from it and were made
-    before they pinned it."""
+    before they pinned it. Raises OSError where one of the user's own cannot be read."""
     needed = {}
     folder = os.path.realpath(run.path / "checkpoints")
-    for file in run.path.parent.glob("*/spec.json"):
+    for file in _own(run.path.parent, "spec.json"):
         if (file.parent / pins.FOLDER).is_dir():
             continue
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):  # no spec, no pin
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError, AttributeError):  # no spec, no pin
             spec = read_json(file)
             method = {f"method.{name}": value for name, value in spec.get("method", {}).items()}
             sources = {name: spec.get(name) for name in ("init_from", "continue_from")}
@@ -142,12 +151,22 @@ def _needed(run: RunDir) -> dict[str, str]:
                 if where and os.path.realpath(Path(where).parent) == folder:
                     verb = "starts from" if field in ("init_from", "continue_from") else "uses"
                     needed[Path(where).name] = f"{file.parent.name} {verb} it ({field})"
-    for file in run.path.glob("evals/*/eval.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+    for file in _own(run.path / "evals", "eval.json"):
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
             step, evaluation = read_json(file)["step"], RunDir(file.parent)
             if step is not None and evaluation.state().name not in ("done", "failed", "cancelled"):
                 needed[f"step_{step:08d}"] = f"{evaluation.id} has not ended"
     return needed
+
+
+def _own(folder: Path, name: str) -> list[Path]:
+    """The files of this name in the user's own folders in `folder`. Raises OSError where one cannot be looked into."""
+    found = []
+    for each in files.names(folder):
+        status = os.lstat(folder / each)
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and name in files.names(folder / each):
+            found.append(folder / each / name)
+    return found
 
 
 def _find_work(run: RunDir, found: Findings) -> None:
@@ -168,6 +187,11 @@ def _find_work(run: RunDir, found: Findings) -> None:
 
 def _find_unused_code(runs: Path, found: Findings) -> None:
     entries = _folders_in(runs / ".code", found)
+    try:
+        _own(runs, "code")
+    except OSError as error:
+        found.notes.append(f"code stays, whoever uses it: {waiting.unreadable(error)}")
+        return
     used = _used_code(runs) if entries else set()
     unused = [p for p in entries if not p.name.startswith(".") and p.name not in used]
     leftovers = [p for p in entries if p.name.startswith(".") and _days_old(p) > HALF_WRITTEN_DAYS]

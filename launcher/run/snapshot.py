@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import NoReturn
 
 from launcher.errors import InputError
 from launcher.run.files import sync_names, writing_in
@@ -127,7 +128,8 @@ def _digest(contents: dict[str, bytes]) -> str:
 
 
 def _is_whole(target: Path) -> bool:
-    with contextlib.suppress(OSError):  # somebody is moving it aside
+    """Raises OSError where it cannot be read."""
+    with contextlib.suppress(FileNotFoundError):  # somebody is moving it aside
         return target.is_dir() and digest_of(target) == target.name
     return False
 
@@ -204,4 +206,10 @@ def _in_git(folder: Path) -> tuple[list[Path] | None, str]:
 
 
 def _all_files(folder: Path) -> list[Path]:
-    return [p for p in folder.rglob("*") if p.is_file() and not any(part in IGNORED for part in p.parts)]
+    """Raises OSError where a folder cannot be read: to `Path.rglob` it would be empty."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    paths = (Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names)
+    return [p for p in paths if p.is_file() and not any(part in IGNORED for part in p.parts)]

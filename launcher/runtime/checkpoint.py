@@ -10,19 +10,22 @@ as they are, other JSON values into its header. Reading one executes no code.
 """
 
 import json
+import os
 import shutil
 import threading
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from launcher.errors import Damaged, Superseded
-from launcher.run.files import sweep, sync_names, write_json
+from launcher.errors import Damaged, Superseded, Unreadable
+from launcher.run import waiting
+from launcher.run.files import names, sweep, sync_names, write_json
 from launcher.run.folder import RunDir
 from launcher.run.manifest import digest, read, verify
 from launcher.runtime import shard, store
@@ -85,6 +88,7 @@ class Checkpointer:
         self._behind = world.apart()  # for the threads
         self._folder = run.path / "checkpoints"
         self._keep, self._generation = keep, generation
+        self._show = waiting.shown_by(run.path, generation) if world.is_main else None
         self._copies: dict[str, torch.Tensor] = {}
         self._under_way: _Save | None = None
         self.seconds: float | None = None  # that the latest save took, from its copy until it was on the disk
@@ -102,7 +106,7 @@ class Checkpointer:
         assert self._under_way is None
         save = _Save(self._folder / f"step_{step:08d}", step, steps, haste)
         self._under_way = save
-        if self._world.broadcast(save.target.exists()):
+        if self._world.broadcast(os.path.exists(save.target)):  # where that cannot be told, the save fails, and says so
             return
         name = f".saving-{step:08d}-{uuid.uuid4().hex[:8]}"
         save.beside = Path(self._world.broadcast(str(self._folder / name)))
@@ -199,11 +203,11 @@ class Checkpointer:
 
     def _commit(self, save: "_Save", files: Mapping[str, Any]) -> str:
         """On rank 0; returns why it could not be, or nothing."""
-        newest = self._run.generation()
-        if newest > self._generation:  # we were stopped for long, and the run was started again
-            return f"{TAKEN_OVER}: start {newest} of this run has begun, and this is start {self._generation}"
         manifest = {"step": save.step, "steps": save.steps, "generation": self._generation, "files": files}
         try:
+            newest = self._run.generation()
+            if newest > self._generation:  # we were stopped for long, and the run was started again
+                return f"{TAKEN_OVER}: start {newest} of this run has begun, and this is start {self._generation}"
             write_json(save.beside / "manifest.json", {**manifest, "digest": digest(files)})
             sync_names(save.beside)
             save.beside.rename(save.target)
@@ -215,14 +219,14 @@ class Checkpointer:
     def restore(self) -> int:
         """Load the newest intact checkpoint on every rank and return its step; 0 where none was ever committed.
 
-        A broken one is set aside before any state is touched. Raises Damaged when there are some and all are broken.
+        A broken one is set aside before any state is touched. What cannot be read is waited for. Raises Damaged when
+        there are some and all are broken, Unreadable where it is not known what they are.
         """
-        found = self._world.broadcast(self._newest_intact() if self._world.is_main else None)
-        if isinstance(found, str):
-            raise Damaged(found)
-        if found is None:
+        step, path, wrong, said = self._world.broadcast(self._newest() if self._world.is_main else None)
+        if wrong:
+            raise (Unreadable if wrong == Unreadable.cause else Damaged)(said)
+        if not path:
             return 0
-        step, path = found
         if self._world.is_main:
             store.discard(self._run, before=step)
         self.load(Path(path))
@@ -231,7 +235,7 @@ class Checkpointer:
     def load(self, path: Path) -> None:
         """The state that the checkpoint at `path` holds, of this run or of one like it."""
         for file, entries in self._owners.shards().items():
-            stored = shard.read(path / f"{file}.safetensors")
+            stored = waiting.patiently(partial(shard.read, path / f"{file}.safetensors"), self._show)
             for name, entry in entries.items():
                 entry.owner.load_state(stored.get(name, {}))
 
@@ -252,9 +256,20 @@ class Checkpointer:
         """The newest committed checkpoint."""
         return next(reversed(self._run.checkpoints()), None)
 
-    def _newest_intact(self) -> Any:
-        for leftover in self._folder.glob(".saving-*"):  # of a start that was killed while it saved
-            sweep(leftover)
+    def _newest(self) -> tuple[int, str, str, str]:
+        """(step, path) of the newest intact checkpoint, empty where there is none, and (cause, message) of an error."""
+        try:
+            found = waiting.patiently(self._newest_intact, self._show)
+        except (Damaged, Unreadable) as error:
+            return 0, "", error.cause, str(error)
+        return (*found, "", "") if found else (0, "", "", "")
+
+    def _newest_intact(self) -> tuple[int, str] | None:
+        """Raises Damaged, and OSError where something cannot be read: that is neither set aside nor passed over."""
+        there = names(self._folder)
+        for name in there:
+            if name.startswith(".saving-"):  # of a start that was killed while it saved
+                sweep(self._folder / name)
         saved = self._run.checkpoints()
         for path in reversed(saved):
             broken = verify(path)
@@ -263,9 +278,9 @@ class Checkpointer:
             aside = path.with_name(f"broken-{path.name}-{uuid.uuid4().hex[:4]}")
             path.rename(aside)
             print(f"checkpoint {path.name} is set aside as {aside.name}: {broken}", flush=True)
-        if saved or any(self._folder.glob("broken-step_*")):  # never start over in silence
+        if saved or any(name.startswith("broken-step_") for name in there):  # never start over in silence
             where = f"they are broken-* in {self._folder}; delete these to begin anew"
-            return f"no checkpoint of {self._run.id} can be read; {where}"
+            raise Damaged(f"no checkpoint of {self._run.id} can be read; {where}")
         return None
 
     def _prune(self) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from launcher.run.waiting import refuse_unanswered
+
 PIECE = 4 << 20  # bytes; still in a core's cache when it is hashed after it was written
 READ = 1 << 20
 NAMES = {
@@ -69,8 +71,9 @@ def read_back(path: Path, entry: Mapping[str, Any], *, abandon: Callable[[], boo
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """owner -> {key: tensor or JSON value} of one shard, whose names are `owner/key`."""
+    """owner -> {key: tensor or JSON value} of one shard, whose names are `owner/key`. Raises OSError."""
     state: dict[str, dict[str, Any]] = {}
+    refuse_unanswered(path)
     with safe_open(path, framework="pt") as file:
         items = [(key, file.get_tensor(key)) for key in file.keys()]  # noqa: SIM118 (not a dict)
         items += json.loads((file.metadata() or {}).get("values", "{}")).items()
@@ -81,7 +84,8 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def owners(path: Path) -> set[str]:
-    """The owners of what a shard holds; its tensors are not read."""
+    """The owners of what a shard holds; its tensors are not read. Raises OSError."""
+    refuse_unanswered(path)
     with safe_open(path, framework="pt") as file:
         keys = [*file.keys(), *json.loads((file.metadata() or {}).get("values", "{}"))]
     return {key.partition("/")[0] for key in keys}

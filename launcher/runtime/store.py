@@ -11,18 +11,21 @@ that one holds what the work was for.
 """
 
 import contextlib
+import errno
 import json
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from launcher.run.files import NotOurs, inside, read_json, sweep, write_json
+from launcher.run import waiting
+from launcher.run.files import NotOurs, inside, names, read_json, sweep, write_json
 from launcher.run.folder import RunDir
 from launcher.run.manifest import sha256
 from launcher.runtime import shard
@@ -30,6 +33,7 @@ from launcher.runtime.dist import World
 
 FOLDER = "features"
 OWNER = "kept"  # of the tensors in a file; see shard.read
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Item(NamedTuple):
@@ -44,11 +48,11 @@ class Store:
     """One rank's access to the folder; `folder` None keeps nothing. A disk that refuses ends the keeping on all ranks,
     and not the work.
 
-    every_s: seconds of work that a kill may cost; `due` tells when they are over.
+    every_s: seconds of work that a kill may cost; `due` tells when they are over. show: see waiting.patiently.
     """
 
-    def __init__(self, folder: Path | None, *, every_s: float):
-        self._folder, self._every_s = folder, every_s
+    def __init__(self, folder: Path | None, *, every_s: float, show: Callable[[str], None] | None = None):
+        self._folder, self._every_s, self._show = folder, every_s, show
         self._noted: dict[str, tuple[float, int, Mapping[str, torch.Tensor], Mapping[str, Any]]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="keep") if folder else None
         self._writing: Future | None = None
@@ -104,23 +108,31 @@ class Store:
             self.trouble = error.strerror or str(error)
             self._noted.clear()
             print(f"{FOLDER}: nothing is kept any more: {self.trouble}", flush=True)
-            remove(self._folder)  # what is short of room now are the checkpoints; the other ranks meet the same
+            if error.errno in NO_ROOM:
+                remove(self._folder)  # what is short of room now are the checkpoints; the other ranks meet the same
 
     def items(self, name: str) -> list[Item]:
-        """What is there, by its first item. Whether it is sound shows when it is read."""
+        """What is there, by its first item. Whether it is sound shows when it is read. Raises Unreadable."""
         found = []
-        for path in self._folder.glob(f"{name}.*.safetensors") if self._folder else ():
-            first, _, last = path.name.split(".")[-3].partition("-")
-            found.append(Item(int(first), int(last), path))
+        for file in waiting.patiently(partial(names, self._folder), self._show) if self._folder else ():
+            if file.startswith(f"{name}.") and file.endswith(".safetensors"):
+                first, _, last = file.split(".")[-3].partition("-")
+                found.append(Item(int(first), int(last), self._folder / file))
         return sorted(found)
 
     def read(self, item: Item) -> dict[str, Any] | None:
-        """The tensors and values of an item; None where its file is not what was written: then it is deleted."""
+        """The tensors and values of an item; None where its file is not what was written: then it is deleted. Raises
+        Unreadable."""
+
+        def read() -> dict[str, Any] | None:
+            return shard.read(item.path)[OWNER] if sha256(item.path) == item.path.name.split(".")[-2] else None
+
         try:
-            if sha256(item.path) == item.path.name.split(".")[-2]:
-                return shard.read(item.path)[OWNER]
-            item.path.unlink()
-            print(f"{FOLDER}: {item.path.name} is damaged: it is made again", flush=True)
+            found = waiting.patiently(read, self._show)
+            if found is None:
+                item.path.unlink()
+                print(f"{FOLDER}: {item.path.name} is damaged: it is made again", flush=True)
+            return found
         except OSError as error:
             print(f"{FOLDER}: {item.path.name}: {error.strerror or error}", flush=True)
         return None
@@ -201,53 +213,64 @@ def open_store(
     needed: int,
     reserve: int,
     every_s: float | None,
+    show: Callable[[str], None] | None = None,
 ) -> tuple[Store, str]:
     """(the store of the work at `step`, why it starts empty or keeps nothing). Collective; rank 0 decides for all.
 
     key: called on rank 0, what the work starts from: JSON; what was kept from another start goes. needed: bytes that
     the store will take, reserve: that must stay free beside it. every_s: None keeps nothing.
+    show: see waiting.patiently. Raises Unreadable, on rank 0.
     """
     folder = run.path / FOLDER / f"step_{step:08d}"
     decided = None
     if world.is_main:
-        decided = _prepare(folder, dict(key()), needed, reserve) if every_s is not None else (False, "as it was asked")
-        if not decided[0]:
+        if every_s is None:
+            decided = False, "as it was asked"
             remove(folder)
+        else:
+            made_from = dict(key())
+            why = waiting.patiently(lambda: _differs(folder, made_from), show)
+            decided = _prepare(folder, made_from, why, needed, reserve)
     keeps, why = world.broadcast(decided)
-    return Store(folder if keeps else None, every_s=every_s or 0.0), why
+    return Store(folder if keeps else None, every_s=every_s or 0.0, show=show), why
 
 
-def _prepare(folder: Path, key: dict[str, Any], needed: int, reserve: int) -> tuple[bool, str]:
-    why = ""
+def _prepare(folder: Path, key: dict[str, Any], why: str, needed: int, reserve: int) -> tuple[bool, str]:
+    """(whether work is kept there, the reason against what lies there already or against keeping any). That goes where
+    it is of no use, or takes room that is short; what cannot be reached stays."""
     try:
         folder.parent.mkdir(exist_ok=True)
         with inside(folder.parent):  # in a link's place nothing is kept: what lies behind it cannot be put right
             pass
-        if folder.exists():
-            why = _differs(folder, key)
-            if why:
-                remove(folder)
+        if why:
+            remove(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".writing-*"):
             leftover.unlink()
         there = sum(path.stat().st_size for path in folder.iterdir())
         free = shutil.disk_usage(folder).free
         if free + there < needed + reserve:
+            remove(folder)
             takes = f"it takes {(needed + reserve) / 1e9:.2f} GB with room for the next checkpoints"
             return False, f"the disk is too small: {takes}, {(free + there) / 1e9:.2f} are free"
         write_json(folder / "key.json", key)
     except NotOurs as error:
         return False, str(error)
     except OSError as error:
+        if error.errno in NO_ROOM:
+            remove(folder)
         return False, error.strerror or str(error)
     return True, why
 
 
 def _differs(folder: Path, key: dict[str, Any]) -> str:
-    """Why what lies there is of no use; empty when it is."""
+    """Why what lies there is of no use; empty when it is, or when nothing does. Raises OSError where it cannot be
+    read."""
+    if not names(folder):
+        return ""
     try:
         found = read_json(folder / "key.json")
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return "what it was made from is unknown"
     changed = sorted(name for name in {*found, *key} if found.get(name) != json.loads(json.dumps(key)).get(name))
     return f"it was made from other {', '.join(changed)}" if changed else ""

@@ -19,16 +19,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import ClusterError, NotStarted, RunFailed, SslrunError, Superseded
+from launcher.errors import ClusterError, InputError, NotStarted, RunFailed, SslrunError, Superseded, Unreadable
 from launcher.plan import script
-from launcher.run import causes, files, heartbeats, manifest, private, snapshot
+from launcher.run import causes, files, heartbeats, private, snapshot, waiting
+from launcher.run.files import opened
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History, Ledger
 from launcher.run.state import of
 from launcher.slurm import badnodes, commands, notation
 from launcher.spec.runspec import RunSpec
 from launcher.start import handover, requeue, streams
-from launcher.start.ending import Outcome, judge, stuck
+from launcher.start.ending import Outcome, judge, note_commits, stuck
 from launcher.start.handover import Start
 
 PREFLIGHT_SECONDS = 120
@@ -55,7 +56,14 @@ def main(path: str) -> None:
     told = _Told()
     run = RunDir(path)
     try:
+        waiting.patiently(lambda: _look(run))
         lock = _lock(run)
+    except Unreadable as error:
+        print(f"sslrun: {error}", flush=True)
+        if int(os.environ.get("SLURM_RESTART_COUNT", 0)) < causes.of(error.cause).forgiven:  # no ledger can count
+            with contextlib.suppress(ClusterError):
+                _back_into_the_queue()
+        sys.exit(error.exit_code)
     except SslrunError as error:
         print(f"sslrun: {error}", flush=True)
         sys.exit(error.exit_code)
@@ -82,12 +90,13 @@ def main(path: str) -> None:
         outcome = hopeless or _work(run, generation, told)
     except SslrunError as error:
         outcome = NOT_BEGUN if told.signal else Outcome("failed", error.cause, str(error), error.exit_code)
-    if run.generation() > generation:  # this node stood still for long, and Slurm has started the run elsewhere
-        outcome = Outcome("failed", Superseded.cause, "the run has been started again elsewhere", RunFailed.exit_code)
-    elif outcome.state != "done" and not hopeless:
-        outcome = _why(run, generation, outcome, told)
-    _note_commits(run, ledger)
-    outcome, again = (hopeless, False) if hopeless else requeue.decide(run.history(), outcome)
+    except OSError as error:
+        cause = InputError.cause if waiting.answered(error) else Unreadable.cause
+        outcome = Outcome("failed", cause, waiting.unreadable(error), RunFailed.exit_code)
+    try:
+        outcome, again = waiting.patiently(lambda: _concluded(run, ledger, outcome, hopeless, told))
+    except Unreadable as error:  # the next start says how this one ended, and counts it
+        outcome, again = Outcome("preempted", error.cause, str(error), 0), True
     if outcome.message:
         print(f"sslrun: {outcome.message}", flush=True)
     _end(ledger, outcome, requeued=again)
@@ -95,6 +104,19 @@ def main(path: str) -> None:
     if again:
         _requeue(ledger, outcome)
     sys.exit(0 if outcome.state in ("stopped", "preempted", "cancelled") else outcome.exit_code)
+
+
+def _concluded(
+    run: RunDir, ledger: Ledger, outcome: Outcome, hopeless: Outcome | None, told: "_Told"
+) -> tuple[Outcome, bool]:
+    """(how this generation is understood to have ended, whether the run starts again). Raises OSError."""
+    generation = ledger.generation
+    if run.generation() > generation:  # this node stood still for long, and Slurm has started the run elsewhere
+        outcome = Outcome("failed", Superseded.cause, "the run has been started again elsewhere", RunFailed.exit_code)
+    elif outcome.state != "done" and not hopeless:
+        outcome = _why(run, generation, outcome, told)
+    note_commits(run, ledger)
+    return (hopeless, False) if hopeless else requeue.decide(run.history(), outcome)
 
 
 class _Told:
@@ -122,6 +144,14 @@ class _Told:
             step.send_signal(signal.SIGUSR2)  # srun passes it on to the ranks that it has started
 
 
+def _look(run: RunDir) -> None:
+    """Raises OSError where what this start stands on cannot be read."""
+    run.history()
+    with contextlib.suppress(InputError, FileNotFoundError):  # is said below, in the ledger
+        run.spec()
+    os.close(opened(run.path / "lock", os.O_RDWR | os.O_CREAT))
+
+
 def _lock(run: RunDir) -> int | None:
     """The run's lock. After a restart the file server may not yet have forgotten a node that was lost with it."""
     patience = LOCK_SECONDS if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else 0.0
@@ -133,20 +163,6 @@ def _lock(run: RunDir) -> int | None:
 
 def _end(ledger: Ledger, outcome: Outcome, *, requeued: bool) -> None:
     ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, requeued=requeued)
-
-
-def _note_commits(run: RunDir, ledger: Ledger) -> None:
-    """A rank says what it committed when its next save is due: what it could no longer say is written down now. A start
-    that was killed before that has got on all the same."""
-    told = {e["step"] for e in run.history().all("checkpoint")}
-    for path in run.checkpoints():
-        with contextlib.suppress(OSError, ValueError):  # damaged: the next start will say so
-            saved = manifest.read(path)
-            if saved.get("generation") == ledger.generation and saved["step"] not in told:
-                ledger.write("checkpoint", step=saved["step"], path=path.name)
-    step, amount = run.kept()
-    if amount and [step, amount] > max((e["work"] for e in run.history().all("kept")), default=[]):
-        ledger.write("kept", work=[step, amount])
 
 
 def _job() -> str:
@@ -171,7 +187,7 @@ def _how_it_ended_before(run: RunDir) -> str:
     cause = requeue.died_of(_log_of(run, last), node_down=_blame_lost_nodes(run, last))
     ended = Outcome("preempted", cause, f"ended without a word: {cause}", 0)
     afterwards = Ledger(run.path, last["generation"], "afterwards")
-    _note_commits(run, afterwards)
+    note_commits(run, afterwards)
     _end(afterwards, ended, requeued=True)
     return cause
 
@@ -285,7 +301,9 @@ def _ranks(run: RunDir, spec: RunSpec, code: Path, generation: int, told: _Told)
     first = int(blamed["rank"]) if blamed else None
     last = (printed or [f"exit code {code}"])[-1]
     otherwise = f"rank {first} on {blamed['node']}: {blamed['how']}" if blamed else last
-    return judge(run.history().of(generation), code, first, f"{otherwise}; see `sslrun logs {run.id} --all`")
+    return judge(
+        waiting.patiently(run.history).of(generation), code, first, f"{otherwise}; see `sslrun logs {run.id} --all`"
+    )
 
 
 def _free_port() -> int:
@@ -343,18 +361,20 @@ def _limit(run: RunDir) -> float:
 
 
 def _requeue(ledger: Ledger, outcome: Outcome) -> None:
-    """Back into the queue under the same job id; Slurm ends this script for it.
-
-    Also after a preemption: a job that exits within the grace is over, whatever PreemptMode says.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Also after a preemption: a job that exits within the grace is over, whatever PreemptMode says."""
     try:
-        if _put_back(_job()):
-            time.sleep(120)
+        _back_into_the_queue()
     except ClusterError as error:
         stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {error}", outcome.exit_code)
         print(f"sslrun: {stopped.message}", flush=True)
         _end(ledger, stopped, requeued=False)
+
+
+def _back_into_the_queue() -> None:
+    """Under the same job id; Slurm ends this script for it. Raises ClusterError."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if _put_back(_job()):
+        time.sleep(120)
 
 
 def _put_back(job: str) -> bool:

@@ -1,11 +1,15 @@
 """How a generation of a run ended: from its ranks' exit codes and from their own words in the ledger."""
 
+import contextlib
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
-from launcher.errors import InputError
-from launcher.run import heartbeats
-from launcher.run.folder import RunDir
-from launcher.run.ledger import History
+from launcher.errors import InputError, Unreadable
+from launcher.run import heartbeats, manifest
+from launcher.run.files import names
+from launcher.run.folder import STEP, RunDir
+from launcher.run.ledger import History, Ledger
 from launcher.start.handover import STOPPED_CODE
 
 
@@ -35,7 +39,8 @@ def judge(history: History, code: int, first: int | None, otherwise: str) -> Out
     if wrong_input:
         return Outcome("failed", "input", wrong_input[0]["message"], InputError.exit_code)
     blamed = [e for e in errors if first is None or e["writer"] == f"rank{first}"]
-    said = [e for e in errors if e["cause"] == "diverged"] or blamed
+    # What one rank met and the others lost it by.
+    said = [e for e in errors if e["cause"] in ("diverged", Unreadable.cause)] or blamed
     if said:
         earliest = min(said, key=lambda e: e.get("alive_s", 0.0))
         return Outcome("failed", earliest["cause"], earliest["message"], 4)
@@ -51,3 +56,30 @@ def stuck(run: RunDir, outcome: Outcome) -> Outcome:
         return outcome
     slow = heartbeats.named(heartbeats.to_blame(run)) or "no rank got on"
     return Outcome("failed", "stuck", f"stuck: {slow}; every rank's stacks are in its log", 4)
+
+
+def note_commits(run: RunDir, ledger: Ledger) -> None:
+    """A rank says what it committed when its next save is due: what it could no longer say is written down now. A start
+    that was killed before that has got on all the same."""
+    told = {e["step"] for e in run.history().all("checkpoint")}
+    step, amount = 0, 0
+    with contextlib.suppress(OSError):  # what cannot be read now is no progress that can be told
+        for path in run.checkpoints():
+            with contextlib.suppress(OSError, ValueError):  # damaged: the next start will say so
+                saved = manifest.read(path)
+                if saved.get("generation") == ledger.generation and saved["step"] not in told:
+                    ledger.write("checkpoint", step=saved["step"], path=path.name)
+        step, amount = kept(run.path / "features")
+    if amount and [step, amount] > max((e["work"] for e in run.history().all("kept")), default=[]):
+        ledger.write("kept", work=[step, amount])
+
+
+def kept(folder: Path) -> tuple[int, int]:
+    """(the step, an amount that only grows) of the work between steps that is kept in `folder` (runtime/store.py);
+    (0, 0) where none is. An amount counts up in what the names of the files say: items, or the iteration of a state.
+    Raises OSError."""
+    newest = max(filter(STEP.fullmatch, names(folder)), default=None)
+    if newest is None:
+        return 0, 0
+    found = (re.search(r"\.\d+-(\d+)\.\w+\.safetensors$", name) for name in names(folder / newest))
+    return int(newest.removeprefix("step_")), sum(int(each[1]) for each in found if each)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from launcher.errors import InputError, SslrunError, line_of
+from launcher.run import waiting
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
@@ -37,7 +38,8 @@ def main() -> int:
     ledger = Ledger(run.path, start.generation, f"rank{start.rank}")
     heart = Heart(run, generation=start.generation, rank=start.rank, size=start.world_size)
     try:
-        heart.start(60 * run.spec().cluster.stall_minutes)
+        spec = waiting.patiently(run.spec, waiting.shown_by(run.path, start.generation) if start.rank == 0 else None)
+        heart.start(60 * spec.cluster.stall_minutes)
         from launcher.runtime import dist
 
         os.environ |= {"RANK": str(start.rank), "LOCAL_RANK": str(start.local_rank)}

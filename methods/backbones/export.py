@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from launcher.errors import InputError, RunFailed
-from launcher.run import manifest
+from launcher.run import manifest, waiting
 from launcher.run.folder import RunDir
 from launcher.runtime.checkpoint import load_tensors, verify
 from methods.backbones import network
@@ -68,6 +68,7 @@ def is_export(path: Path) -> bool:
     """Whether `export` wrote the file of weights `path`, which can be read."""
     if path.suffix != ".safetensors":
         return False
+    waiting.patiently(lambda: waiting.refuse_unanswered(path))
     with safe_open(path, "pt") as file:
         return {"run", "digest", "backbone"} <= {*(file.metadata() or ())}
 

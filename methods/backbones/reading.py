@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from launcher.errors import InputError
+from launcher.run import waiting
 
 GLOBAL = re.compile(r"GLOBAL (\S+)")  # in torch's words about something other than a tensor
 # Whose objects are settings and records, which trainers save beside their weights. What is none of these is not skipped
@@ -60,8 +61,15 @@ class SkippedList:
 def tensors(path: Path, field: str) -> dict[str, torch.Tensor]:
     """Every tensor of the file on the CPU; what lies in dictionaries within it under `name.` in front.
 
-    .safetensors, or what torch.save wrote in either of its formats. Raises InputError about `field` for any other file.
+    .safetensors, or what torch.save wrote in either of its formats. Raises InputError about `field` for any other file,
+    and OSError for one that cannot be opened now, though it is there (run/waiting.py).
     """
+    try:
+        with path.open("rb"):  # what reads it may call one that cannot be opened damaged, or missing
+            pass
+    except OSError as error:
+        if not waiting.answered(error):
+            raise
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except Exception as error:  # torch ends at a damaged file with whatever its parser stumbles over

@@ -3,6 +3,7 @@ networks that stay as they are (`pinned()` fields), and all the state of a run t
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from launcher.errors import InputError
-from launcher.run import manifest, pins
+from launcher.run import manifest, pins, waiting
 from launcher.runtime.checkpoint import SHARED, Checkpointer, load_tensors
 from launcher.spec.runspec import InitFrom
 from methods import backbones
@@ -43,11 +44,9 @@ def continued(job: Job, checkpoints: Checkpointer, steps_per_epoch: int) -> int:
     source, world, config = job.spec.continue_from, job.world, job.config
     if source is None:
         return 0
-    path, reason = pins.where(job.run.path, "continue_from", source), ""
+    path, reason = waiting.patiently(lambda: pins.where(job.run.path, "continue_from", source), _shown(job)), ""
     if world.is_main:
-        reason = manifest.verify(path)
-        if not reason and manifest.read(path)["digest"] != source.digest:
-            reason = "it has changed since this run was submitted"
+        reason = waiting.patiently(lambda: _altered(path, source.digest), _shown(job))
     reason = world.broadcast(reason)
     if reason:
         fix = f"restore it, or train {config.epochs} epochs as a run of its own"
@@ -100,17 +99,21 @@ def frozen_network(job: Job, field: str) -> nn.Module:
 def _load(job: Job, network: nn.Module, backbone: str, source: InitFrom, field: str) -> None:
     """Copy what was pinned for the field into `network`, a `backbone`, strictly. Collective: rank 0 reads all of it for
     its digest, the others what they need."""
-    path = pins.where(job.run.path, field, source)
-    refused = job.world.broadcast(_refused(path, source.digest, field) if job.world.is_main else None)
+    path = waiting.patiently(lambda: pins.where(job.run.path, field, source), _shown(job))
+    looked = waiting.patiently(lambda: _refused(path, source.digest, field), _shown(job)) if job.world.is_main else None
+    refused = job.world.broadcast(looked)
     if refused:
         raise InputError.of(*refused)
-    try:
+
+    def read() -> dict[str, torch.Tensor]:
         if path.is_dir():
             saved = load_tensors(path, "network", SHARED)
-            state = {key.removeprefix(PREFIX): value for key, value in saved.items() if key.startswith(PREFIX)}
-        else:
-            named = Source(field, path, backbone="method.backbone" if field == "init_from" else None)
-            state = of_file(backbone, named).state
+            return {key.removeprefix(PREFIX): value for key, value in saved.items() if key.startswith(PREFIX)}
+        named = Source(field, path, backbone="method.backbone" if field == "init_from" else None)
+        return of_file(backbone, named).state
+
+    try:
+        state = waiting.patiently(read, _shown(job))
         network.load_state_dict(state, strict=True)
     except (OSError, SafetensorError) as error:
         raise InputError.of(field, path, f"cannot be read ({error})", RESTORE) from None
@@ -120,7 +123,8 @@ def _load(job: Job, network: nn.Module, backbone: str, source: InitFrom, field: 
 
 
 def _refused(path: Path, digest: str, field: str) -> tuple[str, Path, str, str] | None:
-    """What is wrong with what lies there, as `InputError.of` takes it; None where it is what was pinned."""
+    """What is wrong with what lies there, as `InputError.of` takes it; None where it is what was pinned. Raises OSError
+    where that cannot be told."""
     try:
         if path.is_dir():
             found = _digest_of_checkpoint(path)
@@ -128,10 +132,26 @@ def _refused(path: Path, digest: str, field: str) -> tuple[str, Path, str, str] 
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and not waiting.answered(error):
+            raise
         return field, path, f"cannot be read ({error})", RESTORE
     if found == digest:
         return None
     return field, path, "it has changed since this run was submitted", "start a new run"
+
+
+def _altered(path: Path, digest: str) -> str:
+    """Why the checkpoint is not the one of this digest; empty where it is. Raises OSError where that cannot be told."""
+    other = "it has changed since this run was submitted"
+    return manifest.verify(path) or ("" if manifest.read(path)["digest"] == digest else other)
+
+
+def _shown(job: Job) -> Callable[[str], None]:
+    def show(stage: str) -> None:
+        if job.world.is_main:
+            waiting.shown_by(job.run.path, job.ledger.generation)(stage)
+
+    return show
 
 
 def _digest_of_checkpoint(path: Path) -> str:

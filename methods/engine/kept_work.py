@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from launcher.run import waiting
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
@@ -39,8 +40,9 @@ class KeptWork:
         given = {"code": self._run.code()["digest"], "data": self._data.state()}
         reserve = int(2e9 * self._run.plan()["disk_gb"])  # the checkpoint after this one is written beside it
         store, why = open_store(
-            self._run, self._world, step, lambda: {**given, **key()}, needed=needed, reserve=reserve, every_s=every_s
-        )
+            self._run, self._world, step, lambda: {**given, **key()}, needed=needed, reserve=reserve, every_s=every_s,
+            show=waiting.shown_by(self._run.path, self._ledger.generation) if self._world.is_main else None,
+        )  # fmt: skip
         keeps = store.active
         if self._world.is_main and why:
             print(f"work at step {step} {'begins anew' if keeps else 'is not kept'}: {why}", flush=True)

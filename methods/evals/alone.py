@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from launcher.errors import InputError, RunFailed
-from launcher.run import manifest
+from launcher.run import manifest, waiting
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.shapes import ASKED
@@ -41,7 +41,9 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
     # One from before there were settings names one protocol.
     protocols = asked.get("settings") or {asked["protocol"]: vars(PROTOCOLS[asked["protocol"]]())}
     with job_of(run, world, ledger, stop, heart, protocols) as job:
-        name, saved = world.broadcast(_checkpoint(owner, asked) if world.is_main else None)
+        show = waiting.shown_by(run.path, ledger.generation) if world.is_main else None
+        chosen = waiting.patiently(lambda: _checkpoint(owner, asked), show) if world.is_main else None
+        name, saved = world.broadcast(chosen)
         path = owner.path / "checkpoints" / name
         step = heart.step = saved["step"]
         own_labels = spec.eval_data == owner.spec().eval_data
@@ -111,7 +113,7 @@ def _datasets(spec: Any, with_labels: bool) -> tuple[Any, Any]:
 
 
 def _checkpoint(owner: RunDir, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(name, manifest) of the checkpoint asked for, or of the newest that verifies. On rank 0."""
+    """(name, manifest) of the checkpoint asked for, or of the newest that verifies. On rank 0. Raises OSError."""
     if asked.get("after") and owner.state().name != "done":
         reason = f"it is {owner.state().name}, and this evaluation was to follow its end"
         fix = f"`sslrun resume {owner.id}`, or `sslrun eval {owner.id}` as it is"
@@ -141,7 +143,7 @@ def _load(job: Job, path: Any) -> torch.nn.Module:
     """The backbone of the checkpoint, on the device, to be evaluated."""
     backbone = backbones.build(job.config.backbone, dropout=job.config.dropout)
     try:
-        saved = load_tensors(path, "network")
+        saved = waiting.patiently(lambda: load_tensors(path, "network"))
     except OSError as error:  # pruned this second by the training that goes on
         raise RunFailed(f"{path}: {error.strerror or error}; ask for the evaluation again") from None
     state = {key.removeprefix(PREFIX): value for key, value in saved.items() if key.startswith(PREFIX)}

@@ -7,6 +7,7 @@ all files, in the order of their names, are the data set. A shard may be empty.
 """
 
 import ast
+import errno
 import hashlib
 import json
 import struct
@@ -85,11 +86,11 @@ class FeatureFolder:
 
 def scan(path: Path) -> FeatureFolder:
     """Read the headers of all shards in `path`. Raises InputError where there are none, one is damaged or of another
-    kind, or they do not go together."""
+    kind, or they do not go together; OSError where one cannot be read."""
     field = "features"
     try:
         files = sorted(f for f in path.iterdir() if f.suffix in SUFFIXES and not f.name.startswith("."))
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError.of(field, path, f"cannot be read ({error.strerror})", "give a folder of shards") from None
     if not files:
         fix = f"give a folder of {' or '.join(SUFFIXES)} files"
@@ -101,6 +102,8 @@ def scan(path: Path) -> FeatureFolder:
         try:
             found, state = _shard(file), file.stat()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SyntaxError, struct.error) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.EISDIR):
+                raise  # it is there, and may be read in a moment: see run/waiting.py
             reason = getattr(error, "strerror", None) or f"it is damaged ({error})"
             raise InputError.of(field, file, reason, "write it anew") from None
         if state.st_size < found.offset + found.rows * found.dim * BYTES[found.kind]:

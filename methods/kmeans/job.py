@@ -8,6 +8,7 @@ import torch
 from launcher.errors import InputError
 from launcher.kmeans import fit, hierarchical, where_they_fit
 from launcher.kmeans.features import first_bad_row
+from launcher.run import waiting
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime import store as stores
@@ -35,7 +36,7 @@ def cluster(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: He
     job.reporter.progress(force=True, stage="starting", step=0, steps=spec.method.iterations, notices=job.notices)
     try:
         # A start may have been killed between its result and its last word.
-        before = world.broadcast(results.found(run, spec) if world.is_main else None)
+        before = world.broadcast(waiting.patiently(lambda: results.found(run, spec)) if world.is_main else None)
         summary = before or _clustered(job, source)
         _told(job, summary)
     except Stopped:

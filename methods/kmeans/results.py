@@ -90,11 +90,12 @@ def target_of(run: RunDir, spec: RunSpec) -> Path:
 
 
 def found(run: RunDir, spec: RunSpec) -> dict[str, Any] | None:
-    """The summary of this very clustering, where it is done; on rank 0. Raises InputError where something else is."""
+    """The summary of this very clustering, where it is done; on rank 0. Raises InputError where something else is, and
+    OSError where that cannot be told."""
     target = target_of(run, spec)
     if not target.exists():
         return None
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         summary = read_json(target / SUMMARY)
         if summary["identity"] == spec.identity:
             return summary

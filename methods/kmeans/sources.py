@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from launcher.errors import InputError
+from launcher.run import waiting
 from launcher.run.folder import RunDir
 from launcher.runtime.dist import World
 from launcher.runtime.store import Store
@@ -167,7 +168,7 @@ def _free_memory() -> float:
 
 
 def _folder(spec: RunSpec) -> FeatureFolder:
-    found = scan(Path(spec.method.features))
+    found = waiting.patiently(lambda: scan(Path(spec.method.features)))
     if found.content != spec.method.content:
         reason = "its shards changed since this was submitted"
         raise InputError.of("features", spec.method.features, reason, "ask again: that is another clustering")

@@ -155,3 +155,34 @@ def test_a_job_whose_log_finds_no_room_ends_as_it_would(runs, ended_as, monkeypa
     with open("/dev/full", "w", buffering=1) as full:
         monkeypatch.setattr(sys, "stdout", full)
         assert ended_as(run) == ("done", "done", False)
+
+
+@pytest.mark.fault
+def test_a_folder_that_is_away_has_the_job_start_again_within_the_budget(killed, job, away, monkeypatch, capsys):
+    monkeypatch.setattr(batch.time, "sleep", lambda _: None)
+    monkeypatch.setattr(batch, "_work", lambda *_: pytest.fail("its ranks were started"))
+    away(killed.path / "events")
+    for restarts, requeued in (("0", True), ("19", True), ("20", False)):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        asked = len(job.commands("scontrol requeue"))
+        with pytest.raises(SystemExit) as ended:
+            batch.main(str(killed.path))
+        assert ended.value.code == 4 and (len(job.commands("scontrol requeue")) > asked) == requeued
+        assert f"sslrun: {killed.path}/events cannot be read on " in capsys.readouterr().out
+    away(None)
+    assert killed.generation() == 4 and not killed.history().of(5)
+
+
+@pytest.mark.fault
+def test_code_that_is_away_ends_a_start_which_comes_again(runs, ended_as, away):
+    run = runs.make()
+    away(run.code_folder().resolve() / "module.py")
+    assert ended_as(run) == ("preempted", "unreadable", True)
+    assert "module.py cannot be read on " in run.history().last("end")["message"]
+
+
+@pytest.mark.fault
+def test_how_a_start_ended_is_told_once_the_ledger_can_be_read(runs, ended_as, away, monkeypatch):
+    run = runs.make()
+    monkeypatch.setattr(batch, "_work", lambda *_: away(run.path / "events", times=2) or DONE)
+    assert ended_as(run) == ("done", "done", False)
