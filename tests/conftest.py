@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -34,6 +35,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="sslrun-cache-")  # nobod
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every rank compiles what it runs
 sys.dont_write_bytecode = False  # and every worker of pytest all tests: ten seconds of CPU
 CONTRACT = "test_contract.py"  # of every method
+WORKER = Path(__file__).parent / "support" / "pytest_worker.py"
 FORGE = pytest.StashKey[Forge]()
 
 
@@ -80,10 +82,15 @@ def until_fixture() -> Callable:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config) -> None:
+    """Pytest's workers are forks of one process, as what they start is."""
+    config.stash[FORGE] = Forge(Path(tempfile.mkdtemp(prefix="forge-")))
+    # Only execnet starts processes from here on. It has no public place to say how.
+    subprocess.Popen = lambda command, **options: config.stash[FORGE].start([sys.executable, "-P", WORKER], **options)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node) -> None:
-    """All of pytest's workers fork one process, which the one that starts them has started."""
-    if FORGE not in node.config.stash:
-        node.config.stash[FORGE] = Forge(Path(tempfile.mkdtemp(prefix="forge-")))
     node.workerinput["forge"] = str(node.config.stash[FORGE].folder)
 
 

@@ -1,6 +1,7 @@
 """Forks that stand for new interpreters (warm.py) are like them in everything that a test looks at."""
 
 import inspect
+import os
 import signal
 import subprocess
 import sys
@@ -30,6 +31,15 @@ def test_it_begins_with_the_libraries_and_nothing_of_this_project_and_one_thread
         "print(len(os.listdir('/proc/self/task')))\n"
     ).communicate()
     assert (out.split(), err) == (["True", "False", "1"], "")
+
+
+def test_a_worker_of_pytest_has_the_libraries_too_and_what_a_test_starts_by_itself_is_new(forge):
+    worker = Path(__file__).parent / "support" / "pytest_worker.py"
+    said = "import subprocess; print('torch' in sys.modules, subprocess.Popen.__module__)"
+    fork = forge.start([sys.executable, "-P", worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert fork.communicate(f"{said!r}\n")[0] == "True subprocess\n"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert sys.orig_argv[1:] == ["-P", str(worker)]
 
 
 def test_its_environment_folder_and_command_line_are_what_was_given(asked, tmp_path):
