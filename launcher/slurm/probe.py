@@ -23,6 +23,7 @@ SAID = "sslrun-probe:"  # before each line of JSON on the way through srun
 PROGRAMS = ("scontrol",)  # what the first node of a job asks Slurm with, and any node may be that
 ATTEMPT_SECONDS = 5.0  # to connect once
 ATTEMPTS = 3  # after which an address is out of reach; one that refuses only has no listener yet
+LONGEST = 2**16  # bytes of what a rank says
 PINGS = 8  # a node: the fastest bounds the error of the clocks' offset
 WAIT_AFTER_SECONDS = 30.0  # beyond the ranks' own deadline, for srun to end
 
@@ -217,7 +218,7 @@ def listen(order: dict) -> int:
     server.listen(order["world_size"])
     ready = selectors.DefaultSelector()
     ready.register(server, selectors.EVENT_READ)
-    ranks, streams, lost = [], {}, set()
+    ranks, streams, lost, heard = [], {}, set(), {}
     deadline = time.monotonic() + order["seconds"] + 2 * ATTEMPT_SECONDS
     while len({*streams, *lost}) < order["world_size"] and (left := deadline - time.monotonic()) > 0:
         for key, _ in ready.select(left):
@@ -227,21 +228,26 @@ def listen(order: dict) -> int:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 ready.register(connection, selectors.EVENT_READ)
                 continue
+            part = b""
+            with contextlib.suppress(OSError):
+                part = key.fileobj.recv(LONGEST)
+            line = heard[key.fileobj] = heard.get(key.fileobj, b"") + part
+            if part and b"\n" not in line and len(line) < LONGEST:  # nobody is waited for in the middle of a line
+                continue
             ready.unregister(key.fileobj)
-            stream = key.fileobj.makefile("rwb")
-            with contextlib.suppress(OSError, ValueError):  # not one of ours
-                said = json.loads(stream.readline())
-                if said.pop("token") != order["token"]:
-                    continue
-                if "lost" in said:
-                    lost.update(said["lost"])
-                else:
-                    ranks.append({**said, "seconds": time.time()})
-                    streams[said["rank"]] = stream
+            del heard[key.fileobj]
+            said = _word(line, order)
+            if said is None:  # anybody may connect
+                key.fileobj.close()
+            elif "lost" in said:
+                lost.update(said["lost"])
+            else:
+                ranks.append({**said, "seconds": time.time()})
+                streams[said["rank"]] = key.fileobj.makefile("rwb")
     clocks = {}
     for rank in sorted(ranks, key=lambda rank: rank["rank"]):
         if rank["local_rank"] == 0:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                 clocks[rank["node"]] = _offset(streams[rank["rank"]])
     for stream in streams.values():
         with contextlib.suppress(OSError):
@@ -251,6 +257,22 @@ def listen(order: dict) -> int:
     return 0
 
 
+def _word(line: bytes, order: dict) -> "dict | None":
+    """What a task of ours said: {rank, node, local_rank, ...}, or {lost: [rank, ...]}. None: it is not one of ours."""
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict) or said.pop("token", None) != order["token"]:
+        return None
+    ranks = said.get("lost", [said.get("rank"), said.get("local_rank")])
+    if not isinstance(ranks, list) or any(type(rank) is not int for rank in ranks):
+        return None
+    if not set(ranks) <= set(range(order["world_size"])) or not isinstance(said.get("node", ""), str):
+        return None
+    return said if "lost" in said or "node" in said else None
+
+
 def _offset(stream) -> tuple[float, float]:
     """(seconds that the other clock is ahead, how far off that may be): half the quickest round trip."""
     best = None
@@ -258,7 +280,7 @@ def _offset(stream) -> tuple[float, float]:
         sent, before = time.time(), time.perf_counter()
         stream.write(b"ping\n")
         stream.flush()
-        there = json.loads(stream.readline())["time"]
+        there = json.loads(stream.readline(LONGEST))["time"]
         trip = time.perf_counter() - before
         if best is None or trip / 2 < best[1]:
             best = (there - sent - trip / 2, trip / 2)
