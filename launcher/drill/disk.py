@@ -1,8 +1,8 @@
-"""Faults: a disk that is full, and one that is slow."""
+"""Faults: a disk that is full, one that is slow, and one that cannot be read for a while."""
 
 from launcher.drill.catalog import ANY, INTERVAL, NOTHING, fault
 from launcher.drill.preemption import grace, take_nodes
-from launcher.drill.simulated import SLOW_FILES
+from launcher.drill.simulated import AWAY_FILES, SLOW_FILES
 from launcher.drill.subject import SAVING, DrilledRun
 
 # Bytes that a file of a rank may have: more than its ledger and its log.
@@ -109,3 +109,20 @@ def preempt_in_slow_save(run: DrilledRun) -> None:
     run.slow_files(0)
     run.check(run.saved() >= before, f"step {before} was saved, and {run.saved()} is the newest now")
     run.back()
+
+
+@fault(22, "files-away", local=["stopped"], lost=NOTHING, simulated=(AWAY_FILES,), by_hand="waits and loads it")
+def files_away(run: DrilledRun) -> None:
+    """No rank can read the newest checkpoint when the run is resumed (a stale file handle, simulated): it is waited
+    for, and never set aside"""
+    run.stop()
+    newest = run.run.checkpoints()[-1]
+    run.files_away(newest)
+    run.place.start("resume", run.run.id, f"runs={run.runs}")
+    run.until(lambda: run.stage().startswith("waiting: "), "a word that it waits")
+    run.files_away(None)
+    run.under_way()
+    restored = [e["step"] for e in run.events("restored", since=run.seen.generation + 1)]
+    run.check(restored == [int(newest.name.rpartition("_")[2])], f"restored {restored}, not {newest.name}")
+    aside = [path.name for path in newest.parent.glob("broken-*")]
+    run.check(not aside, f"set aside: {aside}")

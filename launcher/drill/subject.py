@@ -239,12 +239,12 @@ class DrilledRun:
         if not self.place.restarts:
             self.resume()
             return
-        self._under_way()
+        self.under_way()
 
     def resume(self, *words: str) -> None:
         """`sslrun resume`, by hand, and wait for the first new step, or the end."""
         self.place.start("resume", self.run.id, *words, f"runs={self.runs}")
-        self._under_way()
+        self.under_way()
 
     def stop(self) -> None:
         """As a person would, with Ctrl-C or `sslrun cancel`: it saves, and is at rest."""
@@ -272,7 +272,13 @@ class DrilledRun:
         """From now on each fsync of a checkpoint takes so much longer (simulated)."""
         simulated.set_slow_files(self.runs / SIMULATED, seconds)
 
-    def _under_way(self) -> None:
+    def files_away(self, path: Path | None) -> None:
+        """From now on no rank can read what lies there (simulated); None: all can be read."""
+        simulated.set_away(self.runs / SIMULATED, str(path or ""))
+
+    def under_way(self) -> None:
+        """Wait until the next start has done its first new step, or has ended."""
+
         def restored() -> bool:
             if self.events("restored", since=self.seen.generation + 1):
                 return True

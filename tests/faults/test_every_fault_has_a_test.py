@@ -23,6 +23,9 @@
 | 19 exactness | the same state, byte for byte | every one of these | contract |
 | 20 pruning | never the last that verifies | prune-beside-a-broken-one | prune_keeps |
 | 21 the submitter is killed | one job | | a_killed_submitter |
+| 22 a file cannot be read for a moment | waited for; nothing is set aside | files-away (simulated) | cannot_be_read |
+| 23 the screen goes away | goes on, or saves and stops | | outlives_its_screen |
+| 24 others lay files and links where a run is | read as data, followed nowhere | | others_prepared, links |
 """
 
 import ast
@@ -51,6 +54,18 @@ BESIDE = {
     19: ["methods/test_contract.py"],
     20: ["launcher/run/test_prune_keeps_the_last_verified_checkpoint.py"],
     21: ["slurm/test_a_killed_submitter_leaves_one_job.py"],
+    22: [
+        "launcher/run/test_what_cannot_be_read_is_not_damaged.py",
+        "methods/engine/test_what_a_run_starts_from_is_waited_for.py",
+        "faults/test_a_disturbed_run_ends_as_an_undisturbed_one.py",
+    ],
+    23: ["launcher/start/test_a_run_outlives_its_screen.py"],
+    24: [
+        "launcher/run/test_files.py",
+        "launcher/run/test_pruning_follows_no_link.py",
+        "launcher/report/test_folders_of_others.py",
+        "launcher/start/test_what_others_prepared_is_not_run.py",
+    ],
 }
 DRILLED = sorted([*TESTS.glob("faults/test_faults*.py"), *TESTS.glob("slurm/test_fault_*.py")])
 
@@ -64,7 +79,7 @@ def words(file: Path) -> set:
     }
 
 
-@pytest.mark.parametrize("number", range(1, 22))
+@pytest.mark.parametrize("number", range(1, 25))
 def test_it_is_injected_by_a_test(number):
     injected = [f.name for f in faults() if f.number == number and any(f.name in words(file) for file in DRILLED)]
     beside = [TESTS / file for file in BESIDE.get(number, [])]
@@ -90,7 +105,7 @@ def test_every_fault_of_the_drill_is_drilled_in_a_test_wherever_it_can_be():
 
 def test_the_table_names_every_fault_and_every_fault_is_of_the_table():
     rows = [int(n) for n in re.findall(r"^\| (\d+) ", __doc__, re.MULTILINE)]
-    assert rows == list(range(1, 22))
+    assert rows == list(range(1, 25))
     assert {fault.number for fault in faults()} | BESIDE.keys() == set(rows)
 
 
@@ -99,4 +114,4 @@ def test_faults_are_chosen_by_number_and_by_name():
     assert [f.name for f in select("scancel")] == ["scancel"]
     assert select("all") == list(faults())
     with pytest.raises(InputError, match="no such fault"):
-        select("1,22")
+        select("1,25")

@@ -10,6 +10,7 @@ FAULTS = (
     "kill-launcher", "kill-in-save", "kill-loader-worker",
     "usr2-to-one-rank", "signal-in-startup", "signal-in-save", "signal-twice", "signal-in-evaluation",
     "one-rank-cannot-write", "no-rank-can-write", "kill-in-slow-save", "no-time-to-save",
+    "files-away",
     "truncated-shard", "missing-manifest", "no-checkpoint-left", "prune-beside-a-broken-one",
     "second-submission", "stale-generation",
     "stopped-rank", "wrong-clocks",

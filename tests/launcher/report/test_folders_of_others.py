@@ -9,6 +9,8 @@ import pytest
 from launcher.report import curves, index, life, page
 from launcher.report.index import RunIndex
 
+pytestmark = pytest.mark.fault
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

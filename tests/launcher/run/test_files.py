@@ -7,6 +7,8 @@ import pytest
 
 from launcher.run import files
 
+pytestmark = pytest.mark.fault
+
 MISPLACED = {
     "a link": lambda path, target: path.symlink_to(target),
     "a link to itself": lambda path, _: path.symlink_to(path.name),

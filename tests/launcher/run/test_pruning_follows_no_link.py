@@ -14,6 +14,8 @@ from launcher.run.folder import RunDir
 from launcher.run.manifest import digest
 from launcher.slurm import commands
 
+pytestmark = pytest.mark.fault
+
 
 @pytest.fixture
 def run(fresh, ledgers) -> RunDir:

@@ -19,6 +19,8 @@ from launcher.start import local
 RANK = """
 import json, os, pathlib, signal, sys, time
 
+pytestmark = pytest.mark.fault
+
 run, said = pathlib.Path(sys.argv[1]), []
 head = {"generation": int(os.environ["SSLRUN_GENERATION"]), "writer": "rank0", "host": "here", "number": 1, "time": 1.0}
 

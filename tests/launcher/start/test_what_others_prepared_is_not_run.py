@@ -12,6 +12,8 @@ from launcher.run.folder import RunDir
 from launcher.start import batch, local, submit
 from launcher.verbs import drill, drive
 
+pytestmark = pytest.mark.fault
+
 STRANGER = 65534
 NOT_YOURS = f"belongs to user {STRANGER}, not to you"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
