@@ -61,8 +61,10 @@ def take(method: str, runs: Path) -> Snapshot:
     elsewhere = [p.module.partition(".")[0] for p in entry_points(group="sslrun.methods") if p.name == method]
     for package in (*PACKAGES, *elsewhere):
         folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])  # type: ignore[union-attr, index]
-        found, commit = _in_git(folder)
-        origin = origin or commit
+        found = _in_git(folder)
+        if found is not None and not origin:
+            described = _git(folder, "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*")
+            origin = (described or "").strip()
         _ask_about_private(folder, found)
         for file in found if found is not None else _all_files(folder):
             files[f"{package}/{file.relative_to(folder).as_posix()}"] = file
@@ -186,7 +188,7 @@ def _ask_about_private(folder: Path, in_git: list[Path] | None) -> None:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """What git says of `folder`; None where it says nothing."""
+    """What git says in `folder`; None where it fails, or is not there."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         answer = subprocess.run(
             ["git", "-C", str(folder), *words], capture_output=True, encoding="utf-8", errors="replace", timeout=20
@@ -196,13 +198,12 @@ def _git(folder: Path, *words: str) -> str | None:
     return None
 
 
-def _in_git(folder: Path) -> tuple[list[Path] | None, str]:
-    """(the files of `folder` that git does not ignore, the commit) where it is part of a checkout; else (None, "")."""
+def _in_git(folder: Path) -> list[Path] | None:
+    """The files of `folder` that git does not ignore, where it is part of a checkout; else None."""
     listed = _git(folder, "ls-files", "-coz", "--exclude-standard", "--", ".")
     if not listed:  # no git, no checkout, or a folder that the checkout ignores (a virtual environment in it)
-        return None, ""
-    described = _git(folder, "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*") or ""
-    return [p for name in set(listed.split("\0")) if name and (p := folder / name).is_file()], described.strip()
+        return None
+    return [p for name in set(listed.split("\0")) if name and (p := folder / name).is_file()]
 
 
 def _all_files(folder: Path) -> list[Path]:

@@ -60,6 +60,14 @@ def test_tracked_modified_and_untracked_files(package, tmp_path):
         assert snapshot.verify(taken.path, taken.digest) == taken.path
 
 
+def test_git_is_asked_once_which_commit_it_is(tmp_path, monkeypatch):
+    """It looks at every file of the checkout for that; our packages lie in one."""
+    asked, run = [], subprocess.run
+    monkeypatch.setattr(snapshot.subprocess, "run", lambda words, **rest: asked.append(words[3]) or run(words, **rest))
+    snapshot.take("rotnet", tmp_path / "runs")
+    assert asked.count("describe") <= 1 and asked.count("ls-files") == len(snapshot.PACKAGES)
+
+
 def test_without_git_every_file_is_taken(package, tmp_path):
     (package / "part.py").write_text("part")
     taken = snapshot.take("rotnet", tmp_path / "runs")
