@@ -112,9 +112,10 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
         return dataset, labelled(spec, dataset)
 
     # Rank 0 first: it walks the folders and keeps the index that the others then read.
-    datasets = build() if world.is_main else None
+    show = waiting.shown_by(run.path, ledger.generation) if world.is_main else None
+    datasets = waiting.patiently(build, show) if world.is_main else None
     world.barrier()
-    dataset, evaluation = datasets or build()
+    dataset, evaluation = datasets or waiting.patiently(build)
     method.validate(spec.method, len(dataset))
     layout = method.layout(spec.method, world.size)
     job = Job(run, spec, world, layout, ledger, stop, dataset, evaluation, heart)

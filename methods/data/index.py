@@ -19,6 +19,7 @@ import numpy as np
 from launcher.errors import InputError
 from launcher.run.files import cache_folder
 from methods.data import mapped
+from methods.data.decoding import OF_THE_MACHINE
 from methods.data.listing import listing
 from methods.data.survey import survey
 
@@ -58,7 +59,7 @@ def open_index(root: str | Path, cache: Path | None = None) -> FolderIndex:
     """The index of `root`, from the cache where it is still true, else by walking.
 
     `cache` is a folder, by default `$XDG_CACHE_HOME/sslrun` or `~/.cache/sslrun`; one that cannot be written means no
-    cache. Raises InputError where a folder cannot be listed.
+    cache. Raises InputError where a folder cannot be listed, and OSError where that is the machine's fault.
     """
     root = os.path.realpath(root)
     key = hashlib.blake2b(os.fsencode(root), digest_size=12).hexdigest()
@@ -123,6 +124,8 @@ def _walk(root: str) -> FolderIndex:
                 pending += [relative + b"/" + each for each in reversed(inner)]
             folders.append(FolderPart(os.fsdecode(name), changed, len(ends) - before))
     except OSError as error:
+        if error.errno in OF_THE_MACHINE:  # no fault of the folder's: whoever starts waits for it
+            raise
         place = os.fsdecode(error.filename or top)
         reason = f"cannot list {place!r} ({error.strerror})"
         raise InputError.of("data.path", repr(root), reason, "make it readable") from error

@@ -19,6 +19,7 @@ import numpy as np
 
 from launcher.errors import InputError
 from methods.data import tars
+from methods.data.decoding import OF_THE_MACHINE
 from methods.data.folder import printable
 from methods.data.index import digit
 from methods.data.listing import IMAGE_SUFFIXES
@@ -121,6 +122,8 @@ def scan(file: str) -> Scan:
             found.links = found.labels = found.targets = found.apart = {}  # it may travel to another process
             return found
     except OSError as error:
+        if error.errno in OF_THE_MACHINE:  # no fault of the tar's: whoever starts waits for it
+            raise
         reason = f"{file!r} cannot be read ({error.strerror})"
         raise InputError.of("data.path", ..., reason, "make it readable") from None
 

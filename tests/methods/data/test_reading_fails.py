@@ -8,9 +8,11 @@ import tarfile
 
 import numpy as np
 import pytest
+from away import install
 from PIL import Image
 
 from launcher.errors import RunFailed
+from launcher.run import waiting
 from methods.data import folder, shards
 from methods.data.dataset import BrokenImage
 from methods.data.decoding import OF_THE_MACHINE
@@ -82,3 +84,16 @@ def test_a_worker_that_may_open_no_more_files_ends_the_epoch_with_that_line(tmp_
         list(batches(dataset, too_few_files(dataset), [Request(np.arange(4), 0, {})], workers=1))
     line = str(raised.value)
     assert "(Too many open files)" in line and "`ulimit -n`" in line and "\n" not in line and "Traceback" not in line
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_folder_that_cannot_be_listed_now_is_waited_for_and_no_wrong_input(number, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(waiting, "PAUSE_SECONDS", 0.0)
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "0.png", arcname="0.png")
+    away = install(monkeypatch, number)
+    for build, path in ((ImageFolder, tmp_path), (ImageShards, tmp_path / "a.tar")):
+        away(path, times=1)
+        assert len(waiting.patiently(lambda build=build: build(tmp_path, "train"))) == 1
