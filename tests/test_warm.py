@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from launcher import errors
+
 
 @pytest.fixture
 def asked(forge, tmp_path):
@@ -40,6 +42,25 @@ def test_a_worker_of_pytest_has_the_libraries_too_and_what_a_test_starts_by_itse
     assert fork.communicate(f"{said!r}\n")[0] == "True subprocess\n"
     if "PYTEST_XDIST_WORKER" in os.environ:
         assert sys.orig_argv[1:] == ["-P", str(worker)]
+
+
+def test_a_copy_of_our_code_is_compiled_already_and_an_edited_one_as_usual(asked, tmp_path):
+    copy = tmp_path / "launcher" / "errors.py"
+    copy.parent.mkdir()
+    (copy.parent / "__init__.py").write_text("")
+    script = (
+        "import builtins; usual = builtins.compile\n"
+        "def compile(source, path, *options, **more): print('compiled'); return usual(source, path, *options, **more)\n"
+        "builtins.compile = compile\n"
+        "import launcher.errors; print(launcher.errors.harmless.__code__.co_filename)\n"
+    )
+    said = []
+    for edit in (b"", b"\n# edited\n"):
+        copy.write_bytes(Path(errors.__file__).read_bytes() + edit)
+        out, err = asked(script, env={**os.environ, "PYTHONPATH": str(tmp_path)}).communicate()
+        assert not err
+        said.append(out.splitlines())
+    assert said == [[str(copy)], ["compiled", str(copy)]]
 
 
 def test_its_environment_folder_and_command_line_are_what_was_given(asked, tmp_path):

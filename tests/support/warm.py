@@ -9,6 +9,7 @@ real. What a test of starting itself needs is started as usual: `cold`.
 Run as a script, this file is that process. Linux only, as the test clusters are.
 """
 
+import _imp
 import atexit
 import contextlib
 import ctypes
@@ -31,6 +32,7 @@ import sysconfig
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +227,8 @@ def serve(path: str) -> None:
             if not (IN_JOBS.match(name) or file.name == "__init__.py"):
                 importlib.import_module(name)
     _ours = frozenset(sys.modules) - _loaded
+    if not path.endswith("light"):  # forks of that one start no rank
+        _compile_once()
     threads = len(os.listdir("/proc/self/task"))
     assert threads == 1, f"{threads} threads are running: a fork would lack them"
     gc.collect()
@@ -263,6 +267,25 @@ def _ask_once() -> None:
     importlib.metadata.entry_points()
     Plugins.instance()
     OverridesParser.create().parse_overrides(["a=b_1", "+c.d=0.5", "~e", "f=[g,'h i']", "j@k={l: true}", "m=null"])
+
+
+def _compile_once() -> None:
+    """The first ranks of every copy of the code would compile it again: forks know what each of our files becomes, by
+    what it says, so that code that was edited is compiled as usual."""
+    compiled = {}
+    for package in ("launcher", "methods"):
+        for file in Path(sys.modules[package].__path__[0]).rglob("*.py"):
+            source = file.read_bytes()
+            compiled[source] = compile(source, file, "exec", dont_inherit=True)
+    usual = SourceFileLoader.source_to_code
+
+    def source_to_code(self, data, path, **options):
+        if code := compiled.pop(bytes(data), None):
+            _imp._fix_co_filename(code, os.fspath(path))  # as when it is read from __pycache__
+            return code
+        return usual(self, data, path, **options)
+
+    SourceFileLoader.source_to_code = source_to_code
 
 
 def _fork(asking: socket.socket) -> int:
