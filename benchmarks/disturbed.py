@@ -199,7 +199,10 @@ def main(folder: Path, seconds: float, say: Callable[[str], None] = print) -> tu
         twin.start(*WORDS, screen=os.open(os.devnull, os.O_RDWR))
         expected = twin.finish()
         say(f"undisturbed: {expected}")
-        run, part = Disturbed(disk, folder / "believes", seconds / STEPS), min(60.0, seconds / 20)
+        run, part = (
+            Disturbed(disk, folder / "believes", seconds / STEPS),
+            min(60.0, seconds / 8),
+        )  # longer than the steps between two clusterings of a short one
         disturbances = {
             "the terminal closed": run.close_the_terminal,
             "the pipe was cut": run.cut_the_pipe,

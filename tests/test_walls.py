@@ -42,7 +42,9 @@ SPECS = {
 # (file, function that holds the import; "" is the top of the file) -> what it may import beyond the walls, and why.
 EXCEPTIONS = {
     # The worker is what runs inside a job. Only its top is read before torch is needed: the handlers come first.
-    ("launcher/start/worker.py", ""): {"launcher.runtime.health", "launcher.runtime.preempt"},
+    ("launcher/start/worker.py", ""): {
+        "launcher.runtime.health", "launcher.runtime.patient", "launcher.runtime.preempt",
+    },
     ("launcher/start/worker.py", "main"): {"launcher.runtime.dist", "torch"},
     ("launcher/start/worker.py", "_work"): {"methods.evals.alone"},
     ("launcher/start/worker.py", "_train"): {

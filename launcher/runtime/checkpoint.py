@@ -9,6 +9,7 @@ Whatever changes during training is registered under a name with `state()` and `
 as they are, other JSON values into its header. Reading one executes no code.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -211,6 +212,8 @@ class Checkpointer:
             write_json(save.beside / "manifest.json", {**manifest, "digest": digest(files)})
             sync_names(save.beside)
             save.beside.rename(save.target)
+        except Unreadable as error:
+            return f"rank 0: {error}"
         except OSError as error:
             return f"rank 0: {error.strerror or error}"
         sync_names(save.target.parent)
@@ -284,9 +287,11 @@ class Checkpointer:
         return None
 
     def _prune(self) -> None:
-        """Delete all but the newest `keep`; they are older than the one that was verified a moment ago."""
-        for path in self._run.checkpoints()[: -self._keep]:
-            sweep(path, under=f".saving-pruned-{path.name}")
+        """Delete all but the newest `keep`; they are older than the one that was verified a moment ago. Where these
+        cannot be listed they stay: the save stands, on every rank."""
+        with contextlib.suppress(OSError, Unreadable):
+            for path in self._run.checkpoints()[: -self._keep]:
+                sweep(path, under=f".saving-pruned-{path.name}")
 
 
 def load_tensors(path: Path, owner: str, file: str = SHARED) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ from launcher.run import waiting
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
+from launcher.runtime.patient import PatientRunDir
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.start import streams
 from launcher.start.handover import Start
@@ -38,7 +39,9 @@ def main() -> int:
     ledger = Ledger(run.path, start.generation, f"rank{start.rank}")
     heart = Heart(run, generation=start.generation, rank=start.rank, size=start.world_size)
     try:
-        spec = waiting.patiently(run.spec, waiting.shown_by(run.path, start.generation) if start.rank == 0 else None)
+        show = waiting.shown_by(run.path, start.generation) if start.rank == 0 else None
+        run = PatientRunDir(run.path, show)
+        spec = run.spec()
         heart.start(60 * spec.cluster.stall_minutes)
         from launcher.runtime import dist
 

@@ -14,6 +14,7 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import History, Ledger
 from launcher.runtime.checkpoint import Checkpointer, Owners
 from launcher.runtime.dist import World
+from launcher.runtime.patient import PatientRunDir
 from launcher.runtime.stateful import ValueState
 from launcher.runtime.store import open_store
 from launcher.start import ending
@@ -217,3 +218,26 @@ def test_the_rank_that_could_not_read_is_heard_and_the_run_starts_again():
     outcome = ending.judge(History([lost, met]), 4, 0, "")
     assert (outcome.cause, outcome.message) == (Unreadable.cause, "/a cannot be read on n1 (Stale)")
     assert causes.of(Unreadable.cause).forgiven and causes.of(Unreadable.cause).resumable
+
+
+@pytest.mark.parametrize("place", ["events", "plan.json", "checkpoints"])
+def test_a_rank_waits_for_all_that_it_reads_of_its_run(saved, away, place):
+    (saved.run.path / "events").mkdir()
+    Ledger(saved.run.path, 1, "submit").write("start", cause="submitted")
+    plan = {"steps": 100, "signal_delay_s": 60}
+    (saved.run.path / "plan.json").write_text(json.dumps(plan))
+    run = PatientRunDir(saved.run.path)
+    away(saved.run.path / place, times=1)
+    assert (run.generation(), len(run.checkpoints()), run.plan()) == (1, 2, plan)
+    away(saved.run.path / place)
+    with pytest.raises(Unreadable, match=place):
+        run.generation(), run.checkpoints(), run.plan()
+
+
+def test_a_save_stands_though_the_older_ones_cannot_be_listed(saved, away, monkeypatch):
+    checkpoints = saved.checkpoints()
+    prune = checkpoints._prune
+    monkeypatch.setattr(checkpoints, "_prune", lambda: away(saved.run.path / "checkpoints") or prune())
+    checkpoints.save(15, 100)
+    away(None)
+    assert saved.checkpoints().restore() == 15
