@@ -105,12 +105,13 @@ def test_one_damaged_run_does_not_hide_the_others(sslrun, folder):
     runs, working, failed, done = folder
     (done.path / "spec.json").write_text("{")
     ledger = next((failed.path / "events").glob("*-launcher.jsonl"))
-    ledger.write_text('{"event": "start"}\n')
+    ledger.unlink()
+    ledger.mkdir()
     rows = {row["id"]: row for row in sslrun("status", f"runs={runs}", "--json").json}
     assert {key: row["state"] for key, row in rows.items()} == {
         working.id: "running", failed.id: "failed", done.id: "failed",
     }  # fmt: skip
-    assert "spec.json" in rows[done.id]["message"] and "damaged" in rows[failed.id]["message"]
+    assert "spec.json" in rows[done.id]["message"] and "not a plain file" in rows[failed.id]["message"]
 
 
 def test_a_run_that_is_not_started_again_says_why_below_the_table(sslrun, ledgers):
