@@ -154,11 +154,11 @@ BAD_NODE = Form({"until": moment, "why": text, "run": text}, ("until", "why", "r
 
 OF_EVENTS: Shapes = {
     "event": text, "generation": count, "writer": text, "host": text, "number": count, "time": moment,
-    "cause": text, "pid": positive, "job": maybe(job), "restart_count": count, "nodes": text, "world_size": count,
+    "cause": text, "pid": positive, "job": maybe(job), "restart_count": count, "world_size": count,
     "state": text, "message": text, "requeued": flag, "exit_code": integer, "alive_s": finite,
-    "step": count, "path": text, "digest": maybe(text), "lost_steps": count, "lost_seconds": finite,
+    "step": maybe(count), "path": text, "digest": maybe(text), "lost_steps": count, "lost_seconds": finite,
     "protocol": text, "scores": mapping, "of": text, "what": text,
-    "token": text, "index": maybe(count), "folder": text, "why": text, "origin": text,
+    "token": text, "index": maybe(count), "folder": text, "why": maybe(text), "origin": text,
     "signal": maybe(text), "files": each(text), "rank": count, "node": text,
 }  # fmt: skip
 EVERY_EVENT = Form(OF_EVENTS, ("event", "generation", "writer", "host", "number", "time"))
@@ -174,18 +174,18 @@ RECORD = Form({"points": each(Form({"run": name}, ("run",))), "time": moment}, (
 OF_A_TABLE = Form(IN_A_TABLE.shapes, ("sweep", "axis", "at", "seed"))  # what a run itself asks of the event
 VARIED = Form({"sweep": text, "values": mapping}, ("sweep", "values"))  # of a multirun that is no paper's table
 OF_ONE_EVENT: Mapping[str, Shape] = {
-    "start": Form({}, ("cause",)),
+    "start": Form({"nodes": text}, ("cause",)),
     "end": Form({}, ("state", "cause", "message")),
     "intent": Form({}, ("token", "index", "folder")),
     "submitted": Form({"job": job}, ("job", "folder")),
     "code": Form({}, ("digest", "origin")),
-    "checkpoint": Form({}, ("step", "path")),
-    "restored": Form({}, ("step",)),
-    "finished": Form({"seconds": each_value(finite)}, ("seconds",)),
+    "checkpoint": Form({"step": count}, ("step", "path")),
+    "restored": Form({"step": count}, ("step",)),
+    "finished": Form({"step": count, "seconds": each_value(finite)}, ("seconds",)),
     "kept": Form({"work": pair}, ("work",)),
     "health": Form({}, ("what",)),
-    "eval": Form({"by": text}, ("protocol", "step", "scores")),
-    "scored": Form({"by": text}, ("protocol", "step", "scores")),
+    "eval": Form({"by": text, "step": count}, ("protocol", "step", "scores")),
+    "scored": Form({"by": text, "step": count}, ("protocol", "step", "scores")),
     "error": Form({}, ("message", "exit_code", "cause")),
     "broken_images": Form({}, ("files",)),
     "sweep": lambda event: (OF_A_TABLE if "axis" in event else VARIED)(event),

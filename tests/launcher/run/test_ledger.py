@@ -126,6 +126,36 @@ def test_what_is_no_event_is_left_out(folder):
     assert names(folder) == ["start", "cancel"]
 
 
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ("placed", {"cluster": "local", "nodes": 1, "tasks_per_node": 2, "changes": ["tasks_per_node: 1 -> 2"]}),
+        (
+            "start",
+            {"cause": "submitted", "pid": 7, "job": "7_1", "restart_count": 0, "nodes": "n[1-2]", "world_size": 2},
+        ),
+        ("end", {"state": "failed", "cause": "killed", "message": "", "exit_codes": [-9, 0]}),
+        ("stalled", {"rank": 1, "node": "n1", "seconds": 60.0, "stage": "starting", "step": None}),
+        ("work", {"step": 3, "kept": True, "why": "", "resumed": 0}),
+        ("stopped_at_safe_point", {"signal": None}),
+        ("cancel", {"by": 7, "job": "7"}),
+        ("eval", {"by": "evals/knn-1", "protocol": "knn", "step": 3, "digest": None, "scores": {"trained": math.nan}}),
+        ("sweep", {"sweep": "rotnet-tiny-sweep-1", "values": {"seed": "0"}}),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_what_a_run_says_is_read(folder, event, said):
+    Ledger(folder, 1, "batch").write(event, **said)
+    assert names(folder) == [event]
+
+
+def test_every_event_of_runs_made_before_is_read(made_before):
+    for file in made_before.glob("**/events/*.jsonl"):
+        lines = [json.loads(line)["event"] for line in file.read_text().splitlines()]
+        there = [event["event"] for event in History.read(file.parents[1]) if event["writer"] == file.stem[5:]]
+        assert there == lines
+
+
 @pytest.mark.parametrize("how", ["a FIFO", "a link to itself", "a link to a device", "a folder", "larger than any"])
 def test_a_ledger_that_is_none_is_refused_in_one_line(folder, how):
     Ledger(folder, 1, "rank0").write("start", cause="submitted")
