@@ -249,6 +249,25 @@ def _linked(folder: Path) -> NotOurs:
     return NotOurs(f"{folder}: it is a link, and what it leads to stays; put a folder in its place")
 
 
+def append(path: Path, lines: bytes, *, durable: bool = True) -> None:
+    """Add whole lines to a plain file, which is made where there is none. Where the last writer was killed, or the disk
+    was full, in the middle of a line, they begin with a newline, or the first of them would be lost with it.
+
+    durable: also after a power cut. Raises NotOurs as `opened`, OSError where not all of it could be written.
+    """
+    with open(opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666), "a+b", buffering=0) as file:
+        new = not file.tell()
+        if not new:
+            file.seek(-1, os.SEEK_END)
+            lines = lines if file.read(1) == b"\n" else b"\n" + lines
+        while lines:
+            lines = lines[file.write(lines) :]
+        if durable:
+            os.fsync(file.fileno())
+    if durable and new:
+        sync_names(path.parent)
+
+
 def mode_in(folder: Path | int) -> int:
     """Of a file in this folder: its owner's alone, or readable by the group of a folder that nobody else reads."""
     there = os.stat(folder).st_mode

@@ -5,14 +5,13 @@
 
 import contextlib
 import json
-import os
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher.run.files import names, object_in, opened, read, sync_names
+from launcher.run.files import append, names, object_in, read
 from launcher.run.shapes import is_event
 
 Event = Mapping[str, Any]
@@ -132,18 +131,7 @@ class Ledger:
         row = {"event": event, **self._head, "number": self._number, "time": round(time.time(), 3), **fields}
         self._owed.append(json.dumps(row).encode() + b"\n")
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-            with open(opened(self._file, flags, 0o666), "a+b", buffering=0) as file:
-                rest, new = b"".join(self._owed), not file.tell()
-                if not new:
-                    file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":  # a writer was killed, or a disk was full, in the middle of a line
-                        rest = b"\n" + rest
-                while rest:
-                    rest = rest[file.write(rest) :]
-                os.fsync(file.fileno())
-            if new:
-                sync_names(self._file.parent)
+            append(self._file, b"".join(self._owed))
             self._owed.clear()
         except OSError as error:
             print(f"ledger: {error.strerror}: {json.dumps(row)}", flush=True)

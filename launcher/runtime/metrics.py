@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from launcher.run.files import write_json
+from launcher.run.files import append, write_json
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History
 
@@ -29,8 +29,8 @@ class Reporter:
             from torch.utils.tensorboard import SummaryWriter
 
             self._speaks = True
-            self._board = SummaryWriter(str(self._run.path / "tensorboard"), purge_step=purge_step)
-            with _said_if_full("hyperparameters"):
+            with _said_if_full("tensorboard"):
+                self._board = SummaryWriter(str(self._run.path / "tensorboard"), purge_step=purge_step)
                 self._at_the_end = self._hyperparameters()
 
     def _hyperparameters(self) -> list[Any]:
@@ -52,9 +52,9 @@ class Reporter:
         if not self._speaks:
             return
         with _said_if_full("metrics"):
-            with (self._run.path / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
-            for name, value in values.items():
+            row = {"step": step, "time": round(time.time(), 3), **values}
+            append(self._run.path / "metrics.jsonl", json.dumps(row).encode() + b"\n", durable=False)
+            for name, value in values.items() if self._board else ():
                 self._board.add_scalar(name, value, step)
 
     def progress(self, *, force: bool = False, **values: Any) -> None:
@@ -69,7 +69,7 @@ class Reporter:
 
     def image(self, name: str, pixels: Any, step: int) -> None:
         """pixels: uint8 [H, W, 3]."""
-        if self._speaks:
+        if self._board:
             with _said_if_full("picture"):
                 self._board.add_image(name, pixels, step, dataformats="HWC")
 

@@ -30,6 +30,7 @@ import numpy as np
 from launcher.errors import InputError
 from launcher.run.files import (
     NotOurs,
+    append,
     object_in,
     opened,
     own_folder,
@@ -266,11 +267,8 @@ def _write(
 
     def work(part: TarPart) -> None:
         done = _tar(target / part.name, part, splits[part.split], sizes, stop)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        with turn, open(opened(target / STATE / "done.jsonl", flags), "ab") as journal:
-            journal.write(b"\n" + json.dumps(done).encode())  # before it: what a kill left of a line ends there
-            journal.flush()
-            os.fsync(journal.fileno())
+        with turn:
+            append(target / STATE / "done.jsonl", json.dumps(done).encode() + b"\n")
 
     with ThreadPoolExecutor(threads) as pool:
         pending = {pool.submit(work, part) for part in todo}
