@@ -97,10 +97,9 @@ def stuck(fresh, ledgers):
     def judge(outcome: Outcome, *beats: tuple[int, bool], generation: int = 1) -> Outcome:
         for rank, (points, stalled) in enumerate(beats):
             beat = {"generation": generation, "rank": rank, "host": f"n{rank + 1}", "stage": "training", "step": points}
-            write_json(
-                fresh.path / "heartbeats" / f"rank{rank}.json",
-                {**beat, "points": points, "marks": 0, "stalled": stalled},
-            )
+            beat |= {"points": points, "marks": 0, "stalled": stalled, "joined": True}
+            times = {"still_s": 0.0, "every_s": 1.0, "alive_s": 1.0}
+            write_json(fresh.path / "heartbeats" / f"rank{rank}.json", beat | times)
         return ending.stuck(fresh, outcome)
 
     return judge
