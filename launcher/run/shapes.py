@@ -170,7 +170,7 @@ IN_A_TABLE = Form(
     },
     ("sweep", "scale", "given", "kind", "series", "value", "at", "seed", "identity"),
 )  # fmt: skip
-RECORD = Form({"points": each(Form({"run": name}, ("run",))), "time": moment}, ("points",))  # of .sweeps/
+RECORD = Form({"points": each(Form({"run": text}, ("run",))), "time": moment}, ("points",))  # of .sweeps/
 OF_A_TABLE = Form(IN_A_TABLE.shapes, ("sweep", "axis", "at", "seed"))  # what a run itself asks of the event
 VARIED = Form({"sweep": text, "values": mapping}, ("sweep", "values"))  # of a multirun that is no paper's table
 OF_ONE_EVENT: Mapping[str, Shape] = {

@@ -122,7 +122,7 @@ def _load(job: Job, network: nn.Module, backbone: str, source: InitFrom, field: 
         raise InputError.of(field, path, f"other weights than {backbone}'s ({reason})", "use its own") from None
 
 
-def _refused(path: Path, digest: str, field: str) -> tuple[str, Path, str, str] | None:
+def _refused(path: Path, digest: str, field: str) -> tuple[str, str, str, str] | None:
     """What is wrong with what lies there, as `InputError.of` takes it; None where it is what was pinned. Raises OSError
     where that cannot be told."""
     try:
@@ -134,10 +134,10 @@ def _refused(path: Path, digest: str, field: str) -> tuple[str, Path, str, str] 
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, OSError) and not waiting.answered(error):
             raise
-        return field, path, f"cannot be read ({error})", RESTORE
+        return field, str(path), f"cannot be read ({error})", RESTORE
     if found == digest:
         return None
-    return field, path, "it has changed since this run was submitted", "start a new run"
+    return field, str(path), "it has changed since this run was submitted", "start a new run"
 
 
 def _altered(path: Path, digest: str) -> str:

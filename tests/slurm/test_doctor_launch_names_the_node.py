@@ -44,7 +44,8 @@ def test_one_node_that_does_not_reach_the_first(cluster, launched, tmp_path):
     # What starts the ranks may be a command of one's own; this one breaks the address on n2.
     command = tmp_path / "python"
     command.write_text(
-        '#!/bin/bash\nif [ "$SLURMD_NODENAME" = n2 ]; then set -- "${@//\\"address\\": \\"/&unknown-}"; fi\n'
+        '#!/bin/bash\nif [ "$SLURMD_NODENAME" = n2 ]; then\n'
+        'export SSLRUN_PROBE="${SSLRUN_PROBE//\\"address\\": \\"/&unknown-}"; fi\n'
         'exec python3 "$@"\n'
     )
     command.chmod(0o755)

@@ -127,7 +127,7 @@ def test_it_is_never_stale(warm, ledgers, ended):
 
 def test_a_run_that_slurm_may_still_start_is_not_remembered(warm, ledgers, ended):
     ledgers.submit(ended[0], "7")
-    Ledger(ended[0].path, 2, "cancel").write("cancel", by=1)
+    Ledger(ended[0].path, 2, "cancel").write("cancel", by=1, job="7")
     ledgers.create("method=rotnet", "recipe=tiny", "seed=100")
     place(warm).unlink()
     states = {row.facts["id"]: row.facts["state"] for row in asked(warm)}

@@ -149,7 +149,9 @@ def test_what_has_been_run_is_listed(finished, typed):
     assert told["scales"]["demo"] == {"metric": "knn.trained", "minutes": 2.0, "ready": 3, "here": {"done": 6}}
     assert told["scales"]["paper"]["here"] == {}
     run = finished.submit()[0.01, 0]
-    next((run.path / "events").glob("*.jsonl")).write_text("[]\n")
+    ledger = next((run.path / "events").glob("*.jsonl"))
+    ledger.unlink()
+    ledger.mkdir()
     out, _ = typed("sweep", "list", "nobody", "--json")
     assert json.loads(out)[0]["scales"]["demo"]["here"] == {"damaged": 1, "done": 5}
     out, _ = typed("sweep", "list")

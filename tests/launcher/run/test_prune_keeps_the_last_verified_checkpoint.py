@@ -156,6 +156,7 @@ def test_a_run_that_slurm_may_start_any_moment_is_left_alone(sslrun, one_line, r
         "event": "submitted",
         "generation": 2,
         "writer": "submit",
+        "host": "login",
         "number": 1,
         "job": "7",
         "folder": "/x",

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -53,10 +54,11 @@ def source(tmp_path):
 
 
 def job_of(begun, **fields):
-    said = []
+    said, run = [], SimpleNamespace(path=Path("/nowhere"))
     config = TrainConfig(name="toy", backbone="none", epochs=4, lr=0.5, **fields)
     spec, ledger = SimpleNamespace(continue_from=begun), SimpleNamespace(write=lambda *a, **b: said.append((a, b)))
-    return SimpleNamespace(spec=spec, world=ALONE, config=config, ledger=ledger, notice=said.append, said=said)
+    told = {"ledger": ledger, "notice": said.append, "said": said}
+    return SimpleNamespace(spec=spec, run=run, world=ALONE, config=config, **told)
 
 
 def refused(begun, training):

@@ -30,10 +30,10 @@ def test_scores_of_other_settings_stand_beside_the_usual_ones(evaluated):
     assert [event.get("settings") for event in events] == [None, {"neighbours": [3]}]
 
 
-def test_of_two_scores_of_one_step_the_later_stands(evaluated):
-    for writer, top1, time in (("b", 1.0, 10.0), ("a", 2.0, 20.0), ("c", 3.0, 15.0)):
-        found = {"protocol": "linear", "step": 12, "scores": {"top1": top1}}
-        Ledger(evaluated.run.path, 7, writer).write("eval", **found, time=time)
+def test_of_two_scores_of_one_step_the_later_evaluations_stands_whatever_the_clocks_say(evaluated):
+    for number, top1, time in ((2, 1.0, 10.0), (10, 2.0, 15.0), (9, 3.0, 20.0)):
+        found = {"protocol": "linear", "step": 12, "scores": {"top1": top1}, "by": f"evals/linear-{number}"}
+        Ledger(evaluated.run.path, 7, f"eval-linear-{number}").write("eval", **found, time=time)
     assert evaluated.run.summary()["evals"]["linear"] == {"top1": 2.0}
 
 
