@@ -42,7 +42,7 @@ def _has_job(run: RunDir) -> bool:
     """Whether the ledger names a job. Not where it cannot be read: whoever asks for the run's state is told why."""
     try:
         return bool(of(run.history(), held=False).job)
-    except (OSError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return False
 
 

@@ -77,7 +77,7 @@ def _here(folder: Path) -> Mapping[tuple[str, str], Mapping[str, int]]:
 def _state(run: "RunDir", jobs: Any) -> str:
     try:
         return run.state(jobs).name
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return "damaged"
 
 
