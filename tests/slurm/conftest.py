@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from launcher.run.shapes import is_event
+
 HERE = Path(__file__).parent
 INSTALL = "apt-get install slurm-wlm munge (Debian, Ubuntu)"
 MISSING = "Slurm is not on this machine: "
@@ -166,10 +168,11 @@ def ledger() -> Callable[..., list[dict]]:
 
 
 def read_ledger(run: str | Path) -> list[dict]:
-    """Without a line that is being written."""
+    """Without a line that is being written; any other has to be one that is read."""
     files = sorted((Path(run) / "events").glob("*.jsonl"))
     lines = [line for file in files for line in file.read_text().splitlines(keepends=True)]
     rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    assert not [row for row in rows if not is_event(row)]
     return sorted(rows, key=lambda event: event["generation"])
 
 

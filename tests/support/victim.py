@@ -33,6 +33,7 @@ class Victim:
     def resumed_to_the_end(self) -> dict:
         self._sslrun("resume", self._watched.path)
         done = self._sslrun.show(self._watched.path)
+        assert self._watched.events("finished")  # and all else that it said is read
         assert done["state"] == "done" and done["step"] == done["steps"]
         assert done["restarts"] == {"killed": self._lives}
         assert done["lost_steps"] == self._lost

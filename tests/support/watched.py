@@ -50,8 +50,17 @@ class Watched:
         return bool(until(lambda: not self.processes() and not RunDir(self.path).held(), seconds=seconds))
 
     def events(self, name: str) -> list[dict]:
-        lines = [line for file in sorted((self.path / "events").iterdir()) for line in file.read_text().splitlines()]
-        return [event for event in map(json.loads, lines) if event["event"] == name]
+        return [event for event in events_of(self.path) if event["event"] == name]
+
+
+def events_of(run: Path) -> list[dict]:
+    """All that the ledger of the run in the folder `run` says, each line of which has to be one that is read."""
+    from launcher.run.shapes import is_event
+
+    lines = [line for file in sorted((run / "events").iterdir()) for line in file.read_text().splitlines()]
+    events = [json.loads(line) for line in lines]
+    assert not [event for event in events if not is_event(event)]
+    return events
 
 
 def _commands():
