@@ -31,7 +31,7 @@ BACK_SECONDS = 3600
 MORE = f"""
 here = os.path.dirname(__file__)
 who = "rank" + os.environ["RANK"] if "RANK" in os.environ else "launcher"
-now, opens = time.time, io.open
+now, opens, opened = time.time, io.open, os.open
 
 def shifted():
     with opens(os.path.join(here, "back")) as file:
@@ -40,10 +40,10 @@ def shifted():
 def slow(file, *words, **more):
     if str(file).endswith("metrics.jsonl") and who == "rank0":
         time.sleep(float(os.environ["DISTURBED_STEP_S"]))
-    return opens(file, *words, **more)
+    return opened(file, *words, **more)
 
 time.time = shifted
-io.open = slow
+os.open = slow
 """
 
 

@@ -3,7 +3,6 @@
 It is a run in all else, with its scores in its own ledger. What its ranks do is in methods/weights/.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from launcher.compose.evaluation import check_labels
 from launcher.compose.overrides import text_of
 from launcher.compose.training import frozen
 from launcher.errors import InputError, unknown
+from launcher.run.manifest import sha256
 from launcher.spec import paths, registry
 from launcher.spec.runspec import RunSpec
 
@@ -35,7 +35,7 @@ def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec
     settings, rest = protocols.taken(overrides, backbone)
     if not any(text.partition("=")[0] == "data" for text in rest):
         raise InputError("data is missing; say data=image_folder data.path=/path/to/labelled/images")
-    path = paths.absolute(text_of(f"weights={given['weights']}"))
+    path = paths.led_to(text_of(f"weights={given['weights']}"))
     rest = [text for text in rest if text.partition("=")[0] != "weights"]
     told = work.translated("weights", weights.RECIPE, rest, weights.GIVEN, also=("protocol",))
     config = work.config_of(told, config_dir)
@@ -58,7 +58,6 @@ def _digest(path: Path) -> str:
         reason = "its name does not end as one of weights does"
         raise InputError.of("weights", path, reason, f"give one of {', '.join(SUFFIXES)}")
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise InputError.of("weights", path, f"cannot be read ({error.strerror})", "make it readable") from None

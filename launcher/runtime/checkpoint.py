@@ -206,7 +206,8 @@ class Checkpointer:
         """On rank 0; returns why it could not be, or nothing."""
         manifest = {"step": save.step, "steps": save.steps, "generation": self._generation, "files": files}
         try:
-            newest = self._run.generation()
+            # The grace is too short to wait for a ledger that cannot be read.
+            newest = (RunDir(self._run.path) if save.haste else self._run).generation()
             if newest > self._generation:  # we were stopped for long, and the run was started again
                 return f"{TAKEN_OVER}: start {newest} of this run has begun, and this is start {self._generation}"
             write_json(save.beside / "manifest.json", {**manifest, "digest": digest(files)})
@@ -248,10 +249,11 @@ class Checkpointer:
         shards = self._owners.shards()
         mine = [name for name, entries in shards.items() if any(entry.writes for entry in entries.values())]
         files = {f"{name}.safetensors" for each in self._world.gather(mine) for name in each}
-        there = set(read(path)["files"])
+        there = set(waiting.patiently(partial(read, path), self._show)["files"])
         problem = f"of its files only one has {min(files ^ there)}" if files != there else ""
         for name, entries in shards.items() if not problem else ():
-            left = sorted(shard.owners(path / f"{name}.safetensors") - entries.keys())
+            found = waiting.patiently(partial(shard.owners, path / f"{name}.safetensors"), self._show)
+            left = sorted(found - entries.keys())
             problem = problem or (f"nothing here takes its {left[0]}" if left else "")
         return next(filter(None, self._world.gather(problem)), "")
 

@@ -144,7 +144,9 @@ def init(rendezvous: str | None = None, secret: bytes = b"") -> World:
     if size == 1:
         return World(rank, size, device)
     store = dist.FileStore(unquote(urlparse(rendezvous).path), size) if rendezvous else _tcp_store(rank, size, secret)
+    store.set_timeout(LONGEST_WAIT)
     _met.append(SealedStore(store, secret))
+    _met[-1].set_timeout(LONGEST_WAIT)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=_met[-1], rank=rank, world_size=size, timeout=LONGEST_WAIT)
     _recognised(dist.group.WORLD, secret)
@@ -160,20 +162,16 @@ def _tcp_store(rank: int, size: int, secret: bytes) -> dist.Store:
 
 
 def _listener(host: str, port: int) -> int | None:
-    """Rank 0's socket, at the one address that `host` means; None where it is not certain that the other nodes mean the
-    same by it: then rank 0 listens at all."""
-    found = {(family, told[0]) for family, *_, told in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-    (family, address), *others = found
-    if others:
-        return None
-    # A machine may call itself by a loopback address (127.0.1.1); where somebody chose the network of gloo's sockets,
-    # which otherwise listen at the name's address, too, the name may be of another one.
-    if address != host and (ipaddress.ip_address(address).is_loopback or "GLOO_SOCKET_IFNAME" in os.environ):
+    """Rank 0's socket at the address `host`. None where that is a name, which other nodes may know as another of this
+    node's networks, or an address that something in front of this machine has: then rank 0 listens at all of them."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError:
         return None
     try:
-        return socket.create_server((address, port), family=family, backlog=socket.SOMAXCONN).detach()
+        return socket.create_server((host, port), family=family, backlog=socket.SOMAXCONN).detach()
     except OSError as error:
-        if error.errno == errno.EADDRNOTAVAIL:  # what stands in front of this machine has it
+        if error.errno == errno.EADDRNOTAVAIL:
             return None
         raise
 
@@ -184,11 +182,12 @@ def _recognised(group: Any, secret: bytes) -> Any:
     if "gloo" not in dist.get_backend(group):
         return group
     rank, size = dist.get_rank(group), dist.get_world_size(group)
-    mine = b"".join(proof(secret, rank, other) for other in range(size))
+    name = group.group_name  # the same on its ranks; what is said in one group opens no other
+    mine = b"".join(proof(secret, name, rank, other) for other in range(size))
     heard = torch.empty(len(mine), dtype=torch.uint8)
     dist.all_to_all_single(heard, torch.frombuffer(bytearray(mine), dtype=torch.uint8), group=group)
     for other, word in enumerate(heard.split(PROOF_BYTES)):
-        if not hmac.compare_digest(word.numpy().tobytes(), proof(secret, other, rank)):
+        if not hmac.compare_digest(word.numpy().tobytes(), proof(secret, name, other, rank)):
             raise stranger(f"what rank {dist.get_global_rank(group, other)} says")
     return group
 

@@ -75,6 +75,7 @@ class SealedStore(dist.Store):
 
     def clone(self) -> dist.Store:
         self._clones.append(SealedStore(self._store.clone(), self._secret))
+        self._clones[-1].set_timeout(self.timeout)
         return self._clones[-1]
 
     def _sealed(self, key: str, value: bytes) -> bytes:

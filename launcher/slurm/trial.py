@@ -6,6 +6,7 @@ goes when it has ended, however it ends; its report stays beside it.
 
 import contextlib
 import json
+import os
 import shlex
 import shutil
 import statistics
@@ -48,7 +49,7 @@ def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list
     """
     limits.check(spec)
     token = uuid.uuid4().hex
-    folder = Path(spec.runs) / ".doctor" / token
+    folder = _home(Path(spec.runs)) / token
     with writing_in(spec.runs):
         make_private(folder)
         folder.parent.chmod(0o700)  # the reports stay in it
@@ -100,6 +101,12 @@ def _prepare(spec: RunSpec, folder: Path) -> Path:
     file = folder / "script.sh"
     file.write_text(script.text(folder, parameters))
     return file
+
+
+def _home(runs: Path) -> Path:
+    """Of the user's trials in a folder of runs, which several may share."""
+    first, own = runs / ".doctor", runs / f".doctor-{os.getuid()}"
+    return own if os.path.lexists(first) and first.lstat().st_uid != os.getuid() else first
 
 
 def _comment(token: str) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import InputError, RunFailed
+from launcher.run import waiting
+from launcher.run.files import read
 
 STOPPED_CODE = 75  # EX_TEMPFAIL: a rank that saved and can go on later
 VARIABLES = {
@@ -71,8 +73,7 @@ class Start:
             return b""
         path = _secret(run, self.generation)
         try:
-            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-                told = file.read(SECRET_BYTES)
+            told = waiting.patiently(lambda: read(path, SECRET_BYTES))
         except OSError as error:
             raise RunFailed(f"{path}: {error.strerror}: by it the ranks of a start recognise one another") from None
         if len(told) < SECRET_BYTES:
@@ -98,7 +99,8 @@ def secret(run: Path, generation: int, *, ranks: int) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next start takes it away
+            path.unlink(missing_ok=True)
 
 
 def _secret(run: Path, generation: int | str) -> Path:

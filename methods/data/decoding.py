@@ -10,7 +10,7 @@ from typing import BinaryIO, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from launcher.errors import RunFailed
+from launcher.errors import Unreadable
 from methods.data import depth
 from methods.data.spec import MAX_PIXELS
 
@@ -21,7 +21,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 # file server that does not answer is EIO, too (nfs(5), soft).
 OF_THE_MACHINE = {
     errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
-    errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO, errno.EKEYEXPIRED, errno.EKEYREVOKED,
 }  # fmt: skip
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -103,7 +103,7 @@ class TooLarge(Exception):
 
 
 def why_broken(error: Exception) -> str:
-    """Why an image could not be decoded. Raises RunFailed where that is not the image's fault: to go on without it
+    """Why an image could not be decoded. Raises Unreadable where that is not the image's fault: to go on without it
     would train on something else than another start does."""
     if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
         where = os.fsdecode(error.filename) if error.filename else "an image"
@@ -111,7 +111,7 @@ def why_broken(error: Exception) -> str:
         if error.errno == errno.EMFILE:
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             said += f": {limit} files at most are open; raise that with `ulimit -n`, or give fewer method.workers"
-        raise RunFailed(said) from error
+        raise Unreadable(said) from error
     if isinstance(error, UnidentifiedImageError):  # its own text is the address of a file object
         return f"not an image of a known format ({', '.join(FORMATS)})"
     if isinstance(error, TooLarge):

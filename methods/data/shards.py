@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from launcher.errors import InputError, RunFailed
+from launcher.errors import InputError, SslrunError
 from launcher.run.files import refuse_foreign
 from methods.data import tars
 from methods.data.dataset import BrokenImage
@@ -103,7 +103,7 @@ class ImageShards:
         """RGB, at the size stored; decoded as those of a folder are."""
         try:
             return decode(io.BytesIO(self.read(index)), self._depth, self._max_pixels)
-        except (BrokenImage, RunFailed):
+        except (BrokenImage, SslrunError):
             raise
         except Exception as error:  # damaged bytes lead a decoder anywhere
             raise BrokenImage(self.name_of(index), why_broken(error)) from error

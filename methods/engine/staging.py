@@ -115,13 +115,19 @@ class _Copying(threading.Thread):
 
 
 def _is_copy(source: Path, target: Path) -> bool:
-    """A copy has its name when it is complete; it has the size and the time of what it was made of."""
+    """A copy has its name when it is complete; it has the size and the time of what it was made of, and nobody else can
+    have written it."""
     there = source.stat()
     try:
         here = target.lstat()
     except FileNotFoundError:
         return False
-    return stat.S_ISREG(here.st_mode) and (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
+    theirs = here.st_uid != os.geteuid() or here.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return (
+        stat.S_ISREG(here.st_mode)
+        and not theirs
+        and (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
+    )
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -132,7 +138,6 @@ def _copy(source: Path, target: Path) -> None:
             digest.update(chunk)
             there.write(chunk)
         there.flush()
-        os.fsync(there.fileno())
         with open(os.dup(there.fileno()), "rb") as copy:
             copy.seek(0)
             if hashlib.file_digest(copy, hashlib.blake2b).digest() != digest.digest():

@@ -37,7 +37,7 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
     Collective. Raises Stopped between batches; InputError when the checkpoint is gone or there are no labels, RunFailed
     when it is not what was written.
     """
-    spec, asked, owner = run.spec(), ASKED.read(run.path / "eval.json"), run.owner
+    spec, asked, owner = run.spec(), waiting.patiently(lambda: ASKED.read(run.path / "eval.json")), run.owner
     # One from before there were settings names one protocol.
     protocols = asked.get("settings") or {asked["protocol"]: vars(PROTOCOLS[asked["protocol"]]())}
     with job_of(run, world, ledger, stop, heart, protocols) as job:

@@ -24,7 +24,8 @@ def synchronise(network: nn.Module, world: World, ranks: int) -> nn.Module:
     if ranks == 1:
         return network
     for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in PLAIN:
+        shared = isinstance(module, nn.SyncBatchNorm | RankBatchNorm)  # as a network of the user's own may bring it
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in PLAIN and not shared:
             raise TypeError(
                 f"{type(module).__name__} is not plain batch normalisation, whose statistics ranks can share"
             )

@@ -16,10 +16,10 @@ from launcher.run.folder import RunDir
 from launcher.run.snapshot import Snapshot
 from launcher.start import local
 
+pytestmark = pytest.mark.fault
+
 RANK = """
 import json, os, pathlib, signal, sys, time
-
-pytestmark = pytest.mark.fault
 
 run, said = pathlib.Path(sys.argv[1]), []
 head = {"generation": int(os.environ["SSLRUN_GENERATION"]), "writer": "rank0", "host": "here", "number": 1, "time": 1.0}

@@ -79,7 +79,7 @@ def test_a_copy_that_came_out_wrong_never_gets_its_name(shards, tmp_path, monkey
     monkeypatch.setattr(staging.hashlib, "file_digest", another)
     with pytest.raises(InputError, match=r"data\.stage=.*the copy differs from the original.*; give a folder"):
         staging.stage(job(shards, tmp_path / "disk"))
-    assert not staged(tmp_path / "disk") and not list((tmp_path / "disk").rglob("*.part"))
+    assert not staged(tmp_path / "disk") and not list((tmp_path / "disk").rglob("*.tar*"))
 
 
 def test_what_cannot_be_used_is_one_line(shards, tmp_path, monkeypatch):
@@ -180,7 +180,7 @@ def test_a_link_in_the_place_of_its_folder_is_refused(shards, tmp_path):
     assert not list(elsewhere.iterdir())
 
 
-@pytest.mark.parametrize("name", ["lock", ".0.tar.part", "0.tar"])
+@pytest.mark.parametrize("name", ["lock", "0.tar"])
 def test_no_link_in_its_folder_is_followed(shards, tmp_path, mine, name):
     target = target_of(shards, tmp_path / "disk")
     target.mkdir(mode=0o700)
