@@ -9,7 +9,7 @@ from launcher.run import causes, waiting
 from launcher.run.state import ACTIVE
 from launcher.slurm import badnodes
 from launcher.spec.schema import ClusterConfig
-from launcher.start import batch, requeue
+from launcher.start import job, requeue
 from methods.engine import saves
 
 TEXT = (Path(__file__).parents[1] / "docs" / "preemption.md").read_text()
@@ -44,7 +44,7 @@ def test_how_often_a_run_starts_again():
 def test_how_long_things_take():
     assert f"({cost.SHORTEST_SIGNAL} s or more)" in row("the job's time limit")
     assert waiting.SECONDS == 120 and "up to two minutes" in row("a file cannot be read for a moment")
-    assert f"for {batch.CONTROLLER_SECONDS / 60:.0f} minutes" in row("slurmctld restarts")
+    assert f"for {job.CONTROLLER_SECONDS / 60:.0f} minutes" in row("slurmctld restarts")
     assert f"`stall_minutes`, {ClusterConfig().stall_minutes:.0f} by default" in row("until a hang is noticed")
     assert badnodes.HOURS == 24 and "for a day" in row("a node is lost")
     assert f"the {WORDS[saves.SAVES_THAT_MAY_FAIL]}".replace("three", "third") in row("a save fails")

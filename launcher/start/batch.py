@@ -28,14 +28,12 @@ from launcher.run.ledger import History, Ledger
 from launcher.run.state import of
 from launcher.slurm import badnodes, commands, notation
 from launcher.spec.runspec import RunSpec
-from launcher.start import handover, requeue, streams
+from launcher.start import handover, job, requeue, streams
 from launcher.start.ending import Outcome, judge, note_commits, stuck
 from launcher.start.handover import Start
 
 PREFLIGHT_SECONDS = 120
 LOCK_SECONDS, LOCK_POLL_SECONDS = 180.0, 2.0  # NFS forgets a client after 90 s
-CONTROLLER_SECONDS = 600.0  # how long a requeue waits for a controller that is being restarted
-UNHEARD = re.compile("does not answer|no answer|Unable to contact")
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
 PASS_ON_SECONDS = 1.0
@@ -62,7 +60,7 @@ def main(path: str) -> None:
         print(f"sslrun: {error}", flush=True)
         if int(os.environ.get("SLURM_RESTART_COUNT", 0)) < causes.of(error.cause).forgiven:  # no ledger can count
             with contextlib.suppress(ClusterError):
-                _back_into_the_queue()
+                job.back_into_the_queue()
         sys.exit(error.exit_code)
     except SslrunError as error:
         print(f"sslrun: {error}", flush=True)
@@ -81,7 +79,7 @@ def main(path: str) -> None:
             "start",
             cause=cause,
             pid=os.getpid(),
-            job=_job(),
+            job=job.own_id(),
             restart_count=int(os.environ.get("SLURM_RESTART_COUNT", 0)),
             nodes=os.environ["SLURM_JOB_NODELIST"],
             world_size=int(os.environ["SLURM_JOB_NUM_NODES"]) * int(os.environ["SLURM_NTASKS_PER_NODE"]),
@@ -163,12 +161,6 @@ def _lock(run: RunDir) -> int | None:
 
 def _end(ledger: Ledger, outcome: Outcome, *, requeued: bool) -> None:
     ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, requeued=requeued)
-
-
-def _job() -> str:
-    """This job's own id. SLURM_JOB_ID of one task of an array is the array's: who requeues that requeues every task."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
 def _mark(generation: int) -> str:
@@ -331,7 +323,7 @@ def _why(run: RunDir, generation: int, outcome: Outcome, told: _Told) -> Outcome
     saved = state if stopped and outcome is not NOT_BEGUN else f"; {outcome.message}"
     found = None
     with contextlib.suppress(ClusterError):  # a controller that does not answer is no reason to end without a word
-        found = commands.ended(_job())
+        found = commands.ended(job.own_id())
     start = said.first("start")
     # While the job ends Slurm calls its state COMPLETING, whatever ended it; the log says more.
     slurms = requeue.ended_by_slurm(_log_of(run, start))
@@ -363,37 +355,8 @@ def _limit(run: RunDir) -> float:
 def _requeue(ledger: Ledger, outcome: Outcome) -> None:
     """Also after a preemption: a job that exits within the grace is over, whatever PreemptMode says."""
     try:
-        _back_into_the_queue()
+        job.back_into_the_queue()
     except ClusterError as error:
         stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {error}", outcome.exit_code)
         print(f"sslrun: {stopped.message}", flush=True)
         _end(ledger, stopped, requeued=False)
-
-
-def _back_into_the_queue() -> None:
-    """Under the same job id; Slurm ends this script for it. Raises ClusterError."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if _put_back(_job()):
-        time.sleep(120)
-
-
-def _put_back(job: str) -> bool:
-    """Requeue `job`; False where Slurm has done so already, and so has ended this script as far as it knows.
-
-    Waits for a controller that is being restarted. Raises ClusterError where the cluster does not requeue.
-    """
-    end = time.monotonic() + CONTROLLER_SECONDS
-    while True:
-        try:
-            commands.requeue(job)
-            return True
-        except ClusterError as error:
-            if "pending execution" in str(error):
-                return False
-            with contextlib.suppress(ClusterError):
-                found = commands.ended(job)
-                if found and (found.restarts or 0) > int(os.environ.get("SLURM_RESTART_COUNT", 0)):
-                    return False
-            if not UNHEARD.search(str(error)) or time.monotonic() > end:
-                raise
-        time.sleep(LOCK_POLL_SECONDS)

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.errors import ClusterError
 from launcher.slurm import commands
-from launcher.start import batch
+from launcher.start import job
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_node_without_scontrol_is_named_and_is_no_controller_that_is_down(prog
             ClusterError, match="n2 has no scontrol on its PATH; export a PATH that has it in clu"
         ) as said:
             ask()
-        assert not batch.UNHEARD.search(str(said.value))
+        assert not job.UNHEARD.search(str(said.value))
 
 
 def test_a_node_that_lacks_sbatch_alone_can_ask_all_the_same(programs):
