@@ -6,10 +6,10 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from launcher.errors import ClusterError, InputError
+from launcher.errors import ClusterError, InputError, SslrunError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
@@ -41,28 +41,53 @@ def run(options: Namespace) -> int:
     jobs, trouble = queue.of_runs(runs)
     if trouble:
         raise ClusterError(f"nothing was cancelled: {trouble}")
-    states = [(found, found.state(jobs)) for found in runs]
-    active = [(f, s) for f, s in states if s.name == "running" or (s.name in ACTIVE and s.job)]
+    idle, active, left = [], [], []
+    for found in runs:
+        with _others_go_on(runs, left):
+            state = found.state(jobs)
+            if not (state.name == "running" or (state.name in ACTIVE and state.job)):
+                idle.append(state.name)
+                continue
+            found.refuse_foreign("only they can cancel it")  # whom it names is its owner's word: nobody else's process
+            if state.job:
+                _refuse_strangers(found, state, jobs or {})
+            active.append((found, state))
+    if not active and left:
+        raise ClusterError(f"nothing was cancelled: {'; '.join(map(str, left))}")
     if not active:
-        raise InputError(f"RUN={options.run}: it is {states[0][1].name}, not running; there is nothing to cancel")
-    for found, _ in active:  # whom it names is its owner's word: no process of anybody else is stopped for it
-        found.refuse_foreign("only they can cancel it")
+        raise InputError(f"RUN={options.run}: it is {idle[0]}, not running; there is nothing to cancel")
     if sys.stdin.isatty() and not options.yes:
         what = f"{len(active)} runs" if len(active) > 1 else f"{active[0][0].id} ({active[0][1].name})"
         if input(f"cancel {what}? [y/N] ").strip().lower() not in ("y", "yes"):
             return 130
+    stopped, queued = [], [(found, state) for found, state in active if state.job]
     for found, state in active:
         if not state.job:
-            _cancel_here(found)
-    queued = [(found, state) for found, state in active if state.job]
+            with _others_go_on(runs, left):
+                _cancel_here(found)
+                stopped.append(found)
     if queued:
-        for found, state in queued:
-            _refuse_strangers(found, state, jobs or {})
-        _cancel_on_slurm([*queued, *_waiting_for_their_end(queued)])
-    for found, _ in active:
+        with _others_go_on(runs, left):
+            _cancel_on_slurm([*queued, *_waiting_for_their_end(queued)])
+            stopped += [found for found, _ in queued]
+    for found in stopped:
         arguments.say(f"{found.id} is {found.state().name}")
+    if left:
+        done = f"cancelled {len(stopped)} of {len(runs) - len(idle)} runs" if stopped else "nothing was cancelled"
+        raise ClusterError(f"{done}: {'; '.join(map(str, left))}")
     arguments.answer(active[0][0], options, joined=False, state=active[0][0].state().name, job=active[0][1].job)
     return 0
+
+
+@contextlib.contextmanager
+def _others_go_on(runs: Sequence["RunDir"], left: list[Exception]) -> Iterator[None]:
+    """What is wrong with one run of a sweep is put into `left`, and keeps no other from being cancelled."""
+    try:
+        yield
+    except (SslrunError, OSError, ValueError) as error:
+        if len(runs) == 1:
+            raise
+        left.append(error)
 
 
 def _cancel_here(run: "RunDir") -> None:
@@ -104,11 +129,9 @@ def _refuse_strangers(run: "RunDir", state: "State", jobs: "Mapping[str, SlurmJo
     if _is_its_job(run, state, jobs):
         return
     if state.job not in jobs:
-        raise ClusterError(f"nothing was cancelled: job {state.job} of {run.id} is not in your queue; try again")
-    raise ClusterError(
-        f"nothing was cancelled: job {state.job} in this queue ({jobs[state.job].name}) does not say that it is "
-        f"{run.id}'s; if it is, `scancel {state.job}` stops it"
-    )
+        raise ClusterError(f"job {state.job} of {run.id} is not in your queue; try again")
+    said = f"job {state.job} in this queue ({jobs[state.job].name}) does not say that it is {run.id}'s"
+    raise ClusterError(f"{said}; if it is, `scancel {state.job}` stops it")
 
 
 def _is_its_job(run: "RunDir", state: "State", jobs: "Mapping[str, SlurmJob]") -> bool:
@@ -126,8 +149,12 @@ def _waiting_for_their_end(runs: "list[tuple[RunDir, State]]") -> "list[tuple[Ru
         with contextlib.suppress(OSError, ValueError):  # damaged: it waits for nobody
             behind += [each] if evaluation.asked_of(each).get("after") else []
     jobs, _ = queue.of_runs(behind)
-    states = [(each, each.state(jobs)) for each in behind]
-    return [(each, s) for each, s in states if s.name == "pending" and _is_its_job(each, s, jobs or {})]
+    waiting = []
+    for each in behind:
+        with contextlib.suppress(OSError, ValueError):
+            state = each.state(jobs)
+            waiting += [(each, state)] if state.name == "pending" and _is_its_job(each, state, jobs or {}) else []
+    return waiting
 
 
 def _begun(run: "RunDir", job: str) -> bool:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import recorded
 
 from launcher.errors import ClusterError, InputError
+from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.sweep import record
 from launcher.verbs import cancel
@@ -114,3 +116,62 @@ def test_no_run_of_another_folder_for_a_record_that_names_it(ledgers, run, place
     with pytest.raises(InputError, match="which is no run of this folder"):
         record.members("my-sweep-1", ledgers.folder)
     assert record.recorded(ledgers.folder) == []
+
+
+@pytest.fixture
+def sweep(run, ledgers):
+    """Two runs: `first`, as given, and `other`."""
+    other = RunDir(shutil.copytree(run.path, ledgers.folder / "other", symlinks=True))
+    (ledgers.folder / record.FOLDER).mkdir()
+    points = {"points": [{"run": run.path.name}, {"run": other.path.name}]}
+    (ledgers.folder / record.FOLDER / "my-sweep-1.json").write_text(json.dumps(points))
+    return run, other
+
+
+def stop_sweep(ledgers):
+    return cancel.run(Namespace(run="my-sweep-1", overrides=[f"runs={ledgers.folder}"], yes=True, json=False))
+
+
+def wait_in_queue(run, ledgers, slurm_said):
+    ledgers.submit(run, "8")
+    slurm_said.says("squeue", recorded.table("8|8|PENDING|None|N/A||1:00:00|main|name|sslrun:token\n"))
+    slurm_said.says("scancel", "")
+
+
+def test_a_job_that_the_queue_did_not_know_yet_keeps_no_other_of_its_sweep(sweep, ledgers, slurm_said):
+    begun, waiting = sweep
+    wait_in_queue(waiting, ledgers, slurm_said)
+    Ledger(begun.path, 1, "batch").write("start", cause="submitted", job="7")
+    with held(begun), pytest.raises(ClusterError, match=r"^cancelled 1 of 2 runs: job 7 of \S+ is not in your queue"):
+        stop_sweep(ledgers)
+    assert slurm_said.commands("scancel") == [["scancel", "8"]] and waiting.history().all("cancel")
+    assert not begun.history().all("cancel")
+
+
+def test_nor_does_a_run_that_another_machine_has(sweep, ledgers, slurm_said):
+    elsewhere, waiting = sweep
+    wait_in_queue(waiting, ledgers, slurm_said)
+    Ledger(elsewhere.path, 1, "launcher").write("start", cause="submitted", pid=1)
+    file = next((elsewhere.path / "events").glob("*launcher*"))
+    file.write_text(file.read_text().replace(os.uname().nodename, "elsewhere"))
+    with held(elsewhere), pytest.raises(ClusterError, match=r"^cancelled 1 of 2 runs: .*it runs on elsewhere"):
+        stop_sweep(ledgers)
+    assert slurm_said.commands("scancel") == [["scancel", "8"]]
+
+
+def test_nor_does_a_ledger_that_cannot_be_read(sweep, ledgers, slurm_said):
+    damaged, waiting = sweep
+    wait_in_queue(waiting, ledgers, slurm_said)
+    (damaged.path / "events" / "0001-batch.jsonl").mkdir(parents=True)
+    with pytest.raises(ClusterError, match=r"^cancelled 1 of 2 runs: "):
+        stop_sweep(ledgers)
+    assert slurm_said.commands("scancel") == [["scancel", "8"]]
+
+
+def test_what_cannot_be_cancelled_of_a_sweep_is_said_where_nothing_can(sweep, ledgers, slurm_said):
+    slurm_said.says("squeue", recorded.table(""))
+    for run, job in zip(sweep, "78", strict=True):
+        Ledger(run.path, 1, "batch").write("start", cause="submitted", job=job)
+    with held(sweep[0]), held(sweep[1]), pytest.raises(ClusterError, match=r"^nothing was cancelled: job 7 .*; job 8 "):
+        stop_sweep(ledgers)
+    assert not slurm_said.commands("scancel")
