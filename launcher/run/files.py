@@ -104,10 +104,10 @@ def own_folder(path: Path | str, mode: int = 0o700) -> None:
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise NotOurs(f"{path}: it is not a plain folder; take it away")
-    refuse_foreign(path, found, mode)
+    refuse_not_ours(path, found, mode)
 
 
-def refuse_foreign(path: Path | str, found: os.stat_result, mode: int = 0o600) -> None:
+def refuse_not_ours(path: Path | str, found: os.stat_result, mode: int = 0o600) -> None:
     """Raises NotOurs where what was `found` at `path` is another user's, or open for others to write beyond `mode`."""
     if found.st_uid != os.geteuid():
         raise NotOurs(f"{path}: it belongs to user {found.st_uid}, not to you; give another folder, or take it away")
@@ -156,7 +156,7 @@ def replacing(
         new = os.open(beside, flags, 0o666 if by_umask else 0o600, dir_fd=descriptor)
         try:
             with open(new, "wb") as file:
-                if not by_umask:
+                if not by_umask and mode != 0o600:
                     os.fchmod(new, mode)
                 yield file
                 if durable:

@@ -16,7 +16,7 @@ from launcher.run.shapes import is_event
 
 Event = Mapping[str, Any]
 # Asking for a generation comes first; whoever starts it writes its first event and its last, around the ranks'.
-MOST = 16 * 2**20  # bytes of all files of a run's ledger, of which a start writes some thousands
+MOST = 16 * 2**20  # bytes of one file of a ledger, of which each writer of each start has its own
 SHORTEST = 80  # bytes of an event: what each must hold takes more, and there may be millions of other lines
 ORDER = {"intent": -1, "submitted": -1, "withdrawn": -1, "start": 0, "end": 2}
 
@@ -30,10 +30,9 @@ class History(tuple[Event, ...]):
 
         Raises NotOurs where a ledger is no plain file, or larger than any; OSError where not all of it can be read.
         """
-        rows, left = [], MOST
+        rows = []
         for name in names(run / "events"):
-            content = read(run / "events" / name, left) if name.endswith(".jsonl") else b""
-            left -= len(content)
+            content = read(run / "events" / name, MOST) if name.endswith(".jsonl") else b""
             for line in dict.fromkeys(content.splitlines()):  # one may have been written again
                 found = object_in(line) if len(line) > SHORTEST else None
                 if is_event(found):

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.errors import InputError
-from launcher.run.files import NotOurs, opened, read_json, replacing
+from launcher.run.files import NotOurs, opened, read_json, replacing, sync_names
 from launcher.spec.runspec import InitFrom, PinnedNetwork, RunSpec
 
 FOLDER, MANIFEST = "pinned", "manifest.json"
@@ -36,6 +36,8 @@ def lay(folder: Path, spec: RunSpec) -> None:
             with contextlib.ExitStack() as undo:
                 undo.callback(shutil.rmtree, folder / FOLDER, ignore_errors=True)
                 _pin(field, source, _nearest(path, source.digest, folder.parent), target)
+                for each in (target, *target.parents[:3]):  # as far as the run's folder
+                    sync_names(each)
                 undo.pop_all()
 
 

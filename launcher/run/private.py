@@ -9,6 +9,7 @@ Nothing is ever taken out of private.json, so that a placement which is put back
 import contextlib
 import dataclasses
 import json
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,10 @@ def refuse_lost(run: Path, spec: RunSpec) -> None:
 
 
 def _known(run: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        return read_json(run / FILE)
+    """Raises OSError, or NotOurs, where the user's own cannot be read: what is written anew would lose its keys."""
+    with contextlib.suppress(FileNotFoundError):
+        if run.stat().st_uid == os.geteuid():
+            return read_json(run / FILE)
     return {}
 
 

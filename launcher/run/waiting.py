@@ -29,8 +29,7 @@ def answered(error: OSError) -> bool:
 def refuse_unanswered(path: Path) -> None:
     """Raises OSError where the file cannot be opened; for what is read next by safetensors, to which one that may not
     be opened does not exist."""
-    with path.open("rb"):
-        pass
+    os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))  # a FIFO in its place would be waited for
 
 
 def patiently(read: Callable[[], Read], show: Callable[[str], None] | None = None) -> Read:

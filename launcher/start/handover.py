@@ -13,7 +13,7 @@ from pathlib import Path
 
 from launcher.errors import InputError, RunFailed
 from launcher.run import waiting
-from launcher.run.files import read
+from launcher.run.files import read, replacing
 
 STOPPED_CODE = 75  # EX_TEMPFAIL: a rank that saved and can go on later
 VARIABLES = {
@@ -92,7 +92,7 @@ def secret(run: Path, generation: int, *, ranks: int) -> Iterator[None]:
     try:
         for left in run.glob(_secret(run, "*").name):  # of starts that were killed
             left.unlink(missing_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with replacing(path, durable=False, mode=0o600) as file:
             file.write(secrets.token_bytes(SECRET_BYTES))
     except OSError as error:
         raise RunFailed(f"{path}: it cannot be written ({error.strerror})") from None

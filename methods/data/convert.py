@@ -36,7 +36,7 @@ from launcher.run.files import (
     own_folder,
     read,
     read_json,
-    refuse_foreign,
+    refuse_not_ours,
     replacing,
     write_json,
 )
@@ -367,7 +367,7 @@ def _is_kept(file: Path, done: dict[str, Any] | None) -> bool:
         if status.st_size != done["bytes"]:
             return False
         with contextlib.suppress(NotOurs):
-            refuse_foreign(file, status)
+            refuse_not_ours(file, status)
             if status.st_mtime_ns == done["mtime_ns"]:
                 return True
         digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))

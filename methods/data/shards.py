@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from launcher.errors import InputError, SslrunError
-from launcher.run.files import refuse_foreign
+from launcher.run.files import refuse_not_ours
 from methods.data import tars
 from methods.data.dataset import BrokenImage
 from methods.data.decoding import decode, why_broken
@@ -156,7 +156,7 @@ class ImageShards:
             path = os.path.join(self._from, self._index.tars[tar][0])
             file = open(path, "rb", buffering=0)  # noqa: SIM115 closed with the last that uses it
             if self._from != self.folder:  # where the copies lie others may write, and put another folder in its place
-                refuse_foreign(path, os.fstat(file.fileno()))
+                refuse_not_ours(path, os.fstat(file.fileno()))
             self._files[tar] = file
         return file
 

@@ -69,7 +69,8 @@ def too_few_files(dataset):
     """A view that leaves no descriptor for the image after the first: the limit is this worker's own."""
 
     def view(image, sample, epoch):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1,) * 2)
+        limit = min(len(os.listdir("/proc/self/fd")) - 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         return np.asarray(image).transpose(2, 0, 1)
 
     return view
