@@ -56,23 +56,23 @@ def main(path: str) -> None:
     try:
         waiting.patiently(lambda: _look(run))
         lock = _lock(run)
-    except Unreadable as error:
-        print(f"sslrun: {error}", flush=True)
-        if int(os.environ.get("SLURM_RESTART_COUNT", 0)) < causes.of(error.cause).forgiven:  # no ledger can count
+        if lock is None:
+            raise ClusterError(f"{run.id} is being run by somebody else")
+        if of(waiting.patiently(run.history), held=False).name == "done":  # it finished while it was being preempted
+            sys.exit(0)
+        cause = waiting.patiently(lambda: _how_it_ended_before(run))
+        generation = waiting.patiently(run.generation) + 1
+        ledger, hopeless = Ledger(run.path, generation, "batch"), None
+    except (Unreadable, OSError) as error:  # also where the folder is not there: it may be mounted a moment later
+        print(f"sslrun: {_said(error)}", flush=True)
+        # There is no ledger to count in.
+        if int(os.environ.get("SLURM_RESTART_COUNT", 0)) < causes.of(Unreadable.cause).forgiven:
             with contextlib.suppress(ClusterError):
                 job.back_into_the_queue()
-        sys.exit(error.exit_code)
+        sys.exit(Unreadable.exit_code)
     except SslrunError as error:
         print(f"sslrun: {error}", flush=True)
         sys.exit(error.exit_code)
-    if lock is None:
-        print(f"sslrun: {run.id} is being run by somebody else", flush=True)
-        sys.exit(ClusterError.exit_code)
-    if of(run.history(), held=False).name == "done":  # it finished while it was being preempted
-        sys.exit(0)
-    cause = _how_it_ended_before(run)
-    generation = run.generation() + 1
-    ledger, hopeless = Ledger(run.path, generation, "batch"), None
     print(_mark(generation), flush=True)
     try:
         ledger.write(
@@ -90,11 +90,13 @@ def main(path: str) -> None:
         outcome = NOT_BEGUN if told.signal else Outcome("failed", error.cause, str(error), error.exit_code)
     except OSError as error:
         cause = InputError.cause if waiting.answered(error) else Unreadable.cause
-        outcome = Outcome("failed", cause, waiting.unreadable(error), RunFailed.exit_code)
+        outcome = Outcome("failed", cause, _said(error), RunFailed.exit_code)
     try:
         outcome, again = waiting.patiently(lambda: _concluded(run, ledger, outcome, hopeless, told))
-    except Unreadable as error:  # the next start says how this one ended, and counts it
-        outcome, again = Outcome("preempted", error.cause, str(error), 0), True
+    except (Unreadable, OSError) as error:  # the next start says how this one ended, and counts it
+        outcome, again = Outcome("preempted", Unreadable.cause, _said(error), 0), True
+    except SslrunError as error:
+        outcome, again = Outcome("failed", error.cause, str(error), error.exit_code), False
     if outcome.message:
         print(f"sslrun: {outcome.message}", flush=True)
     _end(ledger, outcome, requeued=again)
@@ -148,6 +150,13 @@ def _look(run: RunDir) -> None:
     with contextlib.suppress(InputError, FileNotFoundError):  # is said below, in the ledger
         run.spec()
     os.close(opened(run.path / "lock", os.O_RDWR | os.O_CREAT))
+
+
+def _said(error: SslrunError | OSError) -> str:
+    """One line. What failed need not have been a read: a program may be missing, or a disk full."""
+    if isinstance(error, SslrunError):
+        return str(error)
+    return str(SslrunError(f"{error.filename or 'a file'}: {error.strerror or error} (on {os.uname().nodename})"))
 
 
 def _lock(run: RunDir) -> int | None:

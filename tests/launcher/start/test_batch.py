@@ -178,7 +178,7 @@ def test_code_that_is_away_ends_a_start_which_comes_again(runs, ended_as, away):
     run = runs.make()
     away(run.code_folder().resolve() / "module.py")
     assert ended_as(run) == ("preempted", "unreadable", True)
-    assert "module.py cannot be read on " in run.history().last("end")["message"]
+    assert "module.py: " in run.history().last("end")["message"]
 
 
 @pytest.mark.fault
@@ -186,3 +186,54 @@ def test_how_a_start_ended_is_told_once_the_ledger_can_be_read(runs, ended_as, a
     run = runs.make()
     monkeypatch.setattr(batch, "_work", lambda *_: away(run.path / "events", times=2) or DONE)
     assert ended_as(run) == ("done", "done", False)
+
+
+@pytest.mark.fault
+def test_a_run_whose_folder_is_not_there_has_the_job_start_again(tmp_path, job, monkeypatch, capsys):
+    """As where its first node has not mounted it yet."""
+    monkeypatch.setattr(batch.time, "sleep", lambda _: None)
+    for restarts, requeued in (("19", True), ("20", False)):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        asked = len(job.commands("scontrol requeue"))
+        with pytest.raises(SystemExit) as ended:
+            batch.main(str(tmp_path / "away" / "run"))
+        assert ended.value.code == 4 and (len(job.commands("scontrol requeue")) > asked) == requeued
+        assert capsys.readouterr().out.startswith(f"sslrun: {tmp_path}/away/run/lock: No such file or directory (on ")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("times", [2, float("inf")])
+def test_what_goes_away_once_the_run_is_locked_is_waited_for(killed, job, away, monkeypatch, times):
+    monkeypatch.setattr(batch.time, "sleep", lambda _: None)
+    monkeypatch.setattr(batch, "_hopeless", lambda _: DONE)
+    lock = batch._lock
+    monkeypatch.setattr(batch, "_lock", lambda run: (lock(run), away(run.path / "events", times))[0])
+    with pytest.raises(SystemExit) as ended:
+        batch.main(str(killed.path))
+    away(None)
+    begun = times == 2
+    assert ended.value.code == (0 if begun else 4) and bool(job.commands("scontrol requeue")) != begun
+    assert len(killed.history().of(4).all("end")) == len(killed.history().of(5).all("end")) == begun
+
+
+def test_a_folder_that_goes_while_the_run_works_leaves_no_traceback(runs, ended_as, monkeypatch):
+    run = runs.make()
+
+    def gone(*_):
+        raise FileNotFoundError(2, "No such file or directory", "plan.json")
+
+    monkeypatch.setattr(batch, "_work", lambda *_: Outcome("failed", "killed", "", 4))
+    monkeypatch.setattr(batch, "_why", gone)
+    assert ended_as(run) == ("preempted", "unreadable", True)
+    assert run.history().last("end")["message"].startswith("plan.json: No such file or directory (on ")
+
+
+def test_a_node_without_srun_is_said_to_lack_it(runs, ended_as, monkeypatch):
+    run = runs.make()
+
+    def none(*_, **__):
+        raise FileNotFoundError(2, "No such file or directory", "srun")
+
+    monkeypatch.setattr(batch.subprocess, "run", none)
+    assert ended_as(run)[0] == "failed"
+    assert run.history().last("end")["message"].startswith("srun: No such file or directory (on ")
