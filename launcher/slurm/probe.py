@@ -223,15 +223,25 @@ def listen(order: dict) -> int:
     while len({*streams, *lost}) < order["world_size"] and (left := deadline - time.monotonic()) > 0:
         for key, _ in ready.select(left):
             if key.fileobj is server:
-                connection, _ = server.accept()
+                try:
+                    connection, _ = server.accept()
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                except OSError:  # too many have connected: who was silent for longest goes
+                    for oldest in list(heard)[:1]:
+                        ready.unregister(oldest)
+                        del heard[oldest]
+                        oldest.close()
+                    continue
                 connection.settimeout(ATTEMPT_SECONDS)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 ready.register(connection, selectors.EVENT_READ)
+                heard[connection] = b""
+                continue
+            if key.fileobj not in heard:
                 continue
             part = b""
             with contextlib.suppress(OSError):
                 part = key.fileobj.recv(LONGEST)
-            line = heard[key.fileobj] = heard.get(key.fileobj, b"") + part
+            line = heard[key.fileobj] = heard[key.fileobj] + part
             if part and b"\n" not in line and len(line) < LONGEST:  # nobody is waited for in the middle of a line
                 continue
             ready.unregister(key.fileobj)

@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -11,6 +13,8 @@ import pytest
 from launcher.slurm import probe
 
 OURS = {"token": "secret", "rank": 0, "local_rank": 0, "node": "n1", "sees": "", "lacks": []}
+
+CALL = "from launcher.slurm import probe; probe.listen({order!r})"
 
 
 @pytest.fixture
@@ -87,4 +91,26 @@ def test_no_stranger_ends_it_or_takes_a_place(listening):
     assert sorted(word["rank"]["rank"] for word in words if "rank" in word) == [0, 1]
     assert [list(word["clock"]) for word in words if "clock" in word] == [["n1"]]
     for connection in (slow, *own):
+        connection.close()
+
+
+def test_strangers_who_take_all_of_its_connections_and_say_nothing_are_let_go(tmp_path):
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    order = {"token": "secret", "world_size": 2, "seconds": 20, "address": "localhost", "port": port}
+    program = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16)); {CALL.format(order=order)}"
+    listener = subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True)
+    silent = [connect(port) for _ in range(40)]
+    own = [connect(port) for _ in range(2)]
+    for rank, connection in enumerate(own):
+        connection.sendall(json.dumps({**OURS, "rank": rank, "local_rank": rank}).encode() + b"\n")
+    stream = own[0].makefile("rwb")
+    while stream.readline() == b"ping\n":
+        stream.write(json.dumps({"time": time.time()}).encode() + b"\n")
+        stream.flush()
+    out, _ = listener.communicate(timeout=60)
+    words = [json.loads(line) for line in re.findall(f"{probe.SAID}(.*)", out)]
+    assert sorted(word["rank"]["rank"] for word in words if "rank" in word) == [0, 1]
+    for connection in (*silent, *own):
         connection.close()
