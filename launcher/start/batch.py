@@ -87,7 +87,8 @@ def main(path: str) -> None:
         hopeless = _hopeless(run)
         outcome = hopeless or _work(run, generation, told)
     except SslrunError as error:
-        outcome = NOT_BEGUN if told.signal else Outcome("failed", error.cause, str(error), error.exit_code)
+        begun = told.ranks_begun or not told.signal
+        outcome = Outcome("failed", error.cause, str(error), error.exit_code) if begun else NOT_BEGUN
     except OSError as error:
         cause = InputError.cause if waiting.answered(error) else Unreadable.cause
         outcome = Outcome("failed", cause, _said(error), RunFailed.exit_code)
@@ -124,6 +125,7 @@ class _Told:
 
     def __init__(self) -> None:
         self.signal: str | None = None
+        self.ranks_begun = False
         self.began = time.monotonic()
         self._event = threading.Event()
         signal.signal(signal.SIGCONT, lambda *_: None)
@@ -285,26 +287,26 @@ def _ranks(run: RunDir, spec: RunSpec, code: Path, generation: int, told: _Told)
         **(alone if spec.nodes == 1 else {"MASTER_ADDR": socket.gethostname()}),
         **os.environ,
         "MASTER_PORT": str(_free_port()),
-        # In place of the first, which the batch script has put there: a link, as it led when the script began.
+        # The first entry is the batch script's: RUN/submit/code, a link. The ranks get the folder that was looked at.
         "PYTHONPATH": os.pathsep.join([str(code), *os.environ.get("PYTHONPATH", "").split(os.pathsep)[1:]]),
         **start.environment(),
         **spec.cluster.environment,
     }
     blamed, printed = None, []
     with handover.secret(run.path, generation, ranks=spec.world_size):
+        told.ranks_begun = True
         step = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
         threading.Thread(target=told.pass_on, args=(step, run, generation, spec.world_size), daemon=True).start()
         for line in step.stderr:
             print(line, end="", flush=True)
             printed = [*printed[-20:], line.strip()]
             blamed = blamed or BLAME.search(line)
-        code = step.wait()
+        exit_code = step.wait()
     first = int(blamed["rank"]) if blamed else None
-    last = (printed or [f"exit code {code}"])[-1]
+    last = (printed or [f"exit code {exit_code}"])[-1]
     otherwise = f"rank {first} on {blamed['node']}: {blamed['how']}" if blamed else last
-    return judge(
-        waiting.patiently(run.history).of(generation), code, first, f"{otherwise}; see `sslrun logs {run.id} --all`"
-    )
+    said = waiting.patiently(run.history).of(generation)
+    return judge(said, exit_code, first, f"{otherwise}; see `sslrun logs {run.id} --all`")
 
 
 def _free_port() -> int:

@@ -237,3 +237,29 @@ def test_a_node_without_srun_is_said_to_lack_it(runs, ended_as, monkeypatch):
     monkeypatch.setattr(batch.subprocess, "run", none)
     assert ended_as(run)[0] == "failed"
     assert run.history().last("end")["message"].startswith("srun: No such file or directory (on ")
+
+
+@pytest.mark.fault
+def test_ranks_that_trained_are_not_said_never_to_have_begun(runs, ended_as, srun, away, monkeypatch):
+    """The job is told to end while its ranks work, and how they ended cannot be read."""
+    run = runs.make()
+    srun("exit 0")
+    monkeypatch.setattr(batch._Told, "pass_on", lambda *_: None)
+    ranks, concluded = batch._ranks, batch._concluded
+    monkeypatch.setattr(batch, "_preflight", lambda *_: None)
+    monkeypatch.setattr(batch, "_concluded", lambda *all: away(None) or concluded(*all))
+    popen = batch.subprocess.Popen
+
+    def start(*words, **more):
+        signal.raise_signal(signal.SIGTERM)
+        away(run.path / "events")
+        return popen(*words, **more)
+
+    def started(*all):
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(batch.subprocess, "Popen", start)
+            return ranks(*all)
+
+    monkeypatch.setattr(batch, "_ranks", started)
+    assert ended_as(run) == ("preempted", "unreadable", True)
+    assert f"{run.path}/events cannot be read on " in run.history().last("end")["message"]
