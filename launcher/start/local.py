@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from launcher.errors import line_of
-from launcher.run import snapshot, stops
+from launcher.errors import SslrunError, line_of
+from launcher.run import snapshot, stops, waiting
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.spec.runspec import RunSpec
@@ -69,7 +69,15 @@ def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | 
     lock = run.lock()
     if lock is None:
         return None
-    generation = run.generation() + 1
+    try:
+        return _run(run, spec, code, lock, cause=cause, watch=watch)
+    finally:
+        os.close(lock)
+
+
+def _run(run: RunDir, spec: RunSpec, code: Path, lock: int, *, cause: str, watch: Watcher) -> Outcome:
+    """As `run`, whose lock this process holds."""
+    generation = waiting.patiently(run.generation) + 1
     ledger = Ledger(run.path, generation, "launcher")
     came: list[int] = []
     with (
@@ -83,9 +91,11 @@ def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | 
             for rank in range(spec.world_size)
         ]
         codes, first = _see_through(ranks, came, _Shown(watch))
-        outcome = _judge(run, generation, codes, first)
+        try:
+            outcome = _judge(run, generation, codes, first)
+        except SslrunError as error:
+            outcome = Outcome("failed", error.cause, str(error), error.exit_code)
         ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, exit_codes=codes)
-    os.close(lock)
     return outcome
 
 
@@ -175,4 +185,4 @@ def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) ->
         log = run.path / "logs" / f"rank{first}.log"
         how = f"killed by {signal.Signals(-codes[first]).name}" if codes[first] < 0 else f"exit code {codes[first]}"
         otherwise = f"rank {first} on {os.uname().nodename}: {how}; see {log}"
-    return stuck(run, judge(run.history().of(generation), code, first, otherwise))
+    return stuck(run, judge(waiting.patiently(run.history).of(generation), code, first, otherwise))

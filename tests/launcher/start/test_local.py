@@ -1,0 +1,69 @@
+"""A run of this machine, started by a launcher; no rank is started: a program that ends at once stands in."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from launcher.run.ledger import Ledger
+from launcher.start import local
+
+pytestmark = pytest.mark.fault
+
+
+@pytest.fixture
+def starts(runs, monkeypatch):
+    """`starts(run, before)`: how the run ended, whose only rank says that it finished; `before` that it ended, ..."""
+    popen = subprocess.Popen
+
+    def start(run, before=lambda: None):
+        def rank(_, **more):
+            Ledger(run.path, 1, "rank0").write("finished", seconds={})
+            before()
+            return popen([sys.executable, "-c", ""], stdout=more["stdout"])
+
+        monkeypatch.setattr(local.subprocess, "Popen", rank)
+        return local.run(run, run.spec(), cause="submitted", watch=lambda: None)
+
+    return start
+
+
+def test_how_it_ended_is_told_once_the_ledger_can_be_read(runs, starts, away):
+    run = runs.make()
+    assert starts(run, lambda: away(run.path / "events", times=2)).state == "done"
+    assert run.history().last("end")["state"] == "done"
+
+
+def test_a_ledger_that_stays_away_is_said_and_the_end_is_written(runs, starts, away, monkeypatch):
+    run = runs.make()
+    judge = local._judge
+
+    def unread(*all):
+        away(run.path / "events")
+        try:
+            return judge(*all)
+        finally:
+            away(None)
+
+    monkeypatch.setattr(local, "_judge", unread)
+    assert (outcome := starts(run)).cause == "unreadable" and "events cannot be read on " in outcome.message
+    assert run.history().last("end")["cause"] == "unreadable" and outcome.exit_code == 4
+
+
+def test_which_start_it_is_is_waited_for(runs, starts, away, monkeypatch):
+    run = runs.make()
+    lock = local.RunDir.lock
+    monkeypatch.setattr(local.RunDir, "lock", lambda run: (lock(run), away(run.path / "events", times=2))[0])
+    assert starts(run).state == "done"
+
+
+def test_whatever_is_raised_the_run_can_be_locked_again(runs, starts):
+    run = runs.make()
+
+    def broken():
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        starts(run, broken)
+    os.close(run.lock())
