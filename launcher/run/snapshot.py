@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from launcher.errors import InputError
 from launcher.run.files import sync_names, writing_in
+from launcher.run.question import agreed
 
 # What code that was taken long ago calls a module of today.
 FORMERLY = {"launcher.start.batch": "launcher.batch", "launcher.start.worker": "launcher.worker"}
@@ -182,7 +183,7 @@ def _ask_about_private(folder: Path, in_git: list[Path] | None) -> None:
         named = [file for file in named if file in uncommitted]
     for file in sorted(named):
         reason = "it is called like a file of passwords or keys, nobody has committed it, and a copy goes with the run"
-        if not (sys.stdin.isatty() and input(f"{file}: {reason}. Take it? [y/N] ").strip().lower() in ("y", "yes")):
+        if not (sys.stdin.isatty() and agreed(f"{file}: {reason}. Take it?")):
             fix = "move it elsewhere" if in_git is None else f"have git ignore it: `echo {file.name} >> .gitignore`"
             raise InputError(f"code={file}: {reason}; {fix}")
 

@@ -31,6 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Stop a run, or all runs of a sweep, at the next safe point; `sslrun resume` goes on from there."""
+    from launcher.run.question import agreed
     from launcher.run.state import ACTIVE
     from launcher.slurm import queue
     from launcher.sweep import record
@@ -58,7 +59,7 @@ def run(options: Namespace) -> int:
         raise InputError(f"RUN={options.run}: it is {idle[0]}, not running; there is nothing to cancel")
     if sys.stdin.isatty() and not options.yes:
         what = f"{len(active)} runs" if len(active) > 1 else f"{active[0][0].id} ({active[0][1].name})"
-        if input(f"cancel {what}? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not agreed(f"cancel {what}?"):
             return 130
     stopped, queued = [], [(found, state) for found, state in active if state.job]
     for found, state in active:

@@ -27,6 +27,7 @@ def run(options: Namespace) -> int:
     """Delete all but the newest checkpoints that verify, leftovers of saves, unused code and old submissions."""
     from launcher.run import pruning
     from launcher.run.ledger import Ledger
+    from launcher.run.question import agreed
     from launcher.slurm import commands
 
     if options.keep < 1:
@@ -42,7 +43,7 @@ def run(options: Namespace) -> int:
         _say(found, findings)
         if not findings.doomed:
             return _answer(found, findings, [], options)
-        if sys.stdin.isatty() and not options.yes and input("delete? [y/N] ").strip().lower() not in ("y", "yes"):
+        if sys.stdin.isatty() and not options.yes and not agreed("delete?"):
             return 130
         gone = pruning.delete(findings.doomed, found.path.parent)
         names = [item.path.name for item in gone if item.what == pruning.CHECKPOINT]

@@ -142,17 +142,21 @@ def test_one_that_is_ignored_stays_and_one_that_is_committed_goes_along(package,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("said", "taken"), [("y", True), ("yes", True), ("n", False), ("", False)])
+@pytest.mark.parametrize(
+    ("said", "taken"), [("y\n", True), ("yes\n", True), ("n\n", False), ("\n", False), ("", False)], ids=repr
+)
 def test_at_a_terminal_a_person_is_asked(package, tmp_path, monkeypatch, capsys, said, taken):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
     (package / ".env").write_text("password")
-    monkeypatch.setattr("sys.stdin", Terminal(f"{said}\n"))
+    monkeypatch.setattr("sys.stdin", Terminal(said))
     if taken:
         assert "toycode/.env" in contents(snapshot.take("rotnet", tmp_path / "runs"))
     else:
         with pytest.raises(InputError, match="nobody has committed it"):
             snapshot.take("rotnet", tmp_path / "runs")
-    assert f"{package}/.env: it is called like a file of passwords" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert f"{package}/.env: it is called like a file of passwords" in shown.err
+    assert shown.out == ""  # where it goes into a file, the file holds the answer alone
