@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from launcher.errors import SslrunError, line_of
 from launcher.run import snapshot, stops, waiting
+from launcher.run.files import opened
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.spec.runspec import RunSpec
@@ -84,11 +85,13 @@ def _run(run: RunDir, spec: RunSpec, code: Path, lock: int, *, cause: str, watch
         handover.secret(run.path, generation, ranks=spec.world_size),
         tempfile.TemporaryDirectory(prefix="sslrun-") as folder,
         stops.heard_by(stops.noted_in(came)),
+        contextlib.ExitStack() as open_files,
     ):
+        logs = [open_files.enter_context(_log(run, rank)) for rank in range(spec.world_size)]
         ledger.write("start", cause=cause, pid=os.getpid(), world_size=spec.world_size)
         ranks = [
-            _start(run, spec, rank, generation, code, Path(folder) / "rendezvous", lock)
-            for rank in range(spec.world_size)
+            _start(run, spec, rank, generation, code, Path(folder) / "rendezvous", lock, log)
+            for rank, log in enumerate(logs)
         ]
         codes, first = _see_through(ranks, came, _Shown(watch))
         try:
@@ -107,7 +110,7 @@ def _threads(ranks: int) -> int:
 
 
 def _start(
-    run: RunDir, spec: RunSpec, rank: int, generation: int, code: Path, rendezvous: Path, lock: int
+    run: RunDir, spec: RunSpec, rank: int, generation: int, code: Path, rendezvous: Path, lock: int, log: IO[bytes]
 ) -> subprocess.Popen:
     start = Start(
         rank=rank,
@@ -128,17 +131,22 @@ def _start(
     }
     if sys.platform == "linux":  # all ranks are here; the host name may resolve to nothing
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    with (run.path / "logs" / f"rank{rank}.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", snapshot.module(code, "launcher.start.worker"), str(run.path)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C of the terminal reaches the launcher only
-            pass_fds=[lock] if rank == 0 else [],
-            preexec_fn=_die_with_parent,
-        )
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", snapshot.module(code, "launcher.start.worker"), str(run.path)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,  # Ctrl-C of the terminal reaches the launcher only
+        pass_fds=[lock] if rank == 0 else [],
+        preexec_fn=_die_with_parent,
+    )
+
+
+def _log(run: RunDir, rank: int) -> IO[bytes]:
+    """What a rank says goes to its end. Raises NotOurs where it is a link or a FIFO, OSError."""
+    path = run.path / "logs" / f"rank{rank}.log"
+    return open(opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), "ab")
 
 
 def _die_with_parent() -> None:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from launcher.run.files import NotOurs
 from launcher.run.ledger import Ledger
 from launcher.start import local
 
@@ -17,11 +18,11 @@ def starts(runs, monkeypatch):
     """`starts(run, before)`: how the run ended, whose only rank says that it finished; `before` that it ended, ..."""
     popen = subprocess.Popen
 
-    def start(run, before=lambda: None):
+    def start(run, before=lambda: None, says=""):
         def rank(_, **more):
             Ledger(run.path, 1, "rank0").write("finished", seconds={})
             before()
-            return popen([sys.executable, "-c", ""], stdout=more["stdout"])
+            return popen([sys.executable, "-c", f"print({says!r})"], stdout=more["stdout"])
 
         monkeypatch.setattr(local.subprocess, "Popen", rank)
         return local.run(run, run.spec(), cause="submitted", watch=lambda: None)
@@ -67,3 +68,27 @@ def test_whatever_is_raised_the_run_can_be_locked_again(runs, starts):
     with pytest.raises(RuntimeError):
         starts(run, broken)
     os.close(run.lock())
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_what_a_rank_says_goes_into_a_plain_file_alone(runs, starts, tmp_path, kind):
+    run = runs.make()
+    log, elsewhere = run.path / "logs" / "rank0.log", tmp_path / "elsewhere"
+    elsewhere.write_text("theirs")
+    if kind == "link":
+        log.symlink_to(elsewhere)
+    else:
+        os.mkfifo(log)
+        reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)  # without one, whoever opens it to write would wait
+    with pytest.raises(NotOurs, match=r"logs/rank0\.log: it is not a plain file"):
+        starts(run)
+    assert elsewhere.read_text() == "theirs" and not run.generation()
+    if kind == "fifo":
+        os.close(reader)
+
+
+def test_what_a_rank_says_goes_behind_what_was_said_before(runs, starts):
+    run = runs.make()
+    (run.path / "logs" / "rank0.log").write_text("before\n")
+    assert starts(run, says="after").state == "done"
+    assert (run.path / "logs" / "rank0.log").read_text() == "before\nafter\n"
