@@ -41,9 +41,12 @@ EARLY_SECONDS = 120  # Slurm tells of the time limit up to 60 s early; and what 
 FIRST_PORT = 10_000  # services of a node have theirs below
 EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
 NOT_BEGUN = Outcome("stopped", "stopped", "no rank had begun", 0)
+SEEN_SECONDS = 60.0  # how long a node may take to see the run: it mounts the folder now, or the file server is away
 PREFLIGHT = """\
-test -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
-test -w "$1/logs" || { echo "$SLURMD_NODENAME cannot write to $1"; exit 3; }
+left=$3
+soon() { until test "$@"; do [ "$left" -gt 0 ] || return 1; left=$((left - 1)); sleep 1; done; }
+soon -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
+soon -w "$1/logs" || { echo "$SLURMD_NODENAME cannot write to $1"; exit 3; }
 command -v "$2" >/dev/null || { echo "$SLURMD_NODENAME has no $2"; exit 3; }
 """
 
@@ -238,9 +241,13 @@ def _work(run: RunDir, generation: int, told: _Told) -> Outcome:
 
 
 def _preflight(run: RunDir, spec: RunSpec) -> None:
-    """Every node sees the run and has the Python that starts a rank, or the job ends here with the node's name."""
+    """Every node sees the run and has the Python that starts a rank, or the job ends here with the node's name.
+
+    Raises NotStarted where some nodes lack it, or do not answer, and ClusterError where all do.
+    """
+    patience = min(SEEN_SECONDS, _limit(run) / 10)  # a short job has no minute to give
     command = ["srun", f"--nodes={spec.nodes}", f"--ntasks={spec.nodes}", "--ntasks-per-node=1", "--chdir=/"]
-    words = ["sh", "-c", PREFLIGHT, "sslrun", str(run.path), _python(spec)[0]]
+    words = ["sh", "-c", PREFLIGHT, "sslrun", str(run.path), _python(spec)[0], str(int(patience))]
     try:
         answer = subprocess.run(
             [*command, *words], capture_output=True, encoding="utf-8", errors="replace", timeout=PREFLIGHT_SECONDS
@@ -256,6 +263,7 @@ def _preflight(run: RunDir, spec: RunSpec) -> None:
         if len(said) < spec.nodes:  # what all of them lack is no node's fault
             for node, _, why in (line.partition(" ") for line in said):
                 badnodes.mark(run, [node], why)
+            raise NotStarted("; ".join(said[:5]))
         raise ClusterError("; ".join(said[:5]))
 
 

@@ -3,12 +3,15 @@
 A stand-in for Slurm says what it is asked, and nothing is started: tests/slurm has real jobs.
 """
 
+import os
 import signal
+import subprocess
 import sys
 
 import pytest
 
 from launcher.run.ledger import Ledger
+from launcher.slurm import badnodes
 from launcher.start import batch
 from launcher.start.ending import Outcome
 
@@ -102,9 +105,40 @@ def test_nodes_on_which_nothing_can_be_started_are_tried_again_within_the_budget
     assert ends == [("preempted", "not_started", True)] * 2 + [("failed", "no_progress", False)]
 
 
-def test_a_node_without_the_run_is_not_tried_again(runs, ended_as, srun):
+def test_where_no_node_sees_the_run_it_is_not_tried_again(runs, ended_as, srun):
     srun("echo n1 does not see it; exit 3")
     assert ended_as(runs.make()) == ("failed", "cluster", False)
+    assert not badnodes.listed(runs.folder)
+
+
+def test_where_some_nodes_do_not_see_the_run_it_is_tried_again(runs, ended_as, srun):
+    srun("echo n2 does not see it; exit 3")
+    run = runs.make(nodes=2)
+    ends = [ended_as(run) for _ in range(3)]
+    assert ends == [("preempted", "not_started", True)] * 2 + [("failed", "no_progress", False)]
+    assert list(badnodes.listed(runs.folder)) == ["n2"]
+
+
+def looks(run, seconds: int) -> subprocess.Popen:
+    """What a node does before its ranks begin."""
+    words = ["sh", "-c", batch.PREFLIGHT, "sslrun", str(run), "sh", str(seconds)]
+    return subprocess.Popen(words, env={**os.environ, "SLURMD_NODENAME": "n2"}, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_node_has_a_while_to_see_the_run(tmp_path):
+    late = looks(tmp_path / "late", 60)
+    assert looks(tmp_path / "never", 1).communicate()[0] == f"n2 does not see {tmp_path}/never\n"
+    assert late.poll() is None
+    (tmp_path / "late" / "logs").mkdir(parents=True)
+    (tmp_path / "late" / "spec.json").touch()
+    assert late.communicate() == ("", None) and late.returncode == 0
+
+
+@pytest.mark.parametrize(("timeout_min", "seconds"), [(5, "30"), (600, "60")])
+def test_a_short_job_waits_for_a_part_of_its_time_alone(runs, ended_as, srun, tmp_path, timeout_min, seconds):
+    srun(f'for last; do :; done; echo "$last" > {tmp_path}/seconds; exit 1')
+    ended_as(runs.make(timeout_min=timeout_min))
+    assert (tmp_path / "seconds").read_text() == f"{seconds}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
