@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # The machine's own uv where it has one; neither ensurepip nor a writable system Python is needed.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
-# Three at a time: most tests wait for the processes that they start. Files in the order of tests/conftest.py.
+# Four at a time: most tests wait for the processes that they start. Files in the order of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest -q --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 export PYTHONSAFEPATH = 1
 
