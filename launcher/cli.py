@@ -3,16 +3,17 @@
 Nothing here imports torch; what a verb needs beyond the standard library is imported in the verb.
 """
 
+import contextlib
+import errno
 import importlib
 import json
 import locale
 import os
-import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from types import ModuleType
 
-from launcher.errors import InputError, SslrunError, harmless, unknown
+from launcher.errors import InputError, RunFailed, SslrunError, harmless, unknown
 from launcher.start import streams
 
 ABOUT = """\
@@ -46,23 +47,34 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments is None:
         _in_utf8()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments[:1] and arguments[0] in READING:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sslrun status | head` ends quietly
-    else:
-        streams.never_fail()
+    streams.never_fail(reading=bool(arguments) and arguments[0] in READING)
+    code = _ended(arguments)
+    if trouble := streams.lost_answer():
+        print(f"sslrun: the answer on stdout could not be written: {trouble}", file=sys.stderr)
+    sys.exit(code or (RunFailed.exit_code if trouble else 0))
+
+
+def _ended(arguments: list[str]) -> int:
+    """The exit code; what is wrong is said in one line."""
     try:
-        sys.exit(_dispatch(arguments))
+        return _dispatch(arguments)
+    except SystemExit as error:  # of argparse, which has shown its help
+        return error.code or 0
     except SslrunError as error:
         print(f"sslrun: {error}", file=sys.stderr)
         if "--json" in arguments:
-            print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
-        sys.exit(error.exit_code)
+            with contextlib.suppress(OSError):  # `main` says it
+                print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+        return error.exit_code
     except OSError as error:
-        what = error.filename or "the folder that you are in is gone; cd somewhere else"
-        print(harmless(f"sslrun: {error.strerror}: {what}"), file=sys.stderr)
-        sys.exit(InputError.exit_code)
+        if streams.lost_answer():
+            return RunFailed.exit_code
+        gone = "the folder that you are in is gone; cd somewhere else" if error.errno == errno.ENOENT else ""
+        what = error.filename or gone
+        print(harmless(f"sslrun: {error.strerror}{what and ': '}{what}"), file=sys.stderr)
+        return InputError.exit_code
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
 
 
 def _in_utf8() -> None:

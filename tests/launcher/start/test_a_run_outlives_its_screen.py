@@ -154,3 +154,16 @@ def test_a_verb_that_only_reads_ends_with_its_reader(sslrun):
     process = subprocess.Popen([SSLRUN, "sweep", "list", "--json"], stdout=screen, env=sslrun.environment)
     os.close(screen)
     assert process.wait(60) == -signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("prune RUN --json", 4), ("show RUN --json", 4), ("prune --help", 4), ("show --help", 4), ("show no --json", 2)],
+)
+def test_an_answer_that_could_not_be_written_is_a_failure(fresh, sslrun, words, code):
+    command = [SSLRUN, *(fresh.path if word == "RUN" else word for word in words.split())]
+    with open("/dev/full", "wb") as disk:
+        done = subprocess.run(command, stdout=disk, stderr=subprocess.PIPE, text=True, env=sslrun.environment)
+    said = "sslrun: the answer on stdout could not be written: No space left on device"
+    assert done.stderr.splitlines()[-1] == said and "Traceback" not in done.stderr
+    assert done.returncode == code
