@@ -13,7 +13,7 @@ from pathlib import Path
 
 from launcher.errors import InputError, RunFailed
 from launcher.run import waiting
-from launcher.run.files import read, replacing
+from launcher.run.files import NotOurs, read, replacing
 
 STOPPED_CODE = 75  # EX_TEMPFAIL: a rank that saved and can go on later
 VARIABLES = {
@@ -74,8 +74,9 @@ class Start:
         path = _secret(run, self.generation)
         try:
             told = waiting.patiently(lambda: read(path, SECRET_BYTES))
-        except OSError as error:
-            raise RunFailed(f"{path}: {error.strerror}: by it the ranks of a start recognise one another") from None
+        except (OSError, NotOurs) as error:
+            why = "not a plain file" if isinstance(error, NotOurs) else error.strerror
+            raise RunFailed(f"{path}: {why}: by it the ranks of a start recognise one another") from None
         if len(told) < SECRET_BYTES:
             raise RunFailed(f"{path}: it is cut short: by it the ranks of a start recognise one another")
         return told

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from launcher.compose.training import resolve
-from launcher.errors import InputError
+from launcher.errors import ClusterError
 from launcher.slurm import limits, probe, trial
 
 
@@ -59,6 +59,14 @@ def test_nothing_is_laid_in_a_folder_of_somebody_else(spec, tmp_path, monkeypatc
     (tmp_path / "runs" / ".doctor").mkdir(parents=True)
     os.chown(tmp_path / "runs" / ".doctor", 65534, 65534)
     monkeypatch.setattr(limits, "check", lambda _: None)
-    with pytest.raises(InputError, match=r"\.doctor belongs to user 65534, not to you"):
+    laid = []
+
+    def submit(script, *_, **__):
+        laid.append(script.parent.parent)
+        raise ClusterError("no")
+
+    monkeypatch.setattr(trial.commands, "submit", submit)
+    with pytest.raises(ClusterError):
         trial.launch(spec, seconds=1, say=print)
     assert not any((tmp_path / "runs" / ".doctor").iterdir())
+    assert laid == [tmp_path / "runs" / ".doctor-0"] and laid[0].stat().st_mode & 0o777 == 0o700
