@@ -52,6 +52,18 @@ def connect(port: int) -> socket.socket:
             time.sleep(0.01)
 
 
+def both_ranks(port: int) -> list[socket.socket]:
+    """The connections of the two tasks, which have said who they are and the first of them what time it is."""
+    own = [connect(port) for _ in range(2)]
+    for rank, connection in enumerate(own):
+        connection.sendall(json.dumps({**OURS, "rank": rank, "local_rank": rank}).encode() + b"\n")
+    stream = own[0].makefile("rwb")
+    while stream.readline() == b"ping\n":
+        stream.write(json.dumps({"time": time.time()}).encode() + b"\n")
+        stream.flush()
+    return own
+
+
 STRANGERS = {
     "an empty object": b"{}\n",
     "no object": b"[]\n",
@@ -80,13 +92,7 @@ def test_no_stranger_ends_it_or_takes_a_place(listening):
                 assert stranger.recv(100) == b""  # let go, without a word
             except OSError:  # more was sent than anybody read
                 pass
-    own = [connect(port) for _ in range(2)]
-    for rank, connection in enumerate(own):
-        connection.sendall(json.dumps({**OURS, "rank": rank, "local_rank": rank}).encode() + b"\n")
-    stream = own[0].makefile("rwb")
-    while stream.readline() == b"ping\n":
-        stream.write(json.dumps({"time": time.time()}).encode() + b"\n")
-        stream.flush()
+    own = both_ranks(port)
     words = told()
     assert sorted(word["rank"]["rank"] for word in words if "rank" in word) == [0, 1]
     assert [list(word["clock"]) for word in words if "clock" in word] == [["n1"]]
@@ -102,13 +108,7 @@ def test_strangers_who_take_all_of_its_connections_and_say_nothing_are_let_go(tm
     program = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16)); {CALL.format(order=order)}"
     listener = subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True)
     silent = [connect(port) for _ in range(40)]
-    own = [connect(port) for _ in range(2)]
-    for rank, connection in enumerate(own):
-        connection.sendall(json.dumps({**OURS, "rank": rank, "local_rank": rank}).encode() + b"\n")
-    stream = own[0].makefile("rwb")
-    while stream.readline() == b"ping\n":
-        stream.write(json.dumps({"time": time.time()}).encode() + b"\n")
-        stream.flush()
+    own = both_ranks(port)
     out, _ = listener.communicate(timeout=60)
     words = [json.loads(line) for line in re.findall(f"{probe.SAID}(.*)", out)]
     assert sorted(word["rank"]["rank"] for word in words if "rank" in word) == [0, 1]
