@@ -226,7 +226,9 @@ def trouble(words: list[str], *, well: bool, stranger: bool) -> str:
         return "it did not end"
     except SystemExit as end:
         streams[0].flush()
-        return "" if end.code in ((0,) if well else CODES) else f"exit code {end.code}"
+        streams[1].flush()
+        said = streams[1].buffer.getvalue().decode(errors="replace").strip()
+        return "" if end.code in ((0,) if well else CODES) else f"exit code {end.code}: {said}"
     except BaseException as error:
         return f"{'it hangs' if isinstance(error, Hangs) else 'it raises'}: {traceback.format_exc(limit=-8)}"
     finally:
