@@ -130,7 +130,7 @@ def _made(folder: Path, ledgers_in) -> Path:
         (whole / name / "folder").mkdir(parents=True)
         for file in (whole / name / "file", whole / name / "folder" / "file"):
             file.write_text('{"theirs": 1}')
-    for path in whole.rglob("*"):
+    for path in (whole, *whole.rglob("*")):  # whatever the umask
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() else 0o644)
     return whole
