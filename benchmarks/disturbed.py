@@ -44,6 +44,7 @@ def slow(file, *words, **more):
 
 time.time = shifted
 os.open = slow
+os.supports_dir_fd.add(slow)  # as it does; shutil looks
 """
 
 
