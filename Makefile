@@ -1,5 +1,5 @@
 # make run    train DeeperCluster on real photographs, here, in minutes       METHOD=rotnet trains another
-# make test   what must hold at every commit, in some twelve minutes; installs Slurm for it where root and apt-get allow
+# make test   what must hold at every commit, in some ten minutes; installs Slurm for it where root and apt-get allow
 # make faults every fault that a run must survive, brought about for real; make test-full: all of it
 # make mutants faults planted in copies of the code, each of which a test must find
 # Both set up .venv first; a machine needs Python 3.11 to 3.13, make and pip.
