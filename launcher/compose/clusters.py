@@ -60,11 +60,14 @@ def gb(given: Any) -> float | None:
     return int(size[1]) * script.UNITS[size[2].upper() or "G"] / script.UNITS["G"]
 
 
-def fit_local(cluster: ClusterConfig, nodes: int, tasks_per_node: int | None) -> None:
+def fit_local(cluster: ClusterConfig, nodes: str, tasks_per_node: int | None) -> None:
     """Make `cluster` this machine: one node, with the GPUs that it has. Raises InputError for what it has not."""
-    if nodes > 1:
+    if nodes != "1":
         fix = "use tasks_per_node, or cluster=NAME on a machine with Slurm"
         raise InputError.of("nodes", nodes, "cluster=local is this one machine", fix)
+    if cluster.spare_nodes > 0:
+        fix = "leave it out, or use cluster=NAME on a machine with Slurm"
+        raise InputError.of("cluster.spare_nodes", cluster.spare_nodes, "cluster=local is this one machine", fix)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))  # 0.1 ms; asking the driver takes a second
     cluster.gpus_per_node = gpus if visible is None else min(gpus, _visible(visible))

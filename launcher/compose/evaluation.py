@@ -26,7 +26,7 @@ from launcher.run.shapes import ASKED
 from launcher.run.snapshot import Snapshot
 from launcher.run.state import ACTIVE
 from launcher.spec import registry
-from launcher.spec.runspec import RunSpec
+from launcher.spec.runspec import RunSpec, freeze
 
 if TYPE_CHECKING:
     from launcher.slurm.commands import SlurmJob
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 no_labels = registry.facts("data").no_labels
 
 FILE = "eval.json"
-SCIENCE, PLACE = ("eval_data", "method"), ("cluster", "nodes", "tasks_per_node")  # fields of its spec
+SCIENCE, PLACE = ("eval_data", "method"), ("cluster", "nodes", "least_nodes", "tasks_per_node")  # of its spec
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def want(
 def afterwards(run: RunDir, also: Sequence[str] = ()) -> list[Wanted]:
     """What `eval_after` asked for when the run was launched, and `also`: the same cluster, one node."""
     spec = run.spec()
-    where = dataclasses.replace(spec, nodes=1, eval_after=())
+    where = dataclasses.replace(spec.on(1), cluster=freeze(spec.cluster_but(spare_nodes=0)), eval_after=())
     names = dict.fromkeys((*spec.eval_after, *also))
     settings = (protocols.defaults([name], spec.method.backbone) for name in names)
     return [Wanted(each, None, None, True, where) for each in settings]
@@ -161,7 +161,7 @@ def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, Slurm
 def _said(spec: RunSpec, names: Sequence[str]) -> str:
     """What the spec says in these fields, to be compared."""
     fields = spec.to_json()
-    return json.dumps([fields[name] for name in names], sort_keys=True)
+    return json.dumps([fields.get(name) for name in names], sort_keys=True)
 
 
 def _create(run: RunDir, wanted: Wanted) -> RunDir:

@@ -21,7 +21,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from launcher.compose import clusters, protocols, words, yamlfile
+from launcher.compose import clusters, nodes, protocols, words, yamlfile
 from launcher.compose.overrides import parsed, refusal, several, spelled
 from launcher.compose.sources import pin_continue_from, pin_init_from, pin_networks
 from launcher.errors import InputError, unknown
@@ -101,7 +101,9 @@ def placed(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = Non
         if group not in {each.name for each in dataclasses.fields(LaunchConfig)}:
             unknown(key, value, ("cluster", "nodes", "tasks_per_node", "runs"), what="key")
         raise words.stays(spec, key, value)
-    stays = [f"{key}={getattr(spec, key)}" for key in ("nodes", "tasks_per_node") if key not in chosen]
+    here = {"nodes": spec.asked_nodes, "tasks_per_node": spec.tasks_per_node}
+    here |= {"cluster.spare_nodes": spec.cluster.spare_nodes} if "cluster" not in chosen else {}
+    stays = [f"{key}={value}" for key, value in here.items() if key not in chosen]
     moved = for_evaluation(spec, [*stays, *overrides], config_dir=config_dir)
     return dataclasses.replace(moved, eval_after=spec.eval_after)
 
@@ -109,7 +111,8 @@ def placed(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = Non
 def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
     """`spec` where one of its evaluations runs: `cluster`, `nodes`, `tasks_per_node`, and the labels of `eval_data`.
 
-    Without `cluster=NAME` it is the run's own cluster, of which single fields can be changed. Raises InputError.
+    Without `cluster=NAME` it is the run's own cluster, of which single fields can be changed; the run's spare nodes are
+    its own. Raises InputError.
     """
     chosen, own = _choices(overrides), _own_groups(config_dir)
     groups: dict[str, set[str]] = {"cluster": {*clusters.files()}, "eval_data": {*DATA}}
@@ -125,7 +128,7 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
     store, cluster = _empty_store(), chosen.get("cluster", OF_THE_RUN)
     named = {*chosen.values()}
     _store_clusters(store, clusters.files() if config_dir else named.intersection(clusters.files()))
-    store.store(group="cluster", name=OF_THE_RUN, node=ClusterConfig(**spec.to_json()["cluster"]))
+    store.store(group="cluster", name=OF_THE_RUN, node=spec.cluster_but(spare_nodes=0))
     for name in DATA if config_dir else named.intersection(DATA):
         store.store(group="eval_data", name=name, node=DATA[name]())
     defaults = ["_self_", {"optional eval_data": None}, {"cluster": cluster}]
@@ -140,6 +143,7 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
         spec,
         cluster=freeze(where),
         nodes=config["nodes"],
+        least_nodes=config["least_nodes"],
         tasks_per_node=config["tasks_per_node"] or max(1, where.gpus_per_node),
         eval_data=spec.eval_data if config["eval_data"] is None else freeze(config["eval_data"]),
         eval_after=(),
@@ -150,7 +154,7 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
 class _Evaluation:
     """What `for_evaluation` composes."""
 
-    nodes: int = 1
+    nodes: Any = 1
     tasks_per_node: int | None = None
     cluster: Any = None
     eval_data: Any = None
@@ -301,6 +305,7 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
         cluster=freeze(cluster),
         recipe=config["recipe"],
         nodes=config["nodes"],
+        least_nodes=config["least_nodes"],
         tasks_per_node=config["tasks_per_node"] or max(1, cluster.gpus_per_node),
         seed=config["seed"],
         init_from=pin_init_from(config["init_from"], Path(runs), config["method"].backbone),
@@ -314,9 +319,11 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
 
 
 def _check_shape(config: dict[str, Any]) -> None:
-    for field in ("nodes", "tasks_per_node"):
-        if config[field] is not None and config[field] < 1:
-            raise InputError.of(field, config[field], "it must be at least 1", "give a positive number")
+    """Beside that, `nodes` becomes the largest count, and `least_nodes` the smallest of a range."""
+    config["nodes"], config["least_nodes"] = nodes.read(config["nodes"])
+    tasks = config["tasks_per_node"]
+    if tasks is not None and tasks < 1:
+        raise InputError.of("tasks_per_node", tasks, "it must be at least 1", "give a positive number")
 
 
 def _check_data(config: dict[str, Any], keys: tuple[str, ...], *, at_hand: bool) -> None:
@@ -335,7 +342,7 @@ def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:
     if cluster.kind not in ("slurm", "local"):
         raise InputError.of("cluster.kind", cluster.kind, "no such kind", "use slurm or local")
     if cluster.kind == "local":
-        clusters.fit_local(cluster, config["nodes"], config["tasks_per_node"])
+        clusters.fit_local(cluster, nodes.typed(config["nodes"], config["least_nodes"]), config["tasks_per_node"])
     return cluster
 
 

@@ -63,10 +63,25 @@ class RunSpec:
     group: str | None = None
     eval_after: tuple[str, ...] = ()
     continue_from: ContinueFrom | None = None
+    least_nodes: int | None = None  # it takes any count from here to `nodes`; None: `nodes` and no other
 
     @property
     def world_size(self) -> int:
+        """The largest, where it takes a range of nodes."""
         return self.nodes * self.tasks_per_node
+
+    @property
+    def asked_nodes(self) -> str:
+        """As a person types them: 8, or 4-8."""
+        return str(self.nodes) if self.least_nodes is None else f"{self.least_nodes}-{self.nodes}"
+
+    def on(self, nodes: int) -> "RunSpec":
+        """The same run on so many nodes and no other count."""
+        return dataclasses.replace(self, nodes=nodes, least_nodes=None)
+
+    def cluster_but(self, **given: Any) -> ClusterConfig:
+        """Its cluster with other values `given`, not yet frozen."""
+        return ClusterConfig(**{**self._fields()["cluster"], **given})
 
     @property
     def science(self) -> dict:
@@ -91,7 +106,7 @@ class RunSpec:
     def to_json(self) -> dict:
         """What spec.json holds, with a checksum over it."""
         kept_apart = any(value.startswith(APART) for value in self.cluster.environment.values())
-        stored = {"format": FORMAT if kept_apart else BEFORE, "identity": self.identity, **dataclasses.asdict(self)}
+        stored = {"format": FORMAT if kept_apart else BEFORE, "identity": self.identity, **self._fields()}
         return {**stored, "checksum": checksum(stored)}
 
     def shown(self) -> dict:
@@ -102,9 +117,19 @@ class RunSpec:
 
     def placement(self, plan: Mapping[str, Any]) -> dict:
         """What placement.json holds: where the run runs and the plan for that, with a checksum."""
-        here = dataclasses.asdict(self)
-        stored = {"format": BEFORE, **{name: here[name] for name in _PLACE}, "plan": dict(plan)}
+        here = self._fields()
+        stored = {"format": BEFORE, **{name: here[name] for name in _PLACE if name in here}, "plan": dict(plan)}
         return {**stored, "checksum": checksum(stored)}
+
+    def _fields(self) -> dict[str, Any]:
+        """As JSON holds them. What was added when there were runs already is left out where it says nothing: the code
+        that a run was made with refuses a field of clusters that it does not know."""
+        fields = dataclasses.asdict(self)
+        if self.least_nodes is None:
+            del fields["least_nodes"]
+        if not self.cluster.spare_nodes:
+            del fields["cluster"]["spare_nodes"]
+        return fields
 
     def placed(self, stored: Mapping[str, Any]) -> "RunSpec":
         """The same science where `stored`, a placement, says. Raises ValueError when that was edited."""
@@ -113,19 +138,32 @@ class RunSpec:
         cluster = ClusterConfig(**stored["cluster"])
         check_types(cluster, "cluster.")
         here = {"nodes": stored["nodes"], "tasks_per_node": stored["tasks_per_node"]}
-        spec = dataclasses.replace(self, cluster=freeze(cluster), **here)
-        check_types(spec)
+        spec = dataclasses.replace(self, cluster=freeze(cluster), **here, least_nodes=stored.get("least_nodes"))
+        spec.check()
         return spec
+
+    def check(self) -> None:
+        """Raises ValueError where what a file says of it cannot be."""
+        check_types(self)
+        if self.nodes < 1 or self.tasks_per_node < 1:
+            raise ValueError("it has no ranks")
+        if self.least_nodes is not None and not 1 <= self.least_nodes < self.nodes:
+            raise ValueError(f"it takes from {self.least_nodes} to {self.nodes} nodes, which is no range")
 
     def differences(self, other: "RunSpec") -> list[str]:
         """Operational fields in which `other` differs, as `field: here -> there`; the science is equal by identity."""
-        here, there = flat(self.to_json()), flat(other.to_json())
-        shown, newly = flat(self.shown()), flat(other.shown())
+        here, there = self._typed(self.to_json()), other._typed(other.to_json())
+        shown, newly = self._typed(self.shown()), other._typed(other.shown())
         return [
             f"{name}: {shown.get(name)} -> {newly.get(name)}"
             for name in {**here, **there}
             if here.get(name) != there.get(name)
         ]
+
+    def _typed(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """What `to_json` or `shown` gave, each under its name, in the words of who types it."""
+        said = flat({name: value for name, value in tree.items() if name != "least_nodes"})
+        return {**said, "nodes": self.asked_nodes, "cluster.spare_nodes": self.cluster.spare_nodes}
 
     def moves(self, other: "RunSpec") -> list[str]:
         """Those of the differences that say where it runs."""
@@ -136,7 +174,7 @@ def checksum(stored: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
 
-_PLACE = ("cluster", "nodes", "tasks_per_node")
+_PLACE = ("cluster", "nodes", "least_nodes", "tasks_per_node")
 
 
 def freeze(config: Any) -> Any:

@@ -75,6 +75,8 @@ class ClusterConfig:
     grace_s: int = _not_negative(0)
     interruptions_per_node_day: float = _not_negative(0.1)  # preemptions and failures
     stall_minutes: float = _not_negative(30)  # without progress, before a rank writes its stacks and ends; 0: never
+    # Asked for beside `nodes`: they idle until one of those is lost, and the run goes on without a place in the queue.
+    spare_nodes: int = _not_negative(0)
 
     # The queue. None: as the cluster has it.
     partition: str | None = None
@@ -126,7 +128,7 @@ class LaunchConfig:
     eval_data: Any = None
     cluster: Any = "???"
     recipe: str = "paper"
-    nodes: int = 1
+    nodes: Any = 1  # 8; or 4-8, as many of these as there are
     tasks_per_node: int | None = None  # one a GPU by default; one process where there are none
     seed: int = 0
     init_from: str | None = None  # a run or a file of weights

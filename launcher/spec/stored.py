@@ -35,9 +35,8 @@ def read(stored: Mapping[str, Any]) -> RunSpec:
     fields["cluster"] = freeze(_checked(ClusterConfig(**cluster), "cluster."))
     for key, kind in (("init_from", InitFrom), ("continue_from", ContinueFrom)):
         fields[key] = fields.get(key) and _checked(kind(**fields[key]), f"{key}.")
-    spec = _checked(RunSpec(**fields))
-    if spec.nodes < 1 or spec.tasks_per_node < 1:
-        raise ValueError("it has no ranks")
+    spec = RunSpec(**fields)
+    spec.check()
     return spec
 
 
