@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.durations import rough
-from launcher.plan import cost, kmeans_cost, rates, script
+from launcher.plan import cost, kmeans_cost, layouts, rates, script, worlds
+from launcher.plan.layouts import OnNodes
 from launcher.plan.rates import Reached
 from launcher.spec import registry
 from launcher.spec.contract import Layout, Recipe, Sizes
@@ -27,7 +28,8 @@ class CommunicationGroups:
 
 @dataclass(frozen=True)
 class Plan(Planned):
-    """Of a training: the JSON of `sslrun plan`. GB are 1e9 bytes; hours are wall-clock without waiting in the queue."""
+    """Of a training: the JSON of `sslrun plan`. GB are 1e9 bytes; hours are wall-clock without waiting in the queue.
+    Of a range of nodes all numbers are for the largest count that fits, and `layouts` has every one."""
 
     method: str
     recipe: str
@@ -55,7 +57,10 @@ class Plan(Planned):
     hours: float
     hours_assumed: bool  # nobody measured the recipe, nor the method's `paper`, on such a device
     hours_published: tuple[float, float] | None  # then: at the lowest and highest rate published of such networks
-    gpu_hours: float
+    gpu_hours: float  # of the GPUs that train
+    spare_nodes: int
+    spare_gpu_hours: float  # held idle beside those
+    layouts: tuple[OnNodes, ...]  # on each count of nodes that fits, the largest first
     sbatch: str | None
     waste: str | None
     variant: tuple[str, ...]
@@ -90,14 +95,30 @@ class _Times:
 def make(spec: RunSpec, recipe: Recipe) -> Plan:
     """Size the job. The number of images is the data's where its config tells, the recipe's own otherwise.
 
-    Raises InputError when the method cannot be laid out on this world, naming the sizes that work, and when the
-    cluster's figures cannot be or its queue's cannot stand in a batch script.
+    Raises InputError when the method cannot be laid out on this world, or on none of a range, naming the sizes that
+    work, and when the cluster's figures cannot be or its queue's cannot stand in a batch script.
     """
-    cluster, world = spec.cluster, spec.world_size
+    cluster = spec.cluster
     cluster.validate()
     slurm = cluster.kind == "slurm"
     if slurm:
         script.gpus_per_node(spec)
+    plans = [_on(spec.on(nodes), recipe) for nodes in worlds.counts(spec)]
+    largest, laid_out = plans[0], tuple(map(layouts.of, plans))
+    return replace(
+        largest,
+        spare_nodes=cluster.spare_nodes,
+        spare_gpu_hours=round(layouts.spare_gpu_hours(spec, laid_out[0]), 3),
+        layouts=laid_out,
+        sbatch=script.of(spec, largest.signal_delay_s) if slurm else None,
+        warnings=(*largest.warnings, *layouts.remarks(spec, laid_out)),
+        why={**largest.why, **layouts.why(spec, laid_out)},
+    )
+
+
+def _on(spec: RunSpec, recipe: Recipe) -> Plan:
+    """On exactly `spec.nodes`, without what is said of the whole range."""
+    cluster, world = spec.cluster, spec.world_size
     method = registry.method(spec.method.name)
     layout, sizes = method.layout(spec.method, world), method.sizes(spec.method, world)
     known = getattr(spec.data, "images", None)
@@ -148,7 +169,10 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
         hours_assumed=reached.assumed,
         hours_published=(round(min(published), 4), round(max(published), 4)) if published else None,
         gpu_hours=round(seconds / 3600 * world, 3) if cluster.gpus_per_node else 0.0,
-        sbatch=script.of(spec, delay) if slurm else None,
+        spare_nodes=0,
+        spare_gpu_hours=0.0,
+        layouts=(),
+        sbatch=None,
         waste=waste,
         variant=layout.variant,
         warnings=tuple(_warnings(spec, times, host, delay)),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import InputError
+from launcher.plan import worlds
 from launcher.spec.runspec import RunSpec
 from launcher.spec.schema import ClusterConfig
 
@@ -36,7 +37,7 @@ OURS = {
 # What srun would take over from the shell that the job was submitted in: bindings to the CPUs of another machine.
 INHERITED = (
     "SLURM_DISTRIBUTION", "SLURM_EXACT", "SLURM_EXCLUSIVE", "SLURM_EXPORT_ENV", "SLURM_GPU_BIND", "SLURM_HINT",
-    "SLURM_OVERLAP", "SLURM_THREADS_PER_CORE", "SLURM_WAIT",
+    "SLURM_NO_KILL", "SLURM_OVERLAP", "SLURM_THREADS_PER_CORE", "SLURM_WAIT",
 )  # fmt: skip
 INHERITED_PREFIXES = ("SLURM_CPU_BIND", "SLURM_MEM_BIND")
 
@@ -61,18 +62,23 @@ def parameters(
 
     signal_delay_s: seconds before the time limit at which the ranks are told. folder: of the submission,
     `<runs>/<run_id>/submit` by default. python: path of the interpreter that starts the job on its first node; see
-    `python_of`. Raises InputError for a value that a batch script cannot carry.
+    `python_of`. Raises InputError for a value that a batch script cannot carry, and where nothing of a range of nodes
+    can be laid out.
     """
     folder = Path(spec.runs, spec.run_id, "submit") if folder is None else folder
     python = python or python_of(spec.cluster)
     check(spec.cluster)
     _check_folder(folder)
-    cluster, gpus = spec.cluster, gpus_per_node(spec)
+    cluster, gpus, (least, most) = spec.cluster, gpus_per_node(spec), worlds.asked(spec)
+    # Of a range Slurm 22.05 grants the lower end where a job says --ntasks-per-node=1; without, as many as there are.
+    one_of_range = least < most and spec.tasks_per_node == 1
     queue = {name: getattr(cluster, name) for name in ("partition", "qos", "account", "constraint", "exclude", "gres")}
     additional = {
         # Not as submitit's own parameter: it would warn that gpus_per_task is missing.
         **({"cpus-per-gpu": cluster.cpus_per_gpu} if cluster.cpus_per_gpu else {}),
         "requeue": True,
+        # The job outlives its nodes. Not for srun, whose own --no-kill has a dead rank leave the others hanging.
+        **({"no-kill": True} if cluster.spare_nodes else {}),
         "open-mode": "append",
         "output": f"{folder}/".replace("%", "%%") + "slurm-%j.log",
         **_additional(cluster),
@@ -80,8 +86,8 @@ def parameters(
     wanted = {
         "job_name": job_name(spec.run_id),
         "time": cluster.timeout_min,
-        "nodes": spec.nodes,
-        "ntasks_per_node": spec.tasks_per_node,
+        "nodes": most if least == most else f"{least}-{most}",
+        "ntasks_per_node": None if one_of_range else spec.tasks_per_node,
         "gpus_per_node": None if _gres_names_gpus(cluster) else gpus or None,
         "cpus_per_task": None if cluster.cpus_per_gpu else cpus_per_task(spec),
         **queue,

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher import durations
+from launcher.plan.layouts import OnNodes
 from launcher.plan.plan import Plan
 from launcher.report import scores
 from launcher.report.screen import console as on_screen
@@ -53,6 +54,7 @@ def plan(plan: Plan, screen: Console) -> None:
         ("checkpoint every", f"{plan.checkpoint_every:,} steps", "checkpoint_every"),
         ("time", durations.exact(plan.hours * 3600) + (", assumed" if plan.hours_assumed else ""), "hours"),
         ("GPU-hours", f"{plan.gpu_hours:,.0f}" if plan.gpus_per_node else "", "gpu_hours"),
+        ("spare nodes", plan.spare_nodes or "", "spare_nodes"),
         ("expect", "", "expect"),
     ]
     if plan.sbatch:
@@ -66,6 +68,8 @@ def plan(plan: Plan, screen: Console) -> None:
         if value != "" or key in plan.why:
             table.add_row(label, str(value), plan.why.get(key, ""))
     screen.print(table)
+    if len(plan.layouts) > 1:
+        screen.print(_layouts(plan))
     if plan.waste:
         screen.print(Text.assemble(("wasteful:", "yellow"), f" {plan.waste}"), soft_wrap=True)
     if plan.variant:
@@ -77,7 +81,25 @@ def plan(plan: Plan, screen: Console) -> None:
         screen.print(Text(plan.sbatch), style="dim", soft_wrap=True)
 
 
-def _per_gpu(plan: Plan) -> str:
+def _layouts(plan: Plan) -> Table:
+    """A row for each count of nodes that the run takes."""
+    table = Table(box=SIMPLE_HEAD, title="As many nodes as there are, of these", title_justify="left")
+    for name in ("nodes", "ranks", "images per GPU", "memory", "checkpoint every", "time", "GPU-hours"):
+        table.add_column(name, justify="right")
+    for each in plan.layouts:
+        table.add_row(
+            str(each.nodes),
+            str(each.world_size),
+            _per_gpu(each),
+            f"{each.memory_gb:.2f} GB",
+            f"{each.checkpoint_every:,} steps",
+            durations.exact(each.hours * 3600),
+            f"{each.gpu_hours:,.0f}" if plan.gpus_per_node else "",
+        )
+    return table
+
+
+def _per_gpu(plan: Plan | OnNodes) -> str:
     return str(plan.per_gpu_batch) if plan.accumulation == 1 else f"{plan.per_gpu_batch} x {plan.accumulation}"
 
 

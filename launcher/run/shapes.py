@@ -124,7 +124,11 @@ MANIFEST = Form(
     {"step": count, "steps": count, "generation": count, "digest": text, "files": each_file},
     ("step", "digest", "files"),
 )
-PLAN = Form({"steps": count, "signal_delay_s": count, "save_seconds": finite}, ("steps", "signal_delay_s"))
+ON_NODES = Form({"world_size": positive, "checkpoint_every": positive}, ("world_size", "checkpoint_every"))
+PLAN = Form(
+    {"steps": count, "signal_delay_s": count, "save_seconds": finite, "layouts": each(ON_NODES)},
+    ("steps", "signal_delay_s"),
+)
 PLACEMENT = Form({"checksum": text, "plan": PLAN}, ("checksum", "plan"))  # the rest is for the reader of specs
 PROGRESS = Form(
     {

@@ -69,7 +69,8 @@ def _sweep(wanted: "Asked", options: Namespace) -> int:
         return 0
     screen = console()
     for row in rows:
-        ranks = f"{row['world_size']} {'rank' if row['world_size'] == 1 else 'ranks'}"
+        least, most = row["layouts"][-1]["world_size"], row["world_size"]
+        ranks = f"{most} {'rank' if most == 1 else 'ranks'}" if least == most else f"{least} to {most} ranks"
         takes = f"{row['gpu_hours']:,.1f} GPU-hours" if row["gpus_per_node"] else f"{60 * row['hours']:,.1f} minutes"
         point = ", ".join(filter(None, (row["series"], words.axis_value(row["at"]))))
         takes += ", assumed" if row["hours_assumed"] else ""

@@ -1,11 +1,20 @@
 """Saves that go on behind the training, of which a few may fail."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from launcher.errors import InputError
 from launcher.runtime.checkpoint import Checkpointer, SaveFailed
 from methods.engine.job import DIVERGED, Job
 from methods.engine.loss_watch import LossWatch
 
 SAVES_THAT_MAY_FAIL = 3  # in a row, before a run that cannot save stops
+
+
+def planned_interval(plan: Mapping[str, Any], world_size: int) -> int:
+    """Steps between two saves, as the plan has them for so many ranks: of a range of nodes it has several."""
+    here = (each for each in plan.get("layouts", ()) if each["world_size"] == world_size)
+    return next(here, plan)["checkpoint_every"]
 
 
 class Saves:
@@ -16,7 +25,7 @@ class Saves:
         self._job, self._checkpoints, self._watch, self._steps = job, checkpoints, watch, steps
         self._failed = 0
         self._step = restored or -1  # of the latest save: it may be under way
-        self.every = job.config.checkpoint_every or job.run.plan()["checkpoint_every"]
+        self.every = job.config.checkpoint_every or planned_interval(job.run.plan(), job.world.size)
 
     def save(self, step: int) -> None:
         """Begin to save and go on. Raises InputError after several failures, and as `LossWatch.decide` does where the

@@ -1,4 +1,5 @@
-"""The batch scripts of DeeperCluster's published recipe on 8, 64, 256 and 512 GPUs, to the letter.
+"""The batch scripts of DeeperCluster's published recipe, to the letter: on 8, 64, 256 and 512 GPUs, on as many nodes as
+there are, and with one in reserve.
 
     SSLRUN_REWRITE_GOLDEN=1 python -m pytest tests/launcher/plan/test_plan_scripts_are_golden.py
 
@@ -20,15 +21,25 @@ GOLDEN = Path(__file__).with_name("golden")
 FIXED = ("cluster=generic", "cluster.python=/opt/sslrun/bin/python", "runs=/runs")
 
 
-def written(nodes):
-    """The script that is planned for so many nodes."""
-    spec, recipe = resolve(["method=deepercluster", f"nodes={nodes}", *FIXED], planning=True)
+# name -> what is typed
+WORDS = {
+    **{f"{8 * nodes}gpus": (f"nodes={nodes}",) for nodes in (1, 8, 32, 64)},
+    "4to8nodes": ("nodes=4-8",),
+    "4to8nodes-one-gpu-each": ("nodes=4-8", "tasks_per_node=1"),
+    "8nodes-and-a-spare": ("nodes=8", "cluster.spare_nodes=1"),
+    "4to8nodes-and-a-spare": ("nodes=4-8", "cluster.spare_nodes=1"),
+}
+
+
+def written(words):
+    """The script that is planned for them."""
+    spec, recipe = resolve(["method=deepercluster", *words, *FIXED], planning=True)
     return planning.make(spec, recipe).sbatch
 
 
-@pytest.mark.parametrize("gpus", [8, 64, 256, 512])
-def test_the_script_is_the_golden_one(gpus):
-    file, script = GOLDEN / f"deepercluster-{gpus}gpus.sh", written(gpus // 8)
+@pytest.mark.parametrize("name", WORDS)
+def test_the_script_is_the_golden_one(name):
+    file, script = GOLDEN / f"deepercluster-{name}.sh", written(WORDS[name])
     if os.environ.get("SSLRUN_REWRITE_GOLDEN"):
         file.write_text(script)
     golden = file.read_text() if file.exists() else ""
@@ -44,5 +55,5 @@ def test_it_is_bash(file):
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_there_is_one_of_each_size():
-    assert {file.name for file in GOLDEN.iterdir()} == {f"deepercluster-{gpus}gpus.sh" for gpus in (8, 64, 256, 512)}
+def test_there_is_one_of_each():
+    assert {file.name for file in GOLDEN.iterdir()} == {f"deepercluster-{name}.sh" for name in WORDS}

@@ -6,9 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.runtime.preempt import Stopped
-from methods.engine.saves import Saves
+from methods.engine.saves import Saves, planned_interval
 
 GO, STOP = 0, 1
+PLAN = {
+    "checkpoint_every": 300,
+    "layouts": [{"world_size": 64, "checkpoint_every": 300}, {"world_size": 32, "checkpoint_every": 200}],
+}
 
 
 class Fake:
@@ -52,3 +56,8 @@ def test_none_is_begun_after_a_stop(told, done):
     with contextlib.nullcontext() if told == "never" else pytest.raises(Stopped):
         saves.save(4)
     assert fake.done == done
+
+
+def test_the_world_at_hand_decides_how_often():
+    assert [planned_interval(PLAN, size) for size in (64, 32, 16)] == [300, 200, 300]
+    assert planned_interval({"checkpoint_every": 7}, 4) == 7  # of a run made before
