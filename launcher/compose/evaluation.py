@@ -26,7 +26,7 @@ from launcher.run.shapes import ASKED
 from launcher.run.snapshot import Snapshot
 from launcher.run.state import ACTIVE
 from launcher.spec import registry
-from launcher.spec.runspec import RunSpec, freeze
+from launcher.spec.runspec import RunSpec
 
 if TYPE_CHECKING:
     from launcher.slurm.commands import SlurmJob
@@ -83,7 +83,7 @@ def want(
 def afterwards(run: RunDir, also: Sequence[str] = ()) -> list[Wanted]:
     """What `eval_after` asked for when the run was launched, and `also`: the same cluster, one node."""
     spec = run.spec()
-    where = dataclasses.replace(spec.on(1), cluster=freeze(spec.cluster_but(spare_nodes=0)), eval_after=())
+    where = dataclasses.replace(spec.on(1).without_spares(), eval_after=())
     names = dict.fromkeys((*spec.eval_after, *also))
     settings = (protocols.defaults([name], spec.method.backbone) for name in names)
     return [Wanted(each, None, None, True, where) for each in settings]

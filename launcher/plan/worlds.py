@@ -31,8 +31,9 @@ def counts(spec: RunSpec) -> tuple[int, ...]:
 
 
 def asked(spec: RunSpec) -> tuple[int, int]:
-    """(least, most) nodes that the job asks for: from the smallest count that fits to the largest, and the spares."""
-    fitting, spares = counts(spec), spec.cluster.spare_nodes
+    """(least, most) nodes that the job asks for: of a range from the smallest count that fits to the largest, and the
+    spares. Raises InputError where nothing of a range fits."""
+    fitting, spares = (spec.nodes,) if spec.least_nodes is None else counts(spec), spec.cluster.spare_nodes
     return fitting[-1] + spares, fitting[0] + spares
 
 

@@ -7,9 +7,10 @@ it is the configuration of the nodes that is looked at here, not their state.
 import os
 import re
 from collections.abc import Sequence
+from typing import NoReturn
 
 from launcher.errors import ClusterError, InputError
-from launcher.plan import script
+from launcher.plan import script, worlds
 from launcher.slurm import commands, notation
 from launcher.spec.runspec import RunSpec
 
@@ -139,11 +140,27 @@ def _check_nodes(spec: RunSpec, nodes: Sequence[commands.Node], partition: comma
     fitting, before = [n for n in fitting if n.memory_mb * 2**20 / 1e9 >= memory], fitting
     if not fitting:
         _too_much_memory(spec, max(n.memory_mb for n in before), where)
+    with_gpus = f" with {gpus} GPUs" if gpus else ""
+    least, most = worlds.asked(spec)
     limit = min(len(fitting), partition.max_nodes or len(fitting))
-    if spec.nodes > limit:
-        with_gpus = f" with {gpus} GPUs" if gpus else ""
-        reason = f"{where} gives a job at most {limit} nodes{with_gpus}"
-        raise InputError.of("nodes", spec.nodes, reason, f"use nodes={limit}, or another partition")
+    if least > limit:
+        _too_many_nodes(spec, limit, f"{where} gives a job at most {limit} nodes{with_gpus}")
+    # Slurm's own test passes it, and the job then waits for ever (PartitionNodeLimit; measured on 22.05).
+    if partition.max_nodes is not None and most > partition.max_nodes:
+        _too_many_nodes(spec, partition.max_nodes, f"{where} gives a job at most {partition.max_nodes} nodes")
+
+
+def _too_many_nodes(spec: RunSpec, limit: int, reason: str) -> NoReturn:
+    spares, fix = spec.cluster.spare_nodes, "use another partition"
+    left = limit - spares
+    if spares:
+        reason += f", and cluster.spare_nodes={spares} is asked for besides"
+        fix = "use fewer spare nodes, or another partition"
+    if left > 0:
+        least = spec.least_nodes if spec.least_nodes is not None and spec.least_nodes < left else None
+        fits = str(left) if least is None else f"{least}-{left}"
+        fix = f"use nodes={fits}, {fix.removeprefix('use ')}" if spares else f"use nodes={fits}, or another partition"
+    raise InputError.of("nodes", spec.asked_nodes, reason, fix)
 
 
 def _too_many_cpus(spec: RunSpec, cpus: int, most: int, where: str) -> None:

@@ -79,6 +79,10 @@ class RunSpec:
         """The same run on so many nodes and no other count."""
         return dataclasses.replace(self, nodes=nodes, least_nodes=None)
 
+    def without_spares(self) -> "RunSpec":
+        """The same run with no node in reserve."""
+        return dataclasses.replace(self, cluster=freeze(self.cluster_but(spare_nodes=0)))
+
     def cluster_but(self, **given: Any) -> ClusterConfig:
         """Its cluster with other values `given`, not yet frozen."""
         return ClusterConfig(**{**self._fields()["cluster"], **given})

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import ClusterError, InputError
-from launcher.plan import script
+from launcher.plan import script, worlds
 from launcher.run import files, private, snapshot
 from launcher.run.files import opened, writing_in
 from launcher.run.folder import RunDir
@@ -79,10 +79,22 @@ def amend(run: RunDir, spec: RunSpec, plan: Planned) -> bool:
         if run.generation() or run.held() or (asked and settle(run, commands.jobs()).job):
             return False
         if spec.cluster.kind == "slurm":
+            refuse_unknown(run, spec)
             check(spec, plan)
         run.freeze(replace(spec, group=run.spec().group), plan)
         (run.path / "placement.json").unlink(missing_ok=True)
     return True
+
+
+def refuse_unknown(run: RunDir, spec: RunSpec) -> None:
+    """Raises InputError where the code that the run was made with knows no ranges of nodes, or no spare ones."""
+    rooms = run.code_folder() / "launcher" / "plan"
+    asked = {"nodes": spec.least_nodes and spec.asked_nodes, "cluster.spare_nodes": spec.cluster.spare_nodes}
+    given = next(((name, value) for name, value in asked.items() if value), None)
+    if given and rooms.is_dir() and not (rooms / "worlds.py").is_file():
+        words = " ".join(f"{name}={value}" for name, value in asked.items() if value)
+        fix = f"`sslrun resume {run.id} --code=current {words}`"
+        raise InputError.of(*given, f"the code that {run.id} was made with does not know it", fix)
 
 
 def move(run: RunDir, spec: RunSpec, plan: Planned) -> None:
@@ -276,6 +288,6 @@ def _exclude(spec: RunSpec) -> tuple[list[str], str]:
     runs = Path(spec.runs)
     if not badnodes.listed(runs):
         return [], ""
-    nodes, note = badnodes.choose(runs, {n.name for n in limits.usable(spec)}, spec.nodes)
+    nodes, note = badnodes.choose(runs, {n.name for n in limits.usable(spec)}, worlds.asked(spec)[0])
     mine = [spec.cluster.exclude] if spec.cluster.exclude else []
     return [f"--exclude={','.join([*mine, *nodes])}"] if nodes else [], note and f"nodes {note}"

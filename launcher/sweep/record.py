@@ -44,7 +44,7 @@ def create(points: "list[Point]") -> list[RunDir]:
     checked = set()
     for point in points:
         plans.append(planning.make(point.spec, point.recipe))
-        kind = (repr(point.spec.cluster), point.spec.nodes, point.spec.tasks_per_node)
+        kind = (repr(point.spec.cluster), point.spec.asked_nodes, point.spec.tasks_per_node)
         if point.spec.cluster.kind == "slurm" and kind not in checked:
             from launcher.start import submit
 

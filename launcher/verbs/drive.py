@@ -87,7 +87,9 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
 
     screen, spec = view.console(), run.spec()
     found = _submitted(run)
-    where = f"{spec.nodes} x {spec.tasks_per_node} ranks on {spec.cluster.name}"
+    spares = spec.cluster.spare_nodes
+    reserve = f", and {spares} spare node{'s' if spares > 1 else ''}" if spares else ""
+    where = f"{spec.asked_nodes} x {spec.tasks_per_node} ranks{reserve} on {spec.cluster.name}"
     if found.joined:
         message = f"{run.id} is in the queue already, as job {found.job}"
         if options.verb == "resume":

@@ -47,7 +47,7 @@ def run(options: Namespace) -> int:
     elif place:
         snapshot.verify(found.code_folder(), found.code()["digest"])
     if place:
-        _move(found, place, options)
+        _move(found, place, options, own_code=not taken)
     if taken:
         found.adopt(taken)
     begun = len(found.history().all("start", "submitted"))
@@ -78,9 +78,10 @@ def _leave_aside(found: "RunDir", place: list[str], options: Namespace) -> None:
         view.console().print(said, soft_wrap=True)
 
 
-def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
+def _move(found: "RunDir", place: list[str], options: Namespace, *, own_code: bool) -> None:
     """From its next start on the run goes on where `place` says, or nothing changes. Raises InputError where its state
-    cannot be laid out there, with the sizes that work, and where a process or a job has it."""
+    cannot be laid out there, with the sizes that work, and where a process or a job has it. own_code: it goes on with
+    the code that it has."""
     from launcher.compose.training import placed
     from launcher.plan import kinds
     from launcher.report import view
@@ -96,6 +97,8 @@ def _move(found: "RunDir", place: list[str], options: Namespace) -> None:
     changes = spec.moves(moved)
     if not changes:
         return
+    if own_code:
+        submit.refuse_unknown(found, moved)
     plan = kinds.make(moved)
     if moved.cluster.kind == "slurm":
         submit.check(moved, plan)

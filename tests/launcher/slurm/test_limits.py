@@ -28,10 +28,10 @@ def asked(spec, slurm_said, monkeypatch):
     monkeypatch.delenv("SBATCH_ACCOUNT", raising=False)
     slurm_said.cluster()
 
-    def make(nodes: int = 1, tasks: int = 1, **cluster):
+    def make(nodes: int = 1, tasks: int = 1, least: int | None = None, **cluster):
         small = {"name": "test", "gpus_per_node": 1, "cpus_per_node": 1, "timeout_min": 5, **cluster}
         where = freeze(ClusterConfig(**small))
-        return dataclasses.replace(spec, nodes=nodes, tasks_per_node=tasks, cluster=where)
+        return dataclasses.replace(spec, nodes=nodes, least_nodes=least, tasks_per_node=tasks, cluster=where)
 
     return make
 
@@ -87,6 +87,9 @@ FITS = {
     "all memory of a node, by its GPUs": {"tasks": 2, "gpus_per_node": 2, "cpus_per_node": 2, "mem_per_gpu": "8G"},
     "all memory of a node, by its CPUs": {"cpus_per_task": 4, "mem_per_cpu": "4096M"},
     "all memory of nodes with so many GPUs": {**FOUR, "nodes": 3, "mem_gb": 32},
+    "a range that ends beyond all nodes": {"least": 2, "nodes": 8},
+    "a range to as many nodes as a job may have": {"least": 2, "nodes": 4, "spare_nodes": 1, "partition": "mixed"},
+    "a node and its spare": {"nodes": 1, "spare_nodes": 1},
     "nodes that are not left out": {"nodes": 3, "partition": "mixed", "exclude": "g[1-2],c1"},
 }
 TIME = "ends jobs after 10 minutes; use cluster.timeout_min=10: a run goes on over several jobs"
@@ -105,6 +108,17 @@ TOO_MUCH = {
         "nodes": 2, "tasks": 8, "gpus_per_node": 8, "partition": "mixed",
     },
     "nodes=2: partition main gives a job at most 1 nodes": {"nodes": 2, "exclude": "n1"},
+    "nodes=2: partition main gives a job at most 2 nodes with 1 GPUs, and cluster.spare_nodes=1 is asked for besides; "
+    "use nodes=1, fewer spare nodes, or another partition": {"nodes": 2, "spare_nodes": 1},
+    "nodes=1: partition main gives a job at most 2 nodes with 1 GPUs, and cluster.spare_nodes=2 is asked for besides; "
+    "use fewer spare nodes, or another partition": {"nodes": 1, "spare_nodes": 2},
+    "nodes=4-8: partition main gives a job at most 2 nodes with 1 GPUs; use nodes=2, or": {"least": 4, "nodes": 8},
+    # Slurm would take it and let it wait for ever.
+    "nodes=2-8: partition mixed gives a job at most 5 nodes; use nodes=2-5, or another partition": {
+        "least": 2, "nodes": 8, "partition": "mixed",
+    },
+    "nodes=2-8: partition mixed gives a job at most 5 nodes, and cluster.spare_nodes=1 is asked for besides; "
+    "use nodes=2-4": {"least": 2, "nodes": 8, "spare_nodes": 1, "partition": "mixed"},
     "cluster.gpus_per_node=8: the nodes of partition main have 2 at most; use cluster.gpus_per_node=2": {
         "tasks": 3, "gpus_per_node": 8,
     },

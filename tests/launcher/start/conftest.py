@@ -38,10 +38,12 @@ class Runs:
         (code / "module.py").write_text(f"name = {code.name!r}\n")
         return Snapshot(code, snapshot.digest_of(code), "")
 
-    def spec(self, seed: int = 0, nodes: int = 1, group: str | None = None, **cluster) -> RunSpec:
+    def spec(
+        self, seed: int = 0, nodes: int = 1, least: int | None = None, group: str | None = None, **cluster
+    ) -> RunSpec:
         small = {"name": "test", "gpus_per_node": 0, "cpus_per_node": 1, "timeout_min": 5, **cluster}
         where = {"cluster": freeze(ClusterConfig(**small)), "runs": str(self.folder), "group": group}
-        return dataclasses.replace(self._spec, seed=seed, nodes=nodes, tasks_per_node=1, **where)
+        return dataclasses.replace(self._spec, seed=seed, nodes=nodes, least_nodes=least, tasks_per_node=1, **where)
 
     def told(self, run: RunDir, *names: str) -> list[dict]:
         """The events of its ledger with these names, by default those of submissions."""

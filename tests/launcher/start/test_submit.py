@@ -181,6 +181,14 @@ def test_runs_that_are_alike_are_one_array(runs, slurm_said):
         assert DelayedSubmission.load(script.parent / f"{index}.pkl").args == (str(run.path),)
 
 
+def test_a_sweep_takes_a_range_and_a_spare(runs, slurm_said):
+    submit.submit([runs.make(seed, nodes=4, least=2, spare_nodes=1) for seed in range(2)])
+    (command,) = slurm_said.commands("sbatch")
+    script = Path(command[-1])
+    assert runs.line(script, "nodes") == "3-5" and runs.line(script, "array") == "0-1%2"
+    assert "#SBATCH --no-kill\n" in script.read_text()
+
+
 def test_an_array_without_a_name_has_its_methods(runs, slurm_said):
     made = [runs.make(seed) for seed in range(2)]
     submit.submit(made)

@@ -43,6 +43,33 @@ def test_where_too_few_nodes_are_left_all_are_used(runs, slurm_said):
     assert not any("--exclude" in word for word in slurm_said.commands("sbatch")[0])
 
 
+def test_of_a_range_and_its_spares_the_fewest_must_be_left(runs, slurm_said):
+    for given, left_out in (({"nodes": 4, "least": 1}, True), ({"nodes": 4, "least": 1, "spare_nodes": 1}, False)):
+        run = runs.make(seed=int(left_out), **given)
+        badnodes.mark(run, ["n1"], "went down")
+        submit.submit([run])
+        assert any("--exclude=n1" in word for word in slurm_said.commands("sbatch")[-1]) == left_out
+
+
+# -- code that knows neither ranges nor spares -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [({"nodes": 4, "least": 2}, "nodes=2-4"), ({"spare_nodes": 1}, "cluster.spare_nodes=1")]
+)
+def test_a_run_whose_code_knows_no_such_thing_is_not_given_it(runs, given, words):
+    run = runs.make()
+    submit.refuse_unknown(run, runs.spec(**given))  # of a method alone, without a launcher: it is ours that runs
+    rooms = run.code_folder().resolve() / "launcher" / "plan"
+    rooms.mkdir(parents=True)
+    with pytest.raises(InputError) as refused:
+        submit.refuse_unknown(run, runs.spec(**given))
+    assert str(refused.value).endswith(f"`sslrun resume {run.id} --code=current {words}`")
+    submit.refuse_unknown(run, runs.spec(nodes=4))
+    (rooms / "worlds.py").touch()
+    submit.refuse_unknown(run, runs.spec(**given))
+
+
 # -- asking beforehand -----------------------------------------------------------------------------------------------
 
 
