@@ -86,9 +86,11 @@ def _examine(spec: "RunSpec", *, named: bool) -> tuple[list["Check"], str]:
 def _launch(options: Namespace, spec: "RunSpec", *, named: bool) -> list["Check"]:
     from launcher.slurm import trial
 
+    if spec.least_nodes is not None:
+        raise InputError.of("nodes", spec.asked_nodes, "a trial starts a task on every node of a job", "give one count")
     if not named:  # what the nodes have, where nobody said it
         spec = _spec([*_measured(spec, options.overrides), *options.overrides], options.config_dir)
-    return trial.launch(spec, seconds=options.timeout, say=arguments.say)
+    return trial.launch(spec.without_spares(), seconds=options.timeout, say=arguments.say)
 
 
 def _measured(spec: "RunSpec", overrides: Sequence[str]) -> list[str]:

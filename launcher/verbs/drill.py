@@ -79,6 +79,9 @@ def _setting(options: Namespace, say) -> "Setting":
     if "recipe" not in keys:
         words.append("recipe=tiny")
     spec, _ = resolve(words, config_dir=config_dir)
+    if spec.least_nodes is not None:
+        reason = "runs are compared with one that nobody disturbs, on as many ranks"
+        raise InputError.of("nodes", spec.asked_nodes, reason, f"give one count, as nodes={spec.nodes}")
     if spec.cluster.kind == "slurm":
         _check_cluster(spec, options)
     make_private(folder)
@@ -105,6 +108,7 @@ def _like(name: str, runs: Path, folder: Path, config_dir: Path | None) -> tuple
     found = find(name, runs)
     found.refuse_foreign("drill a run of your own: what its cluster's settings say is done in your name")
     spec = found.spec()
+    spec = spec.on(spec.nodes)
     words = [f"method={spec.method.name}", f"nodes={spec.nodes}", f"tasks_per_node={spec.tasks_per_node}"]
     if spec.cluster.kind != "slurm":
         return words, config_dir
