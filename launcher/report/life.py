@@ -32,6 +32,7 @@ class PastStart:
     began: str
     cause: str
     where: str
+    ranks: int | None  # that it had; None where it does not say
     waited: float | None
     worked: float
     first: int
@@ -106,6 +107,7 @@ def _starts(history: History, summary: Mapping[str, Any], spoke: float) -> list[
                 began=f"{datetime.fromtimestamp(start['time']):%Y-%m-%d %H:%M:%S}",
                 cause=start.get("cause", ""),
                 where=str(start.get("nodes") or start.get("host", "")),
+                ranks=start.get("world_size"),
                 waited=None if since is None else max(0.0, start["time"] - since),
                 worked=max(0.0, until - start["time"]),
                 first=restored.get("step", 0),

@@ -247,11 +247,13 @@ def _read(found: RunDir, seed: int, metric: str, row: Mapping[str, Any], jobs: A
     score, state, message = _score(found.spec(), last, metric, row), summary["state"], summary["message"]
     if state == "done" and score is None:
         state, message = _unjudged(found, metric.partition(".")[0], jobs)
-    hours = goodput.worked_seconds(history, found.spoke() if summary["state"] == "running" else 0.0) / 3600
+    heard = found.spoke() if summary["state"] == "running" else 0.0
+    hours = goodput.worked_seconds(history, heard) / 3600
+    gpu_hours = goodput.worked_gpu_seconds(history, gpus, heard) / 3600
     return Run(
         seed, state, found.id, str(found.path), message,
         score if summary["state"] == "done" else None,
-        summary["step"], summary["steps"], hours, hours * gpus, sum(summary["restarts"].values()),
+        summary["step"], summary["steps"], hours, gpu_hours, sum(summary["restarts"].values()),
     )  # fmt: skip
 
 

@@ -59,11 +59,12 @@ def show_run(life: Life, screen: Console) -> None:
     if summary["message"]:
         screen.print(summary["message"], soft_wrap=True)
     starts = Grid(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("start", "because", "began", "where", "waited", "worked", "steps", "lost", "ended"):
-        starts.add_column(name, justify="right" if name in ("start", "waited", "worked", "steps", "lost") else "left")
+    for name in ("start", "because", "began", "where", "ranks", "waited", "worked", "steps", "lost", "ended"):
+        right = ("start", "ranks", "waited", "worked", "steps", "lost")
+        starts.add_column(name, justify="right" if name in right else "left")
     for s in life.starts:
         reach = f"{s.first:,}–{s.last:,}"
-        times = s.began, s.where, durations.short(s.waited), durations.short(s.worked)
+        times = s.began, s.where, str(s.ranks or ""), durations.short(s.waited), durations.short(s.worked)
         starts.add_row(str(s.number), s.cause, *times, reach, str(s.lost), s.ended)
     scores = Grid(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("evaluation", "step", "score", ""):

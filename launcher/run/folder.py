@@ -321,6 +321,7 @@ class RunDir:
             **({"state_digest": found, "where": _where(spec)} if digest else {}),
             "checkpoint": str(saved[-1]) if saved else None,
             **({"continues": _continues(spec)} if spec.continue_from else {}),
+            "world_size": history.last("start").get("world_size"),  # ranks of its latest start
             "restarts": dict(causes),
             "lost_steps": history.lost_steps,
             "goodput": goodput(history, step - begun),
@@ -333,7 +334,10 @@ class RunDir:
 
 
 def _where(spec: RunSpec) -> dict[str, Any]:
-    return {"cluster": spec.cluster.name, "nodes": spec.nodes, "tasks_per_node": spec.tasks_per_node}
+    """What it asks for; how much of a range of nodes a start was granted, that start says."""
+    also = {"least_nodes": spec.least_nodes, "spare_nodes": spec.cluster.spare_nodes}
+    given = {name: value for name, value in also.items() if value}
+    return {"cluster": spec.cluster.name, "nodes": spec.nodes, **given, "tasks_per_node": spec.tasks_per_node}
 
 
 def _continues(spec: RunSpec) -> dict[str, Any]:

@@ -169,7 +169,9 @@ def _lives(run: "RunDir") -> bool:
     """Have all ranks of its latest start been heard of? They hear signals then."""
     from launcher.run import heartbeats
 
-    return heartbeats.alive(run, run.generation()) == run.spec().world_size
+    start = run.history().last("start")
+    ranks = start.get("world_size") or run.spec().world_size  # of a range of nodes each start has its own
+    return heartbeats.alive(run, start.get("generation", 0)) == ranks
 
 
 def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:

@@ -175,3 +175,18 @@ def test_what_cannot_be_cancelled_of_a_sweep_is_said_where_nothing_can(sweep, le
     with held(sweep[0]), held(sweep[1]), pytest.raises(ClusterError, match=r"^nothing was cancelled: job 7 .*; job 8 "):
         stop_sweep(ledgers)
     assert not slurm_said.commands("scancel")
+
+
+def test_whether_all_ranks_live_is_asked_of_the_world_of_the_latest_start(run, ledgers):
+    """Of a range of nodes a start may have fewer ranks than the spec's largest."""
+    spec = run.spec()
+    assert spec.world_size == 1
+    Ledger(run.path, 1, "batch").write("start", cause="submitted", pid=1, world_size=2)
+    (run.path / "heartbeats").mkdir(exist_ok=True)
+    about = {
+        "host": "n1", "generation": 1, "stage": "training", "step": 1, "points": 1, "marks": 1, "still_s": 0.0,
+        "stalled": False, "every_s": 1.0, "joined": True, "alive_s": 1.0,
+    }  # fmt: skip
+    for rank, lives in ((0, False), (1, True)):
+        (run.path / "heartbeats" / f"rank{rank}.json").write_text(json.dumps({"rank": rank, **about}))
+        assert cancel._lives(run) == lives
