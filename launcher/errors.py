@@ -2,9 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
+NAMED = 5  # of several that one line tells of
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What moves a terminal's cursor, changes its colours or its title, or has letters read in another order, and halves of
 # characters, which cannot be written. \n and \t are as they are.
@@ -57,6 +58,16 @@ class NotStarted(ClusterError):
     """Slurm gave the job its nodes and could start nothing there; it may at the next try."""
 
     cause = "not_started"
+
+
+class NodesRefused(NotStarted):
+    """Some of the job's nodes lack what the run needs, or start nothing. `why`: {node: half a sentence}."""
+
+    def __init__(self, why: Mapping[str, str]):
+        self.why = dict(why)
+        shown = [f"{node} {reason}" for node, reason in sorted(self.why.items())]
+        more = f"; and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
+        super().__init__("; ".join(shown[:NAMED]) + more)
 
 
 class RunFailed(SslrunError):

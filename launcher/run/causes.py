@@ -5,7 +5,7 @@ To add a cause: a line here, what notices it (an error with this `cause` in laun
 and a row in docs/preemption.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -14,15 +14,18 @@ class Cause:
     resumable: a person can go on from it at once, with `sslrun resume`, and nothing else need be mended first.
     must_progress: several such ends in a row that brought nothing stop the run, however often each is forgiven.
     may_be_slurms: what it looks like to the ranks when Slurm ends their job; Slurm's own word for the end is better.
+    in_place: what the job's own nodes can mend: it starts again at once, in the same job, where these are enough.
     """
 
     forgiven: int | None = 0
     resumable: bool = False
     must_progress: bool = True
     may_be_slurms: bool = False
+    in_place: bool = False
 
 
 FREE = Cause(None, resumable=True, must_progress=False)
+MENDED = Cause(3, resumable=True, may_be_slurms=True, in_place=True)
 
 CAUSES = {
     # How such clusters work, and no fault of the run.
@@ -31,13 +34,13 @@ CAUSES = {
     "requeued": FREE,  # scontrol requeue
     "time_limit": Cause(None, resumable=True),  # one that is shorter than what comes before the first save recurs
     # What the next start may not meet again.
-    "node_failure": Cause(20, resumable=True),
-    "unreadable": Cause(20, resumable=True, may_be_slurms=True),  # a file that had been waited for: run/waiting.py
-    "stuck": Cause(3, resumable=True),
-    "not_started": Cause(3, resumable=True, may_be_slurms=True),  # srun could start nothing on the job's nodes
-    "crash": Cause(3, resumable=True, may_be_slurms=True),
-    "killed": Cause(3, resumable=True, may_be_slurms=True),
-    "unfinished": Cause(3, resumable=True, may_be_slurms=True),  # exit code 0, and no word that the work is done
+    "node_failure": Cause(20, resumable=True, in_place=True),
+    "unreadable": replace(MENDED, forgiven=20),  # a file that had been waited for: run/waiting.py
+    "stuck": replace(MENDED, may_be_slurms=False),
+    "not_started": MENDED,  # srun could start nothing on the job's nodes
+    "crash": MENDED,
+    "killed": MENDED,
+    "unfinished": MENDED,  # exit code 0, and no word that the work is done
     # What somebody wanted.
     "done": Cause(),
     "stopped": Cause(resumable=True),

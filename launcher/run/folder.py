@@ -40,7 +40,7 @@ from launcher.errors import InputError
 from launcher.run import files, manifest, permissions, pins, private, snapshot
 from launcher.run.files import opened, read_json, sync_names, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
-from launcher.run.ledger import History, Ledger
+from launcher.run.ledger import History, Ledger, goes_on
 from launcher.run.shapes import PLACEMENT, PLAN, PROGRESS
 from launcher.run.snapshot import Snapshot
 from launcher.run.state import Queue, State, of
@@ -279,7 +279,7 @@ class RunDir:
         said, last = self.progress(), history.last("submitted", "start", "end")
         # Runs made before do not say which start speaks.
         spoken = said and said.get("generation", last.get("generation")) == last.get("generation")
-        begun = last.get("event") != "submitted" and not last.get("requeued")
+        begun = last.get("event") != "submitted" and not goes_on(last)
         return said if state != "running" or (spoken and begun) else {"stage": "starting"}
 
     def spoke(self) -> float:

@@ -7,7 +7,8 @@ from launcher.run.ledger import Event, History
 
 
 def interruptions(history: History, gpus: int) -> list[dict[str, Any]]:
-    """One entry a restart: cause, lost_steps, queue_s (from the end before to this start), lost_gpu_hours.
+    """One entry a restart: cause, in_place (in the same job), lost_steps, queue_s (from the end before to this start),
+    lost_gpu_hours.
 
     lost_gpu_hours: what its GPUs did between the start and the first step, or twice, the latter at the pace between the
     last start's checkpoints, where it had two. Times are the hosts' own clocks. gpus: of a start that does not say how
@@ -25,6 +26,7 @@ def interruptions(history: History, gpus: int) -> list[dict[str, Any]]:
         found.append(
             {
                 "cause": start["cause"],
+                "in_place": bool(ends.get(generation - 1, {}).get("in_place")),
                 "lost_steps": lost,
                 "queue_s": round(max(0.0, start["time"] - before), 1) if before else None,
                 "lost_gpu_hours": round(wasted / 3600, 3),

@@ -84,6 +84,11 @@ def alive(run: RunDir, generation: int) -> int:
     return len(_read(run, generation))
 
 
+def processes(run: RunDir, generation: int) -> dict[int, tuple[str, int]]:
+    """{rank: (its node, as Slurm calls it, its process there)} of the ranks of this generation that were heard of."""
+    return {beat["rank"]: (beat["host"], beat["pid"]) for beat in _read(run, generation) if "pid" in beat}
+
+
 def _read(run: RunDir, generation: int) -> list[dict[str, Any]]:
     beats = []
     for file in run.path.glob("heartbeats/rank*.json"):

@@ -110,6 +110,11 @@ class History(tuple[Event, ...]):
         return sorted(self.all("eval", "scored"), key=place)
 
 
+def goes_on(end: Event) -> bool:
+    """Whether another start follows this end by itself: of the job, or in it."""
+    return bool(end.get("requeued") or end.get("in_place"))
+
+
 class Ledger:
     """One writer's pen. Each process appends to a file of its own, so that no line is ever torn by another."""
 

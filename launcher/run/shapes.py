@@ -142,6 +142,7 @@ HEARTBEAT = Form(
     {
         "rank": count, "host": text, "generation": count, "stage": text, "step": maybe(count), "points": count,
         "marks": count, "still_s": finite, "stalled": flag, "every_s": finite, "joined": flag, "alive_s": finite,
+        "pid": positive,
     },
     (
         "rank", "host", "generation", "stage", "step", "points", "marks", "still_s", "stalled", "every_s", "joined",
@@ -159,7 +160,7 @@ BAD_NODE = Form({"until": moment, "why": text, "run": text}, ("until", "why", "r
 OF_EVENTS: Shapes = {
     "event": text, "generation": count, "writer": text, "host": text, "number": count, "time": moment,
     "cause": text, "pid": positive, "job": maybe(job), "restart_count": count, "world_size": count,
-    "state": text, "message": text, "requeued": flag, "exit_code": integer, "alive_s": finite,
+    "state": text, "message": text, "requeued": flag, "in_place": flag, "exit_code": integer, "alive_s": finite,
     "step": maybe(count), "path": text, "digest": maybe(text), "lost_steps": count, "lost_seconds": finite,
     "protocol": text, "scores": mapping, "of": text, "what": text,
     "token": text, "index": maybe(count), "folder": text, "why": maybe(text), "origin": text,
@@ -187,6 +188,7 @@ OF_ONE_EVENT: Mapping[str, Shape] = {
     "restored": Form({"step": count}, ("step",)),
     "finished": Form({"step": count, "seconds": each_value(finite)}, ("seconds",)),
     "kept": Form({"work": pair}, ("work",)),
+    "left_out": Form({}, ("node", "why")),
     "health": Form({}, ("what",)),
     "eval": Form({"by": text, "step": count}, ("protocol", "step", "scores")),
     "scored": Form({"by": text, "step": count}, ("protocol", "step", "scores")),

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from launcher.run.ledger import Event, History
+from launcher.run.ledger import Event, History, goes_on
 
 ACTIVE = ("pending", "running", "preempted")
 
@@ -56,7 +56,7 @@ def of(history: History, *, held: bool, queue: Queue | None = None, slurm: bool 
     if not end or held:
         return _unended(start.get("job"), held, queue)
     cancelled = bool(latest.all("cancel"))
-    if end.get("requeued") and not cancelled:
+    if goes_on(end) and not cancelled:
         return _requeued(end, start.get("job"), queue)
     name = "cancelled" if cancelled and end["state"] in ("stopped", "preempted") else end["state"]
     return State(name, end.get("message", ""))

@@ -5,13 +5,17 @@
 
 import contextlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from launcher.plan import worlds
 from launcher.run.files import read_json, write_json
 from launcher.run.folder import RunDir
 from launcher.run.shapes import BAD_NODE
+from launcher.slurm import limits
+from launcher.spec.runspec import RunSpec
 
 HOURS = 24.0
 
@@ -32,12 +36,17 @@ def listed(runs: Path) -> dict[str, dict[str, Any]]:
     return {node: entry for node, entry in known if BAD_NODE(entry) and entry["until"] > time.time()}
 
 
-def choose(runs: Path, usable: Collection[str], needed: int) -> tuple[list[str], str]:
+def choose(
+    runs: Path, usable: Collection[str], needed: int, also: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[str], str]:
     """(nodes to leave out of a submission, what to tell a person about it).
 
-    usable: nodes that the job could get. Where fewer than `needed` would remain, all are used and the person is told.
+    usable: nodes that the job could get; also: {node: why} beside those that are listed. Where fewer than `needed`
+    would remain, all are used and the person is told.
     """
-    bad = {node: entry for node, entry in listed(runs).items() if node in usable}
+    until = time.time() + HOURS * 3600
+    known = {node: {"until": until, "why": why} for node, why in also.items()} | listed(runs)
+    bad = {node: entry for node, entry in known.items() if node in usable}
     if not bad:
         return [], ""
     said = "; ".join(f"{node} ({entry['why']})" for node, entry in sorted(bad.items()))
@@ -45,6 +54,19 @@ def choose(runs: Path, usable: Collection[str], needed: int) -> tuple[list[str],
         return [], f"used all the same, because too few other nodes are left: {said}"
     until = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(entry["until"] for entry in bad.values())))
     return sorted(bad), f"left out until {until}: {said}; remove {_file(runs)} to use them again"
+
+
+def excluded(spec: RunSpec, also: Mapping[str, str] = MappingProxyType({})) -> tuple[list[str], str]:
+    """(nodes that a job of `spec` is not to get, what to tell a person about those that let a run down).
+
+    also: {node: why} of those that let this very job down. Raises ClusterError.
+    """
+    runs = Path(spec.runs)
+    if not (also or listed(runs)):
+        return [], ""
+    nodes, note = choose(runs, {n.name for n in limits.usable(spec)}, worlds.asked(spec)[0], also)
+    mine = [spec.cluster.exclude] if spec.cluster.exclude else []
+    return [*mine, *nodes] if nodes else [], note and f"nodes {note}"
 
 
 def _file(runs: Path) -> Path:

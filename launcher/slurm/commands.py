@@ -5,15 +5,19 @@ accounting, which many clusters do not have. Where Slurm lets people choose the 
 are separated by control characters and that text comes last.
 """
 
+import contextlib
+import math
 import os
 import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher import durations
 from launcher.errors import ClusterError
 from launcher.slurm import notation
 
@@ -79,12 +83,19 @@ class SlurmJob:
     reason: str
     start: str  # expected or actual
     nodes: str  # as Slurm writes it: n[1-3]
-    left: str  # of the time limit, [days-]hours:minutes:seconds
+    left: str  # of the time limit, [days-]hours:minutes:seconds; suspended time does not count
     partition: str
     comment: str
     restarts: int | None = None  # None: squeue does not tell
     exit_code: str = ""  # "code:signal", of a job that ended
     preempted: bool = False  # since it last started, as far as `ended` knows; Slurm forgets it at a requeue
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the time limit; infinite where there is none, or nobody knows."""
+        with contextlib.suppress(ValueError):
+            return durations.seconds(self.left)
+        return math.inf
 
 
 def installed(program: str = "sbatch") -> bool:
@@ -191,11 +202,14 @@ def ended(job_id: str) -> SlurmJob | None:
         id = f"{array}_{task}" if array and task.isdigit() else row["JobId"]
         if job_id in (id, row["JobId"]):
             known = {field: notation.text(row.get(key, "")) for field, key in CONTROL.items()}
-            restarts, preempted = (
-                notation.number(row.get("Restarts", "")),
-                bool(notation.text(row.get("PreemptTime", ""))),
+            return SlurmJob(
+                id,
+                name=name[1] if name else "",
+                left=notation.left(row.get("TimeLimit", ""), row.get("RunTime", "")),
+                restarts=notation.number(row.get("Restarts", "")),
+                preempted=bool(notation.text(row.get("PreemptTime", ""))),
+                **known,
             )
-            return SlurmJob(id, name=name[1] if name else "", left="", restarts=restarts, preempted=preempted, **known)
     return None
 
 
@@ -264,6 +278,30 @@ def cancel(job_ids: Iterable[str], *, signal: str | None = None) -> None:
             raise
 
 
+def steps(job_id: str, name: str) -> list[str]:
+    """Ids of the job's steps that are called `name` and have not ended."""
+    rows = ask("squeue", "--steps", "--noheader", f"--jobs={job_id}", f"--format=%i{FIELD}%j").splitlines()
+    return [id for id, _, found in (row.partition(FIELD) for row in rows) if found == name]
+
+
+def keep(job_id: str, nodes: Sequence[str]) -> None:
+    """Give the other nodes of a running job back. Once in a job's life: without accounting Slurm takes no second one
+    (measured on 22.05)."""
+    with tempfile.TemporaryDirectory() as folder:  # scontrol leaves a script where it is
+        ask("scontrol", "update", f"JobId={job_id}", f"NodeList={','.join(nodes)}", cwd=folder)
+
+
+def leave_out(job_id: str, nodes: Sequence[str]) -> None:
+    """Ask that a job which waits in the queue does not get `nodes`, in place of those that were left out before.
+
+    The answer is not waited for. Of a job that has lost nodes, or given some back, Slurm takes it only once the job has
+    really left the others, which may be for this process to end (measured on 22.05, without accounting).
+    """
+    command = ["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(nodes)}"]
+    with contextlib.suppress(OSError):
+        subprocess.Popen(command, env=_plain(), stdin=subprocess.DEVNULL, start_new_session=True)
+
+
 def requeue(job_id: str) -> None:
     """Put a job back into the queue; its steps are killed at once. Raises ClusterError where that is not allowed."""
     ask("scontrol", "requeue", job_id)
@@ -290,9 +328,9 @@ def _plain() -> dict[str, str]:
     return {**kept, "LC_ALL": "C.UTF-8"}
 
 
-def ask(*command: str, seconds: float | None = None) -> str:
+def ask(*command: str, seconds: float | None = None, cwd: str | None = None) -> str:
     """What one of Slurm's programs printed. Raises ClusterError with its reason where it ended with an error."""
-    return _run(command, seconds=seconds, environment=_plain()).stdout
+    return _run(command, seconds=seconds, environment=_plain(), cwd=cwd).stdout
 
 
 def _run(
@@ -301,6 +339,7 @@ def _run(
     environment: Mapping[str, str],
     seconds: float | None = None,
     pass_fds: Sequence[int] = (),
+    cwd: str | None = None,
 ) -> "subprocess.CompletedProcess[str]":
     seconds = SECONDS if seconds is None else seconds
     if not (installed() or installed(command[0])):
@@ -320,6 +359,7 @@ def _run(
             errors="replace",
             timeout=seconds,
             pass_fds=pass_fds,
+            cwd=cwd,
         )
     except subprocess.TimeoutExpired:
         raise ClusterError(f"{command[0]}: no answer within {seconds:g} s; Slurm is overloaded, try again") from None

@@ -47,6 +47,14 @@ def minutes(limit: str) -> int | None:
     return None
 
 
+def left(limit: str, used: str) -> str:
+    """Of a time limit, of which so much is used, as squeue writes it; empty where there is none."""
+    with contextlib.suppress(ValueError):
+        rest = max(0, durations.seconds(limit) - durations.seconds(used))
+        return f"{rest // 60}:{rest % 60:02d}"
+    return ""
+
+
 def gpus(gres: str) -> tuple[int, str]:
     """How many, and their kinds: "gpu:a100:8(S:0-1),mps:800" -> 8, "a100"."""
     total, kinds = 0, []

@@ -10,6 +10,7 @@ from pathlib import Path
 from launcher.errors import ClusterError, InputError
 from launcher.run.files import tail
 from launcher.run.folder import RunDir
+from launcher.run.ledger import goes_on
 from launcher.run.state import ACTIVE, of
 from launcher.slurm import badnodes, commands, notation
 
@@ -75,7 +76,7 @@ def lost(run: RunDir) -> Lost:
     told = history.last(*TOLD)
     # As if no job were in the queue; those that are say so below.
     gone = of(history, held=held, queue={}).name in ("failed", "stopped")
-    if not told or not gone or (told["event"] == "end" and not told.get("requeued")):
+    if not told or not gone or (told["event"] == "end" and not goes_on(told)):
         return Lost()
     job, began = history.job, told["event"] != "submitted"
     given = history.submission(job)

@@ -1,60 +1,61 @@
-"""What a batch script runs on the first node of a job: one generation of a run, its ranks started with srun.
+"""What a batch script runs on the first node of a job: starts of a run, one after another, their ranks on its nodes.
 
-The twin of local.py. It holds the run's lock and writes the generation's first event and its last; the ranks are
-started only once the code is what was submitted and every node sees the run and its Python. The pickle that brings
-Slurm here holds the run's path and nothing else.
+The twin of local.py. It holds the run's lock and writes each start's first event and its last; the ranks are started
+only once the code is what was submitted and every node sees the run and its Python. What the job's own nodes can mend
+starts again in the same job; what only Slurm can mend goes back into the queue. The pickle that brings Slurm here holds
+the run's path and nothing else.
 """
 
 import contextlib
 import os
-import random
-import re
-import shlex
-import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
 
-from launcher.errors import ClusterError, InputError, NotStarted, RunFailed, SslrunError, Superseded, Unreadable
-from launcher.plan import script
-from launcher.run import causes, files, heartbeats, private, snapshot, waiting
+from launcher.errors import ClusterError, InputError, NodesRefused, RunFailed, SslrunError, Superseded, Unreadable
+from launcher.plan import worlds
+from launcher.run import causes, heartbeats, private, snapshot, waiting
 from launcher.run.files import opened
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History, Ledger
 from launcher.run.state import of
-from launcher.slurm import badnodes, commands, notation
+from launcher.slurm import badnodes, commands
+from launcher.slurm.commands import SlurmJob
 from launcher.spec.runspec import RunSpec
-from launcher.start import handover, job, requeue, streams
-from launcher.start.ending import Outcome, judge, note_commits, stuck
-from launcher.start.handover import Start
+from launcher.start import evidence, job, ranks, requeue, streams
+from launcher.start.allocation import Allocation
+from launcher.start.ending import Outcome, judge, note_commits
+from launcher.start.told import Told
+from launcher.start.understudy import Understudy
 
-PREFLIGHT_SECONDS = 120
 LOCK_SECONDS, LOCK_POLL_SECONDS = 180.0, 2.0  # NFS forgets a client after 90 s
-# srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
-BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
-PASS_ON_SECONDS = 1.0
-EARLY_SECONDS = 120  # Slurm tells of the time limit up to 60 s early; and what a job does before its script
-FIRST_PORT = 10_000  # services of a node have theirs below
-EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
-NOT_BEGUN = Outcome("stopped", "stopped", "no rank had begun", 0)
-SEEN_SECONDS = 60.0  # how long a node may take to see the run: it mounts the folder now, or the file server is away
-PREFLIGHT = """\
-left=$3
-soon() { until test "$@"; do [ "$left" -gt 0 ] || return 1; left=$((left - 1)); sleep 1; done; }
-soon -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
-soon -w "$1/logs" || { echo "$SLURMD_NODENAME cannot write to $1"; exit 3; }
-command -v "$2" >/dev/null || { echo "$SLURMD_NODENAME has no $2"; exit 3; }
-"""
+WARNED_EARLY_SECONDS = 60  # at most, of the time limit
+
+
+@dataclass
+class Here:
+    """What lasts from one start to the next of the same job."""
+
+    told: Told
+    nodes: Allocation
+    understudy: Understudy
+
+
+class Next(Enum):
+    """What follows the end of a start."""
+
+    NOTHING = "it does not start again by itself"
+    HERE = "it starts again in the same job"
+    QUEUE = "it goes back into the queue"
 
 
 def main(path: str) -> None:
-    """Run one generation of the run in `path` and exit: 0 when it is done or will go on later, 2 to 4 otherwise."""
+    """Run the run in `path` and exit: 0 when it is done or will go on later, 2 to 4 otherwise."""
     streams.never_fail()  # a log on a full disk loses lines, and not the run
-    told = _Told()
+    told = Told()
     run = RunDir(path)
     try:
         waiting.patiently(lambda: _look(run))
@@ -63,9 +64,8 @@ def main(path: str) -> None:
             raise ClusterError(f"{run.id} is being run by somebody else")
         if of(waiting.patiently(run.history), held=False).name == "done":  # it finished while it was being preempted
             sys.exit(0)
-        cause = waiting.patiently(lambda: _how_it_ended_before(run))
+        cause = waiting.patiently(lambda: evidence.how_it_ended_before(run))
         generation = waiting.patiently(run.generation) + 1
-        ledger, hopeless = Ledger(run.path, generation, "batch"), None
     except (Unreadable, OSError) as error:  # also where the folder is not there: it may be mounted a moment later
         print(f"sslrun: {_said(error)}", flush=True)
         # There is no ledger to count in.
@@ -76,77 +76,176 @@ def main(path: str) -> None:
     except SslrunError as error:
         print(f"sslrun: {error}", flush=True)
         sys.exit(error.exit_code)
-    print(_mark(generation), flush=True)
-    try:
-        ledger.write(
-            "start",
-            cause=cause,
-            pid=os.getpid(),
-            job=job.own_id(),
-            restart_count=int(os.environ.get("SLURM_RESTART_COUNT", 0)),
-            nodes=os.environ["SLURM_JOB_NODELIST"],
-            world_size=int(os.environ["SLURM_JOB_NUM_NODES"]) * int(os.environ["SLURM_NTASKS_PER_NODE"]),
-        )
-        hopeless = _hopeless(run)
-        outcome = hopeless or _work(run, generation, told)
-    except SslrunError as error:
-        begun = told.ranks_begun or not told.signal
-        outcome = Outcome("failed", error.cause, str(error), error.exit_code) if begun else NOT_BEGUN
-    except OSError as error:
-        cause = InputError.cause if waiting.answered(error) else Unreadable.cause
-        outcome = Outcome("failed", cause, _said(error), RunFailed.exit_code)
-    try:
-        outcome, again = waiting.patiently(lambda: _concluded(run, ledger, outcome, hopeless, told))
-    except (Unreadable, OSError) as error:  # the next start says how this one ended, and counts it
-        outcome, again = Outcome("preempted", Unreadable.cause, _said(error), 0), True
-    except SslrunError as error:
-        outcome, again = Outcome("failed", error.cause, str(error), error.exit_code), False
-    if outcome.message:
-        print(f"sslrun: {outcome.message}", flush=True)
-    _end(ledger, outcome, requeued=again)
+    here, follows = Here(told, Allocation(), Understudy()), Next.HERE
+    while follows is Next.HERE:
+        ledger = Ledger(run.path, generation, "batch")
+        outcome, follows = _one(run, ledger, cause, here)
+        cause, generation = outcome.cause, generation + 1
     os.close(lock)
-    if again:
-        _requeue(ledger, outcome)
+    if follows is Next.QUEUE:
+        _requeue(run, ledger, outcome, here.nodes)
     sys.exit(0 if outcome.state in ("stopped", "preempted", "cancelled") else outcome.exit_code)
 
 
+def _one(run: RunDir, ledger: Ledger, cause: str, here: Here) -> tuple[Outcome, Next]:
+    """One start, from its first event to its last, for this `cause`: (how it ended, what follows)."""
+    print(evidence.mark(ledger.generation), flush=True)
+    hopeless, here.told.ranks_begun = None, False
+    try:
+        spec, taken = _begin(run, ledger, cause, here)
+        hopeless = evidence.hopeless(run)
+        outcome = hopeless or _work(run, spec, taken, ledger, here)
+    except SslrunError as error:
+        begun = here.told.ranks_begun or not here.told.signal
+        outcome = Outcome("failed", error.cause, str(error), error.exit_code) if begun else evidence.NOT_BEGUN
+    except OSError as error:
+        why = InputError.cause if waiting.answered(error) else Unreadable.cause
+        outcome = Outcome("failed", why, _said(error), RunFailed.exit_code)
+    try:
+        outcome, follows, why = waiting.patiently(lambda: _concluded(run, ledger, outcome, hopeless, here))
+    except (Unreadable, OSError) as error:  # the next start says how this one ended, and counts it
+        outcome, follows, why = Outcome("preempted", Unreadable.cause, _said(error), 0), Next.QUEUE, Unreadable.cause
+    except SslrunError as error:
+        outcome, follows, why = Outcome("failed", error.cause, str(error), error.exit_code), Next.NOTHING, ""
+    if outcome.message:
+        print(f"sslrun: {outcome.message}", flush=True)
+    if follows is not Next.NOTHING:
+        print(f"sslrun: {follows.value}{f': {why}' if why else ''}", flush=True)
+    _end(ledger, outcome, follows, why)
+    return outcome, follows
+
+
+def _begin(run: RunDir, ledger: Ledger, cause: str, here: Here) -> tuple[RunSpec, list[str]]:
+    """Write the first event: (the spec on as many nodes as it is started on, these nodes). Raises SslrunError or
+    OSError where it cannot be started; the event is there all the same."""
+    found, nodes, told = job.standing(), here.nodes, here.told
+    nodes.ask(found)
+    spec, taken, wrong = None, [], None
+    try:
+        told.warning_s = run.plan()["signal_delay_s"]
+        told.ask(found)
+        spec = run.spec()
+        taken = nodes.take(worlds.counts(spec), spec.cluster.spare_nodes)
+        spec = spec.on(len(taken))
+    except (SslrunError, OSError) as error:
+        wrong = error
+    ledger.write(
+        "start",
+        cause=cause,
+        pid=os.getpid(),
+        job=job.own_id(),
+        restart_count=int(os.environ.get("SLURM_RESTART_COUNT", 0)),
+        nodes=nodes.shown(taken or nodes.names),
+        world_size=len(taken) * spec.tasks_per_node if spec else 0,
+    )
+    if wrong:
+        raise wrong
+    return spec, taken
+
+
+def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: Here) -> Outcome:
+    """Start the ranks, once the code is what was submitted and every node can run it. Raises SslrunError."""
+    nodes, told = here.nodes, here.told
+    if told.signal:
+        return evidence.NOT_BEGUN
+    run.refuse_foreign()
+    private.refuse_lost(run.path, spec)
+    run.keep_private(spec)
+    code = snapshot.verify(run.code_folder(), run.code()["digest"])
+    _give_back(nodes, spec.cluster.spare_nodes)
+    try:
+        # A short job has no minute to give.
+        hosts = ranks.look(
+            run, spec, taken, seconds=min(ranks.SEEN_SECONDS, evidence.limit(run) / 10), beside=nodes.held
+        )
+    except NodesRefused as error:
+        if set(nodes.usable) <= set(error.why):  # what all of them lack is no node's fault
+            raise ClusterError(str(error)) from None
+        _leave_out(run, ledger, nodes, error.why)
+        raise
+    if told.signal:
+        return evidence.NOT_BEGUN
+    if spec.cluster.spare_nodes:
+        here.understudy.stand_by(nodes)
+    address = socket.gethostname() if taken[0] == nodes.first else hosts[taken[0]]
+    ended = ranks.start(run, spec, code, taken, address, ledger.generation, told, beside=nodes.held)
+    nodes.held |= not ended.over
+    said = waiting.patiently(run.history).of(ledger.generation)
+    outcome = judge(said, ended.exit_code, ended.rank, f"{ended.how}; see `sslrun logs {run.id} --all`")
+    if outcome.state == "failed" and ended.lost:
+        _leave_out(run, ledger, nodes, ended.lost)
+        if gone := [f"{node} {why}" for node, why in ended.lost.items() if why != ranks.HELD]:
+            return Outcome("failed", "node_failure", "; ".join(gone), RunFailed.exit_code)
+    return outcome
+
+
+def _give_back(nodes: Allocation, spares: int) -> None:
+    """What the job was granted and does not use, once."""
+    kept = nodes.to_keep(spares)
+    if len(kept) == len(nodes.names) or nodes.gave_back:
+        return
+    nodes.gave_back = True
+    try:
+        commands.keep(job.own_id(), kept)
+        print(f"sslrun: {len(nodes.names) - len(kept)} of its nodes are given back", flush=True)
+        nodes.names = kept
+    except ClusterError as error:  # then they are kept, and idle
+        print(f"sslrun: nodes that are not used cannot be given back: {error}", flush=True)
+
+
+def _leave_out(run: RunDir, ledger: Ledger, nodes: Allocation, why: Mapping[str, str], *, mark: bool = True) -> None:
+    """Of the next starts of this job, and of what is submitted for a day where they are to be `mark`ed."""
+    for node, reason in why.items():
+        if node not in nodes.left_out:
+            nodes.left_out[node] = reason
+            ledger.write("left_out", node=node, why=reason)
+            if mark:
+                badnodes.mark(run, [node], reason)
+
+
 def _concluded(
-    run: RunDir, ledger: Ledger, outcome: Outcome, hopeless: Outcome | None, told: "_Told"
-) -> tuple[Outcome, bool]:
-    """(how this generation is understood to have ended, whether the run starts again). Raises OSError."""
-    generation = ledger.generation
-    if run.generation() > generation:  # this node stood still for long, and Slurm has started the run elsewhere
+    run: RunDir, ledger: Ledger, outcome: Outcome, hopeless: Outcome | None, here: Here
+) -> tuple[Outcome, Next, str]:
+    """(how this start is understood to have ended, what follows, why that). Raises OSError."""
+    found = job.standing()
+    if run.generation() > ledger.generation:  # this node stood still for long, and Slurm has started the run elsewhere
         outcome = Outcome("failed", Superseded.cause, "the run has been started again elsewhere", RunFailed.exit_code)
     elif outcome.state != "done" and not hopeless:
-        outcome = _why(run, generation, outcome, told)
+        outcome = evidence.understood(run, ledger.generation, outcome, found, here.told)
     note_commits(run, ledger)
-    return (hopeless, False) if hopeless else requeue.decide(run.history(), outcome)
+    if hopeless:
+        return hopeless, Next.NOTHING, ""
+    history = run.history()
+    outcome, again = requeue.decide(history, outcome)
+    if not again:
+        return outcome, Next.NOTHING, ""
+    where = heartbeats.processes(run, ledger.generation).get(outcome.rank)
+    outcome.node = where[0] if where else ""
+    if requeue.recurs(history, outcome):
+        why = f"{outcome.cause} there twice in a row"
+        # Of a crash the code may be the reason, and then no other run need avoid the node.
+        _leave_out(run, ledger, here.nodes, {outcome.node: why}, mark=outcome.cause != "crash")
+    only = _only_slurm(run, history, outcome, found, here)
+    return outcome, Next.QUEUE if only else Next.HERE, only
 
 
-class _Told:
-    """That the job is to end, and by which signal; this process lives on and sees the ranks through."""
-
-    def __init__(self) -> None:
-        self.signal: str | None = None
-        self.ranks_begun = False
-        self.began = time.monotonic()
-        self._event = threading.Event()
-        signal.signal(signal.SIGCONT, lambda *_: None)
-        for number in (signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, self._hear)
-
-    def _hear(self, number: int, _frame: object) -> None:
-        self.signal = self.signal or signal.Signals(number).name
-        self._event.set()
-
-    def pass_on(self, step: subprocess.Popen, run: RunDir, generation: int, ranks: int) -> None:
-        """In a thread: Slurm tells the steps that it knows of; ranks that begin to live after that are told here."""
-        self._event.wait()
-        missing = ranks - heartbeats.alive(run, generation)
-        while missing and step.poll() is None:
-            time.sleep(PASS_ON_SECONDS)
-            missing = ranks - heartbeats.alive(run, generation)
-            step.send_signal(signal.SIGUSR2)  # srun passes it on to the ranks that it has started
+def _only_slurm(run: RunDir, history: History, outcome: Outcome, found: SlurmJob | None, here: Here) -> str:
+    """Why the job's own nodes cannot mend what ended a start; empty where they can."""
+    nodes, told = here.nodes, here.told
+    if not causes.of(outcome.cause).in_place:
+        return outcome.cause.replace("_", " ")
+    if found is None:
+        return "Slurm does not answer"
+    told.ask(found)
+    if told.signal:
+        return f"the job was told to end by {told.signal}"
+    nodes.ask(found)
+    takes, left = requeue.start_seconds(history), found.seconds_left - told.warning_s - WARNED_EARLY_SECONDS
+    if left < takes:
+        return f"{found.seconds_left:.0f} s are left of the job, and a start takes about {takes:.0f} s and a save"
+    if len(nodes.usable) < min(worlds.counts(run.spec())):
+        return "too few of its nodes are left"
+    return ""
 
 
 def _look(run: RunDir) -> None:
@@ -173,209 +272,25 @@ def _lock(run: RunDir) -> int | None:
     return lock
 
 
-def _end(ledger: Ledger, outcome: Outcome, *, requeued: bool) -> None:
-    ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, requeued=requeued)
+def _end(ledger: Ledger, outcome: Outcome, follows: Next, why: str = "") -> None:
+    """`why`: only Slurm can mend it."""
+    again = {"requeued": follows is Next.QUEUE, "in_place": follows is Next.HERE}
+    more = {name: said for name, said in (("node", outcome.node), ("why", why)) if said}
+    ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, **again, **more)
 
 
-def _mark(generation: int) -> str:
-    """Begins a generation's part of the job's log, which holds one part a start."""
-    return f"== start {generation}"
-
-
-def _how_it_ended_before(run: RunDir) -> str:
-    """Why this generation begins: what ended the one before. An end that nobody could write down is written now, with
-    Slurm's word for it where the job's log has one."""
-    last = run.history().last("start", "end")
-    if not last:
-        return "submitted"
-    if last["event"] == "end":
-        return last["cause"]
-    cause = requeue.died_of(_log_of(run, last), node_down=_blame_lost_nodes(run, last))
-    ended = Outcome("preempted", cause, f"ended without a word: {cause}", 0)
-    afterwards = Ledger(run.path, last["generation"], "afterwards")
-    note_commits(run, afterwards)
-    _end(afterwards, ended, requeued=True)
-    return cause
-
-
-def _blame_lost_nodes(run: RunDir, start: dict[str, Any]) -> bool:
-    """Is a node that a generation ran on down now? It is left out of later submissions."""
-    with contextlib.suppress(ClusterError):
-        down = {node.name for node in commands.nodes() if node.state == "DOWN"}
-        if lost := sorted(down & set(notation.expand(start.get("nodes", "")))):
-            badnodes.mark(run, lost, "went down while it ran this")
-            return True
-    return False
-
-
-def _log_of(run: RunDir, start: dict[str, Any]) -> str:
-    """What the job's log says of one generation; empty where it cannot be read."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        log = Path(run.history().submission(start.get("job"))["folder"]) / f"slurm-{start['job']}.log"
-        return files.tail(log).rpartition(_mark(start["generation"]))[2].partition("\n== start ")[0]
-    return ""
-
-
-def _hopeless(run: RunDir) -> Outcome | None:
-    """How the run ends if it is not to start again; None where it may. Slurm starts a run again also where nobody here
-    decided that: its first node died, say. A start that somebody submitted was decided."""
-    history = run.history()
-    before = history.before(history.generation)
-    last = before.last("end")
-    if last.get("writer") != "afterwards" or history.of(history.generation).all("submitted"):
-        return None
-    judged = History(event for event in before if event is not last)
-    outcome, again = requeue.decide(judged, Outcome("failed", last["cause"], last["message"], RunFailed.exit_code))
-    return None if again else outcome
-
-
-def _work(run: RunDir, generation: int, told: _Told) -> Outcome:
-    """Start the ranks, once the code is what was submitted and every node can run it. Raises SslrunError."""
-    run.refuse_foreign()
-    spec = run.spec()
-    private.refuse_lost(run.path, spec)
-    run.keep_private(spec)
-    code = snapshot.verify(run.code_folder(), run.code()["digest"])
-    _preflight(run, spec)
-    return NOT_BEGUN if told.signal else _ranks(run, spec, code, generation, told)
-
-
-def _preflight(run: RunDir, spec: RunSpec) -> None:
-    """Every node sees the run and has the Python that starts a rank, or the job ends here with the node's name.
-
-    Raises NotStarted where some nodes lack it, or do not answer, and ClusterError where all do.
-    """
-    patience = min(SEEN_SECONDS, _limit(run) / 10)  # a short job has no minute to give
-    command = ["srun", f"--nodes={spec.nodes}", f"--ntasks={spec.nodes}", "--ntasks-per-node=1", "--chdir=/"]
-    words = ["sh", "-c", PREFLIGHT, "sslrun", str(run.path), _python(spec)[0], str(int(patience))]
-    try:
-        answer = subprocess.run(
-            [*command, *words], capture_output=True, encoding="utf-8", errors="replace", timeout=PREFLIGHT_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        raise NotStarted(f"a node of {os.environ['SLURM_JOB_NODELIST']} does not start a task") from None
-    if answer.returncode:
-        print(answer.stderr, flush=True)
-        said = sorted(line for line in answer.stdout.splitlines() if line.strip())
-        if not said:
-            last = (answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"])[-1]
-            raise NotStarted(f"starting a task on every node failed: {last}")
-        if len(said) < spec.nodes:  # what all of them lack is no node's fault
-            for node, _, why in (line.partition(" ") for line in said):
-                badnodes.mark(run, [node], why)
-            raise NotStarted("; ".join(said[:5]))
-        raise ClusterError("; ".join(said[:5]))
-
-
-def _python(spec: RunSpec) -> list[str]:
-    return shlex.split(spec.cluster.python) if spec.cluster.python else [sys.executable]
-
-
-def _ranks(run: RunDir, spec: RunSpec, code: Path, generation: int, told: _Told) -> Outcome:
-    """Start the ranks from `code`, see them through, and say how they ended."""
-    cpus = script.cpus_per_task(spec)
-    start = Start(
-        rank=None,
-        local_rank=None,
-        world_size=spec.world_size,
-        generation=generation,
-        stopped_code=0,  # --kill-on-bad-exit must not meet a rank that is still committing
-        threads=cpus,
-    )
-    command = [
-        "srun", "--kill-on-bad-exit=1", f"--nodes={spec.nodes}", f"--ntasks={spec.world_size}",
-        f"--ntasks-per-node={spec.tasks_per_node}", f"--cpus-per-task={cpus}", "--input=none",
-        # From there: srun makes something else of some paths with a % in them, however it is written.
-        f"--chdir={run.path / 'logs'}", "--output=rank%t.log", "--error=rank%t.log", "--open-mode=append",
-        *_python(spec), "-P", "-m", "launcher.start.worker", str(run.path),
-    ]  # fmt: skip
-    # Ranks of one node meet where no other node can come.
-    alone = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    environment = {
-        **(alone if spec.nodes == 1 else {"MASTER_ADDR": socket.gethostname()}),
-        **os.environ,
-        "MASTER_PORT": str(_free_port()),
-        # The first entry is the batch script's: RUN/submit/code, a link. The ranks get the folder that was looked at.
-        "PYTHONPATH": os.pathsep.join([str(code), *os.environ.get("PYTHONPATH", "").split(os.pathsep)[1:]]),
-        **start.environment(),
-        **spec.cluster.environment,
-    }
-    blamed, printed = None, []
-    with handover.secret(run.path, generation, ranks=spec.world_size):
-        told.ranks_begun = True
-        step = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
-        threading.Thread(target=told.pass_on, args=(step, run, generation, spec.world_size), daemon=True).start()
-        for line in step.stderr:
-            print(line, end="", flush=True)
-            printed = [*printed[-20:], line.strip()]
-            blamed = blamed or BLAME.search(line)
-        exit_code = step.wait()
-    first = int(blamed["rank"]) if blamed else None
-    last = (printed or [f"exit code {exit_code}"])[-1]
-    otherwise = f"rank {first} on {blamed['node']}: {blamed['how']}" if blamed else last
-    said = waiting.patiently(run.history).of(generation)
-    return judge(said, exit_code, first, f"{otherwise}; see `sslrun logs {run.id} --all`")
-
-
-def _free_port() -> int:
-    """On this node, where rank 0 listens on it once it has loaded its libraries. No connection may be given it before
-    that, so it lies below the ports that Linux gives to connections."""
-    try:
-        end = int(Path(EPHEMERAL).read_text().split()[0])
-    except (OSError, ValueError):
-        end = 32768
-    below = range(FIRST_PORT, end)
-    for port in random.sample(below, min(len(below), 100)):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", port))
-            return port
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
-
-
-def _why(run: RunDir, generation: int, outcome: Outcome, told: _Told) -> Outcome:
-    """How the end is to be understood, from evidence."""
-    said = run.history().of(generation)
-    stopped = outcome.state == "stopped"
-    state = ", no time to save" if said.all("save_skipped") else ", state saved"
-    saved = state if stopped and outcome is not NOT_BEGUN else f"; {outcome.message}"
-    found = None
-    with contextlib.suppress(ClusterError):  # a controller that does not answer is no reason to end without a word
-        found = commands.ended(job.own_id())
-    start = said.first("start")
-    # While the job ends Slurm calls its state COMPLETING, whatever ended it; the log says more.
-    slurms = requeue.ended_by_slurm(_log_of(run, start))
-    if slurms == "cancelled" or said.all("cancel"):
-        return Outcome("cancelled", "cancelled", f"cancelled{saved}", outcome.exit_code)
-    if found and found.preempted:
-        slurms = "preempted"
-    if slurms and (stopped or causes.of(outcome.cause).may_be_slurms):
-        if slurms == "node_failure":
-            _blame_lost_nodes(run, start)
-        return Outcome("preempted", slurms, f"{slurms.replace('_', ' ')}{saved}", 0)
-    if not stopped:
-        return stuck(run, outcome)
-    signals = {e.get("signal") for e in said.all("stopped_at_safe_point")} or {told.signal}
-    left = _limit(run) - (time.monotonic() - told.began)
-    if "SIGUSR2" in signals and left < run.plan()["signal_delay_s"] + EARLY_SECONDS:
-        return Outcome("preempted", "time_limit", f"the time limit came{saved}", 0)
-    names = " and ".join(sorted(filter(None, signals)))
-    return Outcome("preempted", "asked", f"told to stop by {names}{saved}", 0)
-
-
-def _limit(run: RunDir) -> float:
-    """Seconds that the job may take: from two times of the controller's clock, which this node's need not follow."""
-    with contextlib.suppress(KeyError):  # Slurm before 23.02 does not say
-        return float(os.environ["SLURM_JOB_END_TIME"]) - float(os.environ["SLURM_JOB_START_TIME"])
-    return 60.0 * run.spec().cluster.timeout_min
-
-
-def _requeue(ledger: Ledger, outcome: Outcome) -> None:
+def _requeue(run: RunDir, ledger: Ledger, outcome: Outcome, nodes: Allocation) -> None:
     """Also after a preemption: a job that exits within the grace is over, whatever PreemptMode says."""
     try:
-        job.back_into_the_queue()
+        job.back_into_the_queue(without=_without(run, nodes))
     except ClusterError as error:
         stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {error}", outcome.exit_code)
         print(f"sslrun: {stopped.message}", flush=True)
-        _end(ledger, stopped, requeued=False)
+        _end(ledger, stopped, Next.NOTHING)
+
+
+def _without(run: RunDir, nodes: Allocation) -> list[str]:
+    """Nodes that the job is not to get again. That they cannot be told now is no reason to keep it from the queue."""
+    with contextlib.suppress(SslrunError, OSError):
+        return badnodes.excluded(run.spec(), nodes.left_out)[0]
+    return sorted(nodes.left_out)

@@ -15,12 +15,15 @@ from launcher.start.handover import STOPPED_CODE
 
 @dataclass
 class Outcome:
-    """Its state, the cause for the ledger, what to tell a person, and the exit code."""
+    """Its state, the cause for the ledger, what to tell a person, and the exit code. `rank`, `node`: where it began,
+    where that is known."""
 
     state: str
     cause: str
     message: str
     exit_code: int
+    rank: int | None = None
+    node: str = ""
 
 
 def judge(history: History, code: int, first: int | None, otherwise: str) -> Outcome:
@@ -43,10 +46,12 @@ def judge(history: History, code: int, first: int | None, otherwise: str) -> Out
     said = [e for e in errors if e["cause"] in ("diverged", Unreadable.cause)] or blamed
     if said:
         earliest = min(said, key=lambda e: e.get("alive_s", 0.0))
-        return Outcome("failed", earliest["cause"], earliest["message"], 4)
+        rank = earliest["writer"].removeprefix("rank")
+        return Outcome("failed", earliest["cause"], earliest["message"], 4, int(rank) if rank.isdecimal() else first)
     if code == 0:  # any library can end its process so; srun does where it could start no rank at all
-        return Outcome("failed", "unfinished", f"exit code 0, and no rank said that it had finished: {otherwise}", 4)
-    return Outcome("failed", "killed", otherwise, 4)
+        why = f"exit code 0, and no rank said that it had finished: {otherwise}"
+        return Outcome("failed", "unfinished", why, 4, first)
+    return Outcome("failed", "killed", otherwise, 4, first)
 
 
 def stuck(run: RunDir, outcome: Outcome) -> Outcome:
@@ -54,8 +59,10 @@ def stuck(run: RunDir, outcome: Outcome) -> Outcome:
     # Ranks that got nowhere end themselves, or one another; whatever else is said of an end is said better.
     if outcome.cause not in ("crash", "killed") or not heartbeats.stalled(run):
         return outcome
-    slow = heartbeats.named(heartbeats.to_blame(run)) or "no rank got on"
-    return Outcome("failed", "stuck", f"stuck: {slow}; every rank's stacks are in its log", 4)
+    blamed = heartbeats.to_blame(run)
+    slow = heartbeats.named(blamed) or "no rank got on"
+    first = blamed[0].rank if blamed else None
+    return Outcome("failed", "stuck", f"stuck: {slow}; every rank's stacks are in its log", 4, first)
 
 
 def note_commits(run: RunDir, ledger: Ledger) -> None:

@@ -5,12 +5,15 @@ import os
 import re
 import signal
 import time
+from collections.abc import Collection
 
 from launcher.errors import ClusterError
 from launcher.slurm import commands
+from launcher.slurm.commands import SlurmJob
 
 CONTROLLER_SECONDS = 600.0  # how long a requeue waits for a controller that is being restarted
 POLL_SECONDS = 2.0
+SENT_SECONDS = 0.5
 UNHEARD = re.compile("does not answer|no answer|Unable to contact")
 
 
@@ -20,11 +23,26 @@ def own_id() -> str:
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
-def back_into_the_queue() -> None:
-    """Under the same job id; Slurm ends this script for it. Raises ClusterError."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if _put_back(own_id()):
-        time.sleep(120)
+def standing() -> SlurmJob | None:
+    """What Slurm says of it now: its nodes, what is left of its time, whether others want its nodes. None where nobody
+    answers, which is no reason to end without a word."""
+    with contextlib.suppress(ClusterError):
+        return commands.ended(own_id())
+    return None
+
+
+def back_into_the_queue(without: Collection[str] = ()) -> None:
+    """Under the same job id, to be started on other nodes than `without`; Slurm ends this script for it. Raises
+    ClusterError."""
+    # Only a job that waits can be told which nodes it is not to get, and Slurm's TERM comes with the requeue.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if without else signal.SIG_DFL)
+    if not _put_back(own_id()):
+        return
+    if without:
+        commands.leave_out(own_id(), sorted(without))
+        time.sleep(SENT_SECONDS)
+        return
+    time.sleep(120)
 
 
 def _put_back(job: str) -> bool:

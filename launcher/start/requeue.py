@@ -5,12 +5,14 @@ all the same: it would only burn GPUs. Pure; evidence comes in as the run's ledg
 """
 
 import re
+from dataclasses import replace
 
 from launcher.errors import NoProgress
 from launcher.run import causes
 from launcher.run.ledger import History
 from launcher.start.ending import Outcome
 
+START_SECONDS = 60.0  # where no start of the run has told yet
 NO_PROGRESS = 3  # such ends in a row, without a newer checkpoint or more work that is kept
 
 # What Slurm itself writes into the log of a job that it ends: "*** JOB 7 ON n1 CANCELLED AT ... DUE TO PREEMPTION ***"
@@ -42,14 +44,32 @@ def decide(history: History, outcome: Outcome) -> tuple[Outcome, bool]:
     idle = _ends_without_progress(history) + 1
     if idle >= NO_PROGRESS and not _progressed(history, history.generation):
         message = f"{outcome.message} ({idle} starts in a row ended without a newer checkpoint)"
-        return Outcome("failed", NoProgress.cause, message, NoProgress.exit_code), False
+        return replace(
+            outcome, state="failed", cause=NoProgress.cause, message=message, exit_code=NoProgress.exit_code
+        ), False
     if most is None:
         return outcome, True
     spent = list(_causes(history).values()).count(cause)
     if spent >= most:
         message = f"{outcome.message} (end {spent + 1} of this kind: {cause}; {most} are forgiven)"
-        return Outcome("failed", cause, message, outcome.exit_code), False
-    return Outcome("preempted", cause, outcome.message, 0), True
+        return replace(outcome, state="failed", message=message), False
+    return replace(outcome, state="preempted", exit_code=0), True
+
+
+def recurs(history: History, outcome: Outcome) -> bool:
+    """Is this the second end in a row on the same node, and brought this start nothing? `history`: without this end."""
+    generation = history.generation
+    before = history.of(generation - 1).last("end")
+    twice = outcome.node and before.get("node") == outcome.node and causes.of(before["cause"]).must_progress
+    return bool(twice) and not _progressed(history, generation)
+
+
+def start_seconds(history: History) -> float:
+    """What a start takes, from its first event until it goes on from a checkpoint: as long as the latest that did."""
+    for start in reversed(history.all("start")):
+        if restored := history.of(start["generation"]).first("restored"):
+            return max(0.0, restored["time"] - start["time"])
+    return START_SECONDS
 
 
 def _causes(history: History) -> dict[int, str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import ClusterError, InputError
-from launcher.plan import script, worlds
+from launcher.plan import script
 from launcher.run import files, private, snapshot
 from launcher.run.files import opened, writing_in
 from launcher.run.folder import RunDir
@@ -285,9 +285,5 @@ def _fitting(file: Path, options: Sequence[str], refused: int) -> int:
 
 def _exclude(spec: RunSpec) -> tuple[list[str], str]:
     """(options that leave out nodes which failed lately, what to tell a person about them)."""
-    runs = Path(spec.runs)
-    if not badnodes.listed(runs):
-        return [], ""
-    nodes, note = badnodes.choose(runs, {n.name for n in limits.usable(spec)}, worlds.asked(spec)[0])
-    mine = [spec.cluster.exclude] if spec.cluster.exclude else []
-    return [f"--exclude={','.join([*mine, *nodes])}"] if nodes else [], note and f"nodes {note}"
+    nodes, note = badnodes.excluded(spec)
+    return [f"--exclude={','.join(nodes)}"] if nodes else [], note

@@ -1,0 +1,90 @@
+"""What a job has srun start on its nodes, to the letter: a look at each node, and the ranks. Pure."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.plan import script
+from launcher.spec.runspec import RunSpec
+from launcher.spec.schema import ClusterConfig
+
+# Says what the node lacks, or what it is called. It may mount the folder only now.
+LOOK = """\
+left=$3
+soon() { until test "$@"; do [ "$left" -gt 0 ] || return 1; left=$((left - 1)); sleep 1; done; }
+soon -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
+soon -w "$1/logs" || { echo "$SLURMD_NODENAME cannot write to $1"; exit 3; }
+command -v "$2" >/dev/null || { echo "$SLURMD_NODENAME has no $2"; exit 3; }
+echo "$SLURMD_NODENAME is $(uname -n)"
+"""
+
+
+HELD = 7
+GONE = f'for pid; do ! kill -0 "$pid" 2>/dev/null || exit {HELD}; done'
+
+
+# The node with the batch script may die, and Slurm, asked to keep such a job, leaves it there with nobody in it.
+UNDERSTUDY = """\
+while sleep 10; do
+    said=$(squeue --noheader --jobs="$1" --format="%T %N") && [ "${said%% *}" = RUNNING ] || continue
+    names=$(scontrol show hostnames "${said#* }") && [ -n "$names" ] || continue
+    echo "$names" | grep -qxF "$2" || scontrol requeue "$1"
+done
+"""
+
+
+def look(spec: RunSpec, run: Path, nodes: Sequence[str], *, seconds: int, beside: bool = False) -> list[str]:
+    """One task on each of `nodes`, which has so many `seconds` to see the folder `run` of the run.
+
+    beside: although Slurm may count an earlier step as one that has not ended.
+    """
+    command = [
+        "srun",
+        *_on(nodes, beside),
+        f"--ntasks={len(nodes)}",
+        "--ntasks-per-node=1",
+        "--chdir=/",
+        "--input=none",
+    ]
+    return [*command, "sh", "-c", LOOK, "sslrun", str(run), python(spec.cluster)[0], str(seconds)]
+
+
+def ranks(spec: RunSpec, run: Path, nodes: Sequence[str], name: str, *, beside: bool = False) -> list[str]:
+    """The ranks of the run in the folder `run`, spec.tasks_per_node on each of `nodes`, as a step called `name`.
+
+    When one fails, nothing happens to the others: whoever starts them ends them, and need not wait for KillWait as with
+    --kill-on-bad-exit=1, during which Slurm takes no other signal for them (measured on 22.05).
+    """
+    tasks = spec.tasks_per_node
+    return [
+        "srun", f"--job-name={name}", "--kill-on-bad-exit=0", *_on(nodes, beside), f"--ntasks={len(nodes) * tasks}",
+        f"--ntasks-per-node={tasks}", f"--cpus-per-task={script.cpus_per_task(spec)}", "--input=none",
+        # From there: srun makes something else of some paths with a % in them, however it is written.
+        f"--chdir={run / 'logs'}", "--output=rank%t.log", "--error=rank%t.log", "--open-mode=append",
+        *python(spec.cluster), "-P", "-m", "launcher.start.worker", str(run),
+    ]  # fmt: skip
+
+
+def gone(node: str, pids: Sequence[int]) -> list[str]:
+    """Ends with 0 where none of these processes is left on `node`, with HELD where one is."""
+    alone = ["srun", *_on([node], beside=True), "--ntasks=1", "--cpus-per-task=1", "--chdir=/", "--input=none"]
+    return [*alone, "sh", "-c", GONE, "sh", *map(str, pids)]
+
+
+def understudy(job: str, first: str, node: str) -> list[str]:
+    """On `node`, beside the ranks: puts `job` back into the queue once `first` is none of its nodes any more."""
+    alone = ["srun", "--job-name=understudy", *_on([node], beside=True), "--ntasks=1", "--cpus-per-task=1", "--chdir=/"]
+    silent = ["--input=none", "--output=none", "--error=none"]  # srun, which would pass it on, dies with the first node
+    return [*alone, *silent, "sh", "-c", UNDERSTUDY, "sslrun", job, first]
+
+
+def python(cluster: ClusterConfig) -> list[str]:
+    """The words that start a rank's interpreter."""
+    return shlex.split(cluster.python) if cluster.python else [sys.executable]
+
+
+def _on(nodes: Sequence[str], beside: bool) -> list[str]:
+    where = [f"--nodes={len(nodes)}", f"--nodelist={','.join(nodes)}"]
+    # The memory of a step that has not ended is its own; with 0 none is asked for, and all may be used.
+    return ["--overlap", "--mem=0", *where] if beside else where

@@ -1,0 +1,60 @@
+"""The nodes of this job: which of them the next start takes, which wait in reserve, and which are left out."""
+
+import os
+from collections.abc import Sequence
+
+from launcher.errors import NotStarted
+from launcher.slurm import notation
+from launcher.slurm.commands import SlurmJob
+
+
+class Allocation:
+    """`names`: of the job's nodes, in Slurm's order; `first`: where this process is; `taken`: of the latest start;
+    `left_out`: {node: why}; `held`: Slurm counts a step of an earlier start as one that has not ended."""
+
+    def __init__(self) -> None:
+        self._text = os.environ["SLURM_JOB_NODELIST"]
+        self.names = notation.expand(self._text)
+        self.first = os.environ.get("SLURMD_NODENAME") or self.names[0]
+        self.left_out: dict[str, str] = {}
+        self.held = self.gave_back = False
+        self.taken: list[str] = []
+
+    def ask(self, found: SlurmJob | None) -> None:
+        """Take Slurm's word for the nodes: a job that is kept without one of them has it no more."""
+        if found and (names := notation.expand(found.nodes)):
+            self.names, self._text = names, found.nodes
+
+    def shown(self, nodes: Sequence[str]) -> str:
+        """As Slurm writes them, where they are all that the job has."""
+        return self._text if list(nodes) == notation.expand(self._text) else ",".join(nodes)
+
+    @property
+    def usable(self) -> list[str]:
+        return [name for name in self.names if name not in self.left_out]
+
+    def take(self, counts: Sequence[int], spares: int) -> list[str]:
+        """The nodes of the next start, of which there are as many as one of `counts` says, the largest first.
+
+        The first start of a job leaves `spares` of them in reserve where that leaves enough; a later one takes those,
+        and keeps the nodes of the one before, whose disks and caches have the data. Raises NotStarted where the nodes
+        are too few.
+        """
+        usable = self.usable
+        rooms = [len(usable)] if self.taken else [len(usable) - spares, len(usable)]
+        before = len(self.taken) or max(counts)
+        wanted = next((count for room in rooms for count in counts if count <= min(room, before)), None)
+        if wanted is None:
+            lost = "; ".join(f"{node} {why}" for node, why in self.left_out.items())
+            few = f"{len(usable)} of the job's nodes are left, and the run takes {min(counts)}"
+            raise NotStarted(f"{few}: {lost}" if lost else few)
+        known = [name for name in usable if name in self.taken]
+        chosen = {*[*known, *(name for name in usable if name not in known)][:wanted]}
+        self.taken = [name for name in usable if name in chosen]
+        return self.taken
+
+    def to_keep(self, spares: int) -> list[str]:
+        """After `take`: its nodes, as many in reserve, and the first one, which runs this process; in Slurm's order."""
+        others = [name for name in self.usable if name not in self.taken]
+        kept = {self.first, *self.taken, *others[:spares]}
+        return [name for name in self.names if name in kept]

@@ -1,0 +1,108 @@
+"""How a start on Slurm ended: from what its ranks said, what Slurm wrote into the job's log, and its word for it."""
+
+import contextlib
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import ClusterError, RunFailed
+from launcher.run import causes, files
+from launcher.run.folder import RunDir
+from launcher.run.ledger import History, Ledger
+from launcher.slurm import badnodes, commands, notation
+from launcher.slurm.commands import SlurmJob
+from launcher.start import requeue
+from launcher.start.ending import Outcome, note_commits, stuck
+from launcher.start.told import Told
+
+EARLY_SECONDS = 120  # Slurm tells of the time limit up to 60 s early; and what a job does before its script
+NOT_BEGUN = Outcome("stopped", "stopped", "no rank had begun", 0)
+
+
+def mark(generation: int) -> str:
+    """Begins a generation's part of the job's log, which holds one part a start."""
+    return f"== start {generation}"
+
+
+def how_it_ended_before(run: RunDir) -> str:
+    """Why this generation begins: what ended the one before. An end that nobody could write down is written now, with
+    Slurm's word for it where the job's log has one."""
+    last = run.history().last("start", "end")
+    if not last:
+        return "submitted"
+    if last["event"] == "end":
+        return last["cause"]
+    cause = requeue.died_of(_log_of(run, last), node_down=_blame_lost_nodes(run, last))
+    ended = Outcome("preempted", cause, f"ended without a word: {cause}", 0)
+    afterwards = Ledger(run.path, last["generation"], "afterwards")
+    note_commits(run, afterwards)
+    afterwards.write("end", state=ended.state, cause=cause, message=ended.message, requeued=True)
+    return cause
+
+
+def _blame_lost_nodes(run: RunDir, start: dict[str, Any]) -> bool:
+    """Is a node that a generation ran on down now? It is left out of later submissions."""
+    with contextlib.suppress(ClusterError):
+        down = {node.name for node in commands.nodes() if node.state == "DOWN"}
+        if lost := sorted(down & set(notation.expand(start.get("nodes", "")))):
+            badnodes.mark(run, lost, "went down while it ran this")
+            return True
+    return False
+
+
+def _log_of(run: RunDir, start: dict[str, Any]) -> str:
+    """What the job's log says of one generation; empty where it cannot be read."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        log = Path(run.history().submission(start.get("job"))["folder"]) / f"slurm-{start['job']}.log"
+        return files.tail(log).rpartition(mark(start["generation"]))[2].partition("\n== start ")[0]
+    return ""
+
+
+def hopeless(run: RunDir) -> Outcome | None:
+    """How the run ends if it is not to start again; None where it may. Slurm starts a run again also where nobody here
+    decided that: its first node died, say. A start that somebody submitted was decided."""
+    history = run.history()
+    before = history.before(history.generation)
+    last = before.last("end")
+    if last.get("writer") != "afterwards" or history.of(history.generation).all("submitted"):
+        return None
+    judged = History(event for event in before if event is not last)
+    outcome, again = requeue.decide(judged, Outcome("failed", last["cause"], last["message"], RunFailed.exit_code))
+    return None if again else outcome
+
+
+def understood(run: RunDir, generation: int, outcome: Outcome, found: SlurmJob | None, told: Told) -> Outcome:
+    """How the end is to be understood, from evidence."""
+    said = run.history().of(generation)
+    stopped = outcome.state == "stopped"
+    state = ", no time to save" if said.all("save_skipped") else ", state saved"
+    saved = state if stopped and outcome is not NOT_BEGUN else f"; {outcome.message}"
+    start = said.first("start")
+    # While the job ends Slurm calls its state COMPLETING, whatever ended it; the log says more.
+    slurms = requeue.ended_by_slurm(_log_of(run, start))
+    if slurms == "cancelled" or said.all("cancel"):
+        return Outcome("cancelled", "cancelled", f"cancelled{saved}", outcome.exit_code)
+    if found and found.preempted:
+        slurms = "preempted"
+    if slurms and (stopped or causes.of(outcome.cause).may_be_slurms):
+        if slurms == "node_failure":
+            _blame_lost_nodes(run, start)
+        return Outcome("preempted", slurms, f"{slurms.replace('_', ' ')}{saved}", 0)
+    if not stopped:
+        return stuck(run, outcome)
+    signals = {e.get("signal") for e in said.all("stopped_at_safe_point")} or {told.signal}
+    left = found.seconds_left if found else math.inf
+    left = left if left < math.inf else limit(run) - (time.monotonic() - told.began)
+    if "SIGUSR2" in signals and left < run.plan()["signal_delay_s"] + EARLY_SECONDS:
+        return Outcome("preempted", "time_limit", f"the time limit came{saved}", 0)
+    names = " and ".join(sorted(filter(None, signals)))
+    return Outcome("preempted", "asked", f"told to stop by {names}{saved}", 0)
+
+
+def limit(run: RunDir) -> float:
+    """Seconds that the job may take: from two times of the controller's clock, which this node's need not follow."""
+    with contextlib.suppress(KeyError):  # Slurm before 23.02 does not say
+        return float(os.environ["SLURM_JOB_END_TIME"]) - float(os.environ["SLURM_JOB_START_TIME"])
+    return 60.0 * run.spec().cluster.timeout_min
