@@ -34,24 +34,18 @@ done
 """
 
 
-def look(spec: RunSpec, run: Path, nodes: Sequence[str], *, seconds: int, beside: bool = False) -> list[str]:
-    """One task on each of `nodes`, which has so many `seconds` to see the folder `run` of the run.
-
-    beside: although Slurm may count an earlier step as one that has not ended.
-    """
-    command = [
-        "srun",
-        *_on(nodes, beside),
-        f"--ntasks={len(nodes)}",
-        "--ntasks-per-node=1",
-        "--chdir=/",
-        "--input=none",
-    ]
-    return [*command, "sh", "-c", LOOK, "sslrun", str(run), python(spec.cluster)[0], str(seconds)]
+def look(spec: RunSpec, run: Path, nodes: Sequence[str], *, seconds: int) -> list[str]:
+    """One task on each of `nodes`, which has so many `seconds` to see the folder `run` of the run."""
+    return [
+        "srun", *_on(nodes, beside=True), f"--ntasks={len(nodes)}", "--ntasks-per-node=1", "--chdir=/", "--input=none",
+        "sh", "-c", LOOK, "sslrun", str(run), python(spec.cluster)[0], str(seconds),
+    ]  # fmt: skip
 
 
 def ranks(spec: RunSpec, run: Path, nodes: Sequence[str], name: str, *, beside: bool = False) -> list[str]:
     """The ranks of the run in the folder `run`, spec.tasks_per_node on each of `nodes`, as a step called `name`.
+
+    beside: although Slurm counts an earlier step as one that has not ended.
 
     When one fails, nothing happens to the others: whoever starts them ends them, and need not wait for KillWait as with
     --kill-on-bad-exit=1, during which Slurm takes no other signal for them (measured on 22.05).

@@ -155,9 +155,7 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: He
     _give_back(nodes, spec.cluster.spare_nodes)
     try:
         # A short job has no minute to give.
-        hosts = ranks.look(
-            run, spec, taken, seconds=min(ranks.SEEN_SECONDS, evidence.limit(run) / 10), beside=nodes.held
-        )
+        hosts = ranks.look(run, spec, taken, seconds=min(ranks.SEEN_SECONDS, evidence.limit(run) / 10))
     except NodesRefused as error:
         if set(nodes.usable) <= set(error.why):  # what all of them lack is no node's fault
             raise ClusterError(str(error)) from None
@@ -225,17 +223,19 @@ def _concluded(
         why = f"{outcome.cause} there twice in a row"
         # Of a crash the code may be the reason, and then no other run need avoid the node.
         _leave_out(run, ledger, here.nodes, {outcome.node: why}, mark=outcome.cause != "crash")
-    only = _only_slurm(run, history, outcome, found, here)
+    if not causes.of(outcome.cause).in_place:
+        return outcome, Next.QUEUE, ""
+    only = _only_slurm(run, history, found, here)
     return outcome, Next.QUEUE if only else Next.HERE, only
 
 
-def _only_slurm(run: RunDir, history: History, outcome: Outcome, found: SlurmJob | None, here: Here) -> str:
-    """Why the job's own nodes cannot mend what ended a start; empty where they can."""
+def _only_slurm(run: RunDir, history: History, found: SlurmJob | None, here: Here) -> str:
+    """Why the job's own nodes cannot mend what they could otherwise; empty where they can."""
     nodes, told = here.nodes, here.told
-    if not causes.of(outcome.cause).in_place:
-        return outcome.cause.replace("_", " ")
     if found is None:
         return "Slurm does not answer"
+    if found.state not in ("RUNNING", "SUSPENDED"):
+        return f"the job is {found.state}"
     told.ask(found)
     if told.signal:
         return f"the job was told to end by {told.signal}"

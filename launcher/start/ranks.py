@@ -55,13 +55,12 @@ class Ended:
     over: bool
 
 
-def look(run: RunDir, spec: RunSpec, nodes: Sequence[str], *, seconds: float, beside: bool) -> dict[str, str]:
+def look(run: RunDir, spec: RunSpec, nodes: Sequence[str], *, seconds: float) -> dict[str, str]:
     """{node: its host name}, once each of `nodes` sees the run, within `seconds`, and has the Python of a rank.
 
-    beside: see steps.look. Raises NodesRefused where some lack it, or start nothing, and NotStarted where it cannot be
-    said which.
+    Raises NodesRefused where some lack it, or start nothing, and NotStarted where it cannot be said which.
     """
-    command = steps.look(spec, run.path, nodes, seconds=int(seconds), beside=beside)
+    command = steps.look(spec, run.path, nodes, seconds=int(seconds))
     try:
         answer = subprocess.run(
             command, env=_environment(), capture_output=True, encoding="utf-8", errors="replace",
