@@ -55,6 +55,7 @@ def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Check]:
         _partition(partition, partitions, cluster),
         *_preemption(config, partition, found),
         _requeue(config),
+        _spares(config),
         _time_limit(config, partition),
         _arrays(config),
         *_nodes(nodes, partition),
@@ -174,6 +175,18 @@ def _requeue(config: Mapping[str, str]) -> Check:
     return Check("requeue", OK, f"{asking if config.get('JobRequeue') == '0' else all_are}; {wait}")
 
 
+def _spares(config: Mapping[str, str]) -> Check:
+    """How long a node may be dead before Slurm says so, and what a run makes of that."""
+    found = re.match(r"\d+", config.get("SlurmdTimeout", ""))
+    seconds = int(found[0]) if found else 300
+    advice = "with cluster.spare_nodes=1 a run goes on without that wait, in the same job, unless it is the first node"
+    if not seconds:  # SlurmdTimeout=0
+        said = "Slurm never takes a node for dead: a run on one that dies is not requeued before its time limit"
+        return Check("lost nodes", WARN, said, advice)
+    said = f"Slurm takes a node for dead after {seconds} s (SlurmdTimeout), and requeues the jobs that had it"
+    return Check("lost nodes", OK, said, advice)
+
+
 def _time_limit(config: Mapping[str, str], partition: commands.Partition) -> Check:
     kill = preemption.kill_wait(config)
     if partition.max_minutes is None:
@@ -216,7 +229,9 @@ def _nodes(nodes: Sequence[commands.Node], partition: commands.Partition) -> lis
     else:
         rows.append(Check("nodes out of use", OK, f"none of {len(nodes)}"))
     if partition.max_nodes is not None:
-        rows.append(Check("nodes a job", OK, f"{partition.name} gives a job {partition.max_nodes} at most"))
+        said = f"{partition.name} gives a job {partition.max_nodes} at most"
+        advice = "nodes=A-B and spare nodes together must not go beyond: such a job would wait for ever"
+        rows.append(Check("nodes a job", OK, said, advice))
     return rows
 
 

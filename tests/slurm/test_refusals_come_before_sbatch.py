@@ -25,6 +25,9 @@ REFUSED = {
     ("cluster.partition=physics",): (2, "cluster.account=None", "physics asks for one", "physics, biology"),
     ("nodes=4",): (2, "nodes=4", "at most 2 nodes with 2 GPUs", "use nodes=2"),
     ("nodes=2", "cluster.partition=single"): (2, "nodes=2", "single", "use nodes=1"),
+    # sbatch would take it, and it would wait for ever.
+    ("nodes=1-2", "cluster.partition=single"): (2, "nodes=1-2", "single", "use nodes=1"),
+    ("nodes=2", "cluster.spare_nodes=1"): (2, "nodes=2", "cluster.spare_nodes=1", "use nodes=1"),
     ("nodes=2", "cluster.exclude=n1"): (2, "nodes=2", "use nodes=1"),
     ("cluster.timeout_min=30", "cluster.partition=short"): (
         2,

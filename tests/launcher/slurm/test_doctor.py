@@ -30,6 +30,16 @@ def test_a_partition_is_bad_where_slurm_takes_no_jobs_for_it(examined, slurm_sai
     assert state == "UP" or f"closed is {state}" in row.found
 
 
+@pytest.mark.parametrize(
+    ("line", "level", "said"), [("", "ok", "after 300 s"), ("60 sec", "ok", "after 60 s"), ("0 sec", "warn", "never")]
+)
+def test_how_long_a_dead_node_goes_unnoticed_and_what_a_spare_makes_of_it(examined, slurm_said, line, level, said):
+    config = recorded.CONFIG + (f"SlurmdTimeout           = {line}\n" if line else "")
+    slurm_said.says("scontrol show config", config)
+    row = examined()["lost nodes"]
+    assert row.level == level and said in row.found and "cluster.spare_nodes=1" in row.advice
+
+
 # -- preemption by QOS -------------------------------------------------------------------------------------------------
 
 BY_QOS = f"{recorded.CONFIG}PreemptType = preempt/qos\nPreemptMode = REQUEUE\n"
