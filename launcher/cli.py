@@ -20,6 +20,7 @@ ABOUT = """\
 Train self-supervised vision models on Slurm clusters, and on the machine at hand.
 
   sslrun method=deepercluster nodes=8          submit one run to the cluster at hand
+  sslrun method=swav nodes=4-8                 on as many of these as there are; cluster.spare_nodes=1: one in reserve
   sslrun method=deepercluster recipe=demo      minutes, on this machine, on real photographs
   sslrun --multirun method=rotnet seed=0,1,2   several runs, one job array
   sslrun --multirun sweep=swav/prototypes      a paper's table; `sslrun report sweep=...` puts ours beside it
