@@ -17,7 +17,7 @@ from launcher.spec.stored import read as read_spec
 QUEUE = (
     "partition", "qos", "account", "constraint", "exclude", "gres", "timeout_min", "mem_gb", "mem_per_gpu",
     "mem_per_cpu", "cpus_per_task", "cpus_per_gpu", "array_parallelism", "signal_delay_s", "additional_parameters",
-    "setup", "environment", "python", "preemptible", "grace_s", "interruptions_per_node_day",
+    "setup", "environment", "python", "preemptible", "grace_s", "interruptions_per_node_day", "spare_nodes",
 )  # fmt: skip
 
 
