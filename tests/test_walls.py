@@ -43,9 +43,9 @@ SPECS = {
 EXCEPTIONS = {
     # The worker is what runs inside a job. Only its top is read before torch is needed: the handlers come first.
     ("launcher/start/worker.py", ""): {
-        "launcher.runtime.health", "launcher.runtime.patient", "launcher.runtime.preempt",
+        "launcher.runtime.health", "launcher.runtime.patient", "launcher.runtime.preempt", "launcher.runtime.watchdog",
     },
-    ("launcher/start/worker.py", "main"): {"launcher.runtime.dist", "torch"},
+    ("launcher/start/worker.py", "_rank"): {"launcher.runtime.dist", "torch"},
     ("launcher/start/worker.py", "_work"): {"methods.evals.alone"},
     ("launcher/start/worker.py", "_train"): {
         "launcher.runtime.environment", "launcher.runtime.uncompiled",

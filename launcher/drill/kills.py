@@ -8,8 +8,11 @@ from launcher.slurm import commands
 UNTIL_IT_IS_MISSED = """
 for i in $(seq 300); do
     kill -0 "$1" 2>/dev/null || exit 0
-    worker=$(pgrep -P "$1" | head -n 1)
-    [ -n "$worker" ] && kill -KILL "$worker" && echo "$worker"
+    for worker in $(pgrep -P "$1"); do
+        grep -qsx sslrun-watchdog "/proc/$worker/comm" && continue
+        kill -KILL "$worker" && echo "$worker"
+        break
+    done
     sleep 0.2
 done
 """

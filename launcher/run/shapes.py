@@ -190,6 +190,7 @@ OF_ONE_EVENT: Mapping[str, Shape] = {
     "kept": Form({"work": pair}, ("work",)),
     "left_out": Form({}, ("node", "why")),
     "health": Form({}, ("what",)),
+    "paused": Form({"seconds": finite}, ("rank", "seconds", "alive_s")),
     "eval": Form({"by": text, "step": count}, ("protocol", "step", "scores")),
     "scored": Form({"by": text, "step": count}, ("protocol", "step", "scores")),
     "error": Form({}, ("message", "exit_code", "cause")),

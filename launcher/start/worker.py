@@ -19,6 +19,7 @@ from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.patient import PatientRunDir
 from launcher.runtime.preempt import StopFlag, Stopped
+from launcher.runtime.watchdog import Watchdog
 from launcher.start import streams
 from launcher.start.handover import Start
 
@@ -28,6 +29,14 @@ FAILED_CODE = 4
 def main() -> int:
     """Run this rank to its end. Returns the exit code; its reason is in the ledger."""
     stop = StopFlag().install()  # first, so that a signal during the imports is not lost
+    watchdog = Watchdog()  # before there are threads, and PyTorch in memory
+    try:
+        return _rank(stop, watchdog)
+    finally:
+        watchdog.end()
+
+
+def _rank(stop: StopFlag, watchdog: Watchdog) -> int:
     run = RunDir(Path(sys.argv[1]))
     try:
         start = Start.read()
@@ -37,7 +46,7 @@ def main() -> int:
     if start.lock is not None:  # data-loader workers may outlive us by seconds; the lock must not
         os.register_at_fork(after_in_child=partial(_let_go, [start.lock]))
     ledger = Ledger(run.path, start.generation, f"rank{start.rank}")
-    heart = Heart(run, generation=start.generation, rank=start.rank, size=start.world_size)
+    heart = Heart(run, generation=start.generation, rank=start.rank, size=start.world_size, watchdog=watchdog)
     try:
         show = waiting.shown_by(run.path, start.generation) if start.rank == 0 else None
         run = PatientRunDir(run.path, show)
@@ -62,12 +71,14 @@ def main() -> int:
         ledger.write("stopped_at_safe_point", signal=stop.signal and signal.Signals(stop.signal).name)
         return start.stopped_code
     except SslrunError as error:
+        heart.last_words()
         ledger.write("error", message=str(error), exit_code=error.exit_code, cause=error.cause, alive_s=heart.alive_s())
         print(error, flush=True)
         return error.exit_code
     except (Exception, SystemExit) as error:  # a library that ends the process ends a rank whose work is not done
         # The traceback is for the log of this rank; the person who asks gets the line, the rank and the host.
         traceback.print_exc()
+        heart.last_words()
         said = f"rank {start.rank} on {os.uname().nodename}: {line_of(error)}"
         ledger.write("error", message=said, exit_code=FAILED_CODE, cause="crash", alive_s=heart.alive_s())
         return FAILED_CODE

@@ -136,6 +136,7 @@ def test_what_is_no_event_is_left_out(folder):
         ),
         ("end", {"state": "failed", "cause": "killed", "message": "", "exit_codes": [-9, 0]}),
         ("stalled", {"rank": 1, "node": "n1", "seconds": 60.0, "stage": "starting", "step": None}),
+        ("paused", {"rank": 1, "node": "n1", "seconds": 60.0, "step": None, "alive_s": 61.0}),
         ("work", {"step": 3, "kept": True, "why": "", "resumed": 0}),
         ("stopped_at_safe_point", {"signal": None}),
         ("cancel", {"by": 7, "job": "7"}),
