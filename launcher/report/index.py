@@ -40,6 +40,7 @@ EMPTY: dict[str, Any] = {
     "id": "", "path": "", "method": "?", "state": "failed", "job": None, "step": 0, "steps": 0,
     "checkpoint": None, "restarts": {}, "lost_steps": 0, "goodput": None, "interruptions": [], "evals": {},
     "world_size": None,  # ranks of its latest start
+    "suspended": None,  # since when its job is; as expected_start
     "message": "",
     "cause": "",  # for which its latest start ended: one of run/causes.py
     "health": "",  # what is wrong with what it learns

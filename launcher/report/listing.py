@@ -155,9 +155,15 @@ def moment(when: float | datetime) -> str:
 
 
 def _waiting(facts: Facts) -> str:
-    """Slurm's reason, and when it expects to start the job, where it says so; of what it did not take, why."""
+    """Slurm's reason, and when it expects to start the job, where it says so; of what it did not take, why; of what
+    it suspended, since when."""
     if facts["state"] == "not submitted":
         return _cut(facts["message"].removeprefix("sbatch: ").partition(";")[0])
+    if facts["suspended"]:
+        try:
+            return f"suspended since {moment(datetime.fromisoformat(facts['suspended']))}"
+        except ValueError:
+            return "suspended"
     if facts["state"] in ACTIVE and facts["why_pending"]:
         try:
             start = f", {moment(datetime.fromisoformat(facts['expected_start']))}"

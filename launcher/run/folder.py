@@ -316,6 +316,7 @@ class RunDir:
             "method": spec.method.name,
             "state": state.name,
             "job": state.job,
+            "suspended": state.suspended,
             "step": step,
             "steps": progress.get("steps") or newest.get("steps") or self.plan()["steps"],
             **({"state_digest": found, "where": _where(spec)} if digest else {}),

@@ -24,6 +24,7 @@ class QueuedJob(Protocol):
 
     state: str  # in Slurm's words
     reason: str  # why it waits
+    suspended: str | None  # since when, where it is
 
 
 Queue = Mapping[str, QueuedJob]  # by the job's id
@@ -31,12 +32,14 @@ Queue = Mapping[str, QueuedJob]  # by the job's id
 
 @dataclass(frozen=True)
 class State:
-    """`job`: Slurm's id of the job that holds the run now, None once it has none. `message`: why, where known."""
+    """`job`: Slurm's id of the job that holds the run now, None once it has none. `message`: why, where known.
+    `suspended`: since when Slurm keeps that job from running, None where it does not."""
 
     name: str
     message: str = ""
     job: str | None = None
     why_pending: str = ""
+    suspended: str | None = None
 
 
 def of(history: History, *, held: bool, queue: Queue | None = None, slurm: bool = False) -> State:
@@ -72,19 +75,24 @@ def _waiting(history: History, asked: Event, queue: Queue | None) -> State:
     if queue is None:
         return State("pending", job=job)
     if job in queue:
-        pending = queue[job].state == "PENDING"
-        return State("pending" if pending else "running", job=job, why_pending=queue[job].reason if pending else "")
+        if queue[job].state == "PENDING":
+            return State("pending", job=job, why_pending=queue[job].reason)
+        return _at_work(job, queue)
     return State("failed", f"job {job} ended before the run began")
 
 
 def _unended(job: str | None, held: bool, queue: Queue | None) -> State:
     if held or (job and queue is None):
-        return State("running", job=job)
+        return _at_work(job, queue)
     if job and job in queue:
         if queue[job].state == "PENDING":
             return State("preempted", "killed before it could say why", job, queue[job].reason)
-        return State("running", job=job)
+        return _at_work(job, queue)
     return State("failed", f"killed: job {job} is gone and left no word" if job else "")
+
+
+def _at_work(job: str | None, queue: Queue | None) -> State:
+    return State("running", job=job, suspended=queue[job].suspended if queue and job in queue else None)
 
 
 def _requeued(end: Event, job: str | None, queue: Queue | None) -> State:

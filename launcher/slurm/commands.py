@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher import durations
@@ -38,6 +38,8 @@ CONTROL = dict(raw_id="JobId", state="JobState", reason="Reason", start="StartTi
 CONTROL |= dict(partition="Partition", comment="Comment", exit_code="ExitCode")
 ACCOUNTING = dict(id="JobID", raw_id="JobIDRaw", state="State", start="Start", nodes="NodeList", partition="Partition")
 ACCOUNTING |= dict(exit_code="ExitCode", name="JobName", comment="Comment")
+SUSPENDED, UNKNOWN = "SUSPENDED", "unknown"
+ASKED_SINCE_WHEN = 16  # suspended jobs, each of which takes a question of its own
 JOB = re.compile(r"\d+(_\d+)?")  # an id, of an array's task, too
 
 
@@ -89,6 +91,7 @@ class SlurmJob:
     restarts: int | None = None  # None: squeue does not tell
     exit_code: str = ""  # "code:signal", of a job that ended
     preempted: bool = False  # since it last started, as far as `ended` knows; Slurm forgets it at a requeue
+    suspended: str | None = None  # since when; UNKNOWN where Slurm does not say; None where it is not
 
     @property
     def seconds_left(self) -> float:
@@ -173,7 +176,17 @@ def jobs(ids: Iterable[str] | None = None) -> dict[str, SlurmJob]:
         job = SlurmJob(**dict(zip(SQUEUE, map(notation.text, row), strict=True)))
         if wanted is None or wanted & {job.id, job.raw_id, job.id.partition("_")[0]}:
             found[job.id] = job
+    for count, job in enumerate([job for job in found.values() if job.state == SUSPENDED]):
+        since = _suspended_since(job.id) if count < ASKED_SINCE_WHEN else None
+        found[job.id] = replace(job, suspended=since or UNKNOWN)
     return found
+
+
+def _suspended_since(job_id: str) -> str | None:
+    with contextlib.suppress(ClusterError):  # it may have ended meanwhile
+        job = ended(job_id)
+        return job and job.suspended
+    return None
 
 
 def ended(job_id: str) -> SlurmJob | None:
@@ -208,6 +221,8 @@ def ended(job_id: str) -> SlurmJob | None:
                 left=notation.left(row.get("TimeLimit", ""), row.get("RunTime", "")),
                 restarts=notation.number(row.get("Restarts", "")),
                 preempted=bool(notation.text(row.get("PreemptTime", ""))),
+                # Of a job that runs it is when it last went on.
+                suspended=notation.text(row.get("SuspendTime", "")) if known["state"] == SUSPENDED else None,
                 **known,
             )
     return None

@@ -29,12 +29,13 @@ def run(options: Namespace) -> int:
     summary["evaluations"] = {e.path.name: e.state(jobs).name for e in evaluations}
     summary["message"] = queue.last_words(found) or summary["message"]
     # Only while it runs does silence mean anything.
-    late = heartbeats.slowest(found) if summary["state"] == "running" else []
+    late = heartbeats.slowest(found) if summary["state"] == "running" and not summary["suspended"] else []
     if options.json:
         print(json.dumps({**summary, "waits_for": [asdict(suspect) for suspect in late]}))
         return 0
     if summary["state"] == "running":
-        summary["waits_for"] = heartbeats.named(late) or "nobody"
+        nobody = "Slurm, which has suspended its job" if summary["suspended"] else "nobody"
+        summary["waits_for"] = heartbeats.named(late) or nobody
         stalled = heartbeats.stalled(found)
         if stalled:
             summary["stalled"] = f"{len(stalled)} ranks; their stacks are in {found.path / 'logs'}"

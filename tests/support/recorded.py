@@ -250,6 +250,18 @@ REQUEUED_7 = (
     "StdOut=/home/me/runs/r/submit/slurm-7.log Power= \n"
 )
 
+# and of the running one of JOBS, once it was suspended.
+SUSPENDED_4 = (
+    "JobId=4 JobName=rotnet-tiny-1 UserId=me(1000) GroupId=me(1000) MCS_label=N/A Priority=0 Nice=0 Account=(null) "
+    "QOS=(null) JobState=SUSPENDED Reason=None Dependency=(null) Requeue=1 Restarts=0 BatchFlag=1 Reboot=0 "
+    "ExitCode=0:0 RunTime=00:00:02 TimeLimit=01:00:00 TimeMin=N/A SubmitTime=2026-11-28T18:23:11 "
+    "EligibleTime=2026-11-28T18:23:11 AccrueTime=2026-11-28T18:23:11 StartTime=2026-11-28T18:23:12 "
+    "EndTime=2026-11-28T19:23:12 Deadline=N/A SuspendTime=2026-11-28T18:23:14 SecsPreSuspend=2 "
+    "LastSchedEval=2026-11-28T18:23:12 Scheduler=Backfill Partition=main AllocNode:Sid=login:4711 "
+    "ReqNodeList=(null) ExcNodeList=(null) NodeList=n[1-2] BatchHost=n1 NumNodes=2 NumCPUs=2 NumTasks=2 CPUs/Task=1 "
+    "Command=(null) WorkDir=/home/me Comment=sslrun:token7  Power= \n"
+)
+
 # `squeue --noheader --array --user=... --format=...`: an array of three, a held job and a running one.
 JOBS = """\
 3_1|3|PENDING|JobArrayTaskLimit|N/A||1:00:00|main|rotnet-tiny-1|sslrun:token7

@@ -1,5 +1,7 @@
 """What state a run is in, by its ledger, its lock and the queue."""
 
+import dataclasses
+
 import pytest
 
 from launcher.run import state
@@ -28,15 +30,20 @@ def cancel(job: str = "7", time: float = 11.0) -> dict:
     return row("cancel", 1, time, job=job)
 
 
+SINCE = "2026-11-30T01:32:27"
+
+
 def queue(word: str | None = None, job: str = "7") -> dict[str, SlurmJob]:
     """Slurm's, where `job` is in this state; or without it."""
     other = SlurmJob("8", "8", "other", "PENDING", "Priority", "", "", "", "", "")
     mine = SlurmJob(job, job, "mine", word or "", "Resources" if word == "PENDING" else "None", "", "", "", "", "")
+    mine = dataclasses.replace(mine, suspended=SINCE if word == "SUSPENDED" else None)
     return {"8": other, **({job: mine} if word else {})}
 
 
 WAITS = State("pending", "", "7", "Resources")
 RUNS = State("running", job="7")
+STANDS = State("running", job="7", suspended=SINCE)
 UNKNOWN = None
 # what has happened -> by the lock and the queue, the state
 NEVER_STARTED = {
@@ -48,6 +55,7 @@ NEVER_STARTED = {
             (False, "PENDING"): WAITS,
             (False, "RUNNING"): RUNS,
             (False, "COMPLETING"): RUNS,
+            (False, "SUSPENDED"): STANDS,
             (False, ""): State("failed", "job 7 ended before the run began"),
         },
     ),
@@ -81,6 +89,8 @@ ON = {
             (True, ""): RUNS,
             (False, UNKNOWN): RUNS,  # nobody can say
             (False, "RUNNING"): RUNS,
+            (True, "SUSPENDED"): STANDS,
+            (False, "SUSPENDED"): STANDS,
             (False, "PENDING"): State("preempted", "killed before it could say why", "7", "Resources"),
             (False, ""): KILLED,
         },

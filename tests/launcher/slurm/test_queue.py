@@ -10,7 +10,7 @@ import recorded
 from launcher.errors import InputError
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
-from launcher.slurm import badnodes, queue
+from launcher.slurm import badnodes, commands, queue
 from launcher.slurm.queue import Lost
 
 DOWN = "Slurmctld(primary) at login is DOWN\n"
@@ -38,6 +38,20 @@ def test_the_queue_is_asked_once_for_many_runs(run, ledgers, squeue):
     assert sorted(jobs) == ["2", "3_0", "3_1", "3_2", "4"] and trouble == ""
     assert (jobs["3_1"].state, jobs["3_1"].comment) == ("PENDING", "sslrun:token7")
     assert len(squeue.commands("squeue")) == 1
+
+
+def test_since_when_a_job_is_suspended_is_asked_where_one_is(slurm_said):
+    before, _, after = recorded.JOBS.rpartition("RUNNING")
+    slurm_said.says("squeue", recorded.table(f"{before}SUSPENDED{after}"))
+    slurm_said.says("scontrol show job -o 4", recorded.SUSPENDED_4, recorded.FORGOTTEN)
+    slurm_said.says("sacct", recorded.NO_ACCOUNTING)
+    jobs = commands.jobs()
+    assert (jobs["4"].state, jobs["4"].suspended) == ("SUSPENDED", "2026-11-28T18:23:14")
+    assert jobs["3_0"].suspended is None
+    assert commands.jobs()["4"].suspended == "unknown"  # it went meanwhile
+    went_on = recorded.SUSPENDED_4.replace("JobState=SUSPENDED", "JobState=RUNNING")  # SuspendTime stays, in Slurm
+    slurm_said.says("scontrol show job -o 4", went_on)
+    assert commands.ended("4").suspended is None
 
 
 @pytest.mark.parametrize("what", ["never started", "started here", "done", "cancelled", "unreadable", "no ledger"])
