@@ -32,6 +32,7 @@ CAUSES = {
     "preempted": FREE,
     "asked": FREE,  # a signal told it to stop
     "requeued": FREE,  # scontrol requeue
+    "suspended": replace(FREE, in_place=True),  # for longer than a library waits, which then ended the ranks
     "time_limit": Cause(None, resumable=True),  # one that is shorter than what comes before the first save recurs
     # What the next start may not meet again.
     "node_failure": Cause(20, resumable=True, in_place=True),

@@ -89,6 +89,11 @@ def processes(run: RunDir, generation: int) -> dict[int, tuple[str, int]]:
     return {beat["rank"]: (beat["host"], beat["pid"]) for beat in _read(run, generation) if "pid" in beat}
 
 
+def alive_s(run: RunDir, generation: int) -> dict[int, float]:
+    """Until when each rank of this generation was heard of: seconds since all ranks met, 0 before that."""
+    return {beat["rank"]: beat["alive_s"] if beat["joined"] else 0.0 for beat in _read(run, generation)}
+
+
 def _read(run: RunDir, generation: int) -> list[dict[str, Any]]:
     beats = []
     for file in run.path.glob("heartbeats/rank*.json"):

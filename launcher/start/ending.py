@@ -12,6 +12,10 @@ from launcher.run.folder import STEP, RunDir
 from launcher.run.ledger import History, Ledger
 from launcher.start.handover import STOPPED_CODE
 
+# A pause that may end ranks: the libraries' deadlines are minutes. A busy machine does not stand still for as long.
+LONG_PAUSE_SECONDS = 60.0
+SOON_SECONDS = 180.0  # what came of it has come by then: NCCL tries for two minutes to say where it stood
+
 
 @dataclass
 class Outcome:
@@ -55,14 +59,37 @@ def judge(history: History, code: int, first: int | None, otherwise: str) -> Out
 
 
 def stuck(run: RunDir, outcome: Outcome) -> Outcome:
-    """`outcome`, unless the ranks ended because they got nowhere: then who kept the others waiting."""
+    """`outcome`, unless the ranks ended because they got nowhere: then who kept the others waiting; or because they had
+    not run for a while: then for how long."""
     # Ranks that got nowhere end themselves, or one another; whatever else is said of an end is said better.
-    if outcome.cause not in ("crash", "killed") or not heartbeats.stalled(run):
+    if outcome.cause not in ("crash", "killed"):
         return outcome
+    paused = suspended(run, outcome)
+    if paused is not outcome or not heartbeats.stalled(run):
+        return paused
     blamed = heartbeats.to_blame(run)
     slow = heartbeats.named(blamed) or "no rank got on"
     first = blamed[0].rank if blamed else None
     return Outcome("failed", "stuck", f"stuck: {slow}; every rank's stacks are in its log", 4, first)
+
+
+def suspended(run: RunDir, outcome: Outcome) -> Outcome:
+    """`outcome`, unless the ranks ended soon after they had stood still for long, in a suspended job or in a virtual
+    machine that was paused: libraries take that for a peer that does not answer."""
+    generation = run.generation()
+    said = run.history().of(generation)
+    heard = heartbeats.alive_s(run, generation)
+    last = {e["writer"]: e.get("alive_s", 0.0) for e in said.all("error")}
+    long = []
+    for pause in said.all("paused"):
+        rank = pause["rank"]
+        after = max(heard.get(rank, 0.0), last.get(f"rank{rank}", 0.0)) - pause["alive_s"]  # by its own clock
+        if pause["seconds"] >= LONG_PAUSE_SECONDS and after <= SOON_SECONDS:
+            long.append(pause["seconds"])
+    if not long:
+        return outcome
+    seconds = max(long)
+    return Outcome("failed", "suspended", f"suspended for {seconds:.0f} s, which ended it: {outcome.message}", 4)
 
 
 def note_commits(run: RunDir, ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from launcher.run import causes
 from launcher.run.files import write_json
 from launcher.run.ledger import History
 from launcher.start import ending
@@ -126,6 +127,38 @@ def test_ranks_that_got_on_were_not_stuck(stuck):
     outcome = failed("killed", "said")
     assert stuck(outcome, (7, False), (6, False)) is outcome
     assert stuck(outcome, (7, True), (6, True), generation=2) is outcome  # another start's
+
+
+# -- ranks that had stood still --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def paused(stuck, fresh, ledgers):
+    """`paused(seconds, after)`: what becomes of a crash where a rank had stood still for so long, and was last heard of
+    `after` seconds of its own later."""
+
+    def judge(seconds: float, after: float, stalled: bool = False) -> Outcome:
+        ledgers.say(fresh, "paused", rank=1, node="n2", seconds=seconds, alive_s=1.0 - after)
+        return stuck(failed("crash", "said"), (7, stalled), (7, stalled))
+
+    return judge
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+def test_ranks_that_ended_soon_after_a_long_pause_ended_by_it(paused, stalled):
+    assert paused(1900.0, 5.0, stalled) == failed("suspended", "suspended for 1900 s, which ended it: said")
+    assert causes.of("suspended").forgiven is None
+
+
+def test_a_short_pause_and_one_that_is_long_past_end_nobody(paused):
+    assert paused(20.0, 5.0).cause == "crash"  # as machines have that are too busy
+    assert paused(1900.0, 500.0).cause == "crash"
+    assert paused(1900.0, 500.0, stalled=True).cause == "stuck"
+
+
+def test_a_rank_that_complained_later_than_it_was_heard_of_is_believed(paused, fresh, ledgers):
+    ledgers.say(fresh, "error", writer="rank1", message="said", exit_code=4, cause="crash", alive_s=500.0)
+    assert paused(1900.0, 5.0).cause == "crash"
 
 
 @pytest.mark.parametrize(
