@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from launcher.errors import SslrunError
 from launcher.report import readonce
 from launcher.report.readonce import ReadOnce
-from launcher.run import files, folder, goodput, ledger, shapes, state
+from launcher.run import files, folder, goodput, ledger, shapes, slow_ranks, state
 from launcher.run.files import cache_folder, opened
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE, Queue
@@ -44,6 +44,8 @@ EMPTY: dict[str, Any] = {
     "message": "",
     "cause": "",  # for which its latest start ended: one of run/causes.py
     "health": "",  # what is wrong with what it learns
+    "slow_ranks": [],  # that the others wait for in each step
+    "leave_out": "",  # the override of `resume` that leaves their nodes out
     "stage": None,  # what it is doing: training, clustering, k-NN
     "loss": None,
     "images_per_s": None,
@@ -297,5 +299,5 @@ def _sum(name: bytes, signature: bytes, text: bytes) -> int:
 @functools.cache
 def _version() -> int:
     """Of the code that makes rows: those of any other version are not believed."""
-    modules = (fields, files, folder, goodput, ledger, readonce, runspec, schema, shapes, state, stored)
+    modules = (fields, files, folder, goodput, ledger, readonce, runspec, schema, shapes, slow_ranks, state, stored)
     return zlib.crc32(b"".join(Path(file).read_bytes() for file in (__file__, *(m.__file__ for m in modules))))

@@ -16,6 +16,7 @@ from launcher import durations
 from launcher.errors import harmless
 from launcher.report import query
 from launcher.report.index import RunRow
+from launcher.run import slow_ranks
 from launcher.run.state import ACTIVE
 
 COLOURS = {
@@ -112,20 +113,24 @@ def lines(
     return text
 
 
-def notes(rows: Sequence[RunRow], bad_nodes: Mapping[str, Mapping[str, Any]], *, most: int | None = None) -> Text:
-    """Below the table, a line each: why runs do not go on, which of them collapsed, and which nodes are left out."""
+def notes(
+    rows: Sequence[RunRow], bad_nodes: Mapping[str, Mapping[str, Any]], *, where: str = "", most: int | None = None
+) -> Text:
+    """Below the table, a line each: why runs do not go on, which of them collapsed, which ranks are slow, and which
+    nodes are left out. where: what a command needs behind a run's id to find it from here."""
     failed = [
         f"{row.facts['id']}: {_one_line(row.facts['message']) or 'killed'}"
         for row in rows
         if row.facts["state"] == "failed" or (row.facts["state"] == "stopped" and row.facts["cause"] != "stopped")
     ]
     ill = [f"{row.facts['id']}: {row.facts['health']}" for row in rows if row.facts["health"]]
+    slow = [_slow(row.facts, where) for row in rows if row.facts["slow_ranks"]]
     left_out = [
         f"node {name} is left out until {moment(entry['until'])}: {_one_line(entry['why'])} ({entry['run']})"
         for name, entry in sorted(bad_nodes.items())
     ]
     text = Text(no_wrap=True, end="")
-    for told, style in ((failed, ""), (ill, "yellow"), (left_out, "yellow")):
+    for told, style in ((failed, ""), (ill, "yellow"), (slow, "yellow"), (left_out, "yellow")):
         for line in told[:most]:
             text.append(f"{line}\n", style=style)
         if most is not None and len(told) > most:
@@ -178,6 +183,11 @@ def _saved(facts: Facts, now: float) -> str:
     if facts["checkpoint_step"] is None or facts["state"] == "done":
         return ""
     return f"{facts['checkpoint_step']}, {durations.short(now - facts['checkpoint_time'])} ago"
+
+
+def _slow(facts: Facts, where: str) -> str:
+    command = slow_ranks.what_to_type(facts, where)
+    return _one_line(f"{facts['id']}: {slow_ranks.said(facts['slow_ranks'])}" + (f"; {command}" if command else ""))
 
 
 def _knn(facts: Facts) -> str:

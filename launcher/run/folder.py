@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import InputError
-from launcher.run import files, manifest, permissions, pins, private, snapshot
+from launcher.run import files, manifest, permissions, pins, private, slow_ranks, snapshot
 from launcher.run.files import opened, read_json, sync_names, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions
 from launcher.run.ledger import History, Ledger, goes_on
@@ -292,7 +292,8 @@ class RunDir:
         """The JSON of `sslrun show`. Raises InputError when the spec was edited."""
         held = self.held()
         spec, history = self.spec(), self.history()
-        state = of(history, held=held, queue=self._mine(queue), slurm=spec.cluster.kind == "slurm")
+        slurm = spec.cluster.kind == "slurm"
+        state = of(history, held=held, queue=self._mine(queue), slurm=slurm)
         progress = self.doing(state.name, history)
         saved = self.checkpoints()
         newest = manifest.read(saved[-1]) if saved else {}
@@ -329,6 +330,7 @@ class RunDir:
             "interruptions": interruptions(history, spec.world_size if spec.cluster.gpus_per_node else 0),
             "evals": evals,
             "health": "; ".join(filter(None, health.values())),
+            **slow_ranks.summary(history, state.name, slurm=slurm, exclude=spec.cluster.exclude),
             "message": state.message or state.why_pending,
             "cause": history.of(history.generation).last("end").get("cause", ""),  # of its latest start's end
         }

@@ -191,6 +191,8 @@ OF_ONE_EVENT: Mapping[str, Shape] = {
     "left_out": Form({}, ("node", "why")),
     "health": Form({}, ("what",)),
     "paused": Form({"seconds": finite}, ("rank", "seconds", "alive_s")),
+    "slow_rank": Form({"ratio": finite, "step": count}, ("rank", "node", "ratio", "step")),
+    "slow_rank_over": Form({"ratio": finite, "step": count}, ("rank", "node", "ratio", "step")),
     "eval": Form({"by": text, "step": count}, ("protocol", "step", "scores")),
     "scored": Form({"by": text, "step": count}, ("protocol", "step", "scores")),
     "error": Form({}, ("message", "exit_code", "cause")),

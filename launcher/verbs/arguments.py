@@ -71,9 +71,14 @@ def runs_folder(overrides: list[str]) -> Path:
 
 def runs_option(run: "RunDir") -> str:
     """What a person must add so that the run is found from here."""
+    return runs_option_of(run.runs)
+
+
+def runs_option_of(folder: Path) -> str:
+    """The same for any run of `folder`."""
     import shlex
 
-    return "" if run.runs == paths.absolute("runs") else f" runs={shlex.quote(str(run.runs))}"
+    return "" if folder == paths.absolute("runs") else f" runs={shlex.quote(str(folder))}"
 
 
 def print_config(options: Namespace, *, planning: bool) -> int:

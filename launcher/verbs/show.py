@@ -19,7 +19,7 @@ def run(options: Namespace) -> int:
     from launcher.compose import evaluation
     from launcher.report import view
     from launcher.report.screen import console
-    from launcher.run import heartbeats
+    from launcher.run import heartbeats, slow_ranks
     from launcher.slurm import queue
 
     found = arguments.find(options)
@@ -33,6 +33,8 @@ def run(options: Namespace) -> int:
     if options.json:
         print(json.dumps({**summary, "waits_for": [asdict(suspect) for suspect in late]}))
         return 0
+    summary["slow_ranks"] = slow_ranks.said(summary["slow_ranks"])
+    summary["leave_out"] = slow_ranks.what_to_type(summary, arguments.runs_option(found))
     if summary["state"] == "running":
         nobody = "Slurm, which has suspended its job" if summary["suspended"] else "nobody"
         summary["waits_for"] = heartbeats.named(late) or nobody

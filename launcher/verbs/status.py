@@ -145,7 +145,8 @@ class _View:
         else:
             titles, cells = listing.that_fit(rows, width)
         most = None if height is None else listing.NOTES
-        notes = listing.notes(rows, badnodes.listed(self._folder), most=most)
+        where = arguments.runs_option_of(self._folder)
+        notes = listing.notes(rows, badnodes.listed(self._folder), where=where, most=most)
         room = None if height is None else max(1, height - len(notes.plain.splitlines()) - 4)
         if rows:
             yield listing.lines(rows, titles, cells, most=room)
