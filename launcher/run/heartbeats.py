@@ -94,6 +94,13 @@ def alive_s(run: RunDir, generation: int) -> dict[int, float]:
     return {beat["rank"]: beat["alive_s"] if beat["joined"] else 0.0 for beat in _read(run, generation)}
 
 
+def host(run: RunDir, rank: int) -> str:
+    """The node of a rank, as it said last; empty where it was not heard of."""
+    with contextlib.suppress(OSError, ValueError):
+        return HEARTBEAT.read(run.path / "heartbeats" / f"rank{rank}.json")["host"]
+    return ""
+
+
 def _read(run: RunDir, generation: int) -> list[dict[str, Any]]:
     beats = []
     for file in run.path.glob("heartbeats/rank*.json"):

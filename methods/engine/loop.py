@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from launcher.runtime.checkpoint import Checkpointer
+from launcher.runtime.pace import Pace, backward
 from launcher.runtime.preempt import Stopped
 from launcher.runtime.stateful import ValueState
 from methods.backbones import dropout
@@ -52,6 +53,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     job.keeping.save_first(lambda: saves.before_work(step))
     evaluations = _Evaluations(job, trainer, evaluate, step)
     throughput = Throughput(config.global_batch)
+    pace = Pace(job.run, world, job.ledger)
     try:
         while step < steps:
             epoch = step // per_epoch
@@ -68,6 +70,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                     with job.clock("training"):
                         scalars = take_step(job, trainer, scaler, batches, step, rate)
                         step += 1
+                        pace.end(step)
                         watch.note(step, scalars, [batch.ids for batch in batches])
                     throughput.count()
                     job.reporter.progress(
@@ -85,6 +88,9 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                     watch.decide(outcome)
                     if step % saves.every == 0 and step < steps:
                         saves.save(step)
+                    else:  # the step after a save is unlike the others, and the first of an epoch, with its loader
+                        pace.begin()
+            pace.leave_out()
             watch.decide(job.vote.now(max(job.verdict(), watch.verdict(wait=True))))
         saves.last(step)
         evaluations.run(step)
@@ -94,6 +100,7 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
         job.reporter.progress(force=True, stage="stopped", step=step, steps=steps)
         raise
     finally:
+        pace.close()
         job.reporter.close()
     return {"step": step, "seconds": job.clock.seconds()}
 
@@ -116,7 +123,7 @@ def take_step(
         with _last_synchronises(trainer.networks, number == len(batches) - 1):
             with job.autocast():
                 loss, parts = trainer.loss(batch, step)
-            scaler.scale(loss / len(batches)).backward()
+            backward(scaler.scale(loss / len(batches)))
         statistics.after_pass()
         for name, value in {"loss": loss.detach(), **parts}.items():
             scalars[name] = scalars.get(name, 0) + value / len(batches)

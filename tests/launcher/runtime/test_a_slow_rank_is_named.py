@@ -1,0 +1,187 @@
+"""What counts as a rank's own part of a step, and that a slow one is named, by real ranks that wait for one another."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from launcher.run import slow_ranks
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.runtime import pace
+from launcher.runtime.health import Heart
+from launcher.runtime.pace import HostMarks, Pace, Stopwatch
+from methods.parts.batchnorm import synchronise
+
+RANKS, SLOW = 4, 2
+PLACES = ("data", "forward", "backward", "optimiser")
+# What each rank sleeps a step, and what a slow one sleeps beside. A busy machine adds to both, to one rank more than to
+# another: here slow is what takes twice as long. That 20 % are enough is in tests/launcher/run/test_slow_ranks.py.
+STEP_S, SLOW_S = 0.01, 0.05
+RULES = {slow_ranks: {"SLOW": 2.0, "WELL": 1.8}, pace: {"WARM_UP": 2, "WINDOW": 5}}
+NAMED, OVER = 2 + 3 * 5 + 1, 4 * 5  # steps
+
+
+class Steps:
+    """Of a network whose batch statistics and gradients are over ranks, and whose loss has a sum over them."""
+
+    def __init__(self, world, folder: Path):
+        self.world, self.run = world, RunDir(folder)
+        network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+        synchronise(network, world, world.size)
+        self.network = DistributedDataParallel(network, find_unused_parameters=True, broadcast_buffers=False)
+        self.pace = Pace(self.run, world, Ledger(folder, 1, f"rank{world.rank}"))
+
+    def take(self, count: int, place: str, slow: tuple[int, ...]) -> None:
+        """`place`: where the ranks `slow` lose their time."""
+
+        def lose(here: str) -> None:
+            if here == place and self.world.rank in slow:
+                time.sleep(SLOW_S)
+
+        for step in range(count):
+            self.pace.begin()
+            time.sleep(STEP_S)
+            lose("data")
+            out = self.network(torch.randn(8, 4))
+            lose("forward")
+            out.register_hook(lambda _: lose("backward"))
+            total = out.mean().detach()
+            dist.all_reduce(total)
+            pace.backward((out - total).square().mean())
+            lose("optimiser")
+            self.pace.end(step)
+            self.world.barrier()  # so that what was told has arrived a step later
+
+
+def judged(world, folder: str) -> dict[str, list[tuple[str, int, str]]]:
+    """{place: the events, with the rank and its node}; in the last place it is over after a while."""
+    for module, values in RULES.items():
+        vars(module).update(values)
+    os.environ["SLURMD_NODENAME"] = f"n{world.rank}"
+    found = {}
+    for place in ("everywhere", *PLACES):
+        path = Path(folder) / place
+        (path / "events").mkdir(parents=True, exist_ok=True)
+        Heart(RunDir(path), rank=world.rank, size=world.size).start(0).stop()  # one beat
+        world.barrier()
+        steps = Steps(world, path)
+        if place == "everywhere":
+            steps.take(NAMED, "data", tuple(range(world.size)))
+        else:
+            steps.take(NAMED, place, (SLOW,))
+        if place == PLACES[-1]:
+            steps.take(OVER, place, ())
+        steps.pace.close()
+        events = RunDir(path).history().all("slow_rank", "slow_rank_over")
+        found[place] = [(event["event"], event["rank"], event["node"]) for event in events]
+    return found
+
+
+def test_a_rank_is_named_wherever_it_is_slow_until_it_is_well_and_none_where_all_are(ranks, tmp_path):
+    found = ranks(RANKS, judged, str(tmp_path))[0]
+    named, over = ("slow_rank", SLOW, f"n{SLOW}"), ("slow_rank_over", SLOW, f"n{SLOW}")
+    assert found.pop("everywhere") == []
+    assert found.pop(PLACES[-1]) == [named, over]
+    assert found == {place: [named] for place in PLACES[:-1]}
+
+
+class Ticks:
+    """Marks of a clock that a test moves on. Those after `known_to` are not known yet, as on a GPU."""
+
+    def __init__(self):
+        self.time, self.known_to, self.freed = 0.0, float("inf"), []
+
+    def now(self):
+        return self.time
+
+    def known(self, mark):
+        return mark <= self.known_to
+
+    def seconds(self, begin, end):
+        return end - begin
+
+    def free(self, marks):
+        self.freed += marks
+
+
+@pytest.fixture
+def ticks():
+    return Ticks()
+
+
+def passing(ticks: Ticks, seconds: float):
+    """A collective that takes so long."""
+
+    def collective():
+        ticks.time += seconds
+        return seconds
+
+    return collective
+
+
+def test_collectives_of_the_steps_own_thread_are_left_out_and_no_others(ticks):
+    watch = Stopwatch(ticks)
+    collective = watch.waits(passing(ticks, 10.0))
+    assert collective() == 10.0  # before the first step
+    watch.begin()
+    ticks.time += 1.0
+    collective()
+    ticks.time += 2.0
+    beside = threading.Thread(target=collective)  # of a checkpoint, say, while this one works on
+    beside.start()
+    beside.join()
+    watch.end()
+    assert list(watch.read()) == [1.0 + 2.0 + 10.0]
+
+
+def test_a_step_is_read_once_its_marks_are_known_and_nobody_waits_for_them(ticks):
+    watch, ticks.known_to = Stopwatch(ticks), 2.0
+    for seconds in (1.0, 1.0, 5.0):
+        watch.begin()
+        ticks.time += seconds
+        watch.end()
+    assert list(watch.read()) == [1.0, 1.0] and list(watch.read()) == []
+    ticks.known_to = 7.0
+    assert list(watch.read()) == [5.0]
+    assert ticks.freed == [0.0, 1.0, 1.0, 2.0, 2.0, 7.0]
+
+
+def test_what_is_left_out_is_in_no_step(ticks):
+    watch = Stopwatch(ticks)
+    watch.begin()
+    ticks.time += 9.0
+    watch.leave_out()
+    watch.end()
+    assert list(watch.read()) == [] and ticks.freed == [0.0]
+
+
+def test_a_failed_collective_ends_the_step_as_ever():
+    watch = Stopwatch(HostMarks())
+
+    def broken():
+        raise RuntimeError("Connection closed by peer")
+
+    watch.begin()
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        watch.waits(broken)()
+    watch.end()
+    assert len(list(watch.read())) == 1
+
+
+def test_gradients_are_those_of_a_plain_backward_pass(ticks):
+    watch, weight = Stopwatch(ticks), torch.ones(3, requires_grad=True)
+    for begun in (False, True):
+        weight.grad = None
+        if begun:
+            watch.begin()
+        watch.backward((weight * 2).sum())
+        assert weight.grad.tolist() == [2.0] * 3
+    watch.end()
+    assert list(watch.read()) == [0.0]
