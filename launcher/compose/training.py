@@ -25,7 +25,7 @@ from launcher.compose import clusters, nodes, protocols, words, yamlfile
 from launcher.compose.overrides import parsed, refusal, several, spelled
 from launcher.compose.sources import pin_continue_from, pin_init_from, pin_networks
 from launcher.errors import InputError, unknown
-from launcher.slurm import commands
+from launcher.slurm import client
 from launcher.spec import paths, registry
 from launcher.spec.contract import Recipe
 from launcher.spec.runspec import RunSpec, freeze
@@ -255,7 +255,7 @@ def _cluster(chosen: dict[str, str], recipe: Recipe, planning: bool) -> str:
         return name
     if recipe.here:
         return "local"
-    if planning or commands.up():
+    if planning or client.up():
         return "generic"
     return "local"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from launcher.drill.catalog import GRACE, NOTHING, fault
 from launcher.drill.subject import DrilledRun
 from launcher.errors import ClusterError
-from launcher.slurm import commands, notation
+from launcher.slurm import client, commands, notation
 
 LEFT_SECONDS = 20  # of the time limit, when ranks that were held are let go: what is asked of nodes takes seconds
 SHORT = ("cluster.timeout_min=2", "cluster.signal_delay_s=25")  # not 1: PyTorch alone may take half a minute to load
@@ -28,7 +28,7 @@ def take_nodes(run: DrilledRun) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
         script.write("#!/bin/sh\ntrue\n")
         script.flush()
-        other = commands.submit(Path(script.name), options, environment=commands.environment())
+        other = commands.submit(Path(script.name), options, environment=client.environment())
     run.left_behind.append(other)
 
     def told() -> bool:

@@ -7,7 +7,7 @@ import pwd
 from dataclasses import dataclass
 
 from launcher import durations
-from launcher.slurm import commands
+from launcher.slurm import client
 
 DEFAULT = "normal"  # what every database begins with
 
@@ -26,7 +26,7 @@ class QualityOfService:
 
 def every_qos() -> dict[str, QualityOfService]:
     """Those of the database by their names. Raises ClusterError where it does not answer."""
-    text = commands.ask("sacctmgr", *_OPTIONS, "show", "qos", "format=name,gracetime,preemptmode,preempt")
+    text = client.ask("sacctmgr", *_OPTIONS, "show", "qos", "format=name,gracetime,preemptmode,preempt")
     found = {}
     for name, grace, mode, preempts in (line.split("|", 3) for line in text.splitlines() if line.count("|") >= 3):
         modes = [word for word in mode.upper().split(",") if word != "WITHIN"]
@@ -45,7 +45,7 @@ def mine(cluster: str, partition: str, account: str | None) -> tuple[str, tuple[
     default one, on the cluster called `cluster`. Raises ClusterError where the database does not answer."""
     user = pwd.getpwuid(os.getuid()).pw_name
     columns = "format=defaultaccount,cluster,account,partition,defaultqos,qos"
-    text = commands.ask("sacctmgr", *_OPTIONS, "show", "user", user, "withassoc", columns)
+    text = client.ask("sacctmgr", *_OPTIONS, "show", "user", user, "withassoc", columns)
     rows = [line.split("|", 5) for line in text.splitlines() if line.count("|") >= 5]
     fitting = [row for row in rows if row[1] == cluster and row[2] == (account or row[0])]
     fitting = [row for row in fitting if row[3] == partition] or [row for row in fitting if not row[3]]

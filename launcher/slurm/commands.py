@@ -1,4 +1,4 @@
-"""All that is asked of Slurm goes through here. Every call has a time-out, every failure is a ClusterError of one line.
+"""All that is asked of Slurm goes through here.
 
 Slurm's client programs are asked, not its library or its JSON: these exist in every version. Nothing here needs
 accounting, which many clusters do not have. Where Slurm lets people choose the text (names, comments, reasons), fields
@@ -9,9 +9,6 @@ import contextlib
 import math
 import os
 import re
-import shutil
-import socket
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,18 +16,12 @@ from pathlib import Path
 
 from launcher import durations
 from launcher.errors import ClusterError
-from launcher.slurm import notation
+from launcher.slurm import client, notation
+from launcher.slurm.client import ask
 
-SECONDS = 30.0  # a busy controller takes seconds to answer; the programs themselves would wait for minutes
 SUBMIT_SECONDS = 120.0  # sbatch waits and tries again when the controller takes no more jobs for the moment
 UNOPENED_LOG = "0:53"  # the exit code of a job whose first node could not open its log
-SCONTROL = "export a PATH that has it in cluster.setup, or leave the node out with cluster.exclude"
 RECORD, FIELD = "\x1e", "\x1f"
-# Of an allocation's variables these pass on to a job: they say which cluster is meant, and change nothing else.
-WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
-# torchrun leaves these in its shell, and TORCHELASTIC_*; ranks that inherited them would look for its store.
-RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-KEPT = ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_WCKEY")
 # Field of SlurmJob -> squeue's letter for it, scontrol's key, sacct's column; what people write themselves comes last.
 SQUEUE = dict(id="i", raw_id="A", state="T", reason="r", start="S", nodes="N", left="L", partition="P", name="j")
 SQUEUE |= dict(comment="k")
@@ -99,22 +90,6 @@ class SlurmJob:
         with contextlib.suppress(ValueError):
             return durations.seconds(self.left)
         return math.inf
-
-
-def installed(program: str = "sbatch") -> bool:
-    """Whether Slurm's programs are here, or that one; it says nothing about whether a cluster answers."""
-    return shutil.which(program) is not None
-
-
-def up(timeout: float = 2.0) -> bool:
-    """Whether a controller answers (about 10 ms); False within `timeout` seconds otherwise. Never raises."""
-    try:
-        ping = subprocess.run(
-            ["scontrol", "ping"], env=_plain(), stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return b" is UP" in ping.stdout  # a backup that answers is enough
 
 
 def config() -> dict[str, str]:
@@ -251,11 +226,11 @@ def submit(
     reason. A time-out, or an answer without a number, leaves open whether there is a job.
     """
     command = ["sbatch", "--parsable", *options, str(script)]
-    answer = _run(command, seconds=SUBMIT_SECONDS, environment=environment, pass_fds=pass_fds)
+    answer = client.run(command, seconds=SUBMIT_SECONDS, environment=environment, pass_fds=pass_fds)
     # "id" or "id;cluster"; plugins, and what a site has put in the place of sbatch, print lines of their own around it.
     ids = re.findall(r"(?m)^(\d+)(?:;\S+)?\s*$", answer.stdout)
     if not ids:
-        said = _clean(answer.stdout + answer.stderr) or "nothing"
+        said = client.clean(answer.stdout + answer.stderr) or "nothing"
         raise ClusterError(f"sbatch: it gave no number of a job, but said {said}")
     return ids[-1]
 
@@ -265,21 +240,8 @@ def test_only(script: Path, options: Sequence[str] = (), *, environment: Mapping
 
     It knows whether a job could run at all, not the limits of a partition where the cluster does not enforce them.
     """
-    answer = _run(["sbatch", "--test-only", *options, str(script)], environment=environment)
-    return _clean(answer.stderr + answer.stdout)
-
-
-def environment(base: Mapping[str, str] | None = None, *, keep: Sequence[str] = KEPT) -> dict[str, str]:
-    """What sbatch should inherit: `base` (this process's by default) without what would change the job.
-
-    The SLURM_* of an allocation that one sits in bind the job's ranks to its cores (three times slower), SBATCH_*
-    override the #SBATCH lines, and RANK would make all ranks the same one. `keep` names those that say what the script
-    does not.
-    """
-    kept = {*WHICH_CLUSTER, *keep}
-    prefixes = ("SLURM_", "SLURMD_", "SBATCH_", "SALLOC_", "SRUN_", "SUBMITIT_", "SSLRUN_", "TORCHELASTIC_")
-    base = os.environ if base is None else base
-    return {key: value for key, value in base.items() if key in kept or not (key.startswith(prefixes) or key in RANKS)}
+    answer = client.run(["sbatch", "--test-only", *options, str(script)], environment=environment)
+    return client.clean(answer.stderr + answer.stdout)
 
 
 def cancel(job_ids: Iterable[str], *, signal: str | None = None) -> None:
@@ -312,9 +274,7 @@ def leave_out(job_id: str, nodes: Sequence[str]) -> None:
     The answer is not waited for. Of a job that has lost nodes, or given some back, Slurm takes it only once the job has
     really left the others, which may be for this process to end (measured on 22.05, without accounting).
     """
-    command = ["scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(nodes)}"]
-    with contextlib.suppress(OSError):
-        subprocess.Popen(command, env=_plain(), stdin=subprocess.DEVNULL, start_new_session=True)
+    client.send("scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(nodes)}")
 
 
 def requeue(job_id: str) -> None:
@@ -333,70 +293,7 @@ def set_node(name: str, state: str, reason: str = "") -> None:
     ask("scontrol", "update", f"nodename={name}", f"state={state}", *([f"reason={reason}"] if reason else []))
 
 
-# -- asking, and reading the answer ------------------------------------------------------------------------------------
-
-
-def _plain() -> dict[str, str]:
-    """Without the variables with which people set up their own squeue or scancel (a filter, a question, a format)."""
-    prefixes = ("SQUEUE_", "SINFO_", "SCONTROL_", "SCANCEL_", "SACCT_")
-    kept = {key: value for key, value in environment().items() if not key.startswith(prefixes)}
-    return {**kept, "LC_ALL": "C.UTF-8"}
-
-
-def ask(*command: str, seconds: float | None = None, cwd: str | None = None) -> str:
-    """What one of Slurm's programs printed. Raises ClusterError with its reason where it ended with an error."""
-    return _run(command, seconds=seconds, environment=_plain(), cwd=cwd).stdout
-
-
-def _run(
-    command: Sequence[str],
-    *,
-    environment: Mapping[str, str],
-    seconds: float | None = None,
-    pass_fds: Sequence[int] = (),
-    cwd: str | None = None,
-) -> "subprocess.CompletedProcess[str]":
-    seconds = SECONDS if seconds is None else seconds
-    if not (installed() or installed(command[0])):
-        raise ClusterError(f"{command[0]}: there is no Slurm on this machine; use cluster=local, or a login node")
-    if not up():  # the programs would try again for ten seconds and more
-        if not installed("scontrol"):
-            node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-            raise ClusterError(f"{command[0]}: {node} has no scontrol on its PATH; {SCONTROL}")
-        raise ClusterError(f"{command[0]}: slurmctld does not answer; try again, or ask the cluster's administrators")
-    try:
-        answer = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=seconds,
-            pass_fds=pass_fds,
-            cwd=cwd,
-        )
-    except subprocess.TimeoutExpired:
-        raise ClusterError(f"{command[0]}: no answer within {seconds:g} s; Slurm is overloaded, try again") from None
-    except OSError as error:
-        raise ClusterError(f"{command[0]}: {error.strerror}; Slurm is not complete on this machine") from None
-    if answer.returncode:
-        reason = _clean(answer.stderr or answer.stdout) or f"exit code {answer.returncode}"
-        raise ClusterError(f"{command[0]}: {reason}")
-    return answer
-
-
-def _clean(said: str) -> str:
-    """Slurm's own words in one line, without the programs' names before them."""
-    lines = []
-    for line in said.splitlines():
-        line = re.sub(
-            r"^(sbatch|scontrol|squeue|sinfo|scancel|sacct(?:mgr)?): ((error|fatal|warning): )?", "", line.strip()
-        )
-        line = re.sub(r"^(Batch job submission failed|allocation failure|slurm_load_jobs error): ", "", line)
-        if line and line not in lines and not line.startswith("Try "):
-            lines.append(line)
-    return "; ".join(lines)
+# -- reading the answer ------------------------------------------------------------------------------------------------
 
 
 def _table(tool: str, options: Sequence[str], flag: str, letters: str) -> Iterator[list[str]]:

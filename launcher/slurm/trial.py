@@ -23,7 +23,7 @@ from launcher.plan import script
 from launcher.run import stops
 from launcher.run.files import write_json, writing_in
 from launcher.run.permissions import make_private
-from launcher.slurm import commands, limits, notation, probe
+from launcher.slurm import client, commands, limits, notation, probe
 from launcher.slurm.doctor import BAD, OK, WARN, Check, some
 from launcher.spec.runspec import RunSpec
 
@@ -57,7 +57,7 @@ def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list
             file = _prepare(spec, folder)
             options = [f"--comment={_comment(token)}", "--chdir=/"]
             with hold():  # not while it is unknown whether there is a job
-                job = commands.submit(file, options, environment=commands.environment())
+                job = commands.submit(file, options, environment=client.environment())
             end = time.monotonic() + seconds
             last = _wait(job, end, seconds, say)
             report = _read(job, folder / "report.json")

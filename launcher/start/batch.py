@@ -36,7 +36,7 @@ WARNED_EARLY_SECONDS = 60  # at most, of the time limit
 
 
 @dataclass
-class Here:
+class Lasting:
     """What lasts from one start to the next of the same job."""
 
     told: Told
@@ -76,7 +76,7 @@ def main(path: str) -> None:
     except SslrunError as error:
         print(f"sslrun: {error}", flush=True)
         sys.exit(error.exit_code)
-    here, follows = Here(told, Allocation(), Understudy()), Next.HERE
+    here, follows = Lasting(told, Allocation(), Understudy()), Next.HERE
     while follows is Next.HERE:
         ledger = Ledger(run.path, generation, "batch")
         outcome, follows = _one(run, ledger, cause, here)
@@ -87,7 +87,7 @@ def main(path: str) -> None:
     sys.exit(0 if outcome.state in ("stopped", "preempted", "cancelled") else outcome.exit_code)
 
 
-def _one(run: RunDir, ledger: Ledger, cause: str, here: Here) -> tuple[Outcome, Next]:
+def _one(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[Outcome, Next]:
     """One start, from its first event to its last, for this `cause`: (how it ended, what follows)."""
     print(evidence.mark(ledger.generation), flush=True)
     hopeless, here.told.ranks_begun = None, False
@@ -115,7 +115,7 @@ def _one(run: RunDir, ledger: Ledger, cause: str, here: Here) -> tuple[Outcome, 
     return outcome, follows
 
 
-def _begin(run: RunDir, ledger: Ledger, cause: str, here: Here) -> tuple[RunSpec, list[str]]:
+def _begin(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[RunSpec, list[str]]:
     """Write the first event: (the spec on as many nodes as it is started on, these nodes). Raises SslrunError or
     OSError where it cannot be started; the event is there all the same."""
     found, nodes, told = job.standing(), here.nodes, here.told
@@ -143,7 +143,7 @@ def _begin(run: RunDir, ledger: Ledger, cause: str, here: Here) -> tuple[RunSpec
     return spec, taken
 
 
-def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: Here) -> Outcome:
+def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: Lasting) -> Outcome:
     """Start the ranks, once the code is what was submitted and every node can run it. Raises SslrunError."""
     nodes, told = here.nodes, here.told
     if told.signal:
@@ -202,7 +202,7 @@ def _leave_out(run: RunDir, ledger: Ledger, nodes: Allocation, why: Mapping[str,
 
 
 def _concluded(
-    run: RunDir, ledger: Ledger, outcome: Outcome, hopeless: Outcome | None, here: Here
+    run: RunDir, ledger: Ledger, outcome: Outcome, hopeless: Outcome | None, here: Lasting
 ) -> tuple[Outcome, Next, str]:
     """(how this start is understood to have ended, what follows, why that). Raises OSError."""
     found = job.standing()
@@ -229,7 +229,7 @@ def _concluded(
     return outcome, Next.QUEUE if only else Next.HERE, only
 
 
-def _only_slurm(run: RunDir, history: History, found: SlurmJob | None, here: Here) -> str:
+def _only_slurm(run: RunDir, history: History, found: SlurmJob | None, here: Lasting) -> str:
     """Why the job's own nodes cannot mend what they could otherwise; empty where they can."""
     nodes, told = here.nodes, here.told
     if found is None:

@@ -16,7 +16,7 @@ from typing import Any
 from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 
-from launcher.slurm import commands
+from launcher.slurm import client, commands
 
 
 class Named:
@@ -58,5 +58,5 @@ class Executor(SlurmExecutor):
     def _submit_command(self, command: str) -> SlurmJob:
         script = self.folder / "script.sh"
         script.write_text(self._make_submission_file_text(command, ""))
-        job = commands.submit(script, self._options, environment=commands.environment(), pass_fds=[self._lock])
+        job = commands.submit(script, self._options, environment=client.environment(), pass_fds=[self._lock])
         return SlurmJob(self.folder, job, [0])

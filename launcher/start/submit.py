@@ -27,7 +27,7 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.permissions import make_private
 from launcher.run.state import ACTIVE, State
-from launcher.slurm import badnodes, commands, limits, queue
+from launcher.slurm import badnodes, client, commands, limits, queue
 from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
 
@@ -53,7 +53,7 @@ def check(spec: RunSpec, plan: Planned) -> None:
         file.flush()
         for again in (True, False):
             try:
-                commands.test_only(Path(file.name), _exclude(spec)[0], environment=commands.environment())
+                commands.test_only(Path(file.name), _exclude(spec)[0], environment=client.environment())
                 return
             except ClusterError as error:
                 if limits.full(error):  # it will be taken once other jobs have ended
@@ -275,7 +275,7 @@ def _fitting(file: Path, options: Sequence[str], refused: int) -> int:
 
     def too_many(tasks: int) -> bool:
         try:
-            commands.test_only(file, [*options, f"--array=0-{tasks - 1}"], environment=commands.environment())
+            commands.test_only(file, [*options, f"--array=0-{tasks - 1}"], environment=client.environment())
         except ClusterError as error:  # for another reason: nodes are away, say
             return bool(limits.full(error))
         return False

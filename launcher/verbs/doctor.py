@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """What this cluster will do to a job, and what to set. Exit code 3 when something is bad."""
-    from launcher.slurm import commands
+    from launcher.slurm import client
 
     for text in options.overrides:
         if text.lstrip("+").partition("=")[0].partition(".")[0] not in KEYS:
@@ -43,10 +43,10 @@ def run(options: Namespace) -> int:
         raise InputError.of("--timeout", options.timeout, "it is not positive", "give seconds")
     spec = _spec(options.overrides, options.config_dir)
     for program in ("sbatch", "scontrol"):
-        if not commands.installed(program):
+        if not client.installed(program):
             fix = "log in where it is, or train with cluster=local"
             raise ClusterError(f"no Slurm here: {program} is not on this machine; {fix}")
-    if not commands.up():
+    if not client.up():
         raise ClusterError("no Slurm here: slurmctld does not answer; try again, or train with cluster=local")
     named = any(text.startswith("cluster=") for text in options.overrides)
     if options.launch:

@@ -124,9 +124,9 @@ def _like(name: str, runs: Path, folder: Path, config_dir: Path | None) -> tuple
 
 
 def _check_cluster(spec: "RunSpec", options: Namespace) -> None:
-    from launcher.slurm import commands, limits
+    from launcher.slurm import client, commands, limits
 
-    if not commands.installed() or not commands.up():
+    if not client.installed() or not client.up():
         raise ClusterError("no Slurm answers here; log in where it does, or drill with cluster=local")
     if options.preempt_with:
         partition = next((p for p in commands.partitions() if p.name == options.preempt_with), None)

@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.errors import ClusterError
-from launcher.slurm import commands, notation
+from launcher.slurm import client, commands, notation
 
 NAME, COMMENT = "a b JobState=FAILED UserId=x", "what | is \x1f this\nJobState=TIMEOUT"
 
@@ -27,7 +27,7 @@ def submit(here, tmp_path):
     def put(lines: str, *options: str) -> str:
         script = tmp_path / "script.sh"
         script.write_text(f"#!/bin/sh\n{lines}\n")
-        return commands.submit(script, ["--output=/dev/null", *options], environment=commands.environment())
+        return commands.submit(script, ["--output=/dev/null", *options], environment=client.environment())
 
     return put
 
@@ -113,22 +113,22 @@ def test_a_refusal_is_slurms_own_reason_in_one_line(submit, here, tmp_path):
         submit("true", "--partition=nope")
     assert str(refused.value) == "sbatch: invalid partition specified: nope; Invalid partition name specified"
     with pytest.raises(ClusterError, match="sbatch: Unable to open file"):
-        commands.submit(tmp_path / "none", environment=commands.environment())
+        commands.submit(tmp_path / "none", environment=client.environment())
 
 
 def test_trying_submits_nothing(here, tmp_path):
     script = tmp_path / "script.sh"
     script.write_text("#!/bin/sh\n#SBATCH --nodes=2\ntrue\n")
-    assert "nodes n[1-2] in partition main" in commands.test_only(script, environment=commands.environment())
+    assert "nodes n[1-2] in partition main" in commands.test_only(script, environment=client.environment())
     with pytest.raises(ClusterError, match="sbatch: Requested node configuration is not available"):
-        commands.test_only(script, ["--nodes=3"], environment=commands.environment())
+        commands.test_only(script, ["--nodes=3"], environment=client.environment())
     assert commands.jobs() == {}
 
 
 def test_a_controller_that_is_down_is_said_at_once(cluster, here):
     cluster.stop_controller()
     try:
-        assert not commands.up()
+        assert not client.up()
         with pytest.raises(ClusterError, match="slurmctld does not answer"):
             commands.jobs()
     finally:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.slurm import commands
+from launcher.slurm import client, commands
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def replay(monkeypatch) -> Replay:
     replay = Replay()
     programs = types.SimpleNamespace(**vars(subprocess))
     programs.run = replay.run
-    monkeypatch.setattr(commands, "subprocess", programs)
-    monkeypatch.setattr(commands, "installed", lambda *_: True)
+    monkeypatch.setattr(client, "subprocess", programs)
+    monkeypatch.setattr(client, "installed", lambda *_: True)
     return replay
 
 

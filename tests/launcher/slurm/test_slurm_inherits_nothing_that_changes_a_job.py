@@ -1,6 +1,6 @@
 """What sbatch inherits says which cluster and whose account, and nothing about the job itself."""
 
-from launcher.slurm import commands
+from launcher.slurm import client
 
 SHELL = {
     "PATH": "/bin",
@@ -22,7 +22,7 @@ SHELL = {
 
 
 def test_the_allocation_that_one_sits_in_stays_out():
-    assert commands.environment(SHELL) == {
+    assert client.environment(SHELL) == {
         "PATH": "/bin",
         "SLURM_CONF": "/etc/slurm/slurm.conf",
         "SLURM_CLUSTERS": "west",
@@ -33,12 +33,12 @@ def test_the_allocation_that_one_sits_in_stays_out():
 
 
 def test_a_plan_that_names_an_account_keeps_its_own():
-    kept = commands.environment(SHELL, keep=("SBATCH_RESERVATION",))
+    kept = client.environment(SHELL, keep=("SBATCH_RESERVATION",))
     assert "SBATCH_RESERVATION" in kept and not {"SBATCH_ACCOUNT", "SBATCH_QOS"} & kept.keys()
 
 
 def test_the_process_itself_is_the_default(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("UNRELATED", "1")
-    kept = commands.environment()
+    kept = client.environment()
     assert kept["UNRELATED"] == "1" and "SLURM_JOB_ID" not in kept

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from launcher.errors import ClusterError
-from launcher.slurm import commands
+from launcher.slurm import client, commands
 from launcher.start import job
 
 
@@ -19,14 +19,14 @@ def programs(monkeypatch, tmp_path):
             (tmp_path / name).chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path))
         # Where a ping is to be answered it is, however long this machine takes to start a shell.
-        monkeypatch.setattr(commands.up, "__defaults__", (600.0,))
+        monkeypatch.setattr(client.up, "__defaults__", (600.0,))
 
     return put
 
 
 def test_no_slurm(programs):
     programs()
-    assert not commands.installed() and not commands.up()
+    assert not client.installed() and not client.up()
     with pytest.raises(ClusterError, match="squeue: there is no Slurm on this machine"):
         commands.jobs()
 
@@ -61,18 +61,18 @@ def test_a_controller_that_is_down_is_not_asked(programs, tmp_path):
 
 def test_a_backup_controller_is_enough(programs):
     programs(scontrol="echo 'Slurmctld(primary) at a is DOWN'; echo 'Slurmctld(backup) at b is UP'; exit 1")
-    assert commands.up()
+    assert client.up()
 
 
 def test_a_ping_that_hangs_is_given_up(programs):
     late = "import time; time.sleep(600); print('Slurmctld(primary) at vm is UP')"
     programs(sbatch="exit 0", scontrol=f'exec {sys.executable} -S -c "{late}"')
-    assert not commands.up(timeout=0.3)  # whoever waits for its answer hears that it is up
+    assert not client.up(timeout=0.3)  # whoever waits for its answer hears that it is up
 
 
 def test_a_program_that_hangs_is_given_up(programs, monkeypatch):
     programs(sbatch="exit 0", scontrol="echo 'Slurmctld(primary) at vm is UP'", squeue="exec /bin/sleep 100")
-    monkeypatch.setattr(commands, "SECONDS", 0.3)
+    monkeypatch.setattr(client, "SECONDS", 0.3)
     with pytest.raises(ClusterError, match="squeue: no answer within"):
         commands.jobs()
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from launcher.slurm import commands
+from launcher.slurm import client, commands
 
 
 def test_sbatch_keeps_a_lock_of_the_submitters(monkeypatch, tmp_path):
@@ -16,7 +16,7 @@ def test_sbatch_keeps_a_lock_of_the_submitters(monkeypatch, tmp_path):
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert commands.submit(Path("script"), environment=commands.environment(), pass_fds=[write]) == "7"
+    assert commands.submit(Path("script"), environment=client.environment(), pass_fds=[write]) == "7"
     os.close(write)
     assert os.read(read, 100) == b"held\n"
     os.close(read)
