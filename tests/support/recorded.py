@@ -75,6 +75,7 @@ def replay(monkeypatch) -> Replay:
     replay = Replay()
     programs = types.SimpleNamespace(**vars(subprocess))
     programs.run = replay.run
+    programs.Popen = replay.run  # of what is not waited for
     monkeypatch.setattr(client, "subprocess", programs)
     monkeypatch.setattr(client, "installed", lambda *_: True)
     return replay
@@ -261,6 +262,30 @@ SUSPENDED_4 = (
     "ReqNodeList=(null) ExcNodeList=(null) NodeList=n[1-2] BatchHost=n1 NumNodes=2 NumCPUs=2 NumTasks=2 CPUs/Task=1 "
     "Command=(null) WorkDir=/home/me Comment=sslrun:token7  Power= \n"
 )
+
+# One that runs on two nodes, in a partition whose jobs others may preempt,
+RUNNING_7 = (
+    "JobId=7 JobName=rotnet-tiny-1 UserId=me(1000) GroupId=me(1000) MCS_label=N/A Priority=4294901759 Nice=0 "
+    "Account=(null) QOS=(null) JobState=RUNNING Reason=None Dependency=(null) Requeue=1 Restarts=0 "
+    "BatchFlag=1 Reboot=0 ExitCode=0:0 RunTime=00:00:05 TimeLimit=00:10:00 TimeMin=N/A "
+    "SubmitTime=2026-11-30T02:00:34 EligibleTime=2026-11-30T02:00:34 AccrueTime=2026-11-30T02:00:34 "
+    "StartTime=2026-11-30T02:00:35 EndTime=2026-11-30T02:10:35 Deadline=N/A "
+    "PreemptEligibleTime=2026-11-30T02:00:35 PreemptTime=None SuspendTime=None SecsPreSuspend=0 "
+    "LastSchedEval=2026-11-30T02:00:35 Scheduler=Backfill Partition=low AllocNode:Sid=login:4711 "
+    "ReqNodeList=(null) ExcNodeList=(null) NodeList=n[1-2] BatchHost=n1 NumNodes=2 NumCPUs=2 NumTasks=2 "
+    "CPUs/Task=1 ReqB:S:C:T=0:0:*:* TRES=cpu=2,mem=4G,node=2,billing=2 Socks/Node=* NtasksPerN:B:S:C=1:0:*:* "
+    "CoreSpec=* MinCPUsNode=1 MinMemoryCPU=2G MinTmpDiskNode=0 Features=(null) DelayBoot=00:00:00 "
+    "OverSubscribe=OK Contiguous=0 Licenses=(null) Network=(null) Command=/home/me/runs/r/submit/s.sh "
+    "WorkDir=/home/me Comment=sslrun:token7  StdErr=/home/me/runs/r/submit/slurm-7.log StdIn=/dev/null "
+    "StdOut=/home/me/runs/r/submit/slurm-7.log Power= \n"
+)
+
+# and `squeue --steps --noheader --jobs=7 --format=...` of it, where | is a separator; of a job without steps: nothing.
+STEPS_7 = """\
+7.0|start1
+7.1|understudy
+7.batch|batch
+"""
 
 # `squeue --noheader --array --user=... --format=...`: an array of three, a held job and a running one.
 JOBS = """\

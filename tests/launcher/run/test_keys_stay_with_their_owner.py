@@ -15,9 +15,10 @@ from launcher.plan import kinds
 from launcher.report.index import RunIndex
 from launcher.run import private
 from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.spec.runspec import freeze
 from launcher.spec.schema import ClusterConfig
-from launcher.start import batch, submit
+from launcher.start import batch, ranks, submit
 from launcher.sweep import record
 
 WORDS = ("method=rotnet", "recipe=tiny", "cluster=generic", "cluster.environment.KEY=geheim", "cluster.environment.A=1")
@@ -97,7 +98,7 @@ def test_ranks_of_a_job_get_them(run, tmp_path, monkeypatch):
     (tmp_path / "srun").write_text(f"#!/bin/sh\nenv > {tmp_path}/seen\n")
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    batch._ranks(run, run.spec(), tmp_path, 1, SimpleNamespace(pass_on=lambda *_: None))
+    ranks.start(run, run.spec(), tmp_path, ["n1"], "n1", 1, SimpleNamespace(pass_on=lambda *_: None), beside=False)
     assert "KEY=geheim\n" in (tmp_path / "seen").read_text()
 
 
@@ -107,8 +108,9 @@ def test_where_they_are_lost_nothing_starts(run, slurm_said):
     said = r"cluster\.environment\.KEY: its value is not in .*private\.json; give it again: `sslrun resume RUN"
     with pytest.raises(InputError, match=said):
         submit.submit([run])
+    here = SimpleNamespace(told=SimpleNamespace(signal=None), nodes=None)
     with pytest.raises(InputError, match=said):
-        batch._work(run, 1, SimpleNamespace(signal=None))
+        batch._work(run, run.spec(), ["n1"], Ledger(run.path, 1, "batch"), here)
     (row,), _ = RunIndex(run.runs, config=True).rows()
     assert row.config["cluster"]["environment"]["KEY"] == "***"  # and it is listed all the same
 

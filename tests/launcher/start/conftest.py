@@ -1,10 +1,17 @@
-"""Runs that a stand-in for Slurm takes, up to the job's number."""
+"""Runs that a stand-in for Slurm takes, up to the job's number, and the batch script of such a job."""
 
 import dataclasses
+import os
+import re
 import shlex
+import signal
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import recorded
 
 from launcher.compose.training import resolve
 from launcher.plan import plan as planning
@@ -15,6 +22,8 @@ from launcher.run.ledger import Ledger
 from launcher.run.snapshot import Snapshot
 from launcher.spec.runspec import RunSpec, freeze
 from launcher.spec.schema import ClusterConfig
+from launcher.start import batch
+from launcher.start import job as own
 from launcher.start.executor import Executor
 
 
@@ -77,3 +86,66 @@ def runs(tmp_path, planned, slurm_said, monkeypatch) -> Runs:
     slurm_said.says("squeue", "")
     slurm_said.says("sbatch --parsable", "7\n", "8\n", "9\n")
     return Runs(tmp_path / "runs", planned)
+
+
+class Job:
+    """Job 7, whose batch script this process is, as Slurm and srun have it."""
+
+    def __init__(self, slurm_said: recorded.Replay, bin: Path):
+        self.slurm, self._bin = slurm_said, bin
+        self.is_now()
+        self.srun("exit 1")
+        for known in ("scontrol requeue", "scontrol update", "scancel", "squeue --steps"):
+            slurm_said.says(known, "")
+
+    def is_now(self, nodes: str = "n1", limit: str = "01:00:00", used: str = "00:00:10", preempted: str = "None"):
+        """What Slurm says of it: RUNNING_7 with these words."""
+        said = recorded.RUNNING_7
+        for key, value in (("NodeList", nodes), ("TimeLimit", limit), ("RunTime", used), ("PreemptTime", preempted)):
+            said = re.sub(rf" {key}=\S+", f" {key}={value}", said)
+        self.slurm.says("scontrol show job", said)
+
+    def began_on(self, nodes: str, first: str = "n1") -> None:
+        """It was granted these; Slurm says so, too."""
+        os.environ.update(SLURM_JOB_NODELIST=nodes, SLURMD_NODENAME=first)  # put back by monkeypatch
+        self.is_now(nodes)
+
+    def srun(self, script: str) -> None:
+        """What this does in the place of srun."""
+        self._bin.mkdir(exist_ok=True)
+        (self._bin / "srun").write_text(f"#!/bin/sh\n{script}\n")
+        (self._bin / "srun").chmod(0o700)
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch, slurm_said):
+    """This process is in job 7, as the batch script of a run; what it changes of itself is put back afterwards."""
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "SLURMD_"))]:
+        monkeypatch.delenv(name)
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "SLURMD_NODENAME": "n1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    # Slurm has ended this process by then.
+    monkeypatch.setattr(own, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: None))
+    before = {number: signal.getsignal(number) for number in (signal.SIGCONT, signal.SIGTERM, signal.SIGUSR2)}
+    yield Job(slurm_said, tmp_path / "bin")
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def ends_of(job):
+    """`ends_of(run)`: (state, cause, what followed) of each start that the job makes of it."""
+
+    def ends(run: RunDir) -> list[tuple[str, str, str]]:
+        known = len(run.history().all("end"))
+        with pytest.raises(SystemExit):
+            batch.main(str(run.path))
+        return [
+            (end["state"], end["cause"], next((name for name in ("in_place", "requeued") if end[name]), ""))
+            for end in run.history().all("end")[known:]
+        ]
+
+    return ends

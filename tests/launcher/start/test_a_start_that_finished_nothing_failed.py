@@ -3,12 +3,9 @@
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
-from launcher.start import batch
 
 # A library that a rank calls, and which ends the process.
 LIBRARY = """
@@ -68,11 +65,9 @@ def test_who_ended_it_is_in_the_log_where_python_can_tell(with_library, works):
     assert json.loads((made / "events" / "0001-rank0.jsonl").read_text().splitlines()[-1])["cause"] == "crash"
 
 
-def test_srun_that_started_no_rank_at_all_finished_nothing(runs, tmp_path, monkeypatch):
-    (tmp_path / "srun").write_text("#!/bin/sh\necho 'srun: error: no step' >&2\n")
-    (tmp_path / "srun").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+def test_srun_that_started_no_rank_at_all_finished_nothing(runs, job, ends_of):
+    job.srun('[ "$1" = --nodes=1 ] && echo n1 is n1 || echo "srun: error: no step" >&2')
     run = runs.make()
-    outcome = batch._ranks(run, run.spec(), tmp_path, 1, SimpleNamespace(pass_on=lambda *_: None))
-    assert (outcome.state, outcome.cause, outcome.exit_code) == ("failed", "unfinished", 4)
-    assert "no rank said that it had finished: srun: error: no step" in outcome.message
+    assert ends_of(run)[0] == ("preempted", "unfinished", "in_place")
+    end = run.history().of(1).last("end")
+    assert "no rank said that it had finished: srun: error: no step" in end["message"]

@@ -10,28 +10,14 @@ import sys
 
 import pytest
 
+from launcher.plan import steps
 from launcher.run.ledger import Ledger
 from launcher.slurm import badnodes
-from launcher.start import batch
+from launcher.start import batch, evidence, ranks
 from launcher.start.ending import Outcome
+from launcher.start.told import Told
 
 DONE = Outcome("done", "done", "", 0)
-
-
-@pytest.fixture
-def job(monkeypatch, slurm_said):
-    """This process is in job 7, as the batch script of a run; what it changes of itself is put back afterwards."""
-    for stream in ("stdout", "stderr"):
-        monkeypatch.setattr(sys, stream, getattr(sys, stream))
-    for name, value in {"JOB_ID": "7", "JOB_NODELIST": "n1", "JOB_NUM_NODES": "1", "NTASKS_PER_NODE": "1"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    slurm_said.says("scontrol requeue", "")
-    slurm_said.says("scontrol show job", "")
-    slurm_said.says("scontrol show hostnames", "n1\n")
-    before = {number: signal.getsignal(number) for number in (signal.SIGCONT, signal.SIGTERM, signal.SIGUSR2)}
-    yield slurm_said
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -55,7 +41,7 @@ def test_a_run_whose_budget_is_spent_is_not_started_although_slurm_began_to(kill
     message = "ended without a word: killed (end 4 of this kind: killed; 3 are forgiven)"
     assert (end["state"], end["cause"], end["message"]) == ("failed", "killed", message)
     assert ended.value.code == 4 and not end["requeued"] and message in capsys.readouterr().out
-    assert not job.commands("scontrol requeue")
+    assert not job.slurm.commands("scontrol requeue")
 
 
 def test_it_is_started_where_a_person_asked_for_that(killed, job, monkeypatch):
@@ -66,62 +52,50 @@ def test_it_is_started_where_a_person_asked_for_that(killed, job, monkeypatch):
     assert ended.value.code == 0 and killed.history().last("end")["state"] == "done"
 
 
-@pytest.fixture
-def srun(tmp_path, monkeypatch):
-    """`srun(script)`: what this does in the place of srun."""
-
-    def stands_in(script: str) -> None:
-        program = tmp_path / "bin" / "srun"
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o700)
-        monkeypatch.setenv("PATH", str(program.parent), prepend=":")
-
-    return stands_in
+NOTHING_STARTS = ["echo 'srun: error: Unable to create step' >&2; exit 1", "exit 1", "exec sleep 60"]
 
 
 @pytest.fixture
-def ended_as(job, monkeypatch):
-    """`ended_as(run)`: (state, cause, whether it was requeued) of one more start."""
-    monkeypatch.setattr(batch, "_requeue", lambda *_: None)
-
-    def end(run) -> tuple[str, str, bool]:
-        with pytest.raises(SystemExit):
-            batch.main(str(run.path))
-        end = run.history().last("end")
-        return end["state"], end["cause"], end["requeued"]
-
-    return end
+def hasty(monkeypatch):
+    """What would be waited for a minute is waited for a moment."""
+    monkeypatch.setattr(ranks, "PREFLIGHT_SECONDS", 0.2)
+    monkeypatch.setattr(ranks, "GONE_SECONDS", 0.2)
 
 
-@pytest.mark.parametrize("script", ["echo 'srun: error: Unable to create step' >&2; exit 1", "exit 1", "exec sleep 60"])
-def test_nodes_on_which_nothing_can_be_started_are_tried_again_within_the_budget(
-    runs, ended_as, srun, script, monkeypatch
-):
-    monkeypatch.setattr(batch, "PREFLIGHT_SECONDS", 0.2)
-    srun(script)
+@pytest.mark.parametrize("script", NOTHING_STARTS)
+def test_nodes_on_which_nothing_can_be_started_are_tried_again_in_the_same_job(runs, job, ends_of, hasty, script):
+    job.srun(script)
+    again = ("preempted", "not_started", "in_place")
+    assert ends_of(runs.make()) == [again] * 2 + [("failed", "no_progress", "")]
+    assert not job.slurm.commands("scontrol requeue")
+
+
+def test_they_are_left_to_slurm_where_the_job_has_no_time_for_another_start(runs, job, ends_of):
+    job.is_now(limit="00:05:00", used="00:03:00")
     run = runs.make()
-    ends = [ended_as(run) for _ in range(3)]
-    assert ends == [("preempted", "not_started", True)] * 2 + [("failed", "no_progress", False)]
+    ends = [end for _ in range(3) for end in ends_of(run)]
+    assert ends == [("preempted", "not_started", "requeued")] * 2 + [("failed", "no_progress", "")]
+    assert job.slurm.commands("scontrol requeue") == [["scontrol", "requeue", "7"]] * 2
 
 
-def test_where_no_node_sees_the_run_it_is_not_tried_again(runs, ended_as, srun):
-    srun("echo n1 does not see it; exit 3")
-    assert ended_as(runs.make()) == ("failed", "cluster", False)
+def test_where_no_node_sees_the_run_it_is_not_tried_again(runs, job, ends_of):
+    job.srun("echo n1 does not see it; exit 3")
+    assert ends_of(runs.make()) == [("failed", "cluster", "")]
     assert not badnodes.listed(runs.folder)
 
 
-def test_where_some_nodes_do_not_see_the_run_it_is_tried_again(runs, ended_as, srun):
-    srun("echo n2 does not see it; exit 3")
+def test_where_some_nodes_do_not_see_the_run_slurm_is_asked_for_others(runs, job, ends_of):
+    job.began_on("n[1-2]")
+    job.srun("echo n1 is n1; echo n2 does not see it; exit 3")
     run = runs.make(nodes=2)
-    ends = [ended_as(run) for _ in range(3)]
-    assert ends == [("preempted", "not_started", True)] * 2 + [("failed", "no_progress", False)]
+    ends = [end for _ in range(3) for end in ends_of(run)]
+    assert ends == [("preempted", "not_started", "requeued")] * 2 + [("failed", "no_progress", "")]
     assert list(badnodes.listed(runs.folder)) == ["n2"]
 
 
 def looks(run, seconds: int) -> subprocess.Popen:
     """What a node does before its ranks begin."""
-    words = ["sh", "-c", batch.PREFLIGHT, "sslrun", str(run), "sh", str(seconds)]
+    words = ["sh", "-c", steps.LOOK, "sslrun", str(run), "sh", str(seconds)]
     return subprocess.Popen(words, env={**os.environ, "SLURMD_NODENAME": "n2"}, stdout=subprocess.PIPE, text=True)
 
 
@@ -131,41 +105,43 @@ def test_a_node_has_a_while_to_see_the_run(tmp_path):
     assert late.poll() is None
     (tmp_path / "late" / "logs").mkdir(parents=True)
     (tmp_path / "late" / "spec.json").touch()
-    assert late.communicate() == ("", None) and late.returncode == 0
+    assert late.communicate() == (f"n2 is {os.uname().nodename}\n", None) and late.returncode == 0
 
 
 @pytest.mark.parametrize(("timeout_min", "seconds"), [(5, "30"), (600, "60")])
-def test_a_short_job_waits_for_a_part_of_its_time_alone(runs, ended_as, srun, tmp_path, timeout_min, seconds):
-    srun(f'for last; do :; done; echo "$last" > {tmp_path}/seconds; exit 1')
-    ended_as(runs.make(timeout_min=timeout_min))
+def test_a_short_job_waits_for_a_part_of_its_time_alone(runs, job, ends_of, tmp_path, timeout_min, seconds):
+    job.srun(f"""for last; do :; done; [ "$4" != --ntasks-per-node=1 ] || echo "$last" > {tmp_path}/seconds; exit 1""")
+    ends_of(runs.make(timeout_min=timeout_min))
     assert (tmp_path / "seconds").read_text() == f"{seconds}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
-def test_a_limit_that_comes_before_any_rank_began_is_one(runs, ended_as, monkeypatch, number):
+def test_a_limit_that_comes_before_any_rank_began_is_one(runs, job, ends_of, monkeypatch, number):
     """USR2 is what Slurm sends before the time limit; the limit of these runs is over within the margin."""
+    job.is_now(limit="00:02:30")
 
-    def told_meanwhile(run, generation, told):
+    def told_meanwhile(*_):
         signal.raise_signal(number)
-        return batch.NOT_BEGUN
+        return evidence.NOT_BEGUN
 
     monkeypatch.setattr(batch, "_work", told_meanwhile)
-    run = runs.make(timeout_min=1)
-    ends = [ended_as(run) for _ in range(3)]
-    limit = [("preempted", "time_limit", True)] * 2 + [("failed", "no_progress", False)]
-    assert ends == (limit if number == signal.SIGUSR2 else [("preempted", "asked", True)] * 3)
+    run = runs.make()
+    ends = [end for _ in range(3) for end in ends_of(run)]
+    limit = [("preempted", "time_limit", "requeued")] * 2 + [("failed", "no_progress", "")]
+    assert ends == (limit if number == signal.SIGUSR2 else [("preempted", "asked", "requeued")] * 3)
 
 
 @pytest.mark.parametrize(("seconds", "cause"), [(60, "time_limit"), (86400, "asked")])
 @pytest.mark.parametrize("began", [0, 2**32])
-def test_a_limit_is_one_whatever_the_controllers_clock_says(runs, ended_as, monkeypatch, began, seconds, cause):
+def test_a_limit_is_one_whatever_the_controllers_clock_says(runs, job, ends_of, monkeypatch, began, seconds, cause):
+    job.slurm.says("scontrol show job", "")
     monkeypatch.setenv("SLURM_JOB_START_TIME", str(began))
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(began + seconds))
-    monkeypatch.setattr(batch, "_work", lambda *_: signal.raise_signal(signal.SIGUSR2) or batch.NOT_BEGUN)
-    assert ended_as(runs.make()) == ("preempted", cause, True)
+    monkeypatch.setattr(batch, "_work", lambda *_: signal.raise_signal(signal.SIGUSR2) or evidence.NOT_BEGUN)
+    assert ends_of(runs.make()) == [("preempted", cause, "requeued")]
 
 
-def test_work_that_was_kept_between_two_steps_is_noted_once(runs, ended_as, monkeypatch):
+def test_work_that_was_kept_between_two_steps_is_noted_once(runs, ends_of, monkeypatch):
     run = runs.make()
     folder = run.path / "features" / "step_00000004"
     folder.mkdir(parents=True)
@@ -173,22 +149,22 @@ def test_work_that_was_kept_between_two_steps_is_noted_once(runs, ended_as, monk
     def keeps(*names: str):
         for name in names:
             (folder / f"{name}.safetensors").touch()
-        return lambda *_: batch.NOT_BEGUN
+        return lambda *_: evidence.NOT_BEGUN
 
     kept = []
     for names in (["features.0-8.ab"], [], ["features.8-16.cd", "k-means.3-4.ef"], [".writing-1", "odd"]):
         monkeypatch.setattr(batch, "_work", keeps(*names))
-        ended_as(run)
+        ends_of(run)
         kept.append([(e["generation"], *e["work"]) for e in run.history().all("kept")])
     assert kept == [[(1, 4, 8)], [(1, 4, 8)], *[[(1, 4, 8), (3, 4, 28)]] * 2]
 
 
-def test_a_job_whose_log_finds_no_room_ends_as_it_would(runs, ended_as, monkeypatch):
+def test_a_job_whose_log_finds_no_room_ends_as_it_would(runs, ends_of, monkeypatch):
     run = runs.make()
     monkeypatch.setattr(batch, "_work", lambda *_: DONE)
     with open("/dev/full", "w", buffering=1) as full:
         monkeypatch.setattr(sys, "stdout", full)
-        assert ended_as(run) == ("done", "done", False)
+        assert ends_of(run) == [("done", "done", "")]
 
 
 @pytest.mark.fault
@@ -198,28 +174,31 @@ def test_a_folder_that_is_away_has_the_job_start_again_within_the_budget(killed,
     away(killed.path / "events")
     for restarts, requeued in (("0", True), ("19", True), ("20", False)):
         monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
-        asked = len(job.commands("scontrol requeue"))
+        asked = len(job.slurm.commands("scontrol requeue"))
         with pytest.raises(SystemExit) as ended:
             batch.main(str(killed.path))
-        assert ended.value.code == 4 and (len(job.commands("scontrol requeue")) > asked) == requeued
+        assert ended.value.code == 4 and (len(job.slurm.commands("scontrol requeue")) > asked) == requeued
         assert f"sslrun: {killed.path}/events cannot be read on " in capsys.readouterr().out
     away(None)
     assert killed.generation() == 4 and not killed.history().of(5)
 
 
 @pytest.mark.fault
-def test_code_that_is_away_ends_a_start_which_comes_again(runs, ended_as, away):
-    run = runs.make()
-    away(run.code_folder().resolve() / "module.py")
-    assert ended_as(run) == ("preempted", "unreadable", True)
-    assert "module.py: " in run.history().last("end")["message"]
+def test_code_that_is_away_ends_a_start_which_comes_again_in_the_same_job(runs, ends_of, away, monkeypatch):
+    run, work = runs.make(), batch._work
+    code = run.code_folder().resolve() / "module.py"
+    away(code)
+    tries = iter([work, lambda *_: DONE])
+    monkeypatch.setattr(batch, "_work", lambda *given: next(tries)(*given))
+    assert ends_of(run) == [("preempted", "unreadable", "in_place"), ("done", "done", "")]
+    assert "module.py: " in run.history().of(1).last("end")["message"]
 
 
 @pytest.mark.fault
-def test_how_a_start_ended_is_told_once_the_ledger_can_be_read(runs, ended_as, away, monkeypatch):
+def test_how_a_start_ended_is_told_once_the_ledger_can_be_read(runs, ends_of, away, monkeypatch):
     run = runs.make()
     monkeypatch.setattr(batch, "_work", lambda *_: away(run.path / "events", times=2) or DONE)
-    assert ended_as(run) == ("done", "done", False)
+    assert ends_of(run) == [("done", "done", "")]
 
 
 @pytest.mark.fault
@@ -228,10 +207,10 @@ def test_a_run_whose_folder_is_not_there_has_the_job_start_again(tmp_path, job, 
     monkeypatch.setattr(batch.time, "sleep", lambda _: None)
     for restarts, requeued in (("19", True), ("20", False)):
         monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
-        asked = len(job.commands("scontrol requeue"))
+        asked = len(job.slurm.commands("scontrol requeue"))
         with pytest.raises(SystemExit) as ended:
             batch.main(str(tmp_path / "away" / "run"))
-        assert ended.value.code == 4 and (len(job.commands("scontrol requeue")) > asked) == requeued
+        assert ended.value.code == 4 and (len(job.slurm.commands("scontrol requeue")) > asked) == requeued
         assert capsys.readouterr().out.startswith(f"sslrun: {tmp_path}/away/run/lock: No such file or directory (on ")
 
 
@@ -239,61 +218,56 @@ def test_a_run_whose_folder_is_not_there_has_the_job_start_again(tmp_path, job, 
 @pytest.mark.parametrize("times", [2, float("inf")])
 def test_what_goes_away_once_the_run_is_locked_is_waited_for(killed, job, away, monkeypatch, times):
     monkeypatch.setattr(batch.time, "sleep", lambda _: None)
-    monkeypatch.setattr(batch, "_hopeless", lambda _: DONE)
+    monkeypatch.setattr(evidence, "hopeless", lambda _: DONE)
     lock = batch._lock
     monkeypatch.setattr(batch, "_lock", lambda run: (lock(run), away(run.path / "events", times))[0])
     with pytest.raises(SystemExit) as ended:
         batch.main(str(killed.path))
     away(None)
     begun = times == 2
-    assert ended.value.code == (0 if begun else 4) and bool(job.commands("scontrol requeue")) != begun
+    assert ended.value.code == (0 if begun else 4) and bool(job.slurm.commands("scontrol requeue")) != begun
     assert len(killed.history().of(4).all("end")) == len(killed.history().of(5).all("end")) == begun
 
 
-def test_a_folder_that_goes_while_the_run_works_leaves_no_traceback(runs, ended_as, monkeypatch):
+def test_a_folder_that_goes_while_the_run_works_leaves_no_traceback(runs, ends_of, monkeypatch):
     run = runs.make()
 
     def gone(*_):
         raise FileNotFoundError(2, "No such file or directory", "plan.json")
 
     monkeypatch.setattr(batch, "_work", lambda *_: Outcome("failed", "killed", "", 4))
-    monkeypatch.setattr(batch, "_why", gone)
-    assert ended_as(run) == ("preempted", "unreadable", True)
+    monkeypatch.setattr(evidence, "understood", gone)
+    assert ends_of(run) == [("preempted", "unreadable", "requeued")]
     assert run.history().last("end")["message"].startswith("plan.json: No such file or directory (on ")
 
 
-def test_a_node_without_srun_is_said_to_lack_it(runs, ended_as, monkeypatch):
+def test_a_node_without_srun_is_said_to_lack_it(runs, ends_of, monkeypatch):
     run = runs.make()
 
     def none(*_, **__):
         raise FileNotFoundError(2, "No such file or directory", "srun")
 
-    monkeypatch.setattr(batch.subprocess, "run", none)
-    assert ended_as(run)[0] == "failed"
+    monkeypatch.setattr(ranks.subprocess, "run", none)
+    assert ends_of(run)[0][0] == "failed"
     assert run.history().last("end")["message"].startswith("srun: No such file or directory (on ")
 
 
 @pytest.mark.fault
-def test_ranks_that_trained_are_not_said_never_to_have_begun(runs, ended_as, srun, away, monkeypatch):
+def test_ranks_that_trained_are_not_said_never_to_have_begun(runs, job, ends_of, away, monkeypatch):
     """The job is told to end while its ranks work, and how they ended cannot be read."""
     run = runs.make()
-    srun("exit 0")
-    monkeypatch.setattr(batch._Told, "pass_on", lambda *_: None)
-    ranks, concluded = batch._ranks, batch._concluded
-    monkeypatch.setattr(batch, "_preflight", lambda *_: None)
-    monkeypatch.setattr(batch, "_concluded", lambda *all: away(None) or concluded(*all))
-    popen = batch.subprocess.Popen
+    job.srun("exit 0")
+    monkeypatch.setattr(Told, "pass_on", lambda *_: None)
+    monkeypatch.setattr(ranks, "look", lambda *_, **__: {})
+    start, concluded = ranks.start, batch._concluded
 
-    def start(*words, **more):
+    def started(*given, **more):
         signal.raise_signal(signal.SIGTERM)
+        ended = start(*given, **more)
         away(run.path / "events")
-        return popen(*words, **more)
+        return ended
 
-    def started(*all):
-        with monkeypatch.context() as meanwhile:
-            meanwhile.setattr(batch.subprocess, "Popen", start)
-            return ranks(*all)
-
-    monkeypatch.setattr(batch, "_ranks", started)
-    assert ended_as(run) == ("preempted", "unreadable", True)
+    monkeypatch.setattr(ranks, "start", started)
+    monkeypatch.setattr(batch, "_concluded", lambda *given: away(None) or concluded(*given))
+    assert ends_of(run) == [("preempted", "unreadable", "requeued")]
     assert f"{run.path}/events cannot be read on " in run.history().last("end")["message"]

@@ -34,9 +34,8 @@ def test_one_line_says_that_there_are_no_locks(way, runs, slurm_said, monkeypatc
     assert not runs.told(run, "intent", "start")
 
 
-def test_a_job_ends_with_that_line(runs, monkeypatch, capsys):
+def test_a_job_ends_with_that_line(runs, job, monkeypatch, capsys):
     run = runs.make()
-    monkeypatch.setattr(batch, "_Told", object)
     refused_with(monkeypatch, errno.ENOLCK)
     with pytest.raises(SystemExit) as ended:
         batch.main(str(run.path))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.start import batch
+from launcher.start import ranks
 
 
 @pytest.fixture
@@ -14,14 +14,14 @@ def connections(tmp_path, monkeypatch):
 
     def said(text: str) -> None:
         (tmp_path / "range").write_text(text)
-        monkeypatch.setattr(batch, "EPHEMERAL", str(tmp_path / "range"))
+        monkeypatch.setattr(ranks, "EPHEMERAL", str(tmp_path / "range"))
 
     return said
 
 
 def test_it_lies_below_those_of_connections():
-    end = int(Path(batch.EPHEMERAL).read_text().split()[0]) if Path(batch.EPHEMERAL).exists() else 32768
-    assert all(batch.FIRST_PORT <= batch._free_port() < end for _ in range(50))
+    end = int(Path(ranks.EPHEMERAL).read_text().split()[0]) if Path(ranks.EPHEMERAL).exists() else 32768
+    assert all(ranks.FIRST_PORT <= ranks.free_port() < end for _ in range(50))
 
 
 def test_one_that_is_taken_is_not_chosen(monkeypatch):
@@ -30,11 +30,11 @@ def test_one_that_is_taken_is_not_chosen(monkeypatch):
             each.bind(("", 0))
         ports = [each.getsockname()[1] for each in (taken, other)]
         other.close()
-        monkeypatch.setattr(batch.random, "sample", lambda *_: ports)
-        assert batch._free_port() == ports[1]
+        monkeypatch.setattr(ranks.random, "sample", lambda *_: ports)
+        assert ranks.free_port() == ports[1]
 
 
 @pytest.mark.parametrize("text", ["1024\t65535", "none"])
 def test_where_connections_may_have_all_it_is_any(connections, text):
     connections(text)
-    assert batch._free_port() >= 1024
+    assert ranks.free_port() >= 1024

@@ -2,14 +2,17 @@
 
 import os
 from argparse import Namespace
-from types import SimpleNamespace
 
 import pytest
 
 from launcher.errors import InputError
 from launcher.run import snapshot
 from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.start import batch, local, submit
+from launcher.start.allocation import Allocation
+from launcher.start.told import Told
+from launcher.start.understudy import Understudy
 from launcher.verbs import drill, drive
 
 pytestmark = pytest.mark.fault
@@ -49,14 +52,11 @@ def test_ranks_here_run_the_code_that_was_looked_at(swapped, monkeypatch):
     assert seen == [str(code)]
 
 
-def test_ranks_of_a_job_run_the_code_that_was_looked_at(swapped, tmp_path, monkeypatch):
+def test_ranks_of_a_job_run_the_code_that_was_looked_at(swapped, job, ends_of, tmp_path, monkeypatch):
     run, code = swapped
-    (tmp_path / "srun").write_text(f'#!/bin/sh\necho "$PYTHONPATH" > {tmp_path}/seen\n')
-    (tmp_path / "srun").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    job.srun(f'[ "$1" = --nodes=1 ] && echo n1 is n1 || echo "$PYTHONPATH" > {tmp_path}/seen')
     monkeypatch.setenv("PYTHONPATH", f"{run.path}/submit/code:/site")
-    monkeypatch.setenv("SLURM_JOB_NODELIST", "n1")
-    batch._work(run, 1, SimpleNamespace(signal=None, pass_on=lambda *_: None))
+    ends_of(run)
     assert (tmp_path / "seen").read_text().strip() == f"{code}:/site"
 
 
@@ -72,15 +72,15 @@ def test_code_that_others_can_exchange_is_not_run(runs, theirs):
 
 @as_root
 @pytest.mark.parametrize("kind", ["local", "slurm"])
-def test_nothing_of_somebody_elses_run_is_run(runs, kind):
+def test_nothing_of_somebody_elses_run_is_run(runs, job, kind):
     run = runs.make(kind=kind)
     os.chown(run.path, STRANGER, STRANGER)
-    told = SimpleNamespace(signal=None)
+    here = batch.Here(Told(), Allocation(), Understudy())
     for start in (
         lambda: drive.go_on(run, Namespace(), joined=True),
         lambda: local.run(run, run.spec(), cause="submitted", watch=None),
         lambda: submit.submit([run]),
-        lambda: batch._work(run, 1, told),
+        lambda: batch._work(run, run.spec(), ["n1"], Ledger(run.path, 1, "batch"), here),
     ):
         with pytest.raises(InputError, match=f"runs={runs.folder}: {run.id} {NOT_YOURS}"):
             start()
