@@ -58,7 +58,8 @@ def of(history: History, *, held: bool, queue: Queue | None = None, slurm: bool 
     end = latest.last("end")
     if not end or held:
         return _unended(start.get("job"), held, queue)
-    cancelled = bool(latest.all("cancel"))
+    # One of a job that had not begun, before the run was submitted again, is about that job.
+    cancelled = any(e.get("job") in (None, start.get("job")) for e in latest.all("cancel"))
     if goes_on(end) and not cancelled:
         return _requeued(end, start.get("job"), queue)
     name = "cancelled" if cancelled and end["state"] in ("stopped", "preempted") else end["state"]
@@ -98,7 +99,7 @@ def _at_work(job: str | None, queue: Queue | None) -> State:
 def _requeued(end: Event, job: str | None, queue: Queue | None) -> State:
     message = end.get("message", "")
     if queue is None:
-        return State("preempted", message, job)
+        return State("running" if end.get("in_place") else "preempted", message, job)
     if job in queue:
         pending = queue[job].state == "PENDING"
         return State("preempted" if pending else "running", message, job, queue[job].reason if pending else "")

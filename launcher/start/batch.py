@@ -146,7 +146,7 @@ def _begin(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[RunS
 def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: Lasting) -> Outcome:
     """Start the ranks, once the code is what was submitted and every node can run it. Raises SslrunError."""
     nodes, told = here.nodes, here.told
-    if told.signal:
+    if told.signal or evidence.cancelled(run, ledger.generation):  # where no rank lives nobody hears of the latter
         return evidence.NOT_BEGUN
     run.refuse_foreign()
     private.refuse_lost(run.path, spec)
@@ -280,8 +280,13 @@ def _end(ledger: Ledger, outcome: Outcome, follows: Next, why: str = "") -> None
 
 
 def _requeue(run: RunDir, ledger: Ledger, outcome: Outcome, nodes: Allocation) -> None:
-    """Also after a preemption: a job that exits within the grace is over, whatever PreemptMode says."""
+    """Also after a preemption: a job that exits within the grace is over, whatever PreemptMode says. But not a job that
+    was cancelled since: Slurm would take it back all the same (measured on 22.05)."""
     try:
+        if evidence.cancelled(run, ledger.generation):
+            message = f"cancelled; {outcome.message}" if outcome.message else "cancelled"
+            _end(ledger, Outcome("cancelled", "cancelled", message, outcome.exit_code), Next.NOTHING)
+            return
         job.back_into_the_queue(without=_without(run, nodes))
     except ClusterError as error:
         stopped = Outcome("stopped", outcome.cause, f"{outcome.message}; not requeued: {error}", outcome.exit_code)

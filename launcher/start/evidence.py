@@ -13,7 +13,7 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import History, Ledger
 from launcher.slurm import badnodes, commands, notation
 from launcher.slurm.commands import SlurmJob
-from launcher.start import requeue
+from launcher.start import job, requeue
 from launcher.start.ending import Outcome, note_commits, stuck
 from launcher.start.told import Told
 
@@ -73,6 +73,17 @@ def hopeless(run: RunDir) -> Outcome | None:
     return None if again else outcome
 
 
+def cancelled(run: RunDir, generation: int) -> bool:
+    """Has somebody asked for the end of this job, with `sslrun cancel` or with scancel? Where the start before was of
+    the same job they may have done so once that had been judged."""
+    history = run.history()
+    since = generation - bool(history.of(generation - 1).last("end").get("in_place"))
+    here = [start for start in history.all("start") if start["generation"] in (since, generation)]
+    # A run that was cancelled in the queue and submitted again has an event about the job that it had then.
+    asked = [e for e in history.all("cancel") if e["generation"] >= since and e.get("job") in (None, job.own_id())]
+    return bool(asked) or any(requeue.ended_by_slurm(_log_of(run, start)) == "cancelled" for start in here)
+
+
 def understood(run: RunDir, generation: int, outcome: Outcome, found: SlurmJob | None, told: Told) -> Outcome:
     """How the end is to be understood, from evidence."""
     said = run.history().of(generation)
@@ -82,7 +93,7 @@ def understood(run: RunDir, generation: int, outcome: Outcome, found: SlurmJob |
     start = said.first("start")
     # While the job ends Slurm calls its state COMPLETING, whatever ended it; the log says more.
     slurms = requeue.ended_by_slurm(_log_of(run, start))
-    if slurms == "cancelled" or said.all("cancel"):
+    if cancelled(run, generation):
         return Outcome("cancelled", "cancelled", f"cancelled{saved}", outcome.exit_code)
     if found and found.preempted:
         slurms = "preempted"

@@ -159,19 +159,23 @@ def _waiting_for_their_end(runs: "list[tuple[RunDir, State]]") -> "list[tuple[Ru
 
 
 def _begun(run: "RunDir", job: str) -> bool:
-    """Has the job's script said that it is at work, and not yet that it ended? Slurm calls a job running before that,
-    while it sets up: there is nothing to save then, and nobody who would hear a signal."""
-    last = run.history().last("start", "end")
-    return last.get("event") == "start" and last.get("job") == job
+    """Has the job's script said that it is at work, and not yet that it ended? Between two starts it is at work, too.
+    Slurm calls a job running before that, while it sets up: there is nothing to save then, and nobody who would hear a
+    signal."""
+    history = run.history()
+    last = history.last("start", "end")
+    at_work = last.get("event") == "start" or bool(last.get("in_place"))
+    return at_work and history.last("start").get("job") == job
 
 
-def _lives(run: "RunDir") -> bool:
-    """Have all ranks of its latest start been heard of? They hear signals then."""
+def _living(run: "RunDir") -> int:
+    """Its latest start, once all ranks of it have been heard of: they hear signals then. 0 before that."""
     from launcher.run import heartbeats
 
     start = run.history().last("start")
     ranks = start.get("world_size") or run.spec().world_size  # of a range of nodes each start has its own
-    return heartbeats.alive(run, start.get("generation", 0)) == ranks
+    generation = start.get("generation", 0)
+    return generation if heartbeats.alive(run, generation) == ranks else 0
 
 
 def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
@@ -189,7 +193,7 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
         return
     for run, state in running:  # first, so that whoever judges the end finds it
         Ledger(run.path, run.generation() or 1, "cancel").write("cancel", by=os.getpid(), job=state.job)
-    unborn = {state.job for run, state in running if not _lives(run)}
+    told = {state.job: _living(run) for run, state in running}
     commands.cancel([state.job for _, state in running], signal="TERM")
     seconds = max(run.plan()["signal_delay_s"] for run, _ in running) + SLACK_SECONDS
     end = time.monotonic() + seconds
@@ -198,11 +202,13 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
     while left and time.monotonic() < end:
         time.sleep(0.5)
         left = {job: run for job, run in left.items() if run.state().name == "running"}
-        # A signal reaches the steps that are there: ranks that only came to life afterwards are told once more.
-        born = [job for job, run in left.items() if job in unborn and _lives(run)]
+        # A signal reaches the steps that are there: ranks that only came to life afterwards, perhaps those of the next
+        # start, are told once more.
+        living = {job: _living(run) for job, run in left.items()}
+        born = {job: start for job, start in living.items() if start > told[job]}
         with contextlib.suppress(ClusterError):  # then in half a second
             commands.cancel(born, signal="TERM")
-            unborn.difference_update(born)
+            told |= born
     commands.cancel(left)
     with contextlib.suppress(ClusterError):  # what was asked for has been done
         _see_them_gone({state.job for _, state in running})

@@ -1,6 +1,9 @@
 """`sslrun cancel` on a real Slurm: the job goes, what waits for the run goes with it, and no other job does."""
 
 import json
+import os
+import shutil
+import signal
 import sys
 
 RUN = ("method=rotnet", "recipe=tiny", "cluster=fake", "tasks_per_node=1", "--json")
@@ -69,3 +72,39 @@ def test_a_job_that_has_the_number_and_is_another_is_left_alone(cluster, slurm_s
     said = sslrun("cancel", run["path"], code=3).err
     assert other in said and "thesis" in said and "scancel" in said
     assert other in states(cluster)
+
+
+# scontrol, which waits once a start has ended that another one follows in the same job.
+FROZEN = """#!/bin/sh
+if [ "$1" != ping ] && grep -qs '"in_place": true' {runs}/*/events/*-batch.jsonl; then
+    touch {here}
+    until [ -e {go} ]; do sleep 0.1; done
+fi
+exec {scontrol} "$@"
+"""
+
+
+def test_a_run_that_goes_from_one_start_to_the_next_is_running_and_can_be_stopped(
+    cluster, slurm_sslrun, config_dir, watched, tmp_path, until
+):
+    sslrun = slurm_sslrun(cluster)
+    here, go, programs = tmp_path / "here", tmp_path / "go", tmp_path / "bin"
+    programs.mkdir()
+    waits = FROZEN.format(runs=watched.runs, here=here, go=go, scontrol=shutil.which("scontrol"))
+    (programs / "scontrol").write_text(waits)
+    (programs / "scontrol").chmod(0o700)
+    folder = config_dir(cluster, setup=[f"export PATH={programs}:$PATH"], cpus_per_task=1)
+    run = sslrun(*RUN, "method.epochs=1000", "--config-dir", folder, f"runs={watched.runs}").json
+    os.kill(until(watched.processes)[0], signal.SIGKILL)
+    until(here.exists)
+    assert not watched.processes()
+    (row,) = sslrun("status", f"runs={watched.runs}", "--json").json
+    assert (row["state"], row["stage"], row["job"]) == ("running", "starting", run["job"])
+    cancel = sslrun.start("cancel", run["path"], "--yes")
+    assert any("told to save and stop" in line for line in cancel.stderr)
+    go.touch()
+    assert sslrun.finish(cancel).code == 0
+    last = watched.events("end")[-1]
+    assert (last["generation"], last["state"], last["message"]) == (2, "cancelled", "cancelled; no rank had begun")
+    assert sslrun.show(run["path"])["state"] == "cancelled"
+    until(lambda: run["job"] not in states(cluster))

@@ -114,6 +114,7 @@ ON = {
     ),
 }
 AGAIN = end("preempted", requeued=True)
+HERE = end("preempted", in_place=True)
 OVER = {
     "done": ([start(), end("done", message="")], {(False, UNKNOWN): State("done"), (False, "RUNNING"): State("done")}),
     "failed": ([start(), end("failed")], {(False, UNKNOWN): State("failed", "said")}),
@@ -145,6 +146,25 @@ OVER = {
             (False, "RUNNING"): State("running", "said", "7"),
             (False, ""): State("stopped", "said; job 7 is no longer in the queue"),
         },
+    ),
+    "between two starts of one job": (
+        [start(), HERE],
+        {
+            (True, UNKNOWN): RUNS,
+            (True, "RUNNING"): RUNS,
+            (False, UNKNOWN): State("running", "said", "7"),
+            (False, "RUNNING"): State("running", "said", "7"),
+            (False, "PENDING"): State("preempted", "said", "7", "Resources"),
+            (False, ""): State("stopped", "said; job 7 is no longer in the queue"),
+        },
+    ),
+    "cancelled between two starts of one job": (
+        [start(), row("cancel", 1, job="7"), HERE],
+        {(True, "RUNNING"): RUNS, (False, ""): State("cancelled", "said")},
+    ),
+    "cancelled in the queue, submitted again and preempted": (
+        [submitted(job="5"), row("cancel", 1, job="5"), submitted(), start(), AGAIN],
+        {(False, "PENDING"): State("preempted", "said", "7", "Resources")},
     ),
     "requeued without a message": (
         [start(), row("end", 1, state="preempted", requeued=True)],
