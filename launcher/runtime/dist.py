@@ -19,6 +19,8 @@ import torch.distributed as dist
 from launcher.runtime.sealed import PROOF_BYTES, SealedStore, proof, stranger
 
 LONGEST_WAIT = datetime.timedelta(minutes=30)  # a k-means pass or a save may keep the others waiting
+WATCHED_WAIT = datetime.timedelta(days=30)  # no job is suspended for longer
+_groups: list[Any] = []  # that this rank is in
 _met: list[dist.Store] = []  # C++ holds its half of a store, and needs this one as long
 
 
@@ -102,9 +104,7 @@ class World:
 
     def apart(self) -> "World":
         """The same ranks with a control group of its own, for a thread beside the main one. Collective."""
-        return (
-            self if self.size == 1 else replace(self, control=_recognised(dist.new_group(backend="gloo"), self.secret))
-        )
+        return self if self.size == 1 else replace(self, control=_recognised(_among_all(), self.secret))
 
     def group_of(self, ranks: Sequence[Sequence[int]]) -> Any:
         """Partition the world into process groups and return the one that holds this rank; None for a group of one.
@@ -116,6 +116,7 @@ class World:
             group = dist.new_group(list(members)) if len(members) > 1 else None
             if group is not None and self.rank in members:
                 mine = _recognised(group, self.secret)
+                _groups.append(mine)
         return mine
 
 
@@ -149,8 +150,22 @@ def init(rendezvous: str | None = None, secret: bytes = b"") -> World:
     _met[-1].set_timeout(LONGEST_WAIT)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=_met[-1], rank=rank, world_size=size, timeout=LONGEST_WAIT)
-    _recognised(dist.group.WORLD, secret)
-    return World(rank, size, device, _recognised(dist.new_group(backend="gloo"), secret), secret)
+    _groups.append(_recognised(dist.group.WORLD, secret))
+    return World(rank, size, device, _recognised(_among_all(), secret), secret)
+
+
+def _among_all() -> Any:
+    _groups.append(dist.new_group(backend="gloo"))
+    return _groups[-1]
+
+
+def wait_as_long_as_it_takes() -> None:
+    """From now on no rank gives up on another in the groups that there are: each has a watchdog, which ends it where it
+    hangs. The clocks by which gloo and NCCL give up run on while a job is suspended, and end ranks that come back."""
+    # The second is what the first is called in earlier releases.
+    change = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    for group in _groups:
+        change(WATCHED_WAIT, group)
 
 
 def _tcp_store(rank: int, size: int, secret: bytes) -> dist.Store:
@@ -198,6 +213,7 @@ def shutdown() -> None:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
         _met.clear()
+        _groups.clear()
 
 
 class Vote:

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from launcher.run.files import write_json
@@ -48,6 +49,7 @@ class Heart:
         self._began, self._joined = time.monotonic(), False
         self._over, self._wake = False, threading.Event()
         self._thread: threading.Thread | None = None
+        self._when_watched: Callable[[], None] = lambda: None
 
     def start(self, stall_s: float) -> "Heart":
         """Beat from now on; call it a stall when nothing is marked for `stall_s` seconds (0: never)."""
@@ -74,8 +76,10 @@ class Heart:
         if self._thread:
             self._thread.join(LAST_WORDS_SECONDS)
 
-    def joined(self) -> None:
-        """All ranks are here, at the same moment: from now on beats can be compared, whatever the nodes' clocks say."""
+    def joined(self, watched: Callable[[], None] = lambda: None) -> None:
+        """All ranks are here, at the same moment: from now on beats can be compared, whatever the nodes' clocks say.
+        `watched` is called when from then on a rank that gets nowhere ends."""
+        self._when_watched = watched
         self._began, self._joined = time.monotonic(), True
         self.point("starting")
         self._wake.set()  # whoever is stopped a moment later was here
@@ -88,6 +92,8 @@ class Heart:
         """From now on a rank that gets nowhere ends; before, walking a folder of 10^8 images may take what it takes."""
         self.mark()
         self._cells[FATAL] = 1.0
+        if self._watched and self._stall_s:
+            self._when_watched()
 
     def point(self, stage: str | None = None) -> None:
         """The main thread passed a point that all ranks pass together, equally often."""

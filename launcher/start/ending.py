@@ -14,7 +14,7 @@ from launcher.start.handover import STOPPED_CODE
 
 # A pause that may end ranks: the libraries' deadlines are minutes. A busy machine does not stand still for as long.
 LONG_PAUSE_SECONDS = 60.0
-SOON_SECONDS = 180.0  # what came of it has come by then: NCCL tries for two minutes to say where it stood
+SOON_SECONDS = 300.0  # what came of it has come by then: NCCL takes minutes to say where it stood
 
 
 @dataclass

@@ -56,7 +56,7 @@ def _rank(stop: StopFlag, watchdog: Watchdog) -> int:
 
         os.environ |= {"RANK": str(start.rank), "LOCAL_RANK": str(start.local_rank)}
         world = dist.init(start.rendezvous, start.secret(run.path))
-        heart.joined()
+        heart.joined(dist.wait_as_long_as_it_takes)
         if start.threads:
             import torch
 
