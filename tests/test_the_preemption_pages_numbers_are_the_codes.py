@@ -5,7 +5,7 @@ from pathlib import Path
 
 from launcher.errors import NoProgress
 from launcher.plan import cost
-from launcher.run import causes, waiting
+from launcher.run import causes, slow_ranks, waiting
 from launcher.run.state import ACTIVE
 from launcher.slurm import badnodes
 from launcher.spec.schema import ClusterConfig
@@ -48,6 +48,11 @@ def test_how_long_things_take():
     assert f"`stall_minutes`, {ClusterConfig().stall_minutes:.0f} by default" in row("until a hang is noticed")
     assert badnodes.HOURS == 24 and "for a day" in row("a node is lost")
     assert f"the {WORDS[saves.SAVES_THAT_MAY_FAIL]}".replace("three", "third") in row("a save fails")
+
+
+def test_when_a_rank_is_slow():
+    longer = f"{100 * slow_ranks.SLOW - 100:.0f} % longer than the median rank's"
+    assert f"{longer} in {WORDS[slow_ranks.IN_A_ROW]} times {slow_ranks.WINDOW} steps" in row('"rank 3')
 
 
 def test_nothing_is_left_to_be_filled_in():
