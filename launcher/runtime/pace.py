@@ -42,7 +42,7 @@ class Marks(Protocol):
     """Moments in time, which may be known only later."""
 
     def now(self) -> Any: ...
-    def known(self, mark: Any) -> bool: ...
+    def known(self, marks: Sequence[Any]) -> bool: ...
     def seconds(self, begin: Any, end: Any) -> float: ...
     def free(self, marks: Sequence[Any]) -> None: ...
 
@@ -53,7 +53,7 @@ class HostMarks:
     def now(self) -> float:
         return time.perf_counter()
 
-    def known(self, mark: float) -> bool:
+    def known(self, marks: Sequence[float]) -> bool:
         return True
 
     def seconds(self, begin: float, end: float) -> float:
@@ -74,8 +74,8 @@ class StreamMarks:
         event.record()
         return event
 
-    def known(self, mark: torch.cuda.Event) -> bool:
-        return mark.query()
+    def known(self, marks: Sequence[torch.cuda.Event]) -> bool:
+        return all(event.query() for event in reversed(marks))
 
     def seconds(self, begin: torch.cuda.Event, end: torch.cuda.Event) -> float:
         return begin.elapsed_time(end) / 1000
@@ -147,7 +147,7 @@ class Stopwatch:
 
     def read(self) -> Iterator[float]:
         """Seconds of each step that was not read before and whose marks are known by now."""
-        while self._over and self._marks.known(self._over[0][-1]):
+        while self._over and self._marks.known(self._over[0]):
             marks = self._over.popleft()
             yield sum(self._marks.seconds(*marks[n : n + 2]) for n in range(0, len(marks), 2))
             self._marks.free(marks)
@@ -224,7 +224,8 @@ class Pace:
     def _hear(self) -> None:
         if self._told is None or not self._told[-1].is_completed():
             return
-        (step, _, parts, _), self._told = self._told, None
+        (step, _, parts, work), self._told = self._told, None
+        work.wait()  # raises where a rank has gone, as votes do
         for change in self._judge.look(torch.cat(parts).tolist()) if parts else ():
             node = heartbeats.host(self._run, change.rank)
             event = "slow_rank" if change.slow else "slow_rank_over"
