@@ -41,6 +41,7 @@ def make(spec: RunSpec) -> ClusteringPlan:
     hours = (features + seconds) / 3600
     centroids = sum(4 * c.m * c.k * c.d for c in rounds.clusterings)
     share = kmeans_cost.EFFICIENCY if cluster.gpus_per_node else cluster.efficiency
+    ranged = spec.least_nodes is not None
     disk = (2 * centroids + 8 * rows + rows * rounds.host_bytes) / 1e9
     return ClusteringPlan(
         method=config.name,
@@ -60,6 +61,7 @@ def make(spec: RunSpec) -> ClusteringPlan:
         warnings=(),
         why={
             "hours": f"features {features:.3g} s, k-means {seconds:.3g} s at {share:.0%} of the fp32 peak, assumed",
+            **({"gpu_hours": f"on {spec.nodes} nodes, the most of nodes={spec.asked_nodes}"} if ranged else {}),
             "sent_gb": f"sums and counts of {config.iterations} iterations, a rank",
             "disk_gb": "centroids twice, assignments" + (", features until they are clustered" if features else ""),
         },
