@@ -39,10 +39,10 @@ class Ledgers:
         run.create(spec, planning.make(spec, recipe), lambda: code)
         return run
 
-    def start(self, run: RunDir, cause: str = "submitted", **fields: object) -> None:
+    def start(self, run: RunDir, cause: str = "submitted", world_size: int = 1, **fields: object) -> None:
         """Its next generation."""
         pen = Ledger(run.path, run.generation() + 1, "launcher")
-        pen.write("start", cause=cause, pid=os.getpid(), world_size=1, **fields)
+        pen.write("start", cause=cause, pid=os.getpid(), world_size=world_size, **fields)
 
     def submit(self, run: RunDir, job: str, folder: Path | str = "/nowhere") -> None:
         """Its next generation is asked for."""

@@ -69,7 +69,7 @@ def test_the_life_of_a_run(tabled, typed):
     ledgers, run = tabled.ledgers, tabled.submit()[0.01, 0]
     ledgers.start(run)
     ledgers.end(run, "preempted")
-    ledgers.start(run, "preempted")
+    ledgers.start(run, "preempted", world_size=4)
     ledgers.say(run, "restored", step=40, lost_steps=3)
     ledgers.save(run, 100)
     ledgers.say(run, "eval", protocol="knn", step=100, scores={"trained": 41.5})
@@ -81,7 +81,8 @@ def test_the_life_of_a_run(tabled, typed):
         {"cause": "submitted", "first": 0, "last": 0, "lost": 0, "ended": "preempted"},
         {"cause": "preempted", "first": 40, "last": 100, "lost": 3, "ended": "done"},
     ]
-    assert (told["state"], told["lost_steps"]) == ("done", 3)
+    assert (told["state"], told["lost_steps"], told["world_size"]) == ("done", 3, 4)
+    assert [start["ranks"] for start in told["starts"]] == [1, 4]  # as many as a range of nodes gave each
     out, _ = typed("report", run.id)
     assert "41.50" in out and "preempted" in out
 
