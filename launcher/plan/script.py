@@ -70,12 +70,14 @@ def parameters(
     check(spec.cluster)
     _check_folder(folder)
     cluster, gpus, (least, most) = spec.cluster, gpus_per_node(spec), worlds.asked(spec)
-    # Of a range Slurm 22.05 grants the lower end where a job says --ntasks-per-node=1; without, as many as there are.
-    one_of_range = least < most and spec.tasks_per_node == 1
+    # Slurm 22.05 grants no more nodes of a range than the tasks of its lower end: where these are too few, the job asks
+    # for what a node's tasks take instead. Measured: 2-8 with 2 tasks a node gave 4 nodes, and 8 without the tasks.
+    capped = least < most and least * spec.tasks_per_node < most
     queue = {name: getattr(cluster, name) for name in ("partition", "qos", "account", "constraint", "exclude", "gres")}
     additional = {
         # Not as submitit's own parameter: it would warn that gpus_per_task is missing.
         **({"cpus-per-gpu": cluster.cpus_per_gpu} if cluster.cpus_per_gpu else {}),
+        **({"mincpus": spec.tasks_per_node * cpus_per_task(spec)} if capped and spec.tasks_per_node > 1 else {}),
         "requeue": True,
         # The job outlives its nodes. Not for srun, whose own --no-kill has a dead rank leave the others hanging.
         **({"no-kill": True} if cluster.spare_nodes else {}),
@@ -87,7 +89,7 @@ def parameters(
         "job_name": job_name(spec.run_id),
         "time": cluster.timeout_min,
         "nodes": most if least == most else f"{least}-{most}",
-        "ntasks_per_node": None if one_of_range else spec.tasks_per_node,
+        "ntasks_per_node": None if capped else spec.tasks_per_node,
         "gpus_per_node": None if _gres_names_gpus(cluster) else gpus or None,
         "cpus_per_task": None if cluster.cpus_per_gpu else cpus_per_task(spec),
         **queue,

@@ -32,9 +32,9 @@ def granted(big_cluster, slurm_sslrun, config_dir, tmp_path):
     return submit
 
 
-@pytest.mark.parametrize(("tasks", "cpus"), [(1, 2), (2, 4), (8, 16)])
-def test_all_of_it_on_an_idle_cluster_and_else_what_is_free(granted, tasks, cpus):
-    words = ("nodes=4-8", f"tasks_per_node={tasks}")
+@pytest.mark.parametrize(("least", "tasks", "cpus"), [(4, 1, 2), (4, 2, 4), (1, 2, 4), (4, 8, 16)])
+def test_all_of_it_on_an_idle_cluster_and_else_what_is_free(granted, least, tasks, cpus):
+    words = (f"nodes={least}-8", f"tasks_per_node={tasks}")
     assert granted(*words, free=64) == f"granted 8 nodes, {cpus}(x8) CPUs, no-kill unset\n"
     assert granted(*words, free=6) == f"granted 6 nodes, {cpus}(x6) CPUs, no-kill unset\n"
 
