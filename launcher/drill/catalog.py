@@ -27,9 +27,10 @@ class Fault:
     trains again, or is done; it tells the subject whatever is not as it should be.
 
     causes: those of the starts that follow, in order, as the ledger calls them; alternatives with a `|`.
-    by_hand: what is to be said where somebody must start it again. ends_s: within how many seconds of the fault the
-    ranks must have ended. alone: not in one run with other faults. needs: what the drill must have been given (see
-    engine.Setting). simulated: what the run's processes are to believe; see simulated.py.
+    by_hand: what is to be said where somebody must start it again. in_place: whether, on Slurm, the starts that follow
+    by themselves are in the same job, which kept its nodes; None: some are. ends_s: within how many seconds of the
+    fault the ranks must have ended. alone: not in one run with other faults. needs: what the drill must have been given
+    (see engine.Setting). simulated: what the run's processes are to believe; see simulated.py.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Fault:
     causes: Mapping[str, tuple[str, ...]]  # by place
     lost: str
     by_hand: str = ""
+    in_place: bool | None = False
     ends_s: float = 120.0
     at_start: bool = False
     alone: bool = False
@@ -53,7 +55,8 @@ class Fault:
     def expected(self, place: str, interval: int | str) -> str:
         """For the table. `interval`: steps between two checkpoints."""
         causes = self.causes[place]
-        again = f"{' and '.join(causes)}, starts again" if causes else "goes on"
+        where = " in the same job" if self.in_place and place == SLURM else ""
+        again = f"{' and '.join(causes)}, starts again{where}" if causes else "goes on"
         again = f"{self.by_hand}; resumed" if self.by_hand else again
         most = {NOTHING: "0 lost", INTERVAL: f"at most {interval} lost", GRACE: "0 lost in the grace", ANY: ""}
         return ", ".join(filter(None, (again, most[self.lost], "exact")))

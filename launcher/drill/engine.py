@@ -287,6 +287,10 @@ def _judge(
             len(seen.causes) == len(wanted) and all(fits),
             f"started again because of {seen.causes or 'nothing'}, not {list(wanted) or 'at all'}",
         )
+        moved = _moved(run, later[:-1] if fault.by_hand else later) if setting.place == SLURM else {}
+        other = [generation for generation, queued in moved.items() if queued is fault.in_place]
+        way = "in the same job, and not through the queue" if fault.in_place is False else "through the queue"
+        run.check(not other, f"starts {other} began {way}")
         most = _most(fault.lost, every, seen, len(wanted), setting)
         run.check(most is None or result.lost <= most, f"{result.lost} steps were done twice, and {most} may be")
         late = seen.ended_s is not None and seen.ended_s > fault.ends_s
@@ -313,6 +317,12 @@ def _judge_exactness(
         result.seen.problems.append(f"it ended in another state than the run that nobody disturbed{at}")
     if not same and all(result.exact for result in results):
         results[0].seen.problems.append("the run went another way than its twin before any fault came")
+
+
+def _moved(run: DrilledRun, generations: Sequence[int]) -> dict[int, bool]:
+    """{generation: whether it went through the queue, or is another job than the one before}."""
+    starts = {e["generation"]: (e["job"], e["restart_count"]) for e in run.events("start")}
+    return {generation: starts[generation] != starts[generation - 1] for generation in generations}
 
 
 def _most(lost: str, every: int, seen: Seen, restarts: int, setting: Setting) -> int | None:

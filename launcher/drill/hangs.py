@@ -10,8 +10,8 @@ BOUND_SECONDS = 90.0  # from the stop to the end of all ranks
 
 
 @fault(
-    15, "stopped-rank", local=["stuck"], slurm=["stuck"], lost=INTERVAL, ends_s=BOUND_SECONDS, needs=("ranks",),
-    overrides=(f"cluster.stall_minutes={STALL_MINUTES}",),
+    15, "stopped-rank", local=["stuck"], slurm=["stuck"], lost=INTERVAL, in_place=True, ends_s=BOUND_SECONDS,
+    needs=("ranks",), overrides=(f"cluster.stall_minutes={STALL_MINUTES}",),
 )  # fmt: skip
 def stopped_rank(run: DrilledRun) -> None:
     """SIGSTOP to the last rank: the others wait in a collective; all end, and their logs say where they stood"""

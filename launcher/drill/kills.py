@@ -27,13 +27,15 @@ def kill(run: DrilledRun, number: int) -> None:
     run.back()
 
 
-@fault(1, "kill-rank-0", local=["killed"], slurm=["killed"], lost=INTERVAL, ends_s=60)
+@fault(1, "kill-rank-0", local=["killed"], slurm=["killed"], lost=INTERVAL, in_place=True, ends_s=60)
 def kill_rank_0(run: DrilledRun) -> None:
     """SIGKILL to rank 0"""
     kill(run, 0)
 
 
-@fault(1, "kill-last-rank", local=["killed"], slurm=["killed"], lost=INTERVAL, ends_s=60, needs=("ranks",))
+@fault(
+    1, "kill-last-rank", local=["killed"], slurm=["killed"], lost=INTERVAL, in_place=True, ends_s=60, needs=("ranks",)
+)
 def kill_last_rank(run: DrilledRun) -> None:
     """SIGKILL to the last rank"""
     kill(run, -1)
@@ -49,7 +51,9 @@ def kill_launcher(run: DrilledRun) -> None:
     run.back()
 
 
-@fault(2, "kill-in-save", local=["killed", "killed"], slurm=["killed", "killed"], lost=INTERVAL, ends_s=60)
+@fault(
+    2, "kill-in-save", local=["killed", "killed"], slurm=["killed", "killed"], lost=INTERVAL, in_place=True, ends_s=60
+)
 def kill_in_save(run: DrilledRun) -> None:
     """SIGKILL to rank 0 as soon as a save has begun, and once more when a manifest is being written"""
     folder = run.run.path / "checkpoints"
@@ -76,6 +80,7 @@ def kill_in_save(run: DrilledRun) -> None:
     local=["crash|killed"],
     slurm=["crash|killed"],
     lost=INTERVAL,
+    in_place=True,
     overrides=("method.workers=2",),
 )
 def kill_loader_worker(run: DrilledRun) -> None:
@@ -94,23 +99,27 @@ def kill_loader_worker(run: DrilledRun) -> None:
     "crash-at-every-start",
     slurm=["killed", "killed", "killed", "no_progress"],
     lost=INTERVAL,
+    in_place=None,
     alone=True,
     by_hand="stops for good",
 )
 def crash_at_every_start(run: DrilledRun) -> None:
-    """SIGKILL to rank 0 of every start, before it does a step"""
+    """SIGKILL to rank 0 of every start, before it does a step: the second time on its node, that is left out"""
     run.hit()
+    first = run.seen.generation
     run.signal(run.rank(0), "KILL")
     run.ended()
+    generation = first
     for _ in range(STARTS_WITHOUT_PROGRESS):
-        generation = run.run.generation()
         run.until(lambda g=generation: run.run.generation() > g or run.place.at_rest(run.run), "the next start")
         if run.run.generation() == generation:
             break
+        generation = run.run.generation()
         run.signal(run.rank(0), "KILL")
     state = run.rest()
     end = run.events("end")[-1]
     run.check((state, end["cause"]) == ("failed", "no_progress"), f"it is {state}: {end['cause']}, {end['message']}")
+    run.check(run.events("left_out", since=first), "no node was left out")
     job = commands.ended(run.job)
     code = job.exit_code if job else ""
     run.check(code in ("", f"{NoProgress.exit_code}:0"), f"the exit code of its job is {code}")

@@ -1,6 +1,7 @@
 """Faults: a node is lost, and a run goes on with another number of nodes."""
 
 import contextlib
+from typing import Any
 
 from launcher.drill.catalog import ANY, INTERVAL, fault
 from launcher.drill.subject import DrilledRun
@@ -9,11 +10,30 @@ from launcher.slurm import commands, notation
 
 # Whoever else has a job on a node that goes down loses it, too.
 EXCLUSIVE = ("cluster.additional_parameters.exclusive=true",)
+SPARE = (*EXCLUSIVE, "cluster.spare_nodes=1")
 
 
 @fault(4, "node-down", slurm=["node_failure"], lost=INTERVAL, alone=True, overrides=EXCLUSIVE, needs=("admin", "spare"))
 def node_down(run: DrilledRun) -> None:
     """An administrator marks the run's last node as down: it goes on elsewhere, under the same job id"""
+    start, after = _lose_last_node(run)
+    count = (start["restart_count"], after["restart_count"])
+    run.check(count[1] == count[0] + 1, f"restart counts before and after: {count}")
+
+
+@fault(
+    4, "node-down-with-a-spare", slurm=["node_failure"], lost=INTERVAL, in_place=True, alone=True, overrides=SPARE,
+    needs=("admin", "spare"),
+)  # fmt: skip
+def node_down_with_a_spare(run: DrilledRun) -> None:
+    """An administrator marks the run's last node as down, and the job has one in reserve: it goes on in place"""
+    start, after = _lose_last_node(run)
+    kept = set(notation.expand(start["nodes"])[:-1])
+    run.check(kept < set(notation.expand(after["nodes"])), f"it went from {start['nodes']} to {after['nodes']}")
+
+
+def _lose_last_node(run: DrilledRun) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first events of the start that had the node, and of the one after it."""
     start = run.events("start")[-1]
     node = notation.expand(start["nodes"])[-1]
     run.hit()
@@ -26,8 +46,7 @@ def node_down(run: DrilledRun) -> None:
             commands.set_node(node, "resume")
     after = run.events("start")[-1]
     run.check(after["job"] == start["job"], f"it goes on as job {after['job']}, not {start['job']}")
-    count = (start["restart_count"], after["restart_count"])
-    run.check(count[1] == count[0] + 1, f"restart counts before and after: {count}")
+    return start, after
 
 
 @fault(18, "impossible-layout", local=["stopped"], lost=ANY, by_hand="refused, nothing changed")

@@ -292,7 +292,10 @@ class DrilledRun:
         self.seen.seconds = time.monotonic() - self._moment
 
     def _left(self) -> list[int]:
-        return sorted(set(self._before) & set(places.processes(self.run)))
+        """Of the processes when the fault came. The first one of a job that starts again in place is to stay."""
+        said = self.run.history().of(self.seen.generation)
+        stays = {said.first("start")["pid"]} if said.last("end").get("in_place") else set()
+        return sorted((set(self._before) - stays) & set(places.processes(self.run)))
 
 
 def _readable(lines: Sequence[str]) -> list[dict[str, Any]]:

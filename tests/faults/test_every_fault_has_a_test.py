@@ -5,7 +5,7 @@
 | 1 a rank is killed | ends soon, resumes from the last commit | kill-rank-0, -last-rank, -launcher | contract |
 | 2 killed while it saves | the old or the new checkpoint | kill-in-save | checkpoint_is_whole_or_absent |
 | 3 a data-loader process is killed | an error, no hang; as 1 | kill-loader-worker | |
-| 4 a node is lost | same job, restarted elsewhere | node-down | a_lost_node |
+| 4 a node is lost | same job: elsewhere, or in place with a spare | node-down, -with-a-spare | a_lost_node |
 | 5 one rank or all are told to stop | one stop, one save, one requeue | term-/usr2-to-one-rank, scancel-usr2 | |
 | 6 scancel | stays cancelled, resumed by hand | scancel | |
 | 7 preemption | saved in the grace, restarted once | preemption | |

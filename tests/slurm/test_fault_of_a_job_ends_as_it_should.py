@@ -14,7 +14,7 @@ FAULTS = (
     "no-rank-can-write", "one-rank-cannot-write", "second-submission",
     "stopped-rank",
     "time-limit",
-    "node-down",
+    "node-down", "node-down-with-a-spare",
 )  # fmt: skip
 SLOW = ["time-limit"]  # it waits for two minutes
 
