@@ -53,6 +53,8 @@ class Told:
             if not begun:
                 begun = not missing()
                 self.ask(job.standing())  # once more after they have begun: they may have been told just before
-        while missing() and step.poll() is None:
+        begun = False
+        while not begun and step.poll() is None:  # once more when all have begun: Slurm may have told nobody
+            begun = not missing()
             time.sleep(PASS_ON_SECONDS)
             step.send_signal(signal.SIGUSR2)  # srun passes it on to the ranks that it has started
