@@ -43,6 +43,18 @@ class Watched:
         """Ranks and their children: every process with the run's path in its command line."""
         return [pid for pid, words in _commands() if str(self.path) in words]
 
+    def ranks(self, generation: int, *, size: int = 2, saved: bool = True) -> dict[int, tuple[str, int]]:
+        """{rank: (its node, its process)} of a start on Slurm, once that has saved something, or all were heard of."""
+        from launcher.run import heartbeats
+        from launcher.run.folder import RunDir
+
+        def heard() -> dict[int, tuple[str, int]] | None:
+            found = heartbeats.processes(RunDir(self.path), generation)
+            begun = not saved or any(event["generation"] == generation for event in self.events("checkpoint"))
+            return found if len(found) == size and begun else None
+
+        return until(heard, poll=0.01)
+
     def gone(self, seconds: float = 300) -> bool:
         """Waits until they have ended. One that dies loses its command line before it lets go of the run's lock."""
         from launcher.run.folder import RunDir
