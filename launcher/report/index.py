@@ -41,6 +41,11 @@ EMPTY: dict[str, Any] = {
     "checkpoint": None, "restarts": {}, "lost_steps": 0, "goodput": None, "interruptions": [], "evals": {},
     "world_size": None,  # ranks of its latest start
     "suspended": None,  # since when its job is; as expected_start
+    "granted_nodes": None,  # of that start: of a range it may be fewer than the largest count
+    "asked_nodes": "",  # 4, or 4-8
+    "in_place": 0,  # restarts in the same job
+    "left_out": [],  # nodes: node, why, the start that left it out
+    "spares": None,  # what nodes in reserve brought and cost
     "message": "",
     "cause": "",  # for which its latest start ended: one of run/causes.py
     "health": "",  # what is wrong with what it learns

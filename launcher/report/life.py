@@ -10,9 +10,10 @@ from typing import Any
 
 from launcher.compose import evaluation
 from launcher.durations import short
-from launcher.report import curves
+from launcher.report import curves, nodes
 from launcher.report.curves import Curve
 from launcher.report.svg import Span
+from launcher.run import goodput
 from launcher.run.files import read
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History
@@ -26,7 +27,8 @@ PICTURE_BYTES = 8_000_000  # of one picture; a larger one is named in place of b
 
 @dataclass(frozen=True)
 class PastStart:
-    """One start of the run. Seconds; `waited` is None where nobody submitted it, `lost` are steps done again."""
+    """One start of the run. Seconds; `waited` is None where nobody submitted it, `lost` are steps done again. `through`
+    what it began: same job, queue or by hand, of the first nothing; `why`: only Slurm could mend its end."""
 
     number: int
     began: str
@@ -40,6 +42,8 @@ class PastStart:
     lost: int
     ended: str
     message: str
+    through: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Life:
-    """A run as its page shows it. `scores`: (evaluation, step, {score: number})."""
+    """A run as its page shows it. `scores`: (evaluation, step, {score: number}); `remarks`: on its nodes."""
 
     id: str
     path: Path
     summary: Mapping[str, Any]
     starts: Sequence[PastStart]
+    remarks: Sequence[str]
     spans: Sequence[Span]
     curves: Sequence[Curve]
     scores: Sequence[tuple[str, int, Mapping[str, float]]]
@@ -82,6 +87,7 @@ def of(run: RunDir) -> Life:
         path=run.path,
         summary=summary,
         starts=starts,
+        remarks=[*_remarks(summary, starts)],
         spans=_spans(starts),
         curves=curves.read(run.path / "metrics.jsonl"),
         scores=_scores(history),
@@ -91,7 +97,7 @@ def of(run: RunDir) -> Life:
 
 def _starts(history: History, summary: Mapping[str, Any], spoke: float) -> list[PastStart]:
     """spoke: when the run said last what it does."""
-    found, before = [], None
+    found, before, last_end = [], None, {}
     for start in history.all("start"):
         mine = history.of(start["generation"])
         restored, end = mine.first("restored"), mine.last("end")
@@ -115,10 +121,24 @@ def _starts(history: History, summary: Mapping[str, Any], spoke: float) -> list[
                 lost=restored.get("lost_steps", 0),
                 ended="running" if running else end["cause"] if end else "killed",
                 message=end.get("message", ""),
+                through=goodput.where(start, last_end, history) if found else "",
+                why=goodput.reason(end),
             )
         )
-        before = until
+        before, last_end = until, end
     return found
+
+
+def _remarks(summary: Mapping[str, Any], starts: Sequence[PastStart]) -> Iterator[str]:
+    for each in summary["left_out"]:
+        yield f"{each['node']} {each['why']}: left out since start {each['start']}."
+    for start in starts:
+        if start.why:
+            yield f"Start {start.number} could not go on in its job: {start.why}."
+    if fewer := nodes.fewer(summary):
+        yield f"The latest start has {fewer} nodes."
+    if summary["spares"]:
+        yield f"Spare nodes: {nodes.spares(summary['spares'])}."
 
 
 def _spans(starts: Sequence[PastStart]) -> list[Span]:

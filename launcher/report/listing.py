@@ -14,7 +14,7 @@ from rich.text import Text
 
 from launcher import durations
 from launcher.errors import harmless
-from launcher.report import query
+from launcher.report import nodes, query
 from launcher.report.index import RunRow
 from launcher.run import slow_ranks
 from launcher.run.state import ACTIVE
@@ -56,9 +56,9 @@ def columns() -> list[Column]:
         Column("k-NN", 3, _knn, right=True),
         Column("loss", 4, lambda f: "" if f["loss"] is None else f"{f['loss']:.3f}", right=True),
         Column("images/s", 5, lambda f: f"{f['images_per_s']:,.0f}" if f["images_per_s"] else "", right=True),
-        Column("nodes", 8, lambda f: _cut(f["nodelist"]) if f["state"] in ("running", "failed") else ""),
+        Column("nodes", 8, lambda f: _nodes(f) if f["state"] in ("running", "failed") else ""),
         Column("saved", 6, lambda f: _saved(f, now)),
-        Column("restarts", 7, lambda f: _pairs(f["restarts"])),
+        Column("restarts", 7, _restarts),
         Column("lost", 11, lambda f: str(f["lost_steps"] or ""), right=True),
         Column("limit", 9, lambda f: f["job_left"], right=True),
         Column("at", 10, lambda f: f["stage"] or "" if f["state"] == "running" else ""),
@@ -188,6 +188,18 @@ def _saved(facts: Facts, now: float) -> str:
 def _slow(facts: Facts, where: str) -> str:
     command = slow_ranks.what_to_type(facts, where)
     return _one_line(f"{facts['id']}: {slow_ranks.said(facts['slow_ranks'])}" + (f"; {command}" if command else ""))
+
+
+def _nodes(facts: Facts) -> str:
+    """Which, and of a range that was not granted whole how many."""
+    fewer = nodes.fewer(facts)
+    return ", ".join(filter(None, (_cut(facts["nodelist"]), fewer)))
+
+
+def _restarts(facts: Facts) -> str:
+    """By cause, and how many of them were in the same job."""
+    here = f"{facts['in_place']} in place" if facts["in_place"] else ""
+    return "; ".join(filter(None, (_pairs(facts["restarts"]), here)))
 
 
 def _knn(facts: Facts) -> str:

@@ -58,14 +58,14 @@ def show_run(life: Life, screen: Console) -> None:
     screen.print(f"{life.id}: {summary['state']}, step {summary['step']:,} of {summary['steps']:,}", style="bold")
     if summary["message"]:
         screen.print(summary["message"], soft_wrap=True)
-    starts = Grid(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("start", "because", "began", "where", "ranks", "waited", "worked", "steps", "lost", "ended"):
-        right = ("start", "ranks", "waited", "worked", "steps", "lost")
-        starts.add_column(name, justify="right" if name in right else "left")
+    starts, counted = Grid(box=SIMPLE_HEAD, pad_edge=False), ("ranks", "waited", "worked", "steps", "lost")
+    for name in ("start", "because", "through", "began", "where", *counted):
+        starts.add_column(name, justify="right" if name in ("start", *counted) else "left")
+    starts.add_column("ended")
     for s in life.starts:
         reach = f"{s.first:,}–{s.last:,}"
         times = s.began, s.where, str(s.ranks or ""), durations.short(s.waited), durations.short(s.worked)
-        starts.add_row(str(s.number), s.cause, *times, reach, str(s.lost), s.ended)
+        starts.add_row(str(s.number), s.cause, s.through, *times, reach, str(s.lost), s.ended)
     scores = Grid(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("evaluation", "step", "score", ""):
         scores.add_column(name, justify="right" if name in ("step", "") else "left")
@@ -76,6 +76,8 @@ def show_run(life: Life, screen: Console) -> None:
     for grid in (starts, scores):
         if grid.row_count:
             screen.print(grid)
+    for line in life.remarks:
+        screen.print(line, soft_wrap=True)
 
 
 def remarks(table: Table) -> list[str]:

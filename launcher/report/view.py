@@ -13,7 +13,7 @@ from rich.text import Text
 from launcher import durations
 from launcher.plan.layouts import OnNodes
 from launcher.plan.plan import Plan
-from launcher.report import scores
+from launcher.report import nodes, scores
 from launcher.report.screen import console as on_screen
 from launcher.run.folder import RunDir
 
@@ -281,3 +281,16 @@ def show(summary: dict[str, Any], screen: Console) -> None:
         for label, line in zip([key, *[""] * len(lines)], lines, strict=False):
             said = ", ".join(f"{k} {v}" for k, v in line.items() if v is not None) if isinstance(line, dict) else line
             screen.print(f"{label:13} {said}", soft_wrap=True)
+
+
+def in_words(summary: dict[str, Any]) -> dict[str, Any]:
+    """Of a run: with what is said more plainly to a person than to a script, and without what is said besides."""
+    interruptions = [{**each, "in_place": None} for each in summary["interruptions"]]  # `where` says it
+    return {
+        **summary,
+        "granted_nodes": nodes.fewer(summary) or None,
+        "asked_nodes": None,
+        "in_place": summary["in_place"] or None,
+        "interruptions": interruptions,
+        "spares": nodes.spares(summary["spares"]) if summary["spares"] else None,
+    }

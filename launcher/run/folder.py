@@ -39,7 +39,7 @@ from typing import Any
 from launcher.errors import InputError
 from launcher.run import files, manifest, permissions, pins, private, slow_ranks, snapshot
 from launcher.run.files import opened, read_json, sync_names, write_json, writing_in
-from launcher.run.goodput import goodput, interruptions
+from launcher.run.goodput import goodput, interruptions, spares
 from launcher.run.ledger import History, Ledger, goes_on
 from launcher.run.shapes import PLACEMENT, PLAN, PROGRESS
 from launcher.run.snapshot import Snapshot
@@ -304,6 +304,9 @@ class RunDir:
         step = step if digest and trains else max(step, progress.get("step", 0))
         causes = Counter(e["cause"] for e in history.after(1).all("start"))
         health = {e.get("of"): e["what"] for e in history.all("health")}
+        gpus = spec.tasks_per_node if spec.cluster.gpus_per_node else 0
+        interrupted = interruptions(history, spec.nodes * gpus)
+        ranks, left_out = history.last("start").get("world_size"), history.all("left_out")
         evals: dict[str, Any] = {}
         found = newest.get("digest")
         # The latest step's stand: an evaluation as a job of its own may look at an older one.
@@ -323,11 +326,16 @@ class RunDir:
             **({"state_digest": found, "where": _where(spec)} if digest else {}),
             "checkpoint": str(saved[-1]) if saved else None,
             **({"continues": _continues(spec)} if spec.continue_from else {}),
-            "world_size": history.last("start").get("world_size"),  # ranks of its latest start
+            "world_size": ranks,  # of its latest start
+            "granted_nodes": ranks and -(-ranks // spec.tasks_per_node),  # those that it took
+            "asked_nodes": spec.asked_nodes,
             "restarts": dict(causes),
             "lost_steps": history.lost_steps,
             "goodput": goodput(history, step - begun),
-            "interruptions": interruptions(history, spec.world_size if spec.cluster.gpus_per_node else 0),
+            "in_place": sum(each["in_place"] for each in interrupted),
+            "interruptions": interrupted,
+            "left_out": [{"node": e["node"], "why": e["why"], "start": e["generation"]} for e in left_out],
+            "spares": spares(history, gpus, self.spoke() if state.name == "running" else 0.0),
             "evals": evals,
             "health": "; ".join(filter(None, health.values())),
             **slow_ranks.summary(history, state.name, slurm=slurm, exclude=spec.cluster.exclude),

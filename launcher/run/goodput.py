@@ -7,8 +7,9 @@ from launcher.run.ledger import Event, History
 
 
 def interruptions(history: History, gpus: int) -> list[dict[str, Any]]:
-    """One entry a restart: cause, in_place (in the same job), lost_steps, queue_s (from the end before to this start),
-    lost_gpu_hours.
+    """One entry a restart: cause, where (same job, queue or by hand), in_place (in the same job), why (only Slurm could
+    mend it, where that is more than the cause), node (where it began, if known), lost_steps, queue_s (from the end
+    before to this start), lost_gpu_hours.
 
     lost_gpu_hours: what its GPUs did between the start and the first step, or twice, the latter at the pace between the
     last start's checkpoints, where it had two. Times are the hosts' own clocks. gpus: of a start that does not say how
@@ -18,7 +19,8 @@ def interruptions(history: History, gpus: int) -> list[dict[str, Any]]:
     for before_it, start in itertools.pairwise(starts):
         generation = start["generation"]
         restored = history.of(generation).first("restored")
-        before = ends.get(generation - 1, {}).get("time") or _last_word(history, generation - 1)
+        end = ends.get(generation - 1, {})
+        before = end.get("time") or _last_word(history, generation - 1)
         lost = restored.get("lost_steps", 0)
         idle = max(0.0, restored.get("time", start["time"]) - start["time"])
         twice = restored.get("lost_seconds", 0.0) + lost * _step_seconds(history, generation - 1)
@@ -26,13 +28,56 @@ def interruptions(history: History, gpus: int) -> list[dict[str, Any]]:
         found.append(
             {
                 "cause": start["cause"],
-                "in_place": bool(ends.get(generation - 1, {}).get("in_place")),
+                "where": where(start, end, history),
+                "in_place": bool(end.get("in_place")),
+                "why": reason(end) or None,
+                "node": end.get("node"),
                 "lost_steps": lost,
                 "queue_s": round(max(0.0, start["time"] - before), 1) if before else None,
                 "lost_gpu_hours": round(wasted / 3600, 3),
             }
         )
     return found
+
+
+def where(start: Event, end: Event, history: History) -> str:
+    """How it came to start again after `end`: in the same job, through the queue, or because somebody asked for it."""
+    if end.get("in_place"):
+        return "same job"
+    asked = not start.get("job") or history.of(start["generation"]).all("submitted")
+    return "by hand" if asked else "queue"
+
+
+def reason(end: Event) -> str:
+    """Why only Slurm could mend what ended a start; empty where its cause says that, or where the job could."""
+    why = end.get("why") or ""
+    return "" if why == end.get("cause", "").replace("_", " ") else why
+
+
+def spares(history: History, gpus_per_node: int, heard: float = 0.0) -> dict[str, Any] | None:
+    """What nodes in reserve brought, and what they cost; None where no start had any.
+
+    restarts: those in the same job that took a spare in the place of a node that was left out; went_on_after_s: of
+    each, from the end before until it went on from its checkpoint, None where it came to nothing. idle_node_hours,
+    idle_gpu_hours: of the nodes that waited while a start worked. gpus_per_node: 0 where ranks have none; heard: as of
+    `worked_seconds`.
+    """
+    worked, ends = _worked(history, heard), history.ends
+    if not any(start.get("spares") for start, _ in worked):
+        return None
+    after: list[float | None] = []
+    for (before_it, _), (start, _) in itertools.pairwise(worked):
+        end = ends.get(before_it["generation"], {})
+        if end.get("in_place") and start.get("spares", 0) < before_it.get("spares", 0):
+            restored = history.of(start["generation"]).first("restored")
+            after.append(round(max(0.0, restored["time"] - end["time"]), 1) if restored else None)
+    idle = sum(seconds * start.get("spares", 0) for start, seconds in worked) / 3600
+    return {
+        "restarts": len(after),
+        "went_on_after_s": after,
+        "idle_node_hours": round(idle, 3),
+        "idle_gpu_hours": round(idle * gpus_per_node, 3),
+    }
 
 
 def goodput(history: History, step: int) -> float | None:

@@ -179,7 +179,7 @@ RECORD = Form({"points": each(Form({"run": text}, ("run",))), "time": moment}, (
 OF_A_TABLE = Form(IN_A_TABLE.shapes, ("sweep", "axis", "at", "seed"))  # what a run itself asks of the event
 VARIED = Form({"sweep": text, "values": mapping}, ("sweep", "values"))  # of a multirun that is no paper's table
 OF_ONE_EVENT: Mapping[str, Shape] = {
-    "start": Form({"nodes": text}, ("cause",)),
+    "start": Form({"nodes": text, "spares": count}, ("cause",)),
     "end": Form({}, ("state", "cause", "message")),
     "intent": Form({}, ("token", "index", "folder")),
     "submitted": Form({"job": job}, ("job", "folder")),

@@ -129,6 +129,7 @@ def _begin(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[RunS
         spec = spec.on(len(taken))
     except (SslrunError, OSError) as error:
         wrong = error
+    spares = min(spec.cluster.spare_nodes, len(nodes.usable) - len(taken)) if taken else 0
     ledger.write(
         "start",
         cause=cause,
@@ -137,6 +138,7 @@ def _begin(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[RunS
         restart_count=int(os.environ.get("SLURM_RESTART_COUNT", 0)),
         nodes=nodes.shown(taken or nodes.names),
         world_size=len(taken) * spec.tasks_per_node if spec else 0,
+        **({"spares": spares} if spares else {}),  # nodes that wait in reserve
     )
     if wrong:
         raise wrong

@@ -41,5 +41,5 @@ def run(options: Namespace) -> int:
         stalled = heartbeats.stalled(found)
         if stalled:
             summary["stalled"] = f"{len(stalled)} ranks; their stacks are in {found.path / 'logs'}"
-    view.show(summary, console())
+    view.show(view.in_words(summary), console())
     return 0

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from launcher import cli
+from launcher.run.ledger import Ledger
 
 
 @pytest.fixture
@@ -85,6 +86,42 @@ def test_the_life_of_a_run(tabled, typed):
     assert [start["ranks"] for start in told["starts"]] == [1, 4]  # as many as a range of nodes gave each
     out, _ = typed("report", run.id)
     assert "41.50" in out and "preempted" in out
+
+
+def test_what_a_run_lost_and_where_it_went_on_is_shown(ledgers, typed):
+    """One node of a range is lost, the run goes on in its job on the spare, and later, elsewhere, on fewer nodes."""
+    words = "recipe=tiny", "nodes=2-4", "cluster=generic", "cluster.spare_nodes=1"
+    run = ledgers.create("method=rotnet", *words)
+    per_node = run.spec().tasks_per_node
+    for number, ranks in ((1, 4 * per_node), (2, 4 * per_node), (3, 2 * per_node)):
+        pen = Ledger(run.path, number, "batch")
+        spares = {"spares": 1} if number == 1 else {}
+        pen.write("start", cause="node_failure", job="7", nodes="n[1-4]", world_size=ranks, **spares)
+        if number == 1:
+            pen.write("left_out", node="n4", why="is lost")
+            pen.write("end", state="preempted", cause="node_failure", message="", node="n4", in_place=True)
+        if number == 2:
+            pen.write("restored", step=40)
+            why = "too few of its nodes are left"
+            pen.write("end", state="preempted", cause="node_failure", message="", requeued=True, why=why)
+    pen.write("end", state="failed", cause="crash", message="out of memory")
+    shown, _ = typed("show", run.id)
+    assert "granted_nodes 2 of 2-4\n" in shown and "in_place      1\n" in shown
+    assert "left_out      node n4, why is lost, start 1\n" in shown
+    assert "cause node_failure, where same job, node n4, lost_steps 0" in shown
+    assert "cause node_failure, where queue, why too few of its nodes are left, lost_steps 0" in shown
+    assert "spares        1 restart on one, going on 0 s after the end; idle for 0.00 node-hours\n" in shown
+    answer = json.loads(typed("show", run.id, "--json")[0])
+    assert (answer["granted_nodes"], answer["asked_nodes"], answer["in_place"]) == (2, "2-4", 1)
+    assert answer["left_out"] == [{"node": "n4", "why": "is lost", "start": 1}] and answer["spares"]["restarts"] == 1
+    (row,) = typed("status")[0].splitlines()[1:2]
+    assert "node_failure 2; 1 in place" in row and "n[1-4], 2 of 2-4" in row
+    report, _ = typed("report", run.id)
+    page = (ledgers.folder / "reports" / f"{run.id}.html").read_text()
+    for said in (report, page):
+        assert "n4 is lost: left out since start 1." in said and "The latest start has 2 of 2-4 nodes." in said
+        assert "Start 2 could not go on in its job: too few of its nodes are left." in said
+    assert page.count("<small>same job</small>") == page.count("<small>queue</small>") == 1
 
 
 def test_scores_of_several_settings_and_pictures_of_evaluations_are_shown(tabled, typed):

@@ -1,6 +1,8 @@
 """Between two starts of one job no rank lives that could be told that the job is to end, and Slurm takes a job back
 that has been cancelled: so the batch process looks."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from launcher.run.ledger import Ledger
@@ -47,8 +49,8 @@ def test_what_the_ledger_says_counts_of_this_job(twice, generation, job, said):
 def test_a_start_that_was_cancelled_before_it_begins_starts_nothing(twice, monkeypatch):
     Ledger(twice.path, 1, "cancel").write("cancel", job="7")
     monkeypatch.setattr(batch.ranks, "look", lambda *_, **__: pytest.fail("a task was started"))
-    told = type("Told", (), {"signal": None, "began": 0.0})()
-    here = batch.Here(told, None, None)
+    told = SimpleNamespace(signal=None, began=0.0)
+    here = SimpleNamespace(told=told, nodes=None)
     outcome = batch._work(twice, twice.spec(), ["n1"], Ledger(twice.path, 2, "batch"), here)
     found = SlurmJob("7", "7", "name", "RUNNING", "", "", "n[1-2]", "", "", "")
     assert evidence.understood(twice, 2, outcome, found, told).cause == "cancelled"
