@@ -26,6 +26,7 @@ from launcher.spec.schema import ClusterConfig
 
 OK, WARN, BAD = "ok", "warn", "bad"
 SHORT_SECONDS = 30  # a save that must be over sooner is at risk
+OVERLAP = (20, 11)  # the first Slurm that starts a step beside another
 OUT_OF_USE = ("DOWN", "DRAIN", "FAIL", "ERROR", "UNKNOWN")  # how the states of such nodes begin
 # File systems that are usually mounted on every node; of others the name says nothing.
 SHARED = re.compile(r"nfs|lustre|gpfs|beegfs|ceph|weka|panfs|gluster|orangefs|pvfs|afs|cifs|smb|juicefs|daos|vast")
@@ -54,6 +55,7 @@ def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Check]:
         Check("slurm", OK, f"Slurm {config.get('SLURM_VERSION', '?')}, cluster {config.get('ClusterName', '?')}"),
         _partition(partition, partitions, cluster),
         *_preemption(config, partition, found),
+        _same_job(config),
         _requeue(config),
         _spares(config),
         _time_limit(config, partition),
@@ -167,10 +169,23 @@ def _user_signal(config: Mapping[str, str]) -> Check:
     return Check("preemption signal", OK, found, advice)
 
 
+def _same_job(config: Mapping[str, str]) -> Check:
+    """What costs no requeue."""
+    kill, version = preemption.kill_wait(config), config.get("SLURM_VERSION", "")
+    found = (
+        f"after a rank crashed, was killed or hung a run starts again in its job, without KillWait ({kill} s) or queue"
+    )
+    number = re.match(r"(\d+)\.(\d+)", version)
+    if number and (int(number[1]), int(number[2])) < OVERLAP:
+        advice = "leave cluster.spare_nodes at 0: what a job does with them takes Slurm 20.11"
+        return Check("same job", WARN, f"{found}; Slurm {version} has no `srun --overlap`", advice)
+    return Check("same job", OK, found)
+
+
 def _requeue(config: Mapping[str, str]) -> Check:
     expire = re.search(r"cred_expire=(\d+)", config.get("AuthInfo", ""))
     wait = f"a requeued job waits up to {int(expire[1]) if expire else 120} s before it starts again"
-    all_are = "jobs are requeued after a preemption or the loss of a node"
+    all_are = "jobs are requeued after a preemption, or the loss of a node for which there is no spare"
     asking = "only jobs that ask for it are requeued, and sslrun's do"
     return Check("requeue", OK, f"{asking if config.get('JobRequeue') == '0' else all_are}; {wait}")
 
