@@ -100,10 +100,12 @@ def test_a_run_that_goes_from_one_start_to_the_next_is_running_and_can_be_stoppe
     assert not watched.processes()
     (row,) = sslrun("status", f"runs={watched.runs}", "--json").json
     assert (row["state"], row["stage"], row["job"]) == ("running", "starting", run["job"])
+    follow = sslrun.start("logs", run["path"], "--all", "-f")
     cancel = sslrun.start("cancel", run["path"], "--yes")
     assert any("told to save and stop" in line for line in cancel.stderr)
+    assert follow.poll() is None
     go.touch()
-    assert sslrun.finish(cancel).code == 0
+    assert sslrun.finish(cancel).code == sslrun.finish(follow).code == 0
     last = watched.events("end")[-1]
     assert (last["generation"], last["state"], last["message"]) == (2, "cancelled", "cancelled; no rank had begun")
     assert sslrun.show(run["path"])["state"] == "cancelled"
