@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 from launcher.errors import NoProgress
-from launcher.plan import cost
+from launcher.plan import cost, steps
 from launcher.run import causes, slow_ranks, waiting
 from launcher.run.state import ACTIVE
 from launcher.slurm import badnodes
 from launcher.spec.schema import ClusterConfig
-from launcher.start import job, requeue
+from launcher.start import job, ranks, requeue
 from methods.engine import saves
 
 TEXT = (Path(__file__).parents[1] / "docs" / "preemption.md").read_text()
@@ -33,15 +33,35 @@ def test_how_often_a_run_starts_again():
         assert row(begins).endswith("| free |")
     assert row("`scontrol requeue`").endswith("| free |")
     assert row("the job's time limit").endswith("| free while it gets on |")
+    assert row("the same, before the first step").endswith("| same job | free |")
     free = {cause for cause in causes.CAUSES if causes.of(cause).forgiven is None}
-    assert free == {"preempted", "asked", "requeued", "time_limit"}
+    assert free == {"preempted", "asked", "requeued", "suspended", "time_limit"}
     assert {cause for cause in free if causes.of(cause).must_progress} == {"time_limit"}
     assert f"{WORDS[requeue.NO_PROGRESS]} ends in a row that are not free, or at the time limit" in TEXT
     assert f"exit code {NoProgress.exit_code}" in row("three ends in a row")
     assert f"(end {causes.of('crash').forgiven + 1} of this kind" in TEXT
 
 
+def test_where_it_starts_again():
+    mended = {"a rank crashes": "crash", "a rank hangs": "stuck", "srun can start nothing": "not_started"}
+    mended |= {"a file cannot be read for a moment": "unreadable", "the same, before the first step": "suspended"}
+    queue = {
+        "preemption, with time": "preempted",
+        "`scancel --signal=USR2`": "asked",
+        "the job's time limit": "time_limit",
+    }
+    for begins, cause in {**mended, **queue, "`scontrol requeue`": "requeued"}.items():
+        assert causes.of(cause).in_place == (begins in mended)
+        assert ("| same job |" if begins in mended else "| queue |") in row(begins)
+    assert causes.of("node_failure").in_place and "same job where there is a spare node" in row("a node is lost")
+
+
 def test_how_long_things_take():
+    assert f"{ranks.END_SECONDS:.0f} to 10 s" in row("from the death of a rank")
+    assert f"have {ranks.END_SECONDS:.0f} s to say" in row("a rank crashes")
+    gone = f"{ranks.GONE_SECONDS:.0f} to {2 * ranks.GONE_SECONDS:.0f} s after that"
+    assert gone in row("until a node whose ranks do not go")
+    assert "sleep 10;" in steps.UNDERSTUDY and "looks every 10 s" in TEXT
     assert f"({cost.SHORTEST_SIGNAL} s or more)" in row("the job's time limit")
     assert waiting.SECONDS == 120 and "up to two minutes" in row("a file cannot be read for a moment")
     assert f"for {job.CONTROLLER_SECONDS / 60:.0f} minutes" in row("slurmctld restarts")
