@@ -33,8 +33,9 @@ EVERY = 5  # steps, of which a GPU measures one: an event takes microseconds, an
 SLOWEST = 0.1  # of a window's steps, which do not count: a pause of the machine is nobody's pace
 # Of torch.distributed; SyncBatchNorm's and those of methods from elsewhere are called there, too.
 COLLECTIVES = (
-    "all_gather", "all_gather_into_tensor", "all_gather_single", "all_reduce", "all_to_all", "all_to_all_single",
-    "barrier", "broadcast", "reduce", "reduce_scatter", "reduce_scatter_single", "reduce_scatter_tensor",
+    "all_gather", "all_gather_into_tensor", "all_gather_object", "all_gather_single", "all_reduce", "all_to_all",
+    "all_to_all_single", "barrier", "broadcast", "broadcast_object_list", "gather", "reduce", "reduce_scatter",
+    "reduce_scatter_single", "reduce_scatter_tensor", "scatter",
 )  # fmt: skip
 
 
@@ -227,7 +228,7 @@ class Pace:
         (step, _, parts, work), self._told = self._told, None
         work.wait()  # raises where a rank has gone, as votes do
         for change in self._judge.look(torch.cat(parts).tolist()) if parts else ():
-            node = heartbeats.host(self._run, change.rank)
+            node = heartbeats.host(self._run, change.rank) or "?"
             event = "slow_rank" if change.slow else "slow_rank_over"
             self._ledger.write(event, rank=change.rank, node=node, ratio=round(change.ratio, 3), step=step)
             what = "takes" if change.slow else "no longer is slow: it takes"

@@ -15,6 +15,7 @@ from launcher.run import slow_ranks
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime import pace
+from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.pace import HostMarks, Pace, Stopwatch
 from methods.parts.batchnorm import synchronise
@@ -153,6 +154,41 @@ def test_a_step_is_read_once_its_marks_are_known_and_nobody_waits_for_them(ticks
     ticks.known_to = 7.0
     assert list(watch.read()) == [5.0]
     assert ticks.freed == [0.0, 1.0, 1.0, 2.0, 2.0, 7.0]
+
+
+class Event:
+    """As one of CUDA's, which is over once the GPU has come to it."""
+
+    made, clock, come_to = 0, 0, 0
+
+    def __init__(self, *, enable_timing):
+        assert enable_timing
+        Event.made += 1
+
+    def record(self):
+        Event.clock += 1
+        self.at = Event.clock
+
+    def query(self):
+        return self.at <= Event.come_to
+
+    def elapsed_time(self, end):
+        assert self.query() and end.query()  # torch raises otherwise
+        return 1000.0 * (end.at - self.at)
+
+
+def test_on_a_gpu_one_step_in_some_is_measured_by_a_few_events_that_are_used_again(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    measuring = Pace(RunDir("nowhere"), World(1, 2, torch.device("cuda", 0)), None)
+    read = []
+    monkeypatch.setattr(measuring, "_hear", lambda: read.append(len(measuring._own)))
+    for step in range(1, 1 + 3 * pace.EVERY):
+        measuring.begin()
+        measuring.end(step)
+        Event.come_to = Event.clock - 1  # the GPU is behind: the end of a step is known in the next that is measured
+    measuring.close()
+    assert Event.made == 4 and Event.clock == 3 * 2
+    assert read == [0] * (pace.EVERY + 1) + [1] * pace.EVERY + [2] * (pace.EVERY - 1)
 
 
 def test_what_is_left_out_is_in_no_step(ticks):
