@@ -213,6 +213,7 @@ class Bench:
         """(when, what came of it) of one fault, once step `at` was done and a checkpoint is newer than the last one."""
         run = self.run
         self._until(lambda: run.step() >= at and run.saved() > self._saved, f"step {at} and a save")
+        self._until(lambda: len(run.pids()) == NODES, "a sign of life of every rank")
         generation, pids, self._saved = run.generation(), run.pids(), run.saved()
         load, target = os.getloadavg()[0], pids[max(pids)]
         if self.fault == "crashed":
@@ -283,8 +284,7 @@ def checkout(given: str, folder: Path) -> tuple[str, Path]:
         root = Path(given).resolve()
         said = subprocess.run(["git", "-C", root, "describe", "--always", "--dirty=+changes"], capture_output=True)
         return said.stdout.decode().strip() or str(root), root
-    target = folder / f"code-{given}"
-    target.mkdir()
+    target = Path(tempfile.mkdtemp(prefix="code-", dir=folder))
     tree = subprocess.run(["git", "-C", ROOT, "archive", given], capture_output=True)
     if tree.returncode:
         raise SystemExit(f"--code={given}: neither a folder with a checkout nor a commit of this one")
@@ -365,9 +365,13 @@ def main() -> None:
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
-    trained = math.floor(options.steps * options.step_seconds)
-    print(f"{options.times} faults a run of {options.steps} steps ({trained} s at least), a save every {options.every}")
-    print(f"load average {min(loads):.1f} to {max(loads):.1f}, {(time.monotonic() - began) / 60:.0f} minutes in all\n")
+    trained, minutes = math.floor(options.steps * options.step_seconds), (time.monotonic() - began) / 60
+    print(
+        f"{options.times} faults a run of {options.steps} steps ({trained} s at least), a save every {options.every},"
+    )
+    print(
+        f"{options.at_once} at once, {minutes:.0f} minutes in all, load average {min(loads):.1f} to {max(loads):.1f}\n"
+    )
     print(f"{table(results)}\n\n{parts(results)}")
 
 
