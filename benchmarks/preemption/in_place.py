@@ -239,8 +239,8 @@ class Bench:
         blow.start = after["time"] - struck
         blow.queued = after["restart_count"] > before["restart_count"]
         blow.cause = after["cause"]
-        stacks = [row["time"] - struck for row in run.events("stalled", generation)]
-        blow.stacks = min(stacks, default=0.0)
+        stacks = (row["time"] - struck for row in run.events("stalled", generation))
+        blow.stacks = min((each for each in stacks if each > 0), default=0.0)  # a slow start has some, too
         restored = run.events("restored", generation + 1)[0]["time"]
         blow.restored = restored - struck
         steps = run.steps()
