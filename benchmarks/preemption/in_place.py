@@ -345,14 +345,14 @@ def main() -> None:
     if program := clusters.missing():
         parser.error(f"{program} is not on this machine; Debian and Ubuntu: apt-get install slurm-wlm munge")
     folder, began, loads = Path(tempfile.mkdtemp(prefix="in-place-")), time.monotonic(), [os.getloadavg()[0]]
-    codes = dict(checkout(given, folder) for given in options.code)
     number = itertools.count()
-    benches = {
-        (name, fault): Bench(code, fault, options, folder / f"run{next(number)}")
-        for name, code in codes.items()
-        for fault in (UNDISTURBED, *options.faults)
-    }
     try:
+        codes = dict(checkout(given, folder) for given in options.code)
+        benches = {
+            (name, fault): Bench(code, fault, options, folder / f"run{next(number)}")
+            for name, code in codes.items()
+            for fault in (UNDISTURBED, *options.faults)
+        }
         with ThreadPoolExecutor(options.at_once) as pool:
             found = pool.map(Bench.measure, benches.values())
             results: dict[tuple[str, str], Result] = {}
