@@ -110,10 +110,13 @@ class Job:
         os.environ.update(SLURM_JOB_NODELIST=nodes, SLURMD_NODENAME=first)  # put back by monkeypatch
         self.is_now(nodes)
 
-    def srun(self, script: str) -> None:
-        """What this does in the place of srun."""
+    def srun(self, script: str = "exit 1", *, look: str | None = None, gone: str | None = None) -> None:
+        """What this does in the place of srun: for the ranks, where it looks at the nodes before, and where it looks
+        for what is left of them on one (steps.py)."""
+        looks, goes = look or script, gone or script
         self._bin.mkdir(exist_ok=True)
-        (self._bin / "srun").write_text(f"#!/bin/sh\n{script}\n")
+        cases = f'*"kill -0"*)\n{goes}\n;;\n*uname*)\n{looks}\n;;\n*=understudy*)\n;;\n*)\n{script}\n;;'
+        (self._bin / "srun").write_text(f'#!/bin/sh\ncase "$*" in\n{cases}\nesac\n')
         (self._bin / "srun").chmod(0o700)
 
 

@@ -66,7 +66,7 @@ def test_who_ended_it_is_in_the_log_where_python_can_tell(with_library, works):
 
 
 def test_srun_that_started_no_rank_at_all_finished_nothing(runs, job, ends_of):
-    job.srun('[ "$1" = --nodes=1 ] && echo n1 is n1 || echo "srun: error: no step" >&2')
+    job.srun("echo 'srun: error: no step' >&2", look="echo n1 is n1")
     run = runs.make()
     assert ends_of(run)[0] == ("preempted", "unfinished", "in_place")
     end = run.history().of(1).last("end")

@@ -110,7 +110,7 @@ def test_a_node_has_a_while_to_see_the_run(tmp_path):
 
 @pytest.mark.parametrize(("timeout_min", "seconds"), [(5, "30"), (600, "60")])
 def test_a_short_job_waits_for_a_part_of_its_time_alone(runs, job, ends_of, tmp_path, timeout_min, seconds):
-    job.srun(f"""for last; do :; done; [ "$4" != --ntasks-per-node=1 ] || echo "$last" > {tmp_path}/seconds; exit 1""")
+    job.srun(look=f'for last; do :; done; echo "$last" > {tmp_path}/seconds; exit 1')
     ends_of(runs.make(timeout_min=timeout_min))
     assert (tmp_path / "seconds").read_text() == f"{seconds}\n"
 

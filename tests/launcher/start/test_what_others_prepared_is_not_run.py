@@ -54,7 +54,7 @@ def test_ranks_here_run_the_code_that_was_looked_at(swapped, monkeypatch):
 
 def test_ranks_of_a_job_run_the_code_that_was_looked_at(swapped, job, ends_of, tmp_path, monkeypatch):
     run, code = swapped
-    job.srun(f'[ "$1" = --nodes=1 ] && echo n1 is n1 || echo "$PYTHONPATH" > {tmp_path}/seen')
+    job.srun(f'echo "$PYTHONPATH" > {tmp_path}/seen', look="echo n1 is n1")
     monkeypatch.setenv("PYTHONPATH", f"{run.path}/submit/code:/site")
     ends_of(run)
     assert (tmp_path / "seen").read_text().strip() == f"{code}:/site"
@@ -75,7 +75,7 @@ def test_code_that_others_can_exchange_is_not_run(runs, theirs):
 def test_nothing_of_somebody_elses_run_is_run(runs, job, kind):
     run = runs.make(kind=kind)
     os.chown(run.path, STRANGER, STRANGER)
-    here = batch.Here(Told(), Allocation(), Understudy())
+    here = batch.Lasting(Told(), Allocation(), Understudy())
     for start in (
         lambda: drive.go_on(run, Namespace(), joined=True),
         lambda: local.run(run, run.spec(), cause="submitted", watch=None),
