@@ -98,10 +98,18 @@ class Job:
         for known in ("scontrol requeue", "scontrol update", "scancel", "squeue --steps"):
             slurm_said.says(known, "")
 
-    def is_now(self, nodes: str = "n1", limit: str = "01:00:00", used: str = "00:00:10", preempted: str = "None"):
+    def is_now(
+        self,
+        nodes: str = "n1",
+        limit: str = "01:00:00",
+        used: str = "00:00:10",
+        preempted: str = "None",
+        state: str = "RUNNING",
+    ) -> None:
         """What Slurm says of it: RUNNING_7 with these words."""
+        words = {"NodeList": nodes, "TimeLimit": limit, "RunTime": used, "PreemptTime": preempted, "JobState": state}
         said = recorded.RUNNING_7
-        for key, value in (("NodeList", nodes), ("TimeLimit", limit), ("RunTime", used), ("PreemptTime", preempted)):
+        for key, value in words.items():
             said = re.sub(rf" {key}=\S+", f" {key}={value}", said)
         self.slurm.says("scontrol show job", said)
 
