@@ -56,4 +56,4 @@ def test_it_is_bash(file):
 
 
 def test_there_is_one_of_each():
-    assert {file.name for file in GOLDEN.iterdir()} == {f"deepercluster-{name}.sh" for name in WORDS}
+    assert {file.name for file in GOLDEN.glob("*.sh")} == {f"deepercluster-{name}.sh" for name in WORDS}

@@ -79,20 +79,21 @@ def test_where_nobody_answers_nothing_was_told(told, job):
     assert told.signal is None
 
 
-def test_ranks_that_begin_after_a_preemption_are_told_until_all_have_begun(told, job, alive):
+def test_ranks_that_begin_after_a_preemption_are_told_until_all_have_begun_and_once_more(told, job, alive):
     job.is_now(preempted="2026-11-30T02:00:41")
     alive(0, 0, 0, 1, 2)
     step = Step(looks=20)
     told.pass_on(step, None, 1, ranks=2)
-    assert told.signal == "SIGTERM" and step.heard == [signal.SIGUSR2] * 3
+    assert told.signal == "SIGTERM" and step.heard == [signal.SIGUSR2] * 4
 
 
-def test_ranks_that_had_begun_were_told_by_slurm(told, alive):
+def test_ranks_that_had_all_begun_are_told_once(told, alive):
+    """Slurm told those that it knew of, which may have been none."""
     signal.raise_signal(signal.SIGTERM)
     alive(2)
     step = Step(looks=20)
     told.pass_on(step, None, 1, ranks=2)
-    assert step.heard == []
+    assert step.heard == [signal.SIGUSR2]
 
 
 def test_the_first_signal_is_why(told):
