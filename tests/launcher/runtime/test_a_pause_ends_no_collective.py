@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fault
 
 SECONDS = 4  # after which a rank gives up on another, where nobody keeps it from that
 RANK = """
-import datetime, sys
+import datetime, os, sys
 from launcher.runtime import dist
 world = dist.init({meeting!r}, bytes(32))
 longest, dist.WATCHED_WAIT = dist.WATCHED_WAIT, datetime.timedelta(seconds={seconds})
@@ -25,6 +25,7 @@ if not world.is_main:
     sys.stdin.readline()  # the other one waits meanwhile
 world.barrier()
 print(world.gather(world.rank), flush=True)
+os._exit(0)  # as a rank does
 """
 
 
