@@ -200,7 +200,7 @@ def _of_ranks(spec: RunSpec, code: Path, nodes: Sequence[str], address: str, gen
         local_rank=None,
         world_size=len(nodes) * spec.tasks_per_node,
         generation=generation,
-        stopped_code=0,  # --kill-on-bad-exit must not meet a rank that is still committing
+        stopped_code=0,  # one that saved has not failed: others may still be committing
         threads=script.cpus_per_task(spec),
     )
     # Ranks of one node meet where no other node can come.

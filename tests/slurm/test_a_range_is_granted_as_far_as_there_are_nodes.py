@@ -9,11 +9,8 @@ import pytest
 
 RUN = ("method=rotnet", "recipe=tiny", "cluster=fake", "method.global_batch=64")
 SAID = 'echo "granted $SLURM_JOB_NUM_NODES nodes, $SLURM_JOB_CPUS_PER_NODE CPUs, no-kill ${SLURM_NO_KILL-unset}"\n'
-# With srun's own --no-kill a rank that ends would leave the other waiting.
-RANKS = (
-    "srun --kill-on-bad-exit=1 --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=2 --gpus-per-node=0 "
-    "bash -c '[ $SLURM_PROCID = 1 ] || sleep 600; env | grep ^SLURM_NTASKS_PER_NODE; exit 7'; echo srun: $?\n"
-)
+# What workers of a rank are counted by, which the job itself is not told of a range.
+RANKS = "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=2 --gpus-per-node=0 env\n"
 
 
 @pytest.fixture
@@ -39,10 +36,10 @@ def test_all_of_it_on_an_idle_cluster_and_else_what_is_free(granted, least, task
     assert granted(*words, free=6) == f"granted 6 nodes, {cpus}(x6) CPUs, no-kill unset\n"
 
 
-def test_a_spare_is_one_node_more_and_a_dead_rank_still_takes_the_others_along(granted):
+def test_a_spare_is_one_node_more_and_ranks_know_how_many_they_are_on_a_node(granted):
     said = granted("nodes=2-4", "tasks_per_node=1", "cluster.spare_nodes=1", free=64, runs=RANKS).splitlines()
     assert said[0] == "granted 5 nodes, 2(x5) CPUs, no-kill unset"
-    assert said[-1] == "srun: 143" and "SLURM_NTASKS_PER_NODE=1" in said  # rank 0 was told to go
+    assert said.count("SLURM_NTASKS_PER_NODE=1") == 2
 
 
 def test_a_queued_range_is_joined_and_moved(big_cluster, slurm_sslrun, config_dir, tmp_path):
