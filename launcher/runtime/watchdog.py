@@ -22,7 +22,7 @@ TICK = 1.0  # seconds
 LONGEST_SPARE = 10.0  # seconds beyond the stall, so that the rank's own thread says it first
 LAST_WORDS = 10.0  # seconds from the stacks to the end, so that every rank gets to write its own
 LATER = 30.0  # seconds more for a rank that said nothing itself: those that wait for it are to say so before it is gone
-LEFT_TO_THE_RANK = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+LEFT_TO_THE_RANK = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGUSR1)
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 # What the two share, in seconds by the child's count, which is the clock of all of them. The child writes the first.

@@ -22,8 +22,9 @@ def judge(*events: dict, code: int = 4, first: int | None = None) -> Outcome:
     return ending.judge(History(events), code, first, "exit code 4; see the log")
 
 
-def failed(cause: str, message: str, exit_code: int = 4) -> Outcome:
-    return Outcome("failed", cause, message, exit_code)
+def failed(cause: str, message: str, exit_code: int = 4, rank: int | None = None) -> Outcome:
+    """`rank`: to blame for it."""
+    return Outcome("failed", cause, message, exit_code, rank)
 
 
 FINISHED = {"event": "finished", "writer": "rank0", "time": 9.0, "step": 18}
@@ -39,7 +40,7 @@ def test_ranks_that_ended_with_0_and_finished_nothing():
     assert outcome == failed(
         "unfinished", "exit code 0, and no rank said that it had finished: exit code 4; see the log"
     )
-    assert judge(error(1, 1.0), code=0) == failed("crash", "crash of rank 1 at 1")
+    assert judge(error(1, 1.0), code=0) == failed("crash", "crash of rank 1 at 1", rank=1)
     assert judge({"event": "stopped_at_safe_point", "writer": "rank0", "time": 1.0}, code=0).state == "stopped"
 
 
@@ -52,24 +53,24 @@ def test_those_that_did_not_had_saved():
 @pytest.mark.parametrize("code", [1, 3, 74, 76, 137, KILLED])
 def test_no_rank_said_anything(code):
     others = [{"event": "checkpoint", "writer": "rank0", "time": 1.0, "step": 3}]
-    assert judge(*others, code=code, first=0) == failed("killed", "exit code 4; see the log")
+    assert judge(*others, code=code, first=0) == failed("killed", "exit code 4; see the log", rank=0)
 
 
 def test_the_first_to_fail_is_heard_whenever_it_spoke():
     """Its peers fail because of it, and may be quicker to say so."""
     events = error(0, 1.0), error(1, 3.0), error(1, 2.0), error(2, 0.5)
-    assert judge(*events, first=1) == failed("crash", "crash of rank 1 at 2")
-    assert judge(*events, first=0) == failed("crash", "crash of rank 0 at 1")
+    assert judge(*events, first=1) == failed("crash", "crash of rank 1 at 2", rank=1)
+    assert judge(*events, first=0) == failed("crash", "crash of rank 0 at 1", rank=0)
     assert judge(error(1, 1.0), error(11, 0.5), first=1).message == "crash of rank 1 at 1"
 
 
 def test_the_first_to_fail_said_nothing():
     """It was killed: what its peers complain of came of that."""
-    assert judge(error(0, 1.0), error(2, 2.0), first=1) == failed("killed", "exit code 4; see the log")
+    assert judge(error(0, 1.0), error(2, 2.0), first=1) == failed("killed", "exit code 4; see the log", rank=1)
 
 
 def test_who_failed_first_is_not_known():
-    assert judge(error(0, 3.0), error(1, 1.0), error(2, 2.0)) == failed("crash", "crash of rank 1 at 1")
+    assert judge(error(0, 3.0), error(1, 1.0), error(2, 2.0)) == failed("crash", "crash of rank 1 at 1", rank=1)
     before = {key: value for key, value in error(3, 9.0).items() if key != "alive_s"}  # as ranks of long ago say it
     assert judge(error(0, 3.0), before, error(2, 0.0)).message == "crash of rank 3 at 9"
 
@@ -83,7 +84,7 @@ def test_wrong_input_goes_before_all_else():
 def test_a_loss_that_is_no_number_goes_before_what_came_of_it():
     events = error(0, 1.0), error(1, 2.0, "diverged"), error(2, 1.5, "diverged")
     for first in (0, 2, None):
-        assert judge(*events, first=first) == failed("diverged", "diverged of rank 2 at 1.5")
+        assert judge(*events, first=first) == failed("diverged", "diverged of rank 2 at 1.5", rank=2)
 
 
 # -- ranks that got nowhere ------------------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ def stuck(fresh, ledgers):
 def test_the_rank_that_kept_the_others_waiting_is_named(stuck, cause):
     outcome = stuck(failed(cause, "said"), (7, True), (6, True))
     behind = "rank 1 on n2: behind the others, last in training at step 6"
-    assert outcome == failed("stuck", f"stuck: {behind}; every rank's stacks are in its log")
+    assert outcome == failed("stuck", f"stuck: {behind}; every rank's stacks are in its log", rank=1)
 
 
 def test_a_rank_that_never_noticed_is_named(stuck):
