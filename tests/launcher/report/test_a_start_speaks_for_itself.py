@@ -6,6 +6,7 @@ import pytest
 import recorded
 
 from launcher.report.index import RunIndex
+from launcher.run.ledger import Ledger
 
 
 @pytest.fixture
@@ -36,6 +37,14 @@ def test_a_run_that_starts_again_is_starting_until_it_speaks(run, ledgers):
     ledgers.progress(run, 41, generation=2, loss=1.25)
     assert now(row(run, ledgers)) == ["running", "training", 41, 1.25, None, None]
     ledgers.progress(run, 91, generation=1, loss=1.0)  # a process of before that stood still and goes on
+    assert now(row(run, ledgers))[:3] == ["running", "starting", 40]
+    os.close(lock)
+
+
+@pytest.mark.parametrize("follows", ["in_place", "requeued"])
+def test_between_two_starts_of_a_job_it_is_starting(run, ledgers, follows):
+    Ledger(run.path, 1, "batch").write("end", state="preempted", cause="killed", message="", **{follows: True})
+    lock = run.lock()
     assert now(row(run, ledgers))[:3] == ["running", "starting", 40]
     os.close(lock)
 

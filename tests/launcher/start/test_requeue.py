@@ -191,3 +191,52 @@ def test_a_start_that_was_only_asked_for_is_none():
 
 def test_a_job_that_ends_before_the_run_began_is_decided_too():
     assert requeue.decide(History(), ended("killed")) == (Outcome("preempted", "killed", "said", 0), True)
+
+
+# -- where, and when ---------------------------------------------------------------------------------------------------
+
+
+def on_nodes(*told: str) -> History:
+    """`starts`, of each start "node cause step": with the node that its end names; "-" where that is none."""
+    events = list(starts(*(text.partition(" ")[2] for text in told)))
+    for event in events:
+        node = told[event["generation"] - 1].split()[0]
+        if event["event"] == "end" and node != "-":
+            event["node"] = node
+    return History(events)
+
+
+@pytest.mark.parametrize(
+    ("told", "recurs"),
+    [
+        (["n2 killed", "n2 killed"], True),
+        (["n2 killed", "n2 stuck"], True),
+        (["n2 killed 10", "n2 killed"], True),
+        (["n2 killed", "n2 killed 10"], False),  # it got on there
+        (["n1 killed", "n2 killed"], False),
+        (["n2 killed", "n1 killed", "n2 killed"], False),
+        (["n2 killed"], False),
+        (["- killed", "- killed"], False),
+        (["n2 preempted", "n2 killed"], False),  # no fault of the node
+    ],
+)
+def test_two_ends_in_a_row_on_a_node_that_brought_nothing_recur(told, recurs):
+    node, cause = told[-1].split()[:2]
+    outcome = Outcome("failed", cause, "said", 4, node="" if node == "-" else node)
+    assert requeue.recurs(on_nodes(*told), outcome) is recurs
+
+
+def test_a_start_is_thought_to_take_as_long_as_the_last_that_went_on_from_a_checkpoint():
+    def of(*times: tuple[float, float | None]) -> float:
+        events = []
+        for generation, (began, restored) in enumerate(times, start=1):
+            events.append({"event": "start", "generation": generation, "time": began})
+            if restored is not None:
+                events.append({"event": "restored", "generation": generation, "time": restored})
+        return requeue.start_seconds(History(events))
+
+    assert of((100.0, 130.0)) == 30.0
+    assert of((100.0, 130.0), (200.0, 290.0)) == 90.0
+    assert of((100.0, 130.0), (200.0, None)) == 30.0  # it did not come so far
+    assert of((100.0, 90.0)) == 0.0  # of two hosts, whose clocks differ
+    assert of((100.0, None)) == of() == requeue.START_SECONDS
