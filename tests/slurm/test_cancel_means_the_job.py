@@ -95,9 +95,10 @@ def test_a_run_that_goes_from_one_start_to_the_next_is_running_and_can_be_stoppe
     (programs / "scontrol").chmod(0o700)
     folder = config_dir(cluster, setup=[f"export PATH={programs}:$PATH"], cpus_per_task=1)
     run = sslrun(*RUN, "method.epochs=1000", "--config-dir", folder, f"runs={watched.runs}").json
-    os.kill(until(watched.processes)[0], signal.SIGKILL)
-    until(here.exists)
-    assert not watched.processes()
+    beat = watched.path / "heartbeats" / "rank0.json"
+    until(beat.exists)
+    os.kill(json.loads(beat.read_text())["pid"], signal.SIGKILL)
+    until(lambda: here.exists() and not watched.processes())
     (row,) = sslrun("status", f"runs={watched.runs}", "--json").json
     assert (row["state"], row["stage"], row["job"]) == ("running", "starting", run["job"])
     follow = sslrun.start("logs", run["path"], "--all", "-f")
