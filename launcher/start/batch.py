@@ -154,7 +154,6 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
     private.refuse_lost(run.path, spec)
     run.keep_private(spec)
     code = snapshot.verify(run.code_folder(), run.code()["digest"])
-    _give_back(nodes, spec.cluster.spare_nodes)
     try:
         # A short job has no minute to give.
         hosts = ranks.look(run, spec, taken, seconds=min(ranks.SEEN_SECONDS, evidence.limit(run) / 10))
@@ -165,6 +164,7 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
         raise
     if told.signal:
         return evidence.NOT_BEGUN
+    _give_back(nodes, spec.cluster.spare_nodes)  # once it is known that those it takes are good
     if spec.cluster.spare_nodes:
         here.understudy.stand_by(nodes)
     address = socket.gethostname() if taken[0] == nodes.first else hosts[taken[0]]
