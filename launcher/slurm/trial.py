@@ -282,7 +282,7 @@ def _programs(report: Mapping[str, Any], nodes: list[str]) -> Check:
     lacking = [(name, rank["node"]) for rank in (*report["ranks"], *report["failures"]) for name in rank["lacks"]]
     if said := _by_reason([(f"no {name}", node) for name, node in lacking], nodes):
         found = f"{said} on the PATH: a job that begins there does not start again by itself"
-        return Check("slurm programs", WARN, found, commands.SCONTROL)
+        return Check("slurm programs", WARN, found, client.SCONTROL)
     return Check("slurm programs", OK, "every node that reported has scontrol")
 
 

@@ -174,7 +174,7 @@ def test_a_run_that_is_done_gets_the_evaluation_that_another_sweep_is_about(sslr
         (("protocol=knn", "eval_data=image_folder", "eval_data.path=/nowhere"), "does not exist on this machine"),
         (("protocol=knn", "cluster=nope"), "cluster=nope: there is no such name"),
         (("protocol=knn", "nodes=2"), "nodes=2: cluster=local is this one machine"),
-        (("protocol=knn", "nodes=two"), "nodes: Value 'two'"),
+        (("protocol=knn", "nodes=two"), "nodes=two: it is no integer"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_folder(sslrun, one_line, finished, overrides, said):
