@@ -56,7 +56,7 @@ def test_once_one_has_failed_the_others_are_killed_and_srun_ends(job, ended, tmp
     alive = tmp_path / "alive"
     alive.touch()
     job.slurm.says("scancel", lambda _: alive.unlink() or "")
-    job.srun(f"{FAILED}; while [ -e {alive} ]; do sleep 0.02; done; {KILLED}; exit 137")
+    job.srun(f"{FAILED}; for n in $(seq 500); do [ ! -e {alive} ] || sleep 0.02; done; {KILLED}; exit 137")
     assert ended() == ranks.Ended(137, 1, "rank 1 on n2: Exited with exit code 1", lost={}, over=True)
     assert job.slurm.commands("scancel") == [["scancel", "--signal=KILL", "7.0"]]
 

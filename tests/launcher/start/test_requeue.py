@@ -215,6 +215,7 @@ def on_nodes(*told: str) -> History:
         (["n2 killed", "n2 killed 10"], False),  # it got on there
         (["n1 killed", "n2 killed"], False),
         (["n2 killed", "n1 killed", "n2 killed"], False),
+        (["n2 killed", "n2 -", "n2 killed"], False),  # of the one between nobody wrote down where it ended
         (["n2 killed"], False),
         (["- killed", "- killed"], False),
         (["n2 preempted", "n2 killed"], False),  # no fault of the node
