@@ -2,13 +2,13 @@
 
 | fault | outcome | `sslrun drill` | tests beside it |
 |---|---|---|---|
-| 1 a rank is killed | ends soon, resumes from the last commit | kill-rank-0, -last-rank, -launcher | contract |
+| 1 a rank is killed | ends soon, resumes from the last commit | kill-rank-0, -last-rank, -launcher | contract, keeps |
 | 2 killed while it saves | the old or the new checkpoint | kill-in-save | checkpoint_is_whole_or_absent |
 | 3 a data-loader process is killed | an error, no hang; as 1 | kill-loader-worker | |
-| 4 a node is lost | same job: elsewhere, or in place with a spare | node-down, -with-a-spare | a_lost_node |
+| 4 a node is lost | same job: elsewhere, or in place with a spare | node-down, -with-a-spare | a_lost_, a_spare_node |
 | 5 one rank or all are told to stop | one stop, one save, one requeue | term-/usr2-to-one-rank, scancel-usr2 | |
 | 6 scancel | stays cancelled, resumed by hand | scancel | |
-| 7 preemption | saved in the grace, restarted once | preemption | |
+| 7 preemption | saved in the grace, restarted once | preemption | between_two_starts |
 | 8 done within the grace | stays done | done-in-the-grace | |
 | 9 the time limit | saved, restarted, counted as that | time-limit | |
 | 10 told at any moment, and again | one stop, one save | signal-*, preemption-at-start | |
@@ -19,7 +19,7 @@
 | 15 a rank hangs | all end, stacks, restarted | stopped-rank | health |
 | 16 clocks are off | nothing changes | wrong-clocks (simulated) | health |
 | 17 a crash at every start | stops for good, exit code 5 | crash-at-every-start | |
-| 18 other numbers of ranks | refused with the reason, or handled | impossible-layout | |
+| 18 other numbers of ranks | refused with the reason, or handled | impossible-layout | another_count |
 | 19 exactness | the same state, byte for byte | every one of these | contract |
 | 20 pruning | never the last that verifies | prune-beside-a-broken-one | prune_keeps |
 | 21 the submitter is killed | one job | | a_killed_submitter |
@@ -40,9 +40,14 @@ from launcher.errors import InputError
 TESTS = Path(__file__).parents[1]
 # Beside what `sslrun drill` injects; files, since their tests are named after what they promise.
 BESIDE = {
-    1: ["methods/test_contract.py"],
+    1: ["methods/test_contract.py", "slurm/test_fault_a_job_keeps_its_nodes.py"],
     2: ["launcher/runtime/test_checkpoint_is_whole_or_absent.py"],
-    4: ["slurm/test_fault_a_lost_node_is_survived.py", "slurm/test_fault_a_requeue_waits_for_what_is_away.py"],
+    4: [
+        "slurm/test_fault_a_lost_node_is_survived.py",
+        "slurm/test_fault_a_spare_node_takes_over.py",
+        "slurm/test_fault_a_requeue_waits_for_what_is_away.py",
+    ],
+    7: ["slurm/test_fault_a_preemption_between_two_starts.py"],
     11: [
         "launcher/runtime/test_full_disk_leaves_no_half_checkpoint.py",
         "launcher/runtime/test_checkpoint_is_whole_or_absent.py",
@@ -51,6 +56,7 @@ BESIDE = {
     13: ["launcher/start/test_same_spec_joins.py", "slurm/test_a_run_trains_on_slurm.py"],
     15: ["launcher/runtime/test_health_names_the_rank_that_others_wait_for.py"],
     16: ["launcher/runtime/test_health_names_the_rank_that_others_wait_for.py"],
+    18: ["slurm/test_fault_another_count_of_nodes.py"],
     19: ["methods/test_contract.py"],
     20: ["launcher/run/test_prune_keeps_the_last_verified_checkpoint.py"],
     21: ["slurm/test_a_killed_submitter_leaves_one_job.py"],
