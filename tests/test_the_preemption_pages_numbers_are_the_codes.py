@@ -7,9 +7,10 @@ from launcher.errors import NoProgress
 from launcher.plan import cost, steps
 from launcher.run import causes, slow_ranks, waiting
 from launcher.run.state import ACTIVE
+from launcher.runtime import dist
 from launcher.slurm import badnodes
 from launcher.spec.schema import ClusterConfig
-from launcher.start import job, ranks, requeue
+from launcher.start import ending, job, ranks, requeue
 from methods.engine import saves
 
 TEXT = (Path(__file__).parents[1] / "docs" / "preemption.md").read_text()
@@ -63,6 +64,9 @@ def test_how_long_things_take():
     assert gone in row("until a node whose ranks do not go")
     assert "sleep 10;" in steps.UNDERSTUDY and "looks every 10 s" in TEXT
     assert f"({cost.SHORTEST_SIGNAL} s or more)" in row("the job's time limit")
+    assert dist.LONGEST_WAIT.total_seconds() == 1800 and "for half an hour" in row("the same, before the first step")
+    assert f"these time-outs are {dist.WATCHED_WAIT.days} days" in TEXT
+    assert f"A pause of {ending.LONG_PAUSE_SECONDS:.0f} s or more that ends ranks" in TEXT
     assert waiting.SECONDS == 120 and "up to two minutes" in row("a file cannot be read for a moment")
     assert f"for {job.CONTROLLER_SECONDS / 60:.0f} minutes" in row("slurmctld restarts")
     assert f"`stall_minutes`, {ClusterConfig().stall_minutes:.0f} by default" in row("until a hang is noticed")

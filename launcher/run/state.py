@@ -56,10 +56,10 @@ def of(history: History, *, held: bool, queue: Queue | None = None, slurm: bool 
         return State("running" if held else "pending")
     latest = history.of(history.generation)
     end = latest.last("end")
-    if not end or held:
-        return _unended(start.get("job"), held, queue)
     # One of a job that had not begun, before the run was submitted again, is about that job.
     cancelled = any(e.get("job") in (None, start.get("job")) for e in latest.all("cancel"))
+    if not end or held:
+        return _unended(start.get("job"), held, queue, cancelled=cancelled)
     if goes_on(end) and not cancelled:
         return _requeued(end, start.get("job"), queue)
     name = "cancelled" if cancelled and end["state"] in ("stopped", "preempted") else end["state"]
@@ -82,7 +82,9 @@ def _waiting(history: History, asked: Event, queue: Queue | None) -> State:
     return State("failed", f"job {job} ended before the run began")
 
 
-def _unended(job: str | None, held: bool, queue: Queue | None) -> State:
+def _unended(job: str | None, held: bool, queue: Queue | None, *, cancelled: bool) -> State:
+    if cancelled and not held and queue is not None and job not in queue:
+        return State("cancelled", "killed where it stood")
     if held or (job and queue is None):
         return _at_work(job, queue)
     if job and job in queue:

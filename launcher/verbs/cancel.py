@@ -71,12 +71,15 @@ def run(options: Namespace) -> int:
         with _others_go_on(runs, left):
             _cancel_on_slurm([*queued, *_waiting_for_their_end(queued)])
             stopped += [found for found, _ in queued]
+    # Where a job was killed nobody wrote an end, and the queue has the last word.
+    killed = any(state.suspended for _, state in queued)
+    jobs = queue.of_runs(stopped)[0] if killed else None
     for found in stopped:
-        arguments.say(f"{found.id} is {found.state().name}")
+        arguments.say(f"{found.id} is {found.state(jobs).name}")
     if left:
         done = f"cancelled {len(stopped)} of {len(runs) - len(idle)} runs" if stopped else "nothing was cancelled"
         raise ClusterError(f"{done}: {'; '.join(map(str, left))}")
-    arguments.answer(active[0][0], options, joined=False, state=active[0][0].state().name, job=active[0][1].job)
+    arguments.answer(active[0][0], options, joined=False, state=active[0][0].state(jobs).name, job=active[0][1].job)
     return 0
 
 
@@ -185,6 +188,9 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
 
     running = [(run, state) for run, state in runs if state.name == "running" and _begun(run, state.job)]
     waiting = [each for each in runs if each not in running]
+    stands = [each for each in running if each[1].suspended]
+    running = [each for each in running if each not in stands]
+    _cancel_where_they_stand(stands)
     commands.cancel([state.job for _, state in waiting])
     for run, state in waiting:
         again = run.history().last("start").get("job") == state.job  # back in the queue, as the same job
@@ -212,6 +218,20 @@ def _cancel_on_slurm(runs: "list[tuple[RunDir, State]]") -> None:
     commands.cancel(left)
     with contextlib.suppress(ClusterError):  # what was asked for has been done
         _see_them_gone({state.job for _, state in running})
+
+
+def _cancel_where_they_stand(runs: "list[tuple[RunDir, State]]") -> None:
+    """Slurm takes no signal for a suspended job but the one that kills it."""
+    from launcher.run.ledger import Ledger
+    from launcher.slurm import commands
+
+    for run, state in runs:
+        arguments.say(f"{run.id}: its job is suspended, and is killed where it stands; what is not saved is lost")
+        Ledger(run.path, run.generation(), "cancel").write("cancel", by=os.getpid(), job=state.job)
+    commands.cancel([state.job for _, state in runs])
+    if runs:
+        with contextlib.suppress(ClusterError):  # what was asked for has been done
+            _see_them_gone({state.job for _, state in runs})
 
 
 def _see_them_gone(ids: set[str]) -> None:

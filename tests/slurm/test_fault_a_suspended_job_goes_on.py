@@ -14,6 +14,18 @@ RUN = ("method=rotnet", "recipe=tiny", "method.epochs=40", "method.checkpoint_ev
 SHAPE = ("cluster=fake", "nodes=2", "tasks_per_node=1", "cluster.cpus_per_task=1")
 
 
+def test_one_that_is_cancelled_meanwhile_is_killed_where_it_stands(cluster, slurm_sslrun, config_dir, watched, until):
+    sslrun = slurm_sslrun(cluster)
+    job = sslrun(*RUN, *SHAPE, "--config-dir", config_dir(cluster), f"runs={watched.runs}", "--json").json["job"]
+    until((watched.path / "checkpoints" / "step_00000300").exists)
+    cluster.run("scontrol", "suspend", job)
+    answer = sslrun("cancel", watched.path, "--yes")
+    assert "its job is suspended, and is killed where it stands" in answer.err
+    assert watched.gone()
+    assert until(lambda: sslrun.show(watched.path)["state"] != "running")
+    assert sslrun.show(watched.path)["state"] == "cancelled"
+
+
 def test_it_ends_as_if_nothing_had_happened(cluster, slurm_sslrun, config_dir, watched, settled, until, tmp_path):
     sslrun = slurm_sslrun(cluster)
     words = (*RUN, *SHAPE, f"cluster.stall_minutes={STALL_MINUTES}", "--config-dir", config_dir(cluster))

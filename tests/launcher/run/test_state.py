@@ -95,6 +95,15 @@ ON = {
             (False, ""): KILLED,
         },
     ),
+    "at work, then cancelled": (
+        [submitted(), start(), row("cancel", 1)],
+        {
+            (True, UNKNOWN): RUNS,
+            (False, "COMPLETING"): RUNS,
+            (False, UNKNOWN): RUNS,  # it may be saving, where no lock can be seen
+            (False, ""): State("cancelled", "killed where it stood"),
+        },
+    ),
     "at work here": (
         [start(job=None)],
         {(True, UNKNOWN): State("running"), (False, UNKNOWN): State("failed"), (False, "RUNNING"): State("failed")},
