@@ -16,7 +16,7 @@
 | 12 the newest checkpoint is damaged | the older one; none: never from 0 | truncated-, flipped-, missing-, no- | as 2 |
 | 13 two generations | one writer; the stale commits nothing | second-submission, stale-generation | same_spec_joins |
 | 14 files are slow | the last commit stands | kill-in-slow-save, preempt-in-slow-save (simulated) | |
-| 15 a rank hangs | all end, stacks, restarted | stopped-rank | health |
+| 15 a rank hangs | all end, stacks, restarted; suspended: goes on | stopped-rank | health, a_suspended |
 | 16 clocks are off | nothing changes | wrong-clocks (simulated) | health |
 | 17 a crash at every start | stops for good, exit code 5 | crash-at-every-start | |
 | 18 other numbers of ranks | refused with the reason, or handled | impossible-layout | another_count |
@@ -54,7 +54,12 @@ BESIDE = {
     ],
     12: ["launcher/runtime/test_checkpoint_is_whole_or_absent.py"],
     13: ["launcher/start/test_same_spec_joins.py", "slurm/test_a_run_trains_on_slurm.py"],
-    15: ["launcher/runtime/test_health_names_the_rank_that_others_wait_for.py"],
+    15: [
+        "launcher/runtime/test_health_names_the_rank_that_others_wait_for.py",
+        "launcher/runtime/test_a_suspended_rank_is_not_stuck.py",
+        "launcher/runtime/test_a_pause_ends_no_collective.py",
+        "slurm/test_fault_a_suspended_job_goes_on.py",
+    ],
     16: ["launcher/runtime/test_health_names_the_rank_that_others_wait_for.py"],
     18: ["slurm/test_fault_another_count_of_nodes.py"],
     19: ["methods/test_contract.py"],
