@@ -20,24 +20,37 @@ echo "$SLURMD_NODENAME is $(uname -n)"
 """
 
 
-HELD = 7
-GONE = f'for pid; do ! kill -0 "$pid" 2>/dev/null || exit {HELD}; done'
+WAIT_SECONDS = 60  # of ranks, for what an earlier step holds
+LEFT = 7
+GONE = f"""\
+n=0
+for pid; do
+    while kill -0 "$pid" 2>/dev/null; do [ "$n" -lt 5 ] || exit {LEFT}; n=$((n + 1)); sleep 1; done
+done
+"""
 
 
 # The node with the batch script may die, and Slurm, asked to keep such a job, leaves it there with nobody in it.
+# Where it outlives its job, on a node that only Slurm has lost, it leaves the next start of that alone.
 UNDERSTUDY = """\
 while sleep 10; do
-    said=$(squeue --noheader --jobs="$1" --format="%T %N") && [ "${said%% *}" = RUNNING ] || continue
-    names=$(scontrol show hostnames "${said#* }") && [ -n "$names" ] || continue
+    said=$(scontrol show job -o "$1") || { scontrol ping | grep -q UP && exit; continue; }
+    case $said in *" Restarts=$3 "*) ;; *) exit;; esac
+    case $said in *" JobState=RUNNING "*) ;; *" JobState=SUSPENDED "*) continue;; *) exit;; esac
+    nodes=${said##* NodeList=}
+    names=$(scontrol show hostnames "${nodes%% *}") && [ -n "$names" ] || continue
     echo "$names" | grep -qxF "$2" || scontrol requeue "$1"
 done
 """
 
 
-def look(spec: RunSpec, run: Path, nodes: Sequence[str], *, seconds: int) -> list[str]:
-    """One task on each of `nodes`, which has so many `seconds` to see the folder `run` of the run."""
+def look(spec: RunSpec, run: Path, nodes: Sequence[str], *, seconds: int, beside: bool = False) -> list[str]:
+    """One task on each of `nodes`, which has so many `seconds` to see the folder `run` of the run.
+
+    beside: although Slurm counts an earlier step as one that has not ended.
+    """
     return [
-        "srun", *_on(nodes, beside=True), f"--ntasks={len(nodes)}", "--ntasks-per-node=1", "--chdir=/", "--input=none",
+        "srun", *_on(nodes, beside), f"--ntasks={len(nodes)}", "--ntasks-per-node=1", "--chdir=/", "--input=none",
         "sh", "-c", LOOK, "sslrun", str(run), python(spec.cluster)[0], str(seconds),
     ]  # fmt: skip
 
@@ -45,15 +58,16 @@ def look(spec: RunSpec, run: Path, nodes: Sequence[str], *, seconds: int) -> lis
 def ranks(spec: RunSpec, run: Path, nodes: Sequence[str], name: str, *, beside: bool = False) -> list[str]:
     """The ranks of the run in the folder `run`, spec.tasks_per_node on each of `nodes`, as a step called `name`.
 
-    beside: although Slurm counts an earlier step as one that has not ended.
+    beside: as `look` has it.
 
     When one fails, nothing happens to the others: whoever starts them ends them, and need not wait for KillWait as with
     --kill-on-bad-exit=1, during which Slurm takes no other signal for them (measured on 22.05).
     """
     tasks = spec.tasks_per_node
     return [
-        "srun", f"--job-name={name}", "--kill-on-bad-exit=0", *_on(nodes, beside), f"--ntasks={len(nodes) * tasks}",
-        f"--ntasks-per-node={tasks}", f"--cpus-per-task={script.cpus_per_task(spec)}", "--input=none",
+        "srun", f"--job-name={name}", "--kill-on-bad-exit=0", f"--immediate={WAIT_SECONDS}", *_on(nodes, beside),
+        f"--ntasks={len(nodes) * tasks}", f"--ntasks-per-node={tasks}",
+        f"--cpus-per-task={script.cpus_per_task(spec)}", "--input=none",
         # From there: srun makes something else of some paths with a % in them, however it is written.
         f"--chdir={run / 'logs'}", "--output=rank%t.log", "--error=rank%t.log", "--open-mode=append",
         *python(spec.cluster), "-P", "-m", "launcher.start.worker", str(run),
@@ -61,16 +75,17 @@ def ranks(spec: RunSpec, run: Path, nodes: Sequence[str], name: str, *, beside: 
 
 
 def gone(node: str, pids: Sequence[int]) -> list[str]:
-    """Ends with 0 where none of these processes is left on `node`, with HELD where one is."""
+    """Ends with 0 where none of these processes is left on `node`, with LEFT where one is, also some seconds later."""
     alone = ["srun", *_on([node], beside=True), "--ntasks=1", "--cpus-per-task=1", "--chdir=/", "--input=none"]
     return [*alone, "sh", "-c", GONE, "sh", *map(str, pids)]
 
 
-def understudy(job: str, first: str, node: str) -> list[str]:
-    """On `node`, beside the ranks: puts `job` back into the queue once `first` is none of its nodes any more."""
+def understudy(job: str, first: str, restarts: int, node: str) -> list[str]:
+    """On `node`, beside the ranks: puts `job`, which was started again so often, back into the queue once `first` is
+    none of its nodes any more."""
     alone = ["srun", "--job-name=understudy", *_on([node], beside=True), "--ntasks=1", "--cpus-per-task=1", "--chdir=/"]
     silent = ["--input=none", "--output=none", "--error=none"]  # srun, which would pass it on, dies with the first node
-    return [*alone, *silent, "sh", "-c", UNDERSTUDY, "sslrun", job, first]
+    return [*alone, *silent, "sh", "-c", UNDERSTUDY, "sslrun", job, first, str(restarts)]
 
 
 def python(cluster: ClusterConfig) -> list[str]:

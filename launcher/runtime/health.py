@@ -44,7 +44,7 @@ class Heart:
         self._host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         self.stage, self._points, self._marks, self._beats, self._stalled = "starting", 0, 0, 0, False
         self._every = min(LONGEST_BEAT, max(SHORTEST_BEAT, size / BEATS_A_SECOND))
-        self._stall_s, self._watched = 0.0, watchdog is not None
+        self._stall_s, self._watched = 0.0, watchdog is not None and watchdog.lives
         self._cells = watchdog.cells if watchdog else cells()
         self._began, self._joined = time.monotonic(), False
         self._over, self._wake = False, threading.Event()

@@ -52,6 +52,11 @@ class Watchdog:
         if not self._child:
             _watch(self.cells, self._rank)
 
+    @property
+    def lives(self) -> bool:
+        """Whether it could be made; without it nothing ends a rank that hangs."""
+        return self._child != 0
+
     def end(self) -> None:
         """Leave no watchdog behind. A rank that is killed needs not do it."""
         if self._child and os.getpid() == self._rank:

@@ -60,10 +60,11 @@ def ask(*command: str, seconds: float | None = None, cwd: str | None = None) -> 
     return run(command, seconds=seconds, environment=plain(), cwd=cwd).stdout
 
 
-def send(*command: str) -> None:
-    """Have one of Slurm's programs say something, and wait for no answer."""
-    with contextlib.suppress(OSError):
-        subprocess.Popen(command, env=plain(), stdin=subprocess.DEVNULL, start_new_session=True)
+def send(*command: str, seconds: float) -> None:
+    """Have one of Slurm's programs say something; an answer is waited for so long, and it goes on trying after that."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        said = subprocess.Popen(command, env=plain(), stdin=subprocess.DEVNULL, start_new_session=True)
+        said.wait(seconds)
 
 
 def run(

@@ -268,13 +268,14 @@ def keep(job_id: str, nodes: Sequence[str]) -> None:
         ask("scontrol", "update", f"JobId={job_id}", f"NodeList={','.join(nodes)}", cwd=folder)
 
 
-def leave_out(job_id: str, nodes: Sequence[str]) -> None:
+def leave_out(job_id: str, nodes: Sequence[str], *, seconds: float) -> None:
     """Ask that a job which waits in the queue does not get `nodes`, in place of those that were left out before.
 
-    The answer is not waited for. Of a job that has lost nodes, or given some back, Slurm takes it only once the job has
-    really left the others, which may be for this process to end (measured on 22.05, without accounting).
+    The answer is waited for no longer than so many `seconds`. Of a job that has lost nodes, or given some back, Slurm
+    takes it only once the job has really left the others, for which this process may have to end (measured on 22.05,
+    without accounting).
     """
-    client.send("scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(nodes)}")
+    client.send("scontrol", "update", f"JobId={job_id}", f"ExcNodeList={','.join(nodes)}", seconds=seconds)
 
 
 def requeue(job_id: str) -> None:

@@ -10,14 +10,14 @@ from launcher.slurm.commands import SlurmJob
 
 class Allocation:
     """`names`: of the job's nodes, in Slurm's order; `first`: where this process is; `taken`: of the latest start;
-    `left_out`: {node: why}; `held`: Slurm counts a step of an earlier start as one that has not ended."""
+    `left_out`: {node: why}; `leftover`: Slurm counts a step of an earlier start as one that has not ended."""
 
     def __init__(self) -> None:
         self._text = os.environ["SLURM_JOB_NODELIST"]
         self.names = notation.expand(self._text)
         self.first = os.environ.get("SLURMD_NODENAME") or self.names[0]
         self.left_out: dict[str, str] = {}
-        self.held = self.gave_back = False
+        self.leftover = self.gave_back = False
         self.taken: list[str] = []
 
     def ask(self, found: SlurmJob | None) -> None:
@@ -33,17 +33,15 @@ class Allocation:
     def usable(self) -> list[str]:
         return [name for name in self.names if name not in self.left_out]
 
-    def take(self, counts: Sequence[int], spares: int) -> list[str]:
-        """The nodes of the next start, of which there are as many as one of `counts` says, the largest first.
+    def take(self, counts: Sequence[int]) -> list[str]:
+        """The nodes of the next start, as many as the largest of `counts` for which there are enough.
 
-        The first start of a job leaves `spares` of them in reserve where that leaves enough; a later one takes those,
-        and keeps the nodes of the one before, whose disks and caches have the data. Raises NotStarted where the nodes
-        are too few.
+        A later start of the job has no more than the one before, and keeps its nodes, whose disks and caches have the
+        data. Raises NotStarted where the nodes are too few.
         """
         usable = self.usable
-        rooms = [len(usable)] if self.taken else [len(usable) - spares, len(usable)]
-        before = len(self.taken) or max(counts)
-        wanted = next((count for room in rooms for count in counts if count <= min(room, before)), None)
+        most = min(len(usable), len(self.taken) or max(counts))
+        wanted = next((count for count in counts if count <= most), None)
         if wanted is None:
             lost = "; ".join(f"{node} {why}" for node, why in self.left_out.items())
             few = f"{len(usable)} of the job's nodes are left, and the run takes {min(counts)}"

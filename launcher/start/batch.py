@@ -15,7 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from launcher.errors import ClusterError, InputError, NodesRefused, RunFailed, SslrunError, Superseded, Unreadable
+from launcher.errors import (
+    ClusterError,
+    InputError,
+    NodesRefused,
+    NotStarted,
+    RunFailed,
+    SslrunError,
+    Superseded,
+    Unreadable,
+)
 from launcher.plan import worlds
 from launcher.run import causes, heartbeats, private, snapshot, waiting
 from launcher.run.files import opened
@@ -25,14 +34,14 @@ from launcher.run.state import of
 from launcher.slurm import badnodes, commands
 from launcher.slurm.commands import SlurmJob
 from launcher.spec.runspec import RunSpec
-from launcher.start import evidence, job, ranks, requeue, streams
+from launcher.start import evidence, job, preflight, ranks, requeue, streams
 from launcher.start.allocation import Allocation
 from launcher.start.ending import Outcome, judge, note_commits
-from launcher.start.told import Told
+from launcher.start.told import EARLY_SECONDS, Told
 from launcher.start.understudy import Understudy
 
 LOCK_SECONDS, LOCK_POLL_SECONDS = 180.0, 2.0  # NFS forgets a client after 90 s
-WARNED_EARLY_SECONDS = 60  # at most, of the time limit
+CONTROLLER_SECONDS = 60.0  # for which a start waits for a controller before nodes are given up
 
 
 @dataclass
@@ -58,7 +67,7 @@ def main(path: str) -> None:
     told = Told()
     run = RunDir(path)
     try:
-        waiting.patiently(lambda: _look(run))
+        waiting.patiently(lambda: _reachable(run))
         lock = _lock(run)
         if lock is None:
             raise ClusterError(f"{run.id} is being run by somebody else")
@@ -69,7 +78,7 @@ def main(path: str) -> None:
     except (Unreadable, OSError) as error:  # also where the folder is not there: it may be mounted a moment later
         print(f"sslrun: {_said(error)}", flush=True)
         # There is no ledger to count in.
-        if int(os.environ.get("SLURM_RESTART_COUNT", 0)) < causes.of(Unreadable.cause).forgiven:
+        if job.restarts() < causes.of(Unreadable.cause).forgiven:
             with contextlib.suppress(ClusterError):
                 job.back_into_the_queue()
         sys.exit(Unreadable.exit_code)
@@ -125,7 +134,7 @@ def _begin(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[RunS
         told.warning_s = run.plan()["signal_delay_s"]
         told.ask(found)
         spec = run.spec()
-        taken = nodes.take(worlds.counts(spec), spec.cluster.spare_nodes)
+        taken = nodes.take(worlds.counts(spec))
         spec = spec.on(len(taken))
     except (SslrunError, OSError) as error:
         wrong = error
@@ -135,7 +144,7 @@ def _begin(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[RunS
         cause=cause,
         pid=os.getpid(),
         job=job.own_id(),
-        restart_count=int(os.environ.get("SLURM_RESTART_COUNT", 0)),
+        restart_count=job.restarts(),
         nodes=nodes.shown(taken or nodes.names),
         world_size=len(taken) * spec.tasks_per_node if spec else 0,
         **({"spares": spares} if spares else {}),  # nodes that wait in reserve
@@ -154,27 +163,29 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
     private.refuse_lost(run.path, spec)
     run.keep_private(spec)
     code = snapshot.verify(run.code_folder(), run.code()["digest"])
+    patience = min(preflight.SEEN_SECONDS, evidence.limit(run) / 10)  # a short job has no minute to give
     try:
-        # A short job has no minute to give.
-        hosts = ranks.look(run, spec, taken, seconds=min(ranks.SEEN_SECONDS, evidence.limit(run) / 10))
-    except NodesRefused as error:
-        if set(nodes.usable) <= set(error.why):  # what all of them lack is no node's fault
-            raise ClusterError(str(error)) from None
-        _leave_out(run, ledger, nodes, error.why)
+        hosts = preflight.look(run, spec, taken, seconds=patience, beside=nodes.leftover)
+    except NotStarted as error:
+        nodes.leftover = True  # as far as is known
+        if isinstance(error, NodesRefused):
+            if set(nodes.usable) <= set(error.why):  # what all of them lack is no node's fault
+                raise ClusterError(str(error)) from None
+            _leave_out(run, ledger, nodes, error.why)
         raise
     if told.signal:
         return evidence.NOT_BEGUN
     _give_back(nodes, spec.cluster.spare_nodes)  # once it is known that those it takes are good
     if spec.cluster.spare_nodes:
         here.understudy.stand_by(nodes)
-    address = socket.gethostname() if taken[0] == nodes.first else hosts[taken[0]]
-    ended = ranks.start(run, spec, code, taken, address, ledger.generation, told, beside=nodes.held)
-    nodes.held |= not ended.over
+    address = socket.gethostname() if taken[0] == nodes.first else hosts.get(taken[0], taken[0])
+    ended = ranks.start(run, spec, code, taken, address, ledger.generation, told, beside=nodes.leftover)
+    nodes.leftover |= not ended.over
     said = waiting.patiently(run.history).of(ledger.generation)
     outcome = judge(said, ended.exit_code, ended.rank, f"{ended.how}; see `sslrun logs {run.id} --all`")
     if outcome.state == "failed" and ended.lost:
         _leave_out(run, ledger, nodes, ended.lost)
-        if gone := [f"{node} {why}" for node, why in ended.lost.items() if why != ranks.HELD]:
+        if gone := [f"{node} {why}" for node, why in ended.lost.items() if why != preflight.STILL_HELD]:
             return Outcome("failed", "node_failure", "; ".join(gone), RunFailed.exit_code)
     return outcome
 
@@ -184,9 +195,9 @@ def _give_back(nodes: Allocation, spares: int) -> None:
     kept = nodes.to_keep(spares)
     if len(kept) == len(nodes.names) or nodes.gave_back:
         return
-    nodes.gave_back = True
     try:
         commands.keep(job.own_id(), kept)
+        nodes.gave_back = True
         print(f"sslrun: {len(nodes.names) - len(kept)} of its nodes are given back", flush=True)
         nodes.names = kept
     except ClusterError as error:  # then they are kept, and idle
@@ -208,7 +219,8 @@ def _concluded(
 ) -> tuple[Outcome, Next, str]:
     """(how this start is understood to have ended, what follows, why that). Raises OSError."""
     found = job.standing()
-    if run.generation() > ledger.generation:  # this node stood still for long, and Slurm has started the run elsewhere
+    elsewhere = found is not None and (found.restarts or 0) > job.restarts()
+    if elsewhere or run.generation() > ledger.generation:  # this node stood still, and Slurm has started the job again
         outcome = Outcome("failed", Superseded.cause, "the run has been started again elsewhere", RunFailed.exit_code)
     elif outcome.state != "done" and not hopeless:
         outcome = evidence.understood(run, ledger.generation, outcome, found, here.told)
@@ -233,7 +245,7 @@ def _concluded(
 
 def _only_slurm(run: RunDir, history: History, found: SlurmJob | None, here: Lasting) -> str:
     """Why the job's own nodes cannot mend what they could otherwise; empty where they can."""
-    nodes, told = here.nodes, here.told
+    nodes, told, found = here.nodes, here.told, found or job.standing(CONTROLLER_SECONDS)
     if found is None:
         return "Slurm does not answer"
     if found.state not in ("RUNNING", "SUSPENDED"):
@@ -242,7 +254,9 @@ def _only_slurm(run: RunDir, history: History, found: SlurmJob | None, here: Las
     if told.signal:
         return f"the job was told to end by {told.signal}"
     nodes.ask(found)
-    takes, left = requeue.start_seconds(history), found.seconds_left - told.warning_s - WARNED_EARLY_SECONDS
+    if nodes.first not in nodes.names:
+        return "its first node is lost"
+    takes, left = requeue.start_seconds(history), found.seconds_left - told.warning_s - EARLY_SECONDS
     if left < takes:
         return f"{found.seconds_left:.0f} s are left of the job, and a start takes about {takes:.0f} s and a save"
     if len(nodes.usable) < min(worlds.counts(run.spec())):
@@ -250,7 +264,7 @@ def _only_slurm(run: RunDir, history: History, found: SlurmJob | None, here: Las
     return ""
 
 
-def _look(run: RunDir) -> None:
+def _reachable(run: RunDir) -> None:
     """Raises OSError where what this start stands on cannot be read."""
     run.history()
     with contextlib.suppress(InputError, FileNotFoundError):  # is said below, in the ledger
@@ -267,7 +281,7 @@ def _said(error: SslrunError | OSError) -> str:
 
 def _lock(run: RunDir) -> int | None:
     """The run's lock. After a restart the file server may not yet have forgotten a node that was lost with it."""
-    patience = LOCK_SECONDS if int(os.environ.get("SLURM_RESTART_COUNT", 0)) else 0.0
+    patience = LOCK_SECONDS if job.restarts() else 0.0
     end = time.monotonic() + patience
     while (lock := run.lock()) is None and time.monotonic() < end:
         time.sleep(LOCK_POLL_SECONDS)
@@ -285,7 +299,7 @@ def _requeue(run: RunDir, ledger: Ledger, outcome: Outcome, nodes: Allocation) -
     """Also after a preemption: a job that exits within the grace is over, whatever PreemptMode says. But not a job that
     was cancelled since: Slurm would take it back all the same (measured on 22.05)."""
     try:
-        if evidence.cancelled(run, ledger.generation):
+        if _cancelled(run, ledger):
             message = f"cancelled; {outcome.message}" if outcome.message else "cancelled"
             _end(ledger, Outcome("cancelled", "cancelled", message, outcome.exit_code), Next.NOTHING)
             return
@@ -300,4 +314,11 @@ def _without(run: RunDir, nodes: Allocation) -> list[str]:
     """Nodes that the job is not to get again. That they cannot be told now is no reason to keep it from the queue."""
     with contextlib.suppress(SslrunError, OSError):
         return badnodes.excluded(run.spec(), nodes.left_out)[0]
-    return sorted(nodes.left_out)
+    return []
+
+
+def _cancelled(run: RunDir, ledger: Ledger) -> bool:
+    """As far as can be read."""
+    with contextlib.suppress(SslrunError, OSError):
+        return evidence.cancelled(run, ledger.generation)
+    return False

@@ -15,9 +15,9 @@ from launcher.slurm import badnodes, commands, notation
 from launcher.slurm.commands import SlurmJob
 from launcher.start import job, requeue
 from launcher.start.ending import Outcome, note_commits, stuck
-from launcher.start.told import Told
+from launcher.start.told import EARLY_SECONDS, Told
 
-EARLY_SECONDS = 120  # Slurm tells of the time limit up to 60 s early; and what a job does before its script
+SCRIPT_SECONDS = 60  # that a job may take for what it does before its script
 NOT_BEGUN = Outcome("stopped", "stopped", "no rank had begun", 0)
 
 
@@ -106,7 +106,7 @@ def understood(run: RunDir, generation: int, outcome: Outcome, found: SlurmJob |
     signals = {e.get("signal") for e in said.all("stopped_at_safe_point")} or {told.signal}
     left = found.seconds_left if found else math.inf
     left = left if left < math.inf else limit(run) - (time.monotonic() - told.began)
-    if "SIGUSR2" in signals and left < run.plan()["signal_delay_s"] + EARLY_SECONDS:
+    if "SIGUSR2" in signals and left < run.plan()["signal_delay_s"] + EARLY_SECONDS + SCRIPT_SECONDS:
         return Outcome("preempted", "time_limit", f"the time limit came{saved}", 0)
     names = " and ".join(sorted(filter(None, signals)))
     return Outcome("preempted", "asked", f"told to stop by {names}{saved}", 0)

@@ -13,7 +13,7 @@ from launcher.slurm.commands import SlurmJob
 
 CONTROLLER_SECONDS = 600.0  # how long a requeue waits for a controller that is being restarted
 POLL_SECONDS = 2.0
-SENT_SECONDS = 0.5
+SENT_SECONDS = 3.0  # of the five for which Slurm keeps what it cannot do yet
 UNHEARD = re.compile("does not answer|no answer|Unable to contact")
 
 
@@ -23,12 +23,21 @@ def own_id() -> str:
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
-def standing() -> SlurmJob | None:
+def restarts() -> int:
+    """How often Slurm had started it before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
+
+
+def standing(patience: float = 0.0) -> SlurmJob | None:
     """What Slurm says of it now: its nodes, what is left of its time, whether others want its nodes. None where nobody
-    answers, which is no reason to end without a word."""
-    with contextlib.suppress(ClusterError):
-        return commands.ended(own_id())
-    return None
+    answers within `patience` seconds, which is no reason to end without a word."""
+    end = time.monotonic() + patience
+    while True:
+        with contextlib.suppress(ClusterError):
+            return commands.ended(own_id())
+        if time.monotonic() > end:
+            return None
+        time.sleep(POLL_SECONDS)
 
 
 def back_into_the_queue(without: Collection[str] = ()) -> None:
@@ -39,8 +48,7 @@ def back_into_the_queue(without: Collection[str] = ()) -> None:
     if not _put_back(own_id()):
         return
     if without:
-        commands.leave_out(own_id(), sorted(without))
-        time.sleep(SENT_SECONDS)
+        commands.leave_out(own_id(), sorted(without), seconds=SENT_SECONDS)
         return
     time.sleep(120)
 
@@ -60,7 +68,7 @@ def _put_back(job: str) -> bool:
                 return False
             with contextlib.suppress(ClusterError):
                 found = commands.ended(job)
-                if found and (found.restarts or 0) > int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+                if found and (found.restarts or 0) > restarts():
                     return False
             if not UNHEARD.search(str(error)) or time.monotonic() > end:
                 raise

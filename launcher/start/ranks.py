@@ -1,4 +1,4 @@
-"""The ranks of one start on the nodes of a job: the nodes looked at, the ranks started with srun and seen to their end.
+"""The ranks of one start on the nodes of a job: started with srun, and seen to their end.
 
 Once one has failed the others have seconds to say what they met, and are killed. srun waits for ever for a node that is
 lost, until Slurm knows of it, or whose ranks cannot be killed: such a node is of no more use to the job.
@@ -8,37 +8,31 @@ import contextlib
 import os
 import random
 import re
+import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.errors import ClusterError, NodesRefused, NotStarted
+from launcher.errors import ClusterError
 from launcher.plan import script, steps
 from launcher.run import heartbeats
 from launcher.run.folder import RunDir
 from launcher.slurm import commands, notation
 from launcher.spec.runspec import RunSpec
-from launcher.start import handover, job
+from launcher.start import handover, job, preflight
 from launcher.start.handover import Start
 from launcher.start.told import Told
 
-PREFLIGHT_SECONDS = 120
-SEEN_SECONDS = 60.0  # how long a node may take to see the run: it mounts the folder now, or the file server is away
-END_SECONDS, GONE_SECONDS = 5.0, 15.0  # from the first death to the kill of the others; from there until they are gone
-HELD = "does not let go of its ranks"
-POLL_SECONDS = 0.1
-TOGETHER = 16  # nodes that are asked at the same time
+END_SECONDS, GONE_SECONDS = 5.0, 30.0  # from the first death to the kill of the others; from there until they are gone
+POLL_SECONDS, AGAIN_SECONDS = 0.1, 0.5
+NO_STEP = "Unable to create step"  # Slurm counts another one as one that has not ended
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
 GONE = re.compile(r"Node failure on (?P<nodes>\S+)")
-READY = re.compile(r"(?P<node>\S+) is (?P<host>\S+)")
-# Of the list once nodes were given back, or lost; of the last one srun reads what would keep a step without its node.
-NOT_FOR_SRUN = ("SLURM_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NO_KILL")
 FIRST_PORT = 10_000  # services of a node have theirs below
 EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
 
@@ -53,54 +47,6 @@ class Ended:
     how: str
     lost: dict[str, str]
     over: bool
-
-
-def look(run: RunDir, spec: RunSpec, nodes: Sequence[str], *, seconds: float) -> dict[str, str]:
-    """{node: its host name}, once each of `nodes` sees the run, within `seconds`, and has the Python of a rank.
-
-    Raises NodesRefused where some lack it, or start nothing, and NotStarted where it cannot be said which.
-    """
-    command = steps.look(spec, run.path, nodes, seconds=int(seconds))
-    try:
-        answer = subprocess.run(
-            command, env=_environment(), capture_output=True, encoding="utf-8", errors="replace",
-            timeout=PREFLIGHT_SECONDS,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        _refuse_silent(nodes)
-        raise NotStarted(f"a node of {','.join(nodes)} does not start a task") from None
-    said = [line for line in answer.stdout.splitlines() if line.strip()]
-    hosts = {found["node"]: found["host"] for line in said if (found := READY.fullmatch(line))}
-    if refused := {node: why for node, _, why in (line.partition(" ") for line in said) if node not in hosts}:
-        raise NodesRefused(refused)
-    if answer.returncode:
-        print(answer.stderr, flush=True)
-        _refuse_silent(nodes)
-        last = (answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"])[-1]
-        raise NotStarted(f"starting a task on every node failed: {last}")
-    return hosts
-
-
-def _refuse_silent(nodes: Sequence[str]) -> None:
-    """Raises NodesRefused where some of `nodes` start nothing, and others do."""
-    silent = _unusable({node: [] for node in nodes})
-    if 0 < len(silent) < len(nodes):
-        raise NodesRefused(silent)
-
-
-def _unusable(left: Mapping[str, Sequence[int]]) -> dict[str, str]:
-    """{node: why} of those on which one of these processes is left, or nothing can be started."""
-
-    def why(node: str) -> str:
-        try:
-            command = steps.gone(node, left[node])
-            ended = subprocess.run(command, env=_environment(), capture_output=True, timeout=GONE_SECONDS).returncode
-        except subprocess.TimeoutExpired:
-            ended = 1
-        return {0: "", steps.HELD: HELD}.get(ended, "does not start a task")
-
-    with ThreadPoolExecutor(TOGETHER) as pool:
-        return {node: said for node, said in zip(left, pool.map(why, left), strict=True) if said}
 
 
 def start(
@@ -128,43 +74,80 @@ def start(
         )
         threading.Thread(target=told.pass_on, args=(step, run, generation, world), daemon=True).start()
         heard = _Heard(step)
-        over = _over(step, heard, name)
+        over = _see_through(step, heard, name)
         failed, lost = heard.failed, dict.fromkeys(heard.lost, "is lost")
-        if not over:  # a node died of which Slurm does not know yet, or its ranks cannot be killed
+        if not over:
             known = heartbeats.processes(run, generation).values()
-            lost = _unusable({node: [pid for host, pid in known if host == node] for node in nodes}) | lost
+            lost = _lost({node: [pid for host, pid in known if host == node] for node in nodes}) | lost
+    how = heard.last
+    if failed:
+        how = f"rank {failed['rank']} on {failed['node']}: {failed['how']}"
+    elif step.returncode < 0:
+        how = f"srun was killed by {signal.Signals(-step.returncode).name}"
     return Ended(
         exit_code=step.returncode,
         rank=int(failed["rank"]) if failed else None,
-        how=f"rank {failed['rank']} on {failed['node']}: {failed['how']}" if failed else heard.last,
+        how=how,
         lost={node: why for node, why in lost.items() if node in nodes},
         over=over,
     )
 
 
-def _over(step: subprocess.Popen, heard: "_Heard", name: str) -> bool:
-    """Wait for the ranks; when one has failed, the others follow within END_SECONDS. False where srun goes on waiting
-    for some: then it is ended, too."""
-    died = killed = 0.0
+def _see_through(step: subprocess.Popen, heard: "_Heard", name: str) -> bool:
+    """Wait for the ranks; when one has failed, the others have END_SECONDS and are killed. False where the step has not
+    ended for Slurm after that."""
+    died, killing = 0.0, None
     while step.poll() is None:
         time.sleep(POLL_SECONDS)
-        now = time.monotonic()
-        died = died or (now if heard.failed or heard.lost else 0.0)
-        if died and not killed and now - died > END_SECONDS:
-            killed = now
-            threading.Thread(target=_kill, args=[name], daemon=True).start()  # takes its time where a node is lost
-        if killed and now - killed > GONE_SECONDS:
+        died = died or (time.monotonic() if heard.failed or heard.lost else 0.0)
+        if died and not killing and time.monotonic() - died > END_SECONDS:
+            killing = _Killing(name)
+        if killing and killing.in_vain:
             step.kill()
             step.wait()
-            return False
+            return killing.gone
     heard.listening.join(GONE_SECONDS)
-    return True
+    if not step.returncode:
+        return True
+    killing = killing or _Killing(name)  # who killed srun left the ranks alive
+    while not (killing.gone or killing.in_vain):
+        time.sleep(POLL_SECONDS)
+    return killing.gone and NO_STEP not in heard.last
 
 
-def _kill(name: str) -> None:
-    """What is left of the step."""
-    with contextlib.suppress(ClusterError):  # then KillWait ends it
-        commands.cancel(commands.steps(job.own_id(), name), signal="KILL")
+class _Killing:
+    """Of what is left of a step, in a thread and again and again: of a node that is lost it takes its time, and who
+    asks a controller that is away is not heard. `gone`: Slurm knows of no such step."""
+
+    def __init__(self, name: str):
+        self._name, self._began, self._taken, self.gone = name, time.monotonic(), 0.0, False
+        threading.Thread(target=self._kill, daemon=True).start()
+
+    def _kill(self) -> None:
+        while not (self.gone or self.in_vain):
+            with contextlib.suppress(ClusterError):
+                left = commands.steps(job.own_id(), self._name)
+                self._taken = self._taken or time.monotonic()
+                self.gone = not left
+                commands.cancel(left, signal="KILL")
+            time.sleep(AGAIN_SECONDS)
+
+    @property
+    def in_vain(self) -> bool:
+        """Nothing came of it although Slurm has been asked for GONE_SECONDS, or has not answered for much longer."""
+        since, most = (self._taken, GONE_SECONDS) if self._taken else (self._began, job.CONTROLLER_SECONDS)
+        return time.monotonic() - since > most
+
+
+def _lost(left: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """{node: why} of those that do not let go of these processes of theirs, or start nothing more though others do: one
+    died of which Slurm does not know yet. While Slurm ends the job nothing can be started on any, nor told of one."""
+    found = job.standing()
+    if found is None or found.state != "RUNNING":
+        return {}
+    found = preflight.unusable(left)
+    silent = [node for node, why in found.items() if why == preflight.SILENT]
+    return {node: why for node, why in found.items() if node not in silent or len(silent) < len(left)}
 
 
 class _Heard:
@@ -188,11 +171,6 @@ class _Heard:
                 self.lost |= {*notation.expand(gone["nodes"])}
 
 
-def _environment() -> dict[str, str]:
-    """Of srun: without the list of the nodes that the job began with, which its tasks would be told."""
-    return {name: value for name, value in os.environ.items() if name not in NOT_FOR_SRUN}
-
-
 def _of_ranks(spec: RunSpec, code: Path, nodes: Sequence[str], address: str, generation: int) -> dict[str, str]:
     """The environment that the ranks find beside the job's."""
     told = Start(
@@ -207,7 +185,7 @@ def _of_ranks(spec: RunSpec, code: Path, nodes: Sequence[str], address: str, gen
     alone = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     return {
         **(alone if len(nodes) == 1 else {"MASTER_ADDR": address}),
-        **_environment(),
+        **preflight.environment(),
         "MASTER_PORT": str(free_port()),
         # The first entry is the batch script's: RUN/submit/code, a link. The ranks get the folder that was looked at.
         "PYTHONPATH": os.pathsep.join([str(code), *os.environ.get("PYTHONPATH", "").split(os.pathsep)[1:]]),

@@ -1,6 +1,7 @@
 """That a job is to end, as its first process hears of it: by a signal, or because it asks. Slurm signals the steps of a
 job and not its batch script; where there is no step, it tells nobody."""
 
+import math
 import signal
 import subprocess
 import threading
@@ -13,6 +14,7 @@ from launcher.start import job
 
 PASS_ON_SECONDS = 1.0
 ASK_SECONDS = 5.0
+EARLY_SECONDS = 60.0  # at most, that Slurm tells of the time limit before it is to
 
 
 class Told:
@@ -24,6 +26,7 @@ class Told:
         self.ranks_begun = False
         self.warning_s = 0.0
         self.began = time.monotonic()
+        self._limit = math.inf  # by this process's watch, as of the latest answer
         self._event = threading.Event()
         signal.signal(signal.SIGCONT, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGUSR2):
@@ -35,6 +38,7 @@ class Told:
 
     def ask(self, found: SlurmJob | None) -> None:
         """`found`: what Slurm says of the job. What it has told, or would have told the steps that there are not."""
+        self._limit = time.monotonic() + found.seconds_left if found else self._limit
         if found and found.preempted:
             self._hear(signal.SIGTERM.name)
         elif found and found.seconds_left < self.warning_s:
@@ -50,9 +54,10 @@ class Told:
         while not self._event.wait(ASK_SECONDS):
             if step.poll() is not None:
                 return
-            if not begun:
-                begun = not missing()
-                self.ask(job.standing())  # once more after they have begun: they may have been told just before
+            # Once more after they have begun, and near the limit: they may have been told before.
+            if not begun or time.monotonic() > self._limit - self.warning_s - EARLY_SECONDS:
+                begun = begun or not missing()
+                self.ask(job.standing())
         begun = False
         while not begun and step.poll() is None:  # once more when all have begun: Slurm may have told nobody
             begun = not missing()

@@ -4,7 +4,7 @@ one, where the batch script is, dies."""
 import subprocess
 
 from launcher.plan import steps
-from launcher.start import job
+from launcher.start import job, preflight
 from launcher.start.allocation import Allocation
 
 
@@ -26,4 +26,5 @@ class Understudy:
         if others:
             self._node = others[0]
             quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            self._step = subprocess.Popen(steps.understudy(job.own_id(), nodes.first, self._node), **quiet)
+            words = steps.understudy(job.own_id(), nodes.first, job.restarts(), self._node)
+            self._step = subprocess.Popen(words, env=preflight.environment(), **quiet)
