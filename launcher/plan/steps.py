@@ -20,6 +20,7 @@ echo "$SLURMD_NODENAME is $(uname -n)"
 """
 
 
+FIRST_LOST = "first_node_lost"
 WAIT_SECONDS = 60  # of ranks, for what an earlier step holds
 LEFT = 7
 GONE = f"""\
@@ -39,7 +40,9 @@ while sleep 10; do
     case $said in *" JobState=RUNNING "*) ;; *" JobState=SUSPENDED "*) continue;; *) exit;; esac
     nodes=${said##* NodeList=}
     names=$(scontrol show hostnames "${nodes%% *}") && [ -n "$names" ] || continue
-    echo "$names" | grep -qxF "$2" || scontrol requeue "$1"
+    echo "$names" | grep -qxF "$2" && continue
+    echo "$2" > "$4"
+    scontrol requeue "$1"
 done
 """
 
@@ -80,12 +83,12 @@ def gone(node: str, pids: Sequence[int]) -> list[str]:
     return [*alone, "sh", "-c", GONE, "sh", *map(str, pids)]
 
 
-def understudy(job: str, first: str, restarts: int, node: str) -> list[str]:
-    """On `node`, beside the ranks: puts `job`, which was started again so often, back into the queue once `first` is
-    none of its nodes any more."""
+def understudy(run: Path, job: str, first: str, restarts: int, node: str) -> list[str]:
+    """On `node`, beside the ranks of the run in the folder `run`: puts `job`, which was started again so often, back
+    into the queue once `first` is none of its nodes any more, and leaves word of it in FIRST_LOST."""
     alone = ["srun", "--job-name=understudy", *_on([node], beside=True), "--ntasks=1", "--cpus-per-task=1", "--chdir=/"]
     silent = ["--input=none", "--output=none", "--error=none"]  # srun, which would pass it on, dies with the first node
-    return [*alone, *silent, "sh", "-c", UNDERSTUDY, "sslrun", job, first, str(restarts)]
+    return [*alone, *silent, "sh", "-c", UNDERSTUDY, "sslrun", job, first, str(restarts), str(run / FIRST_LOST)]
 
 
 def python(cluster: ClusterConfig) -> list[str]:

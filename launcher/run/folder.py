@@ -17,6 +17,7 @@
         evals/knn-1/               an evaluation as a job of its own: a folder like this one; see evaluation.py
         tensorboard/  clusters.png
         clusters/                  of `sslrun kmeans`, which has no checkpoints; see methods/kmeans/results.py
+        first_node_lost            why its job went back into the queue; see plan/steps.py
         secret.1                   while a start lasts: by it its ranks recognise one another; see start/handover.py
         lock                       held (flock) by whoever runs the run
 

@@ -134,8 +134,14 @@ class Ledger:
         self._number += 1
         row = {"event": event, **self._head, "number": self._number, "time": round(time.time(), 3), **fields}
         self._owed.append(json.dumps(row).encode() + b"\n")
+        if trouble := self.settle():
+            print(f"ledger: {trouble}: {json.dumps(row)}", flush=True)
+
+    def settle(self) -> str:
+        """Write what could not be written before; why it still cannot be, in the system's words, or nothing."""
         try:
             append(self._file, b"".join(self._owed))
-            self._owed.clear()
         except OSError as error:
-            print(f"ledger: {error.strerror}: {json.dumps(row)}", flush=True)
+            return error.strerror or str(error)
+        self._owed.clear()
+        return ""

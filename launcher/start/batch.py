@@ -40,7 +40,8 @@ from launcher.start.ending import Outcome, judge, note_commits
 from launcher.start.told import EARLY_SECONDS, Told
 from launcher.start.understudy import Understudy
 
-LOCK_SECONDS, LOCK_POLL_SECONDS = 180.0, 2.0  # NFS forgets a client after 90 s
+LOCK_SECONDS, WRITTEN_SECONDS = 180.0, 120.0  # NFS forgets a client after 90 s
+POLL_SECONDS = 2.0
 CONTROLLER_SECONDS = 60.0  # for which a start waits for a controller before nodes are given up
 
 
@@ -51,6 +52,7 @@ class Lasting:
     told: Told
     nodes: Allocation
     understudy: Understudy
+    pause: float = 0.0  # seconds before the next one
 
 
 class Next(Enum):
@@ -88,6 +90,7 @@ def main(path: str) -> None:
     here, follows = Lasting(told, Allocation(), Understudy()), Next.HERE
     while follows is Next.HERE:
         ledger = Ledger(run.path, generation, "batch")
+        here.told.rest(here.pause)
         outcome, follows = _one(run, ledger, cause, here)
         cause, generation = outcome.cause, generation + 1
     os.close(lock)
@@ -121,7 +124,17 @@ def _one(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[Outcom
     if follows is not Next.NOTHING:
         print(f"sslrun: {follows.value}{f': {why}' if why else ''}", flush=True)
     _end(ledger, outcome, follows, why)
+    if follows is Next.HERE and not _written(ledger):  # nobody could count it
+        follows = Next.QUEUE
     return outcome, follows
+
+
+def _written(ledger: Ledger) -> bool:
+    """Whether all that was said is on the disk, which may be full for a while."""
+    end = time.monotonic() + WRITTEN_SECONDS
+    while (trouble := ledger.settle()) and time.monotonic() < end:
+        time.sleep(POLL_SECONDS)
+    return not trouble
 
 
 def _begin(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[RunSpec, list[str]]:
@@ -151,6 +164,8 @@ def _begin(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[RunS
     )
     if wrong:
         raise wrong
+    if not _written(ledger):  # what a start may touch hangs on its number
+        raise Unreadable(f"{run.path}/events cannot be written on {os.uname().nodename}: is the disk full?")
     return spec, taken
 
 
@@ -177,7 +192,7 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
         return evidence.NOT_BEGUN
     _give_back(nodes, spec.cluster.spare_nodes)  # once it is known that those it takes are good
     if spec.cluster.spare_nodes:
-        here.understudy.stand_by(nodes)
+        here.understudy.stand_by(run, nodes)
     address = socket.gethostname() if taken[0] == nodes.first else hosts.get(taken[0], taken[0])
     ended = ranks.start(run, spec, code, taken, address, ledger.generation, told, beside=nodes.leftover)
     nodes.leftover |= not ended.over
@@ -239,6 +254,7 @@ def _concluded(
         _leave_out(run, ledger, here.nodes, {outcome.node: why}, mark=outcome.cause != "crash")
     if not causes.of(outcome.cause).in_place:
         return outcome, Next.QUEUE, ""
+    here.pause = requeue.pause(history)
     only = _only_slurm(run, history, found, here)
     return outcome, Next.QUEUE if only else Next.HERE, only
 
@@ -256,7 +272,7 @@ def _only_slurm(run: RunDir, history: History, found: SlurmJob | None, here: Las
     nodes.ask(found)
     if nodes.first not in nodes.names:
         return "its first node is lost"
-    takes, left = requeue.start_seconds(history), found.seconds_left - told.warning_s - EARLY_SECONDS
+    takes, left = here.pause + requeue.start_seconds(history), found.seconds_left - told.warning_s - EARLY_SECONDS
     if left < takes:
         return f"{found.seconds_left:.0f} s are left of the job, and a start takes about {takes:.0f} s and a save"
     if len(nodes.usable) < min(worlds.counts(run.spec())):
@@ -284,7 +300,7 @@ def _lock(run: RunDir) -> int | None:
     patience = LOCK_SECONDS if job.restarts() else 0.0
     end = time.monotonic() + patience
     while (lock := run.lock()) is None and time.monotonic() < end:
-        time.sleep(LOCK_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
     return lock
 
 

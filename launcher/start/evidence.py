@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import ClusterError, RunFailed
+from launcher.plan import steps
 from launcher.run import causes, files
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History, Ledger
@@ -18,6 +19,7 @@ from launcher.start.ending import Outcome, note_commits, stuck
 from launcher.start.told import EARLY_SECONDS, Told
 
 SCRIPT_SECONDS = 60  # that a job may take for what it does before its script
+LOST = "went down while it ran this"
 NOT_BEGUN = Outcome("stopped", "stopped", "no rank had begun", 0)
 
 
@@ -34,12 +36,26 @@ def how_it_ended_before(run: RunDir) -> str:
         return "submitted"
     if last["event"] == "end":
         return last["cause"]
-    cause = requeue.died_of(_log_of(run, last), node_down=_blame_lost_nodes(run, last))
+    first_lost, down = _first_node_lost(run), _blame_lost_nodes(run, last)
+    cause = requeue.died_of(_log_of(run, last), node_down=first_lost or down)
     ended = Outcome("preempted", cause, f"ended without a word: {cause}", 0)
     afterwards = Ledger(run.path, last["generation"], "afterwards")
     note_commits(run, afterwards)
-    afterwards.write("end", state=ended.state, cause=cause, message=ended.message, requeued=True)
+    again = last.get("job") == job.own_id()  # else somebody has submitted the run anew
+    afterwards.write("end", state=ended.state, cause=cause, message=ended.message, requeued=again)
     return cause
+
+
+def _first_node_lost(run: RunDir) -> bool:
+    """Has the understudy put the job back into the queue, and said so? The node may be back by now."""
+    word = run.path / steps.FIRST_LOST
+    try:
+        node = files.read(word, 1000).decode().strip()
+        word.unlink()
+    except (OSError, ValueError):
+        return False
+    badnodes.mark(run, [node], LOST)
+    return True
 
 
 def _blame_lost_nodes(run: RunDir, start: dict[str, Any]) -> bool:
@@ -47,7 +63,7 @@ def _blame_lost_nodes(run: RunDir, start: dict[str, Any]) -> bool:
     with contextlib.suppress(ClusterError):
         down = {node.name for node in commands.nodes() if node.state == "DOWN"}
         if lost := sorted(down & set(notation.expand(start.get("nodes", "")))):
-            badnodes.mark(run, lost, "went down while it ran this")
+            badnodes.mark(run, lost, LOST)
             return True
     return False
 

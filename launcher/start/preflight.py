@@ -1,5 +1,7 @@
 """The nodes of a job looked at: whether a start can be made on them, and what one that is over has left there."""
 
+import contextlib
+import math
 import os
 import re
 import subprocess
@@ -14,6 +16,7 @@ from launcher.spec.runspec import RunSpec
 PREFLIGHT_SECONDS = 120
 SEEN_SECONDS = 60.0  # how long a node may take to see the run: it mounts the folder now, or the file server is away
 ASKED_SECONDS = 30.0  # for a node that is lost: a task on one that refuses connections fails after 11 (measured)
+TICK_SECONDS = 1.0
 TOGETHER = 16  # nodes that are asked at the same time
 STILL_HELD, SILENT = "does not let go of its ranks", "does not start a task"
 READY = re.compile(r"(?P<node>\S+) is (?P<host>\S+)")
@@ -32,14 +35,10 @@ def look(run: RunDir, spec: RunSpec, nodes: Sequence[str], *, seconds: float, be
     said which.
     """
     command = steps.look(spec, run.path, nodes, seconds=int(seconds), beside=beside)
-    try:
-        answer = subprocess.run(
-            command, env=environment(), capture_output=True, encoding="utf-8", errors="replace",
-            timeout=PREFLIGHT_SECONDS,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
+    answer = _answer(command, PREFLIGHT_SECONDS)
+    if answer is None:
         _refuse_silent(nodes)
-        raise NotStarted(f"a node of {','.join(nodes)} {SILENT}") from None
+        raise NotStarted(f"a node of {','.join(nodes)} {SILENT}")
     said = answer.stdout.splitlines()
     hosts = {found["node"]: found["host"] for line in said if (found := READY.fullmatch(line))}
     if answer.returncode:
@@ -53,6 +52,19 @@ def look(run: RunDir, spec: RunSpec, nodes: Sequence[str], *, seconds: float, be
     return hosts
 
 
+def _answer(command: Sequence[str], seconds: float) -> "subprocess.CompletedProcess[str] | None":
+    """None where there is none after so many `seconds`, of which those in which the job is suspended are none."""
+    given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment(), encoding="utf-8", errors="replace", **given) as srun:
+        for _ in range(math.ceil(seconds / TICK_SECONDS)):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                out, err = srun.communicate(timeout=TICK_SECONDS)
+                return subprocess.CompletedProcess(command, srun.returncode, out, err)
+        srun.kill()
+        srun.wait()
+    return None
+
+
 def _refuse_silent(nodes: Sequence[str]) -> None:
     """Raises NodesRefused where some of `nodes` start nothing, and others do."""
     silent = unusable({node: [] for node in nodes})
@@ -64,12 +76,8 @@ def unusable(left: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """{node: why} of those on which one of these processes is left, or nothing can be started."""
 
     def why(node: str) -> str:
-        try:
-            command = steps.gone(node, left[node])
-            ended = subprocess.run(command, env=environment(), capture_output=True, timeout=ASKED_SECONDS).returncode
-        except subprocess.TimeoutExpired:
-            ended = 1
-        return {0: "", steps.LEFT: STILL_HELD}.get(ended, SILENT)
+        answer = _answer(steps.gone(node, left[node]), ASKED_SECONDS)
+        return {0: "", steps.LEFT: STILL_HELD}.get(answer.returncode if answer else None, SILENT)
 
     with ThreadPoolExecutor(TOGETHER) as pool:
         return {node: said for node, said in zip(left, pool.map(why, left), strict=True) if said}

@@ -29,6 +29,7 @@ from launcher.start.told import Told
 
 END_SECONDS, GONE_SECONDS = 5.0, 30.0  # from the first death to the kill of the others; from there until they are gone
 POLL_SECONDS, AGAIN_SECONDS = 0.1, 0.5
+LONGEST_SECONDS = 15.0  # that scancel waits for a node that is lost
 NO_STEP = "Unable to create step"  # Slurm counts another one as one that has not ended
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
@@ -120,23 +121,26 @@ class _Killing:
     asks a controller that is away is not heard. `gone`: Slurm knows of no such step."""
 
     def __init__(self, name: str):
-        self._name, self._began, self._taken, self.gone = name, time.monotonic(), 0.0, False
+        self._name, self._taken, self.gone = name, False, False
+        self._waited = 0.0  # since Slurm took it, or at all; a job that is suspended waits for nothing
         threading.Thread(target=self._kill, daemon=True).start()
 
     def _kill(self) -> None:
         while not (self.gone or self.in_vain):
+            began = time.monotonic()
             with contextlib.suppress(ClusterError):
                 left = commands.steps(job.own_id(), self._name)
-                self._taken = self._taken or time.monotonic()
+                if not self._taken:
+                    self._taken, self._waited = True, 0.0
                 self.gone = not left
                 commands.cancel(left, signal="KILL")
             time.sleep(AGAIN_SECONDS)
+            self._waited += min(time.monotonic() - began, LONGEST_SECONDS)
 
     @property
     def in_vain(self) -> bool:
         """Nothing came of it although Slurm has been asked for GONE_SECONDS, or has not answered for much longer."""
-        since, most = (self._taken, GONE_SECONDS) if self._taken else (self._began, job.CONTROLLER_SECONDS)
-        return time.monotonic() - since > most
+        return self._waited > (GONE_SECONDS if self._taken else job.CONTROLLER_SECONDS)
 
 
 def _lost(left: Mapping[str, Sequence[int]]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from launcher.run import causes
 from launcher.run.ledger import History
 from launcher.start.ending import Outcome
 
+PAUSES = 10.0, 30.0, 60.0
 START_SECONDS = 60.0  # where no start of the run has told yet
 NO_PROGRESS = 3  # such ends in a row, without a newer checkpoint or more work that is kept
 
@@ -67,9 +68,19 @@ def recurs(history: History, outcome: Outcome) -> bool:
 def start_seconds(history: History) -> float:
     """What a start takes, from its first event until it goes on from a checkpoint: as long as the latest that did."""
     for start in reversed(history.all("start")):
-        if restored := history.of(start["generation"]).first("restored"):
-            return max(0.0, restored["time"] - start["time"])
+        said = history.of(start["generation"])
+        # The first of all goes on from nothing; it knows its libraries and its node soon before it trains.
+        if begun := said.first("restored") or said.first("environment"):
+            return max(0.0, begun["time"] - start["time"])
     return START_SECONDS
+
+
+def pause(history: History) -> float:
+    """Seconds before the next start in the same job: none where the latest brought something, and the more of them did
+    not, the longer; what was wrong may be over then. `history`: without this end."""
+    if _progressed(history, history.generation):
+        return 0.0
+    return PAUSES[min(_ends_without_progress(history), len(PAUSES) - 1)]
 
 
 def _causes(history: History) -> dict[int, str]:

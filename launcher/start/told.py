@@ -44,6 +44,13 @@ class Told:
         elif found and found.seconds_left < self.warning_s:
             self._hear(signal.SIGUSR2.name)
 
+    def rest(self, seconds: float) -> None:
+        """Wait, unless the job is to end meanwhile."""
+        end = time.monotonic() + seconds
+        while not self.signal and (left := end - time.monotonic()) > 0:
+            self._event.wait(min(left, ASK_SECONDS))
+            self.ask(job.standing())
+
     def pass_on(self, step: subprocess.Popen, run: RunDir, generation: int, ranks: int) -> None:
         """In a thread: Slurm tells the steps that it knows of; ranks that begin to live after that are told here."""
 
