@@ -225,7 +225,8 @@ def test_zero_turns_it_off_and_less_is_refused(sslrun, one_line, until, tmp_path
         from launcher.runtime.watchdog import Watchdog
         for generation, stall_s in ((3, 0.0), (2, 0.3)):
             Heart(RunDir({str(tmp_path)!r}), generation=generation, watchdog=Watchdog()).start(stall_s)
-        signal.pause()
+        while True:
+            signal.pause()  # which ends where its watchdog asks for the stacks
     """
     process = started(program, stderr=subprocess.DEVNULL)
     try:
