@@ -42,8 +42,10 @@ class Keeper:
             case "kill":
                 # The daemon first: it would report the end of its steps, which a lost node cannot do.
                 self._kill([self.daemons.pop(name)] if name in self.daemons else [])
+                # Then all at once, children first: what watches an srun would end its step elsewhere.
                 while steps := list(having(f"SLURMD_NODENAME={name}", descendants())):
-                    self._kill(steps)
+                    self._signal(steps, signal.SIGSTOP)
+                    self._kill(reversed(steps))
             case "end":
                 if name in self.daemons:
                     os.kill(self.daemons[name], signal.SIGTERM)
@@ -88,14 +90,17 @@ class Keeper:
         finally:
             os._exit(127)
 
+    def _signal(self, pids: Iterable[int], number: int) -> None:
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
     def _kill(self, pids: Iterable[int]) -> None:
         """SIGKILL, and wait until they are gone; a process in uninterruptible sleep is given five seconds."""
         pids = list(pids)
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        self._signal(pids, signal.SIGKILL)
         end = time.monotonic() + 5
         while time.monotonic() < end:
             self.reap()
