@@ -55,4 +55,6 @@ class Allocation:
         """After `take`: its nodes, as many in reserve, and the first one, which runs this process; in Slurm's order."""
         others = [name for name in self.usable if name not in self.taken]
         kept = {self.first, *self.taken, *others[:spares]}
+        if kept.issuperset(self.usable):  # a job that has given some back is harder to tell which it is not to get
+            return self.names
         return [name for name in self.names if name in kept]

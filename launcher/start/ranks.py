@@ -29,7 +29,7 @@ from launcher.start.told import Told
 
 END_SECONDS, GONE_SECONDS = 5.0, 30.0  # from the first death to the kill of the others; from there until they are gone
 POLL_SECONDS, AGAIN_SECONDS = 0.1, 0.5
-LONGEST_SECONDS = 15.0  # that scancel waits for a node that is lost
+LONGEST_SECONDS = 20.0  # of one time; scancel waits for a node that is lost
 NO_STEP = "Unable to create step"  # Slurm counts another one as one that has not ended
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
