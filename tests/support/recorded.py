@@ -69,13 +69,18 @@ class Replay:
             return subprocess.CompletedProcess(words, code, out.encode(), err.encode())
         return subprocess.CompletedProcess(words, code, out, err)
 
+    def start(self, command: list[str], **_) -> types.SimpleNamespace:
+        """In the place of subprocess.Popen: it has ended at once."""
+        ended = self.run(command)
+        return types.SimpleNamespace(wait=lambda timeout=None: ended.returncode)
+
 
 def replay(monkeypatch) -> Replay:
     """Slurm's programs are one for as long as a test lasts, whether they are on this machine or not."""
     replay = Replay()
     programs = types.SimpleNamespace(**vars(subprocess))
     programs.run = replay.run
-    programs.Popen = replay.run  # of what is not waited for
+    programs.Popen = replay.start
     monkeypatch.setattr(client, "subprocess", programs)
     monkeypatch.setattr(client, "installed", lambda *_: True)
     return replay

@@ -1,5 +1,5 @@
 """What a job of DeeperCluster's published recipe on four to eight nodes has srun start, to the letter, one word a line:
-the look at its nodes, its ranks, beside a step that has not ended too, what asks a node what is left there, and what
+the look at its nodes and its ranks, beside a step that has not ended too, what asks a node what is left there, and what
 stands by on a second node.
 
     SSLRUN_REWRITE_GOLDEN=1 python -m pytest tests/launcher/plan/test_plan_steps_are_golden.py
@@ -9,11 +9,15 @@ writes them anew; read the difference before committing it.
 
 import difflib
 import os
+import re
 import shlex
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
+import recorded
 
 from launcher.compose.training import resolve
 from launcher.plan import steps
@@ -31,15 +35,16 @@ def written() -> dict[str, str]:
     spec = spec.on(len(NODES))
     commands = {
         "look": steps.look(spec, RUN, NODES, seconds=60),
+        "look-beside": steps.look(spec, RUN, NODES, seconds=60, beside=True),
         "ranks": steps.ranks(spec, RUN, NODES, "start1"),
         "ranks-beside": steps.ranks(spec, RUN, NODES, "start2", beside=True),
         "gone": steps.gone("n2", [4711, 4712]),
-        "understudy": steps.understudy("7", "n1", "n2"),
+        "understudy": steps.understudy("7", "n1", 2, "n2"),
     }
     return {name: " \\\n".join(map(shlex.quote, command)) + "\n" for name, command in commands.items()}
 
 
-@pytest.mark.parametrize("name", ["look", "ranks", "ranks-beside", "gone", "understudy"])
+@pytest.mark.parametrize("name", ["look", "look-beside", "ranks", "ranks-beside", "gone", "understudy"])
 def test_the_step_is_the_golden_one(name, written):
     file, step = GOLDEN / f"{name}.sh", written[name]
     if os.environ.get("SSLRUN_REWRITE_GOLDEN"):
@@ -60,41 +65,79 @@ def test_what_a_node_runs_is_sh(text):
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_what_is_left_of_ranks_is_told_by_their_processes():
+def environment(folder: Path, programs: dict[str, str]) -> dict[str, str]:
+    """One in which these take the place of programs."""
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o700)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def test_what_is_left_of_ranks_is_told_by_their_processes(tmp_path):
     gone = subprocess.Popen(["true"])
     gone.wait()
+    without_rest = environment(tmp_path, {"sleep": "exit 0"})
 
     def told(*pids: int) -> int:
-        return subprocess.run(["sh", "-c", steps.GONE, "sh", *map(str, pids)]).returncode
+        return subprocess.run(["sh", "-c", steps.GONE, "sh", *map(str, pids)], env=without_rest, timeout=60).returncode
 
     assert told() == told(gone.pid) == 0
-    assert told(gone.pid, os.getpid()) == told(os.getpid(), gone.pid) == steps.HELD
+    assert told(gone.pid, os.getpid()) == told(os.getpid(), gone.pid) == steps.LEFT
 
 
-# What the understudy is told of the job -> whether it puts it back.
+def test_a_process_that_ends_while_it_is_looked_for_is_not_left(tmp_path):
+    rank = subprocess.Popen(["sh", "-c", "read _"], stdin=subprocess.PIPE)
+    slept, over = tmp_path / "slept", tmp_path / "over"
+    sleep = f"touch {slept}; for n in $(seq 6000); do [ -e {over} ] && exit; {shutil.which('sleep')} 0.01; done"
+    known = environment(tmp_path, {"sleep": sleep})
+    asked = subprocess.Popen(["sh", "-c", steps.GONE, "sh", str(rank.pid)], env=known)
+    while not slept.exists() and asked.poll() is None:
+        time.sleep(0.01)
+    rank.communicate()
+    over.touch()
+    assert asked.wait(60) == 0
+
+
+# What the understudy of job 7's first start is told: (what is another in what Slurm says of the job; None: nothing, and
+# whether the controller answers; the names of its nodes) -> (whether it puts it back, whether it stays).
 TOLD = {
-    "all is well": ("RUNNING n[1-2]", "n1 n2", False),
-    "its first node is gone": ("RUNNING n2", "n2", True),
-    "another has a name that begins so": ("RUNNING n[2,11]", "n2 n11", True),
-    "it waits": ("PENDING ", "", False),
-    "it ends": ("COMPLETING n2", "n2", False),
-    "no word": ("", "", False),
+    "all is well": ({"NodeList": "n[1-2]"}, "n1 n2", False, True),
+    "its first node is gone": ({"NodeList": "n2"}, "n2", True, True),
+    "another has a name that begins so": ({"NodeList": "n[2,11]"}, "n2 n11", True, True),
+    "its first node is gone and it is suspended": ({"NodeList": "n2", "JobState": "SUSPENDED"}, "n2", False, True),
+    "it waits": ({"NodeList": "", "JobState": "PENDING"}, "", False, False),
+    "it ends": ({"NodeList": "n2", "JobState": "COMPLETING"}, "n2", False, False),
+    "it was started again elsewhere": ({"NodeList": "n2", "Restarts": "1"}, "n2", False, False),
+    "its nodes have no names": ({"NodeList": "n2"}, "", False, True),
+    "the controller does not know it": ("UP", "", False, False),
+    "the controller is away": ("DOWN", "", False, True),
 }
 
 
 @pytest.mark.parametrize("case", TOLD)
 def test_the_understudy_puts_the_job_back_where_its_first_node_is_gone(case, tmp_path):
-    said, names, put_back = TOLD[case]
-    programs = {
-        # The second time ends it.
-        "sleep": f"[ ! -e {tmp_path}/slept ] && touch {tmp_path}/slept",
-        "squeue": f"echo '{said}'" if said else "exit 1",
-        "scontrol": f'[ "$1" = show ] && printf "%s\\n" {names} || echo "$*" >> {tmp_path}/asked',
+    says, names, put_back, stays = TOLD[case]
+    said = recorded.RUNNING_7
+    for key, value in says.items() if isinstance(says, dict) else ():
+        said = re.sub(rf" {key}=\S+", f" {key}={value}", said)
+    (tmp_path / "said").write_text(said)
+    shows = f"cat {tmp_path}/said"
+    if not isinstance(says, dict):
+        what = recorded.FORGOTTEN.said.strip() if says == "UP" else "slurm_load_jobs error: Unable to contact slurm"
+        shows = f"echo '{what}' >&2; exit 1"
+    answers = {
+        '"show job -o 7"': shows,
+        '"show hostnames "*': f'[ -n "{names}" ] && printf "%s\\n" {names}',
+        "ping": f"echo 'Slurmctld(primary) at login is {says}'",
+        "*": f'echo "$*" >> {tmp_path}/asked',
     }
-    for name, text in programs.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o700)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    subprocess.run(["sh", "-c", steps.UNDERSTUDY, "sslrun", "7", "n1"], env=environment, timeout=60)
+    cases = "\n".join(f"{words}) {does};;" for words, does in answers.items())
+    programs = {
+        "sleep": f"echo >> {tmp_path}/slept; [ $(wc -l < {tmp_path}/slept) -lt 2 ]",  # the second time ends it
+        "scontrol": f'case "$*" in\n{cases}\nesac',
+    }
+    command = ["sh", "-c", steps.UNDERSTUDY, "sslrun", "7", "n1", "0"]
+    subprocess.run(command, env=environment(tmp_path, programs), timeout=60)
     asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
     assert asked == ("requeue 7\n" if put_back else "")
+    assert len((tmp_path / "slept").read_text()) == 1 + stays

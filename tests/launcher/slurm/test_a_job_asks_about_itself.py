@@ -1,6 +1,7 @@
 """What a running job asks of Slurm, and for: what is left of its time, its steps, and fewer or other nodes."""
 
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,24 @@ def test_a_refusal_is_one_line(slurm_said):
         commands.keep("7", ["n1"])
 
 
-def test_nodes_to_be_left_out_are_told_and_no_answer_is_waited_for(slurm_said):
+def test_nodes_to_be_left_out_are_told_and_a_refusal_is_none_of_the_jobs_business(slurm_said):
     slurm_said.says("scontrol update", Refused("Job is no longer pending execution for job 7\n"))
-    commands.leave_out("7", ["n2", "n3"])
+    commands.leave_out("7", ["n2", "n3"], seconds=1.0)
     assert slurm_said.commands("scontrol update") == [["scontrol", "update", "JobId=7", "ExcNodeList=n2,n3"]]
+
+
+def test_an_answer_is_waited_for_some_seconds_and_what_has_not_come_by_then_is_tried_on(tmp_path):
+    client.send("sh", "-c", f"touch {tmp_path}/answered", seconds=60.0)
+    assert (tmp_path / "answered").exists()
+    late = f"until [ -e {tmp_path}/go ] || [ $((n += 1)) -gt 6000 ]; do sleep 0.01; done; touch {tmp_path}/late"
+    client.send("sh", "-c", late, seconds=0.1)
+    assert not (tmp_path / "late").exists()
+    (tmp_path / "go").touch()
+    end = time.monotonic() + 60
+    while not (tmp_path / "late").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert (tmp_path / "late").exists()
+
+
+def test_a_program_that_is_not_there_says_nothing():
+    client.send("/nowhere/scontrol", "update", seconds=60.0)

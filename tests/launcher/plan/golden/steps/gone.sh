@@ -9,7 +9,11 @@ srun \
 --input=none \
 sh \
 -c \
-'for pid; do ! kill -0 "$pid" 2>/dev/null || exit 7; done' \
+'n=0
+for pid; do
+    while kill -0 "$pid" 2>/dev/null; do [ "$n" -lt 5 ] || exit 7; n=$((n + 1)); sleep 1; done
+done
+' \
 sh \
 4711 \
 4712

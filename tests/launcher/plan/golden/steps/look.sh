@@ -1,6 +1,4 @@
 srun \
---overlap \
---mem=0 \
 --nodes=4 \
 --nodelist=n1,n2,n3,n4 \
 --ntasks=4 \

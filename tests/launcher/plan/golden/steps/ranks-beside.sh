@@ -1,6 +1,7 @@
 srun \
 --job-name=start2 \
 --kill-on-bad-exit=0 \
+--immediate=60 \
 --overlap \
 --mem=0 \
 --nodes=4 \

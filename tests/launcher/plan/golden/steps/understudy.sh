@@ -13,11 +13,15 @@ srun \
 sh \
 -c \
 'while sleep 10; do
-    said=$(squeue --noheader --jobs="$1" --format="%T %N") && [ "${said%% *}" = RUNNING ] || continue
-    names=$(scontrol show hostnames "${said#* }") && [ -n "$names" ] || continue
+    said=$(scontrol show job -o "$1") || { scontrol ping | grep -q UP && exit; continue; }
+    case $said in *" Restarts=$3 "*) ;; *) exit;; esac
+    case $said in *" JobState=RUNNING "*) ;; *" JobState=SUSPENDED "*) continue;; *) exit;; esac
+    nodes=${said##* NodeList=}
+    names=$(scontrol show hostnames "${nodes%% *}") && [ -n "$names" ] || continue
     echo "$names" | grep -qxF "$2" || scontrol requeue "$1"
 done
 ' \
 sslrun \
 7 \
-n1
+n1 \
+2
