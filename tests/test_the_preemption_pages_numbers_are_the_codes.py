@@ -10,7 +10,7 @@ from launcher.run.state import ACTIVE
 from launcher.runtime import dist
 from launcher.slurm import badnodes
 from launcher.spec.schema import ClusterConfig
-from launcher.start import ending, job, ranks, requeue
+from launcher.start import ending, job, preflight, ranks, requeue
 from methods.engine import saves
 
 TEXT = (Path(__file__).parents[1] / "docs" / "preemption.md").read_text()
@@ -60,7 +60,7 @@ def test_where_it_starts_again():
 def test_how_long_things_take():
     assert f"{ranks.END_SECONDS:.0f} to 10 s" in row("from the death of a rank")
     assert f"have {ranks.END_SECONDS:.0f} s to say" in row("a rank crashes")
-    gone = f"{ranks.GONE_SECONDS:.0f} to {2 * ranks.GONE_SECONDS:.0f} s after that"
+    gone = f"{ranks.GONE_SECONDS:.0f} to {ranks.GONE_SECONDS + preflight.ASKED_SECONDS:.0f} s after that"
     assert gone in row("until a node whose ranks do not go")
     assert "sleep 10;" in steps.UNDERSTUDY and "looks every 10 s" in TEXT
     assert f"({cost.SHORTEST_SIGNAL} s or more)" in row("the job's time limit")

@@ -1,36 +1,72 @@
-"""The ranks of one start on a job's nodes: looked at, started, and seen to their end though srun waits for ever."""
+"""The ranks of one start on a job's nodes: started, and seen to their end though srun waits for ever."""
 
-import time
+import threading
+from pathlib import Path
 
 import pytest
 import recorded
+from recorded import Refused
 
-from launcher.errors import NodesRefused, NotStarted
 from launcher.run.files import write_json
-from launcher.start import ranks
+from launcher.start import preflight, ranks
 from launcher.start.told import Told
 
 FAILED = "echo 'srun: error: n2: task 1: Exited with exit code 1' >&2"
 KILLED = "echo 'srun: error: n1: task 0: Killed' >&2"
+AWAY = Refused("slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n")
 NODES = ["n1", "n2", "n3"]
 
 
 @pytest.fixture
 def run(runs, job, monkeypatch):
-    """A run on three nodes, whose ranks end together."""
+    """A run on three nodes, of which Slurm knows no step."""
     monkeypatch.setattr(ranks, "END_SECONDS", 0.1)
+    monkeypatch.setattr(ranks, "AGAIN_SECONDS", 0.01)
     monkeypatch.setattr(ranks, "GONE_SECONDS", 60.0)
+    monkeypatch.setattr(preflight, "ASKED_SECONDS", 2.0)
     job.began_on("n[1-3]")
-    job.slurm.says("squeue --steps", recorded.STEPS_7.replace("|", "\x1f"))
     run = runs.make(nodes=3)
     (run.path / "heartbeats").mkdir()
-    return run
+    before = {*threading.enumerate()}
+    yield run
+    for thread in {*threading.enumerate()} - before:  # what is killed in vain is asked for a moment longer
+        thread.join(60)
+
+
+class Alive:
+    """The ranks, as long as they are not killed: `step(words)` answers squeue, `kill(words)` scancel."""
+
+    def __init__(self, file: Path):
+        self.file, self.steps = file, recorded.STEPS_7.replace("|", "\x1f")
+        file.touch()
+
+    def step(self, _) -> str:
+        return self.steps if self.file.exists() else ""
+
+    def kill(self, _) -> str:
+        self.file.unlink(missing_ok=True)
+        return ""
+
+    @property
+    def srun(self) -> str:
+        """What srun does meanwhile, half a minute long at most."""
+        return f"for n in $(seq 1500); do [ ! -e {self.file} ] || sleep 0.02; done"
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    """Ranks that were killed are given up on soon, and nodes that do not answer."""
-    monkeypatch.setattr(ranks, "GONE_SECONDS", 2.0)
+def alive(run, job, tmp_path) -> Alive:
+    """Ranks of which Slurm knows, and which it kills where it is asked to."""
+    alive = Alive(tmp_path / "alive")
+    job.slurm.says("squeue --steps", alive.step)
+    job.slurm.says("scancel", alive.kill)
+    return alive
+
+
+@pytest.fixture
+def impatient(alive, job, monkeypatch):
+    """Ranks that cannot be killed are given up on soon."""
+    monkeypatch.setattr(ranks, "GONE_SECONDS", 0.3)
+    job.slurm.says("scancel", "")
 
 
 @pytest.fixture
@@ -40,7 +76,14 @@ def ended(run, tmp_path, monkeypatch):
 
     def start(nodes=NODES, **more) -> ranks.Ended:
         given = {"address": "n1.cluster", "generation": 1, "told": Told(), "beside": False, **more}
-        return ranks.start(run, run.spec(), tmp_path, nodes, **given)
+        found = []
+        thread = threading.Thread(
+            target=lambda: found.append(ranks.start(run, run.spec(), tmp_path, nodes, **given)), daemon=True
+        )
+        thread.start()
+        thread.join(120)
+        assert found, "it goes on for ever"
+        return found[0]
 
     return start
 
@@ -51,14 +94,33 @@ def beats(run, rank: int, node: str, pid: int) -> None:
     write_json(run.path / "heartbeats" / f"rank{rank}.json", known | times)
 
 
-def test_once_one_has_failed_the_others_are_killed_and_srun_ends(job, ended, tmp_path):
+def test_once_one_has_failed_the_others_are_killed_and_srun_ends(job, ended, alive):
     """By a signal to the step that was started: Slurm's own end of a step would wait for KillWait."""
-    alive = tmp_path / "alive"
-    alive.touch()
-    job.slurm.says("scancel", lambda _: alive.unlink() or "")
-    job.srun(f"{FAILED}; for n in $(seq 500); do [ ! -e {alive} ] || sleep 0.02; done; {KILLED}; exit 137")
+    job.srun(f"{FAILED}; {alive.srun}; {KILLED}; exit 137")
     assert ended() == ranks.Ended(137, 1, "rank 1 on n2: Exited with exit code 1", lost={}, over=True)
     assert job.slurm.commands("scancel") == [["scancel", "--signal=KILL", "7.0"]]
+
+
+@pytest.mark.parametrize("program", ["squeue --steps", "scancel"])
+def test_they_are_killed_once_a_controller_that_was_away_is_back(job, ended, alive, program):
+    back = {"squeue --steps": alive.step, "scancel": alive.kill}[program]
+    job.slurm.says(program, AWAY, AWAY, AWAY, back)
+    job.srun(f"{FAILED}; {alive.srun}; {KILLED}; exit 137")
+    found = ended()
+    assert (found.exit_code, found.lost, found.over) == (137, {}, True)
+    assert not alive.file.exists()
+
+
+def test_where_it_stays_away_they_are_given_up_and_no_node_is_blamed(job, ended, alive, monkeypatch):
+    """For CONTROLLER_SECONDS, of which GONE_SECONDS are no part: nobody was asked."""
+    monkeypatch.setattr(ranks.job, "CONTROLLER_SECONDS", 1.0)
+    monkeypatch.setattr(ranks, "GONE_SECONDS", 0.0)
+    for program in ("squeue --steps", "scontrol show job"):
+        job.slurm.says(program, AWAY)
+    job.srun(f"{FAILED}; exec sleep 60", gone='case "$*" in *=n3\\ *) exit 1;; esac')
+    found = ended()
+    assert (found.exit_code, found.rank, found.lost, found.over) == (-9, 1, {}, False)
+    assert len(job.slurm.commands("squeue --steps")) > 1 and not job.slurm.commands("scancel")
 
 
 def test_others_that_end_by_themselves_are_not_killed(job, ended, monkeypatch):
@@ -68,31 +130,62 @@ def test_others_that_end_by_themselves_are_not_killed(job, ended, monkeypatch):
     assert not job.slurm.commands("scancel")
 
 
-def test_while_none_has_failed_nothing_is_killed(job, ended, monkeypatch):
+def test_while_none_has_failed_nothing_is_killed(job, ended, alive, monkeypatch):
     monkeypatch.setattr(ranks, "END_SECONDS", 0.0)
     job.srun("echo 'slurmstepd: a word' >&2; sleep 0.5")
     assert ended() == ranks.Ended(0, None, "slurmstepd: a word", lost={}, over=True)
     assert not job.slurm.commands("scancel")
 
 
+@pytest.mark.parametrize("name", ["KILL", "TERM"])
+def test_ranks_whose_srun_was_killed_are_killed_too(job, ended, alive, name):
+    job.srun(f"echo 'srun: a word' >&2; kill -{name} $$")
+    found = ended()
+    assert (found.rank, found.how, found.over) == (None, f"srun was killed by SIG{name}", True)
+    assert not alive.file.exists()
+
+
+def test_a_step_that_could_not_begin_has_not_ended_the_one_before(job, ended):
+    job.srun("echo 'srun: error: Unable to create step for job 7: Requested nodes are busy' >&2; exit 1", gone="exit 0")
+    found = ended()
+    assert (found.rank, found.lost, found.over) == (None, {}, False)
+    assert found.how == "srun: error: Unable to create step for job 7: Requested nodes are busy"
+
+
 def test_where_srun_waits_for_ever_each_node_is_asked_for_what_is_left_there(run, job, ended, impatient, tmp_path):
     """Of n2 a rank cannot be killed, and on n3 nothing starts: it is dead, and Slurm does not know yet."""
     beats(run, 0, "n1", 101)
     beats(run, 1, "n2", 102)
-    asked = f'echo "$*" | sed "s/.*--nodelist=\\([^ ]*\\) .*done sh/\\1/" >> {tmp_path}/asked'
+    words = 'echo "$*" | tr "\\n" " " | sed "s/.*--nodelist=\\([^ ]*\\) .*done *sh/\\1/"'
+    asked = f"echo $({words}) >> {tmp_path}/asked"
     by_node = 'case "$*" in *=n1\\ *) exit 0;; *=n2\\ *) exit 7;; esac; exit 1'
     job.srun(f"{FAILED}; exec sleep 60", gone=f"{asked}; {by_node}")
-    began = time.monotonic()
     found = ended()
-    assert found.lost == {"n2": ranks.HELD, "n3": "does not start a task"}
-    assert (found.exit_code, found.rank, found.over) == (-9, 1, False)
-    assert time.monotonic() - began < 50  # it has not waited for srun
+    assert found.lost == {"n2": preflight.STILL_HELD, "n3": preflight.SILENT}
+    assert (found.exit_code, found.rank, found.over) == (-9, 1, False)  # it has not waited for srun
     assert sorted((tmp_path / "asked").read_text().split("\n")) == ["", "n1 101", "n2 102", "n3"]
 
 
-def test_a_node_that_does_not_even_answer_is_lost(job, ended, impatient):
-    job.srun(f"{FAILED}; exec sleep 60", gone='case "$*" in *=n3\\ *) exec sleep 60;; esac')
-    assert ended().lost == {"n3": "does not start a task"}
+@pytest.mark.parametrize("says", [{"state": "COMPLETING"}, {"state": "SUSPENDED"}, None])
+def test_while_slurm_ends_the_job_or_is_not_there_no_node_is_blamed(job, ended, impatient, says):
+    job.srun(f"{FAILED}; exec sleep 60", gone='case "$*" in *=n3\\ *) exit 1;; *=n2\\ *) exit 7;; esac')
+    if says:
+        job.is_now("n[1-3]", **says)
+    else:
+        job.slurm.says("scontrol show job", AWAY)
+    found = ended()
+    assert (found.lost, found.over) == ({}, False)
+
+
+@pytest.mark.parametrize(("gone", "lost"), [("exit 1", []), ('case "$*" in *=n1\\ *) exit 7;; esac; exit 1', NODES)])
+def test_where_nothing_starts_on_any_node_none_is_blamed(job, ended, impatient, gone, lost):
+    job.srun(f"{FAILED}; exec sleep 60", gone=gone)
+    assert sorted(ended().lost) == lost
+
+
+def test_a_first_node_that_starts_nothing_more_is_lost(job, ended, impatient):
+    job.srun(f"{FAILED}; exec sleep 60", gone='case "$*" in *=n1\\ *) exit 1;; esac')
+    assert ended().lost == {"n1": preflight.SILENT}
 
 
 def test_nodes_of_which_slurm_knows_are_lost(job, ended):
@@ -114,60 +207,3 @@ def test_ranks_meet_on_the_first_of_their_nodes_and_know_no_others(run, job, end
     seen = dict(line.partition("=")[::2] for line in (tmp_path / "seen").read_text().splitlines())
     assert seen["MASTER_ADDR"] == address and int(seen["MASTER_PORT"]) > 1023
     assert not {"SLURM_NODELIST", "SLURM_JOB_NODELIST"} & {*seen} and seen["SLURM_JOB_ID"] == "7"
-
-
-def test_a_variable_with_which_srun_would_refuse_to_start_is_not_passed_on(job, ended, tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_NO_KILL", "1")
-    job.srun(f"env > {tmp_path}/seen")
-    ended()
-    assert "SLURM_NO_KILL" not in (tmp_path / "seen").read_text()
-
-
-# -- looking at the nodes ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def looked(run):
-    """`looked()`: what a look at its three nodes finds."""
-    return lambda: ranks.look(run, run.spec(), NODES, seconds=1.0)
-
-
-def test_each_node_tells_its_hosts_name(job, looked):
-    job.srun(look="for n in 3 1 2; do echo n$n is host$n.cluster; done")
-    assert looked() == {f"n{n}": f"host{n}.cluster" for n in (1, 2, 3)}
-
-
-def test_nodes_that_lack_something_are_named(job, looked):
-    job.srun(look="echo n1 is n1; echo n3 has no python; echo n2 does not see /runs/r; exit 3")
-    with pytest.raises(NodesRefused, match=r"^n2 does not see /runs/r; n3 has no python$") as refused:
-        looked()
-    assert refused.value.why == {"n2": "does not see /runs/r", "n3": "has no python"}
-
-
-@pytest.mark.parametrize("look", ["exec sleep 60", "echo 'srun: error: Task launch failed on node n3' >&2; exit 1"])
-def test_where_nothing_starts_on_some_they_are_looked_for_one_by_one(job, looked, monkeypatch, look):
-    monkeypatch.setattr(ranks, "PREFLIGHT_SECONDS", 0.2)
-    job.srun(look=look, gone='case "$*" in *=n3\\ *) exit 1;; esac')
-    with pytest.raises(NodesRefused) as refused:
-        looked()
-    assert refused.value.why == {"n3": "does not start a task"}
-
-
-@pytest.mark.parametrize("gone", ["exit 0", "exit 1"])
-def test_where_it_is_all_of_them_or_none_no_node_is_to_blame(job, looked, gone):
-    job.srun(look="echo 'srun: error: Unable to create step' >&2; exit 1", gone=gone)
-    with pytest.raises(NotStarted, match=r"on every node failed: srun: error: Unable to create step$") as failed:
-        looked()
-    assert not isinstance(failed.value, NodesRefused)
-
-
-def test_a_look_that_takes_too_long_is_given_up(job, looked, monkeypatch):
-    monkeypatch.setattr(ranks, "PREFLIGHT_SECONDS", 0.2)
-    job.srun(look="exec sleep 60", gone="exit 0")
-    with pytest.raises(NotStarted, match=r"^a node of n1,n2,n3 does not start a task$"):
-        looked()
-
-
-def test_many_nodes_are_told_in_one_line():
-    said = str(NodesRefused({f"n{number}": "has no python" for number in range(1, 8)}))
-    assert said.endswith("; n5 has no python; and 2 more") and "\n" not in said

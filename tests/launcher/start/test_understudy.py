@@ -16,7 +16,8 @@ def stands(job, monkeypatch):
 
     def start(command, **_) -> SimpleNamespace:
         where = next(word.removeprefix("--nodelist=") for word in command if word.startswith("--nodelist="))
-        step = SimpleNamespace(node=where, ended=None, poll=lambda: step.ended, kill=lambda: setattr(step, "ended", -9))
+        step = SimpleNamespace(node=where, told=command[-3:], ended=None)
+        step.poll, step.kill = lambda: step.ended, lambda: setattr(step, "ended", -9)
         steps.append(step)
         return step
 
@@ -27,7 +28,7 @@ def stands(job, monkeypatch):
 @pytest.fixture
 def nodes(stands) -> Allocation:
     nodes = Allocation()
-    nodes.take([2], spares=2)
+    nodes.take([2])
     return nodes
 
 
@@ -37,10 +38,16 @@ def test_it_is_on_another_node_than_the_first_and_stays(stands, nodes):
     assert [step.node for step in stands.steps] == ["n2"]
 
 
+def test_it_is_told_the_job_its_first_node_and_how_often_slurm_had_started_it(stands, nodes, monkeypatch):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    stands.by(nodes)
+    assert stands.steps[0].told == ["7", "n1", "3"]
+
+
 def test_where_its_node_is_left_out_it_moves(stands, nodes):
     stands.by(nodes)
     nodes.left_out["n2"] = "is lost"
-    nodes.take([2], spares=2)
+    nodes.take([2])
     stands.by(nodes)
     assert [(step.node, step.ended) for step in stands.steps] == [("n2", -9), ("n3", None)]
 
@@ -54,6 +61,6 @@ def test_where_it_has_ended_there_is_another(stands, nodes):
 
 def test_a_job_of_one_node_has_none(stands, nodes):
     nodes.left_out |= dict.fromkeys(("n2", "n3", "n4"), "is lost")
-    nodes.take([1], spares=0)
+    nodes.take([1])
     stands.by(nodes)
     assert not stands.steps

@@ -1,0 +1,90 @@
+"""The nodes of a job are looked at before ranks start on them, all at once and, where that fails, one by one."""
+
+import pytest
+
+from launcher.errors import NodesRefused, NotStarted
+from launcher.start import preflight
+
+NODES = ["n1", "n2", "n3"]
+SILENT = "does not start a task"
+
+
+@pytest.fixture
+def looked(runs, job, monkeypatch):
+    """`looked()`: what a look at the three nodes of a run finds."""
+    monkeypatch.setattr(preflight, "ASKED_SECONDS", 2.0)
+    job.began_on("n[1-3]")
+    run = runs.make(nodes=3)
+    return lambda beside=False: preflight.look(run, run.spec(), NODES, seconds=1.0, beside=beside)
+
+
+def test_each_node_tells_its_hosts_name(job, looked):
+    job.srun(look="for n in 3 1 2; do echo n$n is host$n.cluster; done")
+    assert looked() == {f"n{n}": f"host{n}.cluster" for n in (1, 2, 3)}
+
+
+def test_nodes_that_lack_something_are_named(job, looked):
+    job.srun(look="echo n1 is n1; echo n3 has no python; echo n2 does not see /runs/r; exit 3")
+    with pytest.raises(NodesRefused, match=r"^n2 does not see /runs/r; n3 has no python$") as refused:
+        looked()
+    assert refused.value.why == {"n2": "does not see /runs/r", "n3": "has no python"}
+
+
+BANNER = "echo Welcome to n1; echo; echo 'n4 is down for a week';"
+
+
+def test_what_a_site_has_its_tasks_say_is_no_word_about_a_node(job, looked):
+    job.srun(look=f"{BANNER} for n in 1 2 3; do echo n$n is host$n; done")
+    assert {"n1", "n2", "n3"} <= {*looked()}
+
+
+@pytest.mark.parametrize(("refusal", "why"), [("", {}), ("echo n2 has no python;", {"n2": "has no python"})])
+def test_nor_where_the_look_fails(job, looked, refusal, why):
+    job.srun(look=f"{BANNER} echo n1 is n1; {refusal} exit 3", gone="exit 0")
+    with pytest.raises(NotStarted) as failed:
+        looked()
+    assert getattr(failed.value, "why", {}) == why
+
+
+@pytest.mark.parametrize("silent", NODES)
+@pytest.mark.parametrize("look", ["exec sleep 60", "echo 'srun: error: Task launch failed on node n3' >&2; exit 1"])
+def test_where_nothing_starts_on_some_they_are_looked_for_one_by_one(job, looked, monkeypatch, look, silent):
+    """The first node, where this process is, too: it may start nothing more, and run what it has."""
+    monkeypatch.setattr(preflight, "PREFLIGHT_SECONDS", 0.2)
+    job.srun(look=look, gone=f'case "$*" in *={silent}\\ *) exit 1;; esac')
+    with pytest.raises(NodesRefused) as refused:
+        looked()
+    assert refused.value.why == {silent: SILENT}
+
+
+def test_a_node_that_does_not_even_answer_is_silent(job, looked, monkeypatch):
+    monkeypatch.setattr(preflight, "ASKED_SECONDS", 0.5)
+    job.srun(gone='case "$*" in *=n3\\ *) exec sleep 60;; *=n2\\ *) exit 7;; esac')
+    assert preflight.unusable({node: [] for node in NODES}) == {"n2": preflight.STILL_HELD, "n3": SILENT}
+
+
+@pytest.mark.parametrize("gone", ["exit 0", "exit 1"])
+def test_where_it_is_all_of_them_or_none_no_node_is_to_blame(job, looked, gone):
+    job.srun(look="echo 'srun: error: Unable to create step' >&2; exit 1", gone=gone)
+    with pytest.raises(NotStarted, match=r"on every node failed: srun: error: Unable to create step$") as failed:
+        looked()
+    assert not isinstance(failed.value, NodesRefused)
+
+
+def test_a_look_that_takes_too_long_is_given_up(job, looked, monkeypatch):
+    monkeypatch.setattr(preflight, "PREFLIGHT_SECONDS", 0.2)
+    job.srun(look="exec sleep 60", gone="exit 0")
+    with pytest.raises(NotStarted, match=r"^a node of n1,n2,n3 does not start a task$"):
+        looked()
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_it_waits_for_no_earlier_step_where_one_has_not_ended(job, looked, tmp_path, beside):
+    job.srun(look=f'echo "$*" > {tmp_path}/asked')
+    looked(beside)
+    assert ("--overlap" in (tmp_path / "asked").read_text()) == beside
+
+
+def test_many_nodes_are_told_in_one_line():
+    said = str(NodesRefused({f"n{number}": "has no python" for number in range(1, 8)}))
+    assert said.endswith("; n5 has no python; and 2 more") and "\n" not in said
