@@ -105,12 +105,15 @@ class Job:
         used: str = "00:00:10",
         preempted: str = "None",
         state: str = "RUNNING",
+        restarts: int = 0,
     ) -> None:
-        """What Slurm says of it: RUNNING_7 with these words."""
+        """What Slurm says of it, `said`: RUNNING_7 with these words."""
         words = {"NodeList": nodes, "TimeLimit": limit, "RunTime": used, "PreemptTime": preempted, "JobState": state}
+        words["Restarts"] = str(restarts)
         said = recorded.RUNNING_7
         for key, value in words.items():
             said = re.sub(rf" {key}=\S+", f" {key}={value}", said)
+        self.said = said
         self.slurm.says("scontrol show job", said)
 
     def began_on(self, nodes: str, first: str = "n1") -> None:

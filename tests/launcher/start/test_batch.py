@@ -13,7 +13,7 @@ import pytest
 from launcher.plan import steps
 from launcher.run.ledger import Ledger
 from launcher.slurm import badnodes
-from launcher.start import batch, evidence, ranks
+from launcher.start import batch, evidence, preflight, ranks
 from launcher.start.ending import Outcome
 from launcher.start.told import Told
 
@@ -58,8 +58,8 @@ NOTHING_STARTS = ["echo 'srun: error: Unable to create step' >&2; exit 1", "exit
 @pytest.fixture
 def hasty(monkeypatch):
     """What would be waited for a minute is waited for a moment."""
-    monkeypatch.setattr(ranks, "PREFLIGHT_SECONDS", 0.2)
-    monkeypatch.setattr(ranks, "GONE_SECONDS", 0.2)
+    monkeypatch.setattr(preflight, "PREFLIGHT_SECONDS", 0.2)
+    monkeypatch.setattr(preflight, "ASKED_SECONDS", 0.2)
 
 
 @pytest.mark.parametrize("script", NOTHING_STARTS)
@@ -247,7 +247,7 @@ def test_a_node_without_srun_is_said_to_lack_it(runs, ends_of, monkeypatch):
     def none(*_, **__):
         raise FileNotFoundError(2, "No such file or directory", "srun")
 
-    monkeypatch.setattr(ranks.subprocess, "run", none)
+    monkeypatch.setattr(preflight.subprocess, "run", none)
     assert ends_of(run)[0][0] == "failed"
     assert run.history().last("end")["message"].startswith("srun: No such file or directory (on ")
 
@@ -258,7 +258,7 @@ def test_ranks_that_trained_are_not_said_never_to_have_begun(runs, job, ends_of,
     run = runs.make()
     job.srun("exit 0")
     monkeypatch.setattr(Told, "pass_on", lambda *_: None)
-    monkeypatch.setattr(ranks, "look", lambda *_, **__: {})
+    monkeypatch.setattr(preflight, "look", lambda *_, **__: {})
     start, concluded = ranks.start, batch._concluded
 
     def started(*given, **more):

@@ -57,6 +57,17 @@ def test_slurm_is_asked_until_the_ranks_have_begun_and_once_more(told, job, aliv
     assert (asked(job), told.signal) == (3, None)
 
 
+@pytest.mark.parametrize(("used", "asks"), [("00:30:00", 1), ("00:58:30", 10)])
+def test_near_the_time_limit_it_asks_again(told, job, alive, used, asks):
+    """Slurm tells of it once, and it may have been before the ranks had begun."""
+    job.is_now(used=used)
+    told.ask(standing())
+    known = asked(job)
+    alive(2)
+    told.pass_on(Step(looks=10), None, 1, ranks=2)
+    assert (asked(job) - known, told.signal) == (asks, None)
+
+
 @pytest.mark.parametrize(
     ("says", "signal"),
     [

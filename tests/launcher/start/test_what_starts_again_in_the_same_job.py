@@ -5,11 +5,11 @@ import signal
 import pytest
 from recorded import Refused
 
-from launcher.errors import NodesRefused
+from launcher.errors import NodesRefused, NotStarted
 from launcher.run.causes import CAUSES
 from launcher.run.ledger import Ledger
 from launcher.slurm import badnodes
-from launcher.start import batch, ranks
+from launcher.start import batch, preflight, ranks
 from launcher.start.ending import Outcome
 from launcher.start.ranks import Ended
 
@@ -66,6 +66,7 @@ ONLY_SLURM = {
     "a start and a save do not fit": ({"used": "00:57:01"}, failed(), "179 s are left of the job, and a start takes"),
     "too few nodes": ({}, lost_a_node, "too few of its nodes are left"),
     "Slurm keeps too few": ({"nodes": "n1"}, failed("node_failure"), "too few of its nodes are left"),
+    "Slurm has lost the first": ({"nodes": "n[2-3]"}, failed("node_failure"), "its first node is lost"),
 }
 
 
@@ -85,8 +86,21 @@ def test_only_slurm_can_mend_it_where(case, runs, job, ends_of, starts, monkeypa
     assert why in end["why"] and job.slurm.commands("scontrol requeue") == [["scontrol", "requeue", "7"]]
 
 
-def test_where_slurm_does_not_answer_nobody_knows_what_the_job_has_left(runs, job, ends_of, starts):
-    job.slurm.says("scontrol show job", Refused("slurm_load_jobs error: Unable to contact slurm controller\n"))
+AWAY = Refused("slurm_load_jobs error: Unable to contact slurm controller\n")
+
+
+def test_a_controller_that_is_away_for_a_moment_is_waited_for(runs, job, ends_of, starts):
+    def meanwhile(run, ledger, here) -> Outcome:
+        job.slurm.says("scontrol show job", AWAY, AWAY, AWAY, job.said)
+        return failed()
+
+    starts(meanwhile)
+    assert ends_of(runs.make())[0] == ("preempted", "killed", "in_place")
+
+
+def test_where_slurm_does_not_answer_nobody_knows_what_the_job_has_left(runs, job, ends_of, starts, monkeypatch):
+    monkeypatch.setattr(batch, "CONTROLLER_SECONDS", 0.1)
+    job.slurm.says("scontrol show job", AWAY)
     starts(failed())
     run = runs.make()
     assert ends_of(run) == [("preempted", "killed", "requeued")]
@@ -103,6 +117,26 @@ def test_a_job_that_ends_starts_nothing_more(runs, job, ends_of, starts):
     starts(meanwhile)
     assert ends_of(run) == [("preempted", "killed", "requeued")]
     assert run.history().last("end")["why"] == "the job is COMPLETING"
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "COMPLETING"])
+def test_what_slurm_has_started_again_is_no_business_of_the_start_that_stood_still(runs, job, ends_of, starts, state):
+    run = runs.make()
+
+    def meanwhile(run, ledger, here) -> Outcome:
+        job.is_now(state=state, restarts=1)
+        return failed()
+
+    starts(meanwhile)
+    assert ends_of(run) == [("failed", "superseded", "")]
+    assert len(run.history().all("start")) == 1 and not job.slurm.commands("scontrol requeue")
+
+
+def test_the_start_that_slurm_has_made_is_its_own(runs, job, ends_of, starts, monkeypatch):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    job.is_now(restarts=1)
+    starts(failed())
+    assert ends_of(runs.make())[0] == ("preempted", "killed", "in_place")
 
 
 def test_a_start_takes_as_long_as_the_last_one_did(runs, job, ends_of, starts):
@@ -203,19 +237,32 @@ def test_without_a_spare_slurm_is_asked_for_another_node(runs, job, ends_of, sta
     assert job.slurm.commands("scontrol update")[-1] == ["scontrol", "update", "JobId=7", "ExcNodeList=n2"]
 
 
+def test_where_it_cannot_be_told_which_nodes_to_avoid_it_goes_back_all_the_same(runs, job, ends_of, starts, where):
+    """Avoiding none: nobody knows whether enough others would be left for it."""
+    run = runs.make(nodes=2, partition="mixed")
+    job.began_on("n[1-2]")
+    starts(*[failed(rank=1)] * 2)
+    where("n2", "n2")
+    job.slurm.says("sinfo", AWAY)
+    job.slurm.says("sinfo --noheader --Node --format=", AWAY)
+    assert [follows for *_, follows in ends_of(run)] == ["in_place", "requeued"]
+    assert job.slurm.commands("scontrol requeue") == [["scontrol", "requeue", "7"]]
+    assert not job.slurm.commands("scontrol update")
+
+
 # -- nodes that are refused, or lost -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def with_ranks(monkeypatch):
-    """`with_ranks(looks, ends)`: what `ranks.look` and `ranks.start` answer, one start after the other."""
+    """`with_ranks(looks, ends)`: what `preflight.look` and `ranks.start` answer, one start after the other."""
     monkeypatch.setattr(batch.Understudy, "stand_by", lambda *_: None)
 
     def script(looks: list, ends: list) -> list[tuple[list[str], str, bool]]:
         """[(the nodes, rank 0's address, whether beside a step that has not ended)] of each start of ranks."""
         begun = []
 
-        def look(run, spec, nodes, **_) -> dict[str, str]:
+        def look(run, spec, nodes, *, seconds, beside) -> dict[str, str]:
             if error := looks.pop(0) if looks else None:
                 raise error
             return {node: f"{node}.cluster" for node in nodes}
@@ -227,7 +274,7 @@ def with_ranks(monkeypatch):
             Ledger(run.path, generation, "rank0").write("finished", step=1, seconds={})
             return Ended(0, None, "", {}, over=True)
 
-        monkeypatch.setattr(ranks, "look", look)
+        monkeypatch.setattr(preflight, "look", look)
         monkeypatch.setattr(ranks, "start", start)
         return begun
 
@@ -240,7 +287,7 @@ def test_a_node_that_is_refused_is_left_out_and_the_spare_taken(runs, job, ends_
     job.began_on("n[1-3]")
     assert ends_of(run) == [("preempted", "not_started", "in_place"), ("done", "done", "")]
     assert left_out(run) == [(1, "n1", "has no python")] and list(badnodes.listed(runs.folder)) == ["n1"]
-    assert begun == [(["n2", "n3"], "n2.cluster", False)]  # rank 0 is not where the batch script is
+    assert begun == [(["n2", "n3"], "n2.cluster", True)]  # rank 0 is not where the batch script is
 
 
 def test_a_node_that_is_lost_is_left_out_and_the_end_is_a_nodes_failure(runs, job, ends_of, with_ranks):
@@ -253,11 +300,11 @@ def test_a_node_that_is_lost_is_left_out_and_the_end_is_a_nodes_failure(runs, jo
 
 
 def test_ranks_that_do_not_go_cost_their_node_and_are_worked_beside(runs, job, ends_of, with_ranks):
-    begun = with_ranks([], [Ended(-9, 0, "rank 0 on n1: Killed", {"n2": ranks.HELD}, over=False)])
+    begun = with_ranks([], [Ended(-9, 0, "rank 0 on n1: Killed", {"n2": preflight.STILL_HELD}, over=False)])
     run = runs.make(nodes=2, spare_nodes=1)
     job.began_on("n[1-3]")
     assert ends_of(run)[0] == ("preempted", "killed", "in_place")
-    assert left_out(run) == [(1, "n2", ranks.HELD)]
+    assert left_out(run) == [(1, "n2", preflight.STILL_HELD)]
     assert [(nodes, beside) for nodes, _, beside in begun] == [(["n1", "n2"], False), (["n1", "n3"], True)]
 
 
@@ -277,3 +324,29 @@ def test_what_a_job_was_granted_beyond_need_is_given_back_once(runs, job, ends_o
     ends_of(runs.make(nodes=4, least=2, spare_nodes=1))
     given_back = job.slurm.commands("scontrol update")
     assert given_back == [["scontrol", "update", "JobId=7", "NodeList=n1,n2,n3,n4,n5"]]
+
+
+def test_nodes_that_could_not_be_given_back_are_tried_again_at_the_next_start(runs, job, ends_of, with_ranks):
+    with_ranks([], [Ended(1, 1, "", {}, over=True)])
+    job.began_on("n[1-3]")
+    job.slurm.says("scontrol update", Refused("Job update not available right now\n"), "")
+    ends_of(runs.make(nodes=2))
+    assert len(job.slurm.commands("scontrol update")) == 2
+
+
+def test_a_look_that_failed_may_have_left_a_step_and_what_follows_is_beside_it(runs, job, ends_of, with_ranks):
+    begun = with_ranks([NotStarted("a node does not start a task")], [])
+    assert ends_of(runs.make())[0] == ("preempted", "not_started", "in_place")
+    assert [beside for *_, beside in begun] == [True]
+
+
+@pytest.mark.parametrize("lost", ["n1", "n2"])
+def test_a_node_that_falls_silent_is_left_to_the_spare(runs, job, ends_of, with_ranks, lost):
+    """The first one, too: its batch script lives, and no rank need be there."""
+    begun = with_ranks([], [Ended(-9, 0, "", {lost: preflight.SILENT}, over=False)])
+    run = runs.make(nodes=2, spare_nodes=1)
+    job.began_on("n[1-3]")
+    assert ends_of(run) == [("preempted", "node_failure", "in_place"), ("done", "done", "")]
+    assert left_out(run) == [(1, lost, preflight.SILENT)]
+    others = [node for node in ("n1", "n2", "n3") if node != lost]
+    assert [(nodes, beside) for nodes, _, beside in begun] == [(["n1", "n2"], False), (others, True)]

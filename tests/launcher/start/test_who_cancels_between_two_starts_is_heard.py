@@ -48,7 +48,7 @@ def test_what_the_ledger_says_counts_of_this_job(twice, generation, job, said):
 
 def test_a_start_that_was_cancelled_before_it_begins_starts_nothing(twice, monkeypatch):
     Ledger(twice.path, 1, "cancel").write("cancel", job="7")
-    monkeypatch.setattr(batch.ranks, "look", lambda *_, **__: pytest.fail("a task was started"))
+    monkeypatch.setattr(batch.preflight, "look", lambda *_, **__: pytest.fail("a task was started"))
     told = SimpleNamespace(signal=None, began=0.0)
     here = SimpleNamespace(told=told, nodes=None)
     outcome = batch._work(twice, twice.spec(), ["n1"], Ledger(twice.path, 2, "batch"), here)
@@ -62,3 +62,10 @@ def test_a_job_that_is_cancelled_is_not_put_back(twice, slurm_said):
     end = twice.history().last("end")
     assert (end["state"], end["message"]) == ("cancelled", "cancelled; rank 1 on n2: Killed")
     assert not slurm_said.commands("scontrol requeue")
+
+
+@pytest.mark.fault
+def test_that_nobody_can_read_whether_it_was_cancelled_is_no_reason_to_keep_it(twice, job, away):
+    away(twice.path / "events")
+    batch._requeue(twice, Ledger(twice.path, 2, "batch"), KILLED, SimpleNamespace(left_out={}))
+    assert job.slurm.commands("scontrol requeue") == [["scontrol", "requeue", "7"]]
