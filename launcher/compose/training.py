@@ -341,6 +341,7 @@ def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:
     cluster.timeout_min, cluster.mem_gb = clusters.minutes(cluster.timeout_min), clusters.gb(cluster.mem_gb)
     if cluster.kind not in ("slurm", "local"):
         raise InputError.of("cluster.kind", cluster.kind, "no such kind", "use slurm or local")
+    nodes.check_spares(cluster.spare_nodes, config["nodes"])
     if cluster.kind == "local":
         clusters.fit_local(cluster, nodes.typed(config["nodes"], config["least_nodes"]), config["tasks_per_node"])
     return cluster

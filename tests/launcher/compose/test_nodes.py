@@ -33,13 +33,19 @@ def test_what_is_typed_is_the_largest_count_and_the_smallest_of_a_range(typed, m
     {
         "8-4": "use nodes=4-8", "0-3": "use nodes=1-3", "0": "give a positive number", "a-b": "such as 8, or 4-8",
         "4-": "such as 8, or 4-8", "4--8": "such as 8, or 4-8", "2.5": "such as 8, or 4-8", "null": "nodes=null",
-        "1-99999": "at most 65536",
+        "1-99999": "at most 65536", "4-99999999999999999999": "at most 65536", f"{10**30}-4": "at most 65536",
     }.items(),
 )  # fmt: skip
 def test_what_is_no_range_is_refused_with_what_would_be_one(typed, said):
     with pytest.raises(InputError, match=r"^nodes=") as refused:
         spec_of(f"nodes={typed}")
     assert said in str(refused.value)
+
+
+def test_spares_are_nodes_of_which_no_cluster_has_more():
+    assert spec_of("nodes=65535", "cluster.spare_nodes=1").cluster.spare_nodes == 1
+    with pytest.raises(InputError, match=r"^cluster.spare_nodes=2: .* use at most 1$"):
+        spec_of("nodes=4-65535", "cluster.spare_nodes=2")
 
 
 @pytest.mark.parametrize("words", [["nodes=4-8"], ["cluster.spare_nodes=1"]])
