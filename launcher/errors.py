@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 NAMED = 5  # of several that one line tells of
@@ -65,9 +65,7 @@ class NodesRefused(NotStarted):
 
     def __init__(self, why: Mapping[str, str]):
         self.why = dict(why)
-        shown = [f"{node} {reason}" for node, reason in sorted(self.why.items())]
-        more = f"; and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
-        super().__init__("; ".join(shown[:NAMED]) + more)
+        super().__init__(first_few([f"{node} {reason}" for node, reason in sorted(self.why.items())]))
 
 
 class RunFailed(SslrunError):
@@ -123,6 +121,12 @@ def line_of(error: BaseException) -> str:
             behind = behind[1:]
         lines = behind or lines
     return " ".join(" ".join(lines).split())[:500]
+
+
+def first_few(said: Sequence[str]) -> str:
+    """The first NAMED of several in one line, and how many more there are; empty where there are none."""
+    more = [f"and {len(said) - NAMED} more"] if len(said) > NAMED else []
+    return "; ".join([*said[:NAMED], *more])
 
 
 def unknown(field: str, value: str, known: Iterable[str], *, what: str = "name") -> NoReturn:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from launcher.errors import first_few
 from launcher.run.folder import RunDir
 from launcher.run.shapes import HEARTBEAT
 
 BEATS_MISSED = 3  # before a rank counts as gone
 BEATS_STILL = 2  # without progress, on every rank, before the slowest is named: ranks do not write at the same moment
 SLACK_SECONDS = 1.0
-NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ def to_blame(run: RunDir) -> list[Suspect]:
 
 def named(suspects: Sequence[Suspect]) -> str:
     """The first few of them in one line; empty where there are none."""
-    more = f"; and {len(suspects) - NAMED} more" if len(suspects) > NAMED else ""
-    return "; ".join(map(str, suspects[:NAMED])) + more
+    return first_few([*map(str, suspects)])
 
 
 def stalled(run: RunDir) -> list[int]:

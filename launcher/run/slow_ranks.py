@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean, median_low
 from typing import Any
 
+from launcher.errors import first_few
 from launcher.run.ledger import Event, History
 from launcher.run.state import ACTIVE
 
@@ -18,7 +19,6 @@ WINDOW = 100  # steps that each rank tells of at once
 IN_A_ROW = 3  # of these, before a rank is named, and before it no longer is
 SLOW, WELL = 1.2, 1.1  # times the median
 LEAST_SECONDS = 0.001  # a step, above the median: less is of no account, however short the steps are
-NAMED = 5
 NODE = re.compile(r"[\w.-]+")  # as clusters call theirs; of another name no line is made for a shell
 
 
@@ -86,9 +86,8 @@ def _override(nodes: Sequence[str]) -> str:
 
 def said(slow: Sequence[Mapping[str, Any]]) -> str:
     """Of `slow_ranks`, the first few of them in one line."""
-    more = f"; and {len(slow) - NAMED} more" if len(slow) > NAMED else ""
-    each = [f"rank {s['rank']} on {s['node']} takes {s['ratio']:.2f} times as long as the others" for s in slow[:NAMED]]
-    return "; ".join(each) + more
+    each = "rank {rank} on {node} takes {ratio:.2f} times as long as the others"
+    return first_few([each.format(**facts) for facts in slow])
 
 
 def what_to_type(facts: Mapping[str, Any], where: str) -> str:

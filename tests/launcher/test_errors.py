@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from launcher.errors import InputError
+from launcher.errors import InputError, NodesRefused, first_few
 
 WHOLE = InputError.of("RUN", "swav", "there is no such run", "runs there: none")
 
@@ -36,3 +36,11 @@ def test_a_sentence_names_no_field_that_could_be_another():
 def test_it_comes_whole_out_of_another_process():
     error = InputError.of("data.path", ..., "it cannot be read", "make it readable")
     assert str(pickle.loads(pickle.dumps(error)).about("OUT")) == "OUT: it cannot be read; make it readable"
+
+
+def test_of_many_the_first_five_are_told_and_how_many_there_are_besides():
+    names = [f"n{number}" for number in range(1, 8)]
+    assert (first_few([]), first_few(names[:5])) == ("", "n1; n2; n3; n4; n5")
+    assert first_few(names) == "n1; n2; n3; n4; n5; and 2 more"
+    refused = str(NodesRefused(dict.fromkeys(names, "is lost")))
+    assert refused.startswith("n1 is lost; n2 is lost; ") and refused.endswith("; n5 is lost; and 2 more")
