@@ -1,8 +1,9 @@
 """A paper's table with our numbers on a terminal, and as Markdown."""
 
+import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,13 +13,14 @@ from rich.text import Text
 
 from launcher import durations
 from launcher.report import words
-from launcher.report.life import Life
+from launcher.report.life import Life, PastStart
 from launcher.report.listing import COLOURS
 from launcher.report.screen import console
 from launcher.report.table import Table
 
 SAME_UNIT = "paper"  # the scale at which ours and the paper's are the same measure
 UNBOUNDED = 400  # letters a line, where nobody says how wide it may be
+COUNTED = ("waited", "worked", "steps", "lost")  # columns of the table of starts
 NUMBERS = ("paper", "ours", "difference", "steps", "hours")  # columns
 
 
@@ -58,14 +60,10 @@ def show_run(life: Life, screen: Console) -> None:
     screen.print(f"{life.id}: {summary['state']}, step {summary['step']:,} of {summary['steps']:,}", style="bold")
     if summary["message"]:
         screen.print(summary["message"], soft_wrap=True)
-    starts, counted = Grid(box=SIMPLE_HEAD, pad_edge=False), ("ranks", "waited", "worked", "steps", "lost")
-    for name in ("start", "because", "through", "began", "where", *counted):
-        starts.add_column(name, justify="right" if name in ("start", *counted) else "left")
-    starts.add_column("ended")
-    for s in life.starts:
-        reach = f"{s.first:,}–{s.last:,}"
-        times = s.began, s.where, str(s.ranks or ""), durations.short(s.waited), durations.short(s.worked)
-        starts.add_row(str(s.number), s.cause, s.through, *times, reach, str(s.lost), s.ended)
+    if life.starts:
+        screen.print("", _starts(life.starts), "", sep="\n")
+    for line in _places(life.starts):
+        screen.print(line, soft_wrap=True)
     scores = Grid(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("evaluation", "step", "score", ""):
         scores.add_column(name, justify="right" if name in ("step", "") else "left")
@@ -73,11 +71,31 @@ def show_run(life: Life, screen: Console) -> None:
         for number, (name, value) in enumerate(numbers.items()):
             head = ("", "") if number else (protocol, f"{step:,}")
             scores.add_row(*head, name.replace("_", " "), words.score(value))
-    for grid in (starts, scores):
-        if grid.row_count:
-            screen.print(grid)
+    if scores.row_count:
+        screen.print(scores)
     for line in life.remarks:
         screen.print(line, soft_wrap=True)
+
+
+def _starts(starts: Sequence[PastStart]) -> Grid:
+    """Fits a screen of 80 letters: what a start began through stands below its cause, and `_places` says the rest."""
+    grid, counted = Grid(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)), ("start", *COUNTED)
+    for name in ("start", "because", "began", *COUNTED, "ended"):
+        grid.add_column(name, justify="right" if name in counted else "left", overflow="fold")
+    for s in starts:
+        cause, clock = f"{s.cause}\n{s.through}" if s.through else s.cause, s.began.split()[1].rpartition(":")[0]
+        took = durations.short(s.waited), durations.short(s.worked)
+        grid.add_row(str(s.number), cause, clock, *took, f"{s.first:,}–{s.last:,}", str(s.lost), s.ended)
+    return grid
+
+
+def _places(starts: Sequence[PastStart]) -> Iterator[str]:
+    """On which day and where they were, a line for those in a row of which that is the same."""
+    for (day, where, ranks), group in itertools.groupby(starts, lambda s: (s.began.split()[0], s.where, s.ranks)):
+        numbers = [s.number for s in group]
+        which = f"Start {numbers[0]}" if len(numbers) == 1 else f"Starts {numbers[0]}–{numbers[-1]}"
+        had = f"{ranks:,} rank{'' if ranks == 1 else 's'}" if ranks else ""
+        yield f"{which}: {', '.join(filter(None, (day, where, had)))}."
 
 
 def remarks(table: Table) -> list[str]:
