@@ -286,8 +286,11 @@ def show(summary: dict[str, Any], screen: Console) -> None:
 def in_words(summary: dict[str, Any]) -> dict[str, Any]:
     """Of a run: with what is said more plainly to a person than to a script, and without what is said besides."""
     interruptions = [{**each, "in_place": None} for each in summary["interruptions"]]  # `where` says it
+    where = {**summary["where"], "nodes": summary["asked_nodes"]}
+    where.pop("least_nodes", None)
     return {
         **summary,
+        "where": where,
         "granted_nodes": nodes.fewer(summary) or None,
         "asked_nodes": None,
         "in_place": summary["in_place"] or None,

@@ -106,6 +106,7 @@ def test_what_a_run_lost_and_where_it_went_on_is_shown(ledgers, typed):
             pen.write("end", state="preempted", cause="node_failure", message="", requeued=True, why=why)
     pen.write("end", state="failed", cause="crash", message="out of memory")
     shown, _ = typed("show", run.id)
+    assert f"where         cluster generic, nodes 2-4, spare_nodes 1, tasks_per_node {per_node}\n" in shown
     assert "granted_nodes 2 of 2-4\n" in shown and "in_place      1\n" in shown
     assert "left_out      node n4, why is lost, start 1\n" in shown
     assert "cause node_failure, where same job, node n4, lost_steps 0" in shown
@@ -113,6 +114,7 @@ def test_what_a_run_lost_and_where_it_went_on_is_shown(ledgers, typed):
     assert "spares        1 restart on one, going on 0 s after the end; idle for 0.00 node-hours\n" in shown
     answer = json.loads(typed("show", run.id, "--json")[0])
     assert (answer["granted_nodes"], answer["asked_nodes"], answer["in_place"]) == (2, "2-4", 1)
+    assert (answer["where"]["nodes"], answer["where"]["least_nodes"]) == (4, 2)
     assert answer["left_out"] == [{"node": "n4", "why": "is lost", "start": 1}] and answer["spares"]["restarts"] == 1
     (row,) = typed("status")[0].splitlines()[1:2]
     assert "node_failure 2; 1 in place" in row and "n[1-4], 2 of 2-4" in row
