@@ -52,7 +52,7 @@ def columns() -> list[Column]:
         Column("state", 0, lambda f: f["state"]),
         Column("step", 0, lambda f: f"{f['step']}/{f['steps']}", right=True),
         Column("waits for", 1, _waiting),
-        Column("left", 2, lambda f: durations.short(f["seconds_left"]), right=True),
+        Column("left", 2, lambda f: durations.short(f["seconds_left"]) if f["state"] in ACTIVE else "", right=True),
         Column("k-NN", 3, _knn, right=True),
         Column("loss", 4, lambda f: "" if f["loss"] is None else f"{f['loss']:.3f}", right=True),
         Column("images/s", 5, lambda f: f"{f['images_per_s']:,.0f}" if f["images_per_s"] else "", right=True),

@@ -70,6 +70,20 @@ def test_a_wider_screen_says_more(sslrun, folder):
     assert set(narrow) < set(wider) < set(wide[0].split())
 
 
+@pytest.mark.parametrize("ended", ["failed", "cancelled", "stopped"])
+def test_what_nobody_runs_has_no_time_left(sslrun, ledgers, ended):
+    run = ledgers.create("method=rotnet", "recipe=tiny")
+    ledgers.start(run)
+    ledgers.progress(run, 7, seconds_left=1380.0)
+    assert "23min" not in table(sslrun, ledgers.folder, 80)[1]
+    lock = run.lock()
+    assert "23min" in table(sslrun, ledgers.folder, 80)[1]
+    os.close(lock)
+    ledgers.end(run, ended)
+    head, row = table(sslrun, ledgers.folder, 200)[:2]
+    assert ended in row and "left" not in head.split() and "23min" not in row
+
+
 def test_a_pipe_has_no_width(sslrun, folder):
     runs, *_ = folder
     assert table(sslrun, runs, None)[0].split() == table(sslrun, runs, 1000)[0].split()
