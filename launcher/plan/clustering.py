@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from launcher.plan import cost, kmeans_cost
+from launcher.plan import cost, kmeans_cost, layouts
 from launcher.spec import registry
 from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
@@ -21,6 +21,8 @@ class ClusteringPlan(Planned):
     clusters: int
     hours: float
     gpu_hours: float
+    spare_nodes: int
+    spare_gpu_hours: float
     sent_gb: float  # by a rank
     disk_gb: float
     signal_delay_s: int
@@ -53,6 +55,8 @@ def make(spec: RunSpec) -> ClusteringPlan:
         clusters=config.k * (config.m or 1),
         hours=round(hours, 4),
         gpu_hours=round(hours * (spec.world_size if cluster.gpus_per_node else 0), 3),
+        spare_nodes=cluster.spare_nodes,
+        spare_gpu_hours=round(layouts.spare_gpu_hours(spec, hours), 3),
         sent_gb=round(sent, 3),
         disk_gb=round(disk, 3),
         signal_delay_s=cluster.signal_delay_s
@@ -62,6 +66,7 @@ def make(spec: RunSpec) -> ClusteringPlan:
         why={
             "hours": f"features {features:.3g} s, k-means {seconds:.3g} s at {share:.0%} of the fp32 peak, assumed",
             **({"gpu_hours": f"on {spec.nodes} nodes, the most of nodes={spec.asked_nodes}"} if ranged else {}),
+            **layouts.why_spares(spec, spec.nodes, hours),
             "sent_gb": f"sums and counts of {config.iterations} iterations, a rank",
             "disk_gb": "centroids twice, assignments" + (", features until they are clustered" if features else ""),
         },

@@ -30,10 +30,29 @@ def of(plan: Any) -> OnNodes:
     return OnNodes(**{each.name: getattr(plan, each.name) for each in fields(OnNodes)})
 
 
-def spare_gpu_hours(spec: RunSpec, layout: OnNodes) -> float:
-    """GPU-hours for which the spare nodes are held and do nothing, where none is ever needed."""
+def spare_gpu_hours(spec: RunSpec, hours: float) -> float:
+    """GPU-hours for which the spare nodes are held and do nothing, where none is ever needed. hours: of the run."""
     cluster = spec.cluster
-    return cluster.spare_nodes * spec.tasks_per_node * layout.hours if cluster.gpus_per_node else 0.0
+    return cluster.spare_nodes * spec.tasks_per_node * hours if cluster.gpus_per_node else 0.0
+
+
+def why_spares(spec: RunSpec, nodes: int, hours: float) -> Mapping[str, str]:
+    """The sentence on spares for `why`; none where there are none. nodes: the most that a start takes; hours: of the
+    run on these."""
+    cluster = spec.cluster
+    if not cluster.spare_nodes:
+        return {}
+    total, idle = nodes + cluster.spare_nodes, spare_gpu_hours(spec, hours)
+    cost = f"{idle:,.0f} GPU-hours held idle" if cluster.gpus_per_node else "held idle"
+    said = (
+        f"{cluster.spare_nodes} of {total} nodes: {cost}, {cluster.spare_nodes / total:.1%} of the bill and not in "
+        "gpu_hours; a run that loses a node goes on at once instead of waiting in the queue"
+    )
+    if spec.least_nodes is not None:
+        said += (
+            f"; of fewer nodes a start takes as many as nodes={spec.asked_nodes} allows, and spares are what remains"
+        )
+    return {"spare_nodes": said}
 
 
 def remarks(spec: RunSpec, layouts: Sequence[OnNodes]) -> list[str]:
@@ -62,11 +81,4 @@ def why(spec: RunSpec, layouts: Sequence[OnNodes]) -> Mapping[str, str]:
         found["world_size"] = f"{where}: {there}; all numbers are for {largest.nodes}"
     if cluster.gpus_per_node:
         found["gpu_hours"] = f"{largest.world_size} GPUs that train, without queue, starts and spare nodes"
-    if cluster.spare_nodes:
-        total, idle = largest.nodes + cluster.spare_nodes, spare_gpu_hours(spec, largest)
-        cost = f"{idle:,.0f} GPU-hours held idle" if cluster.gpus_per_node else "held idle"
-        found["spare_nodes"] = (
-            f"{cluster.spare_nodes} of {total} nodes: {cost}, {cluster.spare_nodes / total:.1%} of the bill and not in "
-            "gpu_hours; a run that loses a node goes on at once instead of waiting in the queue"
-        )
-    return found
+    return {**found, **why_spares(spec, largest.nodes, largest.hours)}

@@ -108,7 +108,7 @@ def make(spec: RunSpec, recipe: Recipe) -> Plan:
     return replace(
         largest,
         spare_nodes=cluster.spare_nodes,
-        spare_gpu_hours=round(layouts.spare_gpu_hours(spec, laid_out[0]), 3),
+        spare_gpu_hours=round(layouts.spare_gpu_hours(spec, laid_out[0].hours), 3),
         layouts=laid_out,
         sbatch=script.of(spec, largest.signal_delay_s) if slurm else None,
         warnings=(*largest.warnings, *layouts.remarks(spec, laid_out)),

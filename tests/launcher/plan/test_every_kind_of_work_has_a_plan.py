@@ -35,6 +35,17 @@ def test_a_clustering_holds_its_centroids_twice(training):
     assert plan.disk_gb == pytest.approx((2 * 4 * 50 * 10**3 + 8 * 10**6) / 1e9, abs=5e-4)
 
 
+def test_a_clustering_says_what_a_spare_costs_as_a_training_does(training):
+    given = {"k": 50_000, "iterations": 100, "rows": 10**8, "dim": 10**3}
+    with_spare = freeze(training.cluster_but(spare_nodes=1))
+    alone = kinds.make(dataclasses.replace(of("kmeans", training, **given), nodes=4))
+    spare = kinds.make(dataclasses.replace(of("kmeans", training, **given), nodes=4, least_nodes=2, cluster=with_spare))
+    assert (alone.spare_nodes, alone.spare_gpu_hours, "spare_nodes" in alone.why) == (0, 0, False)
+    assert (spare.spare_nodes, spare.gpu_hours) == (1, alone.gpu_hours)
+    assert spare.spare_gpu_hours == pytest.approx(alone.gpu_hours / 4, rel=1e-3) and spare.spare_gpu_hours > 0
+    assert "1 of 5 nodes" in spare.why["spare_nodes"] and "20.0% of the bill" in spare.why["spare_nodes"]
+
+
 def test_weights_are_judged_as_a_checkpoint_is(training):
     spec = of("weights", training, backbone=training.method.backbone)
     assert kinds.make(spec) == evaluation.make(training)

@@ -53,6 +53,9 @@ def test_what_a_spare_costs_is_said_and_counted_apart():
     assert plan.spare_gpu_hours == pytest.approx(plan.gpu_hours * 2 / 8, rel=1e-3)
     assert "2 of 10 nodes" in plan.why["spare_nodes"] and "20.0% of the bill" in plan.why["spare_nodes"]
     assert "spare_nodes" not in without.why and without.spare_gpu_hours == 0
+    assert "what remains" not in plan.why["spare_nodes"]
+    ranged = plan_of("nodes=4-8", "cluster.spare_nodes=2").why["spare_nodes"]
+    assert ranged.endswith("of fewer nodes a start takes as many as nodes=4-8 allows, and spares are what remains")
     assert "64 GPUs that train" in plan.why["gpu_hours"]
 
 
