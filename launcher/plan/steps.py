@@ -35,7 +35,7 @@ done
 # Where it outlives its job, on a node that only Slurm has lost, it leaves the next start of that alone.
 UNDERSTUDY = """\
 while sleep 10; do
-    said=$(scontrol show job -o "$1") || { scontrol ping | grep -q UP && exit; continue; }
+    said=$(scontrol show job -o "$1" 2>&1) || case $said in *"Invalid job id"*) exit;; *) continue;; esac
     case $said in *" Restarts=$3 "*) ;; *) exit;; esac
     case $said in *" JobState=RUNNING "*) ;; *" JobState=SUSPENDED "*) continue;; *) exit;; esac
     nodes=${said##* NodeList=}

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import recorded
+from recorded import Refused
 
 from launcher.compose.training import resolve
 from launcher.plan import steps
@@ -98,8 +99,8 @@ def test_a_process_that_ends_while_it_is_looked_for_is_not_left(tmp_path):
     assert asked.wait(60) == 0
 
 
-# What the understudy of job 7's first start is told: (what is another in what Slurm says of the job; None: nothing, and
-# whether the controller answers; the names of its nodes) -> (whether it puts it back, whether it stays).
+# What the understudy of job 7's first start is told: (what is another in what Slurm says of the job, or how it refuses
+# to say it; the names of its nodes) -> (whether it puts it back, whether it stays).
 TOLD = {
     "all is well": ({"NodeList": "n[1-2]"}, "n1 n2", False, True),
     "its first node is gone": ({"NodeList": "n2"}, "n2", True, True),
@@ -109,8 +110,9 @@ TOLD = {
     "it ends": ({"NodeList": "n2", "JobState": "COMPLETING"}, "n2", False, False),
     "it was started again elsewhere": ({"NodeList": "n2", "Restarts": "1"}, "n2", False, False),
     "its nodes have no names": ({"NodeList": "n2"}, "", False, True),
-    "the controller does not know it": ("UP", "", False, False),
-    "the controller is away": ("DOWN", "", False, True),
+    "the controller does not know it": (recorded.FORGOTTEN, "", False, False),
+    "the controller is away": (Refused("slurm_load_jobs error: Unable to contact slurm controller"), "", False, True),
+    "the controller is busy": (Refused("slurm_load_jobs error: Socket timed out on send/recv"), "", False, True),
 }
 
 
@@ -122,13 +124,12 @@ def test_the_understudy_puts_the_job_back_where_its_first_node_is_gone(case, tmp
         said = re.sub(rf" {key}=\S+", f" {key}={value}", said)
     (tmp_path / "said").write_text(said)
     shows = f"cat {tmp_path}/said"
-    if not isinstance(says, dict):
-        what = recorded.FORGOTTEN.said.strip() if says == "UP" else "slurm_load_jobs error: Unable to contact slurm"
-        shows = f"echo '{what}' >&2; exit 1"
+    if isinstance(says, Refused):
+        shows = f"echo '{says.said}' >&2; exit {says.code}"
     answers = {
         '"show job -o 7"': shows,
         '"show hostnames "*': f'[ -n "{names}" ] && printf "%s\\n" {names}',
-        "ping": f"echo 'Slurmctld(primary) at login is {says}'",
+        "ping": "echo 'Slurmctld(primary) at login is UP'",
         "*": f'echo "$*" >> {tmp_path}/asked',
     }
     cases = "\n".join(f"{words}) {does};;" for words, does in answers.items())

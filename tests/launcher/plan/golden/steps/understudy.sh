@@ -13,7 +13,7 @@ srun \
 sh \
 -c \
 'while sleep 10; do
-    said=$(scontrol show job -o "$1") || { scontrol ping | grep -q UP && exit; continue; }
+    said=$(scontrol show job -o "$1" 2>&1) || case $said in *"Invalid job id"*) exit;; *) continue;; esac
     case $said in *" Restarts=$3 "*) ;; *) exit;; esac
     case $said in *" JobState=RUNNING "*) ;; *" JobState=SUSPENDED "*) continue;; *) exit;; esac
     nodes=${said##* NodeList=}
