@@ -49,8 +49,8 @@ class Alive:
 
     @property
     def srun(self) -> str:
-        """What srun does meanwhile, half a minute long at most."""
-        return f"for n in $(seq 1500); do [ ! -e {self.file} ] || sleep 0.02; done"
+        """What srun does meanwhile, ten seconds long at most."""
+        return f"for n in $(seq 500); do [ ! -e {self.file} ] || sleep 0.02; done"
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_where_it_stays_away_they_are_given_up_and_no_node_is_blamed(job, ended,
     monkeypatch.setattr(ranks, "GONE_SECONDS", 0.0)
     for program in ("squeue --steps", "scontrol show job"):
         job.slurm.says(program, AWAY)
-    job.srun(f"{FAILED}; exec sleep 60", gone='case "$*" in *=n3\\ *) exit 1;; esac')
+    job.srun(f"{FAILED}; exec sleep 10", gone='case "$*" in *=n3\\ *) exit 1;; esac')
     found = ended()
     assert (found.exit_code, found.rank, found.lost, found.over) == (-9, 1, {}, False)
     assert len(job.slurm.commands("squeue --steps")) > 1 and not job.slurm.commands("scancel")
@@ -159,7 +159,7 @@ def test_where_srun_waits_for_ever_each_node_is_asked_for_what_is_left_there(run
     words = 'echo "$*" | tr "\\n" " " | sed "s/.*--nodelist=\\([^ ]*\\) .*done *sh/\\1/"'
     asked = f"echo $({words}) >> {tmp_path}/asked"
     by_node = 'case "$*" in *=n1\\ *) exit 0;; *=n2\\ *) exit 7;; esac; exit 1'
-    job.srun(f"{FAILED}; exec sleep 60", gone=f"{asked}; {by_node}")
+    job.srun(f"{FAILED}; exec sleep 10", gone=f"{asked}; {by_node}")
     found = ended()
     assert found.lost == {"n2": preflight.STILL_HELD, "n3": preflight.SILENT}
     assert (found.exit_code, found.rank, found.over) == (-9, 1, False)  # it has not waited for srun
@@ -168,7 +168,7 @@ def test_where_srun_waits_for_ever_each_node_is_asked_for_what_is_left_there(run
 
 @pytest.mark.parametrize("says", [{"state": "COMPLETING"}, {"state": "SUSPENDED"}, None])
 def test_while_slurm_ends_the_job_or_is_not_there_no_node_is_blamed(job, ended, impatient, says):
-    job.srun(f"{FAILED}; exec sleep 60", gone='case "$*" in *=n3\\ *) exit 1;; *=n2\\ *) exit 7;; esac')
+    job.srun(f"{FAILED}; exec sleep 10", gone='case "$*" in *=n3\\ *) exit 1;; *=n2\\ *) exit 7;; esac')
     if says:
         job.is_now("n[1-3]", **says)
     else:
@@ -179,12 +179,12 @@ def test_while_slurm_ends_the_job_or_is_not_there_no_node_is_blamed(job, ended, 
 
 @pytest.mark.parametrize(("gone", "lost"), [("exit 1", []), ('case "$*" in *=n1\\ *) exit 7;; esac; exit 1', NODES)])
 def test_where_nothing_starts_on_any_node_none_is_blamed(job, ended, impatient, gone, lost):
-    job.srun(f"{FAILED}; exec sleep 60", gone=gone)
+    job.srun(f"{FAILED}; exec sleep 10", gone=gone)
     assert sorted(ended().lost) == lost
 
 
 def test_a_first_node_that_starts_nothing_more_is_lost(job, ended, impatient):
-    job.srun(f"{FAILED}; exec sleep 60", gone='case "$*" in *=n1\\ *) exit 1;; esac')
+    job.srun(f"{FAILED}; exec sleep 10", gone='case "$*" in *=n1\\ *) exit 1;; esac')
     assert ended().lost == {"n1": preflight.SILENT}
 
 
@@ -195,7 +195,7 @@ def test_nodes_of_which_slurm_knows_are_lost(job, ended):
 
 
 def test_what_srun_waits_for_on_a_lost_node_is_no_rank_that_lives(job, ended, impatient):
-    job.srun("echo 'srun: error: Node failure on n3' >&2; exec sleep 60", gone="exit 0")
+    job.srun("echo 'srun: error: Node failure on n3' >&2; exec sleep 10", gone="exit 0")
     found = ended()
     assert (found.lost, found.rank, found.over) == ({"n3": "is lost"}, None, False)
 
