@@ -234,7 +234,8 @@ def _concluded(
 ) -> tuple[Outcome, Next, str]:
     """(how this start is understood to have ended, what follows, why that). Raises OSError."""
     found = job.standing()
-    elsewhere = found is not None and (found.restarts or 0) > job.restarts()
+    # Slurm counts a restart as soon as it ends the job for one, and this process may live on for KillWait.
+    elsewhere = found is not None and found.state == "RUNNING" and (found.restarts or 0) > job.restarts()
     if elsewhere or run.generation() > ledger.generation:  # this node stood still, and Slurm has started the job again
         outcome = Outcome("failed", Superseded.cause, "the run has been started again elsewhere", RunFailed.exit_code)
     elif outcome.state != "done" and not hopeless:

@@ -40,7 +40,7 @@ def written() -> dict[str, str]:
         "ranks": steps.ranks(spec, RUN, NODES, "start1"),
         "ranks-beside": steps.ranks(spec, RUN, NODES, "start2", beside=True),
         "gone": steps.gone("n2", [4711, 4712]),
-        "understudy": steps.understudy("7", "n1", 2, "n2"),
+        "understudy": steps.understudy(RUN, "7", "n1", 2, "n2"),
     }
     return {name: " \\\n".join(map(shlex.quote, command)) + "\n" for name, command in commands.items()}
 
@@ -137,7 +137,7 @@ def test_the_understudy_puts_the_job_back_where_its_first_node_is_gone(case, tmp
         "sleep": f"echo >> {tmp_path}/slept; [ $(wc -l < {tmp_path}/slept) -lt 2 ]",  # the second time ends it
         "scontrol": f'case "$*" in\n{cases}\nesac',
     }
-    command = ["sh", "-c", steps.UNDERSTUDY, "sslrun", "7", "n1", "0"]
+    command = ["sh", "-c", steps.UNDERSTUDY, "sslrun", "7", "n1", "0", tmp_path / "word"]
     subprocess.run(command, env=environment(tmp_path, programs), timeout=60)
     asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
     assert asked == ("requeue 7\n" if put_back else "")

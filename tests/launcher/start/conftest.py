@@ -22,7 +22,7 @@ from launcher.run.ledger import Ledger
 from launcher.run.snapshot import Snapshot
 from launcher.spec.runspec import RunSpec, freeze
 from launcher.spec.schema import ClusterConfig
-from launcher.start import batch
+from launcher.start import batch, requeue
 from launcher.start import job as own
 from launcher.start.executor import Executor
 
@@ -143,6 +143,7 @@ def job(tmp_path, monkeypatch, slurm_said):
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     # Slurm has ended this process by then.
     monkeypatch.setattr(own, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: None))
+    monkeypatch.setattr(requeue, "PAUSES", (0.0, 0.0, 0.0))
     before = {number: signal.getsignal(number) for number in (signal.SIGCONT, signal.SIGTERM, signal.SIGUSR2)}
     yield Job(slurm_said, tmp_path / "bin")
     for number, handler in before.items():

@@ -75,11 +75,11 @@ def test_the_first_node_is_never_given_back(granted):
     assert nodes.to_keep(spares=1) == ["n1", "n2", "n3", "n4"]
 
 
-def test_nodes_that_are_left_out_are_given_back_and_not_counted_as_spares(granted):
+def test_nodes_that_are_left_out_are_given_back_with_others_and_not_counted_as_spares(granted):
     nodes = granted("n[1-5]")
     nodes.left_out["n4"] = "has no python"
     nodes.take([3])
-    assert nodes.to_keep(spares=1) == ["n1", "n2", "n3", "n5"]
+    assert nodes.to_keep(spares=1) == ["n1", "n2", "n3", "n4", "n5"]
     assert nodes.to_keep(spares=0) == ["n1", "n2", "n3"]
 
 

@@ -247,7 +247,7 @@ def test_a_node_without_srun_is_said_to_lack_it(runs, ends_of, monkeypatch):
     def none(*_, **__):
         raise FileNotFoundError(2, "No such file or directory", "srun")
 
-    monkeypatch.setattr(preflight.subprocess, "run", none)
+    monkeypatch.setattr(preflight.subprocess, "Popen", none)
     assert ends_of(run)[0][0] == "failed"
     assert run.history().last("end")["message"].startswith("srun: No such file or directory (on ")
 

@@ -1,9 +1,11 @@
 """Who puts a job back whose first node dies stands by on another one, and on a new one where that has died."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
+from launcher.run.folder import RunDir
 from launcher.start import understudy
 from launcher.start.allocation import Allocation
 
@@ -16,13 +18,13 @@ def stands(job, monkeypatch):
 
     def start(command, **_) -> SimpleNamespace:
         where = next(word.removeprefix("--nodelist=") for word in command if word.startswith("--nodelist="))
-        step = SimpleNamespace(node=where, told=command[-3:], ended=None)
+        step = SimpleNamespace(node=where, told=command[-4:], ended=None)
         step.poll, step.kill = lambda: step.ended, lambda: setattr(step, "ended", -9)
         steps.append(step)
         return step
 
     monkeypatch.setattr(understudy.subprocess, "Popen", start)
-    return SimpleNamespace(by=understudy.Understudy().stand_by, steps=steps)
+    return SimpleNamespace(by=partial(understudy.Understudy().stand_by, RunDir("/run")), steps=steps)
 
 
 @pytest.fixture
@@ -38,10 +40,10 @@ def test_it_is_on_another_node_than_the_first_and_stays(stands, nodes):
     assert [step.node for step in stands.steps] == ["n2"]
 
 
-def test_it_is_told_the_job_its_first_node_and_how_often_slurm_had_started_it(stands, nodes, monkeypatch):
+def test_it_is_told_the_job_its_first_node_how_often_it_had_begun_and_where_to_leave_word(stands, nodes, monkeypatch):
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     stands.by(nodes)
-    assert stands.steps[0].told == ["7", "n1", "3"]
+    assert stands.steps[0].told == ["7", "n1", "3", "/run/first_node_lost"]
 
 
 def test_where_its_node_is_left_out_it_moves(stands, nodes):

@@ -18,10 +18,13 @@ sh \
     case $said in *" JobState=RUNNING "*) ;; *" JobState=SUSPENDED "*) continue;; *) exit;; esac
     nodes=${said##* NodeList=}
     names=$(scontrol show hostnames "${nodes%% *}") && [ -n "$names" ] || continue
-    echo "$names" | grep -qxF "$2" || scontrol requeue "$1"
+    echo "$names" | grep -qxF "$2" && continue
+    echo "$2" > "$4"
+    scontrol requeue "$1"
 done
 ' \
 sslrun \
 7 \
 n1 \
-2
+2 \
+/runs/deepercluster/first_node_lost
