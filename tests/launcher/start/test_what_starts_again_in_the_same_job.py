@@ -119,12 +119,18 @@ def test_a_job_that_ends_starts_nothing_more(runs, job, ends_of, starts):
     assert run.history().last("end")["why"] == "the job is COMPLETING"
 
 
-@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "COMPLETING"])
-def test_what_slurm_has_started_again_is_no_business_of_the_start_that_stood_still(runs, job, ends_of, starts, state):
+@pytest.mark.parametrize("state", ["PENDING", "COMPLETING"])
+def test_one_that_slurm_ends_for_another_of_the_job_goes_through_the_queue(runs, job, ends_of, starts, state):
+    """It is counted as one more from then on, and this process may live for KillWait."""
+    starts(lambda run, ledger, here: job.is_now(state=state, restarts=1) or failed())
+    assert ends_of(runs.make()) == [("preempted", "killed", "requeued")]
+
+
+def test_what_slurm_has_started_again_is_no_business_of_the_start_that_stood_still(runs, job, ends_of, starts):
     run = runs.make()
 
     def meanwhile(run, ledger, here) -> Outcome:
-        job.is_now(state=state, restarts=1)
+        job.is_now(state="RUNNING", restarts=1)
         return failed()
 
     starts(meanwhile)
