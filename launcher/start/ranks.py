@@ -30,7 +30,8 @@ from launcher.start.told import Told
 END_SECONDS, GONE_SECONDS = 5.0, 30.0  # from the first death to the kill of the others; from there until they are gone
 POLL_SECONDS, AGAIN_SECONDS = 0.1, 0.5
 LONGEST_SECONDS = 20.0  # of one time; scancel waits for a node that is lost
-NO_STEP = "Unable to create step"  # Slurm counts another one as one that has not ended
+# Slurm counts another step, or this one, as one that has not ended.
+NOT_OVER = re.compile("Unable to create step|Timed out waiting for job step")
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
 GONE = re.compile(r"Node failure on (?P<nodes>\S+)")
@@ -108,12 +109,12 @@ def _see_through(step: subprocess.Popen, heard: "_Heard", name: str) -> bool:
             step.wait()
             return killing.gone
     heard.listening.join(GONE_SECONDS)
-    if not step.returncode:
-        return True
+    if step.returncode >= 0:  # it has waited for all of them
+        return not NOT_OVER.search(heard.last)
     killing = killing or _Killing(name)  # who killed srun left the ranks alive
     while not (killing.gone or killing.in_vain):
         time.sleep(POLL_SECONDS)
-    return killing.gone and NO_STEP not in heard.last
+    return killing.gone
 
 
 class _Killing:
