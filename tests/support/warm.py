@@ -158,7 +158,11 @@ def _say_command(command: Sequence[str]) -> None:
     ctypes.memmove(begin, said.ljust(end - begin, b"\0"), end - begin)
 
 
-class Popen(subprocess.Popen):
+# subprocess' own, also where this module is loaded by a fork, in which ours is in its place.
+OWN = next(kind for kind in subprocess.Popen.__mro__ if kind.__module__ == "subprocess")
+
+
+class Popen(OWN):
     """Forks instead of starting an interpreter, where the command is ours. Everything else is subprocess' own.
 
     `_execute_child` is private to subprocess: it has no public place for this. tests/test_warm.py pins what it does.
