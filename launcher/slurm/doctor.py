@@ -26,7 +26,7 @@ from launcher.spec.schema import ClusterConfig
 
 OK, WARN, BAD = "ok", "warn", "bad"
 SHORT_SECONDS = 30  # a save that must be over sooner is at risk
-OVERLAP = (20, 11)  # the first Slurm that starts a step beside another
+OVERLAP = (22, 5)  # the first Slurm whose steps beside others share memory and GPUs, too (its release notes)
 OUT_OF_USE = ("DOWN", "DRAIN", "FAIL", "ERROR", "UNKNOWN")  # how the states of such nodes begin
 # File systems that are usually mounted on every node; of others the name says nothing.
 SHARED = re.compile(r"nfs|lustre|gpfs|beegfs|ceph|weka|panfs|gluster|orangefs|pvfs|afs|cifs|smb|juicefs|daos|vast")
@@ -177,8 +177,8 @@ def _same_job(config: Mapping[str, str]) -> Check:
     )
     number = re.match(r"(\d+)\.(\d+)", version)
     if number and (int(number[1]), int(number[2])) < OVERLAP:
-        advice = "leave cluster.spare_nodes at 0: what a job does with them takes Slurm 20.11"
-        return Check("same job", WARN, f"{found}; Slurm {version} has no `srun --overlap`", advice)
+        advice = "leave cluster.spare_nodes at 0: what a job does with them takes Slurm 22.05"
+        return Check("same job", WARN, f"{found}; steps of Slurm {version} do not share all that a node has", advice)
     return Check("same job", OK, found)
 
 

@@ -42,7 +42,9 @@ def test_how_long_a_dead_node_goes_unnoticed_and_what_a_spare_makes_of_it(examin
     assert row.level == level and said in row.found and "cluster.spare_nodes=1" in row.advice
 
 
-@pytest.mark.parametrize(("version", "level"), [("22.05.8", "ok"), ("20.11.0", "ok"), ("20.02.7", "warn"), ("?", "ok")])
+@pytest.mark.parametrize(
+    ("version", "level"), [("22.05.8", "ok"), ("21.08.8", "warn"), ("20.02.7", "warn"), ("?", "ok")]
+)
 def test_what_starts_again_in_its_job_and_which_slurm_has_no_use_for_a_spare(examined, slurm_said, version, level):
     config = re.sub(r"(?m)^(SLURM_VERSION\s*=).*", rf"\1 {version}", recorded.CONFIG)
     assert config != recorded.CONFIG or version == "22.05.8"
