@@ -195,7 +195,7 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
         here.understudy.stand_by(run, nodes)
     address = socket.gethostname() if taken[0] == nodes.first else hosts.get(taken[0], taken[0])
     ended = ranks.start(run, spec, code, taken, address, ledger.generation, told, beside=nodes.leftover)
-    nodes.leftover |= not ended.over
+    nodes.leftover |= bool(ended.lost) or not ended.over  # of a node that is lost Slurm may not know all at once
     said = waiting.patiently(run.history).of(ledger.generation)
     outcome = judge(said, ended.exit_code, ended.rank, f"{ended.how}; see `sslrun logs {run.id} --all`")
     if outcome.state == "failed" and ended.lost:
