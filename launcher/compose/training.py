@@ -377,4 +377,4 @@ def refuse_unknown_fields(overrides: Sequence[str], recipe: Recipe) -> None:
 def _is_open(key: str) -> bool:
     """Does the key lie in a mapping to which the user adds keys: `cluster.environment.NCCL_DEBUG`?"""
     group, field, *inner = [*key.lstrip("+~").split(".", 2), ""]
-    return group == "cluster" and bool(inner[0]) and field in ("environment", "additional_parameters")
+    return group == "cluster" and bool(inner[0]) and field in ("environment", "additional_parameters", "srun")

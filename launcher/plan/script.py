@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,13 @@ OURS = {
     "job-name", "output", "error", "open-mode", "requeue", "no-requeue", "comment", "array", "wrap", "wait", "chdir",
     "parsable", "test-only", "hold", "kill-on-invalid-dep", "ntasks-per-gpu", "no-kill",
 }  # fmt: skip
+# And of srun, which has most of sbatch's.
+OURS_OF_STEPS = {
+    *OURS, "exact", "exclusive", "help", "immediate", "input", "jobid", "kill-on-bad-exit", "label", "multi-prog",
+    "nodefile", "nodelist", "overlap", "pty", "relative", "usage", "version", "whole",
+}  # fmt: skip
+
+IMAGES = ("--container-image", "--container-name", "--container")  # Pyxis's, and Slurm's own
 
 # What srun would take over from the shell that the job was submitted in: bindings to the CPUs of another machine.
 INHERITED = (
@@ -181,6 +188,7 @@ def check(cluster: ClusterConfig) -> None:
     if cluster.python is not None and not _words(cluster.python):
         raise InputError.of("cluster.python", cluster.python, "a shell finds no words in it", "close its quotes")
     _additional(cluster)
+    options_of_steps(cluster)
 
 
 def _words(text: str) -> list[str]:
@@ -192,17 +200,47 @@ def _words(text: str) -> list[str]:
 
 def _additional(cluster: ClusterConfig) -> dict[str, Any]:
     """The user's own options of sbatch: true is an option without a value, false or null none at all."""
+    return _options("additional_parameters", cluster.additional_parameters, "sbatch", OURS)
+
+
+def options_of_steps(cluster: ClusterConfig, *, of_the_node: bool = False) -> list[str]:
+    """`cluster.srun` as words for srun. of_the_node: without those of containers, for what is about the node itself.
+
+    Raises InputError for what is no option, or one that sslrun sets itself.
+    """
+    # A comma on the command line is a sweep, so there is a list for what srun takes with commas.
+    joined = {name: _joined(value) for name, value in cluster.srun.items()}
+    options = _options("srun", joined, "srun", OURS_OF_STEPS)
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in options.items()
+        if not (of_the_node and name.startswith("container"))
+    ]
+
+
+def image(cluster: ClusterConfig) -> str:
+    """What the ranks' container is made of; empty where srun makes none."""
+    words = (word.partition("=") for word in options_of_steps(cluster))
+    return next((value for name, _, value in words if name in IMAGES), "")
+
+
+def _joined(value: Any) -> Any:
+    flat = isinstance(value, list | tuple) and not any(isinstance(item, list | tuple | Mapping) for item in value)
+    return ",".join(map(str, value)) if flat else value
+
+
+def _options(given_as: str, given: Mapping[str, Any], program: str, ours: Collection[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    for given, value in cluster.additional_parameters.items():
-        field, name = f"cluster.additional_parameters.{given}", given.replace("_", "-")
+    for key, value in given.items():
+        field, name = f"cluster.{given_as}.{key}", key.replace("_", "-")
         if not OPTION.fullmatch(name):
-            raise InputError.of(field, value, "no option of sbatch is called that", "use its long name, as exclusive")
+            raise InputError.of(field, value, f"no option of {program} is called that", "use its long name")
         if name in FIELDS:
             raise InputError.of(field, value, "it has a field of its own", f"use {FIELDS[name]}")
-        if name in OURS:
+        if name in ours:
             raise InputError.of(field, value, "sslrun sets it itself", "leave it out")
         if isinstance(value, list | tuple | Mapping):
-            raise InputError.of(field, value, "an option takes one value", "write what sbatch takes, as 'a,b'")
+            raise InputError.of(field, value, "an option takes one value", f"write what {program} takes, as 'a,b'")
         if isinstance(value, str):
             _check_text(field, value)
         if value is not None and value is not False:

@@ -9,8 +9,9 @@ from launcher.plan import script
 from launcher.spec.runspec import RunSpec
 from launcher.spec.schema import ClusterConfig
 
-# Says what the node lacks, or what it is called. It may mount the folder only now.
+# Says that it begins, and then what the node lacks, or what it is called. It may mount the folder only now.
 LOOK = """\
+echo "$SLURMD_NODENAME begins"
 left=$3
 soon() { until test "$@"; do [ "$left" -gt 0 ] || return 1; left=$((left - 1)); sleep 1; done; }
 soon -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
@@ -21,7 +22,7 @@ echo "$SLURMD_NODENAME is $(uname -n)"
 
 
 FIRST_LOST = "first_node_lost"
-WAIT_SECONDS = 60  # of ranks, for what an earlier step holds
+WAIT_SECONDS = 60  # of a step, for what an earlier one holds
 LEFT = 7
 GONE = f"""\
 n=0
@@ -53,7 +54,8 @@ def look(spec: RunSpec, run: Path, nodes: Sequence[str], *, seconds: int, beside
     beside: although Slurm counts an earlier step as one that has not ended.
     """
     return [
-        "srun", *_on(nodes, beside), f"--ntasks={len(nodes)}", "--ntasks-per-node=1", "--chdir=/", "--input=none",
+        "srun", f"--immediate={WAIT_SECONDS}", *_on(nodes, beside), f"--ntasks={len(nodes)}", "--ntasks-per-node=1",
+        "--chdir=/", "--input=none", *script.options_of_steps(spec.cluster),
         "sh", "-c", LOOK, "sslrun", str(run), python(spec.cluster)[0], str(seconds),
     ]  # fmt: skip
 
@@ -73,27 +75,33 @@ def ranks(spec: RunSpec, run: Path, nodes: Sequence[str], name: str, *, beside: 
         f"--cpus-per-task={script.cpus_per_task(spec)}", "--input=none",
         # From there: srun makes something else of some paths with a % in them, however it is written.
         f"--chdir={run / 'logs'}", "--output=rank%t.log", "--error=rank%t.log", "--open-mode=append",
+        *script.options_of_steps(spec.cluster),
         *python(spec.cluster), "-P", "-m", "launcher.start.worker", str(run),
     ]  # fmt: skip
 
 
-def gone(node: str, pids: Sequence[int]) -> list[str]:
+def gone(spec: RunSpec, node: str, pids: Sequence[int]) -> list[str]:
     """Ends with 0 where none of these processes is left on `node`, with LEFT where one is, also some seconds later."""
-    alone = ["srun", *_on([node], beside=True), "--ntasks=1", "--cpus-per-task=1", "--chdir=/", "--input=none"]
-    return [*alone, "sh", "-c", GONE, "sh", *map(str, pids)]
+    return ["srun", *_alone(spec, node), "--input=none", "sh", "-c", GONE, "sh", *map(str, pids)]
 
 
-def understudy(run: Path, job: str, first: str, restarts: int, node: str) -> list[str]:
+def understudy(spec: RunSpec, run: Path, job: str, first: str, restarts: int, node: str) -> list[str]:
     """On `node`, beside the ranks of the run in the folder `run`: puts `job`, which was started again so often, back
     into the queue once `first` is none of its nodes any more, and leaves word of it in FIRST_LOST."""
-    alone = ["srun", "--job-name=understudy", *_on([node], beside=True), "--ntasks=1", "--cpus-per-task=1", "--chdir=/"]
     silent = ["--input=none", "--output=none", "--error=none"]  # srun, which would pass it on, dies with the first node
-    return [*alone, *silent, "sh", "-c", UNDERSTUDY, "sslrun", job, first, str(restarts), str(run / FIRST_LOST)]
+    told = [job, first, str(restarts), str(run / FIRST_LOST)]
+    return ["srun", "--job-name=understudy", *_alone(spec, node), *silent, "sh", "-c", UNDERSTUDY, "sslrun", *told]
 
 
 def python(cluster: ClusterConfig) -> list[str]:
     """The words that start a rank's interpreter."""
     return shlex.split(cluster.python) if cluster.python else [sys.executable]
+
+
+def _alone(spec: RunSpec, node: str) -> list[str]:
+    """One task beside all others, of the node itself: in a container there are neither its processes nor scontrol."""
+    own = script.options_of_steps(spec.cluster, of_the_node=True)
+    return [*_on([node], beside=True), "--ntasks=1", "--cpus-per-task=1", "--chdir=/", *own]
 
 
 def _on(nodes: Sequence[str], beside: bool) -> list[str]:

@@ -110,7 +110,7 @@ def refuse_unknown(option: str, names: Sequence[str], rows: Sequence[RunRow]) ->
         return
     schema = set(_schema())
     for name in missing:
-        free = name.startswith(("cluster.environment.", "cluster.additional_parameters."))
+        free = name.startswith(("cluster.environment.", "cluster.additional_parameters.", "cluster.srun."))
         if name not in schema and not free:
             raise InputError.of(
                 option, name, "there is no such key", _nearest(name, schema.union(*map(every_key, rows)))

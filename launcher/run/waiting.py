@@ -15,6 +15,7 @@ from launcher.run.files import read_json, write_json
 SECONDS = 120.0  # how long a start waits for one thing
 PAUSE_SECONDS = 2.0
 # With these a file system answers: what was asked for is not there, or is something else.
+WAITS = "waiting: "  # begins a stage in which nobody works
 ANSWERS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 Read = TypeVar("Read")
@@ -50,9 +51,9 @@ def patiently(read: Callable[[], Read], show: Callable[[str], None] | None = Non
                 raise Unreadable(f"{why}; it was tried for {SECONDS:.0f} s, and nothing is changed") from None
             if why != said:
                 said = why
-                print(f"waiting: {why}", flush=True)
+                print(f"{WAITS}{why}", flush=True)
                 if show:
-                    show(f"waiting: {os.path.basename(error.filename or 'a file')}: {error.strerror or error}")
+                    show(f"{WAITS}{os.path.basename(error.filename or 'a file')}: {error.strerror or error}")
         time.sleep(PAUSE_SECONDS)
 
 

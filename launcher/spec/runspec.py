@@ -133,6 +133,8 @@ class RunSpec:
             del fields["least_nodes"]
         if not self.cluster.spare_nodes:
             del fields["cluster"]["spare_nodes"]
+        if not self.cluster.srun:
+            del fields["cluster"]["srun"]
         return fields
 
     def placed(self, stored: Mapping[str, Any]) -> "RunSpec":

@@ -96,6 +96,7 @@ class ClusterConfig:
     # Warning before the time limit; None: the plan sizes it from the save time.
     signal_delay_s: int | None = _positive(None)
     additional_parameters: dict[str, Any] = field(default_factory=dict)  # any other option of sbatch
+    srun: dict[str, Any] = field(default_factory=dict)  # options of srun, as above: mpi, container-image
     setup: list[str] = field(default_factory=list)  # lines of bash, run as they stand: module load ...
     environment: dict[str, str] = field(default_factory=dict)  # of the ranks: NCCL_DEBUG, ...
     python: str | None = None  # shell words that start a rank: an interpreter, or a container command; None: ours

@@ -172,7 +172,15 @@ def _begin(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[RunS
 def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: Lasting) -> Outcome:
     """Start the ranks, once the code is what was submitted and every node can run it. Raises SslrunError."""
     nodes, told = here.nodes, here.told
-    if told.signal or evidence.cancelled(run, ledger.generation):  # where no rank lives nobody hears of the latter
+
+    def unwanted() -> bool:
+        return bool(told.signal) or evidence.cancelled(run, ledger.generation)  # where no rank lives nobody hears of it
+
+    def asked_whether_unwanted() -> bool:
+        told.ask(job.standing())
+        return unwanted()
+
+    if unwanted():
         return evidence.NOT_BEGUN
     run.refuse_foreign()
     private.refuse_lost(run.path, spec)
@@ -180,7 +188,15 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
     code = snapshot.verify(run.code_folder(), run.code()["digest"])
     patience = min(preflight.SEEN_SECONDS, evidence.limit(run) / 10)  # a short job has no minute to give
     try:
-        hosts = preflight.look(run, spec, taken, seconds=patience, beside=nodes.leftover)
+        hosts = preflight.look(
+            run,
+            spec,
+            taken,
+            seconds=patience,
+            beside=nodes.leftover,
+            unwanted=asked_whether_unwanted,
+            show=waiting.shown_by(run.path, ledger.generation),
+        )
     except NotStarted as error:
         nodes.leftover = True  # as far as is known
         if isinstance(error, NodesRefused):
@@ -188,11 +204,11 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
                 raise ClusterError(str(error)) from None
             _leave_out(run, ledger, nodes, error.why)
         raise
-    if told.signal:
+    if unwanted():
         return evidence.NOT_BEGUN
     _give_back(nodes, spec.cluster.spare_nodes)  # once it is known that those it takes are good
     if spec.cluster.spare_nodes:
-        here.understudy.stand_by(run, nodes)
+        here.understudy.stand_by(run, spec, nodes)
     address = socket.gethostname() if taken[0] == nodes.first else hosts.get(taken[0], taken[0])
     ended = ranks.start(run, spec, code, taken, address, ledger.generation, told, beside=nodes.leftover)
     nodes.leftover |= bool(ended.lost) or not ended.over  # of a node that is lost Slurm may not know all at once

@@ -1,25 +1,35 @@
 """The nodes of a job looked at: whether a start can be made on them, and what one that is over has left there."""
 
-import contextlib
 import math
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import IO
 
+from launcher import durations
 from launcher.errors import NodesRefused, NotStarted
-from launcher.plan import steps
+from launcher.plan import script, steps
+from launcher.run import waiting
 from launcher.run.folder import RunDir
 from launcher.spec.runspec import RunSpec
 
-PREFLIGHT_SECONDS = 120
+PREFLIGHT_SECONDS = 120.0  # for a node's answer, from the first word of the last one on
+BEGIN_SECONDS = 1800.0  # for a first word where srun has options of the user's: an image is fetched before
 SEEN_SECONDS = 60.0  # how long a node may take to see the run: it mounts the folder now, or the file server is away
 ASKED_SECONDS = 30.0  # for a node that is lost: a task on one that refuses connections fails after 11 (measured)
 TICK_SECONDS = 1.0
+HEED_SECONDS = 5.0
 TOGETHER = 16  # nodes that are asked at the same time
 STILL_HELD, SILENT = "does not let go of its ranks", "does not start a task"
 READY = re.compile(r"(?P<node>\S+) is (?P<host>\S+)")
+BEGINS = "begins"
+# Of a plugin, such as the one that fetches images: srun ends with 0 where that is why there are no tasks (22.05).
+FAILED = re.compile(r"spank: required plugin .* failed|task \d+ launch failed")
+# What says most about why a step failed, if it is there: of enroot, of the node, of srun itself.
+REASONS = tuple(map(re.compile, (r"\[ERROR\] (.+)", r"slurmstepd\S*: error: (.+)", r"(srun: unrecognized .+)")))
 LISTS = ("SLURM_NODELIST", "SLURM_JOB_NODELIST")  # as the job began; it may have lost nodes since, or given some back
 
 
@@ -28,56 +38,149 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in LISTS}
 
 
-def look(run: RunDir, spec: RunSpec, nodes: Sequence[str], *, seconds: float, beside: bool) -> dict[str, str]:
+def look(
+    run: RunDir,
+    spec: RunSpec,
+    nodes: Sequence[str],
+    *,
+    seconds: float,
+    beside: bool,
+    unwanted: Callable[[], bool],
+    show: Callable[[str], None],
+) -> dict[str, str]:
     """{node: its host name}, once each of `nodes` sees the run, within `seconds`, and has the Python of a rank.
 
-    beside: see steps.look. Raises NodesRefused where some lack it, or start nothing, and NotStarted where it cannot be
-    said which.
+    beside: see steps.look. unwanted: asked now and then whether the start is to end, which is nobody's fault; then {}.
+    show: gets a stage for `sslrun status` where that takes its time. Raises NodesRefused where some lack it, or start
+    nothing, and NotStarted where it cannot be said which.
     """
-    command = steps.look(spec, run.path, nodes, seconds=int(seconds), beside=beside)
-    answer = _answer(command, PREFLIGHT_SECONDS)
-    if answer is None:
-        _refuse_silent(nodes)
-        raise NotStarted(f"a node of {','.join(nodes)} {SILENT}")
-    said = answer.stdout.splitlines()
-    hosts = {found["node"]: found["host"] for line in said if (found := READY.fullmatch(line))}
-    if answer.returncode:
-        print(answer.stderr, flush=True)
-        lines = (line.partition(" ") for line in said)  # a site may have tasks say something of its own
-        if refused := {node: why for node, _, why in lines if node in nodes and node not in hosts}:
-            raise NodesRefused(refused)
-        _refuse_silent(nodes)
-        last = (answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"])[-1]
-        raise NotStarted(f"starting a task on every node failed: {last}")
-    return hosts
+    look = _Look(spec, nodes, _Srun(steps.look(spec, run.path, nodes, seconds=int(seconds), beside=beside)))
+    try:
+        over = look.see_through(unwanted, show)
+    finally:
+        look.srun.close()
+    said = look.said()
+    hosts = {node: found["host"] for node in said if (found := READY.fullmatch(f"{node} {said[node]}"))}
+    if over and not look.srun.process.returncode and len(hosts) == len(nodes):
+        return hosts
+    print(*look.srun.errors, sep="", flush=True)
+    if unwanted():
+        return {}
+    if refused := {node: why for node, why in said.items() if node not in hosts and why != BEGINS}:
+        raise NodesRefused(refused)
+    _refuse_silent(spec, nodes)
+    silent = {node: SILENT for node in nodes if node not in said}
+    reason = look.srun.reason()
+    if over:
+        if 0 < len(silent) < len(nodes) and FAILED.search("".join(look.srun.errors)):
+            raise NodesRefused({node: f"{SILENT}: {reason}" for node in silent})
+        raise NotStarted(f"starting a task on every node failed: {reason}")
+    if 0 < len(silent) < len(nodes):
+        raise NodesRefused(silent)
+    raise NotStarted(f"a node of {','.join(nodes)} {SILENT}")
 
 
-def _answer(command: Sequence[str], seconds: float) -> "subprocess.CompletedProcess[str] | None":
-    """None where there is none after so many `seconds`, of which those in which the job is suspended are none."""
-    given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment(), encoding="utf-8", errors="replace", **given) as srun:
-        for _ in range(math.ceil(seconds / TICK_SECONDS)):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                out, err = srun.communicate(timeout=TICK_SECONDS)
-                return subprocess.CompletedProcess(command, srun.returncode, out, err)
-        srun.kill()
-        srun.wait()
-    return None
+class _Look:
+    """Of nodes, while it goes on. Seconds are those in which this process runs: of a suspended job none pass."""
+
+    def __init__(self, spec: RunSpec, nodes: Sequence[str], srun: "_Srun"):
+        self.srun, self._spec, self._nodes = srun, spec, nodes
+        self._patience = BEGIN_SECONDS if spec.cluster.srun else PREFLIGHT_SECONDS
+
+    def said(self) -> dict[str, str]:
+        """{node: its latest words}. A site may have tasks say something of its own."""
+        words = (line.rstrip("\n").partition(" ") for line in self.srun.lines)
+        return {node: why for node, _, why in words if node in self._nodes}
+
+    def see_through(self, unwanted: Callable[[], bool], show: Callable[[str], None]) -> bool:
+        """Whether it came to its end by itself, and not because it took too long or is `unwanted`."""
+        passed = begun = heeded = asked = 0.0
+        shown = ""
+        while not self.srun.ended(TICK_SECONDS):
+            passed += TICK_SECONDS
+            silent = [node for node in self._nodes if node not in self.said()]
+            begun = passed if silent else begun
+            if passed >= self._patience if silent else passed - begun >= PREFLIGHT_SECONDS:
+                return False
+            if passed - heeded >= HEED_SECONDS:
+                heeded = passed
+                if unwanted():
+                    return False
+                if silent or shown:
+                    shown = self._waits(silent, passed)
+                    show(shown)
+            # One that fetches an image starts a task without one at once; one that is lost does not.
+            if silent and passed - asked >= PREFLIGHT_SECONDS:
+                asked = passed
+                if unusable(self._spec, {node: [] for node in silent}):
+                    return False
+        if shown:
+            show("starting")
+        return True
+
+    def _waits(self, silent: Sequence[str], passed: float) -> str:
+        if not silent:
+            return "starting"
+        who = ", ".join(silent) if len(silent) < 3 else f"{len(silent)} of {len(self._nodes)} nodes"
+        image = script.image(self._spec.cluster)
+        return f"{waiting.WAITS}{who} to begin, {durations.short(passed)}" + (f", with {image}" if image else "")
 
 
-def _refuse_silent(nodes: Sequence[str]) -> None:
+class _Srun:
+    """An srun of the job, and what its tasks say, as they say it."""
+
+    def __init__(self, command: Sequence[str]):
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        text = {"encoding": "utf-8", "errors": "replace"}
+        self.process = subprocess.Popen(command, env=environment(), **streams, **text)
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        heard = ((self.process.stdout, self.lines), (self.process.stderr, self.errors))
+        self._threads = [threading.Thread(target=_listen, args=each, daemon=True) for each in heard]
+        for thread in self._threads:
+            thread.start()
+
+    def ended(self, seconds: float) -> bool:
+        """Whether it has, within so many seconds."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        for thread in self._threads:
+            thread.join(HEED_SECONDS)
+        return True
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def reason(self) -> str:
+        """The line that tells most of why it failed."""
+        said = [line.strip() for line in self.errors if line.strip()]
+        why = [found[1] for pattern in REASONS for line in said if (found := pattern.search(line))]
+        return [*why, *said[-1:], f"exit code {self.process.returncode}"][0]
+
+
+def _listen(stream: IO[str], lines: list[str]) -> None:
+    lines.extend(stream)
+
+
+def _refuse_silent(spec: RunSpec, nodes: Sequence[str]) -> None:
     """Raises NodesRefused where some of `nodes` start nothing, and others do."""
-    silent = unusable({node: [] for node in nodes})
+    silent = unusable(spec, {node: [] for node in nodes})
     if 0 < len(silent) < len(nodes):
         raise NodesRefused(silent)
 
 
-def unusable(left: Mapping[str, Sequence[int]]) -> dict[str, str]:
+def unusable(spec: RunSpec, left: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """{node: why} of those on which one of these processes is left, or nothing can be started."""
 
     def why(node: str) -> str:
-        answer = _answer(steps.gone(node, left[node]), ASKED_SECONDS)
-        return {0: "", steps.LEFT: STILL_HELD}.get(answer.returncode if answer else None, SILENT)
+        srun = _Srun(steps.gone(spec, node, left[node]))
+        ticks = range(math.ceil(ASKED_SECONDS / TICK_SECONDS))  # of a job that is suspended none pass
+        code = srun.process.returncode if any(srun.ended(TICK_SECONDS) for _ in ticks) else None
+        srun.close()
+        return {0: "", steps.LEFT: STILL_HELD}.get(code, SILENT)
 
     with ThreadPoolExecutor(TOGETHER) as pool:
         return {node: said for node, said in zip(left, pool.map(why, left), strict=True) if said}

@@ -80,7 +80,7 @@ def start(
         failed, lost = heard.failed, dict.fromkeys(heard.lost, "is lost")
         if not over:
             known = heartbeats.processes(run, generation).values()
-            lost = _lost({node: [pid for host, pid in known if host == node] for node in nodes}) | lost
+            lost = _lost(spec, {node: [pid for host, pid in known if host == node] for node in nodes}) | lost
     how = heard.last
     if failed:
         how = f"rank {failed['rank']} on {failed['node']}: {failed['how']}"
@@ -144,13 +144,13 @@ class _Killing:
         return self._waited > (GONE_SECONDS if self._taken else job.CONTROLLER_SECONDS)
 
 
-def _lost(left: Mapping[str, Sequence[int]]) -> dict[str, str]:
+def _lost(spec: RunSpec, left: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """{node: why} of those that do not let go of these processes of theirs, or start nothing more though others do: one
     died of which Slurm does not know yet. While Slurm ends the job nothing can be started on any, nor told of one."""
     found = job.standing()
     if found is None or found.state != "RUNNING":
         return {}
-    found = preflight.unusable(left)
+    found = preflight.unusable(spec, left)
     silent = [node for node, why in found.items() if why == preflight.SILENT]
     return {node: why for node, why in found.items() if node not in silent or len(silent) < len(left)}
 

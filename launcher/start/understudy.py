@@ -5,6 +5,7 @@ import subprocess
 
 from launcher.plan import steps
 from launcher.run.folder import RunDir
+from launcher.spec.runspec import RunSpec
 from launcher.start import job, preflight
 from launcher.start.allocation import Allocation
 
@@ -16,7 +17,7 @@ class Understudy:
         self._node = ""
         self._step: subprocess.Popen | None = None
 
-    def stand_by(self, run: RunDir, nodes: Allocation) -> None:
+    def stand_by(self, run: RunDir, spec: RunSpec, nodes: Allocation) -> None:
         """Be on another node than the first, one of the ranks' where they have others: whether it lives is looked at
         before each start, and when such a node dies there is one."""
         if self._step and self._step.poll() is None and self._node in nodes.usable:
@@ -27,5 +28,5 @@ class Understudy:
         if others:
             self._node = others[0]
             quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            words = steps.understudy(run.path, job.own_id(), nodes.first, job.restarts(), self._node)
+            words = steps.understudy(spec, run.path, job.own_id(), nodes.first, job.restarts(), self._node)
             self._step = subprocess.Popen(words, env=preflight.environment(), **quiet)

@@ -39,8 +39,8 @@ def written() -> dict[str, str]:
         "look-beside": steps.look(spec, RUN, NODES, seconds=60, beside=True),
         "ranks": steps.ranks(spec, RUN, NODES, "start1"),
         "ranks-beside": steps.ranks(spec, RUN, NODES, "start2", beside=True),
-        "gone": steps.gone("n2", [4711, 4712]),
-        "understudy": steps.understudy(RUN, "7", "n1", 2, "n2"),
+        "gone": steps.gone(spec, "n2", [4711, 4712]),
+        "understudy": steps.understudy(spec, RUN, "7", "n1", 2, "n2"),
     }
     return {name: " \\\n".join(map(shlex.quote, command)) + "\n" for name, command in commands.items()}
 

@@ -101,11 +101,11 @@ def looks(run, seconds: int) -> subprocess.Popen:
 
 def test_a_node_has_a_while_to_see_the_run(tmp_path):
     late = looks(tmp_path / "late", 60)
-    assert looks(tmp_path / "never", 1).communicate()[0] == f"n2 does not see {tmp_path}/never\n"
+    assert looks(tmp_path / "never", 1).communicate()[0] == f"n2 begins\nn2 does not see {tmp_path}/never\n"
     assert late.poll() is None
     (tmp_path / "late" / "logs").mkdir(parents=True)
     (tmp_path / "late" / "spec.json").touch()
-    assert late.communicate() == (f"n2 is {os.uname().nodename}\n", None) and late.returncode == 0
+    assert late.communicate() == (f"n2 begins\nn2 is {os.uname().nodename}\n", None) and late.returncode == 0
 
 
 @pytest.mark.parametrize(("timeout_min", "seconds"), [(5, "30"), (600, "60")])

@@ -14,8 +14,23 @@ def looked(runs, job, monkeypatch):
     """`looked()`: what a look at the three nodes of a run finds."""
     monkeypatch.setattr(preflight, "ASKED_SECONDS", 2.0)
     job.began_on("n[1-3]")
-    run = runs.make(nodes=3)
-    return lambda beside=False: preflight.look(run, run.spec(), NODES, seconds=1.0, beside=beside)
+
+    def look(beside=False, *, unwanted=lambda: False, show=print, **cluster) -> dict[str, str]:
+        run = runs.make(nodes=3, **cluster)
+        heed = {"unwanted": unwanted, "show": show}
+        return preflight.look(run, run.spec(), NODES, seconds=1.0, beside=beside, **heed)
+
+    return look
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Minutes are moments."""
+    for name, seconds in {"TICK": 0.02, "HEED": 0.02, "PREFLIGHT": 2.0, "BEGIN": 60.0}.items():
+        monkeypatch.setattr(preflight, f"{name}_SECONDS", seconds)
+
+
+ANSWERS = "for n in 1 2 3; do echo n$n is host$n; done"
 
 
 def test_each_node_tells_its_hosts_name(job, looked):
@@ -57,10 +72,10 @@ def test_where_nothing_starts_on_some_they_are_looked_for_one_by_one(job, looked
     assert refused.value.why == {silent: SILENT}
 
 
-def test_a_node_that_does_not_even_answer_is_silent(job, looked, monkeypatch):
+def test_a_node_that_does_not_even_answer_is_silent(runs, job, looked, monkeypatch):
     monkeypatch.setattr(preflight, "ASKED_SECONDS", 0.5)
     job.srun(gone='case "$*" in *=n3\\ *) exec sleep 60;; *=n2\\ *) exit 7;; esac')
-    assert preflight.unusable({node: [] for node in NODES}) == {"n2": preflight.STILL_HELD, "n3": SILENT}
+    assert preflight.unusable(runs.spec(), {node: [] for node in NODES}) == {"n2": preflight.STILL_HELD, "n3": SILENT}
 
 
 @pytest.mark.parametrize("gone", ["exit 0", "exit 1"])
@@ -78,9 +93,61 @@ def test_a_look_that_takes_too_long_is_given_up(job, looked, monkeypatch):
         looked()
 
 
+def test_with_options_of_the_users_a_node_has_long_to_begin_as_where_it_fetches_an_image(job, looked, quick, tmp_path):
+    job.srun(
+        look=f"echo n1 begins; echo n1 is host1; until [ -e {tmp_path}/shown ]; do sleep 0.1; done; {ANSWERS}",
+        gone=f"touch {tmp_path}/shown",  # after the time that a node has without them
+    )
+    shown = []
+    assert {*looked(srun={"container_image": "a#b"}, show=shown.append)} == {*NODES}
+    assert shown[0] == "waiting: n2, n3 to begin, 0s, with a#b" and shown[-1] == "starting"
+
+
+def test_of_those_that_have_not_begun_only_who_starts_nothing_at_all_is_refused(job, looked, quick):
+    job.srun(look="echo n1 begins; exec sleep 60", gone='case "$*" in *=n3\\ *) exit 1;; esac')
+    with pytest.raises(NodesRefused) as refused:
+        looked(srun={"mpi": "none"})
+    assert refused.value.why == {"n3": SILENT}
+
+
+def test_nodes_that_never_begin_are_given_up_in_the_end(job, looked, quick, monkeypatch):
+    monkeypatch.setattr(preflight, "BEGIN_SECONDS", 0.6)
+    job.srun(look="echo n1 begins; echo n3 begins; exec sleep 60", gone="exit 0")
+    with pytest.raises(NodesRefused) as refused:
+        looked(srun={"mpi": "none"})
+    assert refused.value.why == {"n2": SILENT}
+
+
+def test_a_start_that_is_to_end_is_nobodys_fault(job, looked, quick):
+    job.srun(look="exec sleep 60", gone="exit 1")
+    assert looked(srun={"mpi": "none"}, unwanted=lambda: True) == {}
+
+
+NO_IMAGE = """\
+echo 'srun: error: task 1 launch failed: Slurmd could not execve job' >&2
+echo 'slurmstepd: error: pyxis: failed to import docker image' >&2
+echo 'slurmstepd: error: pyxis:     [ERROR] No such image: a#b' >&2
+echo 'slurmstepd: error: spank: required plugin spank_pyxis.so: user_init() failed with rc=-1' >&2
+"""
+
+
+def test_a_node_whose_container_fails_is_refused_although_srun_ends_well(job, looked):
+    job.srun(look=f"echo n1 is n1; echo n3 is n3; {NO_IMAGE}", gone="exit 0")
+    with pytest.raises(NodesRefused) as refused:
+        looked(srun={"container-image": "a#b"})
+    assert refused.value.why == {"n2": f"{SILENT}: No such image: a#b"}
+
+
+def test_where_all_of_them_fail_it_may_be_the_registry(job, looked):
+    job.srun(look=NO_IMAGE, gone="exit 0")
+    with pytest.raises(NotStarted, match=r"on every node failed: No such image: a#b$") as failed:
+        looked(srun={"container-image": "a#b"})
+    assert not isinstance(failed.value, NodesRefused)
+
+
 @pytest.mark.parametrize("beside", [True, False])
 def test_it_waits_for_no_earlier_step_where_one_has_not_ended(job, looked, tmp_path, beside):
-    job.srun(look=f'echo "$*" > {tmp_path}/asked')
+    job.srun(look=f'echo "$*" > {tmp_path}/asked; for n in 1 2 3; do echo n$n is host$n; done')
     looked(beside)
     assert ("--overlap" in (tmp_path / "asked").read_text()) == beside
 

@@ -11,7 +11,7 @@ from launcher.start.allocation import Allocation
 
 
 @pytest.fixture
-def stands(job, monkeypatch):
+def stands(job, runs, monkeypatch):
     """`stands.by(nodes)` on its second node; `stands.steps`: the nodes on which it was started, and its srun."""
     job.began_on("n[1-4]")
     steps = []
@@ -24,7 +24,7 @@ def stands(job, monkeypatch):
         return step
 
     monkeypatch.setattr(understudy.subprocess, "Popen", start)
-    return SimpleNamespace(by=partial(understudy.Understudy().stand_by, RunDir("/run")), steps=steps)
+    return SimpleNamespace(by=partial(understudy.Understudy().stand_by, RunDir("/run"), runs.spec()), steps=steps)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 srun \
+--immediate=60 \
 --overlap \
 --mem=0 \
 --nodes=4 \
@@ -9,7 +10,8 @@ srun \
 --input=none \
 sh \
 -c \
-'left=$3
+'echo "$SLURMD_NODENAME begins"
+left=$3
 soon() { until test "$@"; do [ "$left" -gt 0 ] || return 1; left=$((left - 1)); sleep 1; done; }
 soon -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
 soon -w "$1/logs" || { echo "$SLURMD_NODENAME cannot write to $1"; exit 3; }
