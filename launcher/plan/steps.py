@@ -1,4 +1,5 @@
-"""What a job has srun start on its nodes, to the letter: a look at each node, and the ranks. Pure."""
+"""What a job has srun start on its nodes, to the letter: a look at each node, what tries how they reach one another,
+and the ranks. Pure."""
 
 import shlex
 import sys
@@ -57,6 +58,15 @@ def look(spec: RunSpec, run: Path, nodes: Sequence[str], *, seconds: int, beside
         "srun", f"--immediate={WAIT_SECONDS}", *_on(nodes, beside), f"--ntasks={len(nodes)}", "--ntasks-per-node=1",
         "--chdir=/", "--input=none", *script.options_of_steps(spec.cluster),
         "sh", "-c", LOOK, "sslrun", str(run), python(spec.cluster)[0], str(seconds),
+    ]  # fmt: skip
+
+
+def meet(spec: RunSpec, nodes: Sequence[str], source: str, *, beside: bool = False) -> list[str]:
+    """One task on each of `nodes`, in the interpreter of a rank: `source` is Python without imports of ours, and hears
+    what this srun is told. beside: as `look` has it."""
+    return [
+        "srun", "--kill-on-bad-exit=0", *_on(nodes, beside), f"--ntasks={len(nodes)}", "--ntasks-per-node=1",
+        "--chdir=/", *script.options_of_steps(spec.cluster), *python(spec.cluster), "-I", "-S", "-c", source,
     ]  # fmt: skip
 
 

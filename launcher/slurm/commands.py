@@ -139,6 +139,14 @@ def nodes() -> list[Node]:
     return list(seen.values())
 
 
+def addresses(node: str) -> list[str]:
+    """At which Slurm reaches a node; empty where it does not say."""
+    with contextlib.suppress(ClusterError):
+        row = dict(_pairs(ask("scontrol", "show", "node", "-o", node)))
+        return [row["NodeAddr"]] if row.get("NodeAddr") else []
+    return []
+
+
 def jobs(ids: Iterable[str] | None = None) -> dict[str, SlurmJob]:
     """This user's jobs in the queue, tasks of arrays one by one, by their id; only `ids` where given.
 

@@ -8,7 +8,6 @@ the run's path and nothing else.
 
 import contextlib
 import os
-import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -34,7 +33,7 @@ from launcher.run.state import of
 from launcher.slurm import badnodes, commands
 from launcher.slurm.commands import SlurmJob
 from launcher.spec.runspec import RunSpec
-from launcher.start import evidence, job, preflight, ranks, requeue, streams
+from launcher.start import evidence, job, network, preflight, ranks, requeue, streams
 from launcher.start.allocation import Allocation
 from launcher.start.ending import Outcome, judge, note_commits
 from launcher.start.told import EARLY_SECONDS, Told
@@ -197,7 +196,12 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
             unwanted=asked_whether_unwanted,
             show=waiting.shown_by(run.path, ledger.generation),
         )
+        if unwanted():
+            return evidence.NOT_BEGUN
+        meeting = network.find(spec, taken, hosts.get(taken[0], taken[0]), told, beside=nodes.leftover)
     except NotStarted as error:
+        if unwanted():
+            return evidence.NOT_BEGUN
         nodes.leftover = True  # as far as is known
         if isinstance(error, NodesRefused):
             if set(nodes.usable) <= set(error.why):  # what all of them lack is no node's fault
@@ -209,8 +213,7 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
     _give_back(nodes, spec.cluster.spare_nodes)  # once it is known that those it takes are good
     if spec.cluster.spare_nodes:
         here.understudy.stand_by(run, spec, nodes)
-    address = socket.gethostname() if taken[0] == nodes.first else hosts.get(taken[0], taken[0])
-    ended = ranks.start(run, spec, code, taken, address, ledger.generation, told, beside=nodes.leftover)
+    ended = ranks.start(run, spec, code, taken, meeting, ledger.generation, told, beside=nodes.leftover)
     nodes.leftover |= bool(ended.lost) or not ended.over  # of a node that is lost Slurm may not know all at once
     said = waiting.patiently(run.history).of(ledger.generation)
     outcome = judge(said, ended.exit_code, ended.rank, f"{ended.how}; see `sslrun logs {run.id} --all`")

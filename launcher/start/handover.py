@@ -5,11 +5,13 @@ The variables keep their names: a run is started by today's launcher, and its ra
 """
 
 import contextlib
+import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from launcher.errors import InputError, RunFailed
 from launcher.run import waiting
@@ -25,6 +27,7 @@ VARIABLES = {
     "lock": "SSLRUN_LOCK_FD",
     "stopped_code": "SSLRUN_STOPPED_CODE",
     "threads": "SSLRUN_THREADS",
+    "interfaces": "SSLRUN_INTERFACES",
 }
 SECRET_BYTES = 32
 SRUNS = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID"}  # how srun tells each task who it is
@@ -37,6 +40,7 @@ class Start:
     rank, local_rank: None where srun gives each its own. rendezvous: the file where the ranks of one machine meet;
     None: MASTER_ADDR and MASTER_PORT. lock: the descriptor that holds the run's lock, where this rank has it too.
     stopped_code: the exit code of a rank that saved and can go on later. threads: of this rank; 0: as torch likes.
+    interfaces: {node: that by which it reaches the others}, where it was found out.
     """
 
     rank: int | None = 0
@@ -47,10 +51,12 @@ class Start:
     lock: int | None = None
     stopped_code: int = STOPPED_CODE
     threads: int = 0
+    interfaces: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
         """As variables, with those that libraries read before the worker can."""
         told = {name: getattr(self, field) for field, name in VARIABLES.items()}
+        told[VARIABLES["interfaces"]] = json.dumps(dict(self.interfaces)) if self.interfaces else None
         told |= {"OMP_NUM_THREADS": self.threads, "PYTHONUNBUFFERED": 1}
         # Threads that wait do not spin: on a machine that is also used otherwise spinning costs a factor of ten.
         told |= {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
@@ -64,7 +70,13 @@ class Start:
         if "RANK" not in environ and int(environ.get("SLURM_NTASKS", 1)) > 1:
             raise InputError("this job was not started by sslrun; its ranks do not know each other")
         told = {field: environ[name] for field, name in VARIABLES.items() if name in environ}
-        return cls(**{field: value if field == "rendezvous" else int(value) for field, value in told.items()})
+        texts: dict[str, Any] = {"rendezvous": str, "interfaces": json.loads}
+        return cls(**{field: texts.get(field, int)(value) for field, value in told.items()})
+
+    def network(self, node: str) -> dict[str, str]:
+        """Variables by which gloo and NCCL find theirs on `node`."""
+        name = self.interfaces.get(node)
+        return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"} if name else {}  # =: not those it begins
 
     def secret(self, run: Path) -> bytes:
         """What the ranks of this start alone know; empty for one rank, which has nobody to recognise. Raises RunFailed

@@ -6,10 +6,8 @@ lost, until Slurm knows of it, or whose ranks cannot be killed: such a node is o
 
 import contextlib
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -22,6 +20,7 @@ from launcher.plan import script, steps
 from launcher.run import heartbeats
 from launcher.run.folder import RunDir
 from launcher.slurm import commands, notation
+from launcher.slurm.meeting import Meeting
 from launcher.spec.runspec import RunSpec
 from launcher.start import handover, job, preflight
 from launcher.start.handover import Start
@@ -35,8 +34,6 @@ NOT_OVER = re.compile("Unable to create step|Timed out waiting for job step")
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
 BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
 GONE = re.compile(r"Node failure on (?P<nodes>\S+)")
-FIRST_PORT = 10_000  # services of a node have theirs below
-EPHEMERAL = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
 @dataclass
@@ -56,20 +53,20 @@ def start(
     spec: RunSpec,
     code: Path,
     nodes: Sequence[str],
-    address: str,
+    meeting: Meeting,
     generation: int,
     told: Told,
     *,
     beside: bool,
 ) -> Ended:
-    """Start the ranks from `code` on `nodes`, and see them to their end. `address`: of the first node, for the others;
-    beside: see steps.ranks."""
+    """Start the ranks from `code` on `nodes`, and see them to their end. `meeting`: where they meet; beside: see
+    steps.ranks."""
     world, name = len(nodes) * spec.tasks_per_node, f"start{generation}"
     with handover.secret(run.path, generation, ranks=world):
         told.ranks_begun = True
         step = subprocess.Popen(
             steps.ranks(spec, run.path, nodes, name, beside=beside),
-            env=_of_ranks(spec, code, nodes, address, generation),
+            env=_of_ranks(spec, code, nodes, meeting, generation),
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
@@ -176,7 +173,7 @@ class _Heard:
                 self.lost |= {*notation.expand(gone["nodes"])}
 
 
-def _of_ranks(spec: RunSpec, code: Path, nodes: Sequence[str], address: str, generation: int) -> dict[str, str]:
+def _of_ranks(spec: RunSpec, code: Path, nodes: Sequence[str], meeting: Meeting, generation: int) -> dict[str, str]:
     """The environment that the ranks find beside the job's."""
     told = Start(
         rank=None,
@@ -185,32 +182,15 @@ def _of_ranks(spec: RunSpec, code: Path, nodes: Sequence[str], address: str, gen
         generation=generation,
         stopped_code=0,  # one that saved has not failed: others may still be committing
         threads=script.cpus_per_task(spec),
+        interfaces=meeting.interfaces,
     )
-    # Ranks of one node meet where no other node can come.
-    alone = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     return {
-        **(alone if len(nodes) == 1 else {"MASTER_ADDR": address}),
+        **({"GLOO_SOCKET_IFNAME": "lo"} if len(nodes) == 1 else {}),
         **preflight.environment(),
-        "MASTER_PORT": str(free_port()),
         # The first entry is the batch script's: RUN/submit/code, a link. The ranks get the folder that was looked at.
         "PYTHONPATH": os.pathsep.join([str(code), *os.environ.get("PYTHONPATH", "").split(os.pathsep)[1:]]),
         **told.environment(),
         **spec.cluster.environment,
+        "MASTER_ADDR": meeting.address,
+        "MASTER_PORT": str(meeting.port),
     }
-
-
-def free_port() -> int:
-    """On this node, where rank 0 listens on it once it has loaded its libraries. No connection may be given it before
-    that, so it lies below the ports that Linux gives to connections."""
-    try:
-        end = int(Path(EPHEMERAL).read_text().split()[0])
-    except (OSError, ValueError):
-        end = 32768
-    below = range(FIRST_PORT, end)
-    for port in random.sample(below, min(len(below), 100)):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", port))
-            return port
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]

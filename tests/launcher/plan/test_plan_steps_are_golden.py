@@ -1,6 +1,6 @@
 """What a job of DeeperCluster's published recipe on four to eight nodes has srun start, to the letter, one word a line:
-the look at its nodes and its ranks, beside a step that has not ended too, what asks a node what is left there, and what
-stands by on a second node.
+the look at its nodes, what tries how they reach one another, and its ranks, beside a step that has not ended too, what
+asks a node what is left there, and what stands by on a second node.
 
     SSLRUN_REWRITE_GOLDEN=1 python -m pytest tests/launcher/plan/test_plan_steps_are_golden.py
 
@@ -26,6 +26,7 @@ from launcher.plan import steps
 GOLDEN = Path(__file__).with_name("golden") / "steps"
 RUN = Path("/runs/deepercluster")
 NODES = ["n1", "n2", "n3", "n4"]
+STEPS = ["look", "look-beside", "meet", "meet-beside", "ranks", "ranks-beside", "gone", "understudy"]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,8 @@ def written() -> dict[str, str]:
     commands = {
         "look": steps.look(spec, RUN, NODES, seconds=60),
         "look-beside": steps.look(spec, RUN, NODES, seconds=60, beside=True),
+        "meet": steps.meet(spec, NODES, "SOURCE"),
+        "meet-beside": steps.meet(spec, NODES, "SOURCE", beside=True),
         "ranks": steps.ranks(spec, RUN, NODES, "start1"),
         "ranks-beside": steps.ranks(spec, RUN, NODES, "start2", beside=True),
         "gone": steps.gone(spec, "n2", [4711, 4712]),
@@ -45,7 +48,7 @@ def written() -> dict[str, str]:
     return {name: " \\\n".join(map(shlex.quote, command)) + "\n" for name, command in commands.items()}
 
 
-@pytest.mark.parametrize("name", ["look", "look-beside", "ranks", "ranks-beside", "gone", "understudy"])
+@pytest.mark.parametrize("name", STEPS)
 def test_the_step_is_the_golden_one(name, written):
     file, step = GOLDEN / f"{name}.sh", written[name]
     if os.environ.get("SSLRUN_REWRITE_GOLDEN"):

@@ -11,7 +11,9 @@ SRUNS = {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}
 
 
 def test_a_rank_reads_what_it_was_told():
-    start = Start(3, 1, 8, generation=2, rendezvous="file:///there", lock=7, stopped_code=0, threads=4)
+    start = Start(
+        3, 1, 8, generation=2, rendezvous="file:///there", lock=7, stopped_code=0, threads=4, interfaces={"n1": "eth0"}
+    )
     assert Start.read(start.environment()) == start
     assert {"OMP_NUM_THREADS": "4", "RANK": "3"}.items() <= start.environment().items()
 

@@ -8,13 +8,16 @@ import recorded
 from recorded import Refused
 
 from launcher.run.files import write_json
+from launcher.slurm.meeting import Meeting
 from launcher.start import preflight, ranks
+from launcher.start.handover import Start
 from launcher.start.told import Told
 
 FAILED = "echo 'srun: error: n2: task 1: Exited with exit code 1' >&2"
 KILLED = "echo 'srun: error: n1: task 0: Killed' >&2"
 AWAY = Refused("slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n")
 NODES = ["n1", "n2", "n3"]
+MEETING = Meeting("10.1.0.1", 10001, {"n1": "eth0", "n2": "ib0", "n3": "eth0"})
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def ended(run, tmp_path, monkeypatch):
     monkeypatch.setattr(Told, "pass_on", lambda *_: None)
 
     def start(nodes=NODES, **more) -> ranks.Ended:
-        given = {"address": "n1.cluster", "generation": 1, "told": Told(), "beside": False, **more}
+        given = {"meeting": MEETING, "generation": 1, "told": Told(), "beside": False, **more}
         found = []
         thread = threading.Thread(
             target=lambda: found.append(ranks.start(run, run.spec(), tmp_path, nodes, **given)), daemon=True
@@ -200,10 +203,28 @@ def test_what_srun_waits_for_on_a_lost_node_is_no_rank_that_lives(job, ended, im
     assert (found.lost, found.rank, found.over) == ({"n3": "is lost"}, None, False)
 
 
-@pytest.mark.parametrize(("nodes", "address"), [(NODES, "n1.cluster"), (["n2"], "127.0.0.1")])
-def test_ranks_meet_on_the_first_of_their_nodes_and_know_no_others(run, job, ended, tmp_path, nodes, address):
+def told(tmp_path) -> dict[str, str]:
+    """The environment that srun was started in."""
+    return dict(line.partition("=")[::2] for line in (tmp_path / "seen").read_text().splitlines())
+
+
+def test_ranks_meet_where_their_nodes_do_and_know_no_others(job, ended, tmp_path):
     job.srun(f"env > {tmp_path}/seen")
-    ended(nodes)
-    seen = dict(line.partition("=")[::2] for line in (tmp_path / "seen").read_text().splitlines())
-    assert seen["MASTER_ADDR"] == address and int(seen["MASTER_PORT"]) > 1023
+    ended()
+    seen = told(tmp_path)
+    assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("10.1.0.1", "10001") and "GLOO_SOCKET_IFNAME" not in seen
+    by_node = [Start.read({**seen, "RANK": "0"}).network(node) for node in ("n1", "n2", "n4")]
+    assert by_node == [
+        {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "=eth0"},
+        {"GLOO_SOCKET_IFNAME": "ib0", "NCCL_SOCKET_IFNAME": "=ib0"},
+        {},
+    ]
     assert not {"SLURM_NODELIST", "SLURM_JOB_NODELIST"} & {*seen} and seen["SLURM_JOB_ID"] == "7"
+
+
+def test_those_of_one_node_meet_where_no_other_node_can_come(job, ended, tmp_path):
+    job.srun(f"env > {tmp_path}/seen")
+    ended(["n2"], meeting=Meeting("127.0.0.1", 10001, {}))
+    seen = told(tmp_path)
+    assert (seen["MASTER_ADDR"], seen["GLOO_SOCKET_IFNAME"]) == ("127.0.0.1", "lo")
+    assert "SSLRUN_INTERFACES" not in seen

@@ -9,7 +9,8 @@ from launcher.errors import NodesRefused, NotStarted
 from launcher.run.causes import CAUSES
 from launcher.run.ledger import Ledger
 from launcher.slurm import badnodes
-from launcher.start import batch, preflight, ranks
+from launcher.slurm.meeting import Meeting
+from launcher.start import batch, network, preflight, ranks
 from launcher.start.ending import Outcome
 from launcher.start.ranks import Ended
 
@@ -273,14 +274,15 @@ def with_ranks(monkeypatch):
                 raise error
             return {node: f"{node}.cluster" for node in nodes}
 
-        def start(run, spec, code, nodes, address, generation, told, *, beside) -> Ended:
-            begun.append((list(nodes), address, beside))
+        def start(run, spec, code, nodes, meeting, generation, told, *, beside) -> Ended:
+            begun.append((list(nodes), meeting.address, beside))
             if ends:
                 return ends.pop(0)
             Ledger(run.path, generation, "rank0").write("finished", step=1, seconds={})
             return Ended(0, None, "", {}, over=True)
 
         monkeypatch.setattr(preflight, "look", look)
+        monkeypatch.setattr(network, "find", lambda spec, nodes, host, *_, **__: Meeting(host, 10001, {}))
         monkeypatch.setattr(ranks, "start", start)
         return begun
 
