@@ -68,6 +68,12 @@ class NodesRefused(NotStarted):
         super().__init__(first_few([f"{node} {reason}" for node, reason in sorted(self.why.items())]))
 
 
+class SetupFailed(ClusterError):
+    """The job's first node cannot do what cluster.setup says, which was done before."""
+
+    cause = "setup"
+
+
 class RunFailed(SslrunError):
     """The run itself failed, as another start may not: unless a subclass says otherwise, it is a crash."""
 

@@ -36,6 +36,7 @@ CAUSES = {
     "time_limit": Cause(None, resumable=True),  # one that is shorter than what comes before the first save recurs
     # What the next start may not meet again.
     "node_failure": Cause(20, resumable=True, in_place=True),
+    "setup": Cause(20, resumable=True, may_be_slurms=True),  # an item of cluster.setup failed that had not before
     "unreadable": replace(MENDED, forgiven=20),  # a file that had been waited for: run/waiting.py
     "stuck": replace(MENDED, may_be_slurms=False),
     "not_started": MENDED,  # srun could start nothing on the job's nodes

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import ClusterError
-from launcher.plan import script
+from launcher.plan import script, setup
 from launcher.run import stops
 from launcher.run.files import write_json, writing_in
 from launcher.run.permissions import make_private
@@ -94,7 +94,7 @@ def _prepare(spec: RunSpec, folder: Path) -> Path:
     parameters |= {"job_name": "sslrun-doctor", "time": JOB_MINUTES}
     parameters["setup"] = [
         "umask 077",
-        *cluster.setup,
+        *setup.lines(cluster.setup, setup.REFUSED),
         f'test -x {python} || {{ echo "sslrun: ${{SLURMD_NODENAME:-$HOSTNAME}}" {missing}; exit 3; }}',
         f"exec {python} -I -S {there}/probe.py batch {there}",  # what would train, below, is not reached
     ]

@@ -20,11 +20,13 @@ from launcher.errors import (
     NodesRefused,
     NotStarted,
     RunFailed,
+    SetupFailed,
     SslrunError,
     Superseded,
     Unreadable,
+    harmless,
 )
-from launcher.plan import worlds
+from launcher.plan import setup, worlds
 from launcher.run import causes, heartbeats, private, snapshot, waiting
 from launcher.run.files import opened
 from launcher.run.folder import RunDir
@@ -105,6 +107,8 @@ def _one(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[Outcom
     try:
         spec, taken = _begin(run, ledger, cause, here)
         hopeless = evidence.hopeless(run)
+        if not hopeless:
+            _check_setup(run, ledger, here.nodes)
         outcome = hopeless or _work(run, spec, taken, ledger, here)
     except SslrunError as error:
         begun = here.told.ranks_begun or not here.told.signal
@@ -166,6 +170,21 @@ def _begin(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[RunS
     if not _written(ledger):  # what a start may touch hangs on its number
         raise Unreadable(f"{run.path}/events cannot be written on {os.uname().nodename}: is the disk full?")
     return spec, taken
+
+
+def _check_setup(run: RunDir, ledger: Ledger, nodes: Allocation) -> None:
+    """Raises what the batch script says of cluster.setup: SetupFailed where the run has begun with the same before, so
+    that this node is to blame, and else InputError."""
+    said = harmless(os.environ.get(setup.UNREADY, ""))
+    if not said:
+        return
+    history = run.history()
+    since = max((e["generation"] for e in history.all("placed", "code")), default=0)
+    before = [e["generation"] for e in history.before(ledger.generation).all("start") if e["generation"] >= since]
+    if {history.of(number).last("end").get("cause") for number in before} <= {InputError.cause, SetupFailed.cause}:
+        raise InputError(f"{said}; mend it, or end it with `|| true` if it may fail")
+    _leave_out(run, ledger, nodes, {nodes.first: said.partition(": ")[2]})
+    raise SetupFailed(said)
 
 
 def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: Lasting) -> Outcome:

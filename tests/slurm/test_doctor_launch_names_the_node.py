@@ -82,4 +82,5 @@ def test_a_python_that_the_nodes_lack(cluster, launched):
 
 def test_a_setup_that_fails(cluster, launched):
     rows = launched(cluster, "nodes=2", "cluster.setup=['echo no such module; exit 7']")
-    assert "exit code 7:0; no such module" in rows["launch"]["found"]
+    said = "n1: cluster.setup[0] `echo no such module; exit 7` left the shell with 7: no such module"
+    assert rows["launch"]["found"].endswith(f"exit code 3:0; {said}")

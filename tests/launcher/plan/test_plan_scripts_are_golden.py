@@ -1,5 +1,5 @@
 """The batch scripts of DeeperCluster's published recipe, to the letter: on 8, 64, 256 and 512 GPUs, on as many nodes as
-there are, and with one in reserve.
+there are, with one in reserve, and with lines of one's own.
 
     SSLRUN_REWRITE_GOLDEN=1 python -m pytest tests/launcher/plan/test_plan_scripts_are_golden.py
 
@@ -24,6 +24,7 @@ FIXED = ("cluster=generic", "cluster.python=/opt/sslrun/bin/python", "runs=/runs
 # name -> what is typed
 WORDS = {
     **{f"{8 * nodes}gpus": (f"nodes={nodes}",) for nodes in (1, 8, 32, 64)},
+    "8gpus-and-modules": ("nodes=1", "cluster.setup=['module load cuda/12.4','. /opt/venv/bin/activate']"),
     "4to8nodes": ("nodes=4-8",),
     "4to8nodes-one-gpu-each": ("nodes=4-8", "tasks_per_node=1"),
     "8nodes-and-a-spare": ("nodes=8", "cluster.spare_nodes=1"),

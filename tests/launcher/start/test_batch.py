@@ -93,6 +93,57 @@ def test_where_some_nodes_do_not_see_the_run_slurm_is_asked_for_others(runs, job
     assert list(badnodes.listed(runs.folder)) == ["n2"]
 
 
+SAID = "n1: cluster.setup[0] `module load cuda` ended with 1: no \x1b[31mmodule\udcff"
+SHOWN = "n1: cluster.setup[0] `module load cuda` ended with 1: no module?"
+
+
+@pytest.fixture
+def unready(monkeypatch):
+    """What the batch script could not do of cluster.setup."""
+    monkeypatch.setenv("SSLRUN_UNREADY", SAID)
+    monkeypatch.setattr(batch, "_work", lambda *_: pytest.fail("its ranks were started"))
+
+
+def test_setup_that_fails_at_the_first_start_is_wrong_input(runs, job, unready):
+    run = runs.make()
+    with pytest.raises(SystemExit) as ended:
+        batch.main(str(run.path))
+    end = run.history().last("end")
+    said = f"{SHOWN}; mend it, or end it with `|| true` if it may fail"
+    assert (end["state"], end["cause"], end["message"], ended.value.code) == ("failed", "input", said, 2)
+    assert not badnodes.listed(runs.folder) and not job.slurm.commands("scontrol requeue")
+
+
+def begun(run, *causes: str) -> None:
+    """Starts before, each of which ended so."""
+    for generation, cause in enumerate(causes, run.generation() + 1):
+        pen = Ledger(run.path, generation, "batch")
+        pen.write("start", cause="submitted", job="7", nodes="n2", world_size=1)
+        pen.write("checkpoint", step=10 * generation, path=f"step_{10 * generation:08d}")
+        pen.write("end", state="preempted", cause=cause, message="", requeued=True)
+
+
+def test_setup_that_worked_before_fails_on_a_node_that_is_left_out(runs, job, unready, ends_of):
+    run = runs.make()
+    begun(run, "preempted")
+    assert [ends_of(run)[-1] for _ in range(3)] == [("preempted", "setup", "requeued")] * 2 + [
+        ("failed", "no_progress", "")
+    ]
+    assert run.history().last("left_out")["node"] == "n1"
+    listed = badnodes.listed(runs.folder)
+    assert {node: entry["why"] for node, entry in listed.items()} == {"n1": SHOWN.removeprefix("n1: ")}
+    assert job.slurm.commands("scontrol requeue") == [["scontrol", "requeue", "7"]] * 2
+
+
+@pytest.mark.parametrize("what", ["failed", "moved"])
+def test_setup_that_did_not_work_before_is_wrong_input_again(runs, job, unready, ends_of, what):
+    run = runs.make()
+    begun(run, "input" if what == "failed" else "preempted")
+    if what == "moved":
+        Ledger(run.path, 2, "submit").write("placed", changes=["cluster.setup: [] -> ['module load cuda']"])
+    assert ends_of(run)[-1] == ("failed", "input", "")
+
+
 def looks(run, seconds: int) -> subprocess.Popen:
     """What a node does before its ranks begin."""
     words = ["sh", "-c", steps.LOOK, "sslrun", str(run), "sh", str(seconds)]

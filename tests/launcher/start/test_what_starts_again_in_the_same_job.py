@@ -15,7 +15,7 @@ from launcher.start.ending import Outcome
 from launcher.start.ranks import Ended
 
 IN_PLACE = {"suspended", "node_failure", "unreadable", "stuck", "not_started", "crash", "killed", "unfinished"}
-THROUGH_THE_QUEUE = {"preempted", "asked", "requeued", "time_limit"}
+THROUGH_THE_QUEUE = {"preempted", "asked", "requeued", "time_limit", "setup"}
 DONE = Outcome("done", "done", "", 0)
 
 

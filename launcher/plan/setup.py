@@ -1,0 +1,62 @@
+"""cluster.setup -> lines of bash: each item in the job's own shell, and a word about the first one that fails. Pure."""
+
+import shlex
+from collections.abc import Sequence
+
+UNREADY = "SSLRUN_UNREADY"  # tells the job's Python which item failed, and with which words
+RECORDED = 'exec "$BASH" "$0" "$said"'  # the same script again, which then starts the job's Python for nothing else
+REFUSED = "exit 3"
+
+# A command may take several items, as an `if` does: it is whole when bash can read it within braces, which quotes, a
+# here-document or a backslash would swallow if they were open.
+SHELL = """\
+# cluster.setup: what an item sets stays; one that ends with an error, or ends the shell, ends the start
+sslrun_text= sslrun_failed=${1:-}
+sslrun_item() {
+    [ -z "$sslrun_failed" ] || return
+    [ "$sslrun_text" ] || sslrun_first=$1
+    sslrun_text+=${sslrun_text:+$'\\n'}$2
+    (eval "sslrun_whole() { :"$'\\n'"$sslrun_text"$'\\n}') 2>/dev/null || return
+    sslrun_size=$(stat -Lc %s /proc/$$/fd/1 2>/dev/null) || sslrun_size=0
+}
+sslrun_ended() {
+    local code=$?
+    [ "$code" = 0 ] || sslrun_fail "ended with $code"
+    sslrun_text=
+}
+sslrun_fail() {
+    set +eux
+    local item=${sslrun_text%%$'\\n'*} said=$2
+    [ "$item" = "$sslrun_text" ] || item+=" ..."
+    if [ -z "$said" ] && [ -f /proc/$$/fd/1 ]; then # neither blank lines nor those of set -x
+        said=$(exec 2>/dev/null; tail -c "+$((sslrun_size + 1))" /proc/$$/fd/1 | grep -avE '^\\s*$|^[+]+ ' | tail -n 1)
+    fi
+    said=${said#"$BASH: line "*: } said=${said#"$0: line "*: }
+    [ "${#item}" -le 80 ] || item=${item:0:77}...
+    said="${SLURMD_NODENAME:-$HOSTNAME}: cluster.setup[$sslrun_first] \\`$item\\` $1${said:+: ${said:0:300}}"
+    echo "sslrun: $said"
+    trap - EXIT
+    sslrun_stop
+}
+sslrun_left() {
+    local code=$?
+    [ -z "$sslrun_text" ] || sslrun_fail "left the shell with $code"
+}
+trap sslrun_left EXIT
+trap 'trap - EXIT; exit 143' TERM # that is Slurm, and no item's fault"""
+# What is open at the end.
+OVER = """\
+[ -z "$sslrun_text" ] || sslrun_fail "is no whole command" "$("$BASH" -n <<<"$sslrun_text" 2>&1 | head -n 1)"
+[[ $(trap -p EXIT) != *sslrun_left* ]] || trap - EXIT
+[[ $(trap -p TERM) != *"exit 143"* ]] || trap - TERM"""
+
+
+def lines(items: Sequence[str], then: str) -> list[str]:
+    """What runs `items`, one after the other; none where there are none. then: RECORDED or REFUSED, once one failed."""
+    if not items:
+        return []
+    taken = [
+        f'if sslrun_item {index} {shlex.quote(item)}; then eval "$sslrun_text"; sslrun_ended; fi'
+        for index, item in enumerate(items)
+    ]
+    return [SHELL, f"sslrun_stop() {{ {then}; }}", *taken, OVER]
