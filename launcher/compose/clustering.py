@@ -7,6 +7,7 @@ resumed and read like one. What its ranks do is in methods/kmeans/.
 from pathlib import Path
 
 from launcher.compose import work
+from launcher.compose.sources import split
 from launcher.compose.training import frozen
 from launcher.errors import InputError
 from launcher.run.files import read_json
@@ -35,9 +36,11 @@ def want(overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
         found = kmeans.scan(path)
         method.features, method.rows, method.dim, method.content = str(found.path), found.rows, found.dim, found.content
     else:
-        run = _run(method.features, paths.absolute(config["runs"]))
+        runs = paths.absolute(config["runs"])
+        name, step = split(method.features, runs)
+        run = _run(name, runs)
         theirs = run.spec()
-        method.features, config["init_from"] = str(run.path), str(run.path)
+        method.features, config["init_from"] = str(run.path), f"{run.path}{step and f'@{step}'}"
         for field in ("backbone", "image_size", "precision", "workers"):
             setattr(method, field, getattr(theirs.method, field))
         method.interpolation = augment.interpolation_of(theirs.method)
@@ -45,7 +48,10 @@ def want(overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
             config["data"] = DATA[theirs.data.name](**theirs.to_json()["data"])
     if method.out is not None:
         method.out = str(paths.absolute(method.out))
-    spec = frozen(config)
+    try:
+        spec = frozen(config)
+    except InputError as error:
+        raise error.about("features") if error.field == "init_from" else error from None
     refuse_foreign(spec)
     return spec
 

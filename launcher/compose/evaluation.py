@@ -1,8 +1,10 @@
 """Evaluations: protocols on one checkpoint of a run, as a job of its own.
 
     <run>/evals/knn-1/     knn+linear-1 where there are two
-        eval.json          the protocols and their settings, and the checkpoint (step null: the newest once it starts)
+        eval.json          the protocols and their settings, and the checkpoint (step null: the last of the run, once
+                           that is done; without `after`, which only older versions wrote, the newest once it starts)
         spec.json  ...     as of a run: what the run is made of, and where the evaluation runs
+        pinned/run/...     the checkpoint, where the run trains on; see run/pins.py
 
 The folder is a run's in all else, so that it is started, watched, stopped, resumed and read as one; that it holds an
 eval.json tells its ranks to evaluate instead of training. Its numbers join the run, as `eval` events in its ledger.
@@ -17,16 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.compose import protocols
+from launcher.compose.sources import NEWEST, at_step
 from launcher.errors import InputError
 from launcher.plan import evaluation as planning
-from launcher.run import manifest, snapshot
+from launcher.run import manifest, pins, snapshot
 from launcher.run.files import write_json
 from launcher.run.folder import RunDir
 from launcher.run.shapes import ASKED
 from launcher.run.snapshot import Snapshot
 from launcher.run.state import ACTIVE
 from launcher.spec import registry
-from launcher.spec.runspec import RunSpec
+from launcher.spec.runspec import InitFrom, RunSpec
 
 if TYPE_CHECKING:
     from launcher.slurm.commands import SlurmJob
@@ -40,14 +43,15 @@ SCIENCE, PLACE = ("eval_data", "method"), ("cluster", "nodes", "least_nodes", "t
 @dataclass(frozen=True)
 class Wanted:
     """What to evaluate. `settings`: of each protocol, all filled in. `step` and `digest`: of the checkpoint; None: the
-    newest once it starts. `after`: only then, once the run is done. `spec`: the run's, with the cluster and the labels
-    of the evaluation."""
+    run's last, and `after` says that it may not be there yet. `spec`: the run's, with the cluster and the labels of the
+    evaluation. `launched`: it was asked for when the run was."""
 
     settings: protocols.Settings
     step: int | None
     digest: str | None
     after: bool
     spec: RunSpec
+    launched: bool = False
 
     @property
     def protocol(self) -> str:
@@ -58,11 +62,10 @@ class Wanted:
         return {name: getattr(self, name) for name in names}
 
 
-def want(
-    run: RunDir, overrides: list[str], *, config_dir: Path | None = None, queue: "Mapping[str, SlurmJob] | None" = None
-) -> Wanted:
-    """What `sslrun eval RUN ...` asks for. Raises InputError for an unknown protocol, a run without a checkpoint or
-    labels, one of somebody else unless another cluster is given, and whatever else a person can get wrong."""
+def want(run: RunDir, overrides: list[str], *, config_dir: Path | None = None) -> Wanted:
+    """What `sslrun eval RUN ...` asks for: of a run that is not done, what it will be then. Raises InputError for an
+    unknown protocol, a step without a checkpoint, a run without labels, one of somebody else unless another cluster is
+    given, and whatever else a person can get wrong."""
     from launcher.compose.training import for_evaluation
 
     settings, rest = protocols.taken(overrides, getattr(run.spec().method, "backbone", "") or "")
@@ -73,10 +76,12 @@ def want(
     spec = for_evaluation(run.spec(), rest, config_dir=config_dir)
     if protocols.need_labels(settings):
         check_labels(spec)
-    path = _checkpoint(run, step)
-    if step is None and run.state(queue).name in ACTIVE:  # it saves on, and removes what it saved before
-        return Wanted(settings, None, None, False, spec)
-    saved = manifest.read(path)
+    if not registry.method(run.spec().method.name).trains:
+        raise InputError.of("RUN", run.id, "it trains nothing that could be judged", "give a run that trains")
+    if step is None and not pins.done(run.history()):
+        return Wanted(settings, None, None, True, spec)
+    value = {"field": "RUN", "value": run.id} if step is None else {"field": "step", "value": step}
+    saved = manifest.read(at_step(run, NEWEST if step is None else step, **value))
     return Wanted(settings, saved["step"], saved["digest"], False, spec)
 
 
@@ -86,7 +91,7 @@ def afterwards(run: RunDir, also: Sequence[str] = ()) -> list[Wanted]:
     where = dataclasses.replace(spec.on(1).without_spares(), eval_after=())
     names = dict.fromkeys((*spec.eval_after, *also))
     settings = (protocols.defaults([name], spec.method.backbone) for name in names)
-    return [Wanted(each, None, None, True, where) for each in settings]
+    return [Wanted(each, None, None, True, where, launched=True) for each in settings]
 
 
 def check_labels(spec: RunSpec, give: str = "eval_data") -> None:
@@ -123,22 +128,6 @@ def scores(evaluation: RunDir) -> dict[str, Any]:
     return evaluation.history().last("eval")
 
 
-def _checkpoint(run: RunDir, step: str | None) -> Path:
-    if not registry.method(run.spec().method.name).trains:
-        raise InputError.of("RUN", run.id, "it trains nothing that could be judged", "give a run that trains")
-    saved = run.checkpoints()
-    if not saved:
-        fix = f"wait, or `sslrun resume {run.id}`"
-        raise InputError.of("RUN", run.id, "it has no checkpoint yet", fix)
-    if step is None:
-        return saved[-1]
-    for path in saved:
-        if step.isdigit() and path.name == f"step_{int(step):08d}":
-            return path
-    there = ", ".join(str(int(path.name.removeprefix("step_"))) for path in saved)
-    raise InputError.of("step", step, f"{run.id} has no checkpoint of that step", f"there are: {there}")
-
-
 def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, SlurmJob] | None") -> bool:
     try:
         asked, spec = asked_of(found), found.spec()
@@ -148,14 +137,20 @@ def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, Slurm
         asked["settings"] = protocols.defaults([asked["protocol"]], spec.method.backbone)
     if asked["settings"] != wanted.settings or _said(spec, SCIENCE) != _said(wanted.spec, SCIENCE):
         return False
-    state = found.state(queue).name
+    state, which = found.state(queue).name, _which(run, wanted.to_json())
     if state == "done":
-        newest = run.checkpoints()[-1:]
-        digest = wanted.digest or (manifest.read(newest[0])["digest"] if newest else None)
-        return scores(found).get("digest") == digest
-    if {**wanted.to_json(), "after": None} != {**asked, "after": None}:
+        return scores(found).get("digest") == which
+    if _which(run, asked) != which:
         return False
     return state in ACTIVE or _said(spec, PLACE) == _said(wanted.spec, PLACE)
+
+
+def _which(run: RunDir, asked: Mapping[str, Any]) -> str | None:
+    """The digest of the checkpoint, or what stands for one that is not there yet."""
+    if asked["step"] is None and pins.done(run.history()):
+        newest = run.checkpoints()[-1:]
+        return manifest.read(newest[0])["digest"] if newest else None
+    return asked.get("digest") or ("end" if asked.get("after") else NEWEST)
 
 
 def _said(spec: RunSpec, names: Sequence[str]) -> str:
@@ -180,13 +175,16 @@ def _create(run: RunDir, wanted: Wanted) -> RunDir:
         fix = "make it writable"
         raise InputError.of("RUN", run.id, f"cannot write in {folder} ({error.strerror})", fix) from None
     evaluation = RunDir(made)
+    if wanted.digest and not pins.done(run.history()):  # it saves on, and removes what it saved before
+        path = run.path / "checkpoints" / f"step_{wanted.step:08d}"
+        pins.keep(made, pins.JUDGED, InitFrom(str(path), wanted.digest))
     evaluation.create(wanted.spec, planning.make(wanted.spec), lambda: _code(run, wanted))
     return evaluation
 
 
 def _code(run: RunDir, wanted: Wanted) -> Snapshot:
     """What was asked for at launch runs the code of the launch; what is asked for now, that of now."""
-    if wanted.after:
+    if wanted.launched:
         code = run.code()
         return Snapshot(run.code_folder().resolve(), code["digest"], code["origin"])
     return snapshot.take(wanted.spec.method.name, run.path.parent)

@@ -1,27 +1,44 @@
-"""What a run takes from another run or from a file of weights, pinned when it is composed: where that lies, and the
-digest of its content."""
+"""What a run takes from another run or from a file of weights: a file is known by the digest of its content, a run by
+its identity and a step, so that a run can be asked for before the other has ended.
 
+    RUN           what it is at its end, whether that has come or not
+    RUN@19        its checkpoint of step 19
+    RUN@newest    its newest checkpoint of now, whose step counts from then on
+"""
+
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from launcher.compose import words
 from launcher.errors import InputError
-from launcher.run import manifest
+from launcher.run import manifest, pins
 from launcher.run.folder import RunDir, find
 from launcher.run.manifest import sha256
+from launcher.run.state import ACTIVE
 from launcher.spec import paths, registry
 from launcher.spec.fields import pinned_fields
-from launcher.spec.runspec import ContinueFrom, InitFrom, PinnedNetwork, RunSpec, flat
+from launcher.spec.runspec import (
+    ContinueFrom,
+    FromRun,
+    InitFrom,
+    NetworkFromRun,
+    PinnedNetwork,
+    RunSpec,
+    flat,
+    freeze,
+)
 
 BACKBONES, SUFFIXES = registry.facts("backbones").BACKBONES, registry.facts("backbones").SUFFIXES
 LONGEST_HEADER = 100_000_000  # bytes; safetensors reads no longer one
+NEWEST = "newest"
 
 
-def pin_init_from(name: str | None, runs: Path, backbone: str) -> InitFrom | None:
-    """Pin what a run starts from: a run's newest checkpoint or a file of weights, with the digest of its content.
+def pin_init_from(name: str | None, runs: Path, backbone: str) -> InitFrom | FromRun | None:
+    """What a run starts from: a file of weights, with the digest of its content, or a run, or one of its checkpoints.
 
-    Raises InputError when there is no such run or file, when the run has no checkpoint yet or another backbone.
+    Raises InputError when there is no such run, file or checkpoint, or when the run has another backbone.
     """
     if name is None:
         return None
@@ -31,16 +48,16 @@ def pin_init_from(name: str | None, runs: Path, backbone: str) -> InitFrom | Non
             fix = f"give a run, or a file of {', '.join(SUFFIXES)}, such as `sslrun export` writes"
             raise InputError.of("init_from", name, "its name does not end as one of weights does", fix)
         return InitFrom(str(file), sha256(file))
-    run = _run("init_from", name, runs)
-    theirs = run.spec().method.backbone
+    source, theirs = _of_run("init_from", name, runs)
     if theirs != backbone:
         fix = f"use method.backbone={theirs} or another run"
         raise InputError.of("init_from", name, f"that run has the backbone {theirs}, not {backbone}", fix)
-    return InitFrom(*_newest("init_from", name, run))
+    return source
 
 
 def pin_networks(config: Any, runs: Path) -> None:
-    """Put a `PinnedNetwork` in every `pinned()` field of a method's config that names a run or a file.
+    """Put a `NetworkFromRun` or a `PinnedNetwork` in every `pinned()` field of a method's config that names a run or a
+    file.
 
     Raises InputError as `pin_init_from` does, and where nothing says which backbone it is, or it is none of ours.
     """
@@ -63,7 +80,9 @@ def pin_continue_from(name: str, runs: Path, spec: RunSpec) -> ContinueFrom:
     if state != "done":
         fix = f"`sslrun resume {run.id}` first"
         raise InputError.of("continue_from", name, f"it is {state}, and only a finished run is trained longer", fix)
-    ours, known = (flat({**each.science, "continue_from": None}) for each in (spec, theirs))
+    made_before = not any(isinstance(source, FromRun) for source in theirs.sources.values())
+    like = (made_before and by_content(spec)) or spec
+    ours, known = (flat({**each.science, "continue_from": None}) for each in (like, theirs))
     for key in sorted(ours | known, key=lambda key: key != "method.name"):
         if key != "method.epochs" and ours.get(key) != known.get(key):
             line = words.command(theirs, {"method.epochs": spec.method.epochs, "continue_from": name})
@@ -73,11 +92,82 @@ def pin_continue_from(name: str, runs: Path, spec: RunSpec) -> ContinueFrom:
     if spec.method.epochs <= epochs:
         reason = f"{run.id} was trained for {epochs} already"
         raise InputError.of("method.epochs", spec.method.epochs, reason, f"give more than {epochs}")
-    path, digest = _newest("continue_from", name, run)
-    return ContinueFrom(path, digest, run.id, manifest.read(Path(path))["step"], epochs)
+    saved = run.checkpoints()
+    if not saved:
+        raise InputError.of("continue_from", name, "that run has no checkpoint", "give one that has")
+    last = manifest.read(saved[-1])
+    return ContinueFrom(str(saved[-1]), last["digest"], run.id, last["step"], epochs)
 
 
-def _network(field: str, name: str, runs: Path) -> PinnedNetwork:
+def as_made(spec: RunSpec) -> RunSpec:
+    """`spec`, or the one of a run that is there and was made before runs could wait for one another: the same line
+    means that run still."""
+    before = by_content(spec)
+    return before if before and (Path(before.runs) / before.run_id / "spec.json").exists() else spec
+
+
+def by_content(spec: RunSpec) -> RunSpec | None:
+    """`spec` as it would have been then, with digests of checkpoints; None where one is not there yet, or none is
+    meant."""
+    found: dict[str, InitFrom] = {}
+    for field, source in spec.sources.items():
+        if isinstance(source, FromRun):
+            run = RunDir(source.path)
+            step, saved = source.step, run.checkpoints()
+            if step is None and run.state().name not in ACTIVE:
+                step = max((number(path) for path in saved), default=None)
+            path = next((path for path in saved if number(path) == step), None)
+            if path is None:
+                return None
+            at = str(path), manifest.read(path)["digest"]
+            found[field] = PinnedNetwork(*at, source.backbone) if isinstance(source, NetworkFromRun) else InitFrom(*at)
+    if not found:
+        return None
+    config = {each.name: getattr(spec.method, each.name) for each in dataclasses.fields(spec.method)}
+    config |= {field.removeprefix("method."): source for field, source in found.items() if field.startswith("method.")}
+    method = freeze(registry.method(spec.method.name).config(**config))
+    return dataclasses.replace(spec, method=method, init_from=found.get("init_from", spec.init_from))
+
+
+def split(name: str, runs: Path) -> tuple[str, str]:
+    """(what names the run, the step or "newest"; empty where the name says neither)."""
+    run, at, step = name.rpartition("@")
+    whole = any((path / "spec.json").is_file() for path in (paths.absolute(name), runs / name))
+    return (run, step) if at and not whole else (name, "")
+
+
+def at_step(run: RunDir, step: str, field: str, value: object) -> Path:
+    """The run's checkpoint of that step, or its newest. Raises InputError about the field where there is none."""
+    saved = run.checkpoints()
+    if not saved:
+        raise InputError.of(field, value, f"{run.id} has no checkpoint yet", f"wait, or `sslrun resume {run.id}`")
+    if step == NEWEST:
+        return saved[-1]
+    for path in saved:
+        if step.isdecimal() and int(step) == number(path):
+            return path
+    there = f"there are: {', '.join(str(number(path)) for path in saved)}"
+    raise InputError.of(field, value, f"{run.id} has no checkpoint of that step", there)
+
+
+def number(checkpoint: Path) -> int:
+    """The step of a checkpoint."""
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def _of_run(field: str, name: str, runs: Path) -> tuple[FromRun, str]:
+    """(what is taken from the run, the name of its backbone)."""
+    named, step = split(name, runs)
+    run = _run(field, named, runs)
+    spec = run.spec()
+    if run.owner or not registry.method(spec.method.name).trains:
+        raise InputError.of(field, name, "it trains nothing", "give a run that does")
+    at = number(at_step(run, step, field, name)) if step else None
+    return FromRun(str(run.path), pins.identity_of(run.path), at), spec.method.backbone
+
+
+def _network(field: str, name: str, runs: Path) -> PinnedNetwork | NetworkFromRun:
+    found: PinnedNetwork | NetworkFromRun
     file = _file(name)
     if file:
         if file.suffix != ".safetensors":
@@ -90,8 +180,8 @@ def _network(field: str, name: str, runs: Path) -> PinnedNetwork:
             fix = "write it anew with `sslrun export`"
             raise InputError.of(field, name, f"cannot be read ({reason})", fix) from None
     else:
-        run = _run(field, name, runs)
-        found = PinnedNetwork(*_newest(field, name, run), run.spec().method.backbone)
+        source, backbone = _of_run(field, name, runs)
+        found = NetworkFromRun(source.path, source.identity, source.step, backbone)
     if not found.backbone:
         fix = "give a run, or weights written by `sslrun export`"
         raise InputError.of(field, name, "it does not say which backbone it holds", fix)
@@ -121,11 +211,3 @@ def _run(field: str, name: str, runs: Path) -> RunDir:
         return find(name, runs)
     except InputError as error:
         raise error.about(field) from None
-
-
-def _newest(field: str, name: str, run: RunDir) -> tuple[str, str]:
-    """(path, digest) of the newest checkpoint."""
-    saved = run.checkpoints()
-    if not saved:
-        raise InputError.of(field, name, "that run has no checkpoint yet", f"wait, or `sslrun resume {run.id}`")
-    return str(saved[-1]), manifest.read(saved[-1])["digest"]

@@ -23,7 +23,7 @@ from yaml import YAMLError
 
 from launcher.compose import clusters, nodes, protocols, words, yamlfile
 from launcher.compose.overrides import parsed, refusal, several, spelled
-from launcher.compose.sources import pin_continue_from, pin_init_from, pin_networks
+from launcher.compose.sources import as_made, pin_continue_from, pin_init_from, pin_networks
 from launcher.errors import InputError, unknown
 from launcher.slurm import client
 from launcher.spec import paths, registry
@@ -313,9 +313,9 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
         group=config["group"],
         eval_after=_protocols(config["eval_after"], config["method"].backbone),
     )
-    if config["continue_from"] is None:
-        return spec
-    return dataclasses.replace(spec, continue_from=pin_continue_from(config["continue_from"], Path(runs), spec))
+    if config["continue_from"] is not None:
+        spec = dataclasses.replace(spec, continue_from=pin_continue_from(config["continue_from"], Path(runs), spec))
+    return as_made(spec)
 
 
 def _check_shape(config: dict[str, Any]) -> None:

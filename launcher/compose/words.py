@@ -10,8 +10,9 @@ from typing import Any
 
 from launcher.compose.overrides import quoted, spelled
 from launcher.errors import InputError
+from launcher.run.manifest import STEP
 from launcher.spec import paths, registry
-from launcher.spec.runspec import RunSpec
+from launcher.spec.runspec import FromRun, InitFrom, RunSpec
 
 DATA = registry.facts("data").DATA
 
@@ -67,7 +68,7 @@ def _differences(spec: RunSpec) -> Iterator[tuple[str, Any]]:
     if spec.seed:
         yield "seed", spec.seed
     if spec.init_from:
-        yield "init_from", spec.init_from.path
+        yield "init_from", named(spec.init_from)
     if spec.continue_from:
         yield "continue_from", str(Path(spec.continue_from.path).parents[1])
     if spec.runs != str(paths.absolute("runs")):
@@ -79,10 +80,20 @@ def _changed(group: str, config: Any, recipe: Any) -> Iterator[tuple[str, Any]]:
         value, own = getattr(config, name), getattr(recipe, name)
         value = list(value) if isinstance(value, tuple) else value
         if counts and value != own:
-            yield f"{group}.{name}", getattr(value, "path", value)  # of a pinned network, where it lies
+            yield f"{group}.{name}", named(value) if isinstance(value, InitFrom | FromRun) else value
+
+
+def named(source: InitFrom | FromRun) -> str:
+    """What a person types for it."""
+    path = Path(source.path)
+    if isinstance(source, FromRun):
+        return source.path if source.step is None else f"{path}@{source.step}"
+    if STEP.fullmatch(path.name) and path.parent.name == "checkpoints":  # of a run of long ago
+        return f"{path.parents[1]}@{int(path.name.removeprefix('step_'))}"
+    return source.path
 
 
 def _written(key: str, value: Any) -> str:
-    if isinstance(value, str) and not re.fullmatch(r"[\w./:+-]*", value, re.ASCII):
+    if isinstance(value, str) and not re.fullmatch(r"[\w./:+@-]*", value, re.ASCII):
         return quoted(key, value)
     return spelled(f"{key}={value if isinstance(value, str) else json.dumps(value)}")

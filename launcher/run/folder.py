@@ -28,7 +28,6 @@ is decided by generations, by jobs, and by the place of a line in its file, beca
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import time
 from collections import Counter
@@ -42,6 +41,7 @@ from launcher.run import files, manifest, permissions, pins, private, slow_ranks
 from launcher.run.files import opened, read_json, sync_names, write_json, writing_in
 from launcher.run.goodput import goodput, interruptions, spares
 from launcher.run.ledger import History, Ledger, goes_on
+from launcher.run.manifest import STEP
 from launcher.run.shapes import PLACEMENT, PLAN, PROGRESS
 from launcher.run.snapshot import Snapshot
 from launcher.run.state import Queue, State, of
@@ -49,7 +49,6 @@ from launcher.spec import paths, registry, stored
 from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
 
-STEP = re.compile(r"step_\d{8}")
 SILENT_SECONDS = 600.0  # after which a run of somebody else is not taken for one that works
 
 

@@ -5,6 +5,7 @@ manifest.json    step, steps, generation, files {name: {size, sha256}}, digest
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from launcher.run import waiting
 from launcher.run.files import opened
 from launcher.run.shapes import MANIFEST
+
+STEP = re.compile(r"step_\d{8}")  # a checkpoint's name
 
 
 def read(path: Path) -> dict[str, Any]:

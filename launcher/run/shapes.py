@@ -164,7 +164,7 @@ OF_EVENTS: Shapes = {
     "step": maybe(count), "path": text, "digest": maybe(text), "lost_steps": count, "lost_seconds": finite,
     "protocol": text, "scores": mapping, "of": text, "what": text,
     "token": text, "index": maybe(count), "folder": text, "why": maybe(text), "origin": text,
-    "signal": maybe(text), "files": each(text), "rank": count, "node": text,
+    "field": text, "source": text, "signal": maybe(text), "files": each(text), "rank": count, "node": text,
 }  # fmt: skip
 EVERY_EVENT = Form(OF_EVENTS, ("event", "generation", "writer", "host", "number", "time"))
 IN_A_TABLE = Form(
@@ -186,6 +186,8 @@ OF_ONE_EVENT: Mapping[str, Shape] = {
     "code": Form({}, ("digest", "origin")),
     "checkpoint": Form({"step": count}, ("step", "path")),
     "restored": Form({"step": count}, ("step",)),
+    "pinned": Form({"step": count, "digest": text}, ("field", "path", "step", "digest")),
+    "waits": Form({}, ("source", "why")),
     "finished": Form({"step": count, "seconds": each_value(finite)}, ("seconds",)),
     "kept": Form({"work": pair}, ("work",)),
     "left_out": Form({}, ("node", "why")),

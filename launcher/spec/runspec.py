@@ -14,24 +14,53 @@ from typing import Any, NoReturn
 from launcher.spec.fields import check_types
 from launcher.spec.schema import ClusterConfig
 
-FORMAT = 2  # of spec.json; a reader refuses a newer one
-BEFORE = 1  # what is written where nothing is kept apart: a reader of long ago knows it, too
+FORMAT = 3  # of spec.json; a reader refuses a newer one
+KEPT_APART = 2  # what is written where nothing is taken from a run
+BEFORE = 1  # and nothing is kept apart, either: a reader of long ago knows it, too
 APART = "kept-apart-"  # begins the word in the place of a value of `cluster.environment`; see run/private.py
 MASK = "***"
 
 
 @dataclass(frozen=True)
 class InitFrom:
-    """Where the backbone starts from, pinned: the path may move, the digest may not."""
+    """Weights that a run starts from, known by their content: a file, or, in runs of long ago, a checkpoint. The path
+    may move, the digest may not."""
 
     path: str
     digest: str
+
+    @property
+    def science(self) -> str:
+        """What counts to the identity."""
+        return self.digest
+
+
+@dataclass(frozen=True)
+class FromRun:
+    """What another run has trained, or will have: its folder, its identity, and the step of the checkpoint; None: its
+    last, once it is done. Which bytes these are, a start notes in the ledger (run/pins.py)."""
+
+    path: str
+    identity: str
+    step: int | None
+
+    @property
+    def science(self) -> list[str | int]:
+        """What counts to the identity: the same before and after that run has ended."""
+        return [self.identity, "end" if self.step is None else self.step]
 
 
 @dataclass(frozen=True)
 class PinnedNetwork(InitFrom):
     """A second network that a method uses as it is, and the name of its backbone: what a `pinned()` field holds once it
-    is composed."""
+    is composed, where somebody named a file."""
+
+    backbone: str
+
+
+@dataclass(frozen=True)
+class NetworkFromRun(FromRun):
+    """As PinnedNetwork, where somebody named a run."""
 
     backbone: str
 
@@ -58,7 +87,7 @@ class RunSpec:
     nodes: int
     tasks_per_node: int
     seed: int
-    init_from: InitFrom | None
+    init_from: InitFrom | FromRun | None
     runs: str
     group: str | None = None
     eval_after: tuple[str, ...] = ()
@@ -88,13 +117,20 @@ class RunSpec:
         return ClusterConfig(**{**self._fields()["cluster"], **given})
 
     @property
+    def sources(self) -> dict[str, InitFrom | FromRun]:
+        """What it takes from runs and files, by the field that names each: init_from, continue_from, method.FIELD."""
+        named = {"init_from": self.init_from, "continue_from": self.continue_from}
+        named |= {f"method.{field.name}": getattr(self.method, field.name) for field in dataclasses.fields(self.method)}
+        return {name: source for name, source in named.items() if isinstance(source, InitFrom | FromRun)}
+
+    @property
     def science(self) -> dict:
         """What changes the result: method, data, backbone, batch, schedule, seed; not where it runs."""
         science = {
             "method": _science(self.method),
             "data": self.data and _science(self.data),
             "seed": self.seed,
-            "init_from": self.init_from.digest if self.init_from else None,
+            "init_from": self.init_from.science if self.init_from else None,
         }
         return science | ({"continue_from": self.continue_from.digest} if self.continue_from else {})
 
@@ -110,7 +146,9 @@ class RunSpec:
     def to_json(self) -> dict:
         """What spec.json holds, with a checksum over it."""
         kept_apart = any(value.startswith(APART) for value in self.cluster.environment.values())
-        stored = {"format": FORMAT if kept_apart else BEFORE, "identity": self.identity, **self._fields()}
+        from_run = any(isinstance(source, FromRun) for source in self.sources.values())
+        known_since = FORMAT if from_run else KEPT_APART if kept_apart else BEFORE
+        stored = {"format": known_since, "identity": self.identity, **self._fields()}
         return {**stored, "checksum": checksum(stored)}
 
     def shown(self) -> dict:
@@ -221,7 +259,7 @@ def _science(config: Any) -> dict:
     for f in dataclasses.fields(config):
         counts, value = f.metadata.get("science", True), getattr(config, f.name)
         if counts is True or (counts == "given" and value != f.default):
-            science[f.name] = value.digest if isinstance(value, PinnedNetwork) else value
+            science[f.name] = value.science if isinstance(value, InitFrom | FromRun) else value
     return science
 
 

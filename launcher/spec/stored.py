@@ -6,7 +6,17 @@ from typing import Any
 
 from launcher.spec import registry
 from launcher.spec.fields import check_types, pinned_fields
-from launcher.spec.runspec import FORMAT, ContinueFrom, InitFrom, PinnedNetwork, RunSpec, checksum, freeze
+from launcher.spec.runspec import (
+    FORMAT,
+    ContinueFrom,
+    FromRun,
+    InitFrom,
+    NetworkFromRun,
+    PinnedNetwork,
+    RunSpec,
+    checksum,
+    freeze,
+)
 from launcher.spec.schema import ClusterConfig
 
 DATA = registry.facts("data").DATA
@@ -27,13 +37,15 @@ def read(stored: Mapping[str, Any]) -> RunSpec:
     method = registry.method(fields["method"]["name"]).config(**fields["method"])
     for name in pinned_fields(method):
         given = getattr(method, name)
-        setattr(method, name, given and _checked(PinnedNetwork(**given), f"method.{name}."))
+        kind = NetworkFromRun if given and "identity" in given else PinnedNetwork
+        setattr(method, name, given and _checked(kind(**given), f"method.{name}."))
     fields["method"] = freeze(_checked(method, "method."))
     for key in ("data", "eval_data"):
         fields[key] = fields[key] and freeze(_checked(DATA[fields[key]["name"]](**fields[key]), f"{key}."))
     cluster = {RENAMED.get(name, name): value for name, value in fields["cluster"].items()}
     fields["cluster"] = freeze(_checked(ClusterConfig(**cluster), "cluster."))
-    for key, kind in (("init_from", InitFrom), ("continue_from", ContinueFrom)):
+    start = FromRun if "identity" in (fields.get("init_from") or ()) else InitFrom
+    for key, kind in (("init_from", start), ("continue_from", ContinueFrom)):
         fields[key] = fields.get(key) and _checked(kind(**fields[key]), f"{key}.")
     spec = RunSpec(**fields)
     spec.check()

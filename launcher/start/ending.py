@@ -8,8 +8,9 @@ from pathlib import Path
 from launcher.errors import InputError, Unreadable
 from launcher.run import heartbeats, manifest
 from launcher.run.files import names
-from launcher.run.folder import STEP, RunDir
+from launcher.run.folder import RunDir
 from launcher.run.ledger import History, Ledger
+from launcher.run.manifest import STEP
 from launcher.start.handover import STOPPED_CODE
 
 # A pause that may end ranks: the libraries' deadlines are minutes. A busy machine does not stand still for as long.

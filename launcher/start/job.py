@@ -53,6 +53,14 @@ def back_into_the_queue(without: Collection[str] = ()) -> None:
     time.sleep(120)
 
 
+def wait_behind(jobs: Collection[str]) -> None:
+    """Under the same job id into the queue, behind the good end of `jobs`; held where there are none, until somebody
+    who resumes a run moves it. Slurm ends this script for it. Raises ClusterError."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if _put_back(own_id()):
+        time.sleep(120)
+
+
 def _put_back(job: str) -> bool:
     """Requeue `job`; False where Slurm has done so already, and so has ended this script as far as it knows.
 

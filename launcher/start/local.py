@@ -23,7 +23,7 @@ from launcher.run.files import opened
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.spec.runspec import RunSpec
-from launcher.start import handover
+from launcher.start import handover, stages
 from launcher.start.ending import Outcome, judge, stuck
 from launcher.start.handover import STOPPED_CODE, Start
 
@@ -66,6 +66,7 @@ class _Shown:
 def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | None:
     """Start the ranks and see them through; None when somebody else is the writer. Calls `watch` all the while."""
     run.refuse_foreign()
+    stages.behind(spec, stages.of_run(run), None)
     code = snapshot.verify(run.code_folder(), run.code()["digest"])
     lock = run.lock()
     if lock is None:
@@ -80,6 +81,7 @@ def _run(run: RunDir, spec: RunSpec, code: Path, lock: int, *, cause: str, watch
     """As `run`, whose lock this process holds."""
     generation = waiting.patiently(run.generation) + 1
     ledger = Ledger(run.path, generation, "launcher")
+    stages.pin(run, spec, ledger)
     came: list[int] = []
     with (
         handover.secret(run.path, generation, ranks=spec.world_size),

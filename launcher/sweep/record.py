@@ -21,7 +21,8 @@ from launcher.run.folder import RunDir, every
 from launcher.run.ledger import Ledger
 from launcher.run.shapes import IN_A_TABLE, RECORD
 from launcher.spec.planned import Planned
-from launcher.spec.runspec import MASK
+from launcher.spec.runspec import MASK, RunSpec
+from launcher.start import stages
 
 if TYPE_CHECKING:
     from launcher.compose.points import Point
@@ -40,6 +41,7 @@ def members(name: str, folder: Path) -> list[RunDir] | None:
 
 def create(points: "list[Point]") -> list[RunDir]:
     """The run of every point, on disk. Nothing is written before every point is known to be good."""
+    stages.check(point.spec for point in points if not _of(point.spec).exists())
     plans: list[Planned] = []
     checked = set()
     for point in points:
@@ -54,11 +56,16 @@ def create(points: "list[Point]") -> list[RunDir]:
     runs = []
     for point, plan in zip(points, plans, strict=True):
         spec = point.spec
-        found = RunDir(Path(spec.runs) / spec.run_id)
-        if not (found.path / "spec.json").exists():
+        found = RunDir(_of(spec).parent)
+        if not _of(spec).exists():
             found.create(spec, plan, lambda spec=spec: take(spec.method.name, Path(spec.runs)))
         runs.append(found)
     return runs
+
+
+def _of(spec: RunSpec) -> Path:
+    """Where its run has a spec.json, once that is made."""
+    return Path(spec.runs) / spec.run_id / "spec.json"
 
 
 def record(

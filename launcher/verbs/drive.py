@@ -21,6 +21,7 @@ def submit_or_join(spec: "RunSpec", options: Namespace) -> int:
     from launcher.report import view
     from launcher.run import snapshot
     from launcher.run.folder import RunDir
+    from launcher.start import stages
 
     run = RunDir(Path(spec.runs) / spec.run_id)
     plan, joined, changes = kinds.make(spec), (run.path / "spec.json").exists(), []
@@ -34,6 +35,7 @@ def submit_or_join(spec: "RunSpec", options: Namespace) -> int:
             if submit.amend(run, spec, plan):
                 changes = []
     else:
+        stages.check([spec])
         if spec.cluster.kind == "slurm":
             from launcher.start import submit
 

@@ -1,5 +1,5 @@
-"""`sslrun eval`: protocols on a run's newest checkpoint, as a job of its own whose numbers join the run; or on a file
-of weights, as a run of its own."""
+"""`sslrun eval`: protocols on what a run is at its end, or was at a checkpoint, as a job of its own whose numbers join
+the run; or on a file of weights, as a run of its own."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -13,7 +13,8 @@ EXAMPLE = "sslrun eval deepercluster-demo protocol=knn,linear cluster.partition=
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="an id, its beginning, or a path; or weights=FILE backbone=NAME")
     what = (
-        "protocol=NAME or protocol=NAME,NAME; PROTOCOL.SETTING, such as linear.epochs (docs/evaluation.md); step, "
+        "protocol=NAME or protocol=NAME,NAME; PROTOCOL.SETTING, such as linear.epochs (docs/evaluation.md); step=N or "
+        "step=newest, before the run is done; "
         "eval_data, cluster, nodes, tasks_per_node, runs; of weights: data, key, image_size, precision, workers, seed"
     )
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=what)
@@ -22,11 +23,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Evaluate the newest checkpoint of a run where the run ran, or as cluster=, nodes= and eval_data= say; or a file
+    """Evaluate a run, once it is done or at a step, where it ran, or as cluster=, nodes= and eval_data= say; or a file
     of weights."""
     from launcher.compose import evaluation
     from launcher.run.folder import find
     from launcher.slurm import queue
+    from launcher.start import stages
 
     if "=" in options.run and not Path(options.run).exists():
         return _weights(options)
@@ -35,7 +37,9 @@ def run(options: Namespace) -> int:
     found = find(options.run, arguments.runs_folder(places))
     found = found.owner or found
     jobs, _ = queue.of_runs([found, *evaluation.every(found)])
-    wanted = evaluation.want(found, overrides, config_dir=options.config_dir, queue=jobs)
+    wanted = evaluation.want(found, overrides, config_dir=options.config_dir)
+    if wanted.after:
+        stages.behind(wanted.spec, [stages.Awaited(stages.RUN, found)], jobs)
     if wanted.spec.cluster.kind == "slurm":
         from launcher.plan import evaluation as planning
         from launcher.start import submit

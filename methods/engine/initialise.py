@@ -13,7 +13,7 @@ from torch import nn
 from launcher.errors import InputError
 from launcher.run import manifest, pins, waiting
 from launcher.runtime.checkpoint import SHARED, Checkpointer, load_tensors
-from launcher.spec.runspec import InitFrom
+from launcher.spec.runspec import FromRun, InitFrom
 from methods import backbones
 from methods.backbones.layouts import Source, of_file
 from methods.engine.job import Job
@@ -44,7 +44,7 @@ def continued(job: Job, checkpoints: Checkpointer, steps_per_epoch: int) -> int:
     source, world, config = job.spec.continue_from, job.world, job.config
     if source is None:
         return 0
-    path, reason = waiting.patiently(lambda: pins.where(job.run.path, "continue_from", source), _shown(job)), ""
+    path, reason = waiting.patiently(lambda: pins.where(job.run.path, "continue_from", source.path), _shown(job)), ""
     if world.is_main:
         reason = waiting.patiently(lambda: _altered(path, source.digest), _shown(job))
     reason = world.broadcast(reason)
@@ -96,14 +96,14 @@ def frozen_network(job: Job, field: str) -> nn.Module:
     return network.to(job.world.device).eval().requires_grad_(False)
 
 
-def _load(job: Job, network: nn.Module, backbone: str, source: InitFrom, field: str) -> None:
+def _load(job: Job, network: nn.Module, backbone: str, source: InitFrom | FromRun, field: str) -> None:
     """Copy what was pinned for the field into `network`, a `backbone`, strictly. Collective: rank 0 reads all of it for
     its digest, the others what they need."""
-    path = waiting.patiently(lambda: pins.where(job.run.path, field, source), _shown(job))
-    looked = waiting.patiently(lambda: _refused(path, source.digest, field), _shown(job)) if job.world.is_main else None
-    refused = job.world.broadcast(looked)
+    looked = waiting.patiently(lambda: _looked(job, source, field), _shown(job)) if job.world.is_main else None
+    place, refused = job.world.broadcast(looked)
     if refused:
         raise InputError.of(*refused)
+    path = Path(place)
 
     def read() -> dict[str, torch.Tensor]:
         if path.is_dir():
@@ -120,6 +120,15 @@ def _load(job: Job, network: nn.Module, backbone: str, source: InitFrom, field: 
     except (RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError.of(field, path, f"other weights than {backbone}'s ({reason})", "use its own") from None
+
+
+def _looked(job: Job, source: InitFrom | FromRun, field: str) -> tuple[str, tuple[str, ...] | None]:
+    """(where that lies which was pinned, what is wrong with it). Raises OSError where that cannot be told."""
+    try:
+        found = pins.taken(job.run.path, field, source)
+    except InputError as error:
+        return source.path, (error.field, str(error.value), error.reason, error.fix)
+    return found.path, _refused(Path(found.path), found.digest, field)
 
 
 def _refused(path: Path, digest: str, field: str) -> tuple[str, str, str, str] | None:

@@ -5,12 +5,13 @@ Nothing of the method is built but the backbone, so that an evaluation fits any 
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from launcher.errors import InputError, RunFailed
-from launcher.run import manifest, waiting
+from launcher.run import manifest, pins, waiting
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.shapes import ASKED
@@ -42,9 +43,9 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
     protocols = asked.get("settings") or {asked["protocol"]: vars(PROTOCOLS[asked["protocol"]]())}
     with job_of(run, world, ledger, stop, heart, protocols) as job:
         show = waiting.shown_by(run.path, ledger.generation) if world.is_main else None
-        chosen = waiting.patiently(lambda: _checkpoint(owner, asked), show) if world.is_main else None
-        name, saved = world.broadcast(chosen)
-        path = owner.path / "checkpoints" / name
+        chosen = waiting.patiently(lambda: _checkpoint(run, owner, asked), show) if world.is_main else None
+        place, saved = world.broadcast(chosen)
+        path = Path(place)
         step = heart.step = saved["step"]
         own_labels = spec.eval_data == owner.spec().eval_data
         known = first_scores(owner.history().all("eval")) if own_labels else {}
@@ -112,34 +113,35 @@ def _datasets(spec: Any, with_labels: bool) -> tuple[Any, Any]:
     return found[0], found
 
 
-def _checkpoint(owner: RunDir, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(name, manifest) of the checkpoint asked for, or of the newest that verifies. On rank 0. Raises OSError."""
+def _checkpoint(run: RunDir, owner: RunDir, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(path, manifest) of the checkpoint asked for, or of the newest that verifies. On rank 0. Raises OSError."""
     if asked.get("after") and owner.state().name != "done":
         reason = f"it is {owner.state().name}, and this evaluation was to follow its end"
-        fix = f"`sslrun resume {owner.id}`, or `sslrun eval {owner.id}` as it is"
+        fix = f"`sslrun resume {owner.id}`, or `sslrun eval {owner.id} step=newest`"
         raise InputError.of("RUN", owner.id, reason, fix)
     saved = owner.checkpoints()
     if asked["step"] is not None:
         path = owner.path / "checkpoints" / f"step_{asked['step']:08d}"
-        if path not in saved:
-            raise InputError.of("step", asked["step"], f"{path} is gone", f"`sslrun eval {owner.id}` takes the newest")
-        broken = verify(path)
+        kept = pins.where(run.path, pins.JUDGED, path)
+        if kept == path and path not in saved:
+            raise InputError.of("step", asked["step"], f"{path} is gone", f"`sslrun eval {owner.id}` takes the last")
+        broken = verify(kept)
         if broken:
             there = ", ".join(str(int(p.name[5:])) for p in saved if p != path) or "none"
-            raise RunFailed(f"{path}: {broken}; step=N evaluates another, there are: {there}")
-        saved = manifest.read(path)
-        if saved["digest"] != asked.get("digest"):
-            raise RunFailed(f"{path}: it is another than when the evaluation was asked for; ask again")
-        return path.name, saved
+            raise RunFailed(f"{kept}: {broken}; step=N evaluates another, there are: {there}")
+        found = manifest.read(kept)
+        if found["digest"] != asked.get("digest"):
+            raise RunFailed(f"{kept}: it is another than when the evaluation was asked for; ask again")
+        return str(kept), found
     for path in reversed(saved):
         broken = verify(path)
         if not broken:
-            return path.name, manifest.read(path)
+            return str(path), manifest.read(path)
         print(f"checkpoint {path.name} is passed over: {broken}", flush=True)
     raise RunFailed(f"no checkpoint of {owner.id} can be read")
 
 
-def _load(job: Job, path: Any) -> torch.nn.Module:
+def _load(job: Job, path: Path) -> torch.nn.Module:
     """The backbone of the checkpoint, on the device, to be evaluated."""
     backbone = backbones.build(job.config.backbone, dropout=job.config.dropout)
     try:

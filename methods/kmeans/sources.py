@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from launcher.errors import InputError
-from launcher.run import waiting
+from launcher.run import pins, waiting
 from launcher.run.folder import RunDir
 from launcher.runtime.dist import World
 from launcher.runtime.store import Store
-from launcher.spec.runspec import RunSpec
+from launcher.spec.runspec import InitFrom, RunSpec
 from methods import backbones
 from methods.backbones.spec import BACKBONES
 from methods.data import build
@@ -40,7 +40,9 @@ def open_source(run: RunDir, spec: RunSpec, world: World) -> "Source":
         return FolderSource(run, FeatureFolder.from_json(told))
     dataset = _dataset(spec) if world.is_main else None
     world.barrier()
-    return RunSource(spec, dataset or _dataset(spec))
+    taken = waiting.patiently(lambda: pins.taken(run.path, "init_from", spec.init_from)) if world.is_main else None
+    told = world.broadcast(taken and [taken.path, taken.digest])
+    return RunSource(spec, dataset or _dataset(spec), InitFrom(*told))
 
 
 class FolderSource:
@@ -84,11 +86,11 @@ class FolderSource:
 class RunSource:
     """The backbone of a run, on images; else as `FolderSource`."""
 
-    def __init__(self, spec: RunSpec, dataset: ImageDataset):
-        self._spec, self.dataset, self.labels = spec, dataset, dataset.labels
+    def __init__(self, spec: RunSpec, dataset: ImageDataset, weights: InitFrom):
+        self._spec, self.dataset, self.labels, self._weights = spec, dataset, dataset.labels, weights
 
     def key(self) -> dict[str, Any]:
-        return {"weights": self._spec.init_from.digest, "layer": self._spec.method.layer}
+        return {"weights": self._weights.digest, "layer": self._spec.method.layer}
 
     def needed(self, d_centroids: int) -> int:
         d = BACKBONES[self._spec.method.backbone].feature_dim
@@ -99,7 +101,7 @@ class RunSource:
         load_backbone(backbone, job)
         backbone = backbone.to(job.world.device).eval()
         if job.world.is_main:
-            print(f"backbone of {self._spec.init_from.path}: {digest_of(backbone.state_dict())[:12]}", flush=True)
+            print(f"backbone of {self._weights.path}: {digest_of(backbone.state_dict())[:12]}", flush=True)
         encode = at_layer(backbone, self._spec.method.layer)
         return extract(job, self.dataset, encode, stage="features", store=store)
 

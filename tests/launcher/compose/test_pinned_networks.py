@@ -14,7 +14,7 @@ from launcher.plan import plan as planning
 from launcher.run.files import write_json
 from launcher.spec import registry, stored
 from launcher.spec.fields import later, pinned
-from launcher.spec.runspec import PinnedNetwork, freeze
+from launcher.spec.runspec import NetworkFromRun, PinnedNetwork, freeze
 from methods.rotnet import spec as rotnet
 
 SEEN = []  # what `validate` found in the field
@@ -71,10 +71,10 @@ def source(ledgers):
     return run, saved
 
 
-def test_a_run_is_pinned_at_its_newest_checkpoint_with_its_own_backbone(source):
-    run, saved = source
+def test_of_a_run_its_identity_and_the_step_are_kept_with_its_own_backbone(source):
+    run, _ = source
     found = composed(f"method.teacher={run.id}", f"runs={run.path.parent}")
-    assert found.method.teacher == PinnedNetwork(str(saved), "digest 8", "small_resnet")
+    assert found.method.teacher == NetworkFromRun(str(run.path), run.spec().identity, None, "small_resnet")
     assert found.method.backbone == "small_vgg"
     assert [found.method.teacher] == SEEN
 
@@ -120,11 +120,11 @@ def test_what_was_stored_comes_back_as_it_was(source):
 
 
 def test_every_point_of_a_sweep_pins_its_own(tmp_path, source):
-    run, saved = source
+    run, _ = source
     file = weights(tmp_path / "a.safetensors", backbone="resnet50")
     found = points.expand(["method=distilled", "recipe=tiny", f"method.teacher=null,{file},{run.path}", "seed=1,2"])
     paths = [point.spec.method.teacher and point.spec.method.teacher.path for point in found]
-    assert paths == [None, None, str(file), str(file), str(saved), str(saved)]
+    assert paths == [None, None, str(file), str(file), str(run.path), str(run.path)]
     assert len({point.spec.identity for point in found}) == 6
 
 
@@ -161,9 +161,3 @@ def test_what_is_no_network_is_refused_in_one_line(tmp_path, name):
     line = str(error.value)
     assert line.startswith(f"method.teacher={Path(name)}: ") and "\n" not in line
     assert all(part in line for part in said), line
-
-
-def test_a_run_without_a_checkpoint_is_refused(ledgers):
-    run = ledgers.create("method=rotnet", "recipe=tiny")
-    with pytest.raises(InputError, match=r"^method\.teacher=.*no checkpoint yet; wait, or `sslrun resume"):
-        composed(f"method.teacher={run.path}")

@@ -54,7 +54,7 @@ def start(runs, *words):
 
 def pinned(run):
     spec = run.spec()
-    return pins.where(run.path, "init_from", spec.init_from)
+    return Path(pins.taken(run.path, "init_from", spec.init_from).path)
 
 
 def doomed(run):
@@ -63,7 +63,7 @@ def doomed(run):
 
 def test_it_is_a_hard_link_that_outlives_the_original(source, tmp_path):
     run, path = start(source.runs, f"init_from={source.id}"), source.checkpoints()[0]
-    assert pinned(run) == run.path / FOLDER and run.spec().init_from.path == str(path)
+    assert pinned(run) == run.path / FOLDER and run.spec().init_from.path == str(source.path)
     for name in ("manifest.json", "shared.safetensors", "group_000.safetensors"):
         assert (run.path / FOLDER / name).samefile(path / name)
     shutil.rmtree(source.path)
@@ -81,7 +81,7 @@ def test_its_source_may_be_pruned_from_any_folder_of_runs(source, tmp_path):
 
 def test_a_run_continued_pins_what_it_continues(source):
     run = start(source.runs, "method.epochs=4", f"continue_from={source.id}")
-    path = pins.where(run.path, "continue_from", run.spec().continue_from)
+    path = pins.where(run.path, "continue_from", run.spec().continue_from.path)
     assert path == run.path / "pinned/continue_from/step_00000018" and verify(path) == ""
 
 
@@ -94,7 +94,7 @@ def test_networks_beside_are_pinned_under_their_fields(source, tmp_path):
     path = source.checkpoints()[0]
     network = PinnedNetwork(str(path), read_json(path / "manifest.json")["digest"], "small_vgg")
     pins.lay(tmp_path, dataclasses.replace(source.spec(), method=Pupil(0.1, network)))
-    assert pins.where(tmp_path, "method.teacher", network) == tmp_path / "pinned/method.teacher" / path.name
+    assert pins.where(tmp_path, "method.teacher", network.path) == tmp_path / "pinned/method.teacher" / path.name
 
 
 def test_without_a_pin_the_original_is_read(source, tmp_path):

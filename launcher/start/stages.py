@@ -1,0 +1,116 @@
+"""Runs behind the end of others: what init_from=RUN and `eval RUN` ask for may be asked for before RUN is done.
+
+A run is submitted behind the jobs of those that it waits for. That such a job ended with 0 says little, since one that
+was cancelled or stopped does so, too: so the batch script looks at the ledgers, and goes back into the queue while a
+run is not done. What was taken is noted in the ledger (run/pins.py); from then on nobody is waited for.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from launcher.errors import InputError
+from launcher.run import pins
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.run.shapes import ASKED
+from launcher.run.state import ACTIVE, Queue
+from launcher.slurm import queue
+from launcher.spec import registry
+from launcher.spec.runspec import FromRun, RunSpec
+from launcher.start import job
+
+RUN = "RUN"  # the field of an evaluation, as a person types it
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A run whose end another one waits for, and the field that names it."""
+
+    field: str
+    run: RunDir
+
+
+def of_spec(spec: RunSpec) -> list[Awaited]:
+    """Those of a run that is not made yet, done or not."""
+    trains = registry.method(spec.method.name).trains
+    ends = {field: s.path for field, s in spec.sources.items() if isinstance(s, FromRun) and s.step is None}
+    return [Awaited(field if trains else "features", RunDir(path)) for field, path in ends.items()]
+
+
+def of_run(run: RunDir) -> list[Awaited]:
+    """Those of a run, or of an evaluation, of which it has not taken yet what it needs. Raises InputError, OSError."""
+    if run.owner:
+        return [Awaited(RUN, run.owner)] if ASKED.read(run.path / "eval.json").get("after") else []
+    spec = run.spec()
+    missing = {source.path for source in pins.missing(run.path, spec).values()}
+    return [each for each in of_spec(spec) if str(each.run.path) in missing]
+
+
+def unfinished(awaited: Iterable[Awaited]) -> list[Awaited]:
+    """Those that are not done, as their ledgers say. One whose folder is gone is not waited for: what is pinned next
+    says so. Raises OSError."""
+    there = [each for each in awaited if (each.run.path / "spec.json").exists()]
+    return [each for each in there if not pins.done(each.run.history())]
+
+
+def check(specs: Iterable[RunSpec]) -> None:
+    """Raises InputError where a run of `specs`, none of which is made yet, would wait in vain; see `behind`."""
+    each_once = {(str(each.run.path), spec.cluster.kind): (spec, each) for spec in specs for each in of_spec(spec)}
+    known, _ = queue.of_runs(each.run for _, each in each_once.values())
+    for spec, each in each_once.values():
+        behind(spec, [each], known)
+
+
+def behind(spec: RunSpec, awaited: Iterable[Awaited], jobs: Queue | None) -> list[str]:
+    """The jobs behind which a run of `spec` is to be submitted: of those of `awaited` that are not done.
+
+    jobs: the user's in Slurm's queue, None where nobody could or needed to ask. Raises InputError where a run will not
+    come to its end by itself, or no job can wait for it.
+    """
+    found = []
+    for each in unfinished(awaited):
+        run, state = each.run, each.run.state(jobs)
+        name, now = state.name, "step=newest" if each.field == RUN else f"{each.field}={run.id}@newest"
+        now = f", or {now}" if run.checkpoints() else ""
+        wait, resume = f"wait until it is done{now}", f"`sslrun resume {run.id}` first{now}"
+        if run.path.stat().st_uid != os.geteuid():
+            raise InputError.of(each.field, run.id, f"it is somebody else's, and {name}", wait)
+        if name not in ACTIVE:
+            raise InputError.of(each.field, run.id, f"it is {name}, and nobody runs it", resume)
+        if run.spec().cluster.kind != "slurm":
+            fix = wait if run.held() else resume
+            raise InputError.of(each.field, run.id, f"it is {name}, outside Slurm, where no job can wait for it", fix)
+        if spec.cluster.kind != "slurm":
+            raise InputError.of(each.field, run.id, f"it is {name}, and only a job can wait for it", wait)
+        if state.job is None:
+            raise InputError.of(each.field, run.id, f"it is {name}, and no job has it", resume)
+        found.append(state.job)
+    return list(dict.fromkeys(found))
+
+
+def pin(run: RunDir, spec: RunSpec, pen: Ledger) -> None:
+    """Take what the run, which starts, needs of those that it waited for. Raises InputError where one is not done, or
+    what it made is gone; OSError."""
+    if not run.owner:  # an evaluation judges its run's own
+        pins.complete(run.path, spec, pen)
+
+
+def held_back(run: RunDir, pen: Ledger) -> bool:
+    """Of a run whose job has begun: whether it waits on, which is said in its ledger and counts as no start. Then the
+    job is back in the queue, and Slurm ends this script for it. Raises OSError, and ClusterError where Slurm does not
+    take the job back."""
+    try:
+        left = unfinished(of_run(run))
+    except InputError:  # the start itself meets it, and says so in the ledger
+        return False
+    known, _ = queue.of_runs(each.run for each in left)
+    states = {each: each.run.state(known) for each in left}
+    states = {each: state for each, state in states.items() if state.name != "done"}  # in between
+    for each, state in states.items():
+        why = f"{each.run.id} is {state.name}{state.message and f': {state.message}'}"
+        print(f"sslrun: it waits: {why}", flush=True)
+        pen.write("waits", source=str(each.run.path), why=why)
+    if states:
+        job.wait_behind({state.job for state in states.values() if state.job and state.name in ACTIVE})
+    return bool(states)
