@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,18 @@ def parameters(
         "additional_parameters": additional,
         "setup": _setup(spec, folder, python),
     }
+
+
+def behind(jobs: Sequence[str], *, also: str = "", stays: bool = True) -> list[str]:
+    """Options of sbatch for a job that waits until `jobs` have ended well, and for what `also` says. Where one of them
+    ends otherwise it `stays` in the queue, to wait for the next job of that run, or goes."""
+    after = ",".join(filter(None, (afterok(jobs), also)))
+    return [f"--dependency={after}", f"--kill-on-invalid-dep={'no' if stays else 'yes'}"] if after else []
+
+
+def afterok(jobs: Sequence[str]) -> str:
+    """The dependency of a job that waits until these have ended well; empty where there are none."""
+    return f"afterok:{':'.join(jobs)}" if jobs else ""
 
 
 def job_name(name: str) -> str:

@@ -291,6 +291,22 @@ def requeue(job_id: str) -> None:
     ask("scontrol", "requeue", job_id)
 
 
+def requeue_held(job_id: str) -> None:
+    """As `requeue`, but nothing starts it there before a `release`."""
+    ask("scontrol", "requeuehold", job_id)
+
+
+def release(job_id: str) -> None:
+    """Let a job that its user holds start. Harmless where it is not held. Raises ClusterError where it is not his."""
+    ask("scontrol", "release", job_id)
+
+
+def depend(job_id: str, dependency: str) -> None:
+    """Have a job that waits in the queue wait for what `dependency` says ("afterok:7"), or for nothing, in place of what
+    it waited for before. Raises ClusterError where it has started."""
+    ask("scontrol", "update", f"JobId={job_id}", f"Dependency={dependency}")
+
+
 def on_node(job_id: str, node: str, *command: str, seconds: float) -> str:
     """Run a command of at most `seconds` on a node of a running job, beside its steps; returns what it printed."""
     where = (f"--jobid={job_id}", f"--nodelist={node}", "--nodes=1", "--ntasks=1")

@@ -35,7 +35,7 @@ from launcher.run.state import of
 from launcher.slurm import badnodes, commands
 from launcher.slurm.commands import SlurmJob
 from launcher.spec.runspec import RunSpec
-from launcher.start import evidence, job, network, preflight, ranks, requeue, stages, streams
+from launcher.start import chain, evidence, job, network, preflight, ranks, requeue, stages, streams
 from launcher.start.allocation import Allocation
 from launcher.start.ending import Outcome, judge, note_commits
 from launcher.start.told import EARLY_SECONDS, Told
@@ -78,7 +78,7 @@ def main(path: str) -> None:
             sys.exit(0)
         cause = waiting.patiently(lambda: evidence.how_it_ended_before(run))
         generation = waiting.patiently(run.generation) + 1
-        if waiting.patiently(lambda: stages.held_back(run, Ledger(run.path, generation, "batch"))):
+        if waiting.patiently(lambda: chain.held_back(run, Ledger(run.path, generation, "batch"))):
             sys.exit(0)
     except (Unreadable, OSError) as error:  # also where the folder is not there: it may be mounted a moment later
         print(f"sslrun: {_said(error)}", flush=True)

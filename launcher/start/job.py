@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from launcher.errors import ClusterError
 from launcher.slurm import commands
@@ -53,15 +53,14 @@ def back_into_the_queue(without: Collection[str] = ()) -> None:
     time.sleep(120)
 
 
-def wait_behind(jobs: Collection[str]) -> None:
-    """Under the same job id into the queue, behind the good end of `jobs`; held where there are none, until somebody
-    who resumes a run moves it. Slurm ends this script for it. Raises ClusterError."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if _put_back(own_id()):
-        time.sleep(120)
+def back_and_held() -> None:
+    """Into the queue under the same job id, where nothing but a release starts it. This process hears nothing of it, and
+    has KillWait to say what else is to be said. Raises ClusterError."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _put_back(own_id(), commands.requeue_held)
 
 
-def _put_back(job: str) -> bool:
+def _put_back(job: str, requeue: Callable[[str], None] | None = None) -> bool:
     """Requeue `job`; False where Slurm has done so already, and so has ended this script as far as it knows.
 
     Waits for a controller that is being restarted. Raises ClusterError where the cluster does not requeue.
@@ -69,7 +68,7 @@ def _put_back(job: str) -> bool:
     end = time.monotonic() + CONTROLLER_SECONDS
     while True:
         try:
-            commands.requeue(job)
+            (requeue or commands.requeue)(job)
             return True
         except ClusterError as error:
             if "pending execution" in str(error):

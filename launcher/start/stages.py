@@ -1,8 +1,8 @@
 """Runs behind the end of others: what init_from=RUN and `eval RUN` ask for may be asked for before RUN is done.
 
 A run is submitted behind the jobs of those that it waits for. That such a job ended with 0 says little, since one that
-was cancelled or stopped does so, too: so the batch script looks at the ledgers, and goes back into the queue while a
-run is not done. What was taken is noted in the ledger (run/pins.py); from then on nobody is waited for.
+was cancelled or stopped does so, too: so the batch script looks at the ledgers, and goes back into the queue (chain.py)
+while a run is not done. What was taken is noted in the ledger (run/pins.py); from then on nobody is waited for.
 """
 
 import os
@@ -18,7 +18,6 @@ from launcher.run.state import ACTIVE, Queue
 from launcher.slurm import queue
 from launcher.spec import registry
 from launcher.spec.runspec import FromRun, RunSpec
-from launcher.start import job
 
 RUN = "RUN"  # the field of an evaluation, as a person types it
 
@@ -94,23 +93,3 @@ def pin(run: RunDir, spec: RunSpec, pen: Ledger) -> None:
     what it made is gone; OSError."""
     if not run.owner:  # an evaluation judges its run's own
         pins.complete(run.path, spec, pen)
-
-
-def held_back(run: RunDir, pen: Ledger) -> bool:
-    """Of a run whose job has begun: whether it waits on, which is said in its ledger and counts as no start. Then the
-    job is back in the queue, and Slurm ends this script for it. Raises OSError, and ClusterError where Slurm does not
-    take the job back."""
-    try:
-        left = unfinished(of_run(run))
-    except InputError:  # the start itself meets it, and says so in the ledger
-        return False
-    known, _ = queue.of_runs(each.run for each in left)
-    states = {each: each.run.state(known) for each in left}
-    states = {each: state for each, state in states.items() if state.name != "done"}  # in between
-    for each, state in states.items():
-        why = f"{each.run.id} is {state.name}{state.message and f': {state.message}'}"
-        print(f"sslrun: it waits: {why}", flush=True)
-        pen.write("waits", source=str(each.run.path), why=why)
-    if states:
-        job.wait_behind({state.job for state in states.values() if state.job and state.name in ACTIVE})
-    return bool(states)

@@ -30,6 +30,7 @@ from launcher.run.state import ACTIVE, State
 from launcher.slurm import badnodes, client, commands, limits, queue
 from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
+from launcher.start import chain
 
 NOT_NOW = "node configuration is not available"
 
@@ -120,19 +121,20 @@ def move(run: RunDir, spec: RunSpec, plan: Planned) -> None:
 
 
 def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) -> dict[str, Submitted]:
-    """Put every run that is neither queued, running nor done into the queue; several that are alike as one array.
+    """Put every run that is neither queued, running nor done into the queue; several that are alike as one array. One
+    that needs the end of other runs waits behind their jobs, and those that need its end wait behind its own.
 
-    name: of the array's jobs. after: only once this job has ended well. Returns what became of each run, by its id.
-    Where no more jobs may be in the queue, as many are submitted as it takes.
+    name: of the array's jobs. after: only once this job has ended well, and gone where it has not. Returns what became
+    of each run, by its id. Where no more jobs may be in the queue, as many are submitted as it takes.
 
     Raises ClusterError when Slurm refuses for another reason or does not answer, InputError when the code is not what
-    was taken or the disk is full; runs submitted before that keep their jobs.
+    was taken, the disk is full, or nobody runs what a run waits for; runs submitted before that keep their jobs.
     """
     outcome: dict[str, Submitted] = {}
     folder = runs[0].path.parent
     with writing_in(folder, "free some space, or choose another folder with runs=PATH"), _turn(folder) as lock:
         jobs = commands.jobs()
-        waiting = []
+        waiting, before = [], {}
         for run in runs:
             run.refuse_foreign()
             private.refuse_lost(run.path, run.spec())
@@ -141,11 +143,35 @@ def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) 
                 outcome[run.id] = Submitted(state.job, joined=True)
             else:
                 waiting.append(run)
+                before[run.id] = [after] if after else chain.before(run, jobs)
         queue.blame(waiting)
-        for alike in _alike(waiting):
+        for alike in _alike(waiting, before):
             snapshot.verify(alike[0].code_folder(), alike[0].code()["digest"])
-            outcome |= _submit_alike(alike, name, after, lock)
+            behind = before[alike[0].id]
+            if behind and not after:
+                for run in alike:
+                    chain.announce(run)
+            outcome |= _submit_alike(alike, name, behind, lock, stays=not after)
+        late = [run for run in waiting if run.id in outcome and not after and chain.outdated(run, before[run.id])]
+        _follow([run for run in runs if run.id in outcome], late, outcome)
     return outcome
+
+
+def _follow(runs: Sequence[RunDir], late: Sequence[RunDir], outcome: dict[str, Submitted]) -> None:
+    """See to it that what waits for these runs waits for the jobs that they have now, and say so in `outcome`; and that
+    those `late`, and those that joined, wait for the right ones. Whoever submitted them may not have lived to do so."""
+    behind = {run.id: chain.followers(run) for run in runs}
+    joined = [run for run in runs if outcome[run.id].joined]
+    try:
+        moved = chain.follow([*late, *joined, *(each for some in behind.values() for each in some)])
+    except ClusterError as error:  # the runs are in the queue all the same
+        said = f"what waits for {runs[0].id} does not follow it yet ({error}); type the same again"
+        outcome[runs[0].id] = replace(outcome[runs[0].id], note=said)
+        return
+    for run in runs:
+        notes = [f"{each.id} (job {moved[each.path]}) waits for it" for each in behind[run.id] if each.path in moved]
+        note = "\n".join(filter(None, (outcome[run.id].note, *notes)))
+        outcome[run.id] = replace(outcome[run.id], note=note)
 
 
 def settle(run: RunDir, jobs: Mapping[str, commands.SlurmJob]) -> State:
@@ -183,11 +209,11 @@ def _turn(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _alike(runs: Sequence[RunDir]) -> list[list[RunDir]]:
-    """Runs that one array can hold: the same nodes, queue and code."""
+def _alike(runs: Sequence[RunDir], before: Mapping[str, Sequence[str]]) -> list[list[RunDir]]:
+    """Runs that one array can hold: the same nodes, queue and code, behind the same jobs."""
     groups: dict[Any, list[RunDir]] = {}
     for run in runs:
-        key = repr(({**_parameters(run, Path()), "job_name": None}, run.code()["digest"]))
+        key = repr(({**_parameters(run, Path()), "job_name": None}, run.code()["digest"], before[run.id]))
         groups.setdefault(key, []).append(run)
     return list(groups.values())
 
@@ -197,16 +223,19 @@ def _parameters(run: RunDir, folder: Path) -> dict[str, Any]:
     return script.parameters(run.spec(), folder=folder, signal_delay_s=run.plan()["signal_delay_s"])
 
 
-def _submit_alike(runs: Sequence[RunDir], name: str, after: str | None, lock: int) -> dict[str, Submitted]:
-    """One job, or one array, or several where Slurm takes no array that long."""
+def _submit_alike(
+    runs: Sequence[RunDir], name: str, behind: Sequence[str], lock: int, *, stays: bool
+) -> dict[str, Submitted]:
+    """One job, or one array, or several where Slurm takes no array that long. stays: in the queue, although one of the
+    jobs `behind` which it waits did not end well."""
     largest = max(1, int(commands.config().get("MaxArraySize", 1))) if len(runs) > 1 else 1
-    dependency = f"afterok:{after}" if after else None
+    one_by_one = ""
     left_out, note = _exclude(runs[0].spec())
     note = "\n".join(filter(None, (note, limits.waits(runs[0].spec()))))
     outcome: dict[str, Submitted] = {}
     for first in range(0, len(runs), largest):
         part = runs[first : first + largest]
-        depends = [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"] if dependency else []
+        depends = script.behind(behind, also=one_by_one, stays=stays)
         jobs, full = _submit_part(part, name, [*left_out, *depends], lock)
         outcome |= {run.id: Submitted(job, joined=False, note=note) for run, job in zip(part, jobs, strict=False)}
         if full:
@@ -214,7 +243,7 @@ def _submit_alike(runs: Sequence[RunDir], name: str, after: str | None, lock: in
             return outcome | dict.fromkeys(left, Submitted(None, joined=False, full=full))
         if runs[0].spec().cluster.array_parallelism < len(runs):
             # Several arrays together must not run more points at once than one would: each waits for the one before.
-            dependency = f"afterany:{jobs[0].partition('_')[0]}"
+            one_by_one = f"afterany:{jobs[0].partition('_')[0]}"
     return outcome
 
 

@@ -1,0 +1,113 @@
+"""Runs behind one another in Slurm's queue. A job waits until the jobs of the runs that it needs have ended well; where
+one ends otherwise it stays in the queue, and waits for the next job of that run as soon as there is one.
+
+Whom a run waits for its spec says (stages.py); who waits for it, its ledger (`awaited`), so that nobody has to look for
+them among all runs of a folder.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from launcher.errors import ClusterError, InputError
+from launcher.plan import script
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.slurm import commands, queue
+from launcher.slurm.commands import SlurmJob
+from launcher.start import job, stages
+
+NO_START = 0  # the generation of what is said of no start
+STILL_TO_COME = ("PENDING", "COMPLETING")  # the latter of a job that has just put itself back
+
+
+def before(run: RunDir, jobs: Mapping[str, SlurmJob]) -> list[str]:
+    """The jobs behind which `run` is to wait. Raises InputError where nobody runs what it needs; OSError."""
+    spec = run.spec()
+    found = stages.behind(spec, stages.of_run(run), jobs)
+    asked = spec.cluster.additional_parameters.get("dependency")
+    if found and asked:
+        field, reason = "cluster.additional_parameters.dependency", f"{run.id} waits for another run as it is"
+        raise InputError.of(field, asked, reason, "leave it out")
+    return found
+
+
+def outdated(run: RunDir, behind: Sequence[str]) -> bool:
+    """Whether a run that it waits for, behind these jobs, has been given to another one since."""
+    if not behind:
+        return False
+    return any(each.run.history().job not in behind for each in stages.unfinished(stages.of_run(run)))
+
+
+def announce(run: RunDir) -> None:
+    """Have the ledgers of those that `run` waits for say so. Raises OSError where one cannot be written."""
+    for source in stages.unfinished(stages.of_run(run)):
+        if run.path in _askers(source.run):
+            continue
+        pen = Ledger(source.run.path, NO_START, "awaited")
+        pen.write("awaited", path=str(run.path))
+        if pen.settle():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source.run.path))
+
+
+def followers(run: RunDir) -> list[RunDir]:
+    """The runs of this user that asked for the end of this one, and have not taken what they need of it."""
+    return [each for each in map(RunDir, _askers(run)) if _waits(each, run.path)]
+
+
+def follow(runs: Iterable[RunDir]) -> dict[Path, str]:
+    """Have the jobs of those of `runs` that wait for others wait for the jobs that these have now, or for none once they
+    are done. One that needs what nobody runs stays as it is. Returns {folder of a run: its job} of those that moved.
+
+    Raises ClusterError where Slurm does not answer.
+    """
+    waiting = {run.path: run for run in runs if _waits(run)}
+    jobs = commands.jobs() if waiting else {}
+    moved = {}
+    for path, run in waiting.items():
+        history = run.history()
+        own = history.job
+        if own is None or own not in jobs or jobs[own].state not in STILL_TO_COME:
+            continue
+        with contextlib.suppress(InputError, OSError, ClusterError):  # the latter where it began a moment ago
+            commands.depend(own, script.afterok(before(run, jobs)))
+            if any(event.get("job") == own for event in history.after(history.generation).all("waits")):
+                commands.release(own)
+            moved[path] = own
+    return moved
+
+
+def held_back(run: RunDir, pen: Ledger) -> bool:
+    """Of a run whose job has begun: whether it waits on, which is said in its ledger and counts as no start. Then the
+    job is back in the queue, and Slurm ends this script for it: held, until somebody resumes what it waits for, or behind
+    the job of who did so a moment ago. Raises OSError, and ClusterError where Slurm does not take the job back."""
+    try:
+        left = stages.unfinished(stages.of_run(run))
+    except InputError:  # the start itself meets it, and says so in the ledger
+        return False
+    known, _ = queue.of_runs(each.run for each in left)
+    states = {each: each.run.state(known) for each in left}
+    states = {each: state for each, state in states.items() if state.name != "done"}  # in between
+    for each, state in states.items():
+        why = f"{each.run.id} is {state.name}{state.message and f': {state.message}'}"
+        print(f"sslrun: it waits: {why}", flush=True)
+        pen.write("waits", source=str(each.run.path), why=why, job=job.own_id())
+    if states:
+        job.back_and_held()
+        follow([run])  # whoever resumed the other one met this job at work
+    return bool(states)
+
+
+def _askers(run: RunDir) -> list[Path]:
+    return list(dict.fromkeys(Path(event["path"]) for event in run.history().all("awaited")))
+
+
+def _waits(run: RunDir, source: Path | None = None) -> bool:
+    """Whether this user's `run` has still to take what another one makes; the one in the folder `source`, say."""
+    # What somebody else wrote there is no reason to touch a job.
+    with contextlib.suppress(InputError, OSError, ValueError):
+        mine = run.path.stat().st_uid == os.geteuid()
+        return mine and any(source in (None, each.run.path) for each in stages.of_run(run))
+    return False
