@@ -188,6 +188,7 @@ OF_ONE_EVENT: Mapping[str, Shape] = {
     "restored": Form({"step": count}, ("step",)),
     "pinned": Form({"step": count, "digest": text}, ("field", "path", "step", "digest")),
     "waits": Form({}, ("source", "why")),
+    "awaited": Form({}, ("path",)),
     "finished": Form({"step": count, "seconds": each_value(finite)}, ("seconds",)),
     "kept": Form({"work": pair}, ("work",)),
     "left_out": Form({}, ("node", "why")),

@@ -302,8 +302,8 @@ def release(job_id: str) -> None:
 
 
 def depend(job_id: str, dependency: str) -> None:
-    """Have a job that waits in the queue wait for what `dependency` says ("afterok:7"), or for nothing, in place of what
-    it waited for before. Raises ClusterError where it has started."""
+    """Have a job that waits in the queue wait for what `dependency` says, as afterok:7, or for nothing, and no longer
+    for what it waited for before. Raises ClusterError where it has started."""
     ask("scontrol", "update", f"JobId={job_id}", f"Dependency={dependency}")
 
 

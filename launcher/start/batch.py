@@ -99,7 +99,8 @@ def main(path: str) -> None:
     os.close(lock)
     if follows is Next.QUEUE:
         _requeue(run, ledger, outcome, here.nodes)
-    sys.exit(0 if outcome.state in ("stopped", "preempted", "cancelled") else outcome.exit_code)
+    code = 0 if outcome.state in ("stopped", "preempted", "cancelled") else outcome.exit_code
+    sys.exit(chain.exit_code(run, code))
 
 
 def _one(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[Outcome, Next]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from launcher.errors import ClusterError, InputError
 from launcher.plan import script
+from launcher.run import pins
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.slurm import commands, queue
@@ -20,6 +21,7 @@ from launcher.slurm.commands import SlurmJob
 from launcher.start import job, stages
 
 NO_START = 0  # the generation of what is said of no start
+NOT_DONE = 130
 STILL_TO_COME = ("PENDING", "COMPLETING")  # the latter of a job that has just put itself back
 
 
@@ -41,15 +43,19 @@ def outdated(run: RunDir, behind: Sequence[str]) -> bool:
     return any(each.run.history().job not in behind for each in stages.unfinished(stages.of_run(run)))
 
 
-def announce(run: RunDir) -> None:
-    """Have the ledgers of those that `run` waits for say so. Raises OSError where one cannot be written."""
-    for source in stages.unfinished(stages.of_run(run)):
-        if run.path in _askers(source.run):
-            continue
-        pen = Ledger(source.run.path, NO_START, "awaited")
-        pen.write("awaited", path=str(run.path))
+def announce(runs: Sequence[RunDir]) -> None:
+    """Have the ledgers of those that `runs` wait for say so. Raises OSError where one cannot be written."""
+    asked: dict[Path, list[Path]] = {}
+    for run in runs:
+        for source in stages.unfinished(stages.of_run(run)):
+            asked.setdefault(source.run.path, []).append(run.path)
+    for source, paths in asked.items():
+        known, pen = _askers(RunDir(source)), Ledger(source, NO_START, "awaited")
+        for path in paths:
+            if path not in known:
+                pen.write("awaited", path=str(path))
         if pen.settle():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source.run.path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
 
 
 def followers(run: RunDir) -> list[RunDir]:
@@ -57,9 +63,10 @@ def followers(run: RunDir) -> list[RunDir]:
     return [each for each in map(RunDir, _askers(run)) if _waits(each, run.path)]
 
 
-def follow(runs: Iterable[RunDir]) -> dict[Path, str]:
-    """Have the jobs of those of `runs` that wait for others wait for the jobs that these have now, or for none once they
-    are done. One that needs what nobody runs stays as it is. Returns {folder of a run: its job} of those that moved.
+def follow(runs: Iterable[RunDir], *, stuck: bool = False) -> dict[Path, str]:
+    """Have the jobs of those of `runs` that wait for others wait for the jobs that these have now, or for none once
+    they are done. One that needs what nobody runs stays as it is. Returns {folder of a run: its job} of those that
+    moved. stuck: only those that Slurm does not expect to start by itself.
 
     Raises ClusterError where Slurm does not answer.
     """
@@ -71,6 +78,8 @@ def follow(runs: Iterable[RunDir]) -> dict[Path, str]:
         own = history.job
         if own is None or own not in jobs or jobs[own].state not in STILL_TO_COME:
             continue
+        if stuck and jobs[own].reason == "Dependency":
+            continue
         with contextlib.suppress(InputError, OSError, ClusterError):  # the latter where it began a moment ago
             commands.depend(own, script.afterok(before(run, jobs)))
             if any(event.get("job") == own for event in history.after(history.generation).all("waits")):
@@ -81,8 +90,8 @@ def follow(runs: Iterable[RunDir]) -> dict[Path, str]:
 
 def held_back(run: RunDir, pen: Ledger) -> bool:
     """Of a run whose job has begun: whether it waits on, which is said in its ledger and counts as no start. Then the
-    job is back in the queue, and Slurm ends this script for it: held, until somebody resumes what it waits for, or behind
-    the job of who did so a moment ago. Raises OSError, and ClusterError where Slurm does not take the job back."""
+    job is back in the queue, and Slurm ends this script for it: held until somebody resumes what it waits for, or
+    behind the job of who did so a moment ago. Raises OSError, and ClusterError where Slurm does not take it back."""
     try:
         left = stages.unfinished(stages.of_run(run))
     except InputError:  # the start itself meets it, and says so in the ledger
@@ -98,6 +107,17 @@ def held_back(run: RunDir, pen: Ledger) -> bool:
         job.back_and_held()
         follow([run])  # whoever resumed the other one met this job at work
     return bool(states)
+
+
+def exit_code(run: RunDir, code: int) -> int:
+    """With what a job of `run` ends that would end with `code`. What waits for the run begins after a 0: there is none
+    where it is not done. Where it is, those go that wait for an earlier job of it, or are held."""
+    with contextlib.suppress(ClusterError, OSError):
+        if behind := followers(run):
+            if not pins.done(run.history()):
+                return code or NOT_DONE
+            follow(behind, stuck=True)
+    return code
 
 
 def _askers(run: RunDir) -> list[Path]:

@@ -54,8 +54,8 @@ def back_into_the_queue(without: Collection[str] = ()) -> None:
 
 
 def back_and_held() -> None:
-    """Into the queue under the same job id, where nothing but a release starts it. This process hears nothing of it, and
-    has KillWait to say what else is to be said. Raises ClusterError."""
+    """Into the queue under the same job id, where nothing but a release starts it. Of that this process hears nothing
+    before Slurm kills it, KillWait later. Raises ClusterError."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _put_back(own_id(), commands.requeue_held)
 

@@ -149,8 +149,7 @@ def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) 
             snapshot.verify(alike[0].code_folder(), alike[0].code()["digest"])
             behind = before[alike[0].id]
             if behind and not after:
-                for run in alike:
-                    chain.announce(run)
+                chain.announce(alike)
             outcome |= _submit_alike(alike, name, behind, lock, stays=not after)
         late = [run for run in waiting if run.id in outcome and not after and chain.outdated(run, before[run.id])]
         _follow([run for run in runs if run.id in outcome], late, outcome)
