@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from launcher.errors import SslrunError
-from launcher.report import readonce
+from launcher.report import behind, readonce
 from launcher.report.readonce import ReadOnce
 from launcher.run import files, folder, goodput, ledger, shapes, slow_ranks, state
 from launcher.run.files import cache_folder, opened
@@ -63,6 +63,7 @@ EMPTY: dict[str, Any] = {
     "expected_start": "",  # ISO 8601, in the cluster's time zone
     "job_left": "",  # of the job's time limit, [days-]hours:minutes:seconds
     "lost_job": None,  # a job that is gone and of which the ledger has no end
+    "waits_for": [],  # runs whose end it needs: run, state, step
 }  # fmt: skip
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -115,6 +116,7 @@ class RunIndex:
             if reading.final and looks.get(name):
                 fresh[name] = looks[name], reading.row
         trouble = self._ask_queue(rows, readings)
+        self._say_who_is_awaited(rows, readings)
         gone = known.keys() - rows.keys()
         if gone or fresh:
             known.update(fresh)
@@ -151,6 +153,15 @@ class RunIndex:
                 now = _read(now.run.path)
             rows[name] = now.row or rows[name]
         return trouble
+
+    def _say_who_is_awaited(self, rows: Mapping[str, RunRow], readings: Mapping[str, _Reading]) -> None:
+        def facts_of(run: RunDir) -> Mapping[str, Any]:
+            row = rows.get(run.path.name) if run.path.parent == self.runs else None
+            return row.facts if row else run.summary(digest=False)
+
+        for name, reading in readings.items():
+            if rows[name].facts["state"] == "pending":
+                rows[name].facts["waits_for"] = behind.standing(reading.run, facts_of)
 
     # -- the file --------------------------------------------------------------------------------------------------
 

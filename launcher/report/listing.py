@@ -14,7 +14,7 @@ from rich.text import Text
 
 from launcher import durations
 from launcher.errors import harmless
-from launcher.report import nodes, query
+from launcher.report import behind, nodes, query
 from launcher.report.index import RunRow
 from launcher.run import slow_ranks
 from launcher.run.state import ACTIVE
@@ -116,12 +116,18 @@ def lines(
 def notes(
     rows: Sequence[RunRow], bad_nodes: Mapping[str, Mapping[str, Any]], *, where: str = "", most: int | None = None
 ) -> Text:
-    """Below the table, a line each: why runs do not go on, which of them collapsed, which ranks are slow, and which
-    nodes are left out. where: what a command needs behind a run's id to find it from here."""
+    """Below the table, a line each: why runs do not go on, which wait for one that does not, which of them collapsed,
+    which ranks are slow, and which nodes are left out. where: what a command needs behind a run's id to find it from
+    here."""
     failed = [
         f"{row.facts['id']}: {_one_line(row.facts['message']) or 'killed'}"
         for row in rows
         if row.facts["state"] == "failed" or (row.facts["state"] == "stopped" and row.facts["cause"] != "stopped")
+    ]
+    waiting = [
+        f"{row.facts['id']} waits for {_one_line(behind.in_words(idle, where))}"
+        for row in rows
+        if (idle := behind.idle(row.facts["waits_for"]))
     ]
     ill = [f"{row.facts['id']}: {row.facts['health']}" for row in rows if row.facts["health"]]
     slow = [_slow(row.facts, where) for row in rows if row.facts["slow_ranks"]]
@@ -130,7 +136,7 @@ def notes(
         for name, entry in sorted(bad_nodes.items())
     ]
     text = Text(no_wrap=True, end="")
-    for told, style in ((failed, ""), (ill, "yellow"), (slow, "yellow"), (left_out, "yellow")):
+    for told, style in ((failed, ""), (waiting, ""), (ill, "yellow"), (slow, "yellow"), (left_out, "yellow")):
         for line in told[:most]:
             text.append(f"{line}\n", style=style)
         if most is not None and len(told) > most:
@@ -160,8 +166,8 @@ def moment(when: float | datetime) -> str:
 
 
 def _waiting(facts: Facts) -> str:
-    """Slurm's reason, and when it expects to start the job, where it says so; of what it did not take, why; of what
-    it suspended, since when."""
+    """The run before it, or Slurm's reason, and when it expects to start the job, where it says so; of what it did not
+    take, why; of what it suspended, since when."""
     if facts["state"] == "not submitted":
         return _cut(facts["message"].removeprefix("sbatch: ").partition(";")[0])
     if facts["suspended"]:
@@ -169,6 +175,8 @@ def _waiting(facts: Facts) -> str:
             return f"suspended since {moment(datetime.fromisoformat(facts['suspended']))}"
         except ValueError:
             return "suspended"
+    if facts["waits_for"]:
+        return behind.cell(facts["waits_for"])
     if facts["state"] in ACTIVE and facts["why_pending"]:
         try:
             start = f", {moment(datetime.fromisoformat(facts['expected_start']))}"

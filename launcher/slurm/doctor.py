@@ -60,6 +60,7 @@ def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Check]:
         _spares(config),
         _time_limit(config, partition),
         _arrays(config),
+        _chains(config),
         *_nodes(nodes, partition),
         *_memory(config, cluster),
         _accounting(config),
@@ -219,6 +220,19 @@ def _arrays(config: Mapping[str, str]) -> Check:
     if size <= 1:
         return Check("arrays", WARN, "job arrays are switched off", "a sweep becomes as many jobs as it has points")
     return Check("arrays", OK, f"at most {size} points in one array", "longer sweeps become several arrays")
+
+
+def _chains(config: Mapping[str, str]) -> Check:
+    """What becomes of a run that waits for another."""
+    said = f"{config.get('SchedulerParameters')},{config.get('DependencyParameters')}"
+    found = "a run behind one that fails or stops stays in the queue; `sslrun resume` of that one starts both"
+    if "kill_invalid_depend" in said:
+        found += "; kill_invalid_depend does not apply to it, which asks for --kill-on-invalid-dep=no"
+    age = re.match(r"\d+", config.get("MinJobAge", ""))
+    forgotten = (
+        f"behind a job that Slurm has forgotten ({age[0]} s after its end) it starts and looks itself" if age else ""
+    )
+    return Check("chains", OK, found, forgotten)
 
 
 def _nodes(nodes: Sequence[commands.Node], partition: commands.Partition) -> list[Check]:

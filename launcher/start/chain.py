@@ -22,6 +22,7 @@ from launcher.start import job, stages
 
 NO_START = 0  # the generation of what is said of no start
 NOT_DONE = 130
+LISTED = 3
 STILL_TO_COME = ("PENDING", "COMPLETING")  # the latter of a job that has just put itself back
 
 
@@ -118,6 +119,11 @@ def exit_code(run: RunDir, code: int) -> int:
                 return code or NOT_DONE
             follow(behind, stuck=True)
     return code
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of them, and how many there are besides: a sweep may wait for one run."""
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def _askers(run: RunDir) -> list[Path]:

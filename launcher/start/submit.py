@@ -168,9 +168,10 @@ def _follow(runs: Sequence[RunDir], late: Sequence[RunDir], outcome: dict[str, S
         outcome[runs[0].id] = replace(outcome[runs[0].id], note=said)
         return
     for run in runs:
-        notes = [f"{each.id} (job {moved[each.path]}) waits for it" for each in behind[run.id] if each.path in moved]
-        note = "\n".join(filter(None, (outcome[run.id].note, *notes)))
-        outcome[run.id] = replace(outcome[run.id], note=note)
+        follows = [f"{each.id} (job {moved[each.path]})" for each in behind[run.id] if each.path in moved]
+        if follows:
+            note = "\n".join(filter(None, (outcome[run.id].note, f"behind it: {chain.listed(follows)}")))
+            outcome[run.id] = replace(outcome[run.id], note=note)
 
 
 def settle(run: RunDir, jobs: Mapping[str, commands.SlurmJob]) -> State:

@@ -7,6 +7,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import ClusterError, InputError, SslrunError
@@ -76,11 +77,21 @@ def run(options: Namespace) -> int:
     jobs = queue.of_runs(stopped)[0] if killed else None
     for found in stopped:
         arguments.say(f"{found.id} is {found.state(jobs).name}")
+        _say_who_waits(found, {each.path for each in stopped})
     if left:
         done = f"cancelled {len(stopped)} of {len(runs) - len(idle)} runs" if stopped else "nothing was cancelled"
         raise ClusterError(f"{done}: {'; '.join(map(str, left))}")
     arguments.answer(active[0][0], options, joined=False, state=active[0][0].state(jobs).name, job=active[0][1].job)
     return 0
+
+
+def _say_who_waits(run: "RunDir", stopped: set[Path]) -> None:
+    from launcher.start import chain
+
+    waiting = [each.id for each in chain.followers(run) if each.path not in stopped and each.state().name == "pending"]
+    if waiting:
+        resume = f"`sslrun resume {run.id}{arguments.runs_option(run)}`"
+        arguments.say(f"in the queue for its end: {chain.listed(waiting)}; {resume} starts both")
 
 
 @contextlib.contextmanager
@@ -144,14 +155,17 @@ def _is_its_job(run: "RunDir", state: "State", jobs: "Mapping[str, SlurmJob]") -
 
 
 def _waiting_for_their_end(runs: "list[tuple[RunDir, State]]") -> "list[tuple[RunDir, State]]":
-    """Evaluations that are queued behind these runs: their dependency will never hold. `resume` asks for them anew."""
+    """Evaluations that were asked for together with these runs: their dependency will never hold. `resume` asks for
+    them anew. What was asked for by itself stays in the queue."""
     from launcher.compose import evaluation
     from launcher.slurm import queue
+    from launcher.start import chain
 
+    stay = {each.path for run, _ in runs for each in chain.followers(run)}
     behind = []
     for each in (each for run, _ in runs for each in evaluation.every(run)):
         with contextlib.suppress(OSError, ValueError):  # damaged: it waits for nobody
-            behind += [each] if evaluation.asked_of(each).get("after") else []
+            behind += [each] if evaluation.asked_of(each).get("after") and each.path not in stay else []
     jobs, _ = queue.of_runs(behind)
     waiting = []
     for each in behind:

@@ -85,7 +85,7 @@ def divergence(run: "RunDir") -> str:
 
 
 def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
-    from launcher.report import view
+    from launcher.report import behind, view
 
     screen, spec = view.console(), run.spec()
     found = _submitted(run)
@@ -98,9 +98,9 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
             raise InputError.of("RUN", run.id, f"job {found.job} has it, and a run has one writer", _follow(run))
     else:
         message = f"{run.id}: job {found.job}, {where}"
-        if found.note:
-            message += f"\n{found.note}"
-    screen.print(f"{message}\nfollow it: {_follow(run)}", soft_wrap=True)
+    waits = behind.in_words(behind.standing(run, lambda each: each.summary(digest=False)), arguments.runs_option(run))
+    notes = filter(None, (found.note, f"it waits for {waits}" if waits else ""))
+    screen.print("\n".join((message, *notes)) + f"\nfollow it: {_follow(run)}", soft_wrap=True)
     afterwards(run, options, job=found.job)
     arguments.answer(run, options, joined=joined or found.joined, state="pending", job=found.job)
     return 0

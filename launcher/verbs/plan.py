@@ -8,6 +8,7 @@ from launcher.errors import InputError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
+    from launcher.spec.runspec import RunSpec
     from launcher.sweep.asked import Asked
 
 EXAMPLE = "sslrun plan method=deepercluster nodes=8, sslrun plan sweep=smog/groups nodes=8"
@@ -31,19 +32,38 @@ def run(options: Namespace) -> int:
         return arguments.print_config(options, planning=True)
     spec, recipe = resolve(options.overrides, config_dir=options.config_dir, planning=True)
     plan = planning.make(spec, recipe)
+    behind, refused = _behind(spec)
     if options.json:
-        print(json.dumps(plan.to_json()))
+        print(json.dumps({**plan.to_json(), "behind": behind}))
         return 0
     from launcher.report import view
     from launcher.report.screen import console
 
     screen = console()
     view.plan(plan, screen)
+    if behind:
+        screen.print(f"It waits for another run: sbatch is given {' '.join(behind)}", soft_wrap=True)
+    if refused:
+        screen.print(f"It would not be submitted now: {refused}", soft_wrap=True)
     if spec.cluster.name == "generic":
         screen.print("No cluster is named: a generic one of 8 GPUs a node is assumed (cluster=NAME picks another).")
     if spec.data.name in ("image_folder", "shards") and not spec.data.path:
         screen.print(f"data.path is not given yet; the size is the recipe's, {recipe.images:,} images.")
     return 0
+
+
+def _behind(spec: "RunSpec") -> tuple[list[str], str]:
+    """(sbatch's options that have the run wait for those that it needs, why it could not wait)."""
+    from launcher.plan import script
+    from launcher.slurm import queue
+    from launcher.start import stages
+
+    awaited = stages.of_spec(spec)
+    jobs, trouble = queue.of_runs(each.run for each in awaited)
+    try:
+        return script.behind(stages.behind(spec, awaited, jobs)), trouble
+    except InputError as error:
+        return [], str(error)
 
 
 def _sweep(wanted: "Asked", options: Namespace) -> int:

@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """One run: state, progress, restarts, evaluations."""
     from launcher.compose import evaluation
-    from launcher.report import view
+    from launcher.report import behind, view
     from launcher.report.screen import console
     from launcher.run import heartbeats, slow_ranks
     from launcher.slurm import queue
@@ -30,9 +30,13 @@ def run(options: Namespace) -> int:
     summary["message"] = queue.last_words(found) or summary["message"]
     # Only while it runs does silence mean anything.
     late = heartbeats.slowest(found) if summary["state"] == "running" and not summary["suspended"] else []
+    pending = summary["state"] == "pending"
+    before = behind.standing(found, lambda run: run.summary(jobs, digest=False)) if pending else []
     if options.json:
-        print(json.dumps({**summary, "waits_for": [asdict(suspect) for suspect in late]}))
+        print(json.dumps({**summary, "waits_for": before or [asdict(suspect) for suspect in late]}))
         return 0
+    if before:
+        summary["waits_for"] = behind.in_words(before, arguments.runs_option(found))
     summary["slow_ranks"] = slow_ranks.said(summary["slow_ranks"])
     summary["leave_out"] = slow_ranks.what_to_type(summary, arguments.runs_option(found))
     if summary["state"] == "running":
