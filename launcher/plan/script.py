@@ -48,7 +48,9 @@ INHERITED = (
 )  # fmt: skip
 INHERITED_PREFIXES = ("SLURM_CPU_BIND", "SLURM_MEM_BIND")
 
-TEXTS = ("partition", "qos", "account", "constraint", "exclude", "gres", "mem_per_gpu", "mem_per_cpu", "python")
+TEXTS = (
+    "partition", "qos", "account", "constraint", "exclude", "gres", "mem_per_gpu", "mem_per_cpu", "python", "local_env",
+)  # fmt: skip
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUTF8")
 OPTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -199,8 +201,20 @@ def check(cluster: ClusterConfig) -> None:
         _check_text(f"cluster.environment.{name}", value, may_be_empty=True, shown=False)
     if cluster.python is not None and not _words(cluster.python):
         raise InputError.of("cluster.python", cluster.python, "a shell finds no words in it", "close its quotes")
+    if cluster.local_env is not None:
+        _check_local_env(cluster)
     _additional(cluster)
     options_of_steps(cluster)
+
+
+def _check_local_env(cluster: ClusterConfig) -> None:
+    given = cluster.local_env
+    if not given.startswith(("/", "$")):
+        reason = "it is a folder of each node's own, and no path from here"
+        raise InputError.of("cluster.local_env", given, reason, "give it from the root on, or as '$SCRATCH'")
+    if cluster.python is not None and python_of(cluster) != cluster.python:
+        reason = f"ranks are started by cluster.python={cluster.python}, which brings an environment of its own"
+        raise InputError.of("cluster.local_env", given, reason, "leave one of them out, or name an interpreter")
 
 
 def _words(text: str) -> list[str]:

@@ -33,6 +33,15 @@ done
 """
 
 
+# The Python of a copy that is there looks at it, and asks the shared one nothing; that one helps where it cannot.
+UNREADY = 3
+UNPACK = f"""\
+[ -O "$1" ] && [ ! -L "$1" ] && [ -x "$2" ] && "$2" -I -S "$4" "$5" && exit
+[ $? != {UNREADY} ] || exit {UNREADY}
+exec "$3" -I -S "$4" "$5"
+"""
+
+
 # The node with the batch script may die, and Slurm, asked to keep such a job, leaves it there with nobody in it.
 # Where it outlives its job, on a node that only Slurm has lost, it leaves the next start of that alone.
 UNDERSTUDY = """\
@@ -67,6 +76,27 @@ def meet(spec: RunSpec, nodes: Sequence[str], source: str, *, beside: bool = Fal
     return [
         "srun", "--kill-on-bad-exit=0", *_on(nodes, beside), f"--ntasks={len(nodes)}", "--ntasks-per-node=1",
         "--chdir=/", *script.options_of_steps(spec.cluster), *python(spec.cluster), "-I", "-S", "-c", source,
+    ]  # fmt: skip
+
+
+def unpack(
+    spec: RunSpec,
+    nodes: Sequence[str],
+    name: str,
+    code: Path,
+    home: Path,
+    copy: Path,
+    order: str,
+    *,
+    beside: bool = False,
+) -> list[str]:
+    """One task on each of `nodes`, as a step called `name`, that carries out `order` by start/unpacked.py of `code`:
+    afterwards the interpreter `copy` is there, in the user's folder `home`. beside: as `look` has it."""
+    return [
+        "srun", f"--job-name={name}", "--kill-on-bad-exit=0", *_on(nodes, beside), f"--ntasks={len(nodes)}",
+        "--ntasks-per-node=1", "--chdir=/", "--input=none", *script.options_of_steps(spec.cluster, of_the_node=True),
+        "sh", "-c", UNPACK, "sslrun", str(home), str(copy),
+        python(spec.cluster)[0], str(code / "launcher" / "start" / "unpacked.py"), order,
     ]  # fmt: skip
 
 

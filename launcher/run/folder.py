@@ -5,6 +5,7 @@
         private.json               the values of cluster.environment, for its owner; see private.py
         placement.json             where it runs since somebody moved it, and the plan for that; see `place`
         code -> ../.code/DIGEST    the code that runs; see snapshot.py
+        environment                -> ../.environments/DIGEST.tar, with cluster.local_env; see start/packed.py
         submit/                    the batch script, the pickle and Slurm's log; see submit.py
         events/                    the ledger: one append-only file a writer and generation, merged on reading
         pinned/init_from/step_...  the checkpoints that it starts from; see pins.py
@@ -49,6 +50,7 @@ from launcher.spec import paths, registry, stored
 from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
 
+ENVIRONMENTS = ".environments"  # beside the runs: see start/packed.py
 SILENT_SECONDS = 600.0  # after which a run of somebody else is not taken for one that works
 
 

@@ -153,6 +153,19 @@ ASKED = Form(
     {"protocol": text, "settings": each_value(mapping), "step": maybe(count), "digest": maybe(text), "after": flag},
     ("protocol", "step"),
 )  # eval.json
+PACKED = Form(
+    {
+        "digest": text,
+        "sha256": text,
+        "size": count,
+        "bytes": count,
+        "python": text,
+        "prefixes": each_value(text),
+        "seconds": finite,
+        "fresh": flag,
+    },
+    ("digest", "sha256", "size", "bytes", "python", "prefixes"),
+)  # of .environments/, and what the ledger says of it
 BAD_NODE = Form({"until": moment, "why": text, "run": text}, ("until", "why", "run"))
 
 # -- the ledger ------------------------------------------------------------------------------------------------------
@@ -179,6 +192,8 @@ RECORD = Form({"points": each(Form({"run": text}, ("run",))), "time": moment}, (
 OF_A_TABLE = Form(IN_A_TABLE.shapes, ("sweep", "axis", "at", "seed"))  # what a run itself asks of the event
 VARIED = Form({"sweep": text, "values": mapping}, ("sweep", "values"))  # of a multirun that is no paper's table
 OF_ONE_EVENT: Mapping[str, Shape] = {
+    "packed": PACKED,
+    "unpacked": Form({"fresh": count, "seconds": finite}, ("digest", "fresh", "seconds")),
     "start": Form({"nodes": text, "spares": count}, ("cause",)),
     "end": Form({}, ("state", "cause", "message")),
     "intent": Form({}, ("token", "index", "folder")),

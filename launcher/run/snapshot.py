@@ -83,14 +83,14 @@ def take(method: str, runs: Path) -> Snapshot:
     return Snapshot(target, digest, origin)
 
 
-def link(folder: Path, target: Path) -> None:
+def link(folder: Path, target: Path, name: str = "code") -> None:
     """Point `folder`/code at a snapshot, or at what points at one, by one rename."""
-    beside = folder / f".code.{os.getpid()}"
+    beside = folder / f".{name}.{os.getpid()}"
     beside.unlink(missing_ok=True)
     # By where both really lie: from behind a link, .. leads elsewhere than their names say.
     there = target.parent.resolve() / target.name
     beside.symlink_to(os.path.relpath(there, folder.resolve()))
-    beside.rename(folder / "code")
+    beside.rename(folder / name)
     sync_names(folder)
 
 

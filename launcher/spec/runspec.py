@@ -169,10 +169,9 @@ class RunSpec:
         fields = dataclasses.asdict(self)
         if self.least_nodes is None:
             del fields["least_nodes"]
-        if not self.cluster.spare_nodes:
-            del fields["cluster"]["spare_nodes"]
-        if not self.cluster.srun:
-            del fields["cluster"]["srun"]
+        for name in _SINCE:
+            if not fields["cluster"][name]:
+                del fields["cluster"][name]
         return fields
 
     def placed(self, stored: Mapping[str, Any]) -> "RunSpec":
@@ -218,6 +217,7 @@ def checksum(stored: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
 
+_SINCE = ("spare_nodes", "srun", "local_env")  # fields of a cluster that were added when there were runs
 _PLACE = ("cluster", "nodes", "least_nodes", "tasks_per_node")
 
 

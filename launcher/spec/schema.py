@@ -100,6 +100,8 @@ class ClusterConfig:
     setup: list[str] = field(default_factory=list)  # lines of bash, run as they stand: module load ...
     environment: dict[str, str] = field(default_factory=dict)  # of the ranks: NCCL_DEBUG, ...
     python: str | None = None  # shell words that start a rank: an interpreter, or a container command; None: ours
+    # A folder of each node's own disk, such as /scratch: ranks start from a copy of the environment there.
+    local_env: str | None = None
 
     def validate(self) -> None:
         """Raises InputError naming the first number that cannot be, or two fields that exclude each other."""

@@ -35,7 +35,7 @@ from launcher.run.state import of
 from launcher.slurm import badnodes, commands
 from launcher.slurm.commands import SlurmJob
 from launcher.spec.runspec import RunSpec
-from launcher.start import chain, evidence, job, network, preflight, ranks, requeue, stages, streams
+from launcher.start import chain, evidence, job, network, preflight, ranks, requeue, stages, streams, unpacking
 from launcher.start.allocation import Allocation
 from launcher.start.ending import Outcome, judge, note_commits
 from launcher.start.told import EARLY_SECONDS, Told
@@ -209,6 +209,7 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
     code = snapshot.verify(run.code_folder(), run.code()["digest"])
     waiting.patiently(lambda: stages.pin(run, spec, ledger))
     patience = min(preflight.SEEN_SECONDS, evidence.limit(run) / 10)  # a short job has no minute to give
+    seen = False
     try:
         hosts = preflight.look(
             run,
@@ -221,6 +222,11 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
         )
         if unwanted():
             return evidence.NOT_BEGUN
+        seen = True
+        if spec.cluster.local_env:
+            spec = unpacking.on_nodes(run, spec, code, taken, ledger, told, beside=nodes.leftover)
+            if unwanted():
+                return evidence.NOT_BEGUN
         meeting = network.find(spec, taken, hosts.get(taken[0], taken[0]), told, beside=nodes.leftover)
     except NotStarted as error:
         if unwanted():
@@ -229,7 +235,8 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
         if isinstance(error, NodesRefused):
             if set(nodes.usable) <= set(error.why):  # what all of them lack is no node's fault
                 raise ClusterError(str(error)) from None
-            _leave_out(run, ledger, nodes, error.why)
+            # A node without room for the environment is as good as any for a run that brings none.
+            _leave_out(run, ledger, nodes, error.why, mark=not seen)
         raise
     if unwanted():
         return evidence.NOT_BEGUN

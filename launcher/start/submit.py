@@ -30,7 +30,7 @@ from launcher.run.state import ACTIVE, State
 from launcher.slurm import badnodes, client, commands, limits, queue
 from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
-from launcher.start import chain
+from launcher.start import chain, packed
 
 NOT_NOW = "node configuration is not available"
 
@@ -88,14 +88,17 @@ def amend(run: RunDir, spec: RunSpec, plan: Planned) -> bool:
 
 
 def refuse_unknown(run: RunDir, spec: RunSpec) -> None:
-    """Raises InputError where the code that the run was made with knows no ranges of nodes, or no spare ones."""
-    rooms = run.code_folder() / "launcher" / "plan"
-    asked = {"nodes": spec.least_nodes and spec.asked_nodes, "cluster.spare_nodes": spec.cluster.spare_nodes}
-    given = next(((name, value) for name, value in asked.items() if value), None)
-    if given and rooms.is_dir() and not (rooms / "worlds.py").is_file():
-        words = " ".join(f"{name}={value}" for name, value in asked.items() if value)
-        fix = f"`sslrun resume {run.id} --code=current {words}`"
-        raise InputError.of(*given, f"the code that {run.id} was made with does not know it", fix)
+    """Raises InputError where the code that the run was made with knows no ranges of nodes, no spare ones, or no copies
+    of the environment."""
+    rooms = run.code_folder() / "launcher"
+    nodes = {"nodes": spec.least_nodes and spec.asked_nodes, "cluster.spare_nodes": spec.cluster.spare_nodes}
+    since = {"plan/worlds.py": nodes, "start/unpacking.py": {"cluster.local_env": spec.cluster.local_env}}
+    for file, asked in since.items():
+        given = next(((name, value) for name, value in asked.items() if value), None)
+        if given and rooms.is_dir() and not (rooms / file).is_file():
+            words = " ".join(f"{name}={value}" for name, value in asked.items() if value)
+            fix = f"`sslrun resume {run.id} --code=current {words}`"
+            raise InputError.of(*given, f"the code that {run.id} was made with does not know it", fix)
 
 
 def move(run: RunDir, spec: RunSpec, plan: Planned) -> None:
@@ -120,12 +123,15 @@ def move(run: RunDir, spec: RunSpec, plan: Planned) -> None:
             os.close(lock)
 
 
-def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) -> dict[str, Submitted]:
+def submit(
+    runs: Sequence[RunDir], *, name: str = "", after: str | None = None, show: packed.Show | None = None
+) -> dict[str, Submitted]:
     """Put every run that is neither queued, running nor done into the queue; several that are alike as one array. One
     that needs the end of other runs waits behind their jobs, and those that need its end wait behind its own.
 
-    name: of the array's jobs. after: only once this job has ended well, and gone where it has not. Returns what became
-    of each run, by its id. Where no more jobs may be in the queue, as many are submitted as it takes.
+    name: of the array's jobs. after: only once this job has ended well, and gone where it has not. show: gets (what is
+    done, of it so far, all of it) while an environment is packed. Returns what became of each run, by its id. Where no
+    more jobs may be in the queue, as many are submitted as it takes.
 
     Raises ClusterError when Slurm refuses for another reason or does not answer, InputError when the code is not what
     was taken, the disk is full, or nobody runs what a run waits for; runs submitted before that keep their jobs.
@@ -145,6 +151,7 @@ def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) 
                 waiting.append(run)
                 before[run.id] = [after] if after else chain.before(run, jobs)
         queue.blame(waiting)
+        notes = packed.into([run for run in waiting if run.spec().cluster.local_env], show)
         for alike in _alike(waiting, before):
             snapshot.verify(alike[0].code_folder(), alike[0].code()["digest"])
             behind = before[alike[0].id]
@@ -153,7 +160,8 @@ def submit(runs: Sequence[RunDir], *, name: str = "", after: str | None = None) 
             outcome |= _submit_alike(alike, name, behind, lock, stays=not after)
         late = [run for run in waiting if run.id in outcome and not after and chain.outdated(run, before[run.id])]
         _follow([run for run in runs if run.id in outcome], late, outcome)
-    return outcome
+    told = {id: "\n".join(filter(None, (given.note, notes.get(id)))) for id, given in outcome.items()}
+    return {id: replace(given, note=told[id]) for id, given in outcome.items()}
 
 
 def _follow(runs: Sequence[RunDir], late: Sequence[RunDir], outcome: dict[str, Submitted]) -> None:

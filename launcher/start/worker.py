@@ -20,7 +20,7 @@ from launcher.runtime.health import Heart
 from launcher.runtime.patient import PatientRunDir
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.runtime.watchdog import Watchdog
-from launcher.start import streams
+from launcher.start import streams, unpacked
 from launcher.start.handover import Start
 
 FAILED_CODE = 4
@@ -29,6 +29,7 @@ FAILED_CODE = 4
 def main() -> int:
     """Run this rank to its end. Returns the exit code; its reason is in the ledger."""
     stop = StopFlag().install()  # first, so that a signal during the imports is not lost
+    unpacked.hold()
     watchdog = Watchdog()  # before there are threads, and PyTorch in memory
     try:
         return _rank(stop, watchdog)

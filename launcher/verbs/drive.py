@@ -108,9 +108,11 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
 
 def _submitted(run: "RunDir", after: str | None = None) -> "Submitted":
     """Raises ClusterError where the queue takes no more jobs for now."""
+    from launcher.report import view
     from launcher.start import submit
 
-    given = submit.submit([run], after=after)[run.id]
+    with view.Bar("stopped; the same command goes on") as bar:
+        given = submit.submit([run], after=after, show=bar)[run.id]
     if given.full:
         raise ClusterError(f"{run.id} is not submitted: {given.full}; the same command submits it once some have ended")
     return given

@@ -80,7 +80,8 @@ def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.
             screen.print(f"{found.id}: left as it is: {diverged}", soft_wrap=True)
         else:
             good.append(found)
-    outcome = submit.submit(good, name=name) if good else {}
+    with view.Bar("stopped; the same command goes on") as bar:
+        outcome = submit.submit(good, name=name, show=bar) if good else {}
     left = [s.full for s in outcome.values() if s.full]
     fresh = [s.job for s in outcome.values() if s.job and not s.joined]
     jobs = sorted({job.partition("_")[0] for job in fresh}, key=int)

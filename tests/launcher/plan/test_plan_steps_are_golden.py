@@ -1,6 +1,6 @@
 """What a job of DeeperCluster's published recipe on four to eight nodes has srun start, to the letter, one word a line:
-the look at its nodes, what tries how they reach one another, and its ranks, beside a step that has not ended too, what
-asks a node what is left there, and what stands by on a second node.
+the look at its nodes, what unpacks its environment there, what tries how they reach one another, and its ranks, beside
+a step that has not ended too, what asks a node what is left there, and what stands by on a second node.
 
     SSLRUN_REWRITE_GOLDEN=1 python -m pytest tests/launcher/plan/test_plan_steps_are_golden.py
 
@@ -25,8 +25,9 @@ from launcher.plan import steps
 
 GOLDEN = Path(__file__).with_name("golden") / "steps"
 RUN = Path("/runs/deepercluster")
+COPY = Path("/scratch/sslrun-1000-env/1a97/env/bin/python")
 NODES = ["n1", "n2", "n3", "n4"]
-STEPS = ["look", "look-beside", "meet", "meet-beside", "ranks", "ranks-beside", "gone", "understudy"]
+STEPS = ["look", "look-beside", "meet", "meet-beside", "unpack", "ranks", "ranks-beside", "gone", "understudy"]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,7 @@ def written() -> dict[str, str]:
         "look-beside": steps.look(spec, RUN, NODES, seconds=60, beside=True),
         "meet": steps.meet(spec, NODES, "SOURCE"),
         "meet-beside": steps.meet(spec, NODES, "SOURCE", beside=True),
+        "unpack": steps.unpack(spec, NODES, "unpack1", RUN / "code", COPY.parents[3], COPY, '{"digest": "1a97"}'),
         "ranks": steps.ranks(spec, RUN, NODES, "start1"),
         "ranks-beside": steps.ranks(spec, RUN, NODES, "start2", beside=True),
         "gone": steps.gone(spec, "n2", [4711, 4712]),
@@ -63,7 +65,7 @@ def test_there_is_one_of_each(written):
     assert {file.stem for file in GOLDEN.iterdir()} == {*written}
 
 
-@pytest.mark.parametrize("text", [steps.LOOK, steps.GONE, steps.UNDERSTUDY], ids=["look", "gone", "understudy"])
+@pytest.mark.parametrize("text", [steps.LOOK, steps.UNPACK, steps.GONE, steps.UNDERSTUDY])
 def test_what_a_node_runs_is_sh(text):
     checked = subprocess.run(["sh", "-n", "-c", text], capture_output=True, text=True)
     assert (checked.returncode, checked.stderr) == (0, "")

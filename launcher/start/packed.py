@@ -1,0 +1,264 @@
+"""The environment of the ranks, packed into one file when a run is submitted: `cluster.local_env` unpacks it on nodes.
+
+    <runs>/.environments/DIGEST.tar     uncompressed: env/..., and base/... where it is a virtual environment
+    <runs>/.environments/DIGEST.json    what it holds, and the sha256 of its bytes; its name comes last
+    <runs>/<id>/environment -> ../.environments/DIGEST.tar
+
+DIGEST is over the names, sizes and times of all that is installed, the interpreter and its standard library among them.
+What lies in /usr is each node's own and stays there; what is installed editable elsewhere stays where it is.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+from launcher.errors import InputError
+from launcher.plan import script
+from launcher.run import snapshot
+from launcher.run.files import NotOurs, own_folder, read, replacing, write_json, writing_in
+from launcher.run.folder import ENVIRONMENTS, RunDir
+from launcher.run.ledger import Ledger
+from launcher.run.shapes import PACKED
+from launcher.start import unpacked
+from launcher.start.elf import with_own_libraries
+
+ASKED_SECONDS = 120.0  # that the interpreter has for its answer
+SYSTEM = re.compile(r"/(usr|bin|sbin|lib\w*)(/.*)?|/")  # where it is no network's
+# Of the folder that a virtual environment stands on, without what tests and builds Python itself; and its packages,
+# where the environment sees them.
+BASE = r"bin/python[\d.]*|lib\w*/lib[^/]*\.so[^/]*|lib\w*/python{version}/(?!{but}).*"
+NOT_OF_BASE = "test/|config-|site-packages/"
+NOT_OF_CONDA = ("pkgs/", "envs/", "conda-bld/")
+BLOCK = 4096
+FACTS = """\
+import json, sys
+version = "%d.%d" % sys.version_info[:2]
+print(json.dumps({"prefix": sys.prefix, "base": sys.base_prefix, "version": version, "path": sys.path}))
+"""
+
+Show = Callable[[str, int, int], Any]
+
+
+def into(runs: Sequence[RunDir], show: Show | None = None) -> dict[str, str]:
+    """Pack the environment of the ranks of each run as it is now, unless it is packed, and write that down: the next
+    starts take it. Returns {a run's id: what a person should know}. The caller alone submits to that folder of runs.
+
+    show: gets (what is done, of it so far, all of it). Raises InputError where it cannot be packed, or does not fit.
+    """
+    archives: dict[str, _Archive] = {}
+    notes = {}
+    for run in runs:
+        python = script.python_of(run.spec().cluster)
+        with writing_in(run.runs):
+            if python not in archives:
+                archives[python] = _Archive(Environment(python), run.runs / ENVIRONMENTS, show)
+            archive = archives[python]
+            snapshot.link(run.path, archive.path, "environment")
+        pen = Ledger(run.path, run.generation() + 1, "submit")
+        pen.write("packed", **archive.about, fresh=archive.fresh, seconds=archive.seconds)
+        how = f"packed in {archive.seconds:.0f} s" if archive.fresh else "packed before"
+        what = f"{archive.environment.prefix} ({archive.about['bytes'] / 1e9:.2f} GB, {how})"
+        said = [f"{what} is unpacked in {run.spec().cluster.local_env} on each node, and ranks start from there"]
+        apart = archive.environment.apart(run.code_folder())
+        notes[run.id] = "\n".join(said + [f"not packed, and read where it is: {path}" for path in apart])
+    return notes
+
+
+# -- what is installed -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _File:
+    """`name`: in the archive. `link`: where it leads there, of one that stays a link."""
+
+    name: str
+    path: Path
+    status: os.stat_result
+    link: str | None = None
+
+
+class Environment:
+    """Of an interpreter. `roots`: {what is packed: its name in the archive}; `python`: the interpreter in the archive.
+
+    Raises InputError where it cannot be taken elsewhere.
+    """
+
+    def __init__(self, python: str):
+        bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        command = [python, "-P", "-c", FACTS]
+        try:
+            said = subprocess.run(
+                command, env=bare, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASKED_SECONDS, check=True
+            )
+            facts = json.loads(said.stdout)
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            raise _refused(python, f"it does not say where its packages are ({error})") from None
+        self.prefix, base = Path(facts["prefix"]), Path(facts["base"])
+        self._version, self._path = facts["version"], facts["path"]
+        if _of_each_node(str(self.prefix)):
+            raise _refused(python, f"its packages are in {self.prefix}, which each node has of its own")
+        with open(python, "rb") as file:
+            if file.read(4) != b"\x7fELF":
+                raise _refused(python, "it is a script, and what that does would be lost")
+        self.roots = {self.prefix: "env"}
+        if base != self.prefix and not _of_each_node(str(base)):
+            self.roots[base] = "base"
+        own = Path(os.path.abspath(python))
+        inside = own.relative_to(self.prefix) if own.is_relative_to(self.prefix) else f"bin/python{self._version}"
+        self.python = f"env/{inside}"
+
+    def files(self) -> list[_File]:
+        """All that is packed, in order. Raises OSError."""
+        return [self._file(root, name, status) for root in self.roots for name, status in self._taken(root)]
+
+    def _taken(self, root: Path) -> Iterator[tuple[str, os.stat_result]]:
+        if self.roots[root] == "env":
+            return (found for found in unpacked.entries(root) if not found[0].startswith(NOT_OF_CONDA))
+        seen = any(path.startswith(f"{root}/") and path.endswith("/site-packages") for path in self._path)
+        but = NOT_OF_BASE.removesuffix("|site-packages/") if seen else NOT_OF_BASE
+        pattern = re.compile(BASE.format(version=re.escape(self._version), but=but), re.DOTALL)
+        return (found for found in unpacked.entries(root) if pattern.fullmatch(found[0]))
+
+    def _file(self, root: Path, name: str, status: os.stat_result) -> _File:
+        packed, path = f"{self.roots[root]}/{name}", root / name
+        if not stat.S_ISLNK(status.st_mode):
+            return _File(packed, path, status)
+        target = os.path.normpath(path.parent / os.readlink(path))
+        for each, place in self.roots.items():
+            for known in {str(each), os.path.realpath(each)}:
+                if f"{target}/".startswith(f"{known}/"):
+                    inside = os.path.normpath(place + target[len(known) :])
+                    return _File(packed, path, status, os.path.relpath(inside, os.path.dirname(packed)))
+        if path.is_file() and not _of_each_node(target):  # uv may link to its cache
+            return _File(packed, path, path.stat())
+        return _File(packed, path, status, target)
+
+    def apart(self, code: Path) -> list[str]:
+        """Folders elsewhere that Python looks into, without those of which the run has a copy in `code`."""
+        found = [path for path in self._path if os.path.isdir(path)]
+        for told in (file for path in found.copy() for file in Path(path).glob("*.dist-info/direct_url.json")):
+            with contextlib.suppress(NotOurs, OSError, ValueError, KeyError, TypeError, AttributeError):
+                direct = json.loads(read(told))
+                found += [unquote(urlsplit(direct["url"]).path)] if direct.get("dir_info", {}).get("editable") else []
+        copied = [f"{inner}{each.name}" for each in code.iterdir() if each.is_dir() for inner in ("", "src/")]
+        return [
+            path
+            for path in dict.fromkeys(found)
+            if not _of_each_node(path)
+            and not any(Path(path).is_relative_to(root) for root in self.roots)
+            and not any(os.path.isdir(f"{path}/{name}") for name in copied)
+        ]
+
+
+def _of_each_node(path: str) -> bool:
+    return bool(SYSTEM.fullmatch(path)) and unpacked.kind_of(Path(path)) not in unpacked.NETWORK
+
+
+def _refused(python: str, reason: str) -> InputError:
+    fix = "name the interpreter of an environment with cluster.python, or leave cluster.local_env out"
+    return InputError.of("cluster.python", python, reason, fix)
+
+
+def digest_of(files: Sequence[_File]) -> str:
+    """Without what Python compiles: whoever imports first writes it."""
+    sha256 = hashlib.sha256()
+    for each in files:
+        if "__pycache__/" not in each.name:
+            facts = each.status.st_size, each.status.st_mtime_ns, each.status.st_mode & 0o100
+            row = (each.name, *facts) if each.link is None else (each.name, each.link)
+            sha256.update(repr(row).encode(errors="surrogateescape"))
+    return sha256.hexdigest()
+
+
+# -- the archive -------------------------------------------------------------------------------------------------------
+
+
+class _Archive:
+    """Of an environment as it is now, in `folder`: found there, or `fresh`. `about`: as PACKED; `seconds`: it took."""
+
+    def __init__(self, environment: Environment, folder: Path, show: Show | None):
+        began = time.monotonic()
+        own_folder(folder)
+        self.environment, files = environment, environment.files()
+        digest = digest_of(files)
+        self.path, self._about = folder / f"{digest}.tar", folder / f"{digest}.json"
+        known = self._known(digest)
+        self.fresh = known is None
+        self.about = known or self._pack(files, digest, show or (lambda stage, done, of: None))
+        os.utime(self.path)  # clusters take away what is old
+        self.seconds = round(time.monotonic() - began, 3)
+
+    def _known(self, digest: str) -> dict[str, Any] | None:
+        with contextlib.suppress(NotOurs, OSError):
+            about = PACKED.read(self._about)
+            if about["digest"] == digest and self.path.lstat().st_size == about["size"]:
+                return about
+        return None
+
+    def _pack(self, files: Sequence[_File], digest: str, show: Show) -> dict[str, Any]:
+        """Raises InputError, OSError."""
+        for left in self.path.parent.glob(".*"):  # of somebody who was killed
+            left.unlink()
+        regular = [each.status.st_size for each in files if each.link is None]
+        total, free = sum(regular), shutil.disk_usage(self.path.parent).free
+        if free < total:
+            reason = f"the environment takes {total / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB free"
+            raise InputError.of("runs", self.path.parents[1], reason, "free some space, or leave cluster.local_env out")
+        with replacing(self.path, mode=0o600) as file:
+            written = _Written(file)
+            with tarfile.open(fileobj=written, mode="w|", format=tarfile.GNU_FORMAT) as tar:  # type: ignore[call-overload]
+                for each in files:
+                    self._add(tar, each)
+                    show("packing the environment", min(written.done, total), total)
+            if digest_of(self.environment.files()) != digest:
+                fix = "the same command again, once nothing is being installed"
+                raise InputError(f"cluster.local_env: {self.environment.prefix} changed while it was packed; {fix}")
+        about = {
+            "digest": digest,
+            "sha256": written.sha256.hexdigest(),
+            "size": written.done,
+            "bytes": sum(-(-size // BLOCK) * BLOCK for size in regular) + BLOCK * len(files),
+            "python": self.environment.python,
+            "prefixes": {str(root): place for root, place in self.environment.roots.items()},
+        }
+        write_json(self._about, about)
+        return about
+
+    def _add(self, tar: tarfile.TarFile, each: _File) -> None:
+        info = tarfile.TarInfo(each.name)
+        # To the second, which is what compiled files know of their sources.
+        info.mtime, info.mode = int(each.status.st_mtime), each.status.st_mode & 0o755 | 0o600
+        if each.link is not None:
+            info.type, info.linkname = tarfile.SYMTYPE, each.link
+            tar.addfile(info)
+        elif stat.S_ISREG(each.status.st_mode):
+            info.size = each.status.st_size
+            with open(each.path, "rb") as file:
+                content = with_own_libraries(file, each.name, self.environment.roots)
+                tar.addfile(info, file if content is None else io.BytesIO(content))
+
+
+class _Written:
+    """A file that is written once: its sha256, and how many bytes there are."""
+
+    def __init__(self, file: IO[bytes]):
+        self.sha256, self.done = hashlib.sha256(), 0
+        self._file = file
+
+    def write(self, content: bytes) -> int:
+        self.sha256.update(content)
+        self.done += len(content)
+        return self._file.write(content)

@@ -1,0 +1,141 @@
+"""The packed environment of a run (packed.py) on the nodes of its job (unpacked.py), before the ranks start from there.
+
+There is no limit to how long it takes, only to how long a node may be without news of it.
+"""
+
+import dataclasses
+import json
+import os
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import InputError, NodesRefused, NotStarted
+from launcher.plan import steps
+from launcher.run import waiting
+from launcher.run.files import object_in
+from launcher.run.folder import ENVIRONMENTS, RunDir
+from launcher.run.ledger import Ledger
+from launcher.spec.runspec import RunSpec, freeze
+from launcher.start import job, preflight, unpacked
+from launcher.start.told import ASK_SECONDS, Told
+
+TICK_SECONDS = 0.2
+STILL_SECONDS = 120.0  # that a node may be without news
+END_SECONDS = 10.0  # from the signal to the kill
+
+
+def on_nodes(
+    run: RunDir, spec: RunSpec, code: Path, nodes: Sequence[str], ledger: Ledger, told: Told, *, beside: bool
+) -> RunSpec:
+    """Have the environment on the own disk of each of `nodes`: the spec by which ranks start from there.
+
+    Raises NodesRefused where some cannot have it, NotStarted where the job is told to end meanwhile, or it cannot be
+    said which, and InputError where nothing was packed.
+    """
+    packed = run.history().last("packed")
+    if not packed:
+        fix = f"`sslrun resume {run.id}` packs it"
+        raise InputError.of("cluster.local_env", spec.cluster.local_env, "the ledger names no packed environment", fix)
+    folder = os.path.expandvars(spec.cluster.local_env)
+    if not folder.startswith("/"):
+        raise InputError.of("cluster.local_env", spec.cluster.local_env, "no such variable is set in the job")
+    began, home = time.monotonic(), unpacked.home(folder)
+    target = home / packed["digest"]
+    order = {name: packed[name] for name in ("digest", "sha256", "bytes", "prefixes")}
+    order |= {"folder": folder, "archive": str(run.runs / ENVIRONMENTS / f"{packed['digest']}.tar")}
+    name, copy = f"unpack{ledger.generation}", target / packed["python"]
+    words = steps.unpack(spec, nodes, name, code, home, copy, json.dumps(order), beside=beside)
+    fresh = _Unpacking(words, nodes, waiting.shown_by(run.path, ledger.generation)).see_through(told)
+    seconds = round(time.monotonic() - began, 3)
+    ledger.write("unpacked", digest=packed["digest"], path=str(target), fresh=fresh, seconds=seconds)
+    places = {old: f"{target}/{new}" for old, new in packed["prefixes"].items() if new == "env"}
+    environment = {unpacked.VARIABLE: str(target), **_moved(os.environ, places), **spec.cluster.environment}
+    cluster = spec.cluster_but(python=shlex.quote(str(copy)), environment=environment)
+    return dataclasses.replace(spec, cluster=freeze(cluster))
+
+
+def _moved(environ: Mapping[str, str], places: Mapping[str, str]) -> dict[str, str]:
+    """Those variables that name the environment's folder, as PATH does where it is active, with that of the copy."""
+
+    def there(path: str) -> str:
+        old = next((old for old in places if path == old or path.startswith(f"{old}/")), None)
+        return path if old is None else places[old] + path[len(old) :]
+
+    new = {name: ":".join(map(there, value.split(":"))) for name, value in environ.items()}
+    return {name: value for name, value in new.items() if value != environ[name]}
+
+
+class _Unpacking:
+    """The step that does it, a task on each node."""
+
+    def __init__(self, words: Sequence[str], nodes: Sequence[str], show: Any):
+        self._show, self._shown = show, ""
+        self._quiet = dict.fromkeys(nodes, 0.0)  # seconds, but for those in which this process stood still
+        self._said: dict[str, dict[str, Any]] = {}
+        self._last = ""
+        self._step = subprocess.Popen(
+            words, env=preflight.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
+
+    def _listen(self) -> None:
+        for line in self._step.stdout or ():
+            found = object_in(line) or {}
+            if found.get("node") in self._quiet:
+                self._said[found["node"]] = found
+                self._quiet[found["node"]] = 0.0
+            else:
+                print(line, end="", flush=True)
+                self._last = line.strip() or self._last
+
+    def see_through(self, told: Told) -> int:
+        """Returns on how many nodes it was not yet. Raises NodesRefused, NotStarted."""
+        ticks = 0
+        while self._step.poll() is None:
+            time.sleep(TICK_SECONDS)
+            ticks += 1
+            if ticks % round(ASK_SECONDS / TICK_SECONDS) == 0:
+                told.ask(job.standing())
+                self._tell()
+            if told.signal:
+                self._end()
+                raise NotStarted(f"told to end by {told.signal} while the environment was unpacked")
+            for node in self._quiet:
+                self._quiet[node] += 0.0 if self._is(node, "there", "refused") else TICK_SECONDS
+            if silent := [node for node, seconds in self._quiet.items() if seconds > STILL_SECONDS]:
+                self._end()
+                why = f"has not got on with unpacking the environment for {STILL_SECONDS:.0f} s"
+                raise NodesRefused(dict.fromkeys(silent, why))
+        self._listening.join()
+        if refused := {node: said["why"] for node, said in self._said.items() if said["is"] == "refused"}:
+            raise NodesRefused(refused)
+        if self._step.returncode or not all(self._is(node, "there") for node in self._quiet):
+            told.ask(job.standing())  # Slurm tells the step first
+            raise NotStarted(f"unpacking the environment failed: {self._last or self._step.returncode}")
+        return sum(bool(said["fresh"]) for said in self._said.values())
+
+    def _is(self, node: str, *states: str) -> bool:
+        return self._said.get(node, {}).get("is") in states
+
+    def _tell(self) -> None:
+        done = sum(self._is(node, "there") for node in self._quiet)
+        shown = f"unpacking the environment: {done} of {len(self._quiet)} nodes have it"
+        if shown != self._shown:
+            self._shown = shown
+            self._show(shown)
+
+    def _end(self) -> None:
+        """A task that is killed leaves what the next one removes."""
+        self._step.terminate()
+        try:
+            self._step.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._step.kill()
+            self._step.wait()
