@@ -6,7 +6,7 @@ Written line by line: a general table of ten thousand rows would take rich ten s
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from launcher.report import behind, nodes, query
 from launcher.report.index import RunRow
 from launcher.run import slow_ranks
 from launcher.run.state import ACTIVE
+from launcher.slurm import reasons
 
 COLOURS = {
     "done": "green", "running": "cyan", "preempted": "magenta", "failed": "red", "stopped": "yellow",
@@ -116,9 +117,9 @@ def lines(
 def notes(
     rows: Sequence[RunRow], bad_nodes: Mapping[str, Mapping[str, Any]], *, where: str = "", most: int | None = None
 ) -> Text:
-    """Below the table, a line each: why runs do not go on, which wait for one that does not, which of them collapsed,
-    which ranks are slow, and which nodes are left out. where: what a command needs behind a run's id to find it from
-    here."""
+    """Below the table, a line each: why runs do not go on, which wait for one that does not, for what else jobs wait,
+    which runs collapsed, which ranks are slow, and which nodes are left out. where: what a command needs behind a run's
+    id to find it from here."""
     failed = [
         f"{row.facts['id']}: {_one_line(row.facts['message']) or 'killed'}"
         for row in rows
@@ -136,7 +137,14 @@ def notes(
         for name, entry in sorted(bad_nodes.items())
     ]
     text = Text(no_wrap=True, end="")
-    for told, style in ((failed, ""), (waiting, ""), (ill, "yellow"), (slow, "yellow"), (left_out, "yellow")):
+    others = [row for row in rows if not row.facts["waits_for"]]
+    for told, style in (
+        (failed, ""),
+        ([*waiting, *_reasons(others, where)], ""),
+        (ill, "yellow"),
+        (slow, "yellow"),
+        (left_out, "yellow"),
+    ):
         for line in told[:most]:
             text.append(f"{line}\n", style=style)
         if most is not None and len(told) > most:
@@ -182,8 +190,26 @@ def _waiting(facts: Facts) -> str:
             start = f", {moment(datetime.fromisoformat(facts['expected_start']))}"
         except ValueError:
             start = ""
-        return _cut(facts["why_pending"], WIDEST - len(start)) + start
+        width = WIDEST - len(start)
+        return _cut(reasons.of(facts["why_pending"]).short(width), width) + start
     return ""
+
+
+def _reasons(rows: Sequence[RunRow], where: str) -> list[str]:
+    """What is to be said of each reason for which Slurm lets jobs wait: to the first run that has it, for all."""
+    waiting = [row.facts for row in rows if row.facts["state"] in ACTIVE and row.facts["why_pending"]]
+    those: dict[reasons.Reason, list[Facts]] = {}
+    for facts in waiting:  # which nodes are away, say, makes no other reason
+        those.setdefault(replace(reasons.of(facts["why_pending"]), word=""), []).append(facts)
+    return [
+        _one_line(
+            first["id"]
+            + (f" and {len(others)} more" if others else "")
+            + f": waits for {reasons.of(first['why_pending']).said(first['job'], first['id'], where)}"
+        )
+        for reason, (first, *others) in those.items()
+        if reason.waits_for
+    ]
 
 
 def _saved(facts: Facts, now: float) -> str:

@@ -19,7 +19,7 @@ from launcher.report.readonce import ReadOnce
 from launcher.run import goodput
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
-from launcher.slurm import queue
+from launcher.slurm import queue, reasons
 from launcher.spec import paths
 from launcher.spec.runspec import RunSpec
 from launcher.sweep import record
@@ -263,7 +263,7 @@ def _unjudged(found: RunDir, protocol: str, jobs: Any) -> tuple[str, str]:
     there = asked[-1].state(jobs) if asked else None
     if there is None or there.name == "done":
         return "unjudged", f"`sslrun eval {found.id} protocol={protocol}` judges it"
-    said = there.message or there.why_pending
+    said = there.message or reasons.of(there.why_pending).short()
     return there.name, f"trained; its evaluation evals/{asked[-1].path.name} is {there.name}{said and ': '}{said}"
 
 

@@ -23,7 +23,7 @@ from launcher.plan import script, setup
 from launcher.run import stops
 from launcher.run.files import write_json, writing_in
 from launcher.run.permissions import make_private
-from launcher.slurm import client, commands, limits, notation, probe
+from launcher.slurm import client, commands, limits, notation, probe, reasons
 from launcher.slurm.doctor import BAD, OK, WARN, Check, some
 from launcher.spec.runspec import RunSpec
 
@@ -33,12 +33,6 @@ RANK_SECONDS = 60.0  # for every rank to have started and reported
 NEWS_SECONDS = 10.0  # a network file system may show the report late
 CLOCK_SECONDS = 1.0  # further apart, and the logs of two nodes no longer line up
 SLOW_SECONDS = 30.0
-# Reasons for which a job does not start however long one waits, or not before an administrator does something.
-NEVER = (
-    "AccountNotAllowed", "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS", "JobHeldAdmin",
-    "JobHeldUser", "PartitionConfig", "PartitionDown", "PartitionInactive", "PartitionNodeLimit", "PartitionTimeLimit",
-    "QOSNotAllowed", "ReservationDeleted",
-)  # fmt: skip
 
 
 def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list[Check]:
@@ -130,9 +124,10 @@ def _wait(job: str, end: float, seconds: float, say: Callable[[str], None]) -> c
         last = found
         if found.state == "PENDING":
             expected = f", expected to start {found.start}" if found.start else ""
-            line = f"job {job} waits in {found.partition}: {found.reason or 'not looked at yet'}{expected}"
-            if found.reason in NEVER:
-                raise ClusterError(f"job {job} does not start: {found.reason}; ask for less, or another partition")
+            reason = reasons.of(found.reason or "None")
+            line = f"job {job} waits in {found.partition} for {reason.short()}{expected}"
+            if reason.who:
+                raise ClusterError(f"job {job} does not start: it waits for {reason.said(job)}")
         else:
             line = f"job {job} is {found.state.lower()} on {found.nodes}"
         if line != told:

@@ -98,7 +98,9 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
             raise InputError.of("RUN", run.id, f"job {found.job} has it, and a run has one writer", _follow(run))
     else:
         message = f"{run.id}: job {found.job}, {where}"
-    waits = behind.in_words(behind.standing(run, lambda each: each.summary(digest=False)), arguments.runs_option(run))
+    where = arguments.runs_option(run)
+    waits = behind.in_words(behind.standing(run, lambda each: each.summary(digest=False)), where)
+    waits = waits or _waits_for(run, found.job)
     notes = filter(None, (found.note, f"it waits for {waits}" if waits else ""))
     screen.print("\n".join((message, *notes)) + f"\nfollow it: {_follow(run)}", soft_wrap=True)
     afterwards(run, options, job=found.job)
@@ -116,6 +118,15 @@ def _submitted(run: "RunDir", after: str | None = None) -> "Submitted":
     if given.full:
         raise ClusterError(f"{run.id} is not submitted: {given.full}; the same command submits it once some have ended")
     return given
+
+
+def _waits_for(run: "RunDir", job: str | None) -> str:
+    """Why Slurm does not start it, as far as that can be told now."""
+    from launcher.slurm import queue, reasons
+
+    found = (queue.of_runs([run])[0] or {}).get(job or "")
+    waits = found and found.state == "PENDING" and found.reason
+    return reasons.of(waits).said(found.id, run.id, arguments.runs_option(run)) if waits else ""
 
 
 def _follow(run: "RunDir") -> str:

@@ -28,7 +28,7 @@ def run(options: Namespace) -> int:
     """What the ranks printed."""
     from launcher.report import view
     from launcher.run.state import ACTIVE
-    from launcher.slurm import queue
+    from launcher.slurm import queue, reasons
 
     found = arguments.find(options)
     folder = found.path / "logs"
@@ -47,7 +47,12 @@ def run(options: Namespace) -> int:
         if not options.follow or state.name not in ACTIVE:
             break
         if state.name != "running" and state != told:
-            why = f" ({state.why_pending})" if state.why_pending else ""
+            reason = reasons.of(state.why_pending)
+            why = (
+                f": it waits for {reason.said(state.job, found.id, arguments.runs_option(found))}"
+                if reason.word
+                else ""
+            )
             screen.print(f"{found.id} is {state.name}{why}", soft_wrap=True)
             told = state
         time.sleep(POLL_SECONDS)

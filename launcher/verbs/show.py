@@ -20,7 +20,7 @@ def run(options: Namespace) -> int:
     from launcher.report import behind, view
     from launcher.report.screen import console
     from launcher.run import heartbeats, slow_ranks
-    from launcher.slurm import queue
+    from launcher.slurm import queue, reasons
 
     found = arguments.find(options)
     evaluations = evaluation.every(found)
@@ -32,13 +32,18 @@ def run(options: Namespace) -> int:
     late = heartbeats.slowest(found) if summary["state"] == "running" and not summary["suspended"] else []
     pending = summary["state"] == "pending"
     before = behind.standing(found, lambda run: run.summary(jobs, digest=False)) if pending else []
+    job = (jobs or {}).get(summary["job"])
+    reason = reasons.of(job.reason if job and job.state == "PENDING" else "")
     if options.json:
+        summary["why_pending"] = reason.word
         print(json.dumps({**summary, "waits_for": before or [asdict(suspect) for suspect in late]}))
         return 0
-    if before:
-        summary["waits_for"] = behind.in_words(before, arguments.runs_option(found))
     summary["slow_ranks"] = slow_ranks.said(summary["slow_ranks"])
     summary["leave_out"] = slow_ranks.what_to_type(summary, arguments.runs_option(found))
+    if before:
+        summary["waits_for"] = behind.in_words(before, arguments.runs_option(found))
+    elif reason.word:
+        summary["waits_for"] = reason.said(summary["job"], found.id, arguments.runs_option(found))
     if summary["state"] == "running":
         nobody = "Slurm, which has suspended its job" if summary["suspended"] else "nobody"
         summary["waits_for"] = heartbeats.named(late) or nobody

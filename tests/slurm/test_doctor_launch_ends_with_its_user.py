@@ -38,7 +38,7 @@ def test_an_interrupted_launch_cancels_its_job(number, taken, slurm_sslrun, tmp_
 def test_a_launch_that_waits_too_long_says_for_what(cluster, slurm_sslrun, tmp_path):
     sslrun = slurm_sslrun(cluster)
     answer = sslrun("doctor", "--launch", "nodes=2", "--timeout=1", LATER, f"runs={tmp_path}", code=3)
-    assert "waits in main: BeginTime" in answer.err
+    assert "waits in main for its begin time (BeginTime)" in answer.err
     assert "--timeout=1: job " in answer.complaint and "still pending (BeginTime)" in answer.complaint
     assert waiting(cluster) == [] and left(tmp_path) == []
 
@@ -49,5 +49,8 @@ def test_a_job_that_will_never_start_is_not_waited_for(cluster, slurm_sslrun, tm
     answer = slurm_sslrun(cluster)(
         "doctor", "--launch", "nodes=1", "--timeout=3600", options, f"runs={tmp_path}", code=3
     )
-    assert "does not start: DependencyNeverSatisfied" in answer.complaint
+    assert (
+        "does not start: it waits for nothing: a job failed (DependencyNeverSatisfied); you can help"
+        in answer.complaint
+    )
     assert waiting(cluster) == [] and left(tmp_path) == []
