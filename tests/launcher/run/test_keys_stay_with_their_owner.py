@@ -16,6 +16,7 @@ from launcher.report.index import RunIndex
 from launcher.run import private
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
+from launcher.slurm.meeting import Meeting
 from launcher.spec.runspec import freeze
 from launcher.spec.schema import ClusterConfig
 from launcher.start import batch, ranks, submit
@@ -98,7 +99,16 @@ def test_ranks_of_a_job_get_them(run, tmp_path, monkeypatch):
     (tmp_path / "srun").write_text(f"#!/bin/sh\nenv > {tmp_path}/seen\n")
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    ranks.start(run, run.spec(), tmp_path, ["n1"], "n1", 1, SimpleNamespace(pass_on=lambda *_: None), beside=False)
+    ranks.start(
+        run,
+        run.spec(),
+        tmp_path,
+        ["n1"],
+        Meeting("127.0.0.1", 1, {}),
+        1,
+        SimpleNamespace(pass_on=lambda *_: None),
+        beside=False,
+    )
     assert "KEY=geheim\n" in (tmp_path / "seen").read_text()
 
 
