@@ -42,7 +42,7 @@ class Apart(Exception):
 
     def __init__(self, said: str = "", why: Mapping[str, str] | None = None, setting: str = "", begun: bool = True):
         self.why, self.setting, self.begun = dict(why or {}), setting, begun
-        super().__init__(said or "; ".join(f"{node} {reason}" for node, reason in self.why.items()))
+        super().__init__(said or _first_few([f"{node} {reason}" for node, reason in self.why.items()], "; "))
 
 
 def meet(
@@ -67,14 +67,14 @@ def meet(
         for name in wanted:
             lacking = {node: f"has no address at {name}" for node in nodes if name not in tasks.addresses[node]}
             _refuse(lacking, nodes, INTERFACES)
+            _refuse(tasks.unreached(dict.fromkeys(nodes, name)), nodes, INTERFACES)
         candidates = [given[ADDRESS]] if given.get(ADDRESS) else [*names, *tasks.own(first)]
         star, trouble = _Star(tasks, first, candidates, nodes), None
         for address, sources in star.found():
             leads = {node: tasks.interface(node, source) for node, source in sources.items()}
             leads = leads if all(leads.values()) else {}
             try:
-                for used in [dict.fromkeys(nodes, name) for name in wanted] or [leads]:
-                    _refuse(tasks.unreached(used), nodes, INTERFACES)
+                _refuse({} if wanted else tasks.unreached(leads), nodes, INTERFACES)
             except Apart as error:
                 trouble = trouble or error
             else:
@@ -92,12 +92,11 @@ def _refuse(why: Mapping[str, str], nodes: Sequence[str], setting: str) -> None:
     if why and 2 * len(why) < len(nodes):
         raise Apart(why=why)
     if why:
-        raise Apart("; ".join(f"{node} {reason}" for node, reason in why.items()), setting=setting)
+        raise Apart(_first_few([f"{node} {reason}" for node, reason in why.items()], "; "), setting=setting)
 
 
-def _some(nodes: Sequence[str]) -> str:
-    more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
-    return f"{', '.join(nodes[:NAMED])}{more}"
+def _first_few(said: Sequence[str], between: str = ", ") -> str:
+    return between.join([*said[:NAMED], *([f"and {len(said) - NAMED} more"] if len(said) > NAMED else [])])
 
 
 class _Tasks:
@@ -115,7 +114,7 @@ class _Tasks:
         self.answers: list[dict[str, tuple[str, str] | str]] = []
         self._asked: list[Sequence[str]] = []
         self._lines: queue.SimpleQueue = queue.SimpleQueue()
-        self._left, self._refused = 0.0, ""
+        self._left, self._refused, self._last = 0.0, "", "srun has ended"
         environment = {**environment, ORDER: f"{environment[ORDER]} {secrets.token_hex()} {secrets.token_hex()}"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         self._step = subprocess.Popen(command, env=environment, encoding="utf-8", errors="replace", **pipes)
@@ -143,7 +142,7 @@ class _Tasks:
             raise Apart(self._refused, setting=PORT)
         silent = [node for node in self.nodes if node not in self.ports]
         if silent:
-            why = {node: self.gone.get(node, "does not start its Python") for node in silent}
+            why = {node: self.gone.get(node, "does not run its Python") for node in silent}
             raise Apart(why=why, begun=len(silent) < len(self.nodes))
 
     def own(self, node: str) -> list[str]:
@@ -169,7 +168,9 @@ class _Tasks:
 
     def missing(self, question: int) -> dict[str, str]:
         """{node: why} of those that did not get there."""
-        said = {node: self.answers[question].get(node, "no answer") for node in self._asked[question]}
+        said = {
+            node: self.answers[question].get(node) or self.gone.get(node, "no answer") for node in self._asked[question]
+        }
         return {node: why for node, why in said.items() if isinstance(why, str)}
 
     def unreached(self, interfaces: Mapping[str, str]) -> dict[str, str]:
@@ -206,8 +207,8 @@ class _Tasks:
 
     def _take(self, line: str | None) -> None:
         if line is None:
-            raise Apart("the tasks by which its nodes find one another have ended", begun=False)
-        elif (said := SAID.fullmatch(line)) and said["node"] in self.nodes:
+            raise Apart(f"its nodes could not try how they reach one another: {self._last}", begun=False)
+        elif (said := SAID.search(line)) and said["node"] in self.nodes:
             node, words = said["node"], said["words"].split()
             match said["verb"]:
                 case "listens":
@@ -224,8 +225,9 @@ class _Tasks:
                     self.answers[int(words[0])][node] = " ".join(words[1:])
         elif line:
             print(line, flush=True)
+            self._last = line
             if (failed := FAILED.search(line)) and failed["node"] in self.nodes:
-                self.gone.setdefault(failed["node"], f"does not start its Python: {failed['how'].lower()}")
+                self.gone.setdefault(failed["node"], f"does not run its Python: {failed['how'].lower()}")
 
 
 class _Star:
@@ -269,9 +271,9 @@ class _Star:
         if 2 * len(missing[best]) < len(self._nodes):
             said = f"does not reach {self._first} at {best}"
             return Apart(why={node: f"{said}: {why}" for node, why in missing[best].items()})
-        tried = [f"{address} ({next(iter(why.values()))})" for address, why in missing.items()]
-        who = "do not reach" if len(missing[best]) > 1 else "does not reach"
-        return Apart(f"{_some([*missing[best]])} {who} {self._first} at {', '.join(tried)}", setting=ADDRESS)
+        tried = _first_few([f"{address} ({next(iter(why.values()))})" for address, why in missing.items()])
+        reach = "do not reach" if len(missing[best]) > 1 else "does not reach"
+        return Apart(f"{_first_few([*missing[best]])} {reach} {self._first} at {tried}", setting=ADDRESS)
 
     def _missing(self, question: int) -> dict[str, str]:
         return {node: why for node, why in self._tasks.missing(question).items() if node in self._nodes}

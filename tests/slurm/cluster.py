@@ -71,6 +71,7 @@ class Cluster:
         hide: Mapping[str, str | Path] | None = None,
     ):
         self.nodes = [f"n{i + 1}" for i in range(nodes)]
+        self.controller_address = self.node_addresses = "127.0.0.1"
         self.gpus, self.cpus, self.grace_s = gpus, cpus, grace_s
         graceful = {**PARTITIONS, "low": f"{PARTITIONS['low']} GraceTime={grace_s}"}
         self.partitions = dict(graceful if partitions is None else partitions)
@@ -151,11 +152,15 @@ class Cluster:
     def start_node(self, node: str) -> None:
         """Start a node's daemon again; `wait_idle` waits until Slurm uses it."""
         command = [shutil.which("slurmd", path=SEARCHED), "-D", "-f", f"{self.folder}/slurm.conf", "-N", node]
-        if node in self._hide:
-            # In a mount namespace of its own, which its steps inherit.
-            hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$1" && shift && exec "$@"', "sh"]
-            command = [*hidden, str(self._hide[node]), *command]
-        self._daemon(node, command)
+        self._daemon(node, [*self.machine(node), *command])
+
+    def machine(self, node: str) -> list[str]:
+        """Words before the command of a node's daemon, which make it and its steps see another machine than this."""
+        if node not in self._hide:
+            return []
+        # In a mount namespace of its own, which its steps inherit.
+        hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$1" && shift && exec "$@"', "sh"]
+        return [*hidden, str(self._hide[node])]
 
     def stop_controller(self) -> None:
         """End slurmctld as an administrator would: its state is saved, jobs go on, commands get no answer."""
@@ -250,7 +255,7 @@ class Cluster:
         gres = f" Gres=gpu:{self.gpus}" if self.gpus else ""
         settings = {
             "ClusterName": "test",
-            "SlurmctldHost": f"{host}(127.0.0.1)",
+            "SlurmctldHost": f"{host}({self.controller_address})",
             "SlurmctldPort": port,
             "SlurmUser": user,
             "SlurmdUser": user,
@@ -287,7 +292,7 @@ class Cluster:
             **self._config,
         }
         node = (
-            f"NodeName=n[1-{len(self.nodes)}] NodeHostname={host} NodeAddr=127.0.0.1 "
+            f"NodeName=n[1-{len(self.nodes)}] NodeHostname={host} NodeAddr={self.node_addresses} "
             f"Port=[{port + 1}-{port + len(self.nodes)}] CPUs={self.cpus} RealMemory={self.cpus * MEMORY_MB}{gres}"
         )
         lines = [f"{key}={value}" for key, value in settings.items()]

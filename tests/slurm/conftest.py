@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -19,9 +20,16 @@ INSTALL = "apt-get install slurm-wlm munge (Debian, Ubuntu)"
 MISSING = "Slurm is not on this machine: "
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-_spec = importlib.util.spec_from_file_location("cluster", HERE / "cluster.py")
-clusters = importlib.util.module_from_spec(_spec)  # tests are not a package, so this is how they share a class
-_spec.loader.exec_module(clusters)
+
+def _load(name: str) -> ModuleType:
+    """Tests are not a package, so this is how they share a class."""
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+clusters, networks = _load("cluster"), _load("networks")
 
 _shared: list = []  # clusters of the session that are running
 
@@ -96,6 +104,17 @@ def uneven(start_cluster, hidden):
         pytest.skip("hiding a folder from a node takes a mount namespace, so root")
     cluster = start_cluster(nodes=2, hide={"n2": hidden})
     with _cleaned(cluster):
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def networked():
+    """Two nodes of which each has a network of its own to the other one, as eth0 and as ens3, a docker0 at the same
+    address besides, and takes every node's name for its own loopback, as Debian does."""
+    if os.geteuid() != 0:
+        pytest.skip("a network of a node's own takes a network namespace, so root")
+    given = {"interfaces": {"n2": "ens3"}, "hosts": "127.0.1.1 n1 n2"}
+    with networks.networked(clusters.Cluster)(nodes=2, cpus=max(4, CORES), **given) as cluster, _cleaned(cluster):
         yield cluster
 
 
