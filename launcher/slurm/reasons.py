@@ -55,7 +55,7 @@ AWAY = _known("nodes that are away", NOBODY, f"`sinfo -R` says which are down, a
 PARTITION, TIME = "cluster.partition=NAME", "cluster.timeout_min=MINUTES"
 ENDED = "its last start ended so"  # a word for jobs that are over, which one that waits again may keep for a moment
 JOBS = _known("the end of other jobs", NOBODY, "your account or QOS has as many as it may")
-HELD = _known("you: it is held", YOU, f"{RELEASE}, once you know from its log why it did not start")
+HELD = _known("you: it is held", YOU, f"a node could not start it (`sinfo -R`); {RELEASE} has it start elsewhere")
 ACCOUNT = _known("nothing: not its account", YOU, "it may not be used there", "cluster.account=NAME")
 QOS = _known("nothing: not its QOS", YOU, "it may not be used there", "cluster.qos=NAME")
 RESERVED = "the reservation is gone or not yours; `scontrol show reservation` lists them"
@@ -77,7 +77,7 @@ WORDS = {
     "BeginTime": _known("its begin time", NOBODY, "one that was put back into the queue is kept there for two minutes"),
     "JobHeldUser": _known("you: it is held", YOU, RELEASE),
     "JobHeldAdmin": _known("an admin: it is held", ADMIN, f"ask one why, and for {RELEASE}"),
-    "JobHoldMaxRequeue": replace(HELD, how=f"its starts failed too often; {HELD.how}"),
+    "JobHoldMaxRequeue": replace(HELD, how=f"nodes could not start it too often; {RELEASE}"),
     "PartitionDown": _known(
         "a partition that is down", ADMIN, "it starts once that is up again, or elsewhere", PARTITION
     ),
