@@ -5,7 +5,7 @@
         private.json               the values of cluster.environment, for its owner; see private.py
         placement.json             where it runs since somebody moved it, and the plan for that; see `place`
         code -> ../.code/DIGEST    the code that runs; see snapshot.py
-        environment                -> ../.environments/DIGEST.tar, with cluster.local_env; see start/packed.py
+        environment                -> ../.environments/DIGEST, with cluster.local_env; see start/packed.py
         submit/                    the batch script, the pickle and Slurm's log; see submit.py
         events/                    the ledger: one append-only file a writer and generation, merged on reading
         pinned/init_from/step_...  the checkpoints that it starts from; see pins.py

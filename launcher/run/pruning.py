@@ -16,11 +16,11 @@ from typing import Any
 from launcher.errors import ClusterError, InputError
 from launcher.run import files, pins, waiting
 from launcher.run.files import read_json
-from launcher.run.folder import RunDir
+from launcher.run.folder import ENVIRONMENTS, RunDir
 from launcher.run.manifest import verify
 
 LONG_GONE_DAYS = 7.0  # since a submission's folder was last written to; until then people may ask what went wrong
-HALF_WRITTEN_DAYS = 1.0  # since a copy of the code was begun that nobody finished
+HALF_WRITTEN_DAYS = 1.0  # since a copy of the code, or an environment, was begun that nobody finished
 SECOND_LOOK_SECONDS = 1.0  # between a submitter's look at a snapshot and its link to it pass milliseconds
 
 
@@ -50,24 +50,26 @@ def find(run: RunDir, keep: int, jobs: Callable[[], Mapping[str, Any]]) -> Findi
     found = Findings([], {}, [])
     _find_checkpoints(run, keep, found)
     _find_work(run, found)
-    _find_unused_code(run.path.parent, found)
+    for what in SHARED:
+        _find_unused(what, run.path.parent, found)
     _find_submissions(run, jobs, found)
     return found
 
 
 def delete(items: Iterable[Deletable], runs: Path) -> list[Deletable]:
-    """Delete `items` and return those that went: code that somebody has begun to use meanwhile stays.
+    """Delete `items` and return those that went: what runs share, and one has begun to use meanwhile, stays.
 
     Raises InputError where the file system refuses.
     """
     items, gone = list(items), []
-    code = [item for item in items if item.what == CODE]
     try:
         for item in items:
-            if item.what != CODE:
+            if item.what not in SHARED:
                 files.remove(item.path, under=f".saving-pruned-{item.path.name}" if item.what == CHECKPOINT else "")
                 gone.append(item)
-        return gone + _delete_code(code, runs)
+        for what in SHARED:
+            gone += _delete_shared(what, [item for item in items if item.what == what], runs)
+        return gone
     except OSError as error:
         fix = "make it writable, and prune again"
         raise InputError.of("runs", error.filename, f"cannot be deleted ({error.strerror})", fix) from None
@@ -75,9 +77,12 @@ def delete(items: Iterable[Deletable], runs: Path) -> list[Deletable]:
 
 # -- checkpoints ---------------------------------------------------------------------------------------------------
 
-CHECKPOINT, QUARANTINED, TEMPORARY, CODE, SUBMISSION, PINNED = (
-    "checkpoint", "quarantined checkpoint", "temporary folder", "unused code", "submission", "pinned checkpoint",
+CHECKPOINT, QUARANTINED, TEMPORARY, SUBMISSION, PINNED = (
+    "checkpoint", "quarantined checkpoint", "temporary folder", "submission", "pinned checkpoint",
 )  # fmt: skip
+CODE, ENVIRONMENT = "unused code", "unused environment"
+# Where what several runs use lies beside them, and the link by which a run uses it.
+SHARED = {CODE: (".code", "code"), ENVIRONMENT: (ENVIRONMENTS, "environment")}
 
 
 def _find_checkpoints(run: RunDir, keep: int, found: Findings) -> None:
@@ -185,34 +190,35 @@ def _find_work(run: RunDir, found: Findings) -> None:
 # -- what the runs of a folder share ---------------------------------------------------------------------------------
 
 
-def _find_unused_code(runs: Path, found: Findings) -> None:
-    entries = _folders_in(runs / ".code", found)
+def _find_unused(what: str, runs: Path, found: Findings) -> None:
+    folder, link = SHARED[what]
+    entries = _folders_in(runs / folder, found)
     try:
-        _own(runs, "code")
+        _own(runs, link)
     except OSError as error:
-        found.notes.append(f"code stays, whoever uses it: {waiting.unreadable(error)}")
+        found.notes.append(f"{what.removeprefix('unused ')} stays, whoever uses it: {waiting.unreadable(error)}")
         return
-    used = _used_code(runs) if entries else set()
+    used = _used(runs, link) if entries else set()
     unused = [p for p in entries if not p.name.startswith(".") and p.name not in used]
     leftovers = [p for p in entries if p.name.startswith(".") and _days_old(p) > HALF_WRITTEN_DAYS]
-    found.doomed.extend(_items(unused + leftovers, CODE, found))
+    found.doomed.extend(_items(unused + leftovers, what, found))
 
 
-def _used_code(runs: Path) -> set[str]:
+def _used(runs: Path, link: str) -> set[str]:
     users = ("*", "*/submit", "*/evals/*", "*/evals/*/submit", ".arrays/*")
-    links = (folder / "code" for pattern in users for folder in runs.glob(pattern))
-    # Also a link that leads nowhere now: `_delete_code` has put what it means aside.
+    links = (folder / link for pattern in users for folder in runs.glob(pattern))
+    # Also a link that leads nowhere now: `_delete_shared` has put what it means aside.
     return {Path(os.path.realpath(link)).name for link in links if os.path.lexists(link)}
 
 
-def _delete_code(items: list[Deletable], runs: Path) -> list[Deletable]:
+def _delete_shared(what: str, items: list[Deletable], runs: Path) -> list[Deletable]:
     """Out of sight first, then a second look at who uses it: a submission may have found it a moment earlier."""
     aside = {}
     for item in items:
         aside[item.path.name] = files.rename(item.path, f".unused-{item.path.name.lstrip('.')}")
     if aside:
         time.sleep(SECOND_LOOK_SECONDS)
-    used, gone = _used_code(runs) if aside else set(), []
+    used, gone = _used(runs, SHARED[what][1]) if aside else set(), []
     for item in items:
         hidden = aside[item.path.name]
         if item.path.name in used and not item.path.exists():

@@ -1,8 +1,8 @@
 """The environment of the ranks, packed into one file when a run is submitted: `cluster.local_env` unpacks it on nodes.
 
-    <runs>/.environments/DIGEST.tar     uncompressed: env/..., and base/... where it is a virtual environment
-    <runs>/.environments/DIGEST.json    what it holds, and the sha256 of its bytes; its name comes last
-    <runs>/<id>/environment -> ../.environments/DIGEST.tar
+    <runs>/.environments/DIGEST/environment.tar    env/..., and base/... where it is a virtual environment
+    <runs>/.environments/DIGEST/packed.json        what it holds, and the sha256 of its bytes
+    <runs>/<id>/environment -> ../.environments/DIGEST
 
 DIGEST is over the names, sizes and times of all that is installed, the interpreter and its standard library among them.
 What lies in /usr is each node's own and stays there; what is installed editable elsewhere stays where it is.
@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import subprocess
@@ -27,14 +28,16 @@ from urllib.parse import unquote, urlsplit
 
 from launcher.errors import InputError
 from launcher.plan import script
-from launcher.run import snapshot
-from launcher.run.files import NotOurs, own_folder, read, replacing, write_json, writing_in
+from launcher.run import files, snapshot
+from launcher.run.files import NotOurs, own_folder, read, writing_in
 from launcher.run.folder import ENVIRONMENTS, RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.shapes import PACKED
 from launcher.start import unpacked
 from launcher.start.elf import with_own_libraries
+from launcher.start.unpacked import ARCHIVE
 
+ABOUT, BESIDE = "packed.json", ".packing-"
 ASKED_SECONDS = 120.0  # that the interpreter has for its answer
 SYSTEM = re.compile(r"/(usr|bin|sbin|lib\w*)(/.*)?|/")  # where it is no network's
 # Of the folder that a virtual environment stands on, without what tests and builds Python itself; and its packages,
@@ -187,54 +190,65 @@ def digest_of(files: Sequence[_File]) -> str:
 
 
 class _Archive:
-    """Of an environment as it is now, in `folder`: found there, or `fresh`. `about`: as PACKED; `seconds`: it took."""
+    """Of an environment as it is now, in the folder `shared`: found there, or `fresh`. `about`: as PACKED; `seconds`
+    that it took. Raises InputError, OSError."""
 
-    def __init__(self, environment: Environment, folder: Path, show: Show | None):
+    def __init__(self, environment: Environment, shared: Path, show: Show | None):
         began = time.monotonic()
-        own_folder(folder)
-        self.environment, files = environment, environment.files()
-        digest = digest_of(files)
-        self.path, self._about = folder / f"{digest}.tar", folder / f"{digest}.json"
-        known = self._known(digest)
+        own_folder(shared)
+        self.environment, found = environment, environment.files()
+        digest = digest_of(found)
+        self.path = shared / digest
+        known = self._known()
         self.fresh = known is None
-        self.about = known or self._pack(files, digest, show or (lambda stage, done, of: None))
-        os.utime(self.path)  # clusters take away what is old
+        self.about = known or self._pack(found, show or (lambda stage, done, of: None))
+        os.utime(self.path / ARCHIVE)  # clusters take away what is old
         self.seconds = round(time.monotonic() - began, 3)
 
-    def _known(self, digest: str) -> dict[str, Any] | None:
+    def _known(self) -> dict[str, Any] | None:
         with contextlib.suppress(NotOurs, OSError):
-            about = PACKED.read(self._about)
-            if about["digest"] == digest and self.path.lstat().st_size == about["size"]:
+            about = PACKED.read(self.path / ABOUT)
+            if about["digest"] == self.path.name and (self.path / ARCHIVE).lstat().st_size == about["size"]:
                 return about
         return None
 
-    def _pack(self, files: Sequence[_File], digest: str, show: Show) -> dict[str, Any]:
-        """Raises InputError, OSError."""
-        for left in self.path.parent.glob(".*"):  # of somebody who was killed
-            left.unlink()
-        regular = [each.status.st_size for each in files if each.link is None]
-        total, free = sum(regular), shutil.disk_usage(self.path.parent).free
+    def _pack(self, found: Sequence[_File], show: Show) -> dict[str, Any]:
+        shared, digest = self.path.parent, self.path.name
+        for left in shared.glob(f"{BESIDE}*"):  # of somebody who was killed
+            files.remove(left)
+        sizes = [each.status.st_size for each in found if each.link is None]
+        total, free = sum(sizes), shutil.disk_usage(shared).free
         if free < total:
             reason = f"the environment takes {total / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB free"
-            raise InputError.of("runs", self.path.parents[1], reason, "free some space, or leave cluster.local_env out")
-        with replacing(self.path, mode=0o600) as file:
-            written = _Written(file)
-            with tarfile.open(fileobj=written, mode="w|", format=tarfile.GNU_FORMAT) as tar:  # type: ignore[call-overload]
-                for each in files:
-                    self._add(tar, each)
-                    show("packing the environment", min(written.done, total), total)
+            raise InputError.of("runs", shared.parent, reason, "free some space, or leave cluster.local_env out")
+        beside = shared / f"{BESIDE}{secrets.token_hex(8)}"
+        beside.mkdir(mode=0o700)
+        try:
+            with files.replacing(beside / ARCHIVE, mode=0o600) as file:
+                written = _Written(file)
+                with tarfile.open(fileobj=written, mode="w|", format=tarfile.GNU_FORMAT) as tar:  # type: ignore[call-overload]
+                    for each in found:
+                        self._add(tar, each)
+                        show("packing the environment", min(written.done, total), total)
             if digest_of(self.environment.files()) != digest:
                 fix = "the same command again, once nothing is being installed"
                 raise InputError(f"cluster.local_env: {self.environment.prefix} changed while it was packed; {fix}")
-        about = {
-            "digest": digest,
-            "sha256": written.sha256.hexdigest(),
-            "size": written.done,
-            "bytes": sum(-(-size // BLOCK) * BLOCK for size in regular) + BLOCK * len(files),
-            "python": self.environment.python,
-            "prefixes": {str(root): place for root, place in self.environment.roots.items()},
-        }
-        write_json(self._about, about)
+            about = {
+                "digest": digest,
+                "sha256": written.sha256.hexdigest(),
+                "size": written.done,
+                "bytes": sum(-(-size // BLOCK) * BLOCK for size in sizes) + BLOCK * len(found),
+                "python": self.environment.python,
+                "prefixes": {str(root): place for root, place in self.environment.roots.items()},
+            }
+            files.write_json(beside / ABOUT, about)
+            if os.path.lexists(self.path):  # incomplete, or cut short: `_known` knows it not
+                files.rename(self.path, f"{BESIDE}{secrets.token_hex(8)}")
+            beside.rename(self.path)
+            files.sync_names(shared)
+        except BaseException:
+            files.sweep(beside)
+            raise
         return about
 
     def _add(self, tar: tarfile.TarFile, each: _File) -> None:

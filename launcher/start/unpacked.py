@@ -29,6 +29,7 @@ REFUSED = 3  # exit code
 RECENT_SECONDS = 900.0  # for which an environment that was looked at stays: its ranks begin a moment later
 NEWS_SECONDS, POLL_SECONDS = 5.0, 0.5
 CHUNK = 1 << 20
+ARCHIVE = "environment.tar"
 INVENTORY, COMPLETE = "inventory", b"complete"  # the file, and how it ends
 # Kinds of file systems that nodes share.
 NETWORK = {

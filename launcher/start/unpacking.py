@@ -47,7 +47,7 @@ def on_nodes(
     began, home = time.monotonic(), unpacked.home(folder)
     target = home / packed["digest"]
     order = {name: packed[name] for name in ("digest", "sha256", "bytes", "prefixes")}
-    order |= {"folder": folder, "archive": str(run.runs / ENVIRONMENTS / f"{packed['digest']}.tar")}
+    order |= {"folder": folder, "archive": str(run.runs / ENVIRONMENTS / packed["digest"] / unpacked.ARCHIVE)}
     name, copy = f"unpack{ledger.generation}", target / packed["python"]
     words = steps.unpack(spec, nodes, name, code, home, copy, json.dumps(order), beside=beside)
     fresh = _Unpacking(words, nodes, waiting.shown_by(run.path, ledger.generation)).see_through(told)
