@@ -126,12 +126,12 @@ def _nearest(name: str, known: set[str]) -> str:
 def _schema() -> Iterator[str]:
     """The keys that a run may have, whether or not one here has."""
     from launcher.spec import registry
-    from launcher.spec.runspec import ContinueFrom, InitFrom, RunSpec
+    from launcher.spec.runspec import ContinueFrom, FromRun, InitFrom, RunSpec
     from launcher.spec.schema import ClusterConfig
 
     DATA, PROTOCOLS = registry.facts("data").DATA, registry.facts("evals").PROTOCOLS
 
-    groups = [("", RunSpec), ("cluster.", ClusterConfig), ("init_from.", InitFrom)]
+    groups = [("", RunSpec), ("cluster.", ClusterConfig), ("init_from.", InitFrom), ("init_from.", FromRun)]
     groups += [("continue_from.", ContinueFrom)]
     groups += [("method.", registry.method(name).config) for name in registry.names()]
     groups += [(group, config) for config in DATA.values() for group in ("data.", "eval_data.")]

@@ -1,7 +1,7 @@
 """What can go from a run's folder and from what its runs share: found first, so that it can be said before it goes.
 
-Never the newest checkpoint that verifies, nor one that an evaluation waits for; what another run starts from, that run
-has pinned. Whoever deletes holds the run's lock.
+Never the newest checkpoint that verifies, which is what runs take that wait for the end, nor one that an evaluation
+waits for; what another run starts from, that run has pinned. Whoever deletes holds the run's lock.
 """
 
 import contextlib
@@ -132,6 +132,9 @@ def _find_checkpoints(run: RunDir, keep: int, found: Findings) -> None:
 def _find_pins(run: RunDir, found: Findings) -> None:
     """What the run pinned of others: it has a checkpoint to go on from, and only other networks are loaded again."""
     ended = run.state().name == "done"
+    for evaluation in _folders_in(run.path / "evals", found):
+        if (evaluation / pins.FOLDER).exists() and RunDir(evaluation).state().name == "done":
+            found.doomed.extend(_items([evaluation / pins.FOLDER], PINNED, found))
     for field in sorted((run.path / pins.FOLDER).glob("*")):
         if ended or field.name in ("init_from", "continue_from"):
             found.doomed.extend(_items([field], PINNED, found))

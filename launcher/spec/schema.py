@@ -134,7 +134,7 @@ class LaunchConfig:
     nodes: Any = 1  # 8; or 4-8, as many of these as there are
     tasks_per_node: int | None = None  # one a GPU by default; one process where there are none
     seed: int = 0
-    init_from: str | None = None  # a run or a file of weights
+    init_from: str | None = None  # RUN as it is at its end, RUN@STEP, RUN@newest, or a file of weights
     continue_from: str | None = None  # a finished run, to be trained for more epochs
     runs: str = "runs"
     group: str | None = None  # a Unix group that may read the runs; they are private otherwise

@@ -6,15 +6,17 @@ while a run is not done. What was taken is noted in the ledger (run/pins.py); fr
 """
 
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from launcher.compose import words
 from launcher.errors import InputError
 from launcher.run import pins
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.shapes import ASKED
-from launcher.run.state import ACTIVE, Queue
+from launcher.run.state import ACTIVE, Queue, State
 from launcher.slurm import queue
 from launcher.spec import registry
 from launcher.spec.runspec import FromRun, RunSpec
@@ -67,25 +69,31 @@ def behind(spec: RunSpec, awaited: Iterable[Awaited], jobs: Queue | None) -> lis
     jobs: the user's in Slurm's queue, None where nobody could or needed to ask. Raises InputError where a run will not
     come to its end by itself, or no job can wait for it.
     """
-    found = []
+    found: dict[str, None] = {}
     for each in unfinished(awaited):
-        run, state = each.run, each.run.state(jobs)
-        name, now = state.name, "step=newest" if each.field == RUN else f"{each.field}={run.id}@newest"
-        now = f", or {now}" if run.checkpoints() else ""
-        wait, resume = f"wait until it is done{now}", f"`sslrun resume {run.id}` first{now}"
-        if run.path.stat().st_uid != os.geteuid():
-            raise InputError.of(each.field, run.id, f"it is somebody else's, and {name}", wait)
-        if name not in ACTIVE:
-            raise InputError.of(each.field, run.id, f"it is {name}, and nobody runs it", resume)
-        if run.spec().cluster.kind != "slurm":
-            fix = wait if run.held() else resume
-            raise InputError.of(each.field, run.id, f"it is {name}, outside Slurm, where no job can wait for it", fix)
-        if spec.cluster.kind != "slurm":
-            raise InputError.of(each.field, run.id, f"it is {name}, and only a job can wait for it", wait)
-        if state.job is None:
-            raise InputError.of(each.field, run.id, f"it is {name}, and no job has it", resume)
-        found.append(state.job)
-    return list(dict.fromkeys(found))
+        state = each.run.state(jobs)
+        reason, fix = _in_vain(spec, each, state)
+        if reason:
+            raise InputError.of(each.field, each.run.id, f"it is {state.name}, and {reason}", fix)
+        found[state.job or ""] = None
+    return [*found]
+
+
+def _in_vain(spec: RunSpec, awaited: Awaited, state: State) -> tuple[str, str]:
+    """(why a run of `spec` would wait for this one in vain, what to do instead); empty where it would not."""
+    run, on_slurm = awaited.run, awaited.run.spec().cluster.kind == "slurm"
+    near = awaited.field == RUN or str(run.runs) == spec.runs
+    named = run.id if near else str(run.path)
+    newest = "step=newest" if awaited.field == RUN else shlex.quote(words.written(awaited.field, f"{named}@newest"))
+    now = f", or {newest}" if run.checkpoints() else ""
+    wait, resume = f"wait until it is done{now}", f"`sslrun resume {shlex.quote(named)}` first{now}"
+    if run.path.stat().st_uid != os.geteuid():
+        return "somebody else's", wait
+    if state.name not in ACTIVE or not (state.job if on_slurm else run.held()):
+        return "nobody runs it", resume
+    if not on_slurm:
+        return "no job can wait for what runs outside Slurm", wait
+    return ("", "") if spec.cluster.kind == "slurm" else ("only a job can wait for it", wait)
 
 
 def pin(run: RunDir, spec: RunSpec, pen: Ledger) -> None:

@@ -96,9 +96,8 @@ def test_leftovers_of_saves_go(sslrun, run):
 
 def test_what_another_run_starts_from_goes_and_stays_with_that_one(sslrun, run):
     old, new = checkpoints(run)
-    (run / "checkpoints" / new).rename(run / new)
-    other = sslrun("method=rotnet", "recipe=tiny", f"init_from={run}", f"runs={run.parent}", "--json").json["id"]
-    (run / new).rename(run / "checkpoints" / new)
+    source = f"init_from={run}@{int(old[5:])}"
+    other = sslrun("method=rotnet", "recipe=tiny", source, f"runs={run.parent}", "--json").json["id"]
     sslrun("prune", run)
     assert checkpoints(run) == [new]
     assert (run.parent / other / "pinned" / "init_from" / old / "shared.safetensors").is_file()

@@ -95,7 +95,7 @@ def test_a_stopped_run_is_evaluated_where_it_stands_and_goes_on_as_if_nothing_ha
     run = runs / interrupted[0].name
     stopped = sslrun.show(run)
     assert "knn" not in stopped["evals"]
-    sslrun("eval", run, "protocol=knn")
+    sslrun("eval", run, "protocol=knn", "step=newest")
     evaluated = sslrun.show(run)
     several = {"k10", "k20", "k100", "k200"}
     assert set(evaluated["evals"]["knn"]) == {
@@ -117,7 +117,7 @@ def test_weights_that_are_not_what_was_saved_are_not_judged(sslrun, interrupted,
     run = shutil.copytree(interrupted[0].parent, tmp_path / "runs", symlinks=True) / interrupted[0].name
     old, new = sorted((run / "checkpoints").glob("step_*"))[-2:]
     flip_a_byte(new)
-    line = sslrun("eval", run, "protocol=knn", code=4).complaint
+    line = sslrun("eval", run, "protocol=knn", "step=newest", code=4).complaint
     assert f"{new.name}: shared.safetensors is not what was written; step=N evaluates another" in line
     assert "knn" not in sslrun.show(run)["evals"]
     step = int(old.name[5:])
@@ -127,7 +127,7 @@ def test_weights_that_are_not_what_was_saved_are_not_judged(sslrun, interrupted,
 
 def test_an_evaluation_that_was_stopped_is_taken_up_again(sslrun, interrupted, tmp_path, signalled):
     run = shutil.copytree(interrupted[0].parent, tmp_path / "runs", symlinks=True) / interrupted[0].name
-    wanted = ("eval", run, "protocol=knn", "eval_data=photos", "eval_data.images=380", "--json")
+    wanted = ("eval", run, "protocol=knn", "step=newest", "eval_data=photos", "eval_data.images=380", "--json")
     answer = signalled(*wanted, number=signal.SIGINT, stage="k-NN untrained")
     assert (answer.code, answer.json["state"]) == (130, "stopped")
     assert f"go on with: sslrun resume {run.name}/evals/knn-1 runs={run.parent}" in answer.err
@@ -167,7 +167,7 @@ def test_a_run_that_is_done_gets_the_evaluation_that_another_sweep_is_about(sslr
         (("protocol=knnn",), "protocol=knnn: there is no such name; did you mean knn?"),
         ((), "protocol is missing; say protocol=NAME, one of knn"),
         (("protocol=knn", "step=7000"), "has no checkpoint of that step; there are: "),
-        (("protocol=knn", "step=newest"), "step=newest: "),
+        (("protocol=knn", "step=latest"), "step=latest: "),
         (("protocol=knn", "method.lr=1"), "method.lr=1: there is no such key"),
         (("protocol=knn", "eval_data=fotos"), "eval_data=fotos: there is no such name; did you mean photos?"),
         (("protocol=knn", "eval_data.images=300"), "eval_data.images=300: it belongs to no data set yet"),
@@ -186,8 +186,10 @@ def test_bad_input_is_one_line_and_leaves_no_folder(sslrun, one_line, finished, 
 def test_a_run_that_never_saved_has_nothing_to_evaluate(sslrun, one_line, interrupted, tmp_path):
     run = shutil.copytree(interrupted[0].parent, tmp_path / "runs", symlinks=True) / interrupted[0].name
     shutil.rmtree(run / "checkpoints")
+    line = one_line(sslrun("eval", run, "protocol=knn", "step=newest", code=2))
+    assert f"step=newest: {run.name} has no checkpoint yet; wait, or `sslrun resume" in line
     line = one_line(sslrun("eval", run, "protocol=knn", code=2))
-    assert f"RUN={run.name}: it has no checkpoint yet" in line
+    assert line.endswith(f"it is stopped, and nobody runs it; `sslrun resume {run.name}` first"), line
 
 
 def test_without_labels_anywhere_it_is_refused_and_with_some_it_is_the_run_s_number(

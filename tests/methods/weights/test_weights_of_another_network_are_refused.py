@@ -9,10 +9,11 @@ from torch import nn
 from launcher.errors import InputError
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
 from launcher.runtime.checkpoint import Checkpointer, Owners
 from launcher.runtime.dist import World
 from launcher.runtime.stateful import ModuleState
-from launcher.spec.runspec import InitFrom
+from launcher.spec.runspec import FromRun, InitFrom
 from methods import backbones
 from methods.engine.initialise import load_backbone
 
@@ -50,19 +51,27 @@ def start(tmp_path):
         owners = Owners(ALONE)
         owners.add("network", Saved(Network(theirs), spoil))
         path = Checkpointer(RunDir(tmp_path), ALONE, owners, keep=1, generation=1).save(7, 7)
-        source = InitFrom(str(path), read_json(path / "manifest.json")["digest"])
-        job = SimpleNamespace(
-            spec=SimpleNamespace(init_from=source, continue_from=None),
-            world=ALONE,
-            run=RunDir(tmp_path / "a run that has not begun"),
-            config=SimpleNamespace(backbone=NAME),
-        )
-        torch.manual_seed(2)
-        ours = backbones.build(NAME, dropout=0.0)
-        load_backbone(ours, job)
-        return ours, theirs
+        return begun(InitFrom(str(path), read_json(path / "manifest.json")["digest"]), tmp_path), theirs
 
     return made
+
+
+def begun(source, tmp_path):
+    """A backbone that started from `source`."""
+    job = SimpleNamespace(
+        spec=SimpleNamespace(init_from=source, continue_from=None),
+        world=ALONE,
+        run=RunDir(tmp_path / "a run that has not begun"),
+        config=SimpleNamespace(backbone=NAME),
+    )
+    torch.manual_seed(2)
+    ours = backbones.build(NAME, dropout=0.0)
+    load_backbone(ours, job)
+    return ours
+
+
+def equal(one, other):
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
 
 def named(state, change):
@@ -82,7 +91,23 @@ SPOILED = {
 def test_the_whole_backbone_comes_from_the_checkpoint(start):
     ours, theirs = start()
     assert ours.state_dict().keys() == theirs.state_dict().keys()
-    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
+    assert equal(ours, theirs)
+
+
+def test_of_a_run_it_is_the_checkpoint_that_the_ledger_says_was_taken_and_no_other(start, tmp_path):
+    _, theirs = start()
+    (path,) = RunDir(tmp_path).checkpoints()
+    run = tmp_path / "a run that has not begun"
+    (run / "events").mkdir(parents=True)
+    source, pen = FromRun(str(tmp_path), "identity", None), Ledger(run, 1, "batch")
+    with pytest.raises(InputError, match=r"^init_from=.*the ledger does not say which checkpoint was taken"):
+        begun(source, tmp_path)
+    said = {"field": "init_from", "path": str(path), "step": 7}
+    pen.write("pinned", **said, digest="another")
+    with pytest.raises(InputError, match=r"^init_from=.*step_00000007: it has changed since"):
+        begun(source, tmp_path)
+    pen.write("pinned", **said, digest=read_json(path / "manifest.json")["digest"])
+    assert equal(begun(source, tmp_path), theirs)
 
 
 @pytest.mark.parametrize("how", SPOILED)
