@@ -149,8 +149,8 @@ def text(folder: Path, parameters: Mapping[str, Any], *, python: str | None = No
 
 def python_of(cluster: ClusterConfig) -> str:
     """Path of the Python that starts a job on its first node: `cluster.python` where that is a path and no more, else
-    ours. A container command starts the ranks alone: Slurm's own commands are seldom at hand inside."""
-    given = cluster.python
+    ours. In a container there are the ranks alone: Slurm's own commands are seldom at hand inside."""
+    given = "" if image(cluster) else cluster.python
     return given if given and given.startswith("/") and shlex.quote(given) == given else sys.executable
 
 
@@ -245,7 +245,7 @@ def options_of_steps(cluster: ClusterConfig, *, of_the_node: bool = False) -> li
 
 
 def image(cluster: ClusterConfig) -> str:
-    """What the ranks' container is made of; empty where srun makes none."""
+    """What srun makes a container of; empty where it makes none."""
     words = (word.partition("=") for word in options_of_steps(cluster))
     return next((value for name, _, value in words if name in IMAGES), "")
 

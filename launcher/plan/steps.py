@@ -6,19 +6,48 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.plan import script
+from launcher.plan import containers, script
 from launcher.spec.runspec import RunSpec
 from launcher.spec.schema import ClusterConfig
 
-# Says that it begins, and then what the node lacks, or what it is called. It may mount the folder only now.
-LOOK = """\
-echo "$SLURMD_NODENAME begins"
-left=$3
+_WORDS = """\
 soon() { until test "$@"; do [ "$left" -gt 0 ] || return 1; left=$((left - 1)); sleep 1; done; }
-soon -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
-soon -w "$1/logs" || { echo "$SLURMD_NODENAME cannot write to $1"; exit 3; }
-command -v "$2" >/dev/null || { echo "$SLURMD_NODENAME has no $2"; exit 3; }
+refuse() { echo "$SLURMD_NODENAME $1"; exit 3; }
+"""
+# Says that it begins, and then what the node lacks, or what it is called. It may mount the folder only now.
+LOOK = f"""\
+run=$1 python=$2 left=$3 inside=$4 lacks=
+shift 4
+echo "$SLURMD_NODENAME begins"
+{_WORDS}\
+soon -r "$run/spec.json" || lacks=$run
+for path; do [ -n "$lacks" ] && [ -z "$inside" ] || soon -r "$path" || lacks="${{lacks:+$lacks, }}$path"; done
+[ -z "$lacks" ] || refuse "does not see $lacks${{inside:+ $inside: cluster.srun.container-mounts}}"
+soon -w "$run/logs" || refuse "cannot write to $run"
+command -v "$python" >/dev/null || refuse "has no $python${{inside:+ $inside: cluster.python}}"
 echo "$SLURMD_NODENAME is $(uname -n)"
+"""
+INSIDE = "inside the container"
+# The same where cluster.python starts a container, which may have to be fetched: of that the node says nothing before.
+LOOK_INTO = f"""\
+run=$1 python=$2 left=$3
+shift 3
+{_WORDS}\
+soon -r "$run/spec.json" || refuse "does not see $run"
+soon -w "$run/logs" || refuse "cannot write to $run"
+command -v "$python" >/dev/null || refuse "has no $python"
+said=$("$@" 2>&1)
+code=$? said=$(printf '%s\\n' "$said" | tail -n 1)
+[ "$code" != 3 ] || refuse "$said"
+[ "$code" = 0 ] || refuse "cannot start a container with cluster.python: $said"
+echo "$SLURMD_NODENAME is $(uname -n)"
+"""
+SEEN = f"""\
+import os, sys
+lacks = [path for path in sys.argv[1:] if not os.access(path, os.R_OK)]
+if lacks:
+    print("does not see", ", ".join(lacks), "{INSIDE}: the binds of cluster.python")
+    sys.exit(3)
 """
 
 
@@ -58,15 +87,20 @@ done
 """
 
 
-def look(spec: RunSpec, run: Path, nodes: Sequence[str], *, seconds: int, beside: bool = False) -> list[str]:
-    """One task on each of `nodes`, which has so many `seconds` to see the folder `run` of the run.
+def look(
+    spec: RunSpec, run: Path, nodes: Sequence[str], paths: Sequence[str], *, seconds: int, beside: bool = False
+) -> list[str]:
+    """One task on each of `nodes`, which has so many `seconds` to see the folder `run` of the run, and the `paths`.
 
     beside: although Slurm counts an earlier step as one that has not ended.
     """
+    words, command = [str(run), python(spec.cluster)[0], str(seconds)], containers.command(spec.cluster)
+    inside = INSIDE if script.image(spec.cluster) else ""
+    into = [LOOK_INTO, "sslrun", *words, *command, "-I", "-S", "-c", SEEN, str(run), *paths]
     return [
         "srun", f"--immediate={WAIT_SECONDS}", *_on(nodes, beside), f"--ntasks={len(nodes)}", "--ntasks-per-node=1",
         "--chdir=/", "--input=none", *script.options_of_steps(spec.cluster),
-        "sh", "-c", LOOK, "sslrun", str(run), python(spec.cluster)[0], str(seconds),
+        "sh", "-c", *(into if command else [LOOK, "sslrun", *words, inside, *paths]),
     ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from launcher.report import behind, nodes, query
 from launcher.report.index import RunRow
 from launcher.run import slow_ranks
 from launcher.run.state import ACTIVE
+from launcher.run.waiting import WAITS
 from launcher.slurm import reasons
 
 COLOURS = {
@@ -175,7 +176,7 @@ def moment(when: float | datetime) -> str:
 
 def _waiting(facts: Facts) -> str:
     """The run before it, or Slurm's reason, and when it expects to start the job, where it says so; of what it did not
-    take, why; of what it suspended, since when."""
+    take, why; of what it suspended, since when; of a start that does not work yet, what it says itself."""
     if facts["state"] == "not submitted":
         return _cut(facts["message"].removeprefix("sbatch: ").partition(";")[0])
     if facts["suspended"]:
@@ -185,6 +186,8 @@ def _waiting(facts: Facts) -> str:
             return "suspended"
     if facts["waits_for"]:
         return behind.cell(facts["waits_for"])
+    if facts["state"] == "running" and (facts["stage"] or "").startswith(WAITS):
+        return _cut(facts["stage"].removeprefix(WAITS))
     if facts["state"] in ACTIVE and facts["why_pending"]:
         try:
             start = f", {moment(datetime.fromisoformat(facts['expected_start']))}"

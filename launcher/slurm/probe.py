@@ -58,6 +58,7 @@ def batch(folder: str) -> int:
         "seconds": given["seconds"],
         "address": given["environment"].get("MASTER_ADDR") or socket.gethostname(),
         "port": port,
+        "contained": given["contained"],
     }
     with open(__file__) as file:
         source = file.read()
@@ -65,6 +66,7 @@ def batch(folder: str) -> int:
         "srun", "--kill-on-bad-exit=0", "--input=none", "--chdir=/",
         f"--nodes={given['nodes']}", f"--ntasks={given['world_size']}",
         f"--ntasks-per-node={given['tasks_per_node']}", f"--cpus-per-task={os.environ.get('SLURM_CPUS_PER_TASK', 1)}",
+        *given["srun"],
         *given["python"], "-I", "-S", "-c", source, "task",
     ]  # fmt: skip
     report: dict = {"ranks": [], "clocks": {}, "failures": []}
@@ -99,6 +101,7 @@ def batch(folder: str) -> int:
         job=os.environ["SLURM_JOB_ID"],
         nodes=os.environ["SLURM_JOB_NODELIST"],
         address=order["address"],
+        lacks=lacking(),
         wrote=sorted(name[5:] for name in os.listdir(folder) if name.startswith("node-")),
         seconds=round(time.time() - began, 3),
         srun={"code": code, "said": said[-20:]},
@@ -113,7 +116,7 @@ def _heed(stream, said: list[str], gone: set[int]) -> None:
     """Keep what srun says, and which ranks it says have failed: `srun: error: n2: tasks 2-3: Exited with ...`."""
     for line in stream:
         said.append(line.rstrip())
-        ended = re.search(r"error: \S+: tasks? ([\d,-]+): ", line)
+        ended = re.search(r"error: (?:\S+: )?tasks? ([\d,-]+)(?:: | launch failed)", line)
         if ended:
             for part in ended[1].split(","):
                 first, _, last = part.partition("-")
@@ -148,7 +151,7 @@ def task(order: dict) -> int:
         "node_rank": int(os.environ["SLURM_NODEID"]),
         "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
         "sees": _sees(order),
-        "lacks": [name for name in PROGRAMS if not shutil.which(name)],
+        "lacks": [] if order["contained"] else lacking(),
     }
     try:
         with _connect(order) as connection, connection.makefile("rwb") as stream:
@@ -160,6 +163,11 @@ def task(order: dict) -> int:
         failure = {name: me[name] for name in ("node", "rank", "sees", "lacks")} | {"reason": _reason(error)}
         _say({"failure": failure})
         return 1
+
+
+def lacking() -> list[str]:
+    """What this node lacks; in a container there is none of it, and nobody asks Slurm."""
+    return [name for name in PROGRAMS if not shutil.which(name)]
 
 
 def _sees(order: dict) -> str:

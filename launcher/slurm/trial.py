@@ -6,6 +6,7 @@ goes when it has ended, however it ends; its report stays beside it.
 
 import contextlib
 import json
+import math
 import os
 import shlex
 import shutil
@@ -19,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import ClusterError
-from launcher.plan import script, setup
+from launcher.plan import containers, script, setup
 from launcher.run import stops
 from launcher.run.files import write_json, writing_in
 from launcher.run.permissions import make_private
-from launcher.slurm import client, commands, limits, notation, probe, reasons
+from launcher.slurm import client, commands, limits, notation, probe, reasons, srun
 from launcher.slurm.doctor import BAD, OK, WARN, Check, some
 from launcher.spec.runspec import RunSpec
 
@@ -70,13 +71,16 @@ def launch(spec: RunSpec, *, seconds: float, say: Callable[[str], None]) -> list
 def _prepare(spec: RunSpec, folder: Path) -> Path:
     """Fill the folder; returns the batch script."""
     cluster, token = spec.cluster, uuid.uuid4().hex  # another one than the job's, which squeue shows to everybody
+    fetching = containers.patience(cluster, 0.0)
     order = {
         "token": token,
         "nodes": spec.nodes,
         "tasks_per_node": spec.tasks_per_node,
         "world_size": spec.world_size,
-        "seconds": RANK_SECONDS,
+        "seconds": RANK_SECONDS + fetching,
         "python": shlex.split(cluster.python) if cluster.python else [sys.executable],
+        "srun": script.options_of_steps(cluster),
+        "contained": containers.contained(cluster),
         "environment": dict(cluster.environment),
     }
     (folder / "order.json").write_text(json.dumps(order))
@@ -85,7 +89,8 @@ def _prepare(spec: RunSpec, folder: Path) -> Path:
     parameters = script.parameters(spec, folder=folder, signal_delay_s=1)
     python, there = shlex.quote(script.python_of(cluster)), shlex.quote(str(folder))
     missing = shlex.quote(f"has no {script.python_of(cluster)}; set cluster.python to one that every node has")
-    parameters |= {"job_name": "sslrun-doctor", "time": JOB_MINUTES}
+    minutes = max(JOB_MINUTES, min(JOB_MINUTES + math.ceil(fetching / 60), cluster.timeout_min))
+    parameters |= {"job_name": "sslrun-doctor", "time": minutes}
     parameters["setup"] = [
         "umask 077",
         *setup.lines(cluster.setup, setup.REFUSED),
@@ -212,11 +217,11 @@ def findings(report: Mapping[str, Any], spec: RunSpec) -> list[Check]:
     """The findings of probe.py's report."""
     nodes = notation.expand(report["nodes"])
     rows = [_ranks(report, spec, nodes), _rendezvous(report, nodes), _directory(report, spec, nodes)]
-    rows.append(_programs(report, nodes))
+    rows.append(_programs(report, spec, nodes))
     if report["clocks"]:
         rows.append(_clocks(report["clocks"]))
     if report["ranks"]:
-        rows.append(_slowest(report["ranks"]))
+        rows.append(_slowest(report["ranks"], spec))
     return rows
 
 
@@ -229,8 +234,8 @@ def _ranks(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Check:
             return Check("launch", BAD, f"{count}; the others started, but did not reach rank 0", "see rendezvous")
         here = [rank["node"] for rank in (*ranks, *report["failures"])]
         lost = [f"{n} ({spec.tasks_per_node - here.count(n)})" for n in nodes if here.count(n) < spec.tasks_per_node]
-        said = [line for line in report["srun"]["said"] if "error" in line][:1]
-        why = f"; {said[0]}" if said else ""
+        said = srun.reason(report["srun"]["said"])
+        why = f"; {said}" if said else ""
         advice = "leave these nodes out with cluster.exclude"
         return Check("launch", BAD, f"{count}; missing on {some(lost)}{why}", advice)
     # Training takes a rank's node and GPU from its number: ranks of one node are neighbours.
@@ -261,6 +266,8 @@ def _rendezvous(report: Mapping[str, Any], nodes: list[str]) -> Check:
 
 def _directory(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Check:
     advice = "choose a folder that every node mounts with runs=PATH"
+    if containers.contained(spec.cluster):
+        advice = "mount it into the container: `sslrun plan` with the same words says how"
     everybody = (*report["ranks"], *report["failures"])
     if said := _by_reason([(rank["sees"].lower(), rank["node"]) for rank in everybody if rank["sees"]], nodes):
         return Check("run directory", BAD, f"not every node sees {spec.runs}: {said}", advice)
@@ -272,13 +279,16 @@ def _directory(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Ch
     return Check("run directory", OK, f"{len(known)} of {len(nodes)} nodes read and write {spec.runs}")
 
 
-def _programs(report: Mapping[str, Any], nodes: list[str]) -> Check:
-    """Where a job's first node cannot ask Slurm, nobody puts the job back into the queue."""
-    lacking = [(name, rank["node"]) for rank in (*report["ranks"], *report["failures"]) for name in rank["lacks"]]
+def _programs(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Check:
+    """Where a job's first node cannot ask Slurm, nobody puts the job back into the queue. Of others a container hides
+    it."""
+    everybody = ({"node": nodes[0], "lacks": report["lacks"]}, *report["ranks"], *report["failures"])
+    lacking = [(name, each["node"]) for each in everybody for name in each["lacks"]]
     if said := _by_reason([(f"no {name}", node) for name, node in lacking], nodes):
         found = f"{said} on the PATH: a job that begins there does not start again by itself"
         return Check("slurm programs", WARN, found, client.SCONTROL)
-    return Check("slurm programs", OK, "every node that reported has scontrol")
+    who = "the first node" if containers.contained(spec.cluster) else "every node that reported"
+    return Check("slurm programs", OK, f"{who} has scontrol")
 
 
 def _clocks(clocks: Mapping[str, tuple[float, float]]) -> Check:
@@ -289,12 +299,13 @@ def _clocks(clocks: Mapping[str, tuple[float, float]]) -> Check:
     return Check("clocks", OK, found)
 
 
-def _slowest(ranks: list[Mapping[str, Any]]) -> Check:
+def _slowest(ranks: list[Mapping[str, Any]], spec: RunSpec) -> Check:
     slow = max(ranks, key=lambda rank: rank["seconds"])
     middle = statistics.median(rank["seconds"] for rank in ranks)
     found = f"{slow['node']} (rank {slow['rank']}), {slow['seconds']:.1f} s after srun; half within {middle:.1f} s"
     if slow["seconds"] > SLOW_SECONDS:
-        return Check("slowest start", WARN, found, "a slow file system under Python? every start of a run pays this")
+        what = "an image that is fetched" if containers.patience(spec.cluster, 0) else "a slow file system under Python"
+        return Check("slowest start", WARN, found, f"{what}? every start of a run pays this")
     return Check("slowest start", OK, found)
 
 

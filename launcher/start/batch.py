@@ -215,6 +215,7 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
             run,
             spec,
             taken,
+            code,
             seconds=patience,
             beside=nodes.leftover,
             unwanted=asked_whether_unwanted,

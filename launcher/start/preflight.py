@@ -7,18 +7,20 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import IO
 
 from launcher import durations
 from launcher.errors import NodesRefused, NotStarted
-from launcher.plan import script, steps
+from launcher.plan import containers, script, steps
 from launcher.run import waiting
 from launcher.run.folder import RunDir
+from launcher.slurm import srun
 from launcher.spec.runspec import RunSpec
 
 PREFLIGHT_SECONDS = 120.0  # for a node's answer, from the first word of the last one on
-BEGIN_SECONDS = 1800.0  # for a first word where srun has options of the user's: an image is fetched before
 SEEN_SECONDS = 60.0  # how long a node may take to see the run: it mounts the folder now, or the file server is away
+INSIDE_SECONDS = 5.0  # the same of a container, into which nothing is mounted later
 ASKED_SECONDS = 30.0  # for a node that is lost: a task on one that refuses connections fails after 11 (measured)
 TICK_SECONDS = 1.0
 HEED_SECONDS = 5.0
@@ -28,8 +30,6 @@ READY = re.compile(r"(?P<node>\S+) is (?P<host>\S+)")
 BEGINS = "begins"
 # Of a plugin, such as the one that fetches images: srun ends with 0 where that is why there are no tasks (22.05).
 FAILED = re.compile(r"spank: required plugin .* failed|task \d+ launch failed")
-# What says most about why a step failed, if it is there: of enroot, of the node, of srun itself.
-REASONS = tuple(map(re.compile, (r"\[ERROR\] (.+)", r"slurmstepd\S*: error: (.+)", r"(srun: unrecognized .+)")))
 LISTS = ("SLURM_NODELIST", "SLURM_JOB_NODELIST")  # as the job began; it may have lost nodes since, or given some back
 
 
@@ -42,19 +42,23 @@ def look(
     run: RunDir,
     spec: RunSpec,
     nodes: Sequence[str],
+    code: Path,
     *,
     seconds: float,
     beside: bool,
     unwanted: Callable[[], bool],
     show: Callable[[str], None],
 ) -> dict[str, str]:
-    """{node: its host name}, once each of `nodes` sees the run, within `seconds`, and has the Python of a rank.
+    """{node: its host name}, once each of `nodes` sees the run, its `code` and what it reads, within `seconds`, and has
+    the Python of a rank.
 
     beside: see steps.look. unwanted: asked now and then whether the start is to end, which is nobody's fault; then {}.
     show: gets a stage for `sslrun status` where that takes its time. Raises NodesRefused where some lack it, or start
     nothing, and NotStarted where it cannot be said which.
     """
-    look = _Look(spec, nodes, _Srun(steps.look(spec, run.path, nodes, seconds=int(seconds), beside=beside)))
+    seconds = min(seconds, INSIDE_SECONDS) if containers.contained(spec.cluster) else seconds
+    command = steps.look(spec, run.path, nodes, _paths(spec, code), seconds=int(seconds), beside=beside)
+    look = _Look(spec, nodes, _Srun(command))
     try:
         over = look.see_through(unwanted, show)
     finally:
@@ -70,7 +74,7 @@ def look(
         raise NodesRefused(refused)
     _refuse_silent(spec, nodes)
     silent = {node: SILENT for node in nodes if node not in said}
-    reason = look.srun.reason()
+    reason = srun.reason(look.srun.errors) or f"exit code {look.srun.process.returncode}"
     if over:
         if 0 < len(silent) < len(nodes) and FAILED.search("".join(look.srun.errors)):
             raise NodesRefused({node: f"{SILENT}: {reason}" for node in silent})
@@ -80,12 +84,20 @@ def look(
     raise NotStarted(f"a node of {','.join(nodes)} {SILENT}")
 
 
+def _paths(spec: RunSpec, code: Path) -> list[str]:
+    """What this node has, and all must have. Of what is gone everywhere the ranks say more; a folder of the node's own
+    may be made by them, though not into a container."""
+    own = containers.of_the_node(spec) if containers.contained(spec.cluster) else []
+    paths = [*containers.opened(spec), *own]
+    return [str(code), *filter(os.path.exists, paths)]
+
+
 class _Look:
     """Of nodes, while it goes on. Seconds are those in which this process runs: of a suspended job none pass."""
 
     def __init__(self, spec: RunSpec, nodes: Sequence[str], srun: "_Srun"):
         self.srun, self._spec, self._nodes = srun, spec, nodes
-        self._patience = BEGIN_SECONDS if spec.cluster.srun else PREFLIGHT_SECONDS
+        self._patience = containers.patience(spec.cluster, PREFLIGHT_SECONDS)
 
     def said(self) -> dict[str, str]:
         """{node: its latest words}. A site may have tasks say something of its own."""
@@ -153,12 +165,6 @@ class _Srun:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-
-    def reason(self) -> str:
-        """The line that tells most of why it failed."""
-        said = [line.strip() for line in self.errors if line.strip()]
-        why = [found[1] for pattern in REASONS for line in said if (found := pattern.search(line))]
-        return [*why, *said[-1:], f"exit code {self.process.returncode}"][0]
 
 
 def _listen(stream: IO[str], lines: list[str]) -> None:

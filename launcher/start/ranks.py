@@ -32,7 +32,8 @@ LONGEST_SECONDS = 20.0  # of one time; scancel waits for a node that is lost
 # Slurm counts another step, or this one, as one that has not ended.
 NOT_OVER = re.compile("Unable to create step|Timed out waiting for job step")
 # srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
-BLAME = re.compile(r"error: (?P<node>\S+): tasks? (?P<rank>\d+)\S*: (?P<how>.+)")
+# srun: error: task 3 launch failed: Slurmd could not execve job
+BLAME = re.compile(r"error: (?:(?P<node>\S+): )?tasks? (?P<rank>\d+)\S*:? (?P<how>.+)")
 GONE = re.compile(r"Node failure on (?P<nodes>\S+)")
 
 
@@ -80,7 +81,8 @@ def start(
             lost = _lost(spec, {node: [pid for host, pid in known if host == node] for node in nodes}) | lost
     how = heard.last
     if failed:
-        how = f"rank {failed['rank']} on {failed['node']}: {failed['how']}"
+        node = failed["node"] or nodes[int(failed["rank"]) // spec.tasks_per_node]
+        how = f"rank {failed['rank']} on {node}: {failed['how']}"
     elif step.returncode < 0:
         how = f"srun was killed by {signal.Signals(-step.returncode).name}"
     return Ended(

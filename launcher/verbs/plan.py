@@ -21,6 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """What would be submitted, and why; of a sweep, what each of its runs takes."""
+    from launcher.compose import mounts
     from launcher.compose.training import resolve
     from launcher.plan import plan as planning
     from launcher.sweep import asked
@@ -32,10 +33,13 @@ def run(options: Namespace) -> int:
         return arguments.print_config(options, planning=True)
     spec, recipe = resolve(options.overrides, config_dir=options.config_dir, planning=True)
     plan = planning.make(spec, recipe)
+    shown = mounts.line(spec)
     behind, refused = _behind(spec)
     if options.json:
-        print(json.dumps({**plan.to_json(), "behind": behind}))
+        print(json.dumps({**plan.to_json(), "behind": behind, **({"mounts": shown} if shown else {})}))
         return 0
+    from rich.text import Text
+
     from launcher.report import view
     from launcher.report.screen import console
 
@@ -45,6 +49,9 @@ def run(options: Namespace) -> int:
         screen.print(f"It waits for another run: sbatch is given {' '.join(behind)}", soft_wrap=True)
     if refused:
         screen.print(f"It would not be submitted now: {refused}", soft_wrap=True)
+    if shown:
+        screen.print("The container must show the ranks what they open; if it does not yet:", soft_wrap=True)
+        screen.print(Text(f"  {shown}"), soft_wrap=True)
     if spec.cluster.name == "generic":
         screen.print("No cluster is named: a generic one of 8 GPUs a node is assumed (cluster=NAME picks another).")
     if spec.data.name in ("image_folder", "shards") and not spec.data.path:

@@ -54,7 +54,8 @@ class Cluster:
     are those of a node, `grace_s` is how long (s) a preempted job of `low` may go on (one that ends before does not
     wait, and no machine is too slow to save in that time), `user_signal` whether it is told by the signal that it asked
     for (`--signal`), `config` holds further lines of slurm.conf or other values of those here (`{"MaxArraySize": 11}`),
-    `partitions` replaces PARTITIONS, and `hide={"n2": "/data"}` lets node n2 see an empty folder there (root only).
+    `partitions` replaces PARTITIONS, `plugins` is a plugstack.conf, `hide={"n2": "/data"}` lets node n2 see an empty
+    folder there (root only).
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Cluster:
         partitions: Mapping[str, str] | None = None,
         config: Mapping[str, object] | None = None,
         hide: Mapping[str, str | Path] | None = None,
+        plugins: str = "",
     ):
         self.nodes = [f"n{i + 1}" for i in range(nodes)]
         self.controller_address = self.node_addresses = "127.0.0.1"
@@ -76,7 +78,7 @@ class Cluster:
         graceful = {**PARTITIONS, "low": f"{PARTITIONS['low']} GraceTime={grace_s}"}
         self.partitions = dict(graceful if partitions is None else partitions)
         self.folder: Path | None = None
-        self._parent, self._hide = folder, dict(hide or {})
+        self._parent, self._hide, self._plugins = folder, dict(hide or {}), plugins
         self._config = {**(dict([_user_signal()]) if user_signal else {}), **(config or {})}
         self._keeper: subprocess.Popen | None = None
         self._claim: socket.socket | None = None  # keeps the block of ports ours
@@ -288,6 +290,7 @@ class Cluster:
             "BatchStartTimeout": 600,
             "ReturnToService": 2,  # a node that answers again is used again
             "SlurmdParameters": "config_overrides",  # nodes may claim more CPUs than this machine has
+            "PlugStackConfig": f"{self.folder}/plugstack.conf",
             **({"GresTypes": "gpu"} if self.gpus else {}),
             **self._config,
         }
@@ -301,6 +304,7 @@ class Cluster:
         (self.folder / "cgroup.conf").write_text(
             f"CgroupPlugin={'cgroup/v1' if _version() < (23, 2) else 'disabled'}\n"
         )
+        (self.folder / "plugstack.conf").write_text(self._plugins)
         if self.gpus:
             for gpu in range(self.gpus):
                 (self.folder / "dev" / f"nvidia{gpu}").touch()

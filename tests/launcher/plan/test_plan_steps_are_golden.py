@@ -26,6 +26,7 @@ from launcher.plan import steps
 GOLDEN = Path(__file__).with_name("golden") / "steps"
 RUN = Path("/runs/deepercluster")
 COPY = Path("/scratch/sslrun-1000-env/1a97/env/bin/python")
+CODE = "/runs/.code/0123456789abcdef"
 NODES = ["n1", "n2", "n3", "n4"]
 STEPS = ["look", "look-beside", "meet", "meet-beside", "unpack", "ranks", "ranks-beside", "gone", "understudy"]
 
@@ -37,8 +38,8 @@ def written() -> dict[str, str]:
     spec, _ = resolve(["method=deepercluster", *words, "runs=/runs"], planning=True)
     spec = spec.on(len(NODES))
     commands = {
-        "look": steps.look(spec, RUN, NODES, seconds=60),
-        "look-beside": steps.look(spec, RUN, NODES, seconds=60, beside=True),
+        "look": steps.look(spec, RUN, NODES, [CODE], seconds=60),
+        "look-beside": steps.look(spec, RUN, NODES, [CODE], seconds=60, beside=True),
         "meet": steps.meet(spec, NODES, "SOURCE"),
         "meet-beside": steps.meet(spec, NODES, "SOURCE", beside=True),
         "unpack": steps.unpack(spec, NODES, "unpack1", RUN / "code", COPY.parents[3], COPY, '{"digest": "1a97"}'),

@@ -146,7 +146,7 @@ def test_setup_that_did_not_work_before_is_wrong_input_again(runs, job, unready,
 
 def looks(run, seconds: int) -> subprocess.Popen:
     """What a node does before its ranks begin."""
-    words = ["sh", "-c", steps.LOOK, "sslrun", str(run), "sh", str(seconds)]
+    words = ["sh", "-c", steps.LOOK, "sslrun", str(run), "sh", str(seconds), ""]
     return subprocess.Popen(words, env={**os.environ, "SLURMD_NODENAME": "n2"}, stdout=subprocess.PIPE, text=True)
 
 
@@ -161,7 +161,7 @@ def test_a_node_has_a_while_to_see_the_run(tmp_path):
 
 @pytest.mark.parametrize(("timeout_min", "seconds"), [(5, "30"), (600, "60")])
 def test_a_short_job_waits_for_a_part_of_its_time_alone(runs, job, ends_of, tmp_path, timeout_min, seconds):
-    job.srun(look=f'for last; do :; done; echo "$last" > {tmp_path}/seconds; exit 1')
+    job.srun(look=f'while [ "$1" != sslrun ]; do shift; done; echo "$4" > {tmp_path}/seconds; exit 1')
     ends_of(runs.make(timeout_min=timeout_min))
     assert (tmp_path / "seconds").read_text() == f"{seconds}\n"
 

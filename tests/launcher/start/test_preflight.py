@@ -3,6 +3,7 @@
 import pytest
 
 from launcher.errors import NodesRefused, NotStarted
+from launcher.plan import containers
 from launcher.start import preflight
 
 NODES = ["n1", "n2", "n3"]
@@ -18,7 +19,7 @@ def looked(runs, job, monkeypatch):
     def look(beside=False, *, unwanted=lambda: False, show=print, **cluster) -> dict[str, str]:
         run = runs.make(nodes=3, **cluster)
         heed = {"unwanted": unwanted, "show": show}
-        return preflight.look(run, run.spec(), NODES, seconds=1.0, beside=beside, **heed)
+        return preflight.look(run, run.spec(), NODES, run.code_folder(), seconds=1.0, beside=beside, **heed)
 
     return look
 
@@ -26,7 +27,7 @@ def looked(runs, job, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Minutes are moments."""
-    for name, seconds in {"TICK": 0.02, "HEED": 0.02, "PREFLIGHT": 2.0, "BEGIN": 60.0}.items():
+    for name, seconds in {"TICK": 0.02, "HEED": 0.02, "PREFLIGHT": 2.0}.items():
         monkeypatch.setattr(preflight, f"{name}_SECONDS", seconds)
 
 
@@ -111,7 +112,7 @@ def test_of_those_that_have_not_begun_only_who_starts_nothing_at_all_is_refused(
 
 
 def test_nodes_that_never_begin_are_given_up_in_the_end(job, looked, quick, monkeypatch):
-    monkeypatch.setattr(preflight, "BEGIN_SECONDS", 0.6)
+    monkeypatch.setattr(containers, "BEGIN_SECONDS", 0.6)
     job.srun(look="echo n1 begins; echo n3 begins; exec sleep 60", gone="exit 0")
     with pytest.raises(NodesRefused) as refused:
         looked(srun={"mpi": "none"})

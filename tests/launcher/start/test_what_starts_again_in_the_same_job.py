@@ -269,7 +269,7 @@ def with_ranks(monkeypatch):
         """[(the nodes, rank 0's address, whether beside a step that has not ended)] of each start of ranks."""
         begun = []
 
-        def look(run, spec, nodes, *, beside, **_) -> dict[str, str]:
+        def look(run, spec, nodes, code, *, beside, **_) -> dict[str, str]:
             if error := looks.pop(0) if looks else None:
                 raise error
             return {node: f"{node}.cluster" for node in nodes}

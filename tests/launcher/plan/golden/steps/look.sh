@@ -8,15 +8,21 @@ srun \
 --input=none \
 sh \
 -c \
-'echo "$SLURMD_NODENAME begins"
-left=$3
+'run=$1 python=$2 left=$3 inside=$4 lacks=
+shift 4
+echo "$SLURMD_NODENAME begins"
 soon() { until test "$@"; do [ "$left" -gt 0 ] || return 1; left=$((left - 1)); sleep 1; done; }
-soon -r "$1/spec.json" || { echo "$SLURMD_NODENAME does not see $1"; exit 3; }
-soon -w "$1/logs" || { echo "$SLURMD_NODENAME cannot write to $1"; exit 3; }
-command -v "$2" >/dev/null || { echo "$SLURMD_NODENAME has no $2"; exit 3; }
+refuse() { echo "$SLURMD_NODENAME $1"; exit 3; }
+soon -r "$run/spec.json" || lacks=$run
+for path; do [ -n "$lacks" ] && [ -z "$inside" ] || soon -r "$path" || lacks="${lacks:+$lacks, }$path"; done
+[ -z "$lacks" ] || refuse "does not see $lacks${inside:+ $inside: cluster.srun.container-mounts}"
+soon -w "$run/logs" || refuse "cannot write to $run"
+command -v "$python" >/dev/null || refuse "has no $python${inside:+ $inside: cluster.python}"
 echo "$SLURMD_NODENAME is $(uname -n)"
 ' \
 sslrun \
 /runs/deepercluster \
 /opt/sslrun/bin/python \
-60
+60 \
+'' \
+/runs/.code/0123456789abcdef

@@ -1,0 +1,48 @@
+"""What to type so that a container shows the ranks what they open."""
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from launcher.compose.overrides import as_one, quoted
+from launcher.plan import containers, script
+from launcher.spec.runspec import RunSpec
+
+KEY = "container-mounts"
+BIND = ("-B", "--bind")  # of Apptainer
+
+
+def line(spec: RunSpec) -> str:
+    """For a shell: the override with which the container of `spec` shows its ranks all that they open. Empty where
+    there is no container, or where its mounts say so already; of a command whose options are not known, the folders."""
+    cluster = spec.cluster
+    wanted = containers.folders(spec, Path(os.path.realpath(spec.runs), ".code"))
+    if script.image(cluster):
+        given = cluster.srun.get(KEY, cluster.srun.get(KEY.replace("-", "_"))) or ()
+        mounts = given.split(",") if isinstance(given, str) else list(map(str, given))
+        lacks = [f"{path}:{path}" for path in _unseen(wanted, mounts)]
+        return shlex.quote(f"cluster.srun.{KEY}=[{','.join(map(_item, [*mounts, *lacks]))}]") if lacks else ""
+    words = containers.command(cluster)
+    lacks = _unseen(wanted, _bound(words)) if words else []
+    if not lacks or os.path.basename(words[0]) not in ("apptainer", "singularity"):
+        return ", ".join(lacks)
+    return as_one(f"cluster.python={shlex.join([*words[:2], '--bind', ','.join(lacks), *words[2:]])}")
+
+
+def _unseen(paths: Iterable[str], mounts: Sequence[str]) -> list[str]:
+    inside = [(mount.split(":") * 2)[1] for mount in mounts]
+    return [path for path in paths if not any(Path(path).is_relative_to(seen) for seen in inside)]
+
+
+def _bound(words: Sequence[str]) -> list[str]:
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    given = [after for word, after in pairs if word in BIND]
+    given += [word.partition("=")[2] for word in words if word.partition("=")[0] in BIND]
+    return [mount for each in given for mount in each.split(",") if mount]
+
+
+def _item(text: str) -> str:
+    """Of a list, as Hydra's grammar takes it."""
+    return text if re.fullmatch(r"[\w./:+-]+", text, re.ASCII) else quoted("", text)[1:]

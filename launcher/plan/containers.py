@@ -1,0 +1,53 @@
+"""The container in which ranks run, by srun's options or by the command that cluster.python is: of what it is made, and
+what of the node it must show them. Pure."""
+
+import dataclasses
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from launcher.plan import script
+from launcher.spec.runspec import InitFrom, RunSpec
+from launcher.spec.schema import ClusterConfig
+
+BEGIN_SECONDS = 1800.0  # that fetching an image may take
+COMMANDS = ("apptainer", "singularity", "ch-run", "docker", "enroot", "podman", "shifter")
+
+
+def command(cluster: ClusterConfig) -> list[str]:
+    """The words of cluster.python where they start a container."""
+    words = shlex.split(cluster.python or "")
+    return words if len(words) > 1 and os.path.basename(words[0]) in COMMANDS else []
+
+
+def contained(cluster: ClusterConfig) -> bool:
+    """Whether ranks see what a container shows them, and not their node."""
+    return bool(script.image(cluster) or command(cluster))
+
+
+def patience(cluster: ClusterConfig, seconds: float) -> float:
+    """For the first word of a task, which without a container has so many `seconds`; any option of srun may fetch."""
+    return BEGIN_SECONDS if cluster.srun or command(cluster) else seconds
+
+
+def opened(spec: RunSpec) -> list[str]:
+    """What is opened on every node beside the run and its code. A checkpoint that it begins with is pinned in it."""
+    data = [getattr(config, "path", None) for config in (spec.data, spec.eval_data)]
+    method = [getattr(spec.method, field.name) for field in dataclasses.fields(spec.method)]
+    weights = [given.path for given in (spec.init_from, *method) if isinstance(given, InitFrom)]
+    named = [given for given in method if isinstance(given, str) and given.startswith("/")]
+    return [*filter(None, data), *(path for path in weights if Path(path).suffix), *named]
+
+
+def of_the_node(spec: RunSpec) -> list[str]:
+    """Folders on the nodes' own disks; one that a variable names is not known here."""
+    own = [getattr(spec.data, "stage", None), getattr(spec.cluster, "local_env", None)]
+    return [path for path in own if path and path.startswith("/")]
+
+
+def folders(spec: RunSpec, code: Path) -> list[str]:
+    """All that a container must show the ranks whose code lies in the folder `code`, outermost alone."""
+    python = [] if spec.cluster.python else [sys.prefix, sys.base_prefix]
+    every = dict.fromkeys([spec.runs, str(code), *opened(spec), *of_the_node(spec), *python])
+    return [path for path in every if not any(Path(path).is_relative_to(other) for other in every if other != path)]
