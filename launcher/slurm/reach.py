@@ -155,7 +155,7 @@ def reason(error: Exception) -> str:
         return "its name cannot be resolved there"
     if isinstance(error, TimeoutError):
         return "no answer"
-    return (getattr(error, "strerror", None) or str(error)).lower()
+    return (os.strerror(error.errno) if getattr(error, "errno", None) else str(error)).lower()
 
 
 if __name__ == "__main__":

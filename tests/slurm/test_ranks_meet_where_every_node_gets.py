@@ -2,6 +2,7 @@
 they cannot, a line says so before they begin."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,19 @@ def test_what_the_user_has_set_is_tried_alone(started, ledger, setting, reason):
     assert (end["state"], end["cause"]) == ("failed", "input")
     assert re.match(rf"cluster\.environment\.{setting}: {reason}; set it to ", shown["message"])
     assert not ledger(run, "left_out") and len(ledger(run, "start")) == 1
+
+
+def test_who_cancels_meanwhile_is_heard_at_once(networked, slurm_sslrun, config_dir, settled, ledger, until, tmp_path):
+    """Otherwise it would be waited for a node that starts nothing, and the run be told to save what it has not."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$SLURMD_NODENAME" = n2 ] && exec sleep infinity\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    sslrun = slurm_sslrun(networked)
+    words = ("--config-dir", config_dir(networked, environment={}), f"runs={tmp_path}", f"cluster.python='{python} -B'")
+    launched = sslrun(*RUN, "--json", *words).json
+    steps = ("squeue", "--steps", "--noheader", "--format=%i")
+    until(lambda: f"{launched['job']}.1" in networked.run(*steps).stdout.split())  # .0 is the look at the nodes
+    sslrun("cancel", launched["path"])
+    assert settled(sslrun, launched["path"])["state"] == "cancelled"
+    (end,) = ledger(launched["path"], "end")
+    assert (end["state"], end["cause"]) == ("cancelled", "cancelled") and not ledger(launched["path"], "left_out")
