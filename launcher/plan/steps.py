@@ -104,12 +104,14 @@ def look(
     ]  # fmt: skip
 
 
-def meet(spec: RunSpec, nodes: Sequence[str], source: str, *, beside: bool = False) -> list[str]:
-    """One task on each of `nodes`, in the interpreter of a rank: `source` is Python without imports of ours, and hears
-    what this srun is told. beside: as `look` has it."""
+def meet(spec: RunSpec, nodes: Sequence[str] | None, source: str, *, beside: bool = False) -> list[str]:
+    """One task on each of `nodes`, by default all of a job's, in the interpreter of a rank: `source` is Python without
+    imports of ours, and hears what this srun is told. beside: as `look` has it."""
+    count = len(nodes) if nodes else spec.nodes
     return [
-        "srun", "--kill-on-bad-exit=0", *_on(nodes, beside), f"--ntasks={len(nodes)}", "--ntasks-per-node=1",
-        "--chdir=/", *script.options_of_steps(spec.cluster), *python(spec.cluster), "-I", "-S", "-c", source,
+        "srun", "--kill-on-bad-exit=0", *(_on(nodes, beside) if nodes else [f"--nodes={count}"]),
+        f"--ntasks={count}", "--ntasks-per-node=1", "--chdir=/", *script.options_of_steps(spec.cluster),
+        *python(spec.cluster), "-I", "-S", "-c", source,
     ]  # fmt: skip
 
 

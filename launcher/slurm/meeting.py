@@ -15,6 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 ADDRESS, PORT, INTERFACES = "MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME"  # what the user may have set
+FIXES = {
+    ADDRESS: "an address of the first node at which the others reach it",
+    INTERFACES: "the network interface by which the nodes reach one another",
+    PORT: "a port that is free on the first node",
+}
 ORDER = "SSLRUN_MEETING"  # as reach.py reads it
 SECONDS = 25.0  # for all of it, from a task's first word
 BEGIN_SECONDS = 15.0  # of these, for the tasks of the other nodes to begin

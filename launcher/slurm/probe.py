@@ -48,16 +48,14 @@ def batch(folder: str) -> int:
 
     with open(f"{folder}/order.json") as file:
         given = json.load(file)
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
+    place = _meet(given)
     order = {
         "folder": folder,
         "token": given["token"],
         "world_size": given["world_size"],
         "seconds": given["seconds"],
-        "address": given["environment"].get("MASTER_ADDR") or socket.gethostname(),
-        "port": port,
+        "address": place.pop("address"),
+        "port": place.pop("port"),
         "contained": given["contained"],
     }
     with open(__file__) as file:
@@ -102,6 +100,7 @@ def batch(folder: str) -> int:
         nodes=os.environ["SLURM_JOB_NODELIST"],
         address=order["address"],
         lacks=lacking(),
+        **place,
         wrote=sorted(name[5:] for name in os.listdir(folder) if name.startswith("node-")),
         seconds=round(time.time() - began, 3),
         srun={"code": code, "said": said[-20:]},
@@ -110,6 +109,41 @@ def batch(folder: str) -> int:
         json.dump(report, file)
     os.replace(f"{folder}/report.tmp", f"{folder}/report.json")
     return 0
+
+
+def _meet(given: dict) -> dict:
+    """Where the ranks of a training would meet: {address, port, interfaces}, or {..., apart} where its nodes do not
+    reach one another."""
+    import subprocess
+
+    sys.path.append(os.path.dirname(__file__))  # where meeting.py lies, too
+    import meeting
+
+    def ask(*words: str) -> str:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            return subprocess.run(["scontrol", "show", *words], capture_output=True, text=True, timeout=30).stdout
+        return ""
+
+    with socket.socket() as free:
+        free.bind(("", 0))
+        here = {"address": "127.0.0.1", "port": free.getsockname()[1]}
+    if given["nodes"] == 1:
+        return here
+    here["address"] = given["environment"].get("MASTER_ADDR") or socket.gethostname()
+    nodes = ask("hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
+    if not nodes:  # no scontrol, which is said elsewhere
+        return here
+    names = [socket.gethostname(), *re.findall(r"NodeAddr=(\S+)", ask("node", "-o", nodes[0]))]
+    environment = {**os.environ, **given["environment"]}
+    about = {"given": environment, "environment": environment, "patience": given["seconds"]}
+    try:
+        found = meeting.meet(given["meet"], nodes, names, **about)
+    except meeting.Apart as error:
+        advice = "leave these nodes out with cluster.exclude" if error.why else "see the launch above"
+        if error.setting:
+            advice = f"set cluster.environment.{error.setting} to {meeting.FIXES[error.setting]}"
+        return {**here, "apart": {"found": str(error), "advice": advice}}
+    return {"address": found.address, "port": found.port, "interfaces": dict(found.interfaces)}
 
 
 def _heed(stream, said: list[str], gone: set[int]) -> None:

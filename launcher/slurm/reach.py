@@ -107,9 +107,9 @@ def serve(server: socket.socket, knock: bytes, answer: bytes) -> None:
     while True:
         try:
             line, _ = server.accept()
-        except OSError:  # it was gone before it was taken
+            _thread.start_new_thread(greet, (line, knock, answer))
+        except (OSError, RuntimeError):  # it was gone before it was taken, or there are too many
             continue
-        _thread.start_new_thread(greet, (line, knock, answer))
 
 
 def greet(line: socket.socket, knock: bytes, answer: bytes) -> None:

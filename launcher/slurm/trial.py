@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import ClusterError
-from launcher.plan import containers, script, setup
+from launcher.plan import containers, script, setup, steps
 from launcher.run import stops
 from launcher.run.files import write_json, writing_in
 from launcher.run.permissions import make_private
-from launcher.slurm import client, commands, limits, notation, probe, reasons, srun
+from launcher.slurm import client, commands, limits, meeting, notation, probe, reach, reasons, srun
 from launcher.slurm.doctor import BAD, OK, WARN, Check, some
 from launcher.spec.runspec import RunSpec
 
@@ -82,10 +82,12 @@ def _prepare(spec: RunSpec, folder: Path) -> Path:
         "srun": script.options_of_steps(cluster),
         "contained": containers.contained(cluster),
         "environment": dict(cluster.environment),
+        "meet": steps.meet(spec, None, reach.source()),
     }
     (folder / "order.json").write_text(json.dumps(order))
     (folder / "token").write_text(token)
-    shutil.copyfile(probe.__file__, folder / "probe.py")
+    for module in (probe, meeting):
+        shutil.copyfile(module.__file__, folder / Path(module.__file__).name)
     parameters = script.parameters(spec, folder=folder, signal_delay_s=1)
     python, there = shlex.quote(script.python_of(cluster)), shlex.quote(str(folder))
     missing = shlex.quote(f"has no {script.python_of(cluster)}; set cluster.python to one that every node has")
@@ -254,6 +256,10 @@ def _ranks(report: Mapping[str, Any], spec: RunSpec, nodes: list[str]) -> Check:
 
 def _rendezvous(report: Mapping[str, Any], nodes: list[str]) -> Check:
     address = report["address"]
+    if apart := report.get("apart"):
+        return Check("rendezvous", BAD, **apart)
+    if interfaces := report.get("interfaces"):
+        address += f" by {_by_interface(interfaces)}"
     if said := _by_reason([(failure["reason"], failure["node"]) for failure in report["failures"]], nodes):
         advice = "open the ports between nodes, or set cluster.environment.MASTER_ADDR to a name that they resolve"
         return Check("rendezvous", BAD, f"not every node reaches {address}: {said}", advice)
@@ -315,6 +321,12 @@ def _by_reason(found: Iterable[tuple[str, str]], nodes: list[str]) -> str:
     for reason, node in found:
         reasons.setdefault(reason, set()).add(node)
     return "; ".join(f"{some(sorted(where, key=nodes.index))}: {reason}" for reason, where in reasons.items())
+
+
+def _by_interface(found: Mapping[str, str]) -> str:
+    """ "eth0", or "eth0 (n1, n3) and ib0 (n2)" where they are called differently."""
+    names = {name: some([node for node in found if found[node] == name]) for name in found.values()}
+    return " and ".join(f"{name} ({where})" for name, where in names.items()) if len(names) > 1 else next(iter(names))
 
 
 def _ms(seconds: float) -> str:

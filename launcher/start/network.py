@@ -11,12 +11,6 @@ from launcher.spec.runspec import RunSpec
 from launcher.start import job, preflight
 from launcher.start.told import Told
 
-FIXES = {
-    meeting.ADDRESS: "an address of the first node at which the others reach it",
-    meeting.INTERFACES: "the network interface by which the nodes reach one another",
-    meeting.PORT: "a port that is free on the first node",
-}
-
 
 def find(spec: RunSpec, nodes: Sequence[str], host: str, told: Told, *, beside: bool) -> Meeting:
     """For ranks on `nodes`, the first of which calls itself `host`; beside: see steps.meet.
@@ -51,10 +45,10 @@ def _refuse(error: Apart, given: dict[str, str]) -> None:
         raise (NodesRefused(error.why) if standing and standing.state == "RUNNING" else NotStarted(str(error)))
     if not error.setting:
         raise NotStarted(str(error))
-    field = f"cluster.environment.{error.setting}"
+    field, fix = f"cluster.environment.{error.setting}", meeting.FIXES[error.setting]
     if value := given.get(error.setting):
-        raise InputError.of(field, value, str(error), f"set it to {FIXES[error.setting]}, or leave it out")
-    raise ClusterError(f"{error}; set {field} to {FIXES[error.setting]}")
+        raise InputError.of(field, value, str(error), f"set it to {fix}, or leave it out")
+    raise ClusterError(f"{error}; set {field} to {fix}")
 
 
 def _own_port(given: str | None) -> int:

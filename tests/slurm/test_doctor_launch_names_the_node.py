@@ -34,7 +34,11 @@ def test_a_first_node_that_does_not_see_the_folder(uneven, hidden, launched):
 def test_nodes_that_do_not_reach_the_first(cluster, launched):
     rows = launched(cluster, "nodes=2", "tasks_per_node=2", "cluster.environment.MASTER_ADDR=nowhere.invalid")
     assert rows["rendezvous"]["level"] == "bad"
-    assert "nowhere.invalid: n1, n2: its name cannot be resolved there" in rows["rendezvous"]["found"]
+    said = "n1, n2 do not reach n1 at nowhere.invalid (its name cannot be resolved there)"
+    assert rows["rendezvous"]["found"] == said
+    assert rows["rendezvous"]["advice"].startswith(
+        "set cluster.environment.MASTER_ADDR to an address of the first node"
+    )
     assert rows["launch"]["found"].startswith("0 of 4 ranks")
     assert rows["launch"]["advice"] == "see rendezvous"
     assert rows["run directory"]["level"] == "ok"

@@ -30,6 +30,12 @@ def test_nodes_whose_names_lead_to_themselves_train_together(started):
     assert re.search(r"its nodes reach n1 at 10\.231\.\d+\.1, by ens3 eth0\n", log.read_text())
 
 
+def test_the_doctor_says_where_they_would(networked, slurm_sslrun, tmp_path):
+    rows = slurm_sslrun(networked)("doctor", "--launch", "--json", "nodes=2", f"runs={tmp_path}").json
+    (found,) = (row["found"] for row in rows if row["check"] == "rendezvous")
+    assert re.fullmatch(r"10\.231\.\d+\.1 by eth0 \(n1\) and ens3 \(n2\), reached from 2 of 2 nodes", found)
+
+
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [

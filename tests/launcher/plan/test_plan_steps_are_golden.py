@@ -28,7 +28,18 @@ RUN = Path("/runs/deepercluster")
 COPY = Path("/scratch/sslrun-1000-env/1a97/env/bin/python")
 CODE = "/runs/.code/0123456789abcdef"
 NODES = ["n1", "n2", "n3", "n4"]
-STEPS = ["look", "look-beside", "meet", "meet-beside", "unpack", "ranks", "ranks-beside", "gone", "understudy"]
+STEPS = [
+    "look",
+    "look-beside",
+    "meet",
+    "meet-beside",
+    "meet-doctor",
+    "unpack",
+    "ranks",
+    "ranks-beside",
+    "gone",
+    "understudy",
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +52,7 @@ def written() -> dict[str, str]:
         "look": steps.look(spec, RUN, NODES, [CODE], seconds=60),
         "look-beside": steps.look(spec, RUN, NODES, [CODE], seconds=60, beside=True),
         "meet": steps.meet(spec, NODES, "SOURCE"),
+        "meet-doctor": steps.meet(spec, None, "SOURCE"),
         "meet-beside": steps.meet(spec, NODES, "SOURCE", beside=True),
         "unpack": steps.unpack(spec, NODES, "unpack1", RUN / "code", COPY.parents[3], COPY, '{"digest": "1a97"}'),
         "ranks": steps.ranks(spec, RUN, NODES, "start1"),
