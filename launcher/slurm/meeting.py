@@ -21,8 +21,9 @@ FIXES = {
     PORT: "a port that is free on the first node",
 }
 ORDER = "SSLRUN_MEETING"  # as reach.py reads it
-SECONDS = 25.0  # for all of it, from a task's first word
-BEGIN_SECONDS = 15.0  # of these, for the tasks of the other nodes to begin
+BEGIN_SECONDS = 15.0  # from a task's first word, for those of the other nodes to begin
+TRY_SECONDS = 10.0  # for all the rest, beside what is left of these
+HEED_SECONDS = 5.0
 HURRY_SECONDS, WAVE_SECONDS = 3.0, 7.0  # for the likeliest address; for others, which are tried all at once
 END_SECONDS = 5.0
 TICK_SECONDS = 0.5
@@ -58,17 +59,18 @@ def meet(
     given: Mapping[str, str],
     environment: Mapping[str, str],
     patience: float,
+    together: float | None = None,
     over: Callable[[], bool] = lambda: False,
 ) -> Meeting:
     """`command` starts reach.py on each of `nodes`, in this `environment`. `names`: at which the first may be reached,
     the likeliest first; `given`: variables that the user has set, which are tried alone. patience: seconds until the
-    first task begins; over: whether nobody needs it any more. Raises Apart."""
+    first task begins; together: from there until all have; over: whether nobody needs it any more. Raises Apart."""
     port, first = given.get(PORT) or "0", nodes[0]
     if not (port.isdecimal() and int(port) < 2**16):
         raise Apart("it is no port", setting=PORT)
     wanted = [name for name in (given.get(INTERFACES) or "").split(",") if name]
     with _Tasks(command, nodes, {**environment, ORDER: f"{first} {port}"}, over) as tasks:
-        tasks.begin(patience)
+        tasks.begin(patience, BEGIN_SECONDS if together is None else together)
         for name in wanted:
             lacking = {node: f"has no address at {name}" for node in nodes if name not in tasks.addresses[node]}
             _refuse(lacking, nodes, INTERFACES)
@@ -119,6 +121,7 @@ class _Tasks:
         self.answers: list[dict[str, tuple[str, str] | str]] = []
         self._asked: list[Sequence[str]] = []
         self._lines: queue.SimpleQueue = queue.SimpleQueue()
+        self._heeded = time.monotonic()
         self._left, self._refused, self._last = 0.0, "", "srun has ended"
         environment = {**environment, ORDER: f"{environment[ORDER]} {secrets.token_hex()} {secrets.token_hex()}"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -137,12 +140,12 @@ class _Tasks:
             self._step.kill()
             self._step.wait()
 
-    def begin(self, patience: float) -> None:
+    def begin(self, patience: float, together: float) -> None:
         """Returns once all of them listen. Raises Apart."""
         self._left = patience
         self.wait(lambda: self.ports or self.gone, patience)
-        self._left = SECONDS
-        self.wait(lambda: {*self.ports, *self.gone}.issuperset(self.nodes), BEGIN_SECONDS)
+        self._left = together + TRY_SECONDS
+        self.wait(lambda: {*self.ports, *self.gone}.issuperset(self.nodes), together)
         if self._refused:
             raise Apart(self._refused, setting=PORT)
         silent = [node for node in self.nodes if node not in self.ports]
@@ -197,9 +200,11 @@ class _Tasks:
         Raises Apart where it is over."""
         self._left, seconds = self._left - (left := min(seconds, self._left)), left
         while not until() and seconds > 0:
-            if self._over():
-                raise Apart("the job is to end")
             began = time.monotonic()
+            if began - self._heeded > HEED_SECONDS:
+                self._heeded = began
+                if self._over():
+                    raise Apart("the job is to end")
             with contextlib.suppress(queue.Empty):
                 self._take(self._lines.get(timeout=TICK_SECONDS))
             seconds -= min(time.monotonic() - began, 2 * TICK_SECONDS)

@@ -228,7 +228,9 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
             spec = unpacking.on_nodes(run, spec, code, taken, ledger, told, beside=nodes.leftover)
             if unwanted():
                 return evidence.NOT_BEGUN
-        meeting = network.find(spec, taken, hosts.get(taken[0], taken[0]), told, beside=nodes.leftover)
+        meeting = network.find(
+            spec, taken, hosts.get(taken[0], taken[0]), beside=nodes.leftover, unwanted=asked_whether_unwanted
+        )
     except NotStarted as error:
         if unwanted():
             return evidence.NOT_BEGUN

@@ -1,7 +1,7 @@
 """Where the ranks of a start meet, and by which network interface of each node: their nodes find it out before."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from launcher.errors import ClusterError, InputError, NodesRefused, NotStarted
 from launcher.plan import steps
@@ -9,11 +9,11 @@ from launcher.slurm import commands, meeting, reach
 from launcher.slurm.meeting import Apart, Meeting
 from launcher.spec.runspec import RunSpec
 from launcher.start import job, preflight
-from launcher.start.told import Told
 
 
-def find(spec: RunSpec, nodes: Sequence[str], host: str, told: Told, *, beside: bool) -> Meeting:
-    """For ranks on `nodes`, the first of which calls itself `host`; beside: see steps.meet.
+def find(spec: RunSpec, nodes: Sequence[str], host: str, *, beside: bool, unwanted: Callable[[], bool]) -> Meeting:
+    """For ranks on `nodes`, the first of which calls itself `host`. beside: see steps.meet; unwanted: asked now and
+    then whether the start is to end.
 
     Raises InputError where what the user has set leads nowhere, NodesRefused where few of the nodes do not get there,
     ClusterError where most do not, and NotStarted where the test did not take place or the job is to end.
@@ -28,8 +28,9 @@ def find(spec: RunSpec, nodes: Sequence[str], host: str, told: Told, *, beside: 
             [host, *commands.addresses(nodes[0])],
             given=given,
             environment={**preflight.environment(), **spec.cluster.environment},
-            patience=preflight.PREFLIGHT_SECONDS,
-            over=lambda: told.signal is not None,
+            patience=preflight.patience(spec),
+            together=preflight.PREFLIGHT_SECONDS if spec.cluster.srun else None,  # each makes its container anew
+            over=unwanted,
         )
     except Apart as error:
         _refuse(error, given)

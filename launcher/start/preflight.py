@@ -92,12 +92,17 @@ def _paths(spec: RunSpec, code: Path) -> list[str]:
     return [str(code), *filter(os.path.exists, paths)]
 
 
+def patience(spec: RunSpec) -> float:
+    """Seconds for the first word of a step's tasks."""
+    return containers.patience(spec.cluster, PREFLIGHT_SECONDS)
+
+
 class _Look:
     """Of nodes, while it goes on. Seconds are those in which this process runs: of a suspended job none pass."""
 
     def __init__(self, spec: RunSpec, nodes: Sequence[str], srun: "_Srun"):
         self.srun, self._spec, self._nodes = srun, spec, nodes
-        self._patience = containers.patience(spec.cluster, PREFLIGHT_SECONDS)
+        self._patience = patience(spec)
 
     def said(self) -> dict[str, str]:
         """{node: its latest words}. A site may have tasks say something of its own."""

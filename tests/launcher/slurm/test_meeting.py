@@ -229,5 +229,6 @@ def test_a_port_that_is_set_is_free(met):
 
 def test_nobody_waits_once_the_job_is_to_end(met, monkeypatch):
     monkeypatch.setattr(meeting, "BEGIN_SECONDS", 3600.0)
+    monkeypatch.setattr(meeting, "HEED_SECONDS", 0.2)
     nodes = {"n1": machine(1), "n2": {"has": SILENT}}
     assert not apart(met, nodes, "10.0.0.1", over=lambda: True).why

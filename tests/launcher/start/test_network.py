@@ -7,7 +7,6 @@ from launcher.errors import ClusterError, InputError, NodesRefused, NotStarted
 from launcher.slurm import meeting
 from launcher.slurm.meeting import Apart, Meeting
 from launcher.start import network
-from launcher.start.told import Told
 
 NODES = ["n1", "n2", "n3"]
 
@@ -27,7 +26,7 @@ def found(runs, job, monkeypatch):
         find.asked = []
         monkeypatch.setattr(meeting, "meet", meet)
         spec = runs.spec(nodes=len(nodes), environment=environment)
-        return network.find(spec, nodes, "n1.cluster", Told(), beside=False)
+        return network.find(spec, nodes, "n1.cluster", beside=False, unwanted=lambda: False)
 
     job.slurm.says("scontrol show node", "NodeName=n1 Arch=x86_64 NodeAddr=10.1.0.1 NodeHostName=n1\n")
     return find
