@@ -16,6 +16,7 @@ from launcher.slurm import badnodes, commands, notation
 
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
 LACKS = re.compile(r"(?P<node>\S+) has no (?P<what>/.+?)(?P<yours> of yours)?; ")  # as the batch script says it
+UNREADY = re.compile(r"\S+: cluster\.setup\[\d+\] ")  # the same; where the job's Python could start, the ledger has it
 TOLD = ("submitted", "start", "end")  # what the ledger says of a run's jobs
 BLAMED = 16  # lost jobs that a submission asks Slurm about: a sweep may have lost a thousand to one node
 
@@ -86,7 +87,7 @@ def lost(run: RunDir) -> Lost:
     log = folder / f"slurm-{job}.log"
     said = _last_line(log, "sslrun: ")  # what the batch script wrote for a person
     lacks = LACKS.match(said)
-    if lacks or (said and not began):
+    if lacks or (said and (UNREADY.match(said) or not began)):
         # What is not here either, or somebody else's, is no node's fault.
         blamed = lacks and Path(lacks["what"]).exists() and (not lacks["yours"] or folder.stat().st_uid == os.getuid())
         return Lost(said, lacks["node"], f"has no {lacks['what']}") if blamed else Lost(said)
@@ -114,8 +115,9 @@ def lost(run: RunDir) -> Lost:
 
 
 def _last_line(log: Path, begins: str = "") -> str:
-    """The last line of `log` that is not blank and begins so, without its beginning; empty where there is none."""
+    """The last line of `log` that is not blank and begins so, without its beginning; empty where there is none. None of
+    before its last start."""
     with contextlib.suppress(OSError, ValueError):
-        lines = reversed(tail(log).splitlines())
+        lines = reversed(tail(log).rpartition("\n== start ")[2].splitlines())
         return next((line.removeprefix(begins) for line in lines if line.strip() and line.startswith(begins)), "")
     return ""

@@ -117,6 +117,23 @@ def test_the_users_lines_run_first_and_as_they_stand(submission):
     assert environment["PYTHONPATH"] == f"{folder}/code:2"
 
 
+@pytest.mark.parametrize("knows", [True, False])
+def test_the_jobs_python_is_told_what_failed_where_its_code_knows_that(submission, knows):
+    def code(folder, python):
+        (folder / "code" / "launcher" / "plan").mkdir(parents=True)
+        if knows:
+            (folder / "code" / "launcher" / "plan" / "setup.py").touch()
+
+    folder, done = submission("two words", "cluster.setup=['export A=1','false']", break_it=code)
+    said = "n1: cluster.setup[1] `false` ended with 1"
+    first, *rest = done.stdout.splitlines()
+    assert first == f"sslrun: {said}"
+    if knows:
+        arguments, environment = json.loads(rest[0])
+        assert arguments[-1] == str(folder) and environment["SSLRUN_UNREADY"] == said
+    assert (done.returncode, len(rest)) == ((0, 1) if knows else (3, 0))
+
+
 @pytest.mark.parametrize("line", ["set -euo pipefail", "set -fx", "IFS=:", "trap true EXIT", "readonly PYTHONHOME=/x"])
 def test_how_the_users_shell_is_set_does_not_matter(submission, line):
     folder, done = submission("two words", f'cluster.setup=["{line}"]')

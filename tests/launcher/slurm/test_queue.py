@@ -198,6 +198,18 @@ def test_a_node_is_to_blame_also_for_a_later_start(run, ledgers, submission):
     assert queue.lost(run).node == "n2"
 
 
+def test_setup_that_failed_where_no_python_could_write_it_down_is_said(run, ledgers, submission, slurm_said):
+    slurm_said.says("scontrol show job -o 6", recorded.FAILED_6)
+    ledgers.submit(run, "6", submission)
+    ledgers.start(run, job="6")
+    Ledger(run.path, 1, "launcher").write("end", **REQUEUED)
+    said = "n1: cluster.setup[0] `module load x` ended with 1: no modules"
+    log(submission, "== start 1", "sslrun: told to stop", f"sslrun: {said}", "python: no library", job="6")
+    assert queue.lost(run) == Lost(said)
+    file = log(submission, f"sslrun: {said}", "== start 2", "Killed", job="6")  # it was over
+    assert queue.last_words(run).endswith(f"; the last line of {file}: Killed")
+
+
 def test_slurm_says_how_it_ended(run, ledgers, submission, slurm_said):
     slurm_said.says("scontrol show job -o 6", recorded.FAILED_6)
     ledgers.submit(run, "6", submission)
