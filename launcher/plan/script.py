@@ -325,19 +325,12 @@ def _setup(spec: RunSpec, folder: Path, python: str) -> list[str]:
         'export PYTHONUTF8=1 PYTHONSAFEPATH=1 PYTHONPATH="$folder/code${PYTHONPATH:+:$PYTHONPATH}"',
         _required('-x "$python"', "$node has no $python; install it there, or name one that is in cluster.python"),
         _required('-O "$folder"', "$node has no $folder of yours; choose a folder that all nodes share with runs=PATH"),
-        *([_TOLD] if spec.cluster.setup else []),
+        *setup.told(spec.cluster.setup),
         # The pickle lies here under a name that needs no job id, so that it is complete before sbatch is called.
         "id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} id=${id:-$SLURM_JOB_ID}",
         "pickle=$folder/${SLURM_ARRAY_TASK_ID:-0}.pkl submitted=$folder/${id}_submitted.pkl",
         'ln -f "$pickle" "$submitted" 2>/dev/null || cp -f "$pickle" "$submitted" || exit 3',
     ]
-
-
-# Code of before would train all the same.
-_TOLD = (
-    'if [ "$sslrun_failed" ]; then [ -f "$folder/code/launcher/plan/setup.py" ] || exit 3; '
-    f'export {setup.UNREADY}="$sslrun_failed"; fi'
-)
 
 
 def _required(test: str, otherwise: str) -> str:

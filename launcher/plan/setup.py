@@ -1,5 +1,6 @@
 """cluster.setup -> lines of bash: each item in the job's own shell, and a word about the first one that fails. Pure."""
 
+import hashlib
 import shlex
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ sslrun_item() {
 }
 sslrun_ended() {
     local code=$?
+    [ "$code" != 143 ] || sleep 2 # where Slurm ends the whole job, this shell is told right after
     [ "$code" = 0 ] || sslrun_fail "ended with $code"
     sslrun_text=
 }
@@ -49,6 +51,18 @@ OVER = """\
 [ -z "$sslrun_text" ] || sslrun_fail "is no whole command" "$("$BASH" -n <<<"$sslrun_text" 2>&1 | head -n 1)"
 [[ $(trap -p EXIT) != *sslrun_left* ]] || trap - EXIT
 [[ $(trap -p TERM) != *"exit 143"* ]] || trap - TERM"""
+
+
+def mark(items: Sequence[str]) -> str:
+    """Name of a file that says, in a submission's folder, that these items were done once."""
+    return f"did-{hashlib.sha256(repr(tuple(items)).encode()).hexdigest()[:16]}"
+
+
+def told(items: Sequence[str]) -> list[str]:
+    """What tells the job's Python, in whose `folder` the code lies; code of before would train all the same."""
+    known = f'[ -f "$folder/code/launcher/plan/setup.py" ] || exit 3; export {UNREADY}="$sslrun_failed"'
+    done = f'touch "$folder/{mark(items)}" || :'
+    return [f'if [ "$sslrun_failed" ]; then {known}; else {done}; fi'] if items else []
 
 
 def lines(items: Sequence[str], then: str) -> list[str]:

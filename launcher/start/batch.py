@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from launcher.errors import (
     ClusterError,
@@ -176,15 +177,13 @@ def _begin(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[RunS
 
 
 def _check_setup(run: RunDir, ledger: Ledger, nodes: Allocation) -> None:
-    """Raises what the batch script says of cluster.setup: SetupFailed where the run has begun with the same before, so
-    that this node is to blame, and else InputError."""
+    """Raises what the batch script could not do of cluster.setup: SetupFailed where this was done before, here or by
+    another task of the array, so that the node is to blame, and else InputError."""
     said = harmless(os.environ.get(setup.UNREADY, ""))
     if not said:
         return
-    history = run.history()
-    since = max((e["generation"] for e in history.all("placed", "code")), default=0)
-    before = [e["generation"] for e in history.before(ledger.generation).all("start") if e["generation"] >= since]
-    if {history.of(number).last("end").get("cause") for number in before} <= {InputError.cause, SetupFailed.cause}:
+    folder = run.history().submission(job.own_id()).get("folder", "")
+    if not Path(folder, setup.mark(run.spec().cluster.setup)).exists():
         raise InputError(f"{said}; mend it, or end it with `|| true` if it may fail")
     _leave_out(run, ledger, nodes, {nodes.first: said.partition(": ")[2]})
     raise SetupFailed(said)

@@ -10,7 +10,7 @@ import pytest
 
 from launcher.compose.training import resolve
 from launcher.errors import InputError
-from launcher.plan import script
+from launcher.plan import script, setup
 
 # Stands where the job's Python would: says how it was called.
 INTERPRETER = f"""#!/bin/bash
@@ -115,6 +115,12 @@ def test_the_users_lines_run_first_and_as_they_stand(submission):
     assert environment["A"] == "2"
     assert environment["PATH"].startswith("/first:")
     assert environment["PYTHONPATH"] == f"{folder}/code:2"
+
+
+def test_that_setup_was_done_once_is_left_in_the_folder(submission):
+    folder, done = submission("two words", "cluster.setup=['set -eC','A=1']")
+    assert done.returncode == 0 and (folder / setup.mark(["set -eC", "A=1"])).exists()
+    assert not list(submission("failed", "cluster.setup=['false']")[0].glob("did-*"))
 
 
 @pytest.mark.parametrize("knows", [True, False])

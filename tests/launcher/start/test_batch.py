@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from launcher.plan import steps
+from launcher.plan import setup, steps
 from launcher.run.ledger import Ledger
 from launcher.slurm import badnodes
 from launcher.start import batch, evidence, preflight, ranks
@@ -114,33 +114,33 @@ def test_setup_that_fails_at_the_first_start_is_wrong_input(runs, job, unready):
     assert not badnodes.listed(runs.folder) and not job.slurm.commands("scontrol requeue")
 
 
-def begun(run, *causes: str) -> None:
-    """Starts before, each of which ended so."""
-    for generation, cause in enumerate(causes, run.generation() + 1):
-        pen = Ledger(run.path, generation, "batch")
-        pen.write("start", cause="submitted", job="7", nodes="n2", world_size=1)
-        pen.write("checkpoint", step=10 * generation, path=f"step_{10 * generation:08d}")
-        pen.write("end", state="preempted", cause=cause, message="", requeued=True)
+@pytest.fixture
+def done_once(runs):
+    """`done_once(run, *items)`: job 7 has been given the run, and items of cluster.setup were done in its folder."""
+
+    def submit(run, *items):
+        folder = run.path / "submit"
+        folder.mkdir(exist_ok=True)
+        (folder / setup.mark(items)).touch()
+        Ledger(run.path, 1, "submit").write("submitted", job="7", token="a", folder=str(folder))
+
+    return submit
 
 
-def test_setup_that_worked_before_fails_on_a_node_that_is_left_out(runs, job, unready, ends_of):
-    run = runs.make()
-    begun(run, "preempted")
-    assert [ends_of(run)[-1] for _ in range(3)] == [("preempted", "setup", "requeued")] * 2 + [
-        ("failed", "no_progress", "")
-    ]
+def test_setup_that_was_done_before_fails_on_a_node_that_is_left_out(runs, job, unready, ends_of, done_once):
+    run = runs.make(setup=["module load cuda"])
+    done_once(run, "module load cuda")
+    ends = [ends_of(run)[-1] for _ in range(3)]
+    assert ends == [("preempted", "setup", "requeued")] * 2 + [("failed", "no_progress", "")]
     assert run.history().last("left_out")["node"] == "n1"
     listed = badnodes.listed(runs.folder)
     assert {node: entry["why"] for node, entry in listed.items()} == {"n1": SHOWN.removeprefix("n1: ")}
     assert job.slurm.commands("scontrol requeue") == [["scontrol", "requeue", "7"]] * 2
 
 
-@pytest.mark.parametrize("what", ["failed", "moved"])
-def test_setup_that_did_not_work_before_is_wrong_input_again(runs, job, unready, ends_of, what):
-    run = runs.make()
-    begun(run, "input" if what == "failed" else "preempted")
-    if what == "moved":
-        Ledger(run.path, 2, "submit").write("placed", changes=["cluster.setup: [] -> ['module load cuda']"])
+def test_other_setup_that_was_done_before_says_nothing(runs, job, unready, ends_of, done_once):
+    run = runs.make(setup=["module load cuda"])
+    done_once(run, "module load gcc")
     assert ends_of(run)[-1] == ("failed", "input", "")
 
 

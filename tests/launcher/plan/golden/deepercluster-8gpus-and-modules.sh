@@ -26,6 +26,7 @@ sslrun_item() {
 }
 sslrun_ended() {
     local code=$?
+    [ "$code" != 143 ] || sleep 2 # where Slurm ends the whole job, this shell is told right after
     [ "$code" = 0 ] || sslrun_fail "ended with $code"
     sslrun_text=
 }
@@ -59,7 +60,7 @@ python=/opt/sslrun/bin/python folder=/runs/deepercluster-paper-69a67bc4/submit n
 export PYTHONUTF8=1 PYTHONSAFEPATH=1 PYTHONPATH="$folder/code${PYTHONPATH:+:$PYTHONPATH}"
 test -x "$python" || { echo "sslrun: $node has no $python; install it there, or name one that is in cluster.python"; exit 3; }
 test -O "$folder" || { echo "sslrun: $node has no $folder of yours; choose a folder that all nodes share with runs=PATH"; exit 3; }
-if [ "$sslrun_failed" ]; then [ -f "$folder/code/launcher/plan/setup.py" ] || exit 3; export SSLRUN_UNREADY="$sslrun_failed"; fi
+if [ "$sslrun_failed" ]; then [ -f "$folder/code/launcher/plan/setup.py" ] || exit 3; export SSLRUN_UNREADY="$sslrun_failed"; else touch "$folder/did-c04c3c3571dc0d96" || :; fi
 id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} id=${id:-$SLURM_JOB_ID}
 pickle=$folder/${SLURM_ARRAY_TASK_ID:-0}.pkl submitted=$folder/${id}_submitted.pkl
 ln -f "$pickle" "$submitted" 2>/dev/null || cp -f "$pickle" "$submitted" || exit 3
