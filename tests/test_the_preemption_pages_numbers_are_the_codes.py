@@ -26,7 +26,7 @@ def row(begins):
 
 def test_how_often_a_run_starts_again():
     budgets = {"a node is lost": "node_failure", "a rank crashes": "crash", "a rank hangs": "stuck"}
-    budgets["a file cannot be read for a moment"] = "unreadable"
+    budgets |= {"a file cannot be read for a moment": "unreadable", "an item of `cluster.setup` fails": "setup"}
     for begins, cause in {**budgets, "srun can start nothing": "not_started"}.items():
         assert f"{causes.of(cause).forgiven} times" in row(begins)
     assert causes.of("crash").forgiven == causes.of("killed").forgiven
@@ -50,6 +50,7 @@ def test_where_it_starts_again():
         "preemption, with time": "preempted",
         "`scancel --signal=USR2`": "asked",
         "the job's time limit": "time_limit",
+        "an item of `cluster.setup` fails": "setup",
     }
     for begins, cause in {**mended, **queue, "`scontrol requeue`": "requeued"}.items():
         assert causes.of(cause).in_place == (begins in mended)
