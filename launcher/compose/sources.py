@@ -103,23 +103,24 @@ def as_made(spec: RunSpec) -> RunSpec:
     """`spec`, or the one of a run that is there and was made before runs could wait for one another: the same line
     means that run still."""
     before = by_content(spec)
-    return before if before and (Path(before.runs) / before.run_id / "spec.json").exists() else spec
+    if before is None or not (Path(before.runs) / before.run_id / "spec.json").exists():
+        return spec
+    ends = [s for s in spec.sources.values() if isinstance(s, FromRun) and s.step is None]
+    trains_on = any(RunDir(source.path).state().name in ACTIVE for source in ends)
+    return spec if trains_on else before
 
 
 def by_content(spec: RunSpec) -> RunSpec | None:
-    """`spec` as it would have been then, with digests of checkpoints; None where one is not there yet, or none is
-    meant."""
+    """`spec` as it would have been then, with the digests of checkpoints, of runs their newest; None where there is
+    none, or none is meant."""
     found: dict[str, InitFrom] = {}
     for field, source in spec.sources.items():
         if isinstance(source, FromRun):
-            run = RunDir(source.path)
-            step, saved = source.step, run.checkpoints()
-            if step is None and run.state().name not in ACTIVE:
-                step = max((number(path) for path in saved), default=None)
-            path = next((path for path in saved if number(path) == step), None)
-            if path is None:
+            saved = RunDir(source.path).checkpoints()
+            meant = [path for path in saved if source.step in (None, number(path))]
+            if not meant:
                 return None
-            at = str(path), manifest.read(path)["digest"]
+            at = str(meant[-1]), manifest.read(meant[-1])["digest"]
             found[field] = PinnedNetwork(*at, source.backbone) if isinstance(source, NetworkFromRun) else InitFrom(*at)
     if not found:
         return None
