@@ -109,13 +109,16 @@ def every(run: RunDir) -> list[RunDir]:
     return sorted((RunDir(file.parent) for file in files), key=lambda found: _number(found.path.name))
 
 
+def known(run: RunDir, wanted: Wanted, queue: "Mapping[str, SlurmJob] | None" = None) -> RunDir | None:
+    """The evaluation that measures or measured the same. One that failed or stopped is taken up again if it would run
+    in the same place."""
+    return next((found for found in reversed(every(run)) if _same(run, found, wanted, queue)), None)
+
+
 def prepare(run: RunDir, wanted: Wanted, queue: "Mapping[str, SlurmJob] | None" = None) -> tuple[RunDir, bool]:
-    """(the evaluation's folder, whether it was there before): the one that measures or measured the same, else a new
-    one. One that failed or stopped is taken up again if it would run in the same place."""
-    for found in reversed(every(run)):
-        if _same(run, found, wanted, queue):
-            return found, True
-    return _create(run, wanted), False
+    """(the evaluation's folder, whether it was there before): the `known` one, else a new one."""
+    found = known(run, wanted, queue)
+    return found or _create(run, wanted), bool(found)
 
 
 def asked_of(evaluation: RunDir) -> dict[str, Any]:

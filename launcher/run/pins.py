@@ -11,6 +11,7 @@ else. A file of weights, which nobody prunes, has no pin, nor has a run that was
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -132,11 +133,13 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _take(folder: Path, field: str, source: FromRun, pen: Ledger) -> None:
-    """Pin, and then say so: of what the ledger says all is there."""
+    """Pin, and then say so: of what the ledger says all is there. Raises OSError where it cannot be said."""
     found = checkpoint(field, source)
     keep(folder, field, found)
     step = int(Path(found.path).name.removeprefix("step_"))
     pen.write("pinned", field=field, path=found.path, step=step, digest=found.digest)
+    if trouble := pen.settle():
+        raise OSError(errno.ENOSPC, trouble, str(folder / "events"))
 
 
 def _nearest(path: Path, digest: str, runs: Path) -> Path:

@@ -158,6 +158,17 @@ def test_on_another_file_system_it_is_a_copy(source, monkeypatch):
     assert verify(pinned(run)) == "" and not (pinned(run) / "shared.safetensors").samefile(path / "shared.safetensors")
 
 
+def test_pruning_takes_what_an_evaluation_has_judged(source, ledgers):
+    run = RunDir(source.path / "evals" / "knn-1")
+    (run.path / "pinned" / "run" / "step_00000018").mkdir(parents=True)
+    (run.path / "events").mkdir()
+    write_json(run.path / "eval.json", {"protocol": "knn", "step": 18, "digest": "", "after": False})
+    ledgers.start(run)
+    assert doomed(source) == {}
+    ledgers.end(run)
+    assert doomed(source) == {"evals/knn-1/pinned": PINNED}
+
+
 def test_pruning_takes_a_pin_once_the_run_can_go_on_by_itself(source, ledgers):
     run = start(source.runs, f"init_from={source.id}")
     (run.path / "pinned" / "method.teacher").mkdir()

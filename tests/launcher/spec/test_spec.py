@@ -122,6 +122,7 @@ def test_a_damaged_spec_is_one_line(tmp_path, text):
         ("method.lr", "fast"), ("method.lr", True), ("method.epochs", 10**30), ("method.crop_scale", ["x"]),
         ("cluster.setup", "rm"), ("cluster.environment", {"A": 1}), ("nodes", "2"), ("nodes", 0), ("seed", 1.5),
         ("eval_after", "knn"), ("init_from", {"path": 1, "digest": "x"}), ("data.images", None), ("runs", []),
+        ("init_from", {"path": "a", "identity": "b", "step": "3"}), ("init_from", {"identity": "b"}),
     ],
 )  # fmt: skip
 def test_what_is_sealed_and_of_another_type_is_one_line(tmp_path, field, value):

@@ -176,6 +176,16 @@ def test_what_is_taken_is_the_last_checkpoint_and_the_first_start_writes_it_down
     assert len(run.history().all("pinned")) == 1
 
 
+def test_what_cannot_be_written_down_was_not_taken(ledgers, source, monkeypatch):
+    run = made(pupil(source))
+    ledgers.end(started(ledgers, source))
+    silent = pen(run)
+    monkeypatch.setattr(silent, "settle", lambda: "No space left on device")
+    with pytest.raises(OSError, match="No space left on device"):
+        stages.pin(run, run.spec(), silent)
+    assert [each.run.path for each in stages.of_run(run)] == [source.path]
+
+
 def test_a_start_that_was_killed_between_the_files_and_the_word_takes_them_again(ledgers, source):
     run = made(pupil(source))
     ledgers.end(started(ledgers, source))
