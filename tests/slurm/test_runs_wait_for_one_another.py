@@ -1,5 +1,5 @@
-"""Runs behind one another: what waits for a run that ends otherwise stays in the queue, says so, and follows that run to
-its next job; one point of a sweep as well as a run by itself."""
+"""Runs behind one another: what waits for a run that ends otherwise stays in the queue, says so, and follows that run
+to its next job; one point of a sweep as well as a run by itself."""
 
 from pathlib import Path
 
