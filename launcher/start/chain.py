@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from launcher.errors import ClusterError, InputError
+from launcher.errors import ClusterError, InputError, SslrunError
 from launcher.plan import script
 from launcher.run import pins
 from launcher.run.folder import RunDir
@@ -111,14 +111,21 @@ def held_back(run: RunDir, pen: Ledger) -> bool:
 
 
 def exit_code(run: RunDir, code: int) -> int:
-    """With what a job of `run` ends that would end with `code`. What waits for the run begins after a 0: there is none
-    where it is not done. Where it is, those go that wait for an earlier job of it, or are held."""
-    with contextlib.suppress(ClusterError, OSError):
-        if behind := followers(run):
-            if not pins.done(run.history()):
-                return code or NOT_DONE
-            follow(behind, stuck=True)
+    """With what a job of `run` ends that would end with `code`: what waits for the run begins after a 0, so there is
+    none where it is not done."""
+    with contextlib.suppress(SslrunError, OSError):
+        if pins.done(run.history()):
+            let_go(run)
+        elif followers(run):
+            return code or NOT_DONE
     return code
+
+
+def let_go(run: RunDir) -> None:
+    """Of a run that is done: have those start that wait for an earlier job of it, or are held, as far as Slurm answers.
+    The others it starts by itself."""
+    with contextlib.suppress(SslrunError, OSError):
+        follow(followers(run), stuck=True)
 
 
 def listed(names: Sequence[str]) -> str:

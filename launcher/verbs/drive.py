@@ -52,12 +52,14 @@ def go_on(run: "RunDir", options: Namespace, *, joined: bool, force: bool = Fals
     kept: what stays as first submitted although the line just typed says otherwise.
     """
     from launcher.report import view
+    from launcher.start import chain
 
     refuse(run, force=force)
     for change in kept:
         view.console().print(f"kept as first submitted: {change}", soft_wrap=True)
     if run.state().name == "done":
         view.closing(run, view.console(), arguments.runs_option(run))
+        chain.let_go(run)
         worst = afterwards(run, options)
         arguments.answer(run, options, joined=True, state="done")
         return worst
@@ -92,14 +94,15 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     spares = spec.cluster.spare_nodes
     reserve = f", and {spares} spare node{'s' if spares > 1 else ''}" if spares else ""
     where = f"{spec.asked_nodes} x {spec.tasks_per_node} ranks{reserve} on {spec.cluster.name}"
+    before = behind.standing(run, lambda each: each.summary(digest=False))
+    waits = behind.in_words(before, arguments.runs_option(run))
     if found.joined:
         message = f"{run.id} is in the queue already, as job {found.job}"
         if options.verb == "resume":
-            raise InputError.of("RUN", run.id, f"job {found.job} has it, and a run has one writer", _follow(run))
+            fix = f"it waits for {waits}" if waits else f"`{_follow(run)}`"
+            raise InputError.of("RUN", run.id, f"job {found.job} has it, and a run has one writer", fix)
     else:
         message = f"{run.id}: job {found.job}, {where}"
-    where = arguments.runs_option(run)
-    waits = behind.in_words(behind.standing(run, lambda each: each.summary(digest=False)), where)
     waits = waits or _waits_for(run, found.job)
     notes = filter(None, (found.note, f"it waits for {waits}" if waits else ""))
     screen.print("\n".join((message, *notes)) + f"\nfollow it: {_follow(run)}", soft_wrap=True)
@@ -136,7 +139,7 @@ def _follow(run: "RunDir") -> str:
 def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     from launcher.report import view
     from launcher.run import causes
-    from launcher.start import local
+    from launcher.start import chain, local
 
     screen, spec = view.console(), run.spec()
     # Why this start begins: what ended the one before; one that left no word was killed.
@@ -155,6 +158,7 @@ def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
         return 0
     if outcome.state == "done":
         view.closing(run, screen, arguments.runs_option(run))
+        chain.let_go(run)
         outcome.exit_code = afterwards(run, options)
     else:
         screen.print(f"sslrun: {outcome.message}", soft_wrap=True)
