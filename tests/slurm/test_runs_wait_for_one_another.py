@@ -33,6 +33,8 @@ def test_what_waits_for_a_run_follows_it_to_its_next_job(here, queue, ledger, un
     sslrun, runs, shape = here
     _, source = sslrun("--multirun", "method=rotnet", "seed=0,1", LATER, *shape).json["runs"]
     behind = ("--multirun", "method=deepercluster", f"init_from={source['id']}", "seed=0,1", *shape)
+    planned = sslrun("plan", "method=deepercluster", f"init_from={source['id']}", *shape).json["behind"]
+    assert planned == [f"--dependency=afterok:{source['job']}", "--kill-on-invalid-dep=no"]
     points = sslrun(*behind).json["runs"]
     jobs = [point["job"] for point in points]
     judged = sslrun("eval", points[1]["id"], "protocol=knn", runs, "--json").json["job"]

@@ -54,6 +54,15 @@ def test_what_starts_again_in_its_job_and_which_slurm_has_no_use_for_a_spare(exa
     assert ("spare_nodes" in row.advice) == (level == "warn")
 
 
+@pytest.mark.parametrize("key", ["SchedulerParameters", "DependencyParameters"])
+def test_whether_runs_behind_others_are_left_in_the_queue(examined, slurm_said, key):
+    assert "kill_invalid_depend" not in examined()["chains"].found
+    config = re.sub(rf"(?m)^{key}\s*=.*\n", "", recorded.CONFIG)
+    slurm_said.says("scontrol show config", f"{config}{key} = bf_interval=30,kill_invalid_depend\n")
+    row = examined()["chains"]
+    assert row.level == "ok" and "--kill-on-invalid-dep=no" in row.found
+
+
 # -- preemption by QOS -------------------------------------------------------------------------------------------------
 
 BY_QOS = f"{recorded.CONFIG}PreemptType = preempt/qos\nPreemptMode = REQUEUE\n"
