@@ -107,6 +107,7 @@ def checkpoint(field: str, source: FromRun) -> InitFrom:
     try:
         return InitFrom(str(path), manifest.read(path)["digest"])
     except FileNotFoundError:
+        fix = fix if source.step is None else "name another step"  # it may have been the newest a moment ago
         raise InputError.of(field, path, "there is no such checkpoint any more", fix) from None
     except ValueError as error:
         raise InputError.of(field, path, f"cannot be read ({error})", fix) from None

@@ -91,9 +91,9 @@ def _in_vain(spec: RunSpec, awaited: Awaited, state: State) -> tuple[str, str]:
         return "somebody else's", wait
     if state.name not in ACTIVE or not (state.job if on_slurm else run.held()):
         return "nobody runs it", resume
-    if not on_slurm:
-        return "no job can wait for what runs outside Slurm", wait
-    return ("", "") if spec.cluster.kind == "slurm" else ("only a job can wait for it", wait)
+    if spec.cluster.kind != "slurm":
+        return "only a job on a cluster waits for another run", wait
+    return ("", "") if on_slurm else ("no job can wait for what runs outside Slurm", wait)
 
 
 def pin(run: RunDir, spec: RunSpec, pen: Ledger) -> None:

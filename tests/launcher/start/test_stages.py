@@ -128,7 +128,9 @@ def test_what_runs_outside_slurm_is_waited_for_by_nobody(ledgers):
 
 def test_a_run_here_waits_for_nobody(ledgers, source):
     line = refused(pupil(started(ledgers, source), "cluster=local"))
-    assert "it is running, and only a job can wait for it; wait until it is done, or init_from=" in line
+    assert (
+        "it is running, and only a job on a cluster waits for another run; wait until it is done, or init_from=" in line
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
