@@ -40,6 +40,8 @@ def run(options: Namespace) -> int:
         return 0
     summary["slow_ranks"] = slow_ranks.said(summary["slow_ranks"])
     summary["leave_out"] = slow_ranks.what_to_type(summary, arguments.runs_option(found))
+    if summary["message"] == reason.word:  # which `waits_for` says in words
+        summary["message"] = ""
     if before:
         summary["waits_for"] = behind.in_words(before, arguments.runs_option(found))
     elif reason.word:
