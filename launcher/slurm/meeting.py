@@ -251,7 +251,8 @@ class _Star:
     def found(self) -> Iterator[tuple[str, dict[str, str]]]:
         """(address, {node: from which of its own it got there}) of those at which all got there."""
         tasks, told = self._tasks, set()
-        wave, others, seconds = self._candidates[:1], self._candidates[1:], HURRY_SECONDS
+        wave, others = self._candidates[:1], self._candidates[1:]
+        seconds = HURRY_SECONDS if others else WAVE_SECONDS
 
         def new() -> list[str]:
             everybody = (number for number, sources in self._reached().items() if {*sources} >= {*self._nodes})

@@ -131,8 +131,8 @@ def _start(
         "PYTHONUTF8": "1",  # whatever the locale: paths of the spec are
         "PYTHONSAFEPATH": "1",  # a folder named `methods` where the user stands is not ours
     }
-    if sys.platform == "linux":  # all ranks are here; the host name may resolve to nothing
-        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if sys.platform == "linux":  # all ranks are here; the host name may resolve to nothing, and the shell be another's
+        environment["GLOO_SOCKET_IFNAME"] = "lo"
     return subprocess.Popen(
         [sys.executable, "-P", "-m", snapshot.module(code, "launcher.start.worker"), str(run.path)],
         env=environment,

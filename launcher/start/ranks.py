@@ -187,7 +187,6 @@ def _of_ranks(spec: RunSpec, code: Path, nodes: Sequence[str], meeting: Meeting,
         interfaces=meeting.interfaces,
     )
     return {
-        **({"GLOO_SOCKET_IFNAME": "lo"} if len(nodes) == 1 else {}),
         **preflight.environment(),
         # The first entry is the batch script's: RUN/submit/code, a link. The ranks get the folder that was looked at.
         "PYTHONPATH": os.pathsep.join([str(code), *os.environ.get("PYTHONPATH", "").split(os.pathsep)[1:]]),
@@ -195,4 +194,5 @@ def _of_ranks(spec: RunSpec, code: Path, nodes: Sequence[str], meeting: Meeting,
         **spec.cluster.environment,
         "MASTER_ADDR": meeting.address,
         "MASTER_PORT": str(meeting.port),
+        **({"GLOO_SOCKET_IFNAME": "lo"} if len(nodes) == 1 else {}),  # where no other node can come
     }

@@ -15,11 +15,13 @@ pytestmark = pytest.mark.fault
 
 @pytest.fixture
 def starts(runs, monkeypatch):
-    """`starts(run, before)`: how the run ended, whose only rank says that it finished; `before` that it ended, ..."""
+    """`starts(run, before)`: how the run ended, whose only rank says that it finished; `before` that it ended, ...
+    `starts.told`: its environment."""
     popen = subprocess.Popen
 
     def start(run, before=lambda: None, says=""):
         def rank(_, **more):
+            start.told = more["env"]
             Ledger(run.path, 1, "rank0").write("finished", seconds={})
             before()
             return popen([sys.executable, "-c", f"print({says!r})"], stdout=more["stdout"])
@@ -28,6 +30,13 @@ def starts(runs, monkeypatch):
         return local.run(run, run.spec(), cause="submitted", watch=lambda: None)
 
     return start
+
+
+def test_ranks_of_one_machine_meet_on_its_loopback(runs, starts, monkeypatch):
+    """Whatever the shell says, which may be for a cluster's nodes."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib9")
+    starts(runs.make())
+    assert starts.told["GLOO_SOCKET_IFNAME"] == "lo"
 
 
 def test_how_it_ended_is_told_once_the_ledger_can_be_read(runs, starts, away):

@@ -222,7 +222,10 @@ def test_ranks_meet_where_their_nodes_do_and_know_no_others(job, ended, tmp_path
     assert not {"SLURM_NODELIST", "SLURM_JOB_NODELIST"} & {*seen} and seen["SLURM_JOB_ID"] == "7"
 
 
-def test_those_of_one_node_meet_where_no_other_node_can_come(job, ended, tmp_path):
+def test_those_of_one_node_meet_where_no_other_node_can_come(job, ended, tmp_path, monkeypatch):
+    """Whatever leads from one node to others."""
+    for name, value in {"GLOO_SOCKET_IFNAME": "ib9", "MASTER_ADDR": "nowhere"}.items():
+        monkeypatch.setenv(name, value)
     job.srun(f"env > {tmp_path}/seen")
     ended(["n2"], meeting=Meeting("127.0.0.1", 10001, {}))
     seen = told(tmp_path)
