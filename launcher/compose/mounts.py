@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from launcher.compose.overrides import as_one, quoted
+from launcher.compose.overrides import as_one, in_shell, quoted
 from launcher.plan import containers, script
 from launcher.spec.runspec import RunSpec
 
@@ -23,7 +23,7 @@ def line(spec: RunSpec) -> str:
         given = cluster.srun.get(KEY, cluster.srun.get(KEY.replace("-", "_"))) or ()
         mounts = given.split(",") if isinstance(given, str) else list(map(str, given))
         lacks = [f"{path}:{path}" for path in _unseen(wanted, mounts)]
-        return shlex.quote(f"cluster.srun.{KEY}=[{','.join(map(_item, [*mounts, *lacks]))}]") if lacks else ""
+        return in_shell(f"cluster.srun.{KEY}=[{','.join(map(_item, [*mounts, *lacks]))}]") if lacks else ""
     words = containers.command(cluster)
     lacks = _unseen(wanted, _bound(words)) if words else []
     if not lacks or os.path.basename(words[0]) not in ("apptainer", "singularity"):

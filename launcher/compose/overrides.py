@@ -23,6 +23,9 @@ _TEXTS = {str, str | None}
 _OPENS = re.compile(
     r"""['"\[{]|(choice|range|interval|glob|sort|shuffle|tag|extend_list|int|float|str|bool|json_str)\("""
 )
+_OPTIONS = "cluster.srun."  # as srun reads them: text, but for true and false
+_PART = re.compile(r"""[^\[\]{},'"]+""")  # of a list or a mapping, without quotes
+_NAMED = re.compile(r"(\s*[\w-]+\s*:\s*)?(.*)", re.DOTALL)  # name: text
 
 
 def parsed(text: str) -> Override:
@@ -47,12 +50,15 @@ def spelled(text: str) -> str:
     try:
         read = _read(text)
         number = not read.is_sweep_override() and isinstance(read.value(), bool | int | float)
-        return quoted(key, value) if number and _is_text(key) else text
+        is_text = _is_text(key) or (key.startswith(_OPTIONS) and not isinstance(read.value(), bool))
+        return quoted(key, value) if number and is_text else text
     except HydraException:
         if not sign or not _KEY.fullmatch(key) or not value.strip(", "):
             raise refused(text, "not an override", "write key=value") from None
     if _OPENS.match(value):
+        mended = _each_quoted(key, value)
         fix = f"close what it opens, or, if that is its name, type {as_one(text)}"
+        fix = f"quote what it cannot read: type {in_shell(mended)}" if mended else fix
         raise refused(text, "not an override", fix)
     if "," in value:
         raise refused(text, "a comma separates several values", f"as one value type {as_one(text)}")
@@ -66,8 +72,12 @@ def quoted(key: str, value: str) -> str:
 
 def as_one(text: str) -> str:
     """What to type in a shell so that the value of the override is one text."""
-    word = quoted(*text.partition("=")[::2])
-    return shlex.quote(word) if set('"$`\\!') & set(word) else f'"{word}"'
+    return in_shell(quoted(*text.partition("=")[::2]))
+
+
+def in_shell(text: str) -> str:
+    """One word of a shell: between double quotes where nothing in it means something there."""
+    return shlex.quote(text) if set('"$`\\!') & set(text) else f'"{text}"'
 
 
 def several(text: str) -> InputError:
@@ -76,7 +86,7 @@ def several(text: str) -> InputError:
     kinds, fix = _types(key), "give one value"
     if "(" in value:  # of the grammar's own functions
         pass
-    elif key == "eval_after" or any("list" in str(kind) for kind in kinds):
+    elif key == "eval_after" or key.startswith(_OPTIONS) or any("list" in str(kind) for kind in kinds):
         fix = f"for a list type {shlex.quote(f'{key}=[{value}]')}"
     elif kinds & _TEXTS:
         fix = f"if that is one value type {as_one(text)}"
@@ -102,6 +112,24 @@ def refusal(error: Exception) -> InputError:
     if key:
         return InputError.of(key, ..., reason, fix)
     return InputError(f"{reason}; {fix}" if fix else reason)
+
+
+def _each_quoted(key: str, value: str) -> str:
+    """The override with each text in a list or a mapping quoted; empty where it cannot be read then, either."""
+
+    def text(part: re.Match) -> str:
+        name, inner = _NAMED.fullmatch(part[0]).groups(default="")
+        return part[0] if not inner or _is_read(f"{key}=[{inner}]") else name + quoted("", inner)[1:]
+
+    mended = f"{key}={_PART.sub(text, value)}"
+    return mended if _is_read(mended) else ""
+
+
+def _is_read(text: str) -> bool:
+    try:
+        return bool(_read(text))
+    except HydraException:
+        return False
 
 
 def _read(text: str) -> Override:

@@ -156,6 +156,16 @@ def ranks(spec: RunSpec, run: Path, nodes: Sequence[str], name: str, *, beside: 
     ]  # fmt: skip
 
 
+def doctor(spec: RunSpec) -> list[str]:
+    """As the ranks of a run, on all nodes of a job: the words up to their interpreter."""
+    tasks = spec.tasks_per_node
+    return [
+        "srun", "--kill-on-bad-exit=0", "--input=none", "--chdir=/", f"--nodes={spec.nodes}",
+        f"--ntasks={spec.world_size}", f"--ntasks-per-node={tasks}", f"--cpus-per-task={script.cpus_per_task(spec)}",
+        *script.options_of_steps(spec.cluster), *python(spec.cluster),
+    ]  # fmt: skip
+
+
 def gone(spec: RunSpec, node: str, pids: Sequence[int]) -> list[str]:
     """Ends with 0 where none of these processes is left on `node`, with LEFT where one is, also some seconds later."""
     return ["srun", *_alone(spec, node), "--input=none", "sh", "-c", GONE, "sh", *map(str, pids)]

@@ -60,13 +60,7 @@ def batch(folder: str) -> int:
     }
     with open(__file__) as file:
         source = file.read()
-    command = [
-        "srun", "--kill-on-bad-exit=0", "--input=none", "--chdir=/",
-        f"--nodes={given['nodes']}", f"--ntasks={given['world_size']}",
-        f"--ntasks-per-node={given['tasks_per_node']}", f"--cpus-per-task={os.environ.get('SLURM_CPUS_PER_TASK', 1)}",
-        *given["srun"],
-        *given["python"], "-I", "-S", "-c", source, "task",
-    ]  # fmt: skip
+    command = [*given["command"], "-I", "-S", "-c", source, "task"]
     report: dict = {"ranks": [], "clocks": {}, "failures": []}
     began = time.time()
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import statistics
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -75,11 +74,9 @@ def _prepare(spec: RunSpec, folder: Path) -> Path:
     order = {
         "token": token,
         "nodes": spec.nodes,
-        "tasks_per_node": spec.tasks_per_node,
         "world_size": spec.world_size,
         "seconds": RANK_SECONDS + fetching,
-        "python": shlex.split(cluster.python) if cluster.python else [sys.executable],
-        "srun": script.options_of_steps(cluster),
+        "command": steps.doctor(spec),
         "contained": containers.contained(cluster),
         "environment": dict(cluster.environment),
         "meet": steps.meet(spec, None, reach.source()),

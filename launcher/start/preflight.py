@@ -20,7 +20,7 @@ from launcher.spec.runspec import RunSpec
 
 PREFLIGHT_SECONDS = 120.0  # for a node's answer, from the first word of the last one on
 SEEN_SECONDS = 60.0  # how long a node may take to see the run: it mounts the folder now, or the file server is away
-INSIDE_SECONDS = 5.0  # the same of a container, into which nothing is mounted later
+INSIDE_SECONDS = 2.0  # the same of a container, into which nothing is mounted later
 ASKED_SECONDS = 30.0  # for a node that is lost: a task on one that refuses connections fails after 11 (measured)
 TICK_SECONDS = 1.0
 HEED_SECONDS = 5.0

@@ -43,17 +43,47 @@ def typed(contained, image, slurm_sslrun, config_dir):
     return slurm_sslrun(contained), (*words, f"cluster.srun.container-image={image}")
 
 
-def test_a_run_waits_for_its_image_and_trains_in_it(typed, image, tmp_path, until, settled):
+@pytest.fixture
+def fetching(image):
+    """`fetching(".n2")`: from now on that node fetches the image, or all do, until the end or `unlink`."""
+    files = []
+
+    def fetch(where: str = "") -> Path:
+        files.append(Path(f"{image}.fetching{where}"))
+        files[-1].touch()
+        return files[-1]
+
+    yield fetch
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def test_a_run_waits_for_its_image_and_trains_in_it(typed, fetching, tmp_path, until, settled):
     sslrun, words = typed
     words = (*words, f"runs={tmp_path}")
-    shown = sslrun("plan", *words, "--json").json["mounts"]
-    fetching = Path(f"{image}.fetching.n2")
-    fetching.touch()
-    try:
-        run = Path(sslrun(*words, *shlex.split(shown), "--json").json["path"])
-        until(lambda: "n2 to begin" in sslrun("status", f"runs={tmp_path}").out)
-    finally:
-        fetching.unlink()
+    shown = shlex.split(sslrun("plan", *words, "--json").json["mounts"])
+    assert len(shown) == 1 and f"{tmp_path}:{tmp_path}" in shown[0]
+    fetched = fetching(".n2")
+    run = Path(sslrun(*words, *shown, "--json").json["path"])
+    until(lambda: "n2 to begin" in sslrun("status", f"runs={tmp_path}").out)
+    fetched.unlink()
+    ended = settled(sslrun, run)
+    assert ended["state"] == "done", ended
+
+
+@pytest.mark.slow
+def test_one_that_waits_for_its_image_can_be_cancelled_and_resumed(typed, fetching, ledger, tmp_path, until, settled):
+    sslrun, words = typed
+    fetched = fetching()
+    run = Path(sslrun(*words, f"runs={tmp_path}", f"cluster.srun.container-mounts=[{tmp_path}]", "--json").json["path"])
+    until(lambda: "n1, n2 to begin" in sslrun("status", f"runs={tmp_path}").out)
+    cancelling = sslrun.start("cancel", run, "--yes")
+    until(lambda: ledger(run, "end"))
+    fetched.unlink()  # what has been fetched is not begun with any more, but only then does Slurm let the job go
+    assert sslrun.finish(cancelling).code == 0
+    assert settled(sslrun, run)["state"] == "cancelled"
+
+    sslrun("resume", run)
     ended = settled(sslrun, run)
     assert ended["state"] == "done", ended
 
@@ -65,3 +95,14 @@ def test_what_a_container_does_not_show_is_named(typed, tmp_path, settled):
     hidden = f"does not see {run}, {tmp_path}/.code"
     assert shown["state"] == "failed" and f"n1 {hidden}" in shown["message"] and f"n2 {hidden}" in shown["message"]
     assert "inside the container: cluster.srun.container-mounts" in shown["message"]
+
+
+def test_the_doctor_starts_its_tasks_in_it(typed, config_dir, contained, image, tmp_path):
+    sslrun, _ = typed
+    where = ("cluster=fake", "--config-dir", config_dir(contained), "nodes=2", "tasks_per_node=1", f"runs={tmp_path}")
+    inside = (f"cluster.python={INSIDE}", f"cluster.srun.container-image={image}")
+    rows = {row["check"]: row for row in sslrun("doctor", "--launch", *where, *inside, "--json", code=None).json}
+    assert rows["launch"]["found"].startswith("2 of 2 ranks")
+    hidden, programs = rows["run directory"], rows["slurm programs"]
+    assert (hidden["level"], programs["level"]) == ("bad", "ok") and "n1, n2: no such file" in hidden["found"]
+    assert "into the container" in hidden["advice"] and programs["found"] == "the first node has scontrol"

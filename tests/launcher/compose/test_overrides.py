@@ -114,3 +114,21 @@ def test_other_verbs_know_such_folders_too(sslrun, tmp_path):
     odd.mkdir()
     for word in (f"runs={odd}", f"runs='{odd}'", "runs=~/a, b=(ü)"):
         assert sslrun.where(HOME=str(tmp_path))("status", word, "--json").json == []
+
+
+@pytest.mark.parametrize(
+    "value", ["{mpi:none,container-image:a#b/c:1}", "{container-mounts:[/a#1:/a,/b:/b]}", "[a&b,c]"]
+)
+def test_a_list_or_a_mapping_that_cannot_be_read_is_said_with_quotes(value):
+    with pytest.raises(InputError, match="quote what it cannot read: type ") as refused:
+        spelled(f"cluster.srun={value}")
+    (word,) = typed_in_a_shell(str(refused.value).rpartition(": type ")[2])
+    unquoted = word.partition("=")[2].replace("'", "")
+    assert unquoted == value and parsed(word).value()
+
+
+def test_several_values_of_an_option_of_srun_are_a_list():
+    with pytest.raises(InputError, match="for a list type ") as refused:
+        training.resolve(["method=rotnet", "recipe=tiny", "cluster.srun.container-mounts=/a:/a,/b:/b"], planning=True)
+    (word,) = typed_in_a_shell(str(refused.value).rpartition(" type ")[2])
+    assert parsed(word).value() == ["/a:/a", "/b:/b"]

@@ -7,6 +7,7 @@ a step that has not ended too, what asks a node what is left there, and what sta
 writes them anew; read the difference before committing it.
 """
 
+import dataclasses
 import difflib
 import os
 import re
@@ -22,24 +23,13 @@ from recorded import Refused
 
 from launcher.compose.training import resolve
 from launcher.plan import steps
+from launcher.spec.runspec import freeze
 
 GOLDEN = Path(__file__).with_name("golden") / "steps"
 RUN = Path("/runs/deepercluster")
 COPY = Path("/scratch/sslrun-1000-env/1a97/env/bin/python")
 CODE = "/runs/.code/0123456789abcdef"
 NODES = ["n1", "n2", "n3", "n4"]
-STEPS = [
-    "look",
-    "look-beside",
-    "meet",
-    "meet-beside",
-    "meet-doctor",
-    "unpack",
-    "ranks",
-    "ranks-beside",
-    "gone",
-    "understudy",
-]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +38,19 @@ def written() -> dict[str, str]:
     words = ("nodes=4-8", "cluster.spare_nodes=1", "cluster=generic", "cluster.python=/opt/sslrun/bin/python")
     spec, _ = resolve(["method=deepercluster", *words, "runs=/runs"], planning=True)
     spec = spec.on(len(NODES))
+    srun = {"mpi": "none", "container_image": "a#b", "container-mounts": ["/data:/data:ro", "/runs"]}
+    within = dataclasses.replace(spec, cluster=freeze(spec.cluster_but(srun=srun)))
+    command = "apptainer exec --nv --bind /runs image.sif python"
+    into = dataclasses.replace(spec, cluster=freeze(spec.cluster_but(python=command)))
     commands = {
+        "look-within": steps.look(within, RUN, NODES, [CODE], seconds=2),
+        "meet-within": steps.meet(within, NODES, "SOURCE"),
+        "doctor-within": steps.doctor(within),
+        "doctor": steps.doctor(spec),
+        "ranks-within": steps.ranks(within, RUN, NODES, "start1"),
+        "gone-within": steps.gone(within, "n2", [4711]),
+        "understudy-within": steps.understudy(within, RUN, "7", "n1", 2, "n2"),
+        "look-into": steps.look(into, RUN, NODES, [CODE], seconds=2),
         "look": steps.look(spec, RUN, NODES, [CODE], seconds=60),
         "look-beside": steps.look(spec, RUN, NODES, [CODE], seconds=60, beside=True),
         "meet": steps.meet(spec, NODES, "SOURCE"),
@@ -63,7 +65,16 @@ def written() -> dict[str, str]:
     return {name: " \\\n".join(map(shlex.quote, command)) + "\n" for name, command in commands.items()}
 
 
-@pytest.mark.parametrize("name", STEPS)
+STEPS = (
+    "look", "look-beside", "meet", "meet-beside", "meet-doctor", "doctor", "unpack", "ranks", "ranks-beside", "gone",
+    "understudy",
+)  # fmt: skip
+CONTAINED = (
+    "look-within", "meet-within", "doctor-within", "ranks-within", "gone-within", "understudy-within", "look-into",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*STEPS, *CONTAINED])
 def test_the_step_is_the_golden_one(name, written):
     file, step = GOLDEN / f"{name}.sh", written[name]
     if os.environ.get("SSLRUN_REWRITE_GOLDEN"):
@@ -78,7 +89,7 @@ def test_there_is_one_of_each(written):
     assert {file.stem for file in GOLDEN.iterdir()} == {*written}
 
 
-@pytest.mark.parametrize("text", [steps.LOOK, steps.UNPACK, steps.GONE, steps.UNDERSTUDY])
+@pytest.mark.parametrize("text", [steps.LOOK, steps.LOOK_INTO, steps.UNPACK, steps.GONE, steps.UNDERSTUDY])
 def test_what_a_node_runs_is_sh(text):
     checked = subprocess.run(["sh", "-n", "-c", text], capture_output=True, text=True)
     assert (checked.returncode, checked.stderr) == (0, "")

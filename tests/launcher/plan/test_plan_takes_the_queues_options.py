@@ -3,10 +3,11 @@
 import json
 import re
 import shlex
+import sys
 
 import pytest
 
-from launcher.compose import clusters
+from launcher.compose import clusters, training
 from launcher.compose.training import resolve
 from launcher.errors import InputError
 from launcher.plan import plan as planning
@@ -17,7 +18,7 @@ from launcher.spec.stored import read as read_spec
 QUEUE = (
     "partition", "qos", "account", "constraint", "exclude", "gres", "timeout_min", "mem_gb", "mem_per_gpu",
     "mem_per_cpu", "cpus_per_task", "cpus_per_gpu", "array_parallelism", "signal_delay_s", "additional_parameters",
-    "setup", "environment", "python", "preemptible", "grace_s", "interruptions_per_node_day", "spare_nodes",
+    "srun", "setup", "environment", "python", "preemptible", "grace_s", "interruptions_per_node_day", "spare_nodes",
 )  # fmt: skip
 
 
@@ -143,6 +144,13 @@ def test_a_key_that_would_break_the_line_is_refused():
         ("cluster.additional_parameters.cpus_per_task=5", ("use cluster.cpus_per_task",)),
         ("cluster.additional_parameters.output=/tmp/x", ("output=/tmp/x", "sslrun sets it itself")),
         ("cluster.additional_parameters.nodelist=[a,b]", ("additional_parameters.nodelist", "one value", "'a,b'")),
+        ("cluster.srun={A b:1}", ("cluster.srun.A b", "no option of srun")),
+        ("cluster.srun.mpi='a\nb'", ("cluster.srun.mpi", "cannot carry")),
+        ("cluster.srun.cpus_per_task=5", ("cluster.srun.cpus_per_task=5", "use cluster.cpus_per_task")),
+        ("cluster.srun.nodelist=[n1,n2]", ("cluster.srun.nodelist", "sslrun sets it itself")),
+        ("cluster.srun.kill-on-bad-exit=1", ("cluster.srun.kill-on-bad-exit=1", "sslrun sets it itself")),
+        ("cluster.srun.container-mounts={/a:/b}", ("cluster.srun.container-mounts", "one value", "'a,b'")),
+        ("cluster.srun.container-mounts=[[/a],/b]", ("cluster.srun.container-mounts", "one value", "'a,b'")),
         ("cluster.environment.RANK=0", ("cluster.environment.RANK", "leave it out")),
         ("cluster.environment.SLURM_JOB_ID=0", ("cluster.environment.SLURM_JOB_ID", "leave it out")),
         ("cluster.environment={A B:0}", ("cluster.environment.A B", "names no variable")),
@@ -208,6 +216,38 @@ def test_a_cluster_of_ones_own_says_only_what_differs(tmp_path):
     (tmp_path / "cluster" / "mine.yaml").write_text("name: mine\npartitoin: gpu\n")
     with pytest.raises(InputError, match="partitoin"):
         spec_of(cluster="mine", config_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("cluster.srun={}", []),
+        ("cluster.srun={mpi:none,cpu-bind:none}", ["--mpi=none", "--cpu-bind=none"]),
+        ("cluster.srun.container_mounts=[/a:/a,'/b c:/b']", ["--container-mounts=/a:/a,/b c:/b"]),
+        ("cluster.srun.container-mounts=/a#1:/a", ["--container-mounts=/a#1:/a"]),
+        ("cluster.srun.container-writable=true", ["--container-writable"]),
+        ("cluster.srun={mpi:null,container-readonly:false}", []),
+        ("cluster.srun.container-image=2024_1", ["--container-image=2024_1"]),
+    ],
+)
+def test_options_of_srun_are_its_words(override, words):
+    spec, _ = spec_of(override)
+    assert script.options_of_steps(spec.cluster) == words
+    back = read_spec(json.loads(json.dumps(spec.to_json())))
+    assert script.options_of_steps(back.cluster) == words
+    assert script.options_of_steps(training.placed(back, ["cluster.timeout_min=60"]).cluster) == words
+    outside = [word for word in words if not word.startswith("--container")]
+    assert script.options_of_steps(spec.cluster, of_the_node=True) == outside
+
+
+def test_where_srun_has_no_option_nothing_is_said_of_it_to_code_of_before():
+    assert "srun" not in spec_of()[0].to_json()["cluster"]
+    assert "srun" not in spec_of()[0].placement({"steps": 1, "signal_delay_s": 1})["cluster"]
+
+
+def test_the_job_itself_begins_outside_of_a_container():
+    inside, _ = spec_of("cluster.python=/opt/python", "cluster.srun.container-image=/x.sqsh")
+    assert script.python_of(inside.cluster) == sys.executable
 
 
 def test_the_mappings_are_frozen_and_survive_json():

@@ -159,6 +159,31 @@ def test_a_node_has_a_while_to_see_the_run(tmp_path):
     assert late.communicate() == (f"n2 begins\nn2 is {os.uname().nodename}\n", None) and late.returncode == 0
 
 
+# What starts a container -> what the node says of it. The last words are Python's own.
+CONTAINERS = {
+    'shift 2; exec "$@"': "is {host}",
+    "echo 'FATAL: no such image' >&2; exit 255": "cannot start a container with cluster.python: FATAL: no such image",
+    "echo INFO: unpacking; echo does not see /x inside the container; exit 3": "does not see /x inside the container",
+}
+
+
+@pytest.mark.parametrize("script", CONTAINERS)
+def test_where_python_is_in_a_container_it_is_looked_into(tmp_path, script):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "spec.json").touch()
+    apptainer = tmp_path / "apptainer"
+    apptainer.write_text(f"#!/bin/sh\n{script}\n")
+    apptainer.chmod(0o700)
+    inside = [apptainer, "exec", "a.sif", sys.executable, "-I", "-S", "-c", steps.SEEN, tmp_path]
+    words = ["sh", "-c", steps.LOOK_INTO, "sslrun", tmp_path, apptainer, "0", *inside]
+    known = {"env": {**os.environ, "SLURMD_NODENAME": "n2"}, "capture_output": True, "text": True}
+    said = subprocess.run(words, **known)
+    assert said.stdout == f"n2 {CONTAINERS[script].format(host=os.uname().nodename)}\n", said.stderr
+    assert said.returncode == (0 if " is " in said.stdout else 3)
+    hidden = subprocess.run([*words, "/no/where", "/no/what"], **known)
+    assert hidden.returncode == 3 and ("does not see /no/where, /no/what inside" in hidden.stdout) == ("@" in script)
+
+
 @pytest.mark.parametrize(("timeout_min", "seconds"), [(5, "30"), (600, "60")])
 def test_a_short_job_waits_for_a_part_of_its_time_alone(runs, job, ends_of, tmp_path, timeout_min, seconds):
     job.srun(look=f'while [ "$1" != sslrun ]; do shift; done; echo "$4" > {tmp_path}/seconds; exit 1')

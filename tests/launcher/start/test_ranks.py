@@ -126,6 +126,13 @@ def test_where_it_stays_away_they_are_given_up_and_no_node_is_blamed(job, ended,
     assert len(job.slurm.commands("squeue --steps")) > 1 and not job.slurm.commands("scancel")
 
 
+def test_one_that_could_not_be_launched_is_waited_for_by_nobody(job, ended, alive):
+    job.srun(f"echo 'srun: error: task 1 launch failed: Slurmd could not execve job' >&2; {alive.srun}; exit 137")
+    found = ended()
+    assert (found.rank, found.how) == (1, "rank 1 on n2: launch failed: Slurmd could not execve job")
+    assert job.slurm.commands("scancel")
+
+
 def test_others_that_end_by_themselves_are_not_killed(job, ended, monkeypatch):
     monkeypatch.setattr(ranks, "END_SECONDS", 60.0)
     job.srun(f"{FAILED}; {KILLED}; exit 1")

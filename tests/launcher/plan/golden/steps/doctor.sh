@@ -1,0 +1,9 @@
+srun \
+--kill-on-bad-exit=0 \
+--input=none \
+--chdir=/ \
+--nodes=4 \
+--ntasks=32 \
+--ntasks-per-node=8 \
+--cpus-per-task=8 \
+/opt/sslrun/bin/python
