@@ -49,9 +49,9 @@ def spelled(text: str) -> str:
     key, sign, value = text.partition("=")
     try:
         read = _read(text)
-        number = not read.is_sweep_override() and isinstance(read.value(), bool | int | float)
-        is_text = _is_text(key) or (key.startswith(_OPTIONS) and not isinstance(read.value(), bool))
-        return quoted(key, value) if number and is_text else text
+        found = None if read.is_sweep_override() else read.value()
+        number = isinstance(found, bool | int | float) and not (isinstance(found, bool) and key.startswith(_OPTIONS))
+        return quoted(key, value) if number and _is_text(key) else text
     except HydraException:
         if not sign or not _KEY.fullmatch(key) or not value.strip(", "):
             raise refused(text, "not an override", "write key=value") from None
@@ -139,7 +139,7 @@ def _read(text: str) -> Override:
 def _is_text(key: str) -> bool:
     """Whether what a field of the launch, its data or its cluster holds is text, which may look like a number."""
     group, _, field = key.lstrip("+~").partition(".")
-    if group == "cluster" and field.startswith("environment."):
+    if group == "cluster" and field.startswith(("environment.", "srun.")):
         return True
     return group != "method" and bool(_types(key) & _TEXTS)
 
