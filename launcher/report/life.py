@@ -17,7 +17,7 @@ from launcher.run import goodput
 from launcher.run.files import read
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History
-from launcher.slurm import queue
+from launcher.slurm import queue, reasons
 from launcher.spec.runspec import flat
 
 Event = Mapping[str, Any]
@@ -81,6 +81,8 @@ def of(run: RunDir) -> Life:
     jobs, _ = queue.of_runs([run])
     summary, history = run.summary(jobs), run.history()
     summary["message"] = queue.last_words(run) or summary["message"]
+    if summary["state"] == "pending":
+        summary["message"] = reasons.of(summary["message"]).short()
     starts = _starts(history, summary, run.spoke())
     return Life(
         id=run.id,

@@ -184,7 +184,8 @@ def _check_setup(run: RunDir, ledger: Ledger, nodes: Allocation) -> None:
         return
     folder = run.history().submission(job.own_id()).get("folder", "")
     if not Path(folder, setup.mark(run.spec().cluster.setup)).exists():
-        raise InputError(f"{said}; mend it, or end it with `|| true` if it may fail")
+        fix = f"`sslrun resume {run.id} cluster.setup=[...]` goes on with others" if not run.owner else "mend it"
+        raise InputError(f"{said}; {fix}, and `|| true` behind an item lets it fail")
     _leave_out(run, ledger, nodes, {nodes.first: said.partition(": ")[2]})
     raise SetupFailed(said)
 

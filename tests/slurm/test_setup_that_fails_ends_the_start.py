@@ -29,7 +29,7 @@ def test_it_ends_the_first_start_and_the_run_goes_on_once_it_is_mended(typed, se
     shown = settled(sslrun, run)
     message = shown["message"]
     assert (shown["state"], shown["cause"], shown["restarts"]) == ("failed", "input", {})
-    assert message.startswith(said("n1")) and "...` ended with 7: no modules here; mend it" in message
+    assert message.startswith(said("n1")) and "...` ended with 7: no modules here; `sslrun resume " in message
     assert f"\n{run.name}: {message}\n" in sslrun("status", f"runs={run.parent}").out
     (log,) = (run / "submit").glob("slurm-*.log")
     assert "sslrun: n1: cluster.setup[1]" in log.read_text() and not list((run / "logs").iterdir())

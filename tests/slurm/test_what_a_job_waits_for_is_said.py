@@ -71,7 +71,8 @@ def test_status_show_and_launch_say_who_can_help(cluster, slurm_sslrun, config_d
     text = holds("uhold", "JobHeldUser")
     mine = f"you: it is held (JobHeldUser); you can help: `scontrol release {job}`"
     assert " you: it is held " in text and f"\n{run}: waits for {mine}\n" in text
-    assert mine in " ".join(sslrun("show", tmp_path / run).out.split())
+    assert f"waits_for     {mine}\n" in (shown := sslrun("show", tmp_path / run).out) and "message" not in shown
+    assert "\nyou: it is held (JobHeldUser)\n" in sslrun("report", tmp_path / run).out
     assert mine in sslrun(*words).err  # it is joined
     text = holds("hold", "JobHeldAdmin")  # this user is one
     theirs = f"an administrator can help: ask one why, and for `scontrol release {job}`"
