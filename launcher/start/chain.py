@@ -8,6 +8,7 @@ them among all runs of a folder.
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from launcher.plan import script
 from launcher.run import pins
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
+from launcher.run.state import State
 from launcher.slurm import commands, queue
 from launcher.slurm.commands import SlurmJob
 from launcher.start import job, stages
@@ -23,6 +25,7 @@ from launcher.start import job, stages
 NO_START = 0  # the generation of what is said of no start
 NOT_DONE = 130
 LISTED = 3
+SEEN_SECONDS, POLL_SECONDS = 60.0, 2.0  # for which NFS may not show a node what another one wrote
 STILL_TO_COME = ("PENDING", "COMPLETING")  # the latter of a job that has just put itself back
 
 
@@ -93,17 +96,18 @@ def held_back(run: RunDir, pen: Ledger) -> bool:
     """Of a run whose job has begun: whether it waits on, which is said in its ledger and counts as no start. Then the
     job is back in the queue, and Slurm ends this script for it: held until somebody resumes what it waits for, or
     behind the job of who did so a moment ago. Raises OSError, and ClusterError where Slurm does not take it back."""
+    end = time.monotonic() + SEEN_SECONDS
     try:
-        left = stages.unfinished(stages.of_run(run))
+        states = _not_done(run)
+        while any(_left_no_word(source, state) for source, state in states) and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+            states = _not_done(run)
     except InputError:  # the start itself meets it, and says so in the ledger
         return False
-    known, _ = queue.of_runs(each.run for each in left)
-    states = {each: each.run.state(known) for each in left}
-    states = {each: state for each, state in states.items() if state.name != "done"}  # in between
-    for each, state in states.items():
-        why = f"{each.run.id} is {state.name}{state.message and f': {state.message}'}"
-        print(f"sslrun: it waits: {why}", flush=True)
-        pen.write("waits", source=str(each.run.path), why=why, job=job.own_id())
+    for source, state in states:
+        why = f"{source.id} is {state.name}{state.message and f': {state.message}'}"
+        print(f"it waits: {why}", flush=True)
+        pen.write("waits", source=str(source.path), why=why, job=job.own_id())
     if states:
         job.back_and_held()
         follow([run])  # whoever resumed the other one met this job at work
@@ -131,6 +135,21 @@ def let_go(run: RunDir) -> None:
 def listed(names: Sequence[str]) -> str:
     """The first of them, and how many there are besides: a sweep may wait for one run."""
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
+def _not_done(run: RunDir) -> list[tuple[RunDir, State]]:
+    """The runs that `run` waits for, and where each stands."""
+    left = [each.run for each in stages.unfinished(stages.of_run(run))]
+    jobs, _ = queue.of_runs(left)
+    states = [(source, source.state(jobs)) for source in left]
+    return [(source, state) for source, state in states if state.name != "done"]
+
+
+def _left_no_word(run: RunDir, state: State) -> bool:
+    """Whether a run whose job is gone did not say how it ended: this node may not see yet that it did."""
+    history = run.history()
+    last = history.last("submitted", "start", "end")
+    return state.name == "failed" and last.get("event") == "start"
 
 
 def _askers(run: RunDir) -> list[Path]:

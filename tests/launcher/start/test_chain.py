@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import recorded
@@ -240,6 +241,28 @@ def test_a_job_that_began_too_early_goes_back_held(runs, behind, job, queue, mov
     assert chain.held_back(run, Ledger(run.path, 1, "batch"))
     assert moved()[1:] == ["requeuehold 8", "update JobId=8 Dependency=afterok:9", "release 8"]
     assert [event["job"] for event in run.history().all("waits")] == ["8", "8"]
+
+
+def test_what_this_node_does_not_see_yet_is_waited_for(runs, behind, job, queue, moved, slurm_said, monkeypatch):
+    """A run that is done has said so on another node, a moment before its job ended."""
+    source = runs.make()
+    submit.submit([source])
+    queue({"7": "RUNNING"})
+    run = behind(source)
+    submit.submit([run])
+    Ledger(source.path, 1, "batch").write("start", cause="submitted", job="7", world_size=1, nodes="n1")
+    queue({"8": "RUNNING"})
+    waits = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            done = {"state": "done", "cause": "done", "message": "", "requeued": False, "in_place": False}
+            Ledger(source.path, 1, "batch").write("end", **done)
+
+    monkeypatch.setattr(chain, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=sleep))
+    assert not chain.held_back(run, Ledger(run.path, 1, "batch"))
+    assert len(waits) == 2 and moved() == [] and not run.history().all("waits")
 
 
 def test_a_job_ends_with_0_for_those_behind_it_only_where_its_run_is_done(runs, behind, queue, moved):
