@@ -1,5 +1,6 @@
 """`sslrun --multirun`: every point a run of its own, all of them at once or one after the other."""
 
+import functools
 import json
 import time
 from argparse import Namespace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ClusterError, InputError, RunFailed
-from launcher.report import view
+from launcher.report import behind, view
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE
 from launcher.slurm import queue
@@ -91,7 +92,11 @@ def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.
     if left:
         said = f"{len(left)} of {len(good)} runs are not submitted: {left[0]}"
         screen.print(f"{said}; the same command submits them once some have ended", soft_wrap=True)
-    for note in sorted({s.note for s in outcome.values() if s.note}):
+    facts_of = functools.cache(lambda path: RunDir(path).summary(digest=False))
+    standing = (behind.standing(found, lambda run: facts_of(run.path)) for found in good)
+    waits = {behind.in_words(before, arguments.runs_option(good[0])) for before in standing}
+    notes = {s.note for s in outcome.values()} | {f"behind {said}" for said in waits - {""}}
+    for note in sorted(notes - {""}):
         screen.print(note, soft_wrap=True)
     # A run that another sweep launched may lack the evaluation that this one is about.
     wanted = {run.id: point.spec.eval_after for run, point in zip(runs, points, strict=True)}

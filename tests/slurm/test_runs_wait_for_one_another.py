@@ -35,7 +35,9 @@ def test_what_waits_for_a_run_follows_it_to_its_next_job(here, queue, ledger, un
     behind = ("--multirun", "method=deepercluster", f"init_from={source['id']}", "seed=0,1", *shape)
     planned = sslrun("plan", "method=deepercluster", f"init_from={source['id']}", *shape).json["behind"]
     assert planned == [f"--dependency=afterok:{source['job']}", "--kill-on-invalid-dep=no"]
-    points = sslrun(*behind).json["runs"]
+    answer = sslrun(*behind)
+    points = answer.json["runs"]
+    assert f"behind {source['id']} (pending at step 0)" in answer.err
     jobs = [point["job"] for point in points]
     judged = sslrun("eval", points[1]["id"], "protocol=knn", runs, "--json").json["job"]
     last = queue()
