@@ -21,7 +21,7 @@ def command(spec: RunSpec, given: Mapping[str, Any]) -> str:
     """A line for a shell: a run of what `spec` trains, but for what is `given`, as {"method.epochs": 4} or as somebody
     typed it. Of the spec it says what differs from its recipe, and the folder of runs where that is not the usual one.
     """
-    found = {key: written(key, value) for key, value in _differences(spec)}
+    found = {key: _written(key, value) for key, value in _differences(spec)}
     for key, value in given.items():
         listed = str(value).startswith(("[", "{"))
         found[key] = spelled(f"{key}={value}") if listed or "," not in str(value) else quoted(key, value)
@@ -93,8 +93,7 @@ def named(source: InitFrom | FromRun) -> str:
     return source.path
 
 
-def written(key: str, value: Any) -> str:
-    """The override that gives the field this value."""
+def _written(key: str, value: Any) -> str:
     if isinstance(value, str) and not re.fullmatch(r"[\w./:+@-]*", value, re.ASCII):
         return quoted(key, value)
     return spelled(f"{key}={value if isinstance(value, str) else json.dumps(value)}")

@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from launcher.compose import words
 from launcher.errors import InputError
 from launcher.run import pins
 from launcher.run.folder import RunDir
@@ -84,7 +83,7 @@ def _in_vain(spec: RunSpec, awaited: Awaited, state: State) -> tuple[str, str]:
     run, on_slurm = awaited.run, awaited.run.spec().cluster.kind == "slurm"
     near = awaited.field == RUN or str(run.runs) == spec.runs
     named = run.id if near else str(run.path)
-    newest = "step=newest" if awaited.field == RUN else shlex.quote(words.written(awaited.field, f"{named}@newest"))
+    newest = "step=newest" if awaited.field == RUN else shlex.quote(f"{awaited.field}={named}@newest")
     now = f", or {newest}" if run.checkpoints() else ""
     wait, resume = f"wait until it is done{now}", f"`sslrun resume {shlex.quote(named)}` first{now}"
     if run.path.stat().st_uid != os.geteuid():
