@@ -39,7 +39,8 @@ def later(default: Any) -> Any:
 
 def pinned() -> Any:
     """A field that names another network, None by default: `teacher: str | None = pinned()`. A person gives a run or a
-    file of weights; composing puts a `PinnedNetwork` in its place (runspec.py), which says what was found there."""
+    file of weights; composing puts a `NetworkFromRun` or a `PinnedNetwork` in its place (runspec.py), which know its
+    backbone."""
     return _field(None, pinned=True)
 
 
