@@ -21,7 +21,7 @@ FIXES = {
     PORT: "a port that is free on the first node",
 }
 ORDER = "SSLRUN_MEETING"  # as reach.py reads it
-BEGIN_SECONDS = 15.0  # from a task's first word, for those of the other nodes to begin
+TOGETHER_SECONDS = 15.0  # from the first task's word until all have begun, where no container is made
 TRY_SECONDS = 10.0  # for all the rest, beside what is left of these
 HEED_SECONDS = 5.0
 HURRY_SECONDS, WAVE_SECONDS = 3.0, 7.0  # for the likeliest address; for others, which are tried all at once
@@ -59,7 +59,7 @@ def meet(
     given: Mapping[str, str],
     environment: Mapping[str, str],
     patience: float,
-    together: float | None = None,
+    together: float,
     over: Callable[[], bool] = lambda: False,
 ) -> Meeting:
     """`command` starts reach.py on each of `nodes`, in this `environment`. `names`: at which the first may be reached,
@@ -70,7 +70,7 @@ def meet(
         raise Apart("it is no port", setting=PORT)
     wanted = [name for name in (given.get(INTERFACES) or "").split(",") if name]
     with _Tasks(command, nodes, {**environment, ORDER: f"{first} {port}"}, over) as tasks:
-        tasks.begin(patience, BEGIN_SECONDS if together is None else together)
+        tasks.begin(patience, together)
         for name in wanted:
             lacking = {node: f"has no address at {name}" for node in nodes if name not in tasks.addresses[node]}
             _refuse(lacking, nodes, INTERFACES)
@@ -144,8 +144,9 @@ class _Tasks:
         """Returns once all of them listen. Raises Apart."""
         self._left = patience
         self.wait(lambda: self.ports or self.gone, patience)
-        self._left = together + TRY_SECONDS
-        self.wait(lambda: {*self.ports, *self.gone}.issuperset(self.nodes), together)
+        if self.ports or self.gone:
+            self._left = together + TRY_SECONDS
+            self.wait(lambda: {*self.ports, *self.gone}.issuperset(self.nodes), together)
         if self._refused:
             raise Apart(self._refused, setting=PORT)
         silent = [node for node in self.nodes if node not in self.ports]

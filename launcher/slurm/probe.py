@@ -131,7 +131,7 @@ def _meet(given: dict) -> dict:
     environment = {**os.environ, **given["environment"]}
     about = {"given": environment, "environment": environment, "patience": given["seconds"]}
     try:
-        found = meeting.meet(given["meet"], nodes, names, **about)
+        found = meeting.meet(given["meet"], nodes, names, **about, together=given["seconds"])
     except meeting.Apart as error:
         advice = "leave these nodes out with cluster.exclude" if error.why else "see the launch above"
         if error.setting:

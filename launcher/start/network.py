@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from launcher.errors import ClusterError, InputError, NodesRefused, NotStarted
-from launcher.plan import steps
+from launcher.plan import containers, steps
 from launcher.slurm import commands, meeting, reach
 from launcher.slurm.meeting import Apart, Meeting
 from launcher.spec.runspec import RunSpec
@@ -29,7 +29,7 @@ def find(spec: RunSpec, nodes: Sequence[str], host: str, *, beside: bool, unwant
             given=given,
             environment={**preflight.environment(), **spec.cluster.environment},
             patience=preflight.patience(spec),
-            together=preflight.PREFLIGHT_SECONDS if spec.cluster.srun else None,  # each makes its container anew
+            together=min(preflight.PREFLIGHT_SECONDS, containers.patience(spec.cluster, meeting.TOGETHER_SECONDS)),
             over=unwanted,
         )
     except Apart as error:

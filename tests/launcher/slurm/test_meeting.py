@@ -44,9 +44,10 @@ def machines(count: int, **more) -> dict[str, dict]:
 
 
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch):
-    for name, seconds in {"BEGIN": 0.5, "HURRY": 0.5, "WAVE": 0.5, "END": 60.0}.items():
-        monkeypatch.setattr(meeting, f"{name}_SECONDS", seconds)
+def patient(monkeypatch):
+    """Who is silent here is so for a reason: a slow machine is waited for."""
+    for name in ("HURRY", "WAVE", "TRY", "END"):
+        monkeypatch.setattr(meeting, f"{name}_SECONDS", 600.0)
     monkeypatch.setattr(meeting, "TICK_SECONDS", 0.1)
 
 
@@ -54,9 +55,9 @@ def hasty(monkeypatch):
 def met(capfd):
     """`met(nodes, name, ...)`: (where they meet, what was asked of whom); a test need not say what is given."""
 
-    def meet(nodes: dict[str, dict], *names: str, given=(), patience=60.0, over=lambda: False):
+    def meet(nodes: dict[str, dict], *names: str, given=(), patience=600.0, together=600.0, over=lambda: False):
         command = [sys.executable, "-c", SRUN, json.dumps(nodes)]
-        about = {"given": dict(given), "environment": {}, "patience": patience, "over": over}
+        about = {"given": dict(given), "environment": {}, "patience": patience, "together": together, "over": over}
         found = meeting.meet(command, list(nodes), names, **about)
         said = capfd.readouterr().out.splitlines()
         return found, [tuple(line.split()[1:]) for line in said if line.startswith("asked ")]
@@ -87,7 +88,8 @@ def test_a_name_that_means_its_own_loopback_to_the_first_is_the_others_number(me
 def test_of_a_name_that_is_another_number_to_each_the_name_is_kept(met):
     nodes = machines(2)
     for node, number in (("n1", "192.0.2.1"), ("n2", "192.0.2.2")):
-        nodes[node] |= {"rank0": [number, f"10.0.0.{node[1]}"]}
+        apart = dict.fromkeys(("192.0.2.1", "192.0.2.2"), "no route to host")
+        nodes[node] |= {**apart, "rank0": [number, f"10.0.0.{node[1]}"]}
     found, _ = met(nodes, given={"MASTER_ADDR": "rank0"})
     assert (found.address, found.interfaces) == ("rank0", eth0(2))
 
@@ -106,6 +108,8 @@ def test_where_interfaces_alone_have_the_newer_family_they_meet_by_it(met):
         f"n{own}": {"has": has % own} | {f"fd00::{other}": [f"fd00::{other}", f"fd00::{own}"] for other in (1, 2)}
         for own in (1, 2)
     }
+    for node in nodes.values():
+        node["nowhere"] = "its name cannot be resolved there"
     assert met(nodes, "nowhere")[0] == meeting.Meeting("fd00::1", 5000, {"n1": "ib0", "n2": "ib0"})
 
 
@@ -147,7 +151,7 @@ def test_two_nodes_that_do_not_reach_each_other_tell_at_which_addresses(met):
 
 def test_one_of_several_that_does_not_get_there_is_to_blame(met):
     nodes = machines(3)
-    nodes["n3"] = {"has": LISTENS % 3}  # nothing that it sends arrives
+    nodes["n3"] = {name: "no answer" if isinstance(knows, list) else knows for name, knows in nodes["n3"].items()}
     assert apart(met, nodes, "10.0.0.1").why == {"n3": "does not reach n1 at 10.0.0.1: no answer"}
 
 
@@ -198,8 +202,15 @@ def test_one_that_is_set_need_not_lead_to_the_address(met):
 def test_a_node_that_does_not_begin_is_named(met, has, why):
     nodes = machines(2)
     nodes["n2"]["has"] = has
-    error = apart(met, nodes, "10.0.0.1")
+    error = apart(met, nodes, "10.0.0.1", together=0.5)
     assert (error.why, error.begun) == ({"n2": why}, True)
+
+
+def test_a_node_that_does_not_answer_is_not_waited_for_for_long(met, monkeypatch):
+    monkeypatch.setattr(meeting, "WAVE_SECONDS", 0.5)
+    nodes = machines(2)
+    del nodes["n2"]["10.0.0.1"]
+    assert "n2" in str(apart(met, nodes, given={"MASTER_ADDR": "10.0.0.1"}))
 
 
 def test_where_none_begins_none_is_to_blame(met):
@@ -210,7 +221,7 @@ def test_where_none_begins_none_is_to_blame(met):
 def test_where_the_tasks_end_their_last_word_is_told():
     command = ["sh", "-c", "echo srun: error: the job ends >&2; exit 1"]
     with pytest.raises(Apart, match=r"reach one another: srun: error: the job ends$") as error:
-        meeting.meet(command, ["n1", "n2"], ["n1"], given={}, environment={}, patience=60.0)
+        meeting.meet(command, ["n1", "n2"], ["n1"], given={}, environment={}, patience=600.0, together=600.0)
     assert (error.value.begun, error.value.why) == (False, {})
 
 
@@ -228,7 +239,6 @@ def test_a_port_that_is_set_is_free(met):
 
 
 def test_nobody_waits_once_the_job_is_to_end(met, monkeypatch):
-    monkeypatch.setattr(meeting, "BEGIN_SECONDS", 3600.0)
     monkeypatch.setattr(meeting, "HEED_SECONDS", 0.2)
     nodes = {"n1": machine(1), "n2": {"has": SILENT}}
-    assert not apart(met, nodes, "10.0.0.1", over=lambda: True).why
+    assert not apart(met, nodes, "10.0.0.1", together=3600.0, over=lambda: True).why
