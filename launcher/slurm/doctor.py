@@ -20,7 +20,8 @@ from pathlib import Path
 
 from launcher import durations
 from launcher.errors import InputError
-from launcher.slurm import commands, limits, preemption
+from launcher.plan import script
+from launcher.slurm import commands, limits, preemption, srun
 from launcher.slurm.preemption import Preemption
 from launcher.spec.schema import ClusterConfig
 
@@ -66,6 +67,7 @@ def examine(runs: Path, cluster: ClusterConfig, *, named: bool) -> list[Check]:
         _accounting(config),
         _runs(runs),
         _python(cluster, gpus=any(node.gpus for node in nodes)),
+        *_srun(cluster),
     ]
     return rows + (_fit(cluster, partition, nodes, found) if named else [])
 
@@ -302,14 +304,22 @@ def _runs(runs: Path) -> Check:
     return Check("runs folder", OK, f"{where}; locking works")
 
 
+def _srun(cluster: ClusterConfig) -> list[Check]:
+    try:
+        srun.check(cluster)
+    except InputError as error:
+        return [Check("srun", BAD, f"{error.field}: {error.reason}", error.fix)]
+    options = " ".join(script.options_of_steps(cluster))
+    return [Check("srun", OK, f"ranks are started with {options}")] if options else []
+
+
 def _python(cluster: ClusterConfig, *, gpus: bool) -> Check:
     if cluster.python:
         word = shlex.split(cluster.python)[0]
-        if shutil.which(word):
+        if shutil.which(word) or script.image(cluster):
             return Check("python", OK, f"ranks are started by {cluster.python}")
-        return Check(
-            "python", WARN, f"{word}, which starts the ranks, is not on this machine", "it must be on every node"
-        )
+        found = f"{word}, which starts the ranks, is not on this machine"
+        return Check("python", WARN, found, "it must be on every node")
     if importlib.util.find_spec("torch") is None:
         return Check("python", BAD, f"{sys.executable} has no torch", "install it there, or set cluster.python")
     try:

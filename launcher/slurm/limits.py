@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from launcher.errors import ClusterError, InputError
 from launcher.plan import script, worlds
-from launcher.slurm import commands, notation
+from launcher.slurm import commands, notation, srun
 from launcher.spec.runspec import RunSpec
 
 # Words of Slurm -> what they may be about.
@@ -49,8 +49,9 @@ def find(name: str | None) -> commands.Partition | None:
 
 
 def check(spec: RunSpec) -> None:
-    """Raises InputError with what would fit, where the run's partition could never start it."""
+    """Raises InputError with what would fit, where the run's partition could never start it, or srun its ranks."""
     cluster = spec.cluster
+    srun.check(cluster)
     partition = find(cluster.partition)
     if partition is None:
         return

@@ -106,3 +106,16 @@ def test_the_doctor_starts_its_tasks_in_it(typed, config_dir, contained, image, 
     hidden, programs = rows["run directory"], rows["slurm programs"]
     assert (hidden["level"], programs["level"]) == ("bad", "ok") and "n1, n2: no such file" in hidden["found"]
     assert "into the container" in hidden["advice"] and programs["found"] == "the first node has scontrol"
+
+
+def test_an_option_that_srun_does_not_know_is_refused_and_found_by_the_doctor(typed, tmp_path):
+    sslrun, words = typed
+    wrong = "cluster.srun.container_imagine=a#b"
+    said = sslrun(*words, wrong, f"runs={tmp_path}", code=2).complaint
+    assert "cluster.srun.container_imagine: srun does not take it here (unrecognized option" in said
+    assert not list(tmp_path.iterdir())
+    where = [word for word in words[2:] if not str(word).startswith("nodes")]
+    rows = {row["check"]: row for row in sslrun("doctor", *where, wrong, "--json", code=3).json}
+    assert (rows["srun"]["level"], rows["python"]["level"]) == ("bad", "ok")
+    rows = {row["check"]: row for row in sslrun("doctor", *where, "--json").json}
+    assert rows["srun"]["level"] == "ok" and "--container-image=" in rows["srun"]["found"]
