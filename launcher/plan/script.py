@@ -240,7 +240,7 @@ def options_of_steps(cluster: ClusterConfig, *, of_the_node: bool = False) -> li
     return [
         f"--{name}" if value is True else f"--{name}={value}"
         for name, value in options.items()
-        if not (of_the_node and name.startswith("container"))
+        if not (of_the_node and "container" in name)
     ]
 
 

@@ -20,7 +20,10 @@ def contained(start_cluster, tmp_path_factory):
     if os.geteuid() != 0:
         pytest.skip("another root takes root")
     plugin = tmp_path_factory.mktemp("plugin") / "containers.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", plugin, HERE / "containers.c"], check=True)
+    compile = ["sh", "-c", 'gcc -shared -fPIC -o "$1" "$2"', "sh", plugin, HERE / "containers.c"]
+    compiled = subprocess.run(compile, capture_output=True, text=True)
+    if compiled.returncode:  # on CI a test that was skipped is one that nobody will ever miss
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no plugin of Slurm can be compiled: {compiled.stderr}")
     own = ["/usr", "/etc", "/dev", "/proc", "/bin", "/lib", "/lib64", sys.prefix, sys.base_prefix]
     has = ":".join(path for path in own if os.path.isdir(path))
     return start_cluster(nodes=2, plugins=f"required {plugin} has={has}\n")
