@@ -109,6 +109,8 @@ class ClusterConfig:
         """Raises InputError naming the first number that cannot be, or two fields that exclude each other."""
         check_ranges(self, prefix="cluster.")
         refused = partial(refuse, self, prefix="cluster.")
+        if self.local_env is not None and self.kind == "local":
+            refused("local_env", "cluster=local is this one machine", "leave it out")
         if self.efficiency > 1:
             refused("efficiency", "it is a share of the peak", "give 0 to 1")
         limit = min(30 * self.timeout_min - 1, _LONGEST_SIGNAL)

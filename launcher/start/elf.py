@@ -18,7 +18,7 @@ LONGEST = 4096  # bytes of a search path
 
 def with_own_libraries(file: IO[bytes], name: str, roots: Mapping[Path, str]) -> bytes | None:
     """The content of `file`, called `name` in a tree that has `roots` under other names, with search paths that fit
-    there; None where it is good as it is. `file` is left at its beginning."""
+    there; None where it is good as it is, and `file` at its beginning."""
     new = {}
     try:
         for offset, old in _search_paths(file):

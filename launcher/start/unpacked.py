@@ -62,7 +62,9 @@ def lay(order: Mapping[str, Any], say: Say) -> bool:
         there = target.is_dir() and _is_whole(target)
         if not there:
             if os.path.lexists(target):
-                os.rename(target, own / f".damaged-{secrets.token_hex(4)}")
+                damaged = own / f".damaged-{secrets.token_hex(4)}"
+                os.rename(target, damaged)
+                _remove(damaged)
             _make_room(own, order["bytes"])
             _unpack(order, target, lambda done: (os.utime(lock), say("unpacking", done=done)))
         os.utime(target / INVENTORY)

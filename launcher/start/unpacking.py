@@ -21,7 +21,7 @@ from launcher.run.files import object_in
 from launcher.run.folder import ENVIRONMENTS, RunDir
 from launcher.run.ledger import Ledger
 from launcher.spec.runspec import RunSpec, freeze
-from launcher.start import job, preflight, unpacked
+from launcher.start import evidence, job, preflight, unpacked
 from launcher.start.told import ASK_SECONDS, Told
 
 TICK_SECONDS = 0.2
@@ -50,7 +50,7 @@ def on_nodes(
     order |= {"folder": folder, "archive": str(run.runs / ENVIRONMENTS / packed["digest"] / unpacked.ARCHIVE)}
     name, copy = f"unpack{ledger.generation}", target / packed["python"]
     words = steps.unpack(spec, nodes, name, code, home, copy, json.dumps(order), beside=beside)
-    fresh = _Unpacking(words, nodes, waiting.shown_by(run.path, ledger.generation)).see_through(told)
+    fresh = _Unpacking(words, nodes, run, ledger.generation).see_through(told)
     seconds = round(time.monotonic() - began, 3)
     ledger.write("unpacked", digest=packed["digest"], path=str(target), fresh=fresh, seconds=seconds)
     places = {old: f"{target}/{new}" for old, new in packed["prefixes"].items() if new == "env"}
@@ -73,8 +73,9 @@ def _moved(environ: Mapping[str, str], places: Mapping[str, str]) -> dict[str, s
 class _Unpacking:
     """The step that does it, a task on each node."""
 
-    def __init__(self, words: Sequence[str], nodes: Sequence[str], show: Any):
-        self._show, self._shown = show, ""
+    def __init__(self, words: Sequence[str], nodes: Sequence[str], run: RunDir, generation: int):
+        self._run, self._generation = run, generation
+        self._show, self._shown = waiting.shown_by(run.path, generation), ""
         self._quiet = dict.fromkeys(nodes, 0.0)  # seconds, but for those in which this process stood still
         self._said: dict[str, dict[str, Any]] = {}
         self._last = ""
@@ -88,9 +89,10 @@ class _Unpacking:
     def _listen(self) -> None:
         for line in self._step.stdout or ():
             found = object_in(line) or {}
-            if found.get("node") in self._quiet:
-                self._said[found["node"]] = found
-                self._quiet[found["node"]] = 0.0
+            node = str(found.get("node"))
+            if node in self._quiet:
+                self._said[node] = found
+                self._quiet[node] = 0.0
             else:
                 print(line, end="", flush=True)
                 self._last = line.strip() or self._last
@@ -101,12 +103,14 @@ class _Unpacking:
         while self._step.poll() is None:
             time.sleep(TICK_SECONDS)
             ticks += 1
-            if ticks % round(ASK_SECONDS / TICK_SECONDS) == 0:
+            asks = ticks % round(ASK_SECONDS / TICK_SECONDS) == 0
+            if asks:
                 told.ask(job.standing())
                 self._tell()
-            if told.signal:
+            # Who cancels before this step is there is heard by nobody.
+            if told.signal or (asks and evidence.cancelled(self._run, self._generation)):
                 self._end()
-                raise NotStarted(f"told to end by {told.signal} while the environment was unpacked")
+                raise NotStarted("the job was told to end while its environment was unpacked")
             for node in self._quiet:
                 self._quiet[node] += 0.0 if self._is(node, "there", "refused") else TICK_SECONDS
             if silent := [node for node, seconds in self._quiet.items() if seconds > STILL_SECONDS]:
@@ -126,7 +130,7 @@ class _Unpacking:
 
     def _tell(self) -> None:
         done = sum(self._is(node, "there") for node in self._quiet)
-        shown = f"unpacking the environment: {done} of {len(self._quiet)} nodes have it"
+        shown = f"unpacking {done}/{len(self._quiet)}"  # nodes
         if shown != self._shown:
             self._shown = shown
             self._show(shown)

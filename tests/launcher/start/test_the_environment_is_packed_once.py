@@ -1,0 +1,341 @@
+"""A virtual environment and what it stands on: packed at a submission, unpacked on a node, and run from there alone."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from launcher.errors import InputError
+from launcher.plan import steps
+from launcher.run import pruning
+from launcher.start import packed, unpacked
+from launcher.start.elf import with_own_libraries
+
+DIGEST = "d" * 64
+
+
+def environment_at(folder: Path) -> Path:
+    """The interpreter of a new virtual environment that stands on ours."""
+    subprocess.run([sys._base_executable, "-m", "venv", "--without-pip", folder], check=True)
+    return folder / "bin" / "python"
+
+
+def packages(python: Path) -> Path:
+    return next(python.parents[1].glob("lib/python*/site-packages"))
+
+
+def order(about: dict, archive: Path, folder: Path) -> dict:
+    wanted = {name: about[name] for name in ("digest", "sha256", "bytes", "prefixes")}
+    return {**wanted, "archive": str(archive), "folder": str(folder)}
+
+
+def carried_out(order: dict, python: Path | str = sys.executable) -> subprocess.Popen:
+    words = [python, "-I", "-S", unpacked.__file__, json.dumps(order)]
+    return subprocess.Popen(
+        words, env={**os.environ, "SLURMD_NODENAME": "n1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def answer(task: subprocess.Popen) -> dict:
+    return json.loads(task.communicate(timeout=600)[0].splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> SimpleNamespace:
+    """An environment in a folder with an odd name, packed: its interpreter, what was said of it, where it lies."""
+    folder = tmp_path_factory.mktemp("shared")
+    python = environment_at(folder / "my %n env")
+    site = packages(python)
+    (site / "one.py").write_text("import sys\nname = 'one'\n")
+    (site / "inside.pth").write_text(f"{python.parents[1]}/src\n")
+    (python.parents[1] / "src").mkdir()
+    (python.parents[1] / "src" / "two.py").write_text("name = 'two'\n")
+    (folder / "cache").mkdir()
+    (folder / "cache" / "three.py").write_text("name = 'three'\n")
+    (site / "three.py").symlink_to(folder / "cache" / "three.py")
+    (python.parent / "say").write_text(f"#!{python.parents[1]}/bin/python\nprint('said')\n")
+    (python.parent / "say").chmod(0o755)
+    archive = packed._Archive(packed.Environment(str(python)), folder / "packed", None)
+    return SimpleNamespace(folder=folder, python=python, about=archive.about, archive=archive.path / unpacked.ARCHIVE)
+
+
+def test_the_copy_runs_by_itself(whole, tmp_path):
+    disk = tmp_path / "disk of %t"
+    disk.mkdir()
+    wanted = order(whole.about, whole.archive, disk)
+    first = answer(carried_out(wanted, whole.python))
+    assert (first["node"], first["is"], first["fresh"]) == ("n1", "there", True)
+    target = unpacked.home(disk) / whole.about["digest"]
+    copy = target / whole.about["python"]
+    assert not answer(carried_out(wanted, copy))["fresh"]
+    aside = whole.folder.rename(whole.folder.with_name("gone"))
+    try:
+        told = "import json, sys, ssl, one, two, three; print(json.dumps([sys.prefix, sys.base_prefix, *sys.path]))"
+        said = subprocess.run([copy, "-P", "-c", told], env={}, capture_output=True, text=True)
+        assert said.returncode == 0, said.stderr
+        assert all(
+            path.startswith(str(target)) for path in json.loads(said.stdout) if "base" in whole.about["prefixes"]
+        )
+        assert json.loads(said.stdout)[0] == f"{target}/env"
+    finally:
+        aside.rename(whole.folder)
+    assert (copy.parent / "say").read_text().startswith(f"#!{target}/env/bin/python\n")
+    assert target.stat().st_mode & 0o077 == 0
+
+
+def test_what_is_installed_is_known_again(tmp_path):
+    python = environment_at(tmp_path / "env")
+    site = packages(python)
+    (site / "module.py").write_text("a = 1\n")
+
+    def digest() -> str:
+        return packed.digest_of(packed.Environment(str(python)).files())
+
+    before = digest()
+    subprocess.run([python, "-c", "import module"], check=True)  # compiles it
+    assert list(site.glob("__pycache__/module*")) and digest() == before
+    (site / "module.py").write_text("a = 2\n")
+    edited = digest()
+    (site / "installed.py").write_text("")
+    assert len({before, edited, digest()}) == 3
+
+
+def test_what_is_installed_elsewhere_is_named_but_for_the_runs_own_code(tmp_path):
+    python = environment_at(tmp_path / "env")
+    for name in ("theirs", "ours"):
+        (tmp_path / name / name).mkdir(parents=True)
+        (packages(python) / f"{name}-1.dist-info").mkdir()
+        direct = {"url": f"file://{tmp_path}/{name}", "dir_info": {"editable": True}}
+        (packages(python) / f"{name}-1.dist-info" / "direct_url.json").write_text(json.dumps(direct))
+    (tmp_path / "elsewhere").mkdir()
+    (packages(python) / "elsewhere.pth").write_text(f"{tmp_path}/elsewhere\n")
+    (tmp_path / "code" / "ours").mkdir(parents=True)
+    apart = packed.Environment(str(python)).apart(tmp_path / "code")
+    assert apart == [f"{tmp_path}/elsewhere", f"{tmp_path}/theirs"]
+
+
+def test_what_changes_while_it_is_packed_is_not_taken(tmp_path):
+    python = environment_at(tmp_path / "env")
+
+    def install(*_: object) -> None:
+        (packages(python) / "late.py").touch()
+
+    with pytest.raises(InputError, match="changed while it was packed; the same command again"):
+        packed._Archive(packed.Environment(str(python)), tmp_path / "packed", install)
+    assert not list((tmp_path / "packed").iterdir())
+
+
+def test_what_cannot_be_packed_is_refused_in_a_line(tmp_path, monkeypatch):
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    silent = tmp_path / "silent"
+    silent.write_text("#!/bin/sh\nexit 1\n")
+    silent.chmod(0o755)
+    for python, why in (
+        (script, "it is a script"),
+        (silent, "it does not say"),
+        (tmp_path / "none", "it does not say"),
+    ):
+        with pytest.raises(InputError, match=f"^cluster.python={python}: {why}"):
+            packed.Environment(str(python))
+    monkeypatch.setattr(packed, "SYSTEM", packed.re.compile(".*"))
+    with pytest.raises(InputError, match="which each node has of its own; name the interpreter of an environment"):
+        packed.Environment(sys.executable)
+
+
+# -- on a node ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def laid(tmp_path) -> Callable[..., bool]:
+    """`laid(digest)`: unpacks a small archive as that one's on a node's disk; whether it was new."""
+    (tmp_path / "env").mkdir()
+    for name in ("a.py", "b.py"):
+        (tmp_path / "env" / name).write_text(f"name = {name!r}\n")
+    archive = tmp_path / unpacked.ARCHIVE
+    subprocess.run(["tar", "-cf", archive, "-C", tmp_path, "env"], check=True)
+    sha256 = packed.hashlib.sha256(archive.read_bytes()).hexdigest()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def lay(digest: str = DIGEST, **other: object) -> bool:
+        about = {"digest": digest, "sha256": sha256, "bytes": 1000, "prefixes": {}}
+        return unpacked.lay({**order(about, archive, disk), **other}, lambda *_, **__: None)
+
+    lay.home, lay.archive = unpacked.home(disk), archive
+    return lay
+
+
+def test_it_is_unpacked_once_and_again_where_something_is_missing(laid):
+    assert laid() and not laid()
+    (laid.home / DIGEST / "env" / "written_by_a_rank").touch()
+    assert not laid()
+    (laid.home / DIGEST / "env" / "a.py").write_text("name = 'x.py'\n")
+    assert laid() and (laid.home / DIGEST / "env" / "a.py").read_text() == "name = 'a.py'\n"
+    (laid.home / DIGEST / "env" / "b.py").unlink()
+    assert laid()
+    (laid.home / DIGEST / unpacked.INVENTORY).write_bytes(b"")
+    assert laid()
+    assert {path.name for path in laid.home.iterdir()} == {DIGEST, "lock"}
+
+
+@pytest.mark.parametrize("harm", ["a byte", "the end", "all of it"])
+def test_an_archive_that_is_not_what_was_packed_leaves_nothing(laid, harm):
+    content = bytearray(laid.archive.read_bytes())
+    content[1030] ^= 1
+    laid.archive.write_bytes({"a byte": content, "the end": content[:700], "all of it": b""}[harm])
+    with pytest.raises(unpacked.Refused, match=rf"{unpacked.ARCHIVE}"):
+        laid()
+    assert {path.name for path in laid.home.iterdir()} == {"lock"}
+
+
+def test_one_that_is_killed_leaves_nothing_that_counts(whole, tmp_path, until):
+    wanted = order(whole.about, whole.archive, tmp_path)
+    home = unpacked.home(tmp_path)
+    task = carried_out(wanted)
+    until(lambda: list(home.glob(f".{whole.about['digest']}.*/*")))
+    task.send_signal(signal.SIGKILL)
+    task.communicate()
+    assert list(home.glob(".*")) and not (home / whole.about["digest"]).exists()
+    both = [carried_out(wanted) for _ in range(2)]
+    assert sorted(answer(task)["fresh"] for task in both) == [False, True]
+    assert {path.name for path in home.iterdir()} == {whole.about["digest"], "lock"}
+
+
+def test_room_is_made_of_what_nobody_runs_from(laid, monkeypatch):
+    for digest, age in (("old", 3), ("older", 4), ("held", 5), ("just looked at", 0)):
+        laid(digest)
+        then = time.time() - age * 2 * unpacked.RECENT_SECONDS
+        os.utime(laid.home / digest / unpacked.INVENTORY, (then, then))
+    holder = os.open(laid.home / "held", os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_SH)
+    free: dict[bool, int] = {True: 0, False: 10**9}  # while the oldest is there, and after
+    usage = {"disk_usage": lambda _: SimpleNamespace(free=free[(laid.home / "older").exists()])}
+    monkeypatch.setattr(unpacked, "shutil", SimpleNamespace(**{**vars(shutil), **usage}))
+
+    def there() -> set[str]:
+        return {path.name for path in laid.home.iterdir()} - {"lock"}
+
+    assert laid("new") and there() == {"old", "held", "just looked at", "new"}
+    free[False] = 0
+    with pytest.raises(unpacked.Refused, match=r"^has 0.0 GB free in .*/disk, and 0.0 GB are needed$"):
+        laid("newer")
+    assert there() == {"held", "just looked at", "new"}
+    os.close(holder)
+
+
+def test_a_rank_holds_what_it_runs_from(laid, monkeypatch):
+    laid()
+    monkeypatch.setenv(unpacked.VARIABLE, str(laid.home / DIGEST))
+    unpacked.hold()
+    unpacked._remove(laid.home / DIGEST)
+    assert (laid.home / DIGEST).exists()
+    monkeypatch.setenv(unpacked.VARIABLE, str(laid.home / "gone"))
+    unpacked.hold()
+
+
+def test_what_others_can_change_is_refused(laid, tmp_path, monkeypatch):
+    disk = laid.home.parent
+    for how, why in (
+        (lambda: disk.chmod(0o777), "lets others rename what lies in"),
+        (lambda: disk.rename(tmp_path / "aside"), "has no folder"),
+        (lambda: disk.write_text(""), "has no folder"),
+        (lambda: (disk.unlink(), disk.mkdir(), laid.home.symlink_to(tmp_path)), "has no plain folder"),
+        (lambda: (laid.home.unlink(), laid.home.mkdir(), laid.home.chmod(0o770)), "open for others to write"),
+        (lambda: monkeypatch.setattr(unpacked, "kind_of", lambda folder: "lustre"), "on lustre, which nodes share"),
+    ):
+        how()
+        with pytest.raises(unpacked.Refused, match=why):
+            laid()
+        if disk.is_dir():
+            disk.chmod(0o700)
+    assert not list(disk.glob("*/[!l]*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's file takes root")
+def test_what_belongs_to_another_user_is_refused(laid):
+    laid()
+    for path in (laid.archive, laid.home, laid.home.parent):
+        os.chown(path, 12345, -1)
+        with pytest.raises(unpacked.Refused, match=r"another user's|from user 12345"):
+            laid("other")
+    # The task itself does not start what lies there to look at it.
+    words = ["sh", "-c", steps.UNPACK, "sslrun", str(laid.home), "/bin/false", "/bin/echo", "file", "order"]
+    os.chown(laid.home, 12345, -1)
+    assert subprocess.run(words, capture_output=True, text=True).stdout == "-I -S file order\n"
+
+
+def test_who_cannot_be_looked_at_by_the_copy_is_by_the_shared_python(laid, tmp_path):
+    laid()
+    for exit_code, said in ((0, ""), (1, "-I -S file order\n"), (steps.UNREADY, "")):
+        copy = tmp_path / "copy"
+        copy.write_text(f"#!/bin/sh\nexit {exit_code}\n")
+        copy.chmod(0o755)
+        words = ["sh", "-c", steps.UNPACK, "sslrun", str(laid.home), copy, "/bin/echo", "file", "order"]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert (done.stdout, done.returncode) == (said, steps.UNREADY if exit_code == steps.UNREADY else 0)
+    assert steps.UNREADY == unpacked.REFUSED
+
+
+def test_an_environment_that_no_run_uses_is_pruned(fresh, ledgers, whole):
+    ledgers.start(fresh)
+    shared = fresh.runs / pruning.ENVIRONMENTS
+    shared.mkdir()
+    for name in ("used", "unused"):
+        shutil.copytree(whole.archive.parent, shared / name, copy_function=os.link)
+    (fresh.path / "environment").symlink_to("../.environments/used")
+    found = [item for item in pruning.find(fresh, 1, dict).doomed if item.what == pruning.ENVIRONMENT]
+    assert [item.path for item in found] == [shared / "unused"]
+    pruning.delete(found, fresh.runs)
+    assert [path.name for path in shared.iterdir()] == ["used"]
+
+
+# -- libraries ---------------------------------------------------------------------------------------------------------
+
+
+def elf(search_path: bytes) -> bytes:
+    """A file of 64 bits with one segment, which is loaded at 0x1000, and a dynamic one."""
+    strings = b"\0" + search_path + b"\0after\0"
+    table, dynamic = 64, 64 + 2 * 56
+    entries = struct.pack("<qQqQqQ", 5, 0x1000 + dynamic + 48, 29, 1, 0, 0)
+    size = dynamic + 48 + len(strings)
+    head = b"\x7fELF\x02\x01".ljust(16, b"\0") + struct.pack(
+        "<HHIQQQIHHHHHH", 3, 62, 1, 0, table, 0, 0, 64, 56, 2, 0, 0, 0
+    )
+    load = struct.pack("<IIQQQQQQ", 1, 4, 0, 0x1000, 0x1000, size, size, 8)
+    return head + load + struct.pack("<IIQQQQQQ", 2, 4, dynamic, 0x1000 + dynamic, 0, 48, 48, 8) + entries + strings
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        (b"/shared/python/lib", b"$ORIGIN/../.."),
+        (b"/opt/cuda/lib:/shared/python/lib:/x", b"/opt/cuda/lib:$ORIGIN/../..:/x"),
+        (b"$ORIGIN/../lib:/shared/python2/lib", None),
+        (b"/shared/python/lib/very", None),  # there is no room for what is longer
+    ],
+)
+def test_libraries_are_found_from_the_file_on(old, new):
+    content, roots = elf(old), {Path("/shared/python"): "base"}
+    name = "base/lib/python3.11/lib-dynload/_ssl.so" if new else "base/a/b/c/d/e/f/_ssl.so"
+    file = BytesIO(content)
+    moved = with_own_libraries(file, name, roots)
+    assert moved is not None or file.tell() == 0
+    assert moved == (None if new is None else content.replace(old, new.ljust(len(old), b"\0")))
+
+
+@pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF\x02\x01", elf(b"/shared/python/lib")[:90]])
+def test_what_is_no_whole_program_stays_as_it_is(content):
+    assert with_own_libraries(BytesIO(content), "base/x", {Path("/shared/python"): "base"}) is None
