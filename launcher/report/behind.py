@@ -12,7 +12,12 @@ from launcher.start import stages
 Facts = Mapping[str, Any]
 
 
-def standing(run: RunDir, facts_of: Callable[[RunDir], Facts]) -> list[dict[str, Any]]:
+def of_ledger(run: RunDir) -> Facts:
+    """What is known of a run where nobody asks the queue."""
+    return run.summary(digest=False)
+
+
+def standing(run: RunDir, facts_of: Callable[[RunDir], Facts] = of_ledger) -> list[dict[str, Any]]:
     """Which runs `run`, which has not begun, waits for, and where each stands: {run, state, step}. facts_of: what is
     known of such a run."""
     found = []

@@ -94,8 +94,7 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     spares = spec.cluster.spare_nodes
     reserve = f", and {spares} spare node{'s' if spares > 1 else ''}" if spares else ""
     where = f"{spec.asked_nodes} x {spec.tasks_per_node} ranks{reserve} on {spec.cluster.name}"
-    before = behind.standing(run, lambda each: each.summary(digest=False))
-    waits = behind.in_words(before, arguments.runs_option(run))
+    waits = behind.in_words(behind.standing(run), arguments.runs_option(run))
     if found.joined:
         message = f"{run.id} is in the queue already, as job {found.job}"
         if options.verb == "resume":

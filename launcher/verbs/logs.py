@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """What the ranks printed."""
-    from launcher.report import view
+    from launcher.report import behind, view
     from launcher.run.state import ACTIVE
     from launcher.slurm import queue, reasons
 
@@ -47,13 +47,10 @@ def run(options: Namespace) -> int:
         if not options.follow or state.name not in ACTIVE:
             break
         if state.name != "running" and state != told:
-            reason = reasons.of(state.why_pending)
-            why = (
-                f": it waits for {reason.said(state.job, found.id, arguments.runs_option(found))}"
-                if reason.word
-                else ""
-            )
-            screen.print(f"{found.id} is {state.name}{why}", soft_wrap=True)
+            reason, where = reasons.of(state.why_pending), arguments.runs_option(found)
+            waits = behind.in_words(behind.standing(found), where) if state.name == "pending" else ""
+            waits = waits or (reason.said(state.job, found.id, where) if reason.word else "")
+            screen.print(f"{found.id} is {state.name}{f': it waits for {waits}' if waits else ''}", soft_wrap=True)
             told = state
         time.sleep(POLL_SECONDS)
     if not read:

@@ -92,7 +92,7 @@ def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.
     if left:
         said = f"{len(left)} of {len(good)} runs are not submitted: {left[0]}"
         screen.print(f"{said}; the same command submits them once some have ended", soft_wrap=True)
-    facts_of = functools.cache(lambda path: RunDir(path).summary(digest=False))
+    facts_of = functools.cache(lambda path: behind.of_ledger(RunDir(path)))
     standing = (behind.standing(found, lambda run: facts_of(run.path)) for found in good)
     waits = {behind.in_words(before, arguments.runs_option(good[0])) for before in standing}
     notes = {s.note for s in outcome.values()} | {f"behind {said}" for said in waits - {""}}

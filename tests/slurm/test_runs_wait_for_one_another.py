@@ -60,6 +60,10 @@ def test_what_waits_for_a_run_follows_it_to_its_next_job(here, queue, ledger, un
     (line,) = [line for line in lines if line.startswith(f"{points[0]['id']}  ")]
     assert f"{source['id']} (cancelled)" in line
     assert sum(f"`sslrun resume {source['id']}" in line for line in lines) == len(points)
+    follow = sslrun.start("logs", points[0]["path"], "-f")
+    assert any(f"it waits for {source['id']} (cancelled at step 0): `sslrun resume" in line for line in follow.stderr)
+    follow.kill()
+    follow.wait()
     refused = sslrun("method=deepercluster", f"init_from={source['id']}", "seed=7", *shape, code=2).complaint
     assert f"`sslrun resume {source['id']}`" in refused
 
