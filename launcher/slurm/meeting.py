@@ -78,7 +78,7 @@ def meet(
         candidates = [given[ADDRESS]] if given.get(ADDRESS) else [*names, *tasks.own(first)]
         star, trouble = _Star(tasks, first, candidates, nodes), None
         for address, sources in star.found():
-            leads = {node: tasks.interface(node, source) for node, source in sources.items()}
+            leads = {node: tasks.interface(node, sources[node]) for node in nodes}
             leads = leads if all(leads.values()) else {}
             try:
                 _refuse({} if wanted else tasks.unreached(leads), nodes, INTERFACES)
