@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 UNREADY = "SSLRUN_UNREADY"  # tells the job's Python which item failed, and with which words
-RECORDED = 'exec "$BASH" "$0" "$said"'  # the same script again, which then starts the job's Python for nothing else
+RECORDED = '"$BASH" "$0" "$said"; exit $?'  # the same script again, which then starts the job's Python for nothing else
 REFUSED = "exit 3"
 
 # A command may take several items, as an `if` does: it is whole when bash can read it within braces, which quotes, a
@@ -37,20 +37,23 @@ sslrun_fail() {
     [ "${#item}" -le 80 ] || item=${item:0:77}...
     said="${SLURMD_NODENAME:-$HOSTNAME}: cluster.setup[$sslrun_first] \\`$item\\` $1${said:+: ${said:0:300}}"
     echo "sslrun: $said"
-    trap - EXIT
+    sslrun_untrap
     sslrun_stop
 }
 sslrun_left() {
     local code=$?
     [ -z "$sslrun_text" ] || sslrun_fail "left the shell with $code"
 }
+sslrun_untrap() { # what the items themselves have set stays
+    [[ $(trap -p EXIT) != *sslrun_left* ]] || trap - EXIT
+    [[ $(trap -p TERM) != *"exit 143"* ]] || trap - TERM
+}
 trap sslrun_left EXIT
 trap 'trap - EXIT; exit 143' TERM # that is Slurm, and no item's fault"""
 # What is open at the end.
 OVER = """\
 [ -z "$sslrun_text" ] || sslrun_fail "is no whole command" "$("$BASH" -n <<<"$sslrun_text" 2>&1 | head -n 1)"
-[[ $(trap -p EXIT) != *sslrun_left* ]] || trap - EXIT
-[[ $(trap -p TERM) != *"exit 143"* ]] || trap - TERM"""
+sslrun_untrap"""
 
 
 def mark(items: Sequence[str]) -> str:

@@ -112,6 +112,12 @@ def test_what_fails_may_also_end_the_script(ran):
     assert ran.log == "no\nsslrun: n3: cluster.setup[0] `echo no; false` ended with 1: no\n"
 
 
+@pytest.mark.parametrize("then", [setup.RECORDED, setup.REFUSED])
+def test_what_an_item_has_the_shell_do_at_its_end_is_done_then(ran, then):
+    ran(["trap 'echo mine' EXIT", "false"], then)
+    assert ran.log.splitlines() == ["sslrun: n3: cluster.setup[1] `false` ended with 1", "mine"]
+
+
 def test_a_shell_that_slurm_ends_blames_no_item(ran):
     assert ran(["kill -TERM $$; sleep 0", "echo never"]) == (143, "", "", "")
     assert ran.log == ""

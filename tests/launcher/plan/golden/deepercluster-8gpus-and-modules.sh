@@ -41,21 +41,24 @@ sslrun_fail() {
     [ "${#item}" -le 80 ] || item=${item:0:77}...
     said="${SLURMD_NODENAME:-$HOSTNAME}: cluster.setup[$sslrun_first] \`$item\` $1${said:+: ${said:0:300}}"
     echo "sslrun: $said"
-    trap - EXIT
+    sslrun_untrap
     sslrun_stop
 }
 sslrun_left() {
     local code=$?
     [ -z "$sslrun_text" ] || sslrun_fail "left the shell with $code"
 }
+sslrun_untrap() { # what the items themselves have set stays
+    [[ $(trap -p EXIT) != *sslrun_left* ]] || trap - EXIT
+    [[ $(trap -p TERM) != *"exit 143"* ]] || trap - TERM
+}
 trap sslrun_left EXIT
 trap 'trap - EXIT; exit 143' TERM # that is Slurm, and no item's fault
-sslrun_stop() { exec "$BASH" "$0" "$said"; }
+sslrun_stop() { "$BASH" "$0" "$said"; exit $?; }
 if sslrun_item 0 'module load cuda/12.4'; then eval "$sslrun_text"; sslrun_ended; fi
 if sslrun_item 1 '. /opt/venv/bin/activate'; then eval "$sslrun_text"; sslrun_ended; fi
 [ -z "$sslrun_text" ] || sslrun_fail "is no whole command" "$("$BASH" -n <<<"$sslrun_text" 2>&1 | head -n 1)"
-[[ $(trap -p EXIT) != *sslrun_left* ]] || trap - EXIT
-[[ $(trap -p TERM) != *"exit 143"* ]] || trap - TERM
+sslrun_untrap
 python=/opt/sslrun/bin/python folder=/runs/deepercluster-paper-69a67bc4/submit node=${SLURMD_NODENAME:-$HOSTNAME}
 export PYTHONUTF8=1 PYTHONSAFEPATH=1 PYTHONPATH="$folder/code${PYTHONPATH:+:$PYTHONPATH}"
 test -x "$python" || { echo "sslrun: $node has no $python; install it there, or name one that is in cluster.python"; exit 3; }
