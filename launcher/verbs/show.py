@@ -45,7 +45,6 @@ def run(options: Namespace) -> int:
     if before:
         summary["waits_for"] = behind.in_words(before, arguments.runs_option(found))
     elif reason.word:
-        summary["message"] = "" if summary["message"] == reason.word else summary["message"]
         summary["waits_for"] = reason.said(summary["job"], found.id, arguments.runs_option(found))
     if summary["state"] == "running":
         nobody = "Slurm, which has suspended its job" if summary["suspended"] else "nobody"
