@@ -225,9 +225,9 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
             return evidence.NOT_BEGUN
         seen = True
         if spec.cluster.local_env:
-            spec = unpacking.on_nodes(run, spec, code, taken, ledger, told, beside=nodes.leftover)
-            if unwanted():
-                return evidence.NOT_BEGUN
+            spec = unpacking.on_nodes(
+                run, spec, code, taken, ledger, beside=nodes.leftover, unwanted=asked_whether_unwanted
+            )
         meeting = network.find(
             spec, taken, hosts.get(taken[0], taken[0]), beside=nodes.leftover, unwanted=asked_whether_unwanted
         )

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,27 @@ from launcher.run.files import object_in
 from launcher.run.folder import ENVIRONMENTS, RunDir
 from launcher.run.ledger import Ledger
 from launcher.spec.runspec import RunSpec, freeze
-from launcher.start import evidence, job, preflight, unpacked
-from launcher.start.told import ASK_SECONDS, Told
+from launcher.start import preflight, unpacked
 
-TICK_SECONDS = 0.2
+TICK_SECONDS, HEED_TICKS = 0.2, 25
 STILL_SECONDS = 120.0  # that a node may be without news
 END_SECONDS = 10.0  # from the signal to the kill
 
 
 def on_nodes(
-    run: RunDir, spec: RunSpec, code: Path, nodes: Sequence[str], ledger: Ledger, told: Told, *, beside: bool
+    run: RunDir,
+    spec: RunSpec,
+    code: Path,
+    nodes: Sequence[str],
+    ledger: Ledger,
+    *,
+    beside: bool,
+    unwanted: Callable[[], bool],
 ) -> RunSpec:
     """Have the environment on the own disk of each of `nodes`: the spec by which ranks start from there.
 
-    Raises NodesRefused where some cannot have it, NotStarted where the job is told to end meanwhile, or it cannot be
-    said which, and InputError where nothing was packed.
+    unwanted: asked now and then whether the start is to end. Raises NotStarted then, and where it failed, NodesRefused
+    where some cannot have it, and InputError where nothing was packed.
     """
     packed = run.history().last("packed")
     if not packed:
@@ -50,7 +56,7 @@ def on_nodes(
     order |= {"folder": folder, "archive": str(run.runs / ENVIRONMENTS / packed["digest"] / unpacked.ARCHIVE)}
     name, copy = f"unpack{ledger.generation}", target / packed["python"]
     words = steps.unpack(spec, nodes, name, code, home, copy, json.dumps(order), beside=beside)
-    fresh = _Unpacking(words, nodes, run, ledger.generation).see_through(told)
+    fresh = _Unpacking(words, nodes, waiting.shown_by(run.path, ledger.generation)).see_through(unwanted)
     seconds = round(time.monotonic() - began, 3)
     ledger.write("unpacked", digest=packed["digest"], path=str(target), fresh=fresh, seconds=seconds)
     places = {old: f"{target}/{new}" for old, new in packed["prefixes"].items() if new == "env"}
@@ -73,9 +79,8 @@ def _moved(environ: Mapping[str, str], places: Mapping[str, str]) -> dict[str, s
 class _Unpacking:
     """The step that does it, a task on each node."""
 
-    def __init__(self, words: Sequence[str], nodes: Sequence[str], run: RunDir, generation: int):
-        self._run, self._generation = run, generation
-        self._show, self._shown = waiting.shown_by(run.path, generation), ""
+    def __init__(self, words: Sequence[str], nodes: Sequence[str], show: Callable[[str], None]):
+        self._show, self._shown = show, ""
         self._quiet = dict.fromkeys(nodes, 0.0)  # seconds, but for those in which this process stood still
         self._said: dict[str, dict[str, Any]] = {}
         self._last = ""
@@ -97,33 +102,30 @@ class _Unpacking:
                 print(line, end="", flush=True)
                 self._last = line.strip() or self._last
 
-    def see_through(self, told: Told) -> int:
-        """Returns on how many nodes it was not yet. Raises NodesRefused, NotStarted."""
+    def see_through(self, unwanted: Callable[[], bool]) -> int:
+        """On how many nodes it was not yet. Raises NodesRefused, NotStarted."""
         ticks = 0
         while self._step.poll() is None:
             time.sleep(TICK_SECONDS)
             ticks += 1
-            asks = ticks % round(ASK_SECONDS / TICK_SECONDS) == 0
-            if asks:
-                told.ask(job.standing())
+            if ticks % HEED_TICKS == 0:
                 self._tell()
-            # Who cancels before this step is there is heard by nobody.
-            if told.signal or (asks and evidence.cancelled(self._run, self._generation)):
-                self._end()
-                raise NotStarted("the job was told to end while its environment was unpacked")
+                if unwanted():
+                    self._end()
+                    raise NotStarted("the start was to end while its environment was unpacked")
             for node in self._quiet:
                 self._quiet[node] += 0.0 if self._is(node, "there", "refused") else TICK_SECONDS
             if silent := [node for node, seconds in self._quiet.items() if seconds > STILL_SECONDS]:
                 self._end()
                 why = f"has not got on with unpacking the environment for {STILL_SECONDS:.0f} s"
                 raise NodesRefused(dict.fromkeys(silent, why))
-        self._listening.join()
-        if refused := {node: said["why"] for node, said in self._said.items() if said["is"] == "refused"}:
+        self._listening.join(END_SECONDS)
+        if refused := {node: str(said.get("why")) for node, said in self._said.items() if said.get("is") == "refused"}:
             raise NodesRefused(refused)
         if self._step.returncode or not all(self._is(node, "there") for node in self._quiet):
-            told.ask(job.standing())  # Slurm tells the step first
+            unwanted()  # Slurm ends the step before it tells this process
             raise NotStarted(f"unpacking the environment failed: {self._last or self._step.returncode}")
-        return sum(bool(said["fresh"]) for said in self._said.values())
+        return sum(said.get("fresh") is True for said in self._said.values())
 
     def _is(self, node: str, *states: str) -> bool:
         return self._said.get(node, {}).get("is") in states
