@@ -3,18 +3,18 @@
 # The services that Debian would start are neither started nor enabled: the tests start daemons of their own.
 set -u
 PATH="$PATH:/usr/sbin:/usr/local/sbin"
-PACKAGES="slurm-wlm munge libslurm-dev gcc libc6-dev" # the last three compile containers.c
+PACKAGES="slurm-wlm munge strace libslurm-dev gcc libc6-dev" # the last three compile containers.c
 
 have() { command -v "$1" >/dev/null 2>&1; }
 compiles() { echo '#include <slurm/spank.h>' | gcc -fsyntax-only -xc - 2>/dev/null; }
-have slurmctld && have slurmd && have srun && have sbatch && compiles && exit 0
+have slurmctld && have slurmd && have srun && have sbatch && have strace && compiles && exit 0
 
 if [ "$(id -u)" != 0 ] || ! have apt-get; then
-    echo "Slurm is not installed, and its tests, or those in containers, are skipped: apt-get install $PACKAGES (Debian, Ubuntu)"
+    echo "Slurm, strace or its headers are missing, and tests that need them are skipped: apt-get install $PACKAGES (Debian, Ubuntu)"
     exit 0
 fi
 
-echo "installing $PACKAGES: the tests run a real Slurm"
+echo "installing $PACKAGES: the tests run a real Slurm, and see what it asks"
 new=""
 for service in munge slurmctld slurmd; do
     have "$service" || have "${service}d" || new="$new $service"

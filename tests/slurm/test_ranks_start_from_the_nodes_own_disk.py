@@ -129,6 +129,26 @@ def test_at_the_second_start_ranks_ask_the_shared_environment_nothing(
     assert third["fresh"] and third["digest"] != first["digest"]
 
 
+@pytest.mark.slow
+def test_so_it_is_with_all_that_a_training_loads(cluster, launch, disk, traced, ledger, settled):
+    whole = Path(sys.prefix)
+    size = sum(file.stat().st_size for file in whole.rglob("*") if file.is_file() and not file.is_symlink())
+    if shutil.disk_usage(disk).free < 3 * size:
+        pytest.skip(f"it takes {2 * size / 1e9:.0f} GB of disk")
+    given = (f"cluster.python={sys.executable}", f"cluster.local_env={disk}", "nodes=2", "tasks_per_node=2")
+    sslrun, run = launch(cluster, *given)
+    assert settled(sslrun, run)["state"] == "done"
+    with traced(cluster) as seen:
+        sslrun, again = launch(cluster, *given, "seed=1")
+        assert settled(sslrun, again)["state"] == "done"
+    (first,), (second,) = ledger(run, "packed"), ledger(again, "packed")
+    assert (first["fresh"], second["fresh"]) == (True, False)
+    assert [event["fresh"] for each in (run, again) for event in ledger(each, "unpacked")] == [1, 0]
+    found = seen.asked(*first["prefixes"])
+    print(found["tasks"], "questions of the nodes, and", found["job"], "of the job's first process")
+    assert found["tasks"] <= 2 * QUESTIONS and found["job"] > QUESTIONS
+
+
 @pytest.mark.fault
 @pytest.mark.slow
 def test_a_run_that_is_to_end_while_its_environment_is_unpacked_ends_soon(

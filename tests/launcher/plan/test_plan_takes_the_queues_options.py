@@ -157,6 +157,12 @@ def test_a_key_that_would_break_the_line_is_refused():
         ("cluster.environment.A='x\ny'", ("cluster.environment.A", "cannot carry")),
         ("cluster.setup=['a\x00b']", ("cluster.setup", "cannot carry")),
         ('cluster.python="a \'b"', ("cluster.python", "close its quotes")),
+        ("cluster.local_env=here", ("cluster.local_env=here", "give it from the root on, or as '$SCRATCH'")),
+        ("cluster.local_env='/a\nb'", ("cluster.local_env", "cannot carry")),
+        (
+            "cluster.local_env=/scratch cluster.python='apptainer exec image.sif python'",
+            ("cluster.local_env=/scratch", "brings an environment of its own", "leave one of them out"),
+        ),
         ("cluster.mem_per_gpu=lots", ("cluster.mem_per_gpu=lots", "60G")),
         ("cluster.timeout_min=0", ("cluster.timeout_min=0", "positive")),
         ("cluster.disk_gb_s=0", ("cluster.disk_gb_s=0", "positive")),

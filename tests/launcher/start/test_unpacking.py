@@ -1,0 +1,129 @@
+"""The environment of a run on the nodes of its job: what they say while it is unpacked, and what comes of it."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import InputError, NodesRefused, NotStarted
+from launcher.run.folder import RunDir
+from launcher.run.ledger import Ledger
+from launcher.spec.runspec import RunSpec
+from launcher.start import submit, unpacked, unpacking
+
+NODES = ["n1", "n2"]
+PACKED = {
+    "digest": "d1",
+    "sha256": "",
+    "size": 0,
+    "bytes": 0,
+    "python": "env/bin/python",
+    "prefixes": {"/my/env": "env"},
+}
+
+
+def said(*rows: tuple[str, str], **more: object) -> str:
+    """A line of shell that has these nodes say these words."""
+    lines = [json.dumps({"node": node, "is": word, **more}) for node, word in rows]
+    return "\n".join(f"echo {shlex.quote(line)}" for line in lines)
+
+
+@pytest.fixture
+def run(runs, job, monkeypatch) -> RunDir:
+    monkeypatch.setenv("SCRATCH", "/scratch of me")
+    run = runs.make(nodes=2, local_env="$SCRATCH/env", environment={"MINE": "/my/env"})
+    Ledger(run.path, 1, "submit").write("packed", **PACKED)
+    return run
+
+
+@pytest.fixture
+def unpack(run, job):
+    """`unpack(script)`: the spec by which ranks start where srun does this."""
+
+    def do(script: str, unwanted=lambda: False) -> RunSpec:
+        job.srun(script)
+        ledger = Ledger(run.path, 1, "batch")
+        return unpacking.on_nodes(run, run.spec(), run.code_folder(), NODES, ledger, beside=False, unwanted=unwanted)
+
+    return do
+
+
+def test_ranks_start_from_the_copy(run, unpack, monkeypatch):
+    monkeypatch.setenv("PATH", "/my/env/bin", prepend=":")
+    monkeypatch.setenv("VIRTUAL_ENV", "/my/env")
+    monkeypatch.setenv("ANOTHER", "/my/env2")
+    spec = unpack(f"echo Welcome\n{said(('n1', 'unpacking'), ('n1', 'there'))}\n{said(('n2', 'there'), fresh=True)}")
+    copy = str(unpacked.home("/scratch of me/env") / "d1")
+    assert shlex.split(spec.cluster.python) == [f"{copy}/env/bin/python"]
+    there = spec.cluster.environment
+    assert there["PATH"].startswith(f"{copy}/env/bin:") and "ANOTHER" not in there
+    assert (there["VIRTUAL_ENV"], there["MINE"], there[unpacked.VARIABLE]) == (f"{copy}/env", "/my/env", copy)
+    event = run.history().last("unpacked")
+    assert (event["digest"], event["path"], event["fresh"]) == ("d1", copy, 1)
+
+
+def test_nodes_that_cannot_have_it_are_named(unpack):
+    with pytest.raises(NodesRefused) as refused:
+        unpack(f"{said(('n1', 'there'))}\n{said(('n2', 'refused'), why='has no folder /scratch')}\nexit 3")
+    assert refused.value.why == {"n2": "has no folder /scratch"}
+
+
+def test_a_node_without_news_is_named(unpack, monkeypatch):
+    monkeypatch.setattr(unpacking, "STILL_SECONDS", 1.0)
+    with pytest.raises(NodesRefused) as refused:
+        unpack(f"{said(('n1', 'there'))}\n{said(('n2', 'unpacking'))}\nexec sleep 600")
+    assert refused.value.why == {"n2": "has not got on with unpacking the environment for 1 s"}
+
+
+def test_one_with_news_is_waited_for(unpack, monkeypatch):
+    monkeypatch.setattr(unpacking, "STILL_SECONDS", 4.0)
+    news, there = said(("n1", "waiting"), ("n2", "unpacking")), said(("n1", "there"), ("n2", "there"))
+    assert unpack(f"for n in 1 2 3 4 5; do {news}\nsleep 1; done\n{there}")
+
+
+@pytest.mark.parametrize("script", ["exec sleep 600", "trap '' TERM; while sleep 1; do :; done"])
+def test_a_start_that_is_to_end_does_not_wait_for_it(unpack, monkeypatch, script):
+    monkeypatch.setattr(unpacking, "END_SECONDS", 0.5)
+    monkeypatch.setattr(unpacking, "HEED_TICKS", 1)
+    with pytest.raises(NotStarted, match="to end while its environment was unpacked"):
+        unpack(script, lambda: True)
+
+
+@pytest.mark.parametrize("script", ["exit 1", f"{said(('n1', 'there'))}", "echo 'srun: error: n2 is lost' >&2; exit 1"])
+def test_what_fails_otherwise_is_no_nodes_fault(unpack, script):
+    with pytest.raises(NotStarted, match=r"^unpacking the environment failed: ") as failed:
+        unpack(script)
+    assert not isinstance(failed.value, NodesRefused)
+    assert ("n2 is lost" in str(failed.value)) == ("n2 is lost" in script)
+
+
+def test_without_a_packed_environment_or_its_variable_the_line_says_what_to_do(run, unpack, monkeypatch):
+    monkeypatch.delenv("SCRATCH")
+    with pytest.raises(InputError, match=r"^cluster.local_env=\$SCRATCH/env: no such variable is set in the job$"):
+        unpack("exit 0")
+    shutil.rmtree(run.path / "events")
+    (run.path / "events").mkdir()
+    with pytest.raises(InputError, match=rf"names no packed environment; `sslrun resume {run.id}` packs it$"):
+        unpack("exit 0")
+
+
+def test_what_older_code_reads_says_nothing_of_it_unless_it_is_used(runs):
+    for given, known in ((None, False), ("/scratch", True)):
+        spec = runs.spec(local_env=given)
+        for file in (spec.to_json(), spec.placement({})):
+            assert ("local_env" in file["cluster"]) == known
+
+
+def test_code_that_knows_no_copies_is_not_asked_for_one(run):
+    submit.refuse_unknown(run, run.spec())  # of a folder without any of our rooms nothing is known
+    code = run.code_folder().resolve()
+    (code / "launcher" / "plan").mkdir(parents=True)
+    (code / "launcher" / "plan" / "worlds.py").touch()
+    with pytest.raises(InputError, match=r"^cluster.local_env=\$SCRATCH/env: the code that .* --code=current cluster"):
+        submit.refuse_unknown(run, run.spec())
+    (code / "launcher" / "start").mkdir()
+    (code / "launcher" / "start" / "unpacking.py").touch()
+    submit.refuse_unknown(run, run.spec())
+    assert Path(code, "module.py").exists()
