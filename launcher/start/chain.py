@@ -29,37 +29,40 @@ SEEN_SECONDS, POLL_SECONDS = 60.0, 2.0  # for which NFS may not show a node what
 STILL_TO_COME = ("PENDING", "COMPLETING")  # the latter of a job that has just put itself back
 
 
-def before(run: RunDir, jobs: Mapping[str, SlurmJob]) -> list[str]:
-    """The jobs behind which `run` is to wait. Raises InputError where nobody runs what it needs; OSError."""
-    spec = run.spec()
-    found = stages.behind(spec, stages.of_run(run), jobs)
-    asked = spec.cluster.additional_parameters.get("dependency")
-    if found and asked:
-        field, reason = "cluster.additional_parameters.dependency", f"{run.id} waits for another run as it is"
-        raise InputError.of(field, asked, reason, "leave it out")
+def before(runs: Sequence[RunDir], jobs: Mapping[str, SlurmJob]) -> dict[str, list[str]]:
+    """{id: the jobs behind which the run is to wait}, of those of `runs` that are to wait. Raises InputError where
+    nobody runs what one needs; OSError."""
+    found = {}
+    for awaited, those in _by_source(runs):
+        behind = stages.behind(those[0].spec(), awaited, jobs)
+        for run in those if behind else ():
+            asked = run.spec().cluster.additional_parameters.get("dependency")
+            if asked:
+                field, reason = "cluster.additional_parameters.dependency", f"{run.id} waits for another run as it is"
+                raise InputError.of(field, asked, reason, "leave it out")
+            found[run.id] = behind
     return found
-
-
-def outdated(run: RunDir, behind: Sequence[str]) -> bool:
-    """Whether a run that it waits for, behind these jobs, has been given to another one since."""
-    if not behind:
-        return False
-    return any(each.run.history().job not in behind for each in stages.unfinished(stages.of_run(run)))
 
 
 def announce(runs: Sequence[RunDir]) -> None:
     """Have the ledgers of those that `runs` wait for say so. Raises OSError where one cannot be written."""
-    asked: dict[Path, list[Path]] = {}
-    for run in runs:
-        for source in stages.unfinished(stages.of_run(run)):
-            asked.setdefault(source.run.path, []).append(run.path)
-    for source, paths in asked.items():
-        known, pen = _askers(RunDir(source)), Ledger(source, NO_START, "awaited")
-        for path in paths:
-            if path not in known:
-                pen.write("awaited", path=str(path))
-        if pen.settle():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+    for awaited, those in _by_source(runs):
+        for source in stages.unfinished(awaited):
+            known, pen = _askers(source.run), Ledger(source.run.path, NO_START, "awaited")
+            for run in those:
+                if run.path not in known:
+                    pen.write("awaited", path=str(run.path))
+            if pen.settle():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source.run.path))
+
+
+def outdated(runs: Sequence[RunDir], behind: Mapping[str, Sequence[str]]) -> list[RunDir]:
+    """Those of `runs`, submitted `behind` these jobs, of which one that they wait for has another job since."""
+    late = []
+    for awaited, those in _by_source(runs):
+        now = {source.run.history().job for source in stages.unfinished(awaited)}
+        late += [run for run in those if not now <= {*behind.get(run.id, ())}]
+    return late
 
 
 def followers(run: RunDir) -> list[RunDir]:
@@ -77,19 +80,26 @@ def follow(runs: Iterable[RunDir], *, stuck: bool = False) -> dict[Path, str]:
     waiting = {run.path: run for run in runs if _waits(run)}
     jobs = commands.jobs() if waiting else {}
     moved = {}
-    for path, run in waiting.items():
-        history = run.history()
-        own = history.job
-        if own is None or own not in jobs or jobs[own].state not in STILL_TO_COME:
-            continue
-        if stuck and jobs[own].reason == "Dependency":
-            continue
-        with contextlib.suppress(InputError, OSError, ClusterError):  # the latter where it began a moment ago
-            commands.depend(own, script.afterok(before(run, jobs)))
-            if any(event.get("job") == own for event in history.after(history.generation).all("waits")):
-                commands.release(own)
-            moved[path] = own
+    for awaited, those in _by_source(waiting.values()):
+        with contextlib.suppress(InputError, OSError):
+            dependency = script.afterok(stages.behind(those[0].spec(), awaited, jobs))
+            moved |= {run.path: own for run in those if (own := _move(run, dependency, jobs, stuck=stuck))}
     return moved
+
+
+def _move(run: RunDir, dependency: str, jobs: Mapping[str, SlurmJob], *, stuck: bool) -> str:
+    """The job of `run`, if it waits for `dependency` from now on; else nothing."""
+    history = run.history()
+    own = jobs.get(history.job or "")
+    if own is None or own.state not in STILL_TO_COME or (stuck and own.reason == "Dependency"):
+        return ""
+    try:
+        commands.depend(own.id, dependency)
+        if any(event.get("job") == own.id for event in history.after(history.generation).all("waits")):
+            commands.release(own.id)
+    except ClusterError:  # it began a moment ago, and looks itself
+        return ""
+    return own.id
 
 
 def held_back(run: RunDir, pen: Ledger) -> bool:
@@ -135,6 +145,17 @@ def let_go(run: RunDir) -> None:
 def listed(names: Sequence[str]) -> str:
     """The first of them, and how many there are besides: a sweep may wait for one run."""
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
+def _by_source(runs: Iterable[RunDir]) -> list[tuple[list[stages.Awaited], list[RunDir]]]:
+    """(whom they wait for, those of `runs` that wait for these): a sweep may have a thousand points behind one run,
+    whose ledger is read once for all."""
+    found: dict[tuple, tuple[list[stages.Awaited], list[RunDir]]] = {}
+    for run in runs:
+        if awaited := stages.of_run(run):
+            key = tuple((each.field, each.run.path) for each in awaited)
+            found.setdefault(key, (awaited, []))[1].append(run)
+    return [*found.values()]
 
 
 def _not_done(run: RunDir) -> list[tuple[RunDir, State]]:

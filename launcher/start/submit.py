@@ -140,7 +140,7 @@ def submit(
     folder = runs[0].path.parent
     with writing_in(folder, "free some space, or choose another folder with runs=PATH"), _turn(folder) as lock:
         jobs = commands.jobs()
-        waiting, before = [], {}
+        waiting = []
         for run in runs:
             run.refuse_foreign()
             private.refuse_lost(run.path, run.spec())
@@ -149,16 +149,16 @@ def submit(
                 outcome[run.id] = Submitted(state.job, joined=True)
             else:
                 waiting.append(run)
-                before[run.id] = [after] if after else chain.before(run, jobs)
+        before = {run.id: [after] for run in waiting} if after else chain.before(waiting, jobs)
         queue.blame(waiting)
         notes = packed.into([run for run in waiting if run.spec().cluster.local_env], show)
         for alike in _alike(waiting, before):
             snapshot.verify(alike[0].code_folder(), alike[0].code()["digest"])
-            behind = before[alike[0].id]
+            behind = before.get(alike[0].id, [])
             if behind and not after:
                 chain.announce(alike)
             outcome |= _submit_alike(alike, name, behind, lock, stays=not after)
-        late = [run for run in waiting if run.id in outcome and not after and chain.outdated(run, before[run.id])]
+        late = [] if after else chain.outdated([run for run in waiting if run.id in outcome], before)
         _follow([run for run in runs if run.id in outcome], late, outcome)
     told = {id: "\n".join(filter(None, (given.note, notes.get(id)))) for id, given in outcome.items()}
     return {id: replace(given, note=told[id]) for id, given in outcome.items()}
@@ -221,7 +221,7 @@ def _alike(runs: Sequence[RunDir], before: Mapping[str, Sequence[str]]) -> list[
     """Runs that one array can hold: the same nodes, queue and code, behind the same jobs."""
     groups: dict[Any, list[RunDir]] = {}
     for run in runs:
-        key = repr(({**_parameters(run, Path()), "job_name": None}, run.code()["digest"], before[run.id]))
+        key = repr(({**_parameters(run, Path()), "job_name": None}, run.code()["digest"], before.get(run.id)))
         groups.setdefault(key, []).append(run)
     return list(groups.values())
 
