@@ -27,9 +27,9 @@ HEED_SECONDS = 5.0
 HURRY_SECONDS, WAVE_SECONDS = 3.0, 7.0  # for the likeliest address; for others, which are tried all at once
 END_SECONDS = 5.0
 TICK_SECONDS = 0.5
-SAID = re.compile(r"(?P<node>\S+) (?P<verb>listens|cannot|reaches|misses) (?P<words>.+)")
+SAID = re.compile(r"(?P<node>\S+) (?P<verb>has|listens|cannot|reaches|misses) (?P<words>.+)")
 FAILED = re.compile(r"error: (?P<node>\S+): tasks? \S+: (?P<how>.+)")
-NAMED = 5  # of several nodes
+TRIED, NAMED = 16, 5  # of a node's own addresses; of several nodes
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Meeting:
 
 class Apart(Exception):
     """They do not meet. `why`: {node: half a sentence} of those that are to blame, few among many; else `setting`: the
-    variable by which a user can mend it, or has spoilt it. begun: whether the tasks were there, and did not end."""
+    variable by which a user can mend it, or has spoilt it. begun: whether it was tried at all."""
 
     def __init__(self, said: str = "", why: Mapping[str, str] | None = None, setting: str = "", begun: bool = True):
         self.why, self.setting, self.begun = dict(why or {}), setting, begun
@@ -70,7 +70,7 @@ def meet(
         raise Apart("it is no port", setting=PORT)
     wanted = [name for name in (given.get(INTERFACES) or "").split(",") if name]
     with _Tasks(command, nodes, {**environment, ORDER: f"{first} {port}"}, over) as tasks:
-        tasks.begin(patience, together)
+        tasks.begin(patience, together, port != "0")
         for name in wanted:
             lacking = {node: f"has no address at {name}" for node in nodes if name not in tasks.addresses[node]}
             _refuse(lacking, nodes, INTERFACES)
@@ -107,16 +107,16 @@ def _first_few(said: Sequence[str], between: str = ", ") -> str:
 
 
 class _Tasks:
-    """One on each node, and what they have said. `ports`, `addresses`: of each node that listens, {interface: [address,
-    ...]} of the latter; `gone`: {node: why} of those from which nothing more will be heard; `answers`: to each question
-    {node: (the numeric address, this node's own), or why it was not reached}."""
+    """One on each node, and what they have said. `ports`: of each node that listens; `addresses`: of each node,
+    {interface: [address, ...]}; `gone`: {node: why} of those from which nothing more will be heard; `answers`: to each
+    question {node: (the numeric address, this node's own), or why it was not reached}."""
 
     def __init__(
         self, command: Sequence[str], nodes: Sequence[str], environment: dict[str, str], over: Callable[[], bool]
     ):
         self.nodes, self._over = nodes, over
         self.ports: dict[str, int] = {}
-        self.addresses: dict[str, dict[str, list[str]]] = {}
+        self.addresses: dict[str, dict[str, list[str]]] = {node: {} for node in nodes}
         self.gone: dict[str, str] = {}
         self.answers: list[dict[str, tuple[str, str] | str]] = []
         self._asked: list[Sequence[str]] = []
@@ -140,24 +140,24 @@ class _Tasks:
             self._step.kill()
             self._step.wait()
 
-    def begin(self, patience: float, together: float) -> None:
-        """Returns once all of them listen. Raises Apart."""
+    def begin(self, patience: float, together: float, port: bool) -> None:
+        """Returns once all of them listen. `port`: whether the user has set it. Raises Apart."""
         self._left = patience
         self.wait(lambda: self.ports or self.gone, patience)
         if self.ports or self.gone:
             self._left = together + TRY_SECONDS
             self.wait(lambda: {*self.ports, *self.gone}.issuperset(self.nodes), together)
-        if self._refused:
-            raise Apart(self._refused, setting=PORT)
+        if self._refused and port:
+            raise Apart(self._refused, setting=PORT, begun=False)
         silent = [node for node in self.nodes if node not in self.ports]
         if silent:
             why = {node: self.gone.get(node, "does not run its Python") for node in silent}
             raise Apart(why=why, begun=len(silent) < len(self.nodes))
 
     def own(self, node: str) -> list[str]:
-        """Its addresses, those last at which it alone can be."""
+        """The first few of its addresses, those last at which it alone can be."""
         found = [address for each in self.addresses[node].values() for address in each]
-        return sorted(found, key=lambda address: address == "::1" or address.startswith("127."))
+        return sorted(found, key=lambda address: address == "::1" or address.startswith("127."))[:TRIED]
 
     def interface(self, node: str, address: str) -> str:
         """Which has it; empty where none does."""
@@ -222,10 +222,11 @@ class _Tasks:
         elif (said := SAID.search(line)) and said["node"] in self.nodes:
             node, words = said["node"], said["words"].split()
             match said["verb"]:
+                case "has":
+                    name, _, address = words[0].rpartition("=")
+                    self.addresses[node].setdefault(name, []).append(address)
                 case "listens":
-                    self.ports[node], self.addresses[node] = int(words[0]), {}
-                    for name, address in (word.split("=") for word in words[1:]):
-                        self.addresses[node].setdefault(name, []).append(address)
+                    self.ports[node] = int(words[0])
                 case "cannot":
                     self.gone[node] = f"cannot listen: {said['words']}"
                     if node == self.nodes[0]:

@@ -4,9 +4,10 @@ Standard library alone, and little of it, because it must run where nothing of o
 
     python -I -S -c SOURCE        SOURCE is this file
 
-It says `NODE listens PORT INTERFACE=ADDRESS ...`, or `NODE cannot REASON`. Each line `WHO QUESTION PORT ADDRESS` that
-it is told (WHO is a node, or * for all of them) has it knock there: `NODE reaches QUESTION NUMBER SOURCE`, at which
-numeric address and from which of its own, or `NODE misses QUESTION REASON`. The end of what it is told ends it.
+It says `NODE has INTERFACE=ADDRESS` of each, then `NODE listens PORT` or `NODE cannot REASON`. Each line `WHO QUESTION
+PORT ADDRESS` that it is told (WHO is a node, or * for all of them) has it knock there: `NODE reaches QUESTION NUMBER
+SOURCE`, at which numeric address and from which of its own, or `NODE misses QUESTION REASON`. The end of what it is
+told ends it.
 """
 
 import _thread
@@ -36,9 +37,10 @@ def main() -> None:
     except OSError as error:
         say(node, "cannot", reason(error))
         return
-    own = [f"{interface}={address}" for interface, address in addresses()]
     _thread.start_new_thread(serve, (server, knock.encode(), answer.encode()))
-    say(node, "listens", server.getsockname()[1], *own)
+    for interface, address in addresses():  # in short lines: srun mixes long ones of several tasks in their middle
+        say(node, "has", f"{interface}={address}")
+    say(node, "listens", server.getsockname()[1])
     for line in sys.stdin:
         who, question, at, address = line.rstrip("\n").split(" ", 3)
         if who in ("*", node):

@@ -47,6 +47,8 @@ def _refuse(error: Apart, given: dict[str, str]) -> None:
     if not error.setting:
         raise NotStarted(str(error))
     field, fix = f"cluster.environment.{error.setting}", meeting.FIXES[error.setting]
+    if not error.begun:  # what has the port may be gone at the next start
+        raise NotStarted(f"{error}; set {field} to {fix}")
     if value := given.get(error.setting):
         raise InputError.of(field, value, str(error), f"set it to {fix}, or leave it out")
     raise ClusterError(f"{error}; set {field} to {fix}")

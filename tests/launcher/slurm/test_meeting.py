@@ -26,7 +26,7 @@ for line in sys.stdin:
             verb = "reaches" if isinstance(said, list) else "misses"
             print(node, verb, question, *(said if isinstance(said, list) else [said]), flush=True)
 """
-LISTENS = "{node} listens {port} lo=127.0.0.1 eth0=10.0.0.%s docker0=172.17.0.1"
+LISTENS = "{node} has lo=127.0.0.1|{node} has eth0=10.0.0.%s|{node} has docker0=172.17.0.1|{node} listens {port}"
 SILENT = ""
 
 
@@ -97,13 +97,13 @@ def test_of_a_name_that_is_another_number_to_each_the_name_is_kept(met):
 @pytest.mark.parametrize("names", [("nowhere", "10.0.0.1"), ("nowhere", "silent")])
 def test_where_the_name_leads_nowhere_another_address_of_the_first_is_found(met, names):
     nodes = machines(3)
-    nodes["n2"]["has"] = "{node} listens {port} lo=127.0.0.1 ens3=10.0.0.2"
+    nodes["n2"]["has"] = "{node} has lo=127.0.0.1|{node} has ens3=10.0.0.2|{node} listens {port}"
     found, _ = met(nodes, *names)
     assert (found.address, found.interfaces) == ("10.0.0.1", {"n1": "eth0", "n2": "ens3", "n3": "eth0"})
 
 
 def test_where_interfaces_alone_have_the_newer_family_they_meet_by_it(met):
-    has = "{node} listens {port} lo=127.0.0.1 lo=::1 ib0=fd00::%s"
+    has = "{node} has lo=127.0.0.1|{node} has lo=::1|{node} has ib0=fd00::%s|{node} listens {port}"
     nodes = {
         f"n{own}": {"has": has % own} | {f"fd00::{other}": [f"fd00::{other}", f"fd00::{own}"] for other in (1, 2)}
         for own in (1, 2)
@@ -117,7 +117,9 @@ def test_an_address_by_whose_interface_no_others_are_reached_is_none(met):
     """They all get to the first one's address in one network, by an interface at which nobody gets to them."""
     nodes = machines(2)
     for number, node in enumerate(nodes.values(), 1):
-        node["has"] = "{node} listens {port} " + f"nat0=192.168.0.{number} eth0=10.0.0.{number}"
+        node["has"] = (
+            f"{{node}} has nat0=192.168.0.{number}|{{node}} has eth0=10.0.0.{number}|{{node}} listens {{port}}"
+        )
         node |= {"gate": ["192.0.2.9", f"192.168.0.{number}"], "192.168.0.1": "no answer", "192.168.0.2": "no answer"}
     assert met(nodes, "gate")[0] == meeting.Meeting("10.0.0.1", 5000, eth0(2))
 
@@ -184,7 +186,7 @@ def test_nodes_are_reached_at_an_interface_that_is_set(met):
 def test_one_that_is_set_need_not_lead_to_the_address(met):
     nodes = machines(2)
     for number, node in enumerate(nodes.values(), 1):
-        node["has"] += f" ib0=10.1.0.{number}"
+        node["has"] = f"{{node}} has ib0=10.1.0.{number}|{node['has']}"
         node |= {f"10.1.0.{other}": [f"10.1.0.{other}", f"10.1.0.{number}"] for other in (1, 2)}
     found, asked = met(nodes, "10.0.0.1", given={"GLOO_SOCKET_IFNAME": "ib0"})
     assert (found.address, found.interfaces) == ("10.0.0.1", eth0(2))
@@ -236,6 +238,7 @@ def test_a_port_that_is_set_is_free(met):
     nodes["n1"]["has"] = "{node} cannot address already in use"
     error = apart(met, nodes, "10.0.0.1", given={"MASTER_PORT": "29500"})
     assert (str(error), error.setting) == ("n1 cannot listen: address already in use", "MASTER_PORT")
+    assert not error.begun
 
 
 def test_nobody_waits_once_the_job_is_to_end(met, monkeypatch):

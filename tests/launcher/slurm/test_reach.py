@@ -21,17 +21,19 @@ class Task:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen(command, env=environment, text=True, **pipes)
         self.port, self.addresses = 0, []
-        listens = self.hear()
-        if listens[1] == "listens":
-            self.port, self.addresses = int(listens[2]), listens[3:]
+        while (said := self.hear())[1] == "has":
+            self.addresses += said[2:]
+        if said[1] == "listens":
+            self.port = int(said[2])
         else:
-            self.refusal = " ".join(listens[1:])
+            self.refusal = " ".join(said[1:])
 
     def hear(self) -> list[str]:
         """The words of its next line."""
-        while not (words := self.process.stdout.readline().split()):
-            assert self.process.poll() is None or words
-        return words
+        while (line := self.process.stdout.readline()) == "\n":
+            continue
+        assert line, "it has ended"
+        return line.split()
 
     def knock(self, port: int, address: str, who: str = "*") -> list[str]:
         self.process.stdin.write(f"{who} 7 {port} {address}\n")

@@ -90,7 +90,14 @@ def test_most_of_them_are_the_clusters_or_what_the_user_has_set(found):
         found(MOST, MASTER_ADDR="nowhere")
 
 
-@pytest.mark.parametrize("error", [Apart("its nodes could not try", begun=False), Apart("the job is to end")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        Apart("its nodes could not try", begun=False),
+        Apart("the job is to end"),
+        Apart("n1 cannot listen: address already in use", setting="MASTER_PORT", begun=False),
+    ],
+)
 def test_what_was_not_tried_may_be_at_the_next_start(found, error):
     with pytest.raises(NotStarted) as refused:
         found(error)
