@@ -187,7 +187,7 @@ def _waiting(facts: Facts) -> str:
     if facts["waits_for"]:
         return behind.cell(facts["waits_for"])
     if facts["state"] == "running" and (facts["stage"] or "").startswith(WAITS):
-        return _cut(facts["stage"].removeprefix(WAITS))
+        return _cut(facts["stage"].removeprefix(WAITS).partition(";")[0])
     if facts["state"] in ACTIVE and facts["why_pending"]:
         try:
             start = f", {moment(datetime.fromisoformat(facts['expected_start']))}"

@@ -140,7 +140,8 @@ class _Look:
             return "starting"
         who = ", ".join(silent) if len(silent) < 3 else f"{len(silent)} of {len(self._nodes)} nodes"
         image = script.image(self._spec.cluster)
-        return f"{waiting.WAITS}{who} to begin, {durations.short(passed)}" + (f", with {image}" if image else "")
+        fetched = f"; {image} may be fetched" if image else ""
+        return f"{waiting.WAITS}{who} to begin, {durations.short(passed)}{fetched}"
 
 
 class _Srun:

@@ -8,6 +8,7 @@ from datetime import datetime
 import pytest
 
 from launcher.report import listing as listing
+from launcher.run.waiting import shown_by
 from launcher.slurm import badnodes
 
 
@@ -39,6 +40,13 @@ def table(sslrun, folder, columns, *words):
     if columns is None:
         del command.environment["COLUMNS"]
     return command("status", f"runs={folder}", *words).out.splitlines()
+
+
+def test_a_start_that_waits_says_for_whom(sslrun, folder):
+    runs, working, *_ = folder
+    shown_by(working.path, 2)("waiting: n1, n2 to begin, 3min; registry#image may be fetched")
+    titles, row = table(sslrun, runs, 80)[:2]
+    assert row[titles.index("waits for") :].startswith("n1, n2 to begin, 3min  ")
 
 
 def test_80_columns_hold_what_matters_most(sslrun, folder):

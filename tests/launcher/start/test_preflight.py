@@ -101,7 +101,7 @@ def test_with_options_of_the_users_a_node_has_long_to_begin_as_where_it_fetches_
     )
     shown = []
     assert {*looked(srun={"container_image": "a#b"}, show=shown.append)} == {*NODES}
-    assert shown[0] == "waiting: n2, n3 to begin, 0s, with a#b" and shown[-1] == "starting"
+    assert shown[0] == "waiting: n2, n3 to begin, 0s; a#b may be fetched" and shown[-1] == "starting"
 
 
 def test_of_those_that_have_not_begun_only_who_starts_nothing_at_all_is_refused(job, looked, quick):
