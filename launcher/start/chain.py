@@ -20,10 +20,10 @@ from launcher.run.ledger import Ledger
 from launcher.run.state import State
 from launcher.slurm import commands, queue
 from launcher.slurm.commands import SlurmJob
-from launcher.start import job, stages
+from launcher.start import evidence, job, stages
 
 NO_START = 0  # the generation of what is said of no start
-NOT_DONE = 130
+NOT_DONE = 130  # an exit code: of a job whose run is awaited, and not done
 LISTED = 3
 SEEN_SECONDS, POLL_SECONDS = 60.0, 2.0  # for which NFS may not show a node what another one wrote
 STILL_TO_COME = ("PENDING", "COMPLETING")  # the latter of a job that has just put itself back
@@ -89,17 +89,17 @@ def follow(runs: Iterable[RunDir], *, stuck: bool = False) -> dict[Path, str]:
 
 def _move(run: RunDir, dependency: str, jobs: Mapping[str, SlurmJob], *, stuck: bool) -> str:
     """The job of `run`, if it waits for `dependency` from now on; else nothing."""
-    history = run.history()
-    own = jobs.get(history.job or "")
-    if own is None or own.state not in STILL_TO_COME or (stuck and own.reason == "Dependency"):
-        return ""
-    try:
-        commands.depend(own.id, dependency)
-        if any(event.get("job") == own.id for event in history.after(history.generation).all("waits")):
-            commands.release(own.id)
-    except ClusterError:  # it began a moment ago, and looks itself
-        return ""
-    return own.id
+    with contextlib.suppress(
+        InputError, OSError, ClusterError
+    ):  # the latter where it began a moment ago: it looks itself
+        history = run.history()
+        own = jobs.get(history.job or "")
+        if own and own.state in STILL_TO_COME and not (stuck and own.reason == "Dependency"):
+            commands.depend(own.id, dependency)
+            if any(event.get("job") == own.id for event in history.after(history.generation).all("waits")):
+                commands.release(own.id)
+            return own.id
+    return ""
 
 
 def held_back(run: RunDir, pen: Ledger) -> bool:
@@ -118,7 +118,7 @@ def held_back(run: RunDir, pen: Ledger) -> bool:
         why = f"{source.id} is {state.name}{state.message and f': {state.message}'}"
         print(f"it waits: {why}", flush=True)
         pen.write("waits", source=str(source.path), why=why, job=job.own_id())
-    if states:
+    if states and not evidence.cancelled(run, pen.generation):  # Slurm would take that back, too
         job.back_and_held()
         follow([run])  # whoever resumed the other one met this job at work
     return bool(states)

@@ -45,7 +45,7 @@ def back_into_the_queue(without: Collection[str] = ()) -> None:
     ClusterError."""
     # Only a job that waits can be told which nodes it is not to get, and Slurm's TERM comes with the requeue.
     signal.signal(signal.SIGTERM, signal.SIG_IGN if without else signal.SIG_DFL)
-    if not _put_back(own_id()):
+    if not _put_back(own_id(), commands.requeue):
         return
     if without:
         commands.leave_out(own_id(), sorted(without), seconds=SENT_SECONDS)
@@ -60,7 +60,7 @@ def back_and_held() -> None:
     _put_back(own_id(), commands.requeue_held)
 
 
-def _put_back(job: str, requeue: Callable[[str], None] | None = None) -> bool:
+def _put_back(job: str, requeue: Callable[[str], None]) -> bool:
     """Requeue `job`; False where Slurm has done so already, and so has ended this script as far as it knows.
 
     Waits for a controller that is being restarted. Raises ClusterError where the cluster does not requeue.
@@ -68,7 +68,7 @@ def _put_back(job: str, requeue: Callable[[str], None] | None = None) -> bool:
     end = time.monotonic() + CONTROLLER_SECONDS
     while True:
         try:
-            (requeue or commands.requeue)(job)
+            requeue(job)
             return True
         except ClusterError as error:
             if "pending execution" in str(error):

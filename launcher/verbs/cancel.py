@@ -91,7 +91,7 @@ def _say_who_waits(run: "RunDir", stopped: set[Path]) -> None:
     waiting = [each.id for each in chain.followers(run) if each.path not in stopped and each.state().name == "pending"]
     if waiting:
         resume = f"`sslrun resume {run.id}{arguments.runs_option(run)}`"
-        arguments.say(f"in the queue for its end: {chain.listed(waiting)}; {resume} starts both")
+        arguments.say(f"in the queue for its end: {chain.listed(waiting)}; {resume} starts these, too")
 
 
 @contextlib.contextmanager

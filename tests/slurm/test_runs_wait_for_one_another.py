@@ -46,7 +46,7 @@ def test_what_waits_for_a_run_follows_it_to_its_next_job(here, queue, ledger, un
     assert [event["path"] for event in ledger(source["path"], "awaited")] == [point["path"] for point in points]
 
     said = sslrun("cancel", source["path"], "--yes").err
-    assert points[0]["id"] in said and f"`sslrun resume {source['id']} {runs}` starts both" in said
+    assert points[0]["id"] in said and f"`sslrun resume {source['id']} {runs}` starts these, too" in said
     until(lambda: {queue()[job][:2] for job in jobs} == {("PENDING", HELD)})
     assert not any(ledger(point["path"], "start") for point in points)
     rows = {row["id"]: row for row in sslrun("status", runs, "--json").json}

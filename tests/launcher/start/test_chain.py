@@ -243,6 +243,18 @@ def test_a_job_that_began_too_early_goes_back_held(runs, behind, job, queue, mov
     assert [event["job"] for event in run.history().all("waits")] == ["8", "8"]
 
 
+def test_a_job_that_was_cancelled_as_it_began_does_not_go_back(runs, behind, job, queue, moved, monkeypatch):
+    source = runs.make()
+    submit.submit([source])
+    queue({"7": "RUNNING"})
+    run = behind(source)
+    submit.submit([run])
+    ended(source, "stopped")
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    Ledger(run.path, 1, "cancel").write("cancel", by=1, job="8")
+    assert chain.held_back(run, Ledger(run.path, 1, "batch")) and moved() == []
+
+
 def test_what_this_node_does_not_see_yet_is_waited_for(runs, behind, job, queue, moved, slurm_said, monkeypatch):
     """A run that is done has said so on another node, a moment before its job ended."""
     source = runs.make()
