@@ -63,7 +63,7 @@ EMPTY: dict[str, Any] = {
     "expected_start": "",  # ISO 8601, in the cluster's time zone
     "job_left": "",  # of the job's time limit, [days-]hours:minutes:seconds
     "lost_job": None,  # a job that is gone and of which the ledger has no end
-    "waits_for": [],  # runs whose end it needs: run, state, step
+    "behind": [],  # runs whose end it needs: run, state, step
 }  # fmt: skip
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -161,7 +161,7 @@ class RunIndex:
 
         for name, reading in readings.items():
             if rows[name].facts["state"] == "pending":
-                rows[name].facts["waits_for"] = behind.standing(reading.run, facts_of)
+                rows[name].facts["behind"] = behind.standing(reading.run, facts_of)
 
     # -- the file --------------------------------------------------------------------------------------------------
 

@@ -129,7 +129,7 @@ def notes(
     waiting = [
         f"{row.facts['id']} waits for {_one_line(behind.in_words(idle, where))}"
         for row in rows
-        if (idle := behind.idle(row.facts["waits_for"]))
+        if (idle := behind.idle(row.facts["behind"]))
     ]
     ill = [f"{row.facts['id']}: {row.facts['health']}" for row in rows if row.facts["health"]]
     slow = [_slow(row.facts, where) for row in rows if row.facts["slow_ranks"]]
@@ -138,7 +138,7 @@ def notes(
         for name, entry in sorted(bad_nodes.items())
     ]
     text = Text(no_wrap=True, end="")
-    others = [row for row in rows if not row.facts["waits_for"]]
+    others = [row for row in rows if not row.facts["behind"]]
     for told, style in (
         (failed, ""),
         ([*waiting, *_reasons(others, where)], ""),
@@ -184,8 +184,8 @@ def _waiting(facts: Facts) -> str:
             return f"suspended since {moment(datetime.fromisoformat(facts['suspended']))}"
         except ValueError:
             return "suspended"
-    if facts["waits_for"]:
-        return behind.cell(facts["waits_for"])
+    if facts["behind"]:
+        return behind.cell(facts["behind"])
     if facts["state"] == "running" and (facts["stage"] or "").startswith(WAITS):
         return _cut(facts["stage"].removeprefix(WAITS).partition(";")[0])
     if facts["state"] in ACTIVE and facts["why_pending"]:

@@ -36,7 +36,7 @@ def run(options: Namespace) -> int:
     shown = mounts.line(spec)
     behind, refused = _behind(spec)
     if options.json:
-        print(json.dumps({**plan.to_json(), "behind": behind, **({"mounts": shown} if shown else {})}))
+        print(json.dumps({**plan.to_json(), "dependency": behind, **({"mounts": shown} if shown else {})}))
         return 0
     from rich.text import Text
 

@@ -35,8 +35,8 @@ def run(options: Namespace) -> int:
     job = (jobs or {}).get(summary["job"])
     reason = reasons.of(job.reason if job and job.state == "PENDING" else "")
     if options.json:
-        summary["why_pending"] = reason.word
-        print(json.dumps({**summary, "waits_for": before or [asdict(suspect) for suspect in late]}))
+        found_out = {"why_pending": reason.word, "behind": before, "waits_for": [asdict(suspect) for suspect in late]}
+        print(json.dumps({**summary, **found_out}))
         return 0
     summary["slow_ranks"] = slow_ranks.said(summary["slow_ranks"])
     summary["leave_out"] = slow_ranks.what_to_type(summary, arguments.runs_option(found))

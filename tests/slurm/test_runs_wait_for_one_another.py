@@ -33,7 +33,7 @@ def test_what_waits_for_a_run_follows_it_to_its_next_job(here, queue, ledger, un
     sslrun, runs, shape = here
     _, source = sslrun("--multirun", "method=rotnet", "seed=0,1", LATER, *shape).json["runs"]
     behind = ("--multirun", "method=deepercluster", f"init_from={source['id']}", "seed=0,1", *shape)
-    planned = sslrun("plan", "method=deepercluster", f"init_from={source['id']}", *shape).json["behind"]
+    planned = sslrun("plan", "method=deepercluster", f"init_from={source['id']}", *shape).json["dependency"]
     assert planned == [f"--dependency=afterok:{source['job']}", "--kill-on-invalid-dep=no"]
     answer = sslrun(*behind)
     points = answer.json["runs"]
@@ -52,8 +52,8 @@ def test_what_waits_for_a_run_follows_it_to_its_next_job(here, queue, ledger, un
     rows = {row["id"]: row for row in sslrun("status", runs, "--json").json}
     waits = [{"run": source["id"], "state": "cancelled", "step": 0}]
     for point in points:
-        assert (rows[point["id"]]["state"], rows[point["id"]]["waits_for"]) == ("pending", waits)
-        assert sslrun.show(point["path"])["waits_for"] == waits
+        assert (rows[point["id"]]["state"], rows[point["id"]]["behind"]) == ("pending", waits)
+        assert sslrun.show(point["path"])["behind"] == waits
     sslrun.environment["COLUMNS"] = "80"
     lines = sslrun("status", runs).out.splitlines()
     assert max(map(len, lines[: len(rows) + 1])) <= 80
