@@ -109,7 +109,8 @@ def meet(spec: RunSpec, nodes: Sequence[str] | None, source: str, *, beside: boo
     imports of ours, and hears what this srun is told. beside: as `look` has it."""
     count = len(nodes) if nodes else spec.nodes
     return [
-        "srun", "--kill-on-bad-exit=0", *(_on(nodes, beside) if nodes else [f"--nodes={count}"]),
+        "srun", "--kill-on-bad-exit=0", f"--immediate={WAIT_SECONDS}",
+        *(_on(nodes, beside) if nodes else [f"--nodes={count}"]),
         f"--ntasks={count}", "--ntasks-per-node=1", "--chdir=/", *script.options_of_steps(spec.cluster),
         *python(spec.cluster), "-I", "-S", "-c", source,
     ]  # fmt: skip

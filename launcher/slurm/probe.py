@@ -1,6 +1,7 @@
 """What `sslrun doctor --launch` runs on the nodes of a job: no training, only what training needs to start.
 
-Standard library alone and no import of ours, because it must run, and say what is wrong, where nothing else would:
+Standard library alone and of ours meeting.py, which lies beside it, because it must run, and say what is wrong, where
+nothing else would:
 
     python -I -S FOLDER/probe.py batch FOLDER     on the first node: starts the tasks with srun, writes report.json
     python -I -S -c SOURCE task                   one a rank; SOURCE is this file, for nodes that do not see the folder

@@ -1,5 +1,6 @@
 srun \
 --kill-on-bad-exit=0 \
+--immediate=60 \
 --overlap \
 --mem=0 \
 --nodes=4 \

@@ -1,5 +1,6 @@
 srun \
 --kill-on-bad-exit=0 \
+--immediate=60 \
 --nodes=4 \
 --ntasks=4 \
 --ntasks-per-node=1 \
