@@ -25,10 +25,12 @@ def line(spec: RunSpec) -> str:
         lacks = [f"{path}:{path}" for path in _unseen(wanted, mounts)]
         return in_shell(f"cluster.srun.{KEY}=[{','.join(map(_item, [*mounts, *lacks]))}]") if lacks else ""
     words = containers.command(cluster)
-    lacks = _unseen(wanted, _bound(words)) if words else []
-    if not lacks or os.path.basename(words[0]) not in ("apptainer", "singularity"):
+    given = [value for name, value in cluster.environment.items() if name.endswith(("_BIND", "_BINDPATH"))]
+    lacks = _unseen(wanted, _mounts(words, given)) if words else []
+    at = next((number for number, word in enumerate(words, 1) if word in ("exec", "run")), None)
+    if not lacks or not at or not {*map(os.path.basename, words[:at])} & {"apptainer", "singularity"}:
         return ", ".join(lacks)
-    return as_one(f"cluster.python={shlex.join([*words[:2], '--bind', ','.join(lacks), *words[2:]])}")
+    return as_one(f"cluster.python={shlex.join([*words[:at], '--bind', ','.join(lacks), *words[at:]])}")
 
 
 def _unseen(paths: Iterable[str], mounts: Sequence[str]) -> list[str]:
@@ -36,11 +38,12 @@ def _unseen(paths: Iterable[str], mounts: Sequence[str]) -> list[str]:
     return [path for path in paths if not any(Path(path).is_relative_to(seen) for seen in inside)]
 
 
-def _bound(words: Sequence[str]) -> list[str]:
+def _mounts(words: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Those that the words of a command bind, and what else is `given`."""
     pairs = zip(words, [*words[1:], ""], strict=True)
-    given = [after for word, after in pairs if word in BIND]
-    given += [word.partition("=")[2] for word in words if word.partition("=")[0] in BIND]
-    return [mount for each in given for mount in each.split(",") if mount]
+    bound = [after for word, after in pairs if word in BIND]
+    bound += [word.partition("=")[2] for word in words if word.partition("=")[0] in BIND]
+    return [mount for each in (*bound, *given) for mount in each.split(",") if mount]
 
 
 def _item(text: str) -> str:

@@ -18,7 +18,7 @@ COMMANDS = ("apptainer", "singularity", "ch-run", "docker", "enroot", "podman", 
 def command(cluster: ClusterConfig) -> list[str]:
     """The words of cluster.python where they start a container."""
     words = shlex.split(cluster.python or "")
-    return words if len(words) > 1 and os.path.basename(words[0]) in COMMANDS else []
+    return words if any(os.path.basename(word) in COMMANDS for word in words[:-1]) else []
 
 
 def contained(cluster: ClusterConfig) -> bool:

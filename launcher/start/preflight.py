@@ -26,6 +26,7 @@ TICK_SECONDS = 1.0
 HEED_SECONDS = 5.0
 TOGETHER = 16  # nodes that are asked at the same time
 STILL_HELD, SILENT = "does not let go of its ranks", "does not start a task"
+STUCK = "is stuck where it looks for the run"  # a file system that does not answer
 READY = re.compile(r"(?P<node>\S+) is (?P<host>\S+)")
 BEGINS = "begins"
 # Of a plugin, such as the one that fetches images: srun ends with 0 where that is why there are no tasks (22.05).
@@ -58,7 +59,7 @@ def look(
     """
     seconds = min(seconds, INSIDE_SECONDS) if containers.contained(spec.cluster) else seconds
     command = steps.look(spec, run.path, nodes, _paths(spec, code), seconds=int(seconds), beside=beside)
-    look = _Look(spec, nodes, _Srun(command))
+    look = _Look(spec, nodes, _Srun(command, spec.cluster.environment))  # which may say what a container shows
     try:
         over = look.see_through(unwanted, show)
     finally:
@@ -79,9 +80,10 @@ def look(
         if 0 < len(silent) < len(nodes) and FAILED.search("".join(look.srun.errors)):
             raise NodesRefused({node: f"{SILENT}: {reason}" for node in silent})
         raise NotStarted(f"starting a task on every node failed: {reason}")
-    if 0 < len(silent) < len(nodes):
-        raise NodesRefused(silent)
-    raise NotStarted(f"a node of {','.join(nodes)} {SILENT}")
+    left = silent | {node: STUCK for node in said if node not in hosts}
+    if 0 < len(left) < len(nodes):
+        raise NodesRefused(left)
+    raise NotStarted(f"a node of {','.join(nodes)} {SILENT if silent else STUCK}")
 
 
 def _paths(spec: RunSpec, code: Path) -> list[str]:
@@ -147,10 +149,10 @@ class _Look:
 class _Srun:
     """An srun of the job, and what its tasks say, as they say it."""
 
-    def __init__(self, command: Sequence[str]):
+    def __init__(self, command: Sequence[str], more: Mapping[str, str] | None = None):
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         text = {"encoding": "utf-8", "errors": "replace"}
-        self.process = subprocess.Popen(command, env=environment(), **streams, **text)
+        self.process = subprocess.Popen(command, env={**environment(), **(more or {})}, **streams, **text)
         self.lines: list[str] = []
         self.errors: list[str] = []
         heard = ((self.process.stdout, self.lines), (self.process.stderr, self.errors))

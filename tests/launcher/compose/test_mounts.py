@@ -77,5 +77,12 @@ def test_apptainer_binds_them(tmp_path, bound):
     assert mounts.line(spec) == ""
 
 
+def test_what_its_variables_bind_needs_no_line(tmp_path):
+    words = ("cluster.python='env A=1 apptainer --debug exec a.sif python'", f"runs={tmp_path}/runs")
+    spec = spec_of(*words, typed(mounts.line(spec_of(*words))))
+    assert shlex.split(spec.cluster.python)[4:7] == ["exec", "--bind", f"{tmp_path}/runs"]
+    assert mounts.line(spec_of(*words, f"+cluster.environment.APPTAINER_BIND={tmp_path}")) == ""
+
+
 def test_of_other_commands_the_folders_are_said(tmp_path):
     assert mounts.line(spec_of("cluster.python='podman run a python'", f"runs={tmp_path}")) == os.fspath(tmp_path)

@@ -111,9 +111,25 @@ def test_of_those_that_have_not_begun_only_who_starts_nothing_at_all_is_refused(
     assert refused.value.why == {"n3": SILENT}
 
 
+@pytest.mark.parametrize("answers", ["echo n3 is n3", ":"])
+def test_a_node_that_begins_and_does_not_answer_is_stuck(job, looked, quick, monkeypatch, answers):
+    monkeypatch.setattr(preflight, "PREFLIGHT_SECONDS", 0.2)
+    job.srun(look=f"for n in 1 2 3; do echo n$n begins; done; echo n1 is n1; {answers}; exec sleep 60", gone="exit 0")
+    with pytest.raises(NodesRefused) as refused:
+        looked()
+    stuck = ["n2"] if "n3" in answers else ["n2", "n3"]
+    assert refused.value.why == dict.fromkeys(stuck, preflight.STUCK)
+
+
+def test_what_the_ranks_find_in_their_environment_the_look_does_too(job, looked, tmp_path):
+    job.srun(look=f"echo $APPTAINER_BIND > {tmp_path}/bind; {ANSWERS}")
+    looked(environment={"APPTAINER_BIND": "/data"})
+    assert (tmp_path / "bind").read_text() == "/data\n"
+
+
 def test_nodes_that_never_begin_are_given_up_in_the_end(job, looked, quick, monkeypatch):
     monkeypatch.setattr(containers, "BEGIN_SECONDS", 0.6)
-    job.srun(look="echo n1 begins; echo n3 begins; exec sleep 60", gone="exit 0")
+    job.srun(look="echo n1 is n1; echo n3 is n3; exec sleep 60", gone="exit 0")
     with pytest.raises(NodesRefused) as refused:
         looked(srun={"mpi": "none"})
     assert refused.value.why == {"n2": SILENT}
