@@ -272,9 +272,12 @@ def test_what_belongs_to_another_user_is_refused(laid):
         with pytest.raises(unpacked.Refused, match=r"another user's|from user 12345"):
             laid("other")
     # The task itself does not start what lies there to look at it.
-    words = ["sh", "-c", steps.UNPACK, "sslrun", str(laid.home), "/bin/false", "/bin/echo", "file", "order"]
-    os.chown(laid.home, 12345, -1)
-    assert subprocess.run(words, capture_output=True, text=True).stdout == "-I -S file order\n"
+    words = ["sh", "-c", steps.UNPACK, "sslrun", str(laid.home), "/bin/echo", "/bin/false", "file", "order"]
+    assert subprocess.run(words, capture_output=True, text=True).stdout == ""
+    laid.home.rename(laid.home.with_name("mine"))
+    laid.home.symlink_to("mine")
+    os.chown(laid.home.with_name("mine"), os.geteuid(), -1)
+    assert subprocess.run(words, capture_output=True, text=True).stdout == ""
 
 
 def test_who_cannot_be_looked_at_by_the_copy_is_by_the_shared_python(laid, tmp_path):

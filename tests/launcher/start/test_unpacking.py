@@ -73,7 +73,7 @@ def test_nodes_that_cannot_have_it_are_named(unpack):
 def test_a_node_without_news_is_named(unpack, monkeypatch):
     monkeypatch.setattr(unpacking, "STILL_SECONDS", 1.0)
     with pytest.raises(NodesRefused) as refused:
-        unpack(f"{said(('n1', 'there'))}\n{said(('n2', 'unpacking'))}\nexec sleep 600")
+        unpack(f"{said(('n1', 'there'))}\n{said(('n2', 'unpacking'))}\nexec sleep 20")
     assert refused.value.why == {"n2": "has not got on with unpacking the environment for 1 s"}
 
 
