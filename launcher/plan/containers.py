@@ -32,12 +32,13 @@ def patience(cluster: ClusterConfig, seconds: float) -> float:
 
 
 def opened(spec: RunSpec) -> list[str]:
-    """What is opened on every node beside the run and its code. A checkpoint that it begins with is pinned in it."""
+    """What is opened on every node beside the run and its code. What it takes of other runs is pinned in it."""
     data = [getattr(config, "path", None) for config in (spec.data, spec.eval_data)]
+    sources = {source.path: source for source in spec.sources.values()}
+    weights = [path for path, source in sources.items() if isinstance(source, InitFrom) and Path(path).suffix]
     method = [getattr(spec.method, field.name) for field in dataclasses.fields(spec.method)]
-    weights = [given.path for given in (spec.init_from, *method) if isinstance(given, InitFrom)]
-    named = [given for given in method if isinstance(given, str) and given.startswith("/")]
-    return [*filter(None, data), *(path for path in weights if Path(path).suffix), *named]
+    named = [given for given in method if isinstance(given, str) and given.startswith("/") and given not in sources]
+    return [*filter(None, data), *weights, *named]
 
 
 def of_the_node(spec: RunSpec) -> list[str]:
