@@ -20,6 +20,7 @@ from launcher.spec.runspec import RunSpec
 
 PREFLIGHT_SECONDS = 120.0  # for a node's answer, from the first word of the last one on
 SEEN_SECONDS = 60.0  # how long a node may take to see the run: it mounts the folder now, or the file server is away
+HERE_SECONDS = 10.0  # the same of this node, for what a run reads
 INSIDE_SECONDS = 2.0  # the same of a container, into which nothing is mounted later
 ASKED_SECONDS = 30.0  # for a node that is lost: a task on one that refuses connections fails after 11 (measured)
 TICK_SECONDS = 1.0
@@ -91,7 +92,11 @@ def _paths(spec: RunSpec, code: Path) -> list[str]:
     may be made by them, though not into a container."""
     own = containers.of_the_node(spec) if containers.contained(spec.cluster) else []
     paths = [*containers.opened(spec), *own]
-    return [str(code), *filter(os.path.exists, paths)]
+    there: list[str] = []  # as far as the file systems answer
+    looking = threading.Thread(target=lambda: there.extend(filter(os.path.exists, paths)), daemon=True)
+    looking.start()
+    looking.join(HERE_SECONDS)
+    return [str(code), *there]
 
 
 def patience(spec: RunSpec) -> float:
@@ -117,7 +122,8 @@ class _Look:
         shown = ""
         while not self.srun.ended(TICK_SECONDS):
             passed += TICK_SECONDS
-            silent = [node for node in self._nodes if node not in self.said()]
+            said = self.said()
+            silent = [node for node in self._nodes if node not in said]
             begun = passed if silent else begun
             if passed >= self._patience if silent else passed - begun >= PREFLIGHT_SECONDS:
                 return False

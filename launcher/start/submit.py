@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shlex
 import shutil
 import tempfile
 import uuid
@@ -88,15 +89,20 @@ def amend(run: RunDir, spec: RunSpec, plan: Planned) -> bool:
 
 
 def refuse_unknown(run: RunDir, spec: RunSpec) -> None:
-    """Raises InputError where the code that the run was made with knows no ranges of nodes, no spare ones, or no copies
-    of the environment."""
+    """Raises InputError where the code that the run was made with knows no ranges of nodes, no spare ones, no copies of
+    the environment, or no options of srun."""
     rooms = run.code_folder() / "launcher"
     nodes = {"nodes": spec.least_nodes and spec.asked_nodes, "cluster.spare_nodes": spec.cluster.spare_nodes}
-    since = {"plan/worlds.py": nodes, "start/unpacking.py": {"cluster.local_env": spec.cluster.local_env}}
+    listed = {key: f"[{','.join(map(str, v))}]" if isinstance(v, tuple) else v for key, v in spec.cluster.srun.items()}
+    since = {
+        "plan/worlds.py": nodes,
+        "start/unpacking.py": {"cluster.local_env": spec.cluster.local_env},
+        "plan/containers.py": {f"cluster.srun.{key}": value for key, value in listed.items()},
+    }
     for file, asked in since.items():
         given = next(((name, value) for name, value in asked.items() if value), None)
         if given and rooms.is_dir() and not (rooms / file).is_file():
-            words = " ".join(f"{name}={value}" for name, value in asked.items() if value)
+            words = shlex.join(f"{name}={value}" for name, value in asked.items() if value)
             fix = f"`sslrun resume {run.id} --code=current {words}`"
             raise InputError.of(*given, f"the code that {run.id} was made with does not know it", fix)
 

@@ -285,3 +285,14 @@ def test_where_nobody_answers_nothing_is_decided(runs, slurm_said):
     with pytest.raises(ClusterError, match="slurmctld does not answer"):
         submit.submit([run])
     assert [event["event"] for event in runs.told(run)] == ["intent"]
+
+
+def test_code_that_knows_no_options_of_srun_is_given_none(runs):
+    run = runs.make(srun={"mpi": "none", "container-mounts": ["/a b:/c", "/d"]})
+    (run.code_folder().resolve() / "launcher" / "plan").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"^cluster.srun.mpi=none: the code that .* does not know it") as refused:
+        submit.refuse_unknown(run, run.spec())
+    typed = "--code=current cluster.srun.mpi=none 'cluster.srun.container-mounts=[/a b:/c,/d]'`"
+    assert str(refused.value).endswith(typed)
+    (run.code_folder().resolve() / "launcher" / "plan" / "containers.py").touch()
+    submit.refuse_unknown(run, run.spec())

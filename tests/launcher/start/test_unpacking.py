@@ -121,7 +121,7 @@ def test_code_that_knows_no_copies_is_not_asked_for_one(run):
     code = run.code_folder().resolve()
     (code / "launcher" / "plan").mkdir(parents=True)
     (code / "launcher" / "plan" / "worlds.py").touch()
-    with pytest.raises(InputError, match=r"^cluster.local_env=\$SCRATCH/env: the code that .* --code=current cluster"):
+    with pytest.raises(InputError, match=r"^cluster.local_env=\$SCRATCH/env: the code that .* --code=current 'cluster"):
         submit.refuse_unknown(run, run.spec())
     (code / "launcher" / "start").mkdir()
     (code / "launcher" / "start" / "unpacking.py").touch()
