@@ -195,8 +195,8 @@ def _find_work(run: RunDir, found: Findings) -> None:
 
 def _find_unused(what: str, runs: Path, found: Findings) -> None:
     folder, link = SHARED[what]
-    entries = _folders_in(runs / folder, found)
     try:
+        entries = _folders_in(runs / folder, found)
         _own(runs, link)
     except OSError as error:
         found.notes.append(f"{what.removeprefix('unused ')} stays, whoever uses it: {waiting.unreadable(error)}")

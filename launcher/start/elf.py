@@ -7,7 +7,6 @@ process would ask there, wherever its copy lies.
 import os
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO
 
 HEAD = b"\x7fELF\x02\x01"  # 64 bits, little-endian
@@ -16,13 +15,13 @@ STRINGS, RPATH, RUNPATH = 5, 15, 29  # entries of the dynamic one
 LONGEST = 4096  # bytes of a search path
 
 
-def with_own_libraries(file: IO[bytes], name: str, roots: Mapping[Path, str]) -> bytes | None:
-    """The content of `file`, called `name` in a tree that has `roots` under other names, with search paths that fit
+def with_own_libraries(file: IO[bytes], name: str, places: Mapping[str, str]) -> bytes | None:
+    """The content of `file`, called `name` in a tree that has `places` under other names, with search paths that fit
     there; None where it is good as it is, and `file` at its beginning."""
     new = {}
     try:
         for offset, old in _search_paths(file):
-            moved = os.fsencode(":".join(_moved(path, name, roots) for path in os.fsdecode(old).split(":")))
+            moved = os.fsencode(":".join(_moved(path, name, places) for path in os.fsdecode(old).split(":")))
             if moved != old and len(moved) <= len(old):
                 new[offset] = moved.ljust(len(old), b"\0")
     except (struct.error, OverflowError):  # no ELF file after all
@@ -36,10 +35,10 @@ def with_own_libraries(file: IO[bytes], name: str, roots: Mapping[Path, str]) ->
     return bytes(content)
 
 
-def _moved(path: str, name: str, roots: Mapping[Path, str]) -> str:
-    for root, place in roots.items():
-        if path == str(root) or path.startswith(f"{root}/"):
-            there = os.path.normpath(f"{place}{path[len(str(root)) :]}")
+def _moved(path: str, name: str, places: Mapping[str, str]) -> str:
+    for known, place in places.items():
+        if f"{path}/".startswith(f"{known}/"):
+            there = os.path.normpath(place + path[len(known) :])
             return f"$ORIGIN/{os.path.relpath(there, os.path.dirname(name))}"
     return path
 

@@ -67,7 +67,11 @@ def into(runs: Sequence[RunDir], show: Show | None = None) -> dict[str, str]:
         python = script.python_of(run.spec().cluster)
         with writing_in(run.runs):
             if python not in archives:
-                archives[python] = _Archive(Environment(python), run.runs / ENVIRONMENTS, show)
+                environment = Environment(python)
+                if run.runs.resolve().is_relative_to(environment.prefix.resolve()):
+                    reason = f"it lies in the environment {environment.prefix}, which cluster.local_env packs"
+                    raise InputError.of("runs", run.runs, reason, "choose another folder with runs=PATH")
+                archives[python] = _Archive(environment, run.runs / ENVIRONMENTS, show)
             archive = archives[python]
             snapshot.link(run.path, archive.path, "environment")
         pen = Ledger(run.path, run.generation() + 1, "submit")
@@ -94,10 +98,8 @@ class _File:
 
 
 class Environment:
-    """Of an interpreter. `roots`: {what is packed: its name in the archive}; `python`: the interpreter in the archive.
-
-    Raises InputError where it cannot be taken elsewhere.
-    """
+    """Of an interpreter. `roots`: {what is packed: its name in the archive}; `places`: the same, by every path that it
+    has; `python`: the interpreter in the archive. Raises InputError where it cannot be taken elsewhere."""
 
     def __init__(self, python: str):
         bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -119,6 +121,8 @@ class Environment:
         self.roots = {self.prefix: "env"}
         if base != self.prefix and not _of_each_node(str(base)):
             self.roots[base] = "base"
+        self.places = {str(root): place for root, place in self.roots.items()}
+        self.places |= {os.path.realpath(root): place for root, place in self.roots.items()}
         own = Path(os.path.abspath(python))
         inside = own.relative_to(self.prefix) if own.is_relative_to(self.prefix) else f"bin/python{self._version}"
         self.python = f"env/{inside}"
@@ -140,11 +144,10 @@ class Environment:
         if not stat.S_ISLNK(status.st_mode):
             return _File(packed, path, status)
         target = os.path.normpath(path.parent / os.readlink(path))
-        for each, place in self.roots.items():
-            for known in {str(each), os.path.realpath(each)}:
-                if f"{target}/".startswith(f"{known}/"):
-                    inside = os.path.normpath(place + target[len(known) :])
-                    return _File(packed, path, status, os.path.relpath(inside, os.path.dirname(packed)))
+        for known, place in self.places.items():
+            if f"{target}/".startswith(f"{known}/"):
+                inside = os.path.normpath(place + target[len(known) :])
+                return _File(packed, path, status, os.path.relpath(inside, os.path.dirname(packed)))
         if path.is_file() and not _of_each_node(target):  # uv may link to its cache
             return _File(packed, path, path.stat())
         return _File(packed, path, status, target)
@@ -161,7 +164,7 @@ class Environment:
             path
             for path in dict.fromkeys(found)
             if not _of_each_node(path)
-            and not any(Path(path).is_relative_to(root) for root in self.roots)
+            and not any(Path(path).is_relative_to(known) for known in self.places)
             and not any(os.path.isdir(f"{path}/{name}") for name in copied)
         ]
 
@@ -239,7 +242,7 @@ class _Archive:
                 "size": written.done,
                 "bytes": sum(-(-size // BLOCK) * BLOCK for size in sizes) + BLOCK * len(found),
                 "python": self.environment.python,
-                "prefixes": {str(root): place for root, place in self.environment.roots.items()},
+                "prefixes": self.environment.places,
             }
             files.write_json(beside / ABOUT, about)
             if os.path.lexists(self.path):  # incomplete, or cut short: `_known` knows it not
@@ -261,7 +264,7 @@ class _Archive:
         elif stat.S_ISREG(each.status.st_mode):
             info.size = each.status.st_size
             with open(each.path, "rb") as file:
-                content = with_own_libraries(file, each.name, self.environment.roots)
+                content = with_own_libraries(file, each.name, self.environment.places)
                 tar.addfile(info, file if content is None else io.BytesIO(content))
 
 

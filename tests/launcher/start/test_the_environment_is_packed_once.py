@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -92,6 +93,32 @@ def test_the_copy_runs_by_itself(whole, tmp_path):
         aside.rename(whole.folder)
     assert (copy.parent / "say").read_text().startswith(f"#!{target}/env/bin/python\n")
     assert target.stat().st_mode & 0o077 == 0
+
+
+def test_a_submission_writes_down_what_its_ranks_start_from(runs, whole):
+    python = whole.folder / "link"  # cluster.python is shell words, and the folder's own name has a space
+    python.symlink_to(whole.python.parents[1])
+    made = [runs.make(seed, python=f"{python}/bin/python", local_env="/scratch") for seed in (0, 1)]
+    done: list[tuple] = []
+    notes = packed.into(made, lambda *figures: done.append(figures))
+    assert {stage for stage, *_ in done} == {"packing the environment"} and done[-1][1] == done[-1][2]
+    for run in made:
+        assert re.fullmatch(rf"{python} \(.* packed in .*\) is unpacked in /scratch on each node, .*", notes[run.id])
+        (event,) = run.history().all("packed")
+        assert event["fresh"] and (run.path / "environment" / unpacked.ARCHIVE).stat().st_size == event["size"]
+    packed.into(made)
+    assert [event["fresh"] for event in made[0].history().all("packed")] == [True, False]
+    shutil.rmtree(runs.folder / pruning.ENVIRONMENTS / event["digest"])  # a cluster may take away what is old
+    packed.into(made)
+    assert (made[0].path / "environment" / unpacked.ARCHIVE).exists()
+
+
+def test_runs_in_the_environment_itself_are_refused(runs):
+    python = environment_at(runs.folder.parent)
+    with pytest.raises(
+        InputError, match=rf"^runs={runs.folder}: it lies in the environment {runs.folder.parent}, which"
+    ):
+        packed.into([runs.make(python=str(python), local_env="/scratch")])
 
 
 def test_what_is_installed_is_known_again(tmp_path):
@@ -331,14 +358,14 @@ def elf(search_path: bytes) -> bytes:
     ],
 )
 def test_libraries_are_found_from_the_file_on(old, new):
-    content, roots = elf(old), {Path("/shared/python"): "base"}
+    content, places = elf(old), {"/shared/python": "base"}
     name = "base/lib/python3.11/lib-dynload/_ssl.so" if new else "base/a/b/c/d/e/f/_ssl.so"
     file = BytesIO(content)
-    moved = with_own_libraries(file, name, roots)
+    moved = with_own_libraries(file, name, places)
     assert moved is not None or file.tell() == 0
     assert moved == (None if new is None else content.replace(old, new.ljust(len(old), b"\0")))
 
 
 @pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF\x02\x01", elf(b"/shared/python/lib")[:90]])
 def test_what_is_no_whole_program_stays_as_it_is(content):
-    assert with_own_libraries(BytesIO(content), "base/x", {Path("/shared/python"): "base"}) is None
+    assert with_own_libraries(BytesIO(content), "base/x", {"/shared/python": "base"}) is None
