@@ -12,7 +12,7 @@ from torchvision.models import vgg16_bn
 from launcher.compose.training import resolve
 from launcher.errors import InputError, RunFailed
 from launcher.plan.plan import make
-from launcher.run import snapshot
+from launcher.run import pins, snapshot
 from launcher.run.folder import RunDir
 from launcher.runtime.checkpoint import Checkpointer, Owners
 from launcher.runtime.dist import World
@@ -125,11 +125,17 @@ def test_the_metadata_explains_how_to_use_it(trained, tmp_path):
 def test_a_run_that_starts_from_the_file_starts_from_exactly_these_weights(trained, tmp_path):
     run, backbone = trained
     export(run, tmp_path / "backbone.safetensors")
-    for source in (tmp_path / "backbone.safetensors", run.path):
+    for name, source in {"a": tmp_path / "backbone.safetensors", "b": f"{run.path}@newest"}.items():
         spec, _ = resolve(["method=rotnet", "recipe=tiny", f"init_from={source}"])
+        starts = RunDir(tmp_path / name)
+        (starts.path / "events").mkdir(parents=True)
+        pins.lay(starts.path, spec)
         fresh = backbones.build("small_vgg", dropout=0.0)
-        load_backbone(fresh, Job(spec))
+        load_backbone(fresh, Job(spec, starts))
         assert all(torch.equal(fresh.state_dict()[name], value) for name, value in backbone.state_dict().items())
+
+
+NONE = RunDir("a run without checkpoints")
 
 
 @dataclasses.dataclass
@@ -137,7 +143,7 @@ class Job:
     """What `load_backbone` reads of a job."""
 
     spec: object
-    run = RunDir("a run without checkpoints")
+    run: RunDir = NONE
     world = World(0, 1, torch.device("cpu"))
 
     @property

@@ -59,8 +59,8 @@ class Evaluated:
         Checkpointer(self.run, ALONE, owners, keep=1, generation=1).save(12, 12)
 
     def asked(self, *overrides: str) -> RunDir:
-        """The folder of an evaluation."""
-        found, _ = evaluation.prepare(self.run, evaluation.want(self.run, list(overrides)))
+        """The folder of an evaluation: of the checkpoint that there is, since nobody says that the run is done."""
+        found, _ = evaluation.prepare(self.run, evaluation.want(self.run, [*overrides, "step=newest"]))
         return found
 
     def serve(self, asked: RunDir) -> dict[str, dict]:
