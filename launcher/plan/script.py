@@ -26,7 +26,8 @@ FIELDS = {
     "mem-per-cpu": "cluster.mem_per_cpu", "cpus-per-task": "cluster.cpus_per_task",
     "cpus-per-gpu": "cluster.cpus_per_gpu", "signal": "cluster.signal_delay_s", "nodes": "nodes",
     "ntasks": "tasks_per_node", "ntasks-per-node": "tasks_per_node", "gpus": "cluster.gpus_per_node",
-    "gpus-per-node": "cluster.gpus_per_node", "gpus-per-task": "cluster.gpus_per_node",
+    "tasks-per-node": "tasks_per_node", "gpus-per-node": "cluster.gpus_per_node",
+    "gpus-per-task": "cluster.gpus_per_node",
     "export": "cluster.environment",
 }  # fmt: skip
 OURS = {
@@ -35,8 +36,9 @@ OURS = {
 }  # fmt: skip
 # And of srun, which has most of sbatch's.
 OURS_OF_STEPS = {
-    *OURS, "exact", "exclusive", "help", "immediate", "input", "jobid", "kill-on-bad-exit", "label", "multi-prog",
-    "nodefile", "nodelist", "overlap", "pty", "relative", "usage", "version", "whole",
+    *OURS, "begin", "clusters", "dependency", "exact", "exclusive", "help", "het-group", "immediate", "input", "jobid",
+    "kill-on-bad-exit", "label", "multi-prog", "no-allocate", "nodefile", "nodelist", "overlap", "pack-group",
+    "preserve-env", "pty", "relative", "usage", "version", "whole",
 }  # fmt: skip
 
 IMAGES = ("--container-image", "--container-name", "--container")  # Pyxis's, and Slurm's own
@@ -269,8 +271,11 @@ def _options(given_as: str, given: Mapping[str, Any], program: str, ours: Collec
             raise InputError.of(field, value, "an option takes one value", f"write what {program} takes, as 'a,b'")
         if isinstance(value, str):
             _check_text(field, value)
-        if value is not None and value is not False:
-            options[name] = value
+        if value is None or value is False:
+            continue
+        if name == "distribution" and not str(value).startswith(("block", "*")):
+            raise InputError.of(field, value, "ranks lie one node after the other", "write block:..., as block:cyclic")
+        options[name] = value
     return options
 
 

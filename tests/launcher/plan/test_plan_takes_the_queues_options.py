@@ -20,6 +20,8 @@ QUEUE = (
     "mem_per_cpu", "cpus_per_task", "cpus_per_gpu", "array_parallelism", "signal_delay_s", "additional_parameters",
     "srun", "setup", "environment", "python", "preemptible", "grace_s", "interruptions_per_node_day", "spare_nodes",
 )  # fmt: skip
+# What would have a step be another job's, or of other nodes.
+NOT_OF_A_STEP = ("begin", "clusters", "dependency", "het-group", "no-allocate", "preserve-env")
 
 
 def spec_of(*overrides, cluster="generic", **options):
@@ -149,6 +151,10 @@ def test_a_key_that_would_break_the_line_is_refused():
         ("cluster.srun.cpus_per_task=5", ("cluster.srun.cpus_per_task=5", "use cluster.cpus_per_task")),
         ("cluster.srun.nodelist=[n1,n2]", ("cluster.srun.nodelist", "sslrun sets it itself")),
         ("cluster.srun.kill-on-bad-exit=1", ("cluster.srun.kill-on-bad-exit=1", "sslrun sets it itself")),
+        ("cluster.srun.tasks-per-node=2", ("cluster.srun.tasks-per-node=2", "use tasks_per_node")),
+        *((f"cluster.srun.{name}=1", (f"cluster.srun.{name}=1", "sslrun sets it itself")) for name in NOT_OF_A_STEP),
+        ("cluster.srun.distribution=cyclic", ("cluster.srun.distribution=cyclic", "one node after the other")),
+        ("cluster.additional_parameters.distribution=plane=4", ("distribution=plane=4", "write block:...")),
         ("cluster.srun.container-mounts={/a:/b}", ("cluster.srun.container-mounts", "one value", "'a,b'")),
         ("cluster.srun.container-mounts=[[/a],/b]", ("cluster.srun.container-mounts", "one value", "'a,b'")),
         ("cluster.environment.RANK=0", ("cluster.environment.RANK", "leave it out")),
@@ -232,6 +238,8 @@ def test_a_cluster_of_ones_own_says_only_what_differs(tmp_path):
         ("cluster.srun.container_mounts=[/a:/a,'/b c:/b']", ["--container-mounts=/a:/a,/b c:/b"]),
         ("cluster.srun.container-mounts=/a#1:/a", ["--container-mounts=/a#1:/a"]),
         ("cluster.srun.container-writable=true", ["--container-writable"]),
+        ("cluster.srun.distribution='*:block'", ["--distribution=*:block"]),
+        ("cluster.srun.distribution=[block:cyclic,Pack]", ["--distribution=block:cyclic,Pack"]),
         ("cluster.srun={mpi:null,container-readonly:false}", []),
         ("cluster.srun.container-image=2024_1", ["--container-image=2024_1"]),
     ],
