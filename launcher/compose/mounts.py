@@ -28,8 +28,10 @@ def line(spec: RunSpec) -> str:
     given = [value for name, value in cluster.environment.items() if name.endswith(("_BIND", "_BINDPATH"))]
     lacks = _unseen(wanted, _mounts(words, given)) if words else []
     at = next((number for number, word in enumerate(words, 1) if word in ("exec", "run")), None)
-    if not lacks or not at or not {*map(os.path.basename, words[:at])} & {"apptainer", "singularity"}:
-        return ", ".join(lacks)
+    if not lacks:
+        return ""
+    if not at or not {*map(os.path.basename, words[:at])} & {"apptainer", "singularity"}:
+        return f"the folders {', '.join(lacks)}"
     return as_one(f"cluster.python={shlex.join([*words[:at], '--bind', ','.join(lacks), *words[at:]])}")
 
 

@@ -43,8 +43,8 @@ def opened(spec: RunSpec) -> list[str]:
 
 def of_the_node(spec: RunSpec) -> list[str]:
     """Folders on the nodes' own disks; one that a variable names is not known here."""
-    own = [getattr(spec.data, "stage", None), spec.cluster.local_env]
-    return [path for path in own if path and path.startswith("/")]
+    stage = getattr(spec.data, "stage", None) or ""
+    return [stage] if stage.startswith("/") else []
 
 
 def folders(spec: RunSpec, code: Path) -> list[str]:

@@ -214,6 +214,9 @@ def _check_local_env(cluster: ClusterConfig) -> None:
     if not given.startswith(("/", "$")):
         reason = "it is a folder of each node's own, and no path from here"
         raise InputError.of("cluster.local_env", given, reason, "give it from the root on, or as '$SCRATCH'")
+    if image(cluster):
+        reason = f"ranks start in the container {image(cluster)}, which brings an environment of its own"
+        raise InputError.of("cluster.local_env", given, reason, "leave one of them out")
     if cluster.python is not None and python_of(cluster) != cluster.python:
         reason = f"ranks are started by cluster.python={cluster.python}, which brings an environment of its own"
         raise InputError.of("cluster.local_env", given, reason, "leave one of them out, or name an interpreter")

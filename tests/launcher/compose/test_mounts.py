@@ -1,6 +1,5 @@
 """What a container must show the ranks is a line to copy, where it does not do so yet."""
 
-import os
 import shlex
 import subprocess
 import sys
@@ -85,4 +84,6 @@ def test_what_its_variables_bind_needs_no_line(tmp_path):
 
 
 def test_of_other_commands_the_folders_are_said(tmp_path):
-    assert mounts.line(spec_of("cluster.python='podman run a python'", f"runs={tmp_path}")) == os.fspath(tmp_path)
+    podman = ("cluster.python='podman run a python'", f"runs={tmp_path}")
+    assert mounts.line(spec_of(*podman)) == f"the folders {tmp_path}"
+    assert mounts.line(spec_of(*podman, "data=shards", "data.stage=/local")) == f"the folders {tmp_path}, /local"

@@ -169,6 +169,10 @@ def test_a_key_that_would_break_the_line_is_refused():
             "cluster.local_env=/scratch cluster.python='apptainer exec image.sif python'",
             ("cluster.local_env=/scratch", "brings an environment of its own", "leave one of them out"),
         ),
+        *(
+            (f"cluster.local_env=/scratch cluster.srun.{name}=a#b", ("in the container a#b, which brings", "leave one"))
+            for name in ("container-image", "container_name", "container")
+        ),
         ("cluster.mem_per_gpu=lots", ("cluster.mem_per_gpu=lots", "60G")),
         ("cluster.timeout_min=0", ("cluster.timeout_min=0", "positive")),
         ("cluster.disk_gb_s=0", ("cluster.disk_gb_s=0", "positive")),
