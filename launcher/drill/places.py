@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.errors import ClusterError
+from launcher.plan import steps
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE
 from launcher.slurm import commands
+from launcher.slurm.client import ask
 
 LOCAL, SLURM = "local", "slurm"
 COMMAND_SECONDS = 600.0
@@ -105,7 +107,7 @@ class OnSlurm(Place):
         return False
 
     def on(self, run: RunDir, host: str, *command: str) -> str:
-        return commands.on_node(run.history().job or "", host, *command, seconds=COMMAND_SECONDS)
+        return ask(*steps.on_node(run.spec(), run.history().job or "", host, command), seconds=COMMAND_SECONDS)
 
     def clean(self, run: RunDir | None) -> None:
         job = run.history().job if run else None

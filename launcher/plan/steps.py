@@ -172,6 +172,11 @@ def gone(spec: RunSpec, node: str, pids: Sequence[int]) -> list[str]:
     return ["srun", *_alone(spec, node), "--input=none", "sh", "-c", GONE, "sh", *map(str, pids)]
 
 
+def on_node(spec: RunSpec, job: str, node: str, command: Sequence[str]) -> list[str]:
+    """`command` on `node` of the running `job`, asked for from outside of it."""
+    return ["srun", f"--jobid={job}", *_alone(spec, node), "--input=none", *command]
+
+
 def understudy(spec: RunSpec, run: Path, job: str, first: str, restarts: int, node: str) -> list[str]:
     """On `node`, beside the ranks of the run in the folder `run`: puts `job`, which was started again so often, back
     into the queue once `first` is none of its nodes any more, and leaves word of it in FIRST_LOST."""

@@ -307,12 +307,6 @@ def depend(job_id: str, dependency: str) -> None:
     ask("scontrol", "update", f"JobId={job_id}", f"Dependency={dependency}")
 
 
-def on_node(job_id: str, node: str, *command: str, seconds: float) -> str:
-    """Run a command of at most `seconds` on a node of a running job, beside its steps; returns what it printed."""
-    where = (f"--jobid={job_id}", f"--nodelist={node}", "--nodes=1", "--ntasks=1")
-    return ask("srun", "--overlap", *where, "--input=none", *command, seconds=seconds)
-
-
 def set_node(name: str, state: str, reason: str = "") -> None:
     """Mark a node "down" or "resume" it. Raises ClusterError for anybody but an administrator."""
     ask("scontrol", "update", f"nodename={name}", f"state={state}", *([f"reason={reason}"] if reason else []))

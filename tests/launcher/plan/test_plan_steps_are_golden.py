@@ -1,6 +1,7 @@
 """What a job of DeeperCluster's published recipe on four to eight nodes has srun start, to the letter, one word a line:
 the look at its nodes, what unpacks its environment there, what tries how they reach one another, and its ranks, beside
-a step that has not ended too, what asks a node what is left there, and what stands by on a second node.
+a step that has not ended too, what asks a node what is left there, and what stands by on a second node or is asked from
+outside of the job.
 
     SSLRUN_REWRITE_GOLDEN=1 python -m pytest tests/launcher/plan/test_plan_steps_are_golden.py
 
@@ -49,6 +50,7 @@ def written() -> dict[str, str]:
         "doctor": steps.doctor(spec),
         "ranks-within": steps.ranks(within, RUN, NODES, "start1"),
         "gone-within": steps.gone(within, "n2", [4711]),
+        "on-node-within": steps.on_node(within, "7", "n2", ["kill", "-9", "4711"]),
         "understudy-within": steps.understudy(within, RUN, "7", "n1", 2, "n2"),
         "look-into": steps.look(into, RUN, NODES, [CODE], seconds=2),
         "look": steps.look(spec, RUN, NODES, [CODE], seconds=60),
@@ -70,7 +72,8 @@ STEPS = (
     "understudy",
 )  # fmt: skip
 CONTAINED = (
-    "look-within", "meet-within", "doctor-within", "ranks-within", "gone-within", "understudy-within", "look-into",
+    "look-within", "meet-within", "doctor-within", "ranks-within", "gone-within", "on-node-within", "understudy-within",
+    "look-into",
 )  # fmt: skip
 
 
