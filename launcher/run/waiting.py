@@ -14,8 +14,8 @@ from launcher.run.files import read_json, write_json
 
 SECONDS = 120.0  # how long a start waits for one thing
 PAUSE_SECONDS = 2.0
-# With these a file system answers: what was asked for is not there, or is something else.
 WAITS = "waiting: "  # begins a stage in which nobody works
+# With these a file system answers: what was asked for is not there, or is something else.
 ANSWERS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 Read = TypeVar("Read")

@@ -97,9 +97,8 @@ class ClusterConfig:
     signal_delay_s: int | None = _positive(None)
     additional_parameters: dict[str, Any] = field(default_factory=dict)  # any other option of sbatch
     srun: dict[str, Any] = field(default_factory=dict)  # options of srun, as above: mpi, container-image
-    setup: list[str] = field(
-        default_factory=list
-    )  # bash in the job's own shell: module load ...; one that fails ends the start
+    # Bash in the job's own shell: module load ...; one that fails ends the start.
+    setup: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)  # of the ranks: NCCL_DEBUG, ...
     python: str | None = None  # shell words that start a rank: an interpreter, or a container command; None: ours
     # A folder of each node's own disk, such as /scratch: ranks start from a copy of the environment there.
