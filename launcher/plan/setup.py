@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 UNREADY = "SSLRUN_UNREADY"  # tells the job's Python which item failed, and with which words
 RECORDED = '"$BASH" "$0" "$said"; exit $?'  # the same script again, which then starts the job's Python for nothing else
-REFUSED = "exit 3"
+GIVEN_UP = "exit 3"
 
 # A command may take several items, as an `if` does: it is whole when bash can read it within braces, which quotes, a
 # here-document or a backslash would swallow if they were open.
@@ -69,7 +69,7 @@ def told(items: Sequence[str]) -> list[str]:
 
 
 def lines(items: Sequence[str], then: str) -> list[str]:
-    """What runs `items`, one after the other; none where there are none. then: RECORDED or REFUSED, once one failed."""
+    """What runs `items`, one after the other; none where there are none. then: RECORDED or GIVEN_UP, once one failed."""
     if not items:
         return []
     taken = [

@@ -10,9 +10,10 @@ from launcher.plan import containers, script
 from launcher.spec.runspec import RunSpec
 from launcher.spec.schema import ClusterConfig
 
-_WORDS = """\
-soon() { until test "$@"; do [ "$left" -gt 0 ] || return 1; left=$((left - 1)); sleep 1; done; }
-refuse() { echo "$SLURMD_NODENAME $1"; exit 3; }
+REFUSED = 3  # exit code of a task that has said what its node lacks; unpacked.py has the same
+_WORDS = f"""\
+soon() {{ until test "$@"; do [ "$left" -gt 0 ] || return 1; left=$((left - 1)); sleep 1; done; }}
+refuse() {{ echo "$SLURMD_NODENAME $1"; exit {REFUSED}; }}
 """
 # Says that it begins, and then what the node lacks, or what it is called. It may mount the folder only now.
 LOOK = f"""\
@@ -38,7 +39,7 @@ soon -w "$run/logs" || refuse "cannot write to $run"
 command -v "$python" >/dev/null || refuse "has no $python"
 said=$("$@" 2>&1)
 code=$? said=$(printf '%s\\n' "$said" | tail -n 1)
-[ "$code" != 3 ] || refuse "$said"
+[ "$code" != {REFUSED} ] || refuse "$said"
 [ "$code" = 0 ] || refuse "cannot start a container with cluster.python: $said"
 echo "$SLURMD_NODENAME is $(uname -n)"
 """
@@ -47,7 +48,7 @@ import os, sys
 lacks = [path for path in sys.argv[1:] if not os.access(path, os.R_OK)]
 if lacks:
     print("does not see", ", ".join(lacks), "{INSIDE}: the binds of cluster.python")
-    sys.exit(3)
+    sys.exit({REFUSED})
 """
 
 
@@ -63,10 +64,9 @@ done
 
 
 # The Python of a copy that is there looks at it, and asks the shared one nothing; that one helps where it cannot.
-UNREADY = 3
 UNPACK = f"""\
 [ -O "$1" ] && [ ! -L "$1" ] && [ -x "$2" ] && "$2" -I -S "$4" "$5" && exit
-[ $? != {UNREADY} ] || exit {UNREADY}
+[ $? != {REFUSED} ] || exit {REFUSED}
 exec "$3" -I -S "$4" "$5"
 """
 

@@ -16,7 +16,7 @@ from launcher.slurm import badnodes, commands, notation
 
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
 LACKS = re.compile(r"(?P<node>\S+) has no (?P<what>/.+?)(?P<yours> of yours)?; ")  # as the batch script says it
-UNREADY = re.compile(r"\S+: cluster\.setup\[\d+\] ")  # the same; where the job's Python could start, the ledger has it
+FAILED_SETUP = re.compile(r"\S+: cluster\.setup\[\d+\] ")  # the same; where the job's Python could start, the ledger has it
 TOLD = ("submitted", "start", "end")  # what the ledger says of a run's jobs
 BLAMED = 16  # lost jobs that a submission asks Slurm about: a sweep may have lost a thousand to one node
 
@@ -87,7 +87,7 @@ def lost(run: RunDir) -> Lost:
     log = folder / f"slurm-{job}.log"
     said = _last_line(log, "sslrun: ")  # what the batch script wrote for a person
     lacks = LACKS.match(said)
-    if lacks or (said and (UNREADY.match(said) or not began)):
+    if lacks or (said and (FAILED_SETUP.match(said) or not began)):
         # What is not here either, or somebody else's, is no node's fault.
         blamed = lacks and Path(lacks["what"]).exists() and (not lacks["yours"] or folder.stat().st_uid == os.getuid())
         return Lost(said, lacks["node"], f"has no {lacks['what']}") if blamed else Lost(said)

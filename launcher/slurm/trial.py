@@ -92,7 +92,7 @@ def _prepare(spec: RunSpec, folder: Path) -> Path:
     parameters |= {"job_name": "sslrun-doctor", "time": minutes}
     parameters["setup"] = [
         "umask 077",
-        *setup.lines(cluster.setup, setup.REFUSED),
+        *setup.lines(cluster.setup, setup.GIVEN_UP),
         f'test -x {python} || {{ echo "sslrun: ${{SLURMD_NODENAME:-$HOSTNAME}}" {missing}; exit 3; }}',
         f"exec {python} -I -S {there}/probe.py batch {there}",  # what would train, below, is not reached
     ]

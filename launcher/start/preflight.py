@@ -60,25 +60,25 @@ def look(
     """
     seconds = min(seconds, INSIDE_SECONDS) if containers.contained(spec.cluster) else seconds
     command = steps.look(spec, run.path, nodes, _paths(spec, code), seconds=int(seconds), beside=beside)
-    look = _Look(spec, nodes, _Srun(command, spec.cluster.environment))  # which may say what a container shows
+    step = _Look(spec, nodes, _Srun(command, spec.cluster.environment))  # which may say what a container shows
     try:
-        over = look.see_through(unwanted, show)
+        over = step.see_through(unwanted, show)
     finally:
-        look.srun.close()
-    said = look.said()
+        step.srun.close()
+    said = step.said()
     hosts = {node: found["host"] for node in said if (found := READY.fullmatch(f"{node} {said[node]}"))}
-    if over and not look.srun.process.returncode and len(hosts) == len(nodes):
+    if over and not step.srun.process.returncode and len(hosts) == len(nodes):
         return hosts
-    print(*look.srun.errors, sep="", flush=True)
+    print(*step.srun.errors, sep="", flush=True)
     if unwanted():
         return {}
     if refused := {node: why for node, why in said.items() if node not in hosts and why != BEGINS}:
         raise NodesRefused(refused)
     _refuse_silent(spec, nodes)
     silent = {node: SILENT for node in nodes if node not in said}
-    reason = srun.reason(look.srun.errors) or f"exit code {look.srun.process.returncode}"
+    reason = srun.reason(step.srun.errors) or f"exit code {step.srun.process.returncode}"
     if over:
-        if 0 < len(silent) < len(nodes) and FAILED.search("".join(look.srun.errors)):
+        if 0 < len(silent) < len(nodes) and FAILED.search("".join(step.srun.errors)):
             raise NodesRefused({node: f"{SILENT}: {reason}" for node in silent})
         raise NotStarted(f"starting a task on every node failed: {reason}")
     left = silent | {node: STUCK for node in said if node not in hosts}

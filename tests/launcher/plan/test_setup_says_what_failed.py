@@ -108,11 +108,11 @@ def test_the_first_that_fails_is_named(ran, what):
 
 
 def test_what_fails_may_also_end_the_script(ran):
-    assert ran(["echo no; false", "echo never"], setup.REFUSED) == (3, "", "", "")
+    assert ran(["echo no; false", "echo never"], setup.GIVEN_UP) == (3, "", "", "")
     assert ran.log == "no\nsslrun: n3: cluster.setup[0] `echo no; false` ended with 1: no\n"
 
 
-@pytest.mark.parametrize("then", [setup.RECORDED, setup.REFUSED])
+@pytest.mark.parametrize("then", [setup.RECORDED, setup.GIVEN_UP])
 def test_what_an_item_has_the_shell_do_at_its_end_is_done_then(ran, then):
     ran(["trap 'echo mine' EXIT", "false"], then)
     assert ran.log.splitlines() == ["sslrun: n3: cluster.setup[1] `false` ended with 1", "mine"]

@@ -309,14 +309,14 @@ def test_what_belongs_to_another_user_is_refused(laid):
 
 def test_who_cannot_be_looked_at_by_the_copy_is_by_the_shared_python(laid, tmp_path):
     laid()
-    for exit_code, said in ((0, ""), (1, "-I -S file order\n"), (steps.UNREADY, "")):
+    for exit_code, said in ((0, ""), (1, "-I -S file order\n"), (steps.REFUSED, "")):
         copy = tmp_path / "copy"
         copy.write_text(f"#!/bin/sh\nexit {exit_code}\n")
         copy.chmod(0o755)
         words = ["sh", "-c", steps.UNPACK, "sslrun", str(laid.home), copy, "/bin/echo", "file", "order"]
         done = subprocess.run(words, capture_output=True, text=True)
-        assert (done.stdout, done.returncode) == (said, steps.UNREADY if exit_code == steps.UNREADY else 0)
-    assert steps.UNREADY == unpacked.REFUSED
+        assert (done.stdout, done.returncode) == (said, steps.REFUSED if exit_code == steps.REFUSED else 0)
+    assert steps.REFUSED == unpacked.REFUSED
 
 
 def test_an_environment_that_no_run_uses_is_pruned(fresh, ledgers, whole):
