@@ -56,6 +56,8 @@ STAYS = {
     "a strict shell": ["set -euo pipefail", "A=1"],
     "a POSIX shell": ["set -o posix", "if true; then", "A=1", "fi"],
     "other separators": ["IFS=1:", "A=1"],
+    "redirections of the shell": ["exec 3>&1", "exec {other}>&1", "exec >file 2>&1", "exec &>file", "A=1"],
+    "exec inside": ["(exec true)", "cat > file <<END", "exec false", "END", "A=1"],
     "a trap": ["trap 'true' EXIT TERM ERR DEBUG", "A=1"],
 }
 
@@ -79,6 +81,9 @@ FAILS = {
     "no command": (["no_such_command"], "[0] `no_such_command` ended with 127: no_such_command: command not found"),
     "it leaves": (["echo no; exit 3"], "[0] `echo no; exit 3` left the shell with 3: no"),
     "it leaves well": (["exit 0"], "[0] `exit 0` left the shell with 0"),
+    "it takes the shell": (["exec true"], "[0] `exec true` would take the place of the job's shell: leave out `exec`"),
+    "it takes it by a variable": (["A=true", "  exec $A >file"], "[1] `  exec $A >file` would take the place"),
+    "it takes it after several lines": (["exec \\", "true"], "[0] `exec \\ ...` would take the place"),
     "what is sourced leaves": (["echo 'exit 4' > file", ". ./file"], "[1] `. ./file` left the shell with 4"),
     "what is sourced returns": (["echo 'return 4' > file", ". ./file"], "[1] `. ./file` ended with 4"),
     "several items": (["true", "if true; then", "false", "fi"], "[1] `if true; then ...` ended with 1"),

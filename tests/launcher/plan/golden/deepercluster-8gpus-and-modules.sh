@@ -22,6 +22,8 @@ sslrun_item() {
     [ "$sslrun_text" ] || sslrun_first=$1
     sslrun_text+=${sslrun_text:+$'\n'}$2
     (eval "sslrun_whole() { :"$'\n'"$sslrun_text"$'\n}') 2>/dev/null || return
+    local replaces='^[[:space:]]*exec[[:space:]]+[^[:space:]0-9<>&{#]' # by a program: nothing here would see its end
+    [[ ! $sslrun_text =~ $replaces ]] || sslrun_fail "would take the place of the job's shell" "leave out \`exec\`"
     sslrun_size=$(stat -Lc %s /proc/$$/fd/1 2>/dev/null) || sslrun_size=0
 }
 sslrun_ended() {
