@@ -71,7 +71,8 @@ def told(items: Sequence[str]) -> list[str]:
 
 
 def lines(items: Sequence[str], then: str) -> list[str]:
-    """What runs `items`, one after the other; none where there are none. then: RECORDED or GIVEN_UP, once one failed."""
+    """What runs `items`, one after the other; none where there are none. then: once one failed, RECORDED or
+    GIVEN_UP."""
     if not items:
         return []
     taken = [

@@ -16,7 +16,8 @@ from launcher.slurm import badnodes, commands, notation
 
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
 LACKS = re.compile(r"(?P<node>\S+) has no (?P<what>/.+?)(?P<yours> of yours)?; ")  # as the batch script says it
-FAILED_SETUP = re.compile(r"\S+: cluster\.setup\[\d+\] ")  # the same; where the job's Python could start, the ledger has it
+# The same; where the job's Python could start, the ledger has it.
+FAILED_SETUP = re.compile(r"\S+: cluster\.setup\[\d+\] ")
 TOLD = ("submitted", "start", "end")  # what the ledger says of a run's jobs
 BLAMED = 16  # lost jobs that a submission asks Slurm about: a sweep may have lost a thousand to one node
 

@@ -24,7 +24,7 @@ from launcher.run import stops
 from launcher.run.files import write_json, writing_in
 from launcher.run.permissions import make_private
 from launcher.slurm import client, commands, limits, meeting, notation, probe, reach, reasons, srun
-from launcher.slurm.doctor import BAD, OK, WARN, Check, some
+from launcher.slurm.check import BAD, OK, WARN, Check, some
 from launcher.spec.runspec import RunSpec
 
 POLL_SECONDS = 1.0

@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 from launcher.errors import (
     ClusterError,
@@ -25,9 +24,8 @@ from launcher.errors import (
     SslrunError,
     Superseded,
     Unreadable,
-    harmless,
 )
-from launcher.plan import setup, worlds
+from launcher.plan import worlds
 from launcher.run import causes, heartbeats, private, snapshot, waiting
 from launcher.run.files import opened
 from launcher.run.folder import RunDir
@@ -111,8 +109,9 @@ def _one(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[Outcom
     try:
         spec, taken = _begin(run, ledger, cause, here)
         hopeless = evidence.hopeless(run)
-        if not hopeless:
-            _check_setup(run, ledger, here.nodes)
+        if not hopeless and (said := evidence.unready(run)):
+            _leave_out(run, ledger, here.nodes, {here.nodes.first: said.partition(": ")[2]})
+            raise SetupFailed(said)
         outcome = hopeless or _work(run, spec, taken, ledger, here)
     except SslrunError as error:
         begun = here.told.ranks_begun or not here.told.signal
@@ -174,20 +173,6 @@ def _begin(run: RunDir, ledger: Ledger, cause: str, here: Lasting) -> tuple[RunS
     if not _written(ledger):  # what a start may touch hangs on its number
         raise Unreadable(f"{run.path}/events cannot be written on {os.uname().nodename}: is the disk full?")
     return spec, taken
-
-
-def _check_setup(run: RunDir, ledger: Ledger, nodes: Allocation) -> None:
-    """Raises what the batch script could not do of cluster.setup: SetupFailed where this was done before, here or by
-    another task of the array, so that the node is to blame, and else InputError."""
-    said = harmless(os.environ.get(setup.UNREADY, ""))
-    if not said:
-        return
-    folder = run.history().submission(job.own_id()).get("folder", "")
-    if not Path(folder, setup.mark(run.spec().cluster.setup)).exists():
-        fix = f"`sslrun resume {run.id} cluster.setup=[...]` goes on with others" if not run.owner else "mend it"
-        raise InputError(f"{said}; {fix}, and `|| true` behind an item lets it fail")
-    _leave_out(run, ledger, nodes, {nodes.first: said.partition(": ")[2]})
-    raise SetupFailed(said)
 
 
 def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: Lasting) -> Outcome:

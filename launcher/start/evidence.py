@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import ClusterError, RunFailed
-from launcher.plan import steps
+from launcher.errors import ClusterError, InputError, RunFailed, harmless
+from launcher.plan import setup, steps
 from launcher.run import causes, files
 from launcher.run.folder import RunDir
 from launcher.run.ledger import History, Ledger
@@ -87,6 +87,17 @@ def hopeless(run: RunDir) -> Outcome | None:
     judged = History(event for event in before if event is not last)
     outcome, again = requeue.decide(judged, Outcome("failed", last["cause"], last["message"], RunFailed.exit_code))
     return None if again else outcome
+
+
+def unready(run: RunDir) -> str:
+    """What the batch script could not do of cluster.setup, though it was done before, here or by another task of the
+    array, so that the node is to blame; empty where all was done. Raises InputError where it never was."""
+    said = harmless(os.environ.get(setup.UNREADY, ""))
+    folder = run.history().submission(job.own_id()).get("folder", "") if said else ""
+    if said and not Path(folder, setup.mark(run.spec().cluster.setup)).exists():
+        fix = f"`sslrun resume {run.id} cluster.setup=[...]` goes on with others" if not run.owner else "mend it"
+        raise InputError(f"{said}; {fix}, and `|| true` behind an item lets it fail")
+    return said
 
 
 def cancelled(run: RunDir, generation: int) -> bool:

@@ -11,7 +11,7 @@ from launcher.errors import ClusterError, InputError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
-    from launcher.slurm.doctor import Check
+    from launcher.slurm.check import Check
     from launcher.spec.runspec import RunSpec
 
 EXAMPLE = "sslrun doctor --launch nodes=2 cluster.partition=gpu"
@@ -77,10 +77,11 @@ def _spec(overrides: Sequence[str], config_dir: Path | None) -> "RunSpec":
 
 def _examine(spec: "RunSpec", *, named: bool) -> tuple[list["Check"], str]:
     from launcher.slurm import doctor
+    from launcher.slurm.check import Check
 
     rows = doctor.examine(Path(spec.runs), spec.cluster, named=named)
     snippet = doctor.as_yaml(spec.cluster)
-    return [*rows, doctor.Check("cluster yaml", "ok", snippet, "keep it, with the rates of your GPUs")], snippet
+    return [*rows, Check("cluster yaml", "ok", snippet, "keep it, with the rates of your GPUs")], snippet
 
 
 def _launch(options: Namespace, spec: "RunSpec", *, named: bool) -> list["Check"]:
