@@ -176,7 +176,8 @@ class Watch:
 
 
 class Bar:
-    """For work that the command does itself: called with (what is done, of it so far, all of it).
+    """For work that the command does itself: called with (what is done, of it so far, all of it or 0 where that is not
+    known).
 
     A bar on a terminal, a line now and then elsewhere; `stopped` is said on Ctrl-C.
     """
@@ -205,12 +206,13 @@ class Bar:
             self._stage, self._began = stage, (now, done)
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(stage, total=of)
+            self._task = self._bar.add_task(stage, total=of or None)
         self._bar.update(self._task, completed=done)
         if not self._screen.is_terminal and now - self._said > PLAIN_SECONDS and done > self._began[1]:
             self._said = now
             left = (now - self._began[0]) * (of - done) / (done - self._began[1])
-            self._screen.print(f"{stage}: {done / of:.0%}, {durations.exact(left)} left", soft_wrap=True)
+            figures = f"{done / of:.0%}, {durations.exact(left)} left" if of else f"{done:,}"
+            self._screen.print(f"{stage}: {figures}", soft_wrap=True)
 
 
 def _figures(now: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ What lies in /usr is each node's own and stays there; what is installed editable
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -20,7 +21,7 @@ import stat
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -46,6 +47,7 @@ BASE = r"bin/python[\d.]*|lib\w*/lib[^/]*\.so[^/]*|lib\w*/python{version}/(?!{bu
 NOT_OF_BASE = "test/|config-|site-packages/"
 NOT_OF_CONDA = ("pkgs/", "envs/", "conda-bld/")
 BLOCK = 4096
+SHOWN_EACH = 256  # files
 FACTS = """\
 import json, sys
 version = "%d.%d" % sys.version_info[:2]
@@ -59,13 +61,16 @@ def into(runs: Sequence[RunDir], show: Show | None = None) -> dict[str, str]:
     """Pack the environment of the ranks of each run as it is now, unless it is packed, and write that down: the next
     starts take it. Returns {a run's id: what a person should know}. The caller alone submits to that folder of runs.
 
-    show: gets (what is done, of it so far, all of it). Raises InputError where it cannot be packed, or does not fit.
+    show: gets (what is done, of it so far, all of it or 0 where that is not known). Raises InputError where it cannot
+    be packed, does not fit, or cannot be written down.
     """
     archives: dict[str, _Archive] = {}
+    apart: dict[tuple[str, Path], list[str]] = {}
     notes = {}
     for run in runs:
-        python = script.python_of(run.spec().cluster)
-        with writing_in(run.runs):
+        cluster, code = run.spec().cluster, run.code_folder().resolve()
+        python = script.python_of(cluster)
+        with writing_in(run.runs, "free some space, or choose another folder with runs=PATH"):
             if python not in archives:
                 environment = Environment(python)
                 if run.runs.resolve().is_relative_to(environment.prefix.resolve()):
@@ -74,13 +79,17 @@ def into(runs: Sequence[RunDir], show: Show | None = None) -> dict[str, str]:
                 archives[python] = _Archive(environment, run.runs / ENVIRONMENTS, show)
             archive = archives[python]
             snapshot.link(run.path, archive.path, "environment")
-        pen = Ledger(run.path, run.generation() + 1, "submit")
-        pen.write("packed", **archive.about, fresh=archive.fresh, seconds=archive.seconds)
+            pen = Ledger(run.path, run.generation() + 1, "submit")
+            pen.write("packed", **archive.about, fresh=archive.fresh, seconds=archive.seconds)
+            if trouble := pen.settle():  # a job would find nothing packed
+                raise OSError(errno.ENOSPC, trouble, str(run.path))
+        if (python, code) not in apart:  # it asks as many questions as there are packages
+            apart[python, code] = archive.environment.apart(code)
         how = f"packed in {archive.seconds:.0f} s" if archive.fresh else "packed before"
         what = f"{archive.environment.prefix} ({archive.about['bytes'] / 1e9:.2f} GB, {how})"
-        said = [f"{what} is unpacked in {run.spec().cluster.local_env} on each node, and ranks start from there"]
-        apart = archive.environment.apart(run.code_folder())
-        notes[run.id] = "\n".join(said + [f"not packed, and read where it is: {path}" for path in apart])
+        said = [f"{what} is unpacked in {cluster.local_env} on each node, and ranks start from there"]
+        said += [f"not packed, and read where it is: {path}" for path in apart[python, code]]
+        notes[run.id] = "\n".join(said)
     return notes
 
 
@@ -127,9 +136,9 @@ class Environment:
         inside = own.relative_to(self.prefix) if own.is_relative_to(self.prefix) else f"bin/python{self._version}"
         self.python = f"env/{inside}"
 
-    def files(self) -> list[_File]:
+    def files(self) -> Iterator[_File]:
         """All that is packed, in order. Raises OSError."""
-        return [self._file(root, name, status) for root in self.roots for name, status in self._taken(root)]
+        return (self._file(root, name, status) for root in self.roots for name, status in self._taken(root))
 
     def _taken(self, root: Path) -> Iterator[tuple[str, os.stat_result]]:
         if self.roots[root] == "env":
@@ -178,7 +187,7 @@ def _refused(python: str, reason: str) -> InputError:
     return InputError.of("cluster.python", python, reason, fix)
 
 
-def digest_of(files: Sequence[_File]) -> str:
+def digest_of(files: Iterable[_File]) -> str:
     """Without what Python compiles: whoever imports first writes it."""
     sha256 = hashlib.sha256()
     for each in files:
@@ -199,12 +208,12 @@ class _Archive:
     def __init__(self, environment: Environment, shared: Path, show: Show | None):
         began = time.monotonic()
         own_folder(shared)
-        self.environment, found = environment, environment.files()
-        digest = digest_of(found)
-        self.path = shared / digest
+        self.environment, self._show = environment, show or (lambda stage, done, of: None)
+        found = [*self._listed()]
+        self.path = shared / digest_of(found)
         known = self._known()
         self.fresh = known is None
-        self.about = known or self._pack(found, show or (lambda stage, done, of: None))
+        self.about = known or self._pack(found)
         os.utime(self.path / ARCHIVE)  # clusters take away what is old
         self.seconds = round(time.monotonic() - began, 3)
 
@@ -215,7 +224,14 @@ class _Archive:
                 return about
         return None
 
-    def _pack(self, found: Sequence[_File], show: Show) -> dict[str, Any]:
+    def _listed(self) -> Iterator[_File]:
+        """What is installed. On a file server that takes a while."""
+        for number, each in enumerate(self.environment.files()):
+            if number % SHOWN_EACH == 0:
+                self._show("looking at the environment", number, 0)
+            yield each
+
+    def _pack(self, found: Sequence[_File]) -> dict[str, Any]:
         shared, digest = self.path.parent, self.path.name
         for left in shared.glob(f"{BESIDE}*"):  # of somebody who was killed
             files.remove(left)
@@ -232,8 +248,8 @@ class _Archive:
                 with tarfile.open(fileobj=written, mode="w|", format=tarfile.GNU_FORMAT) as tar:  # type: ignore[call-overload]
                     for each in found:
                         self._add(tar, each)
-                        show("packing the environment", min(written.done, total), total)
-            if digest_of(self.environment.files()) != digest:
+                        self._show("packing the environment", min(written.done, total), total)
+            if digest_of(self._listed()) != digest:
                 fix = "the same command again, once nothing is being installed"
                 raise InputError(f"cluster.local_env: {self.environment.prefix} changed while it was packed; {fix}")
             about = {

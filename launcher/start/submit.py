@@ -135,9 +135,9 @@ def submit(
     """Put every run that is neither queued, running nor done into the queue; several that are alike as one array. One
     that needs the end of other runs waits behind their jobs, and those that need its end wait behind its own.
 
-    name: of the array's jobs. after: only once this job has ended well, and gone where it has not. show: gets (what is
-    done, of it so far, all of it) while an environment is packed. Returns what became of each run, by its id. Where no
-    more jobs may be in the queue, as many are submitted as it takes.
+    name: of the array's jobs. after: only once this job has ended well, and gone where it has not. show: as packed.into
+    has it. Returns what became of each run, by its id. Where no more jobs may be in the queue, as many are submitted as
+    it takes.
 
     Raises ClusterError when Slurm refuses for another reason or does not answer, InputError when the code is not what
     was taken, the disk is full, or nobody runs what a run waits for; runs submitted before that keep their jobs.

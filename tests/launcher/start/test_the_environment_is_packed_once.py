@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import struct
@@ -95,13 +96,19 @@ def test_the_copy_runs_by_itself(whole, tmp_path):
     assert target.stat().st_mode & 0o077 == 0
 
 
-def test_a_submission_writes_down_what_its_ranks_start_from(runs, whole):
+def test_a_submission_writes_down_what_its_ranks_start_from(runs, whole, monkeypatch):
+    asked, apart = [], packed.Environment.apart
+    monkeypatch.setattr(packed.Environment, "apart", lambda self, code: asked.append(code) or apart(self, code))
     python = whole.folder / "link"  # cluster.python is shell words, and the folder's own name has a space
     python.symlink_to(whole.python.parents[1])
     made = [runs.make(seed, python=f"{python}/bin/python", local_env="/scratch") for seed in (0, 1)]
     done: list[tuple] = []
     notes = packed.into(made, lambda *figures: done.append(figures))
-    assert {stage for stage, *_ in done} == {"packing the environment"} and done[-1][1] == done[-1][2]
+    stages = [*dict.fromkeys(stage for stage, *_ in done)]
+    assert stages == ["looking at the environment", "packing the environment"]
+    packing = [figures for stage, *figures in done if stage == stages[1]]
+    assert packing[-1][0] == packing[-1][1]
+    assert asked == [made[0].code_folder().resolve()]  # of both, whose code is one
     for run in made:
         assert re.fullmatch(rf"{python} \(.* packed in .*\) is unpacked in /scratch on each node, .*", notes[run.id])
         (event,) = run.history().all("packed")
@@ -111,6 +118,14 @@ def test_a_submission_writes_down_what_its_ranks_start_from(runs, whole):
     shutil.rmtree(runs.folder / pruning.ENVIRONMENTS / event["digest"])  # a cluster may take away what is old
     packed.into(made)
     assert (made[0].path / "environment" / unpacked.ARCHIVE).exists()
+    # A real refusal to write: a limit on the size of files in the place of a full disk.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(InputError, match=rf"^runs={runs.folder}: cannot write there \(File too large\); free some"):
+            packed.into(made)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_runs_in_the_environment_itself_are_refused(runs):
@@ -155,8 +170,9 @@ def test_what_is_installed_elsewhere_is_named_but_for_the_runs_own_code(tmp_path
 def test_what_changes_while_it_is_packed_is_not_taken(tmp_path):
     python = environment_at(tmp_path / "env")
 
-    def install(*_: object) -> None:
-        (packages(python) / "late.py").touch()
+    def install(stage: str, *_: object) -> None:
+        if stage.startswith("packing"):
+            (packages(python) / "late.py").touch()
 
     with pytest.raises(InputError, match="changed while it was packed; the same command again"):
         packed._Archive(packed.Environment(str(python)), tmp_path / "packed", install)
