@@ -65,7 +65,7 @@ class NodesRefused(NotStarted):
 
     def __init__(self, why: Mapping[str, str]):
         self.why = dict(why)
-        super().__init__(first_few([f"{node} {reason}" for node, reason in sorted(self.why.items())]))
+        super().__init__(first_few(of_nodes(self.why)))
 
 
 class SetupFailed(ClusterError):
@@ -133,6 +133,19 @@ def first_few(said: Sequence[str]) -> str:
     """The first NAMED of several in one line, and how many more there are; empty where there are none."""
     more = [f"and {len(said) - NAMED} more"] if len(said) > NAMED else []
     return "; ".join([*said[:NAMED], *more])
+
+
+def of_nodes(why: Mapping[str, str]) -> list[str]:
+    """{node: half a sentence} -> a sentence for each reason: many nodes often have the same."""
+    nodes: dict[str, list[str]] = {}
+    for node, reason in sorted(why.items()):
+        nodes.setdefault(reason, []).append(node)
+    return [f"{_each_of(names)} {reason}" for reason, names in nodes.items()]
+
+
+def _each_of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return names[0] if len(names) == 1 else f"each of {', '.join(names[:NAMED])}{more}"
 
 
 def unknown(field: str, value: str, known: Iterable[str], *, what: str = "name") -> NoReturn:

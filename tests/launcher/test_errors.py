@@ -42,5 +42,13 @@ def test_of_many_the_first_five_are_told_and_how_many_there_are_besides():
     names = [f"n{number}" for number in range(1, 8)]
     assert (first_few([]), first_few(names[:5])) == ("", "n1; n2; n3; n4; n5")
     assert first_few(names) == "n1; n2; n3; n4; n5; and 2 more"
-    refused = str(NodesRefused(dict.fromkeys(names, "is lost")))
-    assert refused.startswith("n1 is lost; n2 is lost; ") and refused.endswith("; n5 is lost; and 2 more")
+
+
+def test_nodes_with_the_same_reason_are_told_together():
+    names = [f"n{number}" for number in range(1, 8)]
+    assert str(NodesRefused(dict.fromkeys(names, "is lost"))) == "each of n1, n2, n3, n4, n5 and 2 more is lost"
+    assert str(NodesRefused({"n2": "is lost", "n1": "has no python", "n3": "is lost"})) == (
+        "n1 has no python; each of n2, n3 is lost"
+    )
+    each = NodesRefused({name: f"has no /{name}" for name in names})
+    assert str(each).startswith("n1 has no /n1; n2 has no /n2; ") and str(each).endswith("; and 2 more")

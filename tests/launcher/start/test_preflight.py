@@ -167,8 +167,3 @@ def test_it_waits_for_no_earlier_step_where_one_has_not_ended(job, looked, tmp_p
     job.srun(look=f'echo "$*" > {tmp_path}/asked; for n in 1 2 3; do echo n$n is host$n; done')
     looked(beside)
     assert ("--overlap" in (tmp_path / "asked").read_text()) == beside
-
-
-def test_many_nodes_are_told_in_one_line():
-    said = str(NodesRefused({f"n{number}": "has no python" for number in range(1, 8)}))
-    assert said.endswith("; n5 has no python; and 2 more") and "\n" not in said
