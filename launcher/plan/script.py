@@ -5,6 +5,7 @@ quoted here. What no quotes can carry there (a line break, a character that Slur
 refused. Only `cluster.setup` is shell on purpose, and `cluster.python` is split into words as a shell does.
 """
 
+import json
 import re
 import shlex
 import sys
@@ -54,6 +55,7 @@ TEXTS = (
     "partition", "qos", "account", "constraint", "exclude", "gres", "mem_per_gpu", "mem_per_cpu", "python", "local_env",
 )  # fmt: skip
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUTF8")
+MEETING = ("MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME")
 OPTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
@@ -194,12 +196,18 @@ def check(cluster: ClusterConfig) -> None:
         value = getattr(cluster, name)
         if value is not None and not MEMORY.fullmatch(value):
             raise InputError.of(f"cluster.{name}", value, "Slurm reads no size in it", "give one like 60G")
-    for line in cluster.setup:
-        _check_text("cluster.setup", line, allowed="\n\t")
+    for number, line in enumerate(cluster.setup):
+        if not line.strip():
+            raise InputError.of(f"cluster.setup[{number}]", repr(line), "it is empty", "leave it out")
+        _check_text(f"cluster.setup[{number}]", line, allowed="\n\t")
     for name, value in cluster.environment.items():
         if not VARIABLE.fullmatch(name) or name in RANKS or name.startswith(("SLURM_", "SSLRUN_")):
             reason, fix = "it names no variable, or one that tells a rank who it is", "leave it out"
             raise InputError.of(f"cluster.environment.{name}", ..., reason, fix)
+        if not isinstance(value, str):
+            raise InputError.of(f"cluster.environment.{name}", _shown(value), "a variable is one text", "give one")
+        if name in MEETING and (wrong := _no_meeting(name, value)):
+            raise InputError.of(f"cluster.environment.{name}", repr(value), *wrong)
         _check_text(f"cluster.environment.{name}", value, may_be_empty=True, shown=False)
     if cluster.python is not None and not _words(cluster.python):
         raise InputError.of("cluster.python", cluster.python, "a shell finds no words in it", "close its quotes")
@@ -207,6 +215,15 @@ def check(cluster: ClusterConfig) -> None:
         _check_local_env(cluster)
     _additional(cluster)
     options_of_steps(cluster)
+
+
+def _no_meeting(name: str, value: str) -> tuple[str, ...]:
+    """Why ranks never meet where a variable of MEETING is this, and what would be right; empty where they may."""
+    if name == "MASTER_PORT" and value and not (value.isdecimal() and int(value) < 2**16):
+        return "it is no port", "give one below 65536, or leave it out"
+    if name != "MASTER_PORT" and re.search(r"[\s$]", value):
+        return "nothing is called that, and no shell reads it", "write the name itself, or leave it out"
+    return ()
 
 
 def _check_local_env(cluster: ClusterConfig) -> None:
@@ -271,7 +288,8 @@ def _options(given_as: str, given: Mapping[str, Any], program: str, ours: Collec
         if name in ours:
             raise InputError.of(field, value, "sslrun sets it itself", "leave it out")
         if isinstance(value, list | tuple | Mapping):
-            raise InputError.of(field, value, "an option takes one value", f"write what {program} takes, as 'a,b'")
+            fix = f"write what {program} takes, as 'a,b'"
+            raise InputError.of(field, _shown(value), "an option takes one value", fix)
         if isinstance(value, str):
             _check_text(field, value)
         if value is None or value is False:
@@ -280,6 +298,15 @@ def _options(given_as: str, given: Mapping[str, Any], program: str, ours: Collec
             raise InputError.of(field, value, "ranks lie one node after the other", "write block:..., as block:cyclic")
         options[name] = value
     return options
+
+
+def _shown(value: Any) -> str:
+    """As it is typed."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {_shown(each)}' for name, each in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_shown, value))}]"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _check_text(
