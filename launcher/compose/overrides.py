@@ -18,12 +18,13 @@ from launcher.errors import InputError
 from launcher.spec import registry
 from launcher.spec.schema import ClusterConfig, LaunchConfig
 
-_KEY = re.compile(r"[+~]{0,2}[a-zA-Z_][\w.@:/-]*")
 _TEXTS = {str, str | None}
 _OPENS = re.compile(
     r"""['"\[{]|(choice|range|interval|glob|sort|shuffle|tag|extend_list|int|float|str|bool|json_str)\("""
 )
 _OPTIONS = "cluster.srun."  # as srun reads them: text, but for true and false
+_NULL = re.compile(r"is not Optional|'None'|NoneType")
+_SHAPE = re.compile(r"is not a ListConfig|Cannot merge (Dict|List)Config|Cannot assign \w+ to Dict")
 _PART = re.compile(r"""[^\[\]{},'"]+""")  # of a list or a mapping, without quotes
 _NAMED = re.compile(r"(\s*[\w-]+\s*:\s*)?(.*)", re.DOTALL)  # name: text
 
@@ -53,8 +54,8 @@ def spelled(text: str) -> str:
         number = isinstance(found, bool | int | float) and not (isinstance(found, bool) and key.startswith(_OPTIONS))
         return quoted(key, value) if number and _is_text(key) else text
     except HydraException:
-        if not sign or not _KEY.fullmatch(key) or not value.strip(", "):
-            raise refused(text, "not an override", "write key=value") from None
+        if not sign or not value.strip(", ") or not _is_read(f"{key}=1"):
+            raise refused(text, "not an override", _undashed(key, value) or "write key=value") from None
     if _OPENS.match(value):
         mended = _each_quoted(key, value)
         fix = f"close what it opens, or, if that is its name, type {as_one(text)}"
@@ -105,13 +106,29 @@ def refusal(error: Exception) -> InputError:
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
     reason, fix = lines[0], ""
+    kinds, none = {getattr(kind, "__origin__", kind) for kind in _types(key)}, bool(_NULL.search(reason))
     if "could not be converted to" in reason:  # "Value 'abc' of type 'str' could not be converted to Float"
         fix = f"give one {reason.rpartition(' ')[2].lower()}"
-    if "is not a ListConfig" in reason:
-        reason, fix = "it is a list", "give one like [0.3,1]"
+    if "Cannot convert '" in reason and reason.partition(" to ")[2].startswith("string"):
+        reason, fix = "it is text", "give one value"
+    if (none or _SHAPE.search(reason)) and dict in kinds:
+        reason, fix = "it is a mapping", f"write {key}.NAME=VALUE for each, or {key}={{}} for none"
+    elif (none or _SHAPE.search(reason)) and list in kinds:
+        example = "['module load cuda']" if list[str] in _types(key) else "[0.3,1]"
+        reason, fix = "it is a list", f"give one like {example}"
+    elif none:
+        reason, fix = "it cannot be null", "leave it out"
     if key:
         return InputError.of(key, ..., reason, fix)
     return InputError(f"{reason}; {fix}" if fix else reason)
+
+
+def _undashed(key: str, value: str) -> str:
+    """What to write where somebody has typed a name with dashes before it, as programs take it; empty elsewhere."""
+    group, dashes, name = re.fullmatch(r"(.*\.|)(-*)(.*)", key, re.DOTALL).groups()
+    if not dashes or not group or not _is_read(f"{group}{name}=1"):
+        return ""
+    return f"write {group}{name}={value or 'VALUE'}" if len(name) > 1 else "write its long name, without dashes"
 
 
 def _each_quoted(key: str, value: str) -> str:

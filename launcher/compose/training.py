@@ -352,8 +352,8 @@ def _protocols(given: Any, backbone: str) -> tuple[str, ...]:
     this backbone."""
     names = tuple(given) if isinstance(given, list) else (given,) if given else ()
     for name in names:
-        if name not in protocols.PROTOCOLS:
-            unknown("eval_after", name, protocols.PROTOCOLS)
+        if str(name) not in protocols.PROTOCOLS:
+            unknown("eval_after", str(name), protocols.PROTOCOLS)
     protocols.defaults(names, backbone)
     return names
 

@@ -103,10 +103,58 @@ def test_numbers_are_numbers():
     assert parsed("cluster.additional_parameters.exclusive=true").value() is True
 
 
-@pytest.mark.parametrize("text", ["lr", "seed=,", "a b=3", "1x=2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lr", "seed=,", "a b=3", "1x=2", "cluster.srun.=1", "cluster..srun=1", "cluster.srun.a/b=1", "cluster.srun.ä=2",
+        "cluster.srun.1a=x", "--mpi=none",
+    ],
+)  # fmt: skip
 def test_what_is_no_override_is_said(text):
     with pytest.raises(InputError, match="not an override; write key=value"):
         parsed(text)
+
+
+@pytest.mark.parametrize(
+    "text, fix",
+    {
+        "cluster.srun.--mpi=none": "write cluster.srun.mpi=none",
+        "+cluster.srun.--mpi=a,b": "write +cluster.srun.mpi=a,b",
+        "cluster.srun.--overlap": "write cluster.srun.overlap=VALUE",
+        "cluster.srun.-q=true": "write its long name, without dashes",
+        "cluster.environment.--AB=1": "write cluster.environment.AB=1",
+        "method.-lr=1": "write method.lr=1",
+    }.items(),
+)
+def test_a_name_with_the_dashes_of_a_program_is_written_without(text, fix):
+    with pytest.raises(InputError) as refused:
+        training.resolve(["method=rotnet", "recipe=tiny", text], planning=True)
+    assert str(refused.value) == f"{text}: not an override; {fix}"
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    {
+        "cluster.srun='--mpi=none'": "cluster.srun: it is a mapping; write cluster.srun.NAME=VALUE for each, or "
+        "cluster.srun={} for none",
+        "cluster.srun=null": "cluster.srun: it is a mapping; ",
+        "cluster.environment=[a]": "cluster.environment: it is a mapping; ",
+        "cluster.environment.A=null": "cluster.environment.A: it cannot be null; leave it out",
+        "cluster.environment.A=[1]": "cluster.environment.A: it is text; give one value",
+        "cluster.setup=false": "cluster.setup: it is a list; give one like ['module load cuda']",
+        "cluster.setup={a: b}": "cluster.setup: it is a list; ",
+        "cluster.setup=null": "cluster.setup: it is a list; ",
+        "cluster.setup=[null]": "cluster.setup[0]: it cannot be null; leave it out",
+        "method.crop_scale=3": "method.crop_scale: it is a list; give one like [0.3,1]",
+        "seed=null": "seed: it cannot be null; leave it out",
+        "runs=[a]": "runs: it is text; give one value",
+        "eval_after={a: b}": "eval_after={'a': 'b'}: there is no such name; known: ",
+    }.items(),
+)
+def test_what_is_of_another_kind_is_said_with_what_is_right(text, said):
+    with pytest.raises(InputError) as refused:
+        training.resolve(["method=rotnet", "recipe=tiny", text], planning=True)
+    assert str(refused.value).startswith(said)
 
 
 def test_other_verbs_know_such_folders_too(sslrun, tmp_path):
