@@ -130,8 +130,9 @@ def unpack(
     """One task on each of `nodes`, as a step called `name`, that carries out `order` by start/unpacked.py of `code`:
     afterwards the interpreter `copy` is there, in the user's folder `home`. beside: as `look` has it."""
     return [
-        "srun", f"--job-name={name}", "--kill-on-bad-exit=0", *_on(nodes, beside), f"--ntasks={len(nodes)}",
-        "--ntasks-per-node=1", "--chdir=/", "--input=none", *script.options_of_steps(spec.cluster, of_the_node=True),
+        "srun", f"--job-name={name}", "--kill-on-bad-exit=0", f"--immediate={WAIT_SECONDS}", *_on(nodes, beside),
+        f"--ntasks={len(nodes)}", "--ntasks-per-node=1", "--chdir=/", "--input=none",
+        *script.options_of_steps(spec.cluster, of_the_node=True),
         "sh", "-c", UNPACK, "sslrun", str(home), str(copy),
         python(spec.cluster)[0], str(code / "launcher" / "start" / "unpacked.py"), order,
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 srun \
 --job-name=unpack1 \
 --kill-on-bad-exit=0 \
+--immediate=60 \
 --nodes=4 \
 --nodelist=n1,n2,n3,n4 \
 --ntasks=4 \
