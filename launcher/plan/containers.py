@@ -27,8 +27,9 @@ def contained(cluster: ClusterConfig) -> bool:
 
 
 def patience(cluster: ClusterConfig, seconds: float) -> float:
-    """For the first word of a task, which without a container has so many `seconds`; any option of srun may fetch."""
-    return BEGIN_SECONDS if cluster.srun or command(cluster) else seconds
+    """For the first word of a task, which has so many `seconds` where no image may be fetched before."""
+    fetches = command(cluster) or any("container" in option for option in script.options_of_steps(cluster))
+    return BEGIN_SECONDS if fetches else seconds
 
 
 def opened(spec: RunSpec) -> list[str]:

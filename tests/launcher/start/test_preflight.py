@@ -104,10 +104,16 @@ def test_with_options_of_the_users_a_node_has_long_to_begin_as_where_it_fetches_
     assert shown[0] == "waiting: n2, n3 to begin, 0s; a#b may be fetched" and shown[-1] == "starting"
 
 
+@pytest.mark.parametrize("long", [{"srun": {"container-name": "mine"}}, {"python": "apptainer exec a.sif python3"}])
+def test_it_has_long_only_where_a_container_is_made(runs, long):
+    assert preflight.patience(runs.spec(**long)) == containers.BEGIN_SECONDS
+    assert preflight.patience(runs.spec(srun={"mpi": "none"}, python="/env/bin/python")) == preflight.PREFLIGHT_SECONDS
+
+
 def test_of_those_that_have_not_begun_only_who_starts_nothing_at_all_is_refused(job, looked, quick):
     job.srun(look="echo n1 begins; exec sleep 60", gone='case "$*" in *=n3\\ *) exit 1;; esac')
     with pytest.raises(NodesRefused) as refused:
-        looked(srun={"mpi": "none"})
+        looked(srun={"container-name": "mine"})
     assert refused.value.why == {"n3": SILENT}
 
 
@@ -131,13 +137,13 @@ def test_nodes_that_never_begin_are_given_up_in_the_end(job, looked, quick, monk
     monkeypatch.setattr(containers, "BEGIN_SECONDS", 0.6)
     job.srun(look="echo n1 is n1; echo n3 is n3; exec sleep 60", gone="exit 0")
     with pytest.raises(NodesRefused) as refused:
-        looked(srun={"mpi": "none"})
+        looked(srun={"container-name": "mine"})
     assert refused.value.why == {"n2": SILENT}
 
 
 def test_a_start_that_is_to_end_is_nobodys_fault(job, looked, quick):
     job.srun(look="exec sleep 60", gone="exit 1")
-    assert looked(srun={"mpi": "none"}, unwanted=lambda: True) == {}
+    assert looked(srun={"container-name": "mine"}, unwanted=lambda: True) == {}
 
 
 NO_IMAGE = """\
