@@ -73,10 +73,11 @@ class Start:
         texts: dict[str, Any] = {"rendezvous": str, "interfaces": json.loads}
         return cls(**{field: texts.get(field, int)(value) for field, value in told.items()})
 
-    def network(self, node: str) -> dict[str, str]:
-        """Variables by which gloo and NCCL find theirs on `node`."""
+    def network(self, node: str, environ: Mapping[str, str]) -> dict[str, str]:
+        """Variables by which gloo and NCCL find theirs on `node`; what the user has set in `environ` is kept."""
         name = self.interfaces.get(node)
-        return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"} if name else {}  # =: not those it begins
+        found = {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"} if name else {}  # =: not those it begins
+        return {variable: value for variable, value in found.items() if not environ.get(variable)}
 
     def secret(self, run: Path) -> bytes:
         """What the ranks of this start alone know; empty for one rank, which has nobody to recognise. Raises RunFailed

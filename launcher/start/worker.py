@@ -56,8 +56,7 @@ def _rank(stop: StopFlag, watchdog: Watchdog) -> int:
         from launcher.runtime import dist
 
         os.environ |= {"RANK": str(start.rank), "LOCAL_RANK": str(start.local_rank)}
-        found = start.network(os.environ.get("SLURMD_NODENAME", ""))
-        os.environ |= {name: value for name, value in found.items() if not os.environ.get(name)}  # the user's is kept
+        os.environ |= start.network(os.environ.get("SLURMD_NODENAME", ""), os.environ)
         world = dist.init(start.rendezvous, start.secret(run.path))
         heart.joined(dist.wait_as_long_as_it_takes)
         if start.threads:

@@ -34,6 +34,17 @@ def test_tasks_that_do_not_know_each_other_are_refused():
         Start.read(SRUNS)
 
 
+@pytest.mark.parametrize(
+    ("mine", "told"),
+    [
+        ({}, {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "=eth0"}),
+        ({"GLOO_SOCKET_IFNAME": "ib0", "NCCL_SOCKET_IFNAME": ""}, {"NCCL_SOCKET_IFNAME": "=eth0"}),
+    ],
+)
+def test_an_interface_that_the_user_has_set_is_kept(mine, told):
+    assert Start(interfaces={"n1": "eth0"}).network("n1", mine) == told
+
+
 # -- the secret by which ranks recognise one another -------------------------------------------------------------------
 
 

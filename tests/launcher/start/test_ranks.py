@@ -220,7 +220,7 @@ def test_ranks_meet_where_their_nodes_do_and_know_no_others(job, ended, tmp_path
     ended()
     seen = told(tmp_path)
     assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("10.1.0.1", "10001") and "GLOO_SOCKET_IFNAME" not in seen
-    by_node = [Start.read({**seen, "RANK": "0"}).network(node) for node in ("n1", "n2", "n4")]
+    by_node = [Start.read({**seen, "RANK": "0"}).network(node, seen) for node in ("n1", "n2", "n4")]
     assert by_node == [
         {"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "=eth0"},
         {"GLOO_SOCKET_IFNAME": "ib0", "NCCL_SOCKET_IFNAME": "=ib0"},
