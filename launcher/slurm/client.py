@@ -14,8 +14,12 @@ SECONDS = 30.0  # a busy controller takes seconds to answer; the programs themse
 SCONTROL = "export a PATH that has it in cluster.setup, or leave the node out with cluster.exclude"
 # Of an allocation's variables these pass on to a job: they say which cluster is meant, and change nothing else.
 WHICH_CLUSTER = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
-# torchrun leaves these in its shell, and TORCHELASTIC_*; ranks that inherited them would look for its store.
-RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# torchrun leaves these in its shell, and TORCHELASTIC_*; ranks that inherited them would look for its store. And what
+# is true of the submitting machine's interfaces is not of the nodes'.
+RANKS = (
+    "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME",
+    "NCCL_SOCKET_IFNAME",
+)  # fmt: skip
 KEPT = ("SBATCH_ACCOUNT", "SBATCH_QOS", "SBATCH_RESERVATION", "SBATCH_WCKEY")
 
 

@@ -18,6 +18,8 @@ SHELL = {
     "SBATCH_NO_REQUEUE": "1",
     "SRUN_CPUS_PER_TASK": "1",
     "TORCHELASTIC_USE_AGENT_STORE": "True",
+    "GLOO_SOCKET_IFNAME": "eth7",
+    "NCCL_SOCKET_IFNAME": "eth7",
 }
 
 
