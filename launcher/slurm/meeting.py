@@ -43,12 +43,24 @@ class Meeting:
 
 
 class Apart(Exception):
-    """They do not meet. `why`: {node: half a sentence} of those that are to blame, few among many; else `setting`: the
+    """They do not meet. `why`: {node: half a sentence} of those that are to blame, few among many; `setting`: the
     variable by which a user can mend it, or has spoilt it. begun: whether it was tried at all."""
 
     def __init__(self, said: str = "", why: Mapping[str, str] | None = None, setting: str = "", begun: bool = True):
         self.why, self.setting, self.begun = dict(why or {}), setting, begun
-        super().__init__(said or _first_few([f"{node} {reason}" for node, reason in self.why.items()], "; "))
+        super().__init__(said or _listed(self.why))
+
+    @property
+    def advice(self) -> str:
+        """What the user can do; empty where that is not known."""
+        if self.why:
+            return "leave these nodes out with cluster.exclude"
+        return f"set cluster.environment.{self.setting} to {FIXES[self.setting]}" if self.setting else ""
+
+
+def names(host: str, said: str) -> list[str]:
+    """At which a node may be reached that calls itself `host`, the likeliest first. `said`: of it by scontrol."""
+    return [host, *re.findall(r"\bNodeAddr=(\S+)", said)]
 
 
 def meet(
@@ -96,10 +108,17 @@ def meet(
 
 def _refuse(why: Mapping[str, str], nodes: Sequence[str], setting: str) -> None:
     """Raises Apart where there is a reason, and blames nodes where those that have none are more."""
-    if why and 2 * len(why) < len(nodes):
-        raise Apart(why=why)
     if why:
-        raise Apart(_first_few([f"{node} {reason}" for node, reason in why.items()], "; "), setting=setting)
+        raise Apart(_listed(why), _few(why, nodes), setting)
+
+
+def _few(why: Mapping[str, str], nodes: Sequence[str]) -> Mapping[str, str]:
+    """Those that are to blame: none where they are half of `nodes` or more."""
+    return why if 2 * len(why) < len(nodes) else {}
+
+
+def _listed(why: Mapping[str, str]) -> str:
+    return _first_few([f"{node} {reason}" for node, reason in why.items()], "; ")
 
 
 def _first_few(said: Sequence[str], between: str = ", ") -> str:
@@ -152,7 +171,7 @@ class _Tasks:
         silent = [node for node in self.nodes if node not in self.ports]
         if silent:
             why = {node: self.gone.get(node, "does not run its Python") for node in silent}
-            raise Apart(why=why, begun=len(silent) < len(self.nodes))
+            raise Apart(_listed(why), few := _few(why, self.nodes), begun=bool(few))
 
     def own(self, node: str) -> list[str]:
         """The first few of its addresses, those last at which it alone can be."""
@@ -281,9 +300,9 @@ class _Star:
         """What there is to say where nothing was found."""
         missing = {address: self._missing(question) for address, question in self._asked.items()}
         best = min(missing, key=lambda address: len(missing[address]))
-        if 2 * len(missing[best]) < len(self._nodes):
+        if few := _few(missing[best], self._nodes):
             said = f"does not reach {self._first} at {best}"
-            return Apart(why={node: f"{said}: {why}" for node, why in missing[best].items()})
+            return Apart(why={node: f"{said}: {why}" for node, why in few.items()}, setting=ADDRESS)
         tried = _first_few([f"{address} ({next(iter(why.values()))})" for address, why in missing.items()])
         reach = "do not reach" if len(missing[best]) > 1 else "does not reach"
         return Apart(f"{_first_few([*missing[best]])} {reach} {self._first} at {tried}", setting=ADDRESS)

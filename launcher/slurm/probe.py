@@ -128,16 +128,13 @@ def _meet(given: dict) -> dict:
     nodes = ask("hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
     if not nodes:  # no scontrol, which is said elsewhere
         return here
-    names = [socket.gethostname(), *re.findall(r"NodeAddr=(\S+)", ask("node", "-o", nodes[0]))]
+    names = meeting.names(socket.gethostname(), ask("node", "-o", nodes[0]))
     environment = {**os.environ, **given["environment"]}
     about = {"given": environment, "environment": environment, "patience": given["seconds"]}
     try:
         found = meeting.meet(given["meet"], nodes, names, **about, together=given["seconds"])
     except meeting.Apart as error:
-        advice = "leave these nodes out with cluster.exclude" if error.why else "see the launch above"
-        if error.setting:
-            advice = f"set cluster.environment.{error.setting} to {meeting.FIXES[error.setting]}"
-        return {**here, "apart": {"found": str(error), "advice": advice}}
+        return {**here, "apart": {"found": str(error), "advice": error.advice or "see the launch above"}}
     return {"address": found.address, "port": found.port, "interfaces": dict(found.interfaces)}
 
 

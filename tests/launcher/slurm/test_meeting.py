@@ -202,10 +202,17 @@ def test_one_that_is_set_need_not_lead_to_the_address(met):
     ],
 )
 def test_a_node_that_does_not_begin_is_named(met, has, why):
-    nodes = machines(2)
+    nodes = machines(3)
     nodes["n2"]["has"] = has
     error = apart(met, nodes, "10.0.0.1", together=0.5)
     assert (error.why, error.begun) == ({"n2": why}, True)
+
+
+def test_where_most_do_not_begin_in_time_none_is_to_blame(met):
+    nodes = {**machines(1), "n2": {"has": SILENT}, "n3": {"has": SILENT}}
+    error = apart(met, nodes, "10.0.0.1", together=0.5)
+    assert (error.why, error.begun) == ({}, False)
+    assert str(error) == "n2 does not run its Python; n3 does not run its Python"
 
 
 def test_a_node_that_does_not_answer_is_not_waited_for_for_long(met, monkeypatch):
@@ -245,3 +252,14 @@ def test_nobody_waits_once_the_job_is_to_end(met, monkeypatch):
     monkeypatch.setattr(meeting, "HEED_SECONDS", 0.2)
     nodes = {"n1": machine(1), "n2": {"has": SILENT}}
     assert not apart(met, nodes, "10.0.0.1", together=3600.0, over=lambda: True).why
+
+
+def test_what_can_be_done_is_told_by_what_is_to_blame():
+    assert Apart(why={"n2": "is not reached"}, setting="MASTER_ADDR").advice.startswith("leave these nodes out")
+    assert Apart("it is no port", setting="MASTER_PORT").advice.startswith("set cluster.environment.MASTER_PORT to a")
+    assert Apart("the job is to end").advice == ""
+
+
+def test_a_node_is_called_by_its_own_name_and_by_slurms_address():
+    said = "NodeName=n1 Arch=x86_64 NodeAddr=10.1.0.1 NodeHostName=n1"
+    assert meeting.names("host1", said) == ["host1", "10.1.0.1"] and meeting.names("host1", "") == ["host1"]
