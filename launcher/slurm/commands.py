@@ -139,12 +139,11 @@ def nodes() -> list[Node]:
     return list(seen.values())
 
 
-def addresses(node: str) -> list[str]:
-    """At which Slurm reaches a node; empty where it does not say."""
+def said_of(node: str) -> str:
+    """What scontrol says of a node; empty where it does not answer."""
     with contextlib.suppress(ClusterError):
-        row = dict(_pairs(ask("scontrol", "show", "node", "-o", node)))
-        return [row["NodeAddr"]] if row.get("NodeAddr") else []
-    return []
+        return ask("scontrol", "show", "node", "-o", node)
+    return ""
 
 
 def jobs(ids: Iterable[str] | None = None) -> dict[str, SlurmJob]:

@@ -214,7 +214,13 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
                 run, spec, code, taken, ledger, beside=nodes.leftover, unwanted=asked_whether_unwanted
             )
         meeting = network.find(
-            spec, taken, hosts.get(taken[0], taken[0]), beside=nodes.leftover, unwanted=asked_whether_unwanted
+            run,
+            spec,
+            taken,
+            hosts.get(taken[0], taken[0]),
+            spare=len(nodes.usable) - min(worlds.counts(run.spec())),
+            beside=nodes.leftover,
+            unwanted=asked_whether_unwanted,
         )
     except NotStarted as error:
         if unwanted():

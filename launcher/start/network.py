@@ -1,22 +1,37 @@
 """Where the ranks of a start meet, and by which network interface of each node: their nodes find it out before."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from launcher.errors import ClusterError, InputError, NodesRefused, NotStarted
+from launcher.errors import ClusterError, InputError, NodesRefused, NotStarted, SslrunError
 from launcher.plan import containers, steps
-from launcher.slurm import commands, meeting, reach
+from launcher.run import waiting
+from launcher.run.folder import RunDir
+from launcher.run.ledger import History
+from launcher.slurm import commands, meeting, notation, reach
 from launcher.slurm.meeting import Apart, Meeting
 from launcher.spec.runspec import RunSpec
 from launcher.start import job, preflight
 
+GOT_ON = ("environment", "checkpoint", "eval", "scored")  # events of ranks that had met
 
-def find(spec: RunSpec, nodes: Sequence[str], host: str, *, beside: bool, unwanted: Callable[[], bool]) -> Meeting:
-    """For ranks on `nodes`, the first of which calls itself `host`. beside: see steps.meet; unwanted: asked now and
-    then whether the start is to end.
 
-    Raises InputError where what the user has set leads nowhere, NodesRefused where few of the nodes do not get there,
-    ClusterError where most do not, and NotStarted where the test did not take place or the job is to end.
+def find(
+    run: RunDir,
+    spec: RunSpec,
+    nodes: Sequence[str],
+    host: str,
+    *,
+    spare: int,
+    beside: bool,
+    unwanted: Callable[[], bool],
+) -> Meeting:
+    """For ranks of `run` on `nodes`, the first of which calls itself `host`. spare: how many of the job's nodes the run
+    can do without; beside: see steps.meet; unwanted: asked now and then whether the start is to end.
+
+    Raises NodesRefused where few of the nodes do not get there; where most do not, or too many for the rest to do with
+    what the user has set, InputError for that, ClusterError where nothing is set, and NotStarted where an earlier start
+    has got on. NotStarted, too, where the test did not take place or the job is to end.
     """
     given = {**os.environ, **spec.cluster.environment}
     if len(nodes) == 1:  # where no other node can come
@@ -25,7 +40,7 @@ def find(spec: RunSpec, nodes: Sequence[str], host: str, *, beside: bool, unwant
         found = meeting.meet(
             steps.meet(spec, nodes, reach.source(), beside=beside),
             nodes,
-            [host, *commands.addresses(nodes[0])],
+            meeting.names(host, commands.said_of(nodes[0])),
             given=given,
             environment={**preflight.environment(), **spec.cluster.environment},
             patience=preflight.patience(spec),
@@ -33,25 +48,34 @@ def find(spec: RunSpec, nodes: Sequence[str], host: str, *, beside: bool, unwant
             over=unwanted,
         )
     except Apart as error:
-        _refuse(error, given)
+        raise _refusal(error, given, spare, waiting.patiently(run.history)) from None
     interfaces = " ".join(sorted({*found.interfaces.values()})) or "whatever interface they choose"
     print(f"sslrun: its nodes reach {nodes[0]} at {found.address}, by {interfaces}", flush=True)
     return found
 
 
-def _refuse(error: Apart, given: dict[str, str]) -> None:
-    if error.why and error.begun:
-        # While Slurm ends a job its tasks are ended node by node.
-        standing = job.standing()
-        raise (NodesRefused(error.why) if standing and standing.state == "RUNNING" else NotStarted(str(error)))
-    if not error.setting:
-        raise NotStarted(str(error))
-    field, fix = f"cluster.environment.{error.setting}", meeting.FIXES[error.setting]
-    if not error.begun:  # what has the port may be gone at the next start
-        raise NotStarted(f"{error}; set {field} to {fix}")
-    if value := given.get(error.setting):
-        raise InputError.of(field, value, str(error), f"set it to {fix}, or leave it out")
-    raise ClusterError(f"{error}; set {field} to {fix}")
+def _refusal(error: Apart, given: Mapping[str, str], spare: int, history: History) -> SslrunError:
+    standing = job.standing()
+    if not (standing and standing.state == "RUNNING"):  # while Slurm ends a job its tasks are ended node by node
+        return NotStarted(str(error))
+    field, value, met = f"cluster.environment.{error.setting}", given.get(error.setting), _have_met(history)
+    if error.why and (not value or met or len(error.why) <= spare):
+        set_to = f" ({field}={value})" if value else ""
+        return NodesRefused({node: f"{why}{set_to}" for node, why in error.why.items()})
+    said = f"{error}; {error.advice}" if error.advice and not error.why else str(error)
+    # What has the port may be gone at the next start, and what was reached may be again; no port becomes one.
+    if not error.setting or not error.begun or (met and error.setting != meeting.PORT):
+        return NotStarted(said)
+    if value:
+        fix = f"set it to {meeting.FIXES[error.setting]}, or leave it out"
+        return InputError.of(field, value, str(error), fix)
+    return ClusterError(said)
+
+
+def _have_met(history: History) -> bool:
+    """Did ranks of an earlier start on several nodes get on?"""
+    several = (start for start in history.all("start") if len(notation.expand(start.get("nodes", ""))) > 1)
+    return any(history.of(start["generation"]).all(*GOT_ON) for start in several)
 
 
 def _own_port(given: str | None) -> int:
