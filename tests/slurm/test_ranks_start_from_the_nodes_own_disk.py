@@ -180,4 +180,3 @@ def test_a_node_that_cannot_have_it_is_named(uneven, launch, hidden, settled):
     sslrun, run = launch(uneven, "cluster.exclude=n1", f"cluster.local_env={mine}")
     shown = settled(sslrun, run)
     assert (shown["state"], shown["message"]) == ("failed", f"n2 has no folder {mine} (No such file or directory)")
-    assert not (run.parent / ".bad_nodes.json").exists()  # others bring no environment

@@ -10,10 +10,11 @@ import sys
 
 import pytest
 
+from launcher.errors import NodesRefused
 from launcher.plan import setup, steps
 from launcher.run.ledger import Ledger
 from launcher.slurm import badnodes
-from launcher.start import batch, evidence, preflight, ranks
+from launcher.start import batch, evidence, preflight, ranks, unpacking
 from launcher.start.ending import Outcome
 from launcher.start.told import Told
 
@@ -91,6 +92,22 @@ def test_where_some_nodes_do_not_see_the_run_slurm_is_asked_for_others(runs, job
     ends = [end for _ in range(3) for end in ends_of(run)]
     assert ends == [("preempted", "not_started", "requeued")] * 2 + [("failed", "no_progress", "")]
     assert list(badnodes.listed(runs.folder)) == ["n2"]
+
+
+def test_a_node_that_cannot_have_the_environment_is_left_out_and_as_good_as_any_for_others(
+    runs, job, ends_of, monkeypatch
+):
+    def refused(*_, **__):
+        raise NodesRefused({"n2": "has no folder /scratch"})
+
+    job.began_on("n[1-2]")
+    monkeypatch.setattr(preflight, "look", lambda *_, **__: {})
+    monkeypatch.setattr(unpacking, "on_nodes", refused)
+    run = runs.make(nodes=2, local_env="/scratch")
+    assert ends_of(run)[0][:2] == ("preempted", "not_started")
+    left_out = run.history().last("left_out")
+    assert (left_out["node"], left_out["why"]) == ("n2", "has no folder /scratch")
+    assert not badnodes.listed(runs.folder)
 
 
 SAID = "n1: cluster.setup[0] `module load cuda` ended with 1: no \x1b[31mmodule\udcff"
