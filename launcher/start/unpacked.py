@@ -10,6 +10,7 @@ lock of DIGEST while it lives. Others write in FOLDER, too: what lies there has 
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -42,6 +43,10 @@ Say = Callable[..., None]
 
 class Refused(Exception):
     """Half a sentence behind the node's name: why this node cannot have it."""
+
+
+class Unread(Refused):
+    """The archive could not be read, which is the shared disk's fault, or the node's way there."""
 
 
 def home(folder: Path | str) -> Path:
@@ -211,12 +216,15 @@ def _remove(path: Path) -> None:
 class _Read:
     """A file that is read once, from its beginning on: its sha256, and news of it."""
 
-    def __init__(self, file: IO[bytes], news: Callable[[int], Any]):
+    def __init__(self, file: IO[bytes], path: str, news: Callable[[int], Any]):
         self.sha256, self.done = hashlib.sha256(), 0
-        self._file, self._news, self._said = file, news, time.monotonic()
+        self._file, self._path, self._news, self._said = file, path, news, time.monotonic()
 
     def read(self, size: int) -> bytes:
-        found = self._file.read(size)
+        try:
+            found = self._file.read(size)
+        except OSError as error:
+            raise Unread(f"cannot read {self._path} ({error.strerror or error})") from None
         self.sha256.update(found)
         self.done += len(found)
         if time.monotonic() - self._said > NEWS_SECONDS:
@@ -230,7 +238,7 @@ def _unpack(order: Mapping[str, Any], target: Path, news: Callable[[int], Any]) 
     beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with open(_opened(order["archive"]), "rb") as file:
-            read = _Read(file, news)
+            read = _Read(file, order["archive"], news)
             beside.mkdir(mode=0o700)
             with tarfile.open(fileobj=read, mode="r|", bufsize=CHUNK) as archive:  # type: ignore[call-overload]
                 if hasattr(tarfile, "fully_trusted_filter"):  # the user's own, as a virtual environment is
@@ -253,8 +261,13 @@ def _unpack(order: Mapping[str, Any], target: Path, news: Callable[[int], Any]) 
 
 
 def _opened(archive: str) -> int:
-    descriptor = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    found = os.fstat(descriptor)
+    try:
+        descriptor = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        found = os.fstat(descriptor)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise
+        raise Unread(f"cannot read {archive} ({error.strerror or error})") from None
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         os.close(descriptor)
         raise Refused(f"finds {archive} to be another user's, or open for others to write")
@@ -296,7 +309,7 @@ def main() -> int:
     try:
         fresh = lay(order, say)
     except (Refused, OSError) as error:
-        say("refused", why=str(error))
+        say("refused", why=str(error), unread=isinstance(error, Unread))
         return REFUSED
     say("there", fresh=fresh, seconds=round(time.monotonic() - began, 3))
     return 0

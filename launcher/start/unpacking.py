@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import InputError, NodesRefused, NotStarted
+from launcher.errors import InputError, NodesRefused, NotStarted, SslrunError, Unreadable, first_few
 from launcher.plan import steps
 from launcher.run import waiting
 from launcher.run.files import object_in
@@ -41,7 +41,7 @@ def on_nodes(
     """Have the environment on the own disk of each of `nodes`: the spec by which ranks start from there.
 
     unwanted: asked now and then whether the start is to end. Raises NotStarted then, and where it failed, NodesRefused
-    where some cannot have it, and InputError where nothing was packed.
+    where some cannot have it, Unreadable where most could not read it, and InputError where it is not there.
     """
     packed = run.history().last("packed")
     if not packed:
@@ -56,13 +56,39 @@ def on_nodes(
     order |= {"folder": folder, "archive": str(run.runs / ENVIRONMENTS / packed["digest"] / unpacked.ARCHIVE)}
     name, copy = f"unpack{ledger.generation}", target / packed["python"]
     words = steps.unpack(spec, nodes, name, code, home, copy, json.dumps(order), beside=beside)
-    fresh = _Unpacking(words, nodes, waiting.shown_by(run.path, ledger.generation)).see_through(unwanted)
+    show = waiting.shown_by(run.path, ledger.generation)
+    unpacking = _Unpacking(words, nodes, show)
+    fresh = unpacking.see_through(unwanted)
+    if unpacking.refused:
+        raise _refusal(run, spec, order["archive"], nodes, unpacking.refused, show)
     seconds = round(time.monotonic() - began, 3)
     ledger.write("unpacked", digest=packed["digest"], path=str(target), fresh=fresh, seconds=seconds)
     places = {old: f"{target}/{new}" for old, new in packed["prefixes"].items() if new == "env"}
     environment = {unpacked.VARIABLE: str(target), **_moved(os.environ, places), **spec.cluster.environment}
     cluster = spec.cluster_but(python=shlex.quote(str(copy)), environment=environment)
     return dataclasses.replace(spec, cluster=freeze(cluster))
+
+
+def _refusal(
+    run: RunDir,
+    spec: RunSpec,
+    archive: str,
+    nodes: Sequence[str],
+    refused: Mapping[str, Mapping[str, Any]],
+    show: Callable[[str], None],
+) -> SslrunError:
+    """Of what these nodes said. Raises Unreadable where the archive cannot be read here, either."""
+    why = {node: str(said.get("why")) for node, said in refused.items()}
+    unread = {node: why[node] for node, said in refused.items() if said.get("unread")}
+    if unread:
+        try:
+            waiting.patiently(lambda: waiting.refuse_unanswered(Path(archive)), show)
+        except OSError as error:
+            reason, fix = f"{archive}: {error.strerror or error}", f"`sslrun resume {run.id}` packs it again"
+            return InputError.of("cluster.local_env", spec.cluster.local_env, reason, fix)
+    if 2 * len(unread) < len(nodes):
+        return NodesRefused(why)
+    return Unreadable(first_few([f"{node} {reason}" for node, reason in unread.items()]))
 
 
 def _moved(environ: Mapping[str, str], places: Mapping[str, str]) -> dict[str, str]:
@@ -77,12 +103,13 @@ def _moved(environ: Mapping[str, str], places: Mapping[str, str]) -> dict[str, s
 
 
 class _Unpacking:
-    """The step that does it, a task on each node."""
+    """The step that does it, a task on each node. `refused`: {node: its word} of those that cannot have it."""
 
     def __init__(self, words: Sequence[str], nodes: Sequence[str], show: Callable[[str], None]):
         self._show, self._shown = show, ""
         self._quiet = dict.fromkeys(nodes, 0.0)  # seconds, but for those in which this process stood still
         self._said: dict[str, dict[str, Any]] = {}
+        self.refused: dict[str, dict[str, Any]] = {}
         self._last = ""
         self._step = subprocess.Popen(
             words, env=preflight.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -103,7 +130,7 @@ class _Unpacking:
                 self._last = line.strip() or self._last
 
     def see_through(self, unwanted: Callable[[], bool]) -> int:
-        """On how many nodes it was not yet. Raises NodesRefused, NotStarted."""
+        """On how many nodes it was not yet, unless some have `refused`. Raises NodesRefused, NotStarted."""
         ticks = 0
         while self._step.poll() is None:
             time.sleep(TICK_SECONDS)
@@ -118,10 +145,15 @@ class _Unpacking:
             if silent := [node for node, seconds in self._quiet.items() if seconds > STILL_SECONDS]:
                 self._end()
                 why = f"has not got on with unpacking the environment for {STILL_SECONDS:.0f} s"
-                raise NodesRefused(dict.fromkeys(silent, why))
+                # News comes now and then: where a file server is away, others are about to be as silent.
+                still = [node for node, seconds in self._quiet.items() if seconds > STILL_SECONDS / 2]
+                if 2 * len(still) < len(self._quiet):
+                    raise NodesRefused(dict.fromkeys(silent, why))
+                raise NotStarted(first_few([f"{node} {why}" for node in still]))
         self._listening.join(END_SECONDS)
-        if refused := {node: str(said.get("why")) for node, said in self._said.items() if said.get("is") == "refused"}:
-            raise NodesRefused(refused)
+        self.refused = {node: said for node, said in self._said.items() if said.get("is") == "refused"}
+        if self.refused:
+            return 0
         if self._step.returncode or not all(self._is(node, "there") for node in self._quiet):
             unwanted()  # Slurm ends the step before it tells this process
             raise NotStarted(f"unpacking the environment failed: {self._last or self._step.returncode}")

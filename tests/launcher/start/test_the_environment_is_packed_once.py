@@ -1,5 +1,7 @@
 """A virtual environment and what it stands on: packed at a submission, unpacked on a node, and run from there alone."""
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -242,6 +244,31 @@ def test_an_archive_that_is_not_what_was_packed_leaves_nothing(laid, harm):
     with pytest.raises(unpacked.Refused, match=rf"{unpacked.ARCHIVE}"):
         laid()
     assert {path.name for path in laid.home.iterdir()} == {"lock"}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_an_archive_that_cannot_be_read_is_not_the_nodes_fault(laid, monkeypatch, number):
+    failed = rf"\({os.strerror(number)}\)$"
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as its_own_disk:
+        its_own_disk.setattr(unpacked.tarfile.TarFile, "extract", fails)
+        with pytest.raises(unpacked.Refused, match=f"^cannot unpack .* {failed}") as refused:
+            laid()
+    assert not isinstance(refused.value, unpacked.Unread)
+    away = SimpleNamespace(read=fails)
+    monkeypatch.setattr(unpacked, "open", lambda *_: contextlib.nullcontext(away), raising=False)
+    with pytest.raises(unpacked.Unread, match=rf"^cannot read {laid.archive} {failed}"):
+        laid()
+    assert {path.name for path in laid.home.iterdir()} == {"lock"}
+
+
+def test_nor_is_one_that_is_gone(whole, tmp_path):
+    said = answer(carried_out(order(whole.about, tmp_path / "gone", tmp_path)))
+    assert (said["is"], said["unread"]) == ("refused", True)
+    assert said["why"] == f"cannot read {tmp_path}/gone (No such file or directory)"
 
 
 def test_one_that_is_killed_leaves_nothing_that_counts(whole, tmp_path, until):

@@ -1,19 +1,22 @@
 """The environment of a run on the nodes of its job: what they say while it is unpacked, and what comes of it."""
 
+import errno
 import json
+import os
 import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
-from launcher.errors import InputError, NodesRefused, NotStarted
-from launcher.run.folder import RunDir
+from launcher.errors import InputError, NodesRefused, NotStarted, Unreadable
+from launcher.run.folder import ENVIRONMENTS, RunDir
 from launcher.run.ledger import Ledger
 from launcher.spec.runspec import RunSpec
 from launcher.start import submit, unpacked, unpacking
 
-NODES = ["n1", "n2"]
+NODES = ["n1", "n2", "n3"]
+THERE = ("n1", "there"), ("n3", "there")
 PACKED = {
     "digest": "d1",
     "sha256": "",
@@ -33,7 +36,7 @@ def said(*rows: tuple[str, str], **more: object) -> str:
 @pytest.fixture
 def run(runs, job, monkeypatch) -> RunDir:
     monkeypatch.setenv("SCRATCH", "/scratch of me")
-    run = runs.make(nodes=2, local_env="$SCRATCH/env", environment={"MINE": "/my/env"})
+    run = runs.make(nodes=3, local_env="$SCRATCH/env", environment={"MINE": "/my/env"})
     Ledger(run.path, 1, "submit").write("packed", **PACKED)
     return run
 
@@ -54,7 +57,7 @@ def test_ranks_start_from_the_copy(run, unpack, monkeypatch):
     monkeypatch.setenv("PATH", "/my/env/bin", prepend=":")
     monkeypatch.setenv("VIRTUAL_ENV", "/my/env")
     monkeypatch.setenv("ANOTHER", "/my/env2")
-    spec = unpack(f"echo Welcome\n{said(('n1', 'unpacking'), ('n1', 'there'))}\n{said(('n2', 'there'), fresh=True)}")
+    spec = unpack(f"echo Welcome\n{said(('n1', 'unpacking'), *THERE)}\n{said(('n2', 'there'), fresh=True)}")
     copy = str(unpacked.home("/scratch of me/env") / "d1")
     assert shlex.split(spec.cluster.python) == [f"{copy}/env/bin/python"]
     there = spec.cluster.environment
@@ -66,20 +69,70 @@ def test_ranks_start_from_the_copy(run, unpack, monkeypatch):
 
 def test_nodes_that_cannot_have_it_are_named(unpack):
     with pytest.raises(NodesRefused) as refused:
-        unpack(f"{said(('n1', 'there'))}\n{said(('n2', 'refused'), why='has no folder /scratch')}\nexit 3")
+        unpack(f"{said(*THERE)}\n{said(('n2', 'refused'), why='has no folder /scratch')}\nexit 3")
     assert refused.value.why == {"n2": "has no folder /scratch"}
 
 
 def test_a_node_without_news_is_named(unpack, monkeypatch):
     monkeypatch.setattr(unpacking, "STILL_SECONDS", 1.0)
     with pytest.raises(NodesRefused) as refused:
-        unpack(f"{said(('n1', 'there'))}\n{said(('n2', 'unpacking'))}\nexec sleep 20")
+        unpack(f"{said(*THERE)}\n{said(('n2', 'unpacking'))}\nexec sleep 20")
     assert refused.value.why == {"n2": "has not got on with unpacking the environment for 1 s"}
+
+
+@pytest.mark.parametrize("script", ["sleep 0.6\n{late}\nexec sleep 20", "{there}\nexec sleep 20", "exec sleep 20"])
+def test_where_most_are_without_news_a_file_server_may_be_away(unpack, monkeypatch, script):
+    """Of those that are, one had news somewhat later than the others."""
+    monkeypatch.setattr(unpacking, "STILL_SECONDS", 2.0)
+    lines = {"there": said(("n1", "there")), "late": said(("n1", "there"), ("n2", "unpacking"))}
+    with pytest.raises(NotStarted, match=r"n2 has not got on .* for 2 s; n3 has not got on") as failed:
+        unpack(script.format(**lines))
+    assert not isinstance(failed.value, NodesRefused)
+
+
+UNREAD = {"why": "cannot read it", "unread": True}
+
+
+@pytest.fixture
+def archive(run) -> Path:
+    folder = run.runs / ENVIRONMENTS / "d1"
+    folder.mkdir(parents=True)
+    (folder / unpacked.ARCHIVE).touch()
+    return folder / unpacked.ARCHIVE
+
+
+def test_an_archive_that_most_cannot_read_may_be_read_later(unpack, archive):
+    with pytest.raises(Unreadable, match=r"^n1 cannot read it; n2 cannot read it$"):
+        unpack(f"{said(('n1', 'refused'), ('n2', 'refused'), **UNREAD)}\n{said(('n3', 'there'))}\nexit 3")
+    with pytest.raises(NodesRefused) as refused:
+        unpack(f"{said(*THERE)}\n{said(('n2', 'refused'), **UNREAD)}\nexit 3")
+    assert refused.value.why == {"n2": "cannot read it"}
+
+
+def test_one_that_nobody_can_read_is_waited_for(unpack, archive, monkeypatch):
+    asked = []
+    monkeypatch.setattr(unpacking.waiting, "SECONDS", 0.0)
+    monkeypatch.setattr(unpacking.waiting, "refuse_unanswered", lambda path: asked.append(path) or _away(path))
+    with pytest.raises(Unreadable, match=rf"^{archive} cannot be read on .* \(Stale file handle\); it was tried for"):
+        unpack(f"{said(*THERE)}\n{said(('n2', 'refused'), **UNREAD)}\nexit 3")
+    assert asked == [archive]
+
+
+def _away(path: Path) -> None:
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+
+def test_one_that_is_gone_is_packed_again_by_resume(run, unpack):
+    said_of = (
+        rf"^cluster.local_env=\$SCRATCH/env: .*: No such file or directory; `sslrun resume {run.id}` packs it again$"
+    )
+    with pytest.raises(InputError, match=said_of):
+        unpack(f"{said(*THERE)}\n{said(('n2', 'refused'), **UNREAD)}\nexit 3")
 
 
 def test_one_with_news_is_waited_for(unpack, monkeypatch):
     monkeypatch.setattr(unpacking, "STILL_SECONDS", 4.0)
-    news, there = said(("n1", "waiting"), ("n2", "unpacking")), said(("n1", "there"), ("n2", "there"))
+    news, there = said(("n1", "waiting"), ("n2", "unpacking"), ("n3", "waiting")), said(*THERE, ("n2", "there"))
     assert unpack(f"for n in 1 2 3 4 5; do {news}\nsleep 1; done\n{there}")
 
 
