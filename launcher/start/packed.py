@@ -238,7 +238,7 @@ class _Archive:
         sizes = [each.status.st_size for each in found if each.link is None]
         total, free = sum(sizes), shutil.disk_usage(shared).free
         if free < total:
-            reason = f"the environment takes {total / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB free"
+            reason = f"the environment takes {total / 1e6:,.0f} MB, and the disk has {free / 1e6:,.0f} MB free"
             raise InputError.of("runs", shared.parent, reason, "free some space, or leave cluster.local_env out")
         beside = shared / f"{BESIDE}{secrets.token_hex(8)}"
         beside.mkdir(mode=0o700)

@@ -110,8 +110,12 @@ def _own_home(folder: Path) -> Path:
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
         raise Refused(f"lets others rename what lies in {folder}: it wants `chmod +t`")
     own = home(folder)
-    with contextlib.suppress(FileExistsError):
-        own.mkdir(mode=0o700)
+    try:
+        own.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError:
+        raise Refused(f"has no plain folder {own}") from None
+    except OSError as error:
+        raise Refused(f"cannot make a folder in {folder} ({error.strerror})") from None
     found = own.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise Refused(f"has no plain folder {own}")
@@ -185,7 +189,7 @@ def _make_room(own: Path, needed: int) -> None:
     others = sorted((each for each in own.iterdir() if each.is_dir()), key=_used)
     while (free := shutil.disk_usage(own).free) < needed:
         if not others:
-            raise Refused(f"has {free / 1e9:.1f} GB free in {own.parent}, and {needed / 1e9:.1f} GB are needed")
+            raise Refused(f"has {free / 1e6:,.0f} MB free in {own.parent}, and {needed / 1e6:,.0f} MB are needed")
         if abs(time.time() - _used(others[0])) > RECENT_SECONDS:
             _remove(others[0])
         del others[0]
@@ -308,8 +312,11 @@ def main() -> int:
     os.umask(0o077)
     try:
         fresh = lay(order, say)
-    except (Refused, OSError) as error:
+    except Refused as error:
         say("refused", why=str(error), unread=isinstance(error, Unread))
+        return REFUSED
+    except OSError as error:
+        say("refused", why=f"cannot use {error.filename or order['folder']} ({error.strerror or error})")
         return REFUSED
     say("there", fresh=fresh, seconds=round(time.monotonic() - began, 3))
     return 0

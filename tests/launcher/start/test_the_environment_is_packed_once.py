@@ -291,17 +291,17 @@ def test_room_is_made_of_what_nobody_runs_from(laid, monkeypatch):
         os.utime(laid.home / digest / unpacked.INVENTORY, (then, then))
     holder = os.open(laid.home / "held", os.O_RDONLY)
     fcntl.flock(holder, fcntl.LOCK_SH)
-    free: dict[bool, int] = {True: 0, False: 10**9}  # while the oldest is there, and after
+    free: dict[bool, int] = {True: 98_600_000, False: 10**9}  # while the oldest is there, and after
     usage = {"disk_usage": lambda _: SimpleNamespace(free=free[(laid.home / "older").exists()])}
     monkeypatch.setattr(unpacked, "shutil", SimpleNamespace(**{**vars(shutil), **usage}))
 
     def there() -> set[str]:
         return {path.name for path in laid.home.iterdir()} - {"lock"}
 
-    assert laid("new") and there() == {"old", "held", "just looked at", "new"}
-    free[False] = 0
-    with pytest.raises(unpacked.Refused, match=r"^has 0.0 GB free in .*/disk, and 0.0 GB are needed$"):
-        laid("newer")
+    assert laid("new", bytes=104_000_000) and there() == {"old", "held", "just looked at", "new"}
+    free[False] = free[True]
+    with pytest.raises(unpacked.Refused, match=r"^has 99 MB free in .*/disk, and 104 MB are needed$"):
+        laid("newer", bytes=104_000_000)
     assert there() == {"held", "just looked at", "new"}
     os.close(holder)
 
@@ -332,6 +332,11 @@ def test_what_others_can_change_is_refused(laid, tmp_path, monkeypatch):
         if disk.is_dir():
             disk.chmod(0o700)
     assert not list(disk.glob("*/[!l]*"))
+
+
+def test_where_no_folder_can_be_made_the_line_says_so(whole):
+    said = answer(carried_out(order(whole.about, whole.archive, Path("/proc"))))
+    assert said["is"] == "refused" and re.fullmatch(r"cannot make a folder in /proc \([A-Z][a-z ]+\)", said["why"])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's file takes root")
