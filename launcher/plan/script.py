@@ -234,9 +234,17 @@ def _check_local_env(cluster: ClusterConfig) -> None:
     if image(cluster):
         reason = f"ranks start in the container {image(cluster)}, which brings an environment of its own"
         raise InputError.of("cluster.local_env", given, reason, "leave one of them out")
-    if cluster.python is not None and python_of(cluster) != cluster.python:
+    if cluster.python is None or python_of(cluster) == cluster.python:
+        return
+    words = _words(cluster.python)
+    if len(words) > 1:
         reason = f"ranks are started by cluster.python={cluster.python}, which brings an environment of its own"
         raise InputError.of("cluster.local_env", given, reason, "leave one of them out, or name an interpreter")
+    if not words[0].startswith("/"):
+        reason = "each node looks for it on a PATH of its own, and cluster.local_env packs one interpreter"
+        raise InputError.of("cluster.python", cluster.python, reason, "give its full path")
+    reason = "cluster.local_env packs no interpreter whose path needs quotes"
+    raise InputError.of("cluster.python", cluster.python, reason, "give the path of a link to its environment")
 
 
 def _words(text: str) -> list[str]:

@@ -176,6 +176,8 @@ def test_a_key_that_would_break_the_line_is_refused():
             "cluster.local_env=/scratch cluster.python='apptainer exec image.sif python'",
             ("cluster.local_env=/scratch", "brings an environment of its own", "leave one of them out"),
         ),
+        ("cluster.local_env=/scratch cluster.python=python", ("cluster.python=python: each node", "its full path")),
+        ("""cluster.local_env=/scratch cluster.python="'/a b/python'\"""", ("needs quotes", "the path of a link")),
         *(
             (f"cluster.local_env=/scratch cluster.srun.{name}=a#b", ("in the container a#b, which brings", "leave one"))
             for name in ("container-image", "container_name", "container")
