@@ -23,6 +23,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -34,6 +35,7 @@ from launcher.run.files import NotOurs, own_folder, read, writing_in
 from launcher.run.folder import ENVIRONMENTS, RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.shapes import PACKED
+from launcher.spec.runspec import RunSpec
 from launcher.start import unpacked
 from launcher.start.elf import with_own_libraries
 from launcher.start.unpacked import ARCHIVE
@@ -48,6 +50,7 @@ NOT_OF_BASE = "test/|config-|site-packages/"
 NOT_OF_CONDA = ("pkgs/", "envs/", "conda-bld/")
 BLOCK = 4096
 SHOWN_EACH = 256  # files
+GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 FACTS = """\
 import json, sys
 version = "%d.%d" % sys.version_info[:2]
@@ -64,33 +67,43 @@ def into(runs: Sequence[RunDir], show: Show | None = None) -> dict[str, str]:
     show: gets (what is done, of it so far, all of it or 0 where that is not known). Raises InputError where it cannot
     be packed, does not fit, or cannot be written down.
     """
-    archives: dict[str, _Archive] = {}
-    apart: dict[tuple[str, Path], list[str]] = {}
+    archives: dict[Environment, _Archive] = {}
+    apart: dict[tuple[Environment, Path], list[str]] = {}
     notes = {}
     for run in runs:
-        cluster, code = run.spec().cluster, run.code_folder().resolve()
-        python = script.python_of(cluster)
+        spec, code = run.spec(), run.code_folder().resolve()
+        environment = of_ranks(spec, run.runs)
         with writing_in(run.runs, "free some space, or choose another folder with runs=PATH"):
-            if python not in archives:
-                environment = Environment(python)
-                if run.runs.resolve().is_relative_to(environment.prefix.resolve()):
-                    reason = f"it lies in the environment {environment.prefix}, which cluster.local_env packs"
-                    raise InputError.of("runs", run.runs, reason, "choose another folder with runs=PATH")
-                archives[python] = _Archive(environment, run.runs / ENVIRONMENTS, show)
-            archive = archives[python]
+            if environment not in archives:
+                archives[environment] = _Archive(environment, run.runs / ENVIRONMENTS, show)
+            archive = archives[environment]
             snapshot.link(run.path, archive.path, "environment")
             pen = Ledger(run.path, run.generation() + 1, "submit")
             pen.write("packed", **archive.about, fresh=archive.fresh, seconds=archive.seconds)
             if trouble := pen.settle():  # a job would find nothing packed
                 raise OSError(errno.ENOSPC, trouble, str(run.path))
-        if (python, code) not in apart:  # it asks as many questions as there are packages
-            apart[python, code] = archive.environment.apart(code)
+        if (environment, code) not in apart:  # it asks as many questions as there are packages
+            apart[environment, code] = environment.apart(code)
         how = f"packed in {archive.seconds:.0f} s" if archive.fresh else "packed before"
-        what = f"{archive.environment.prefix} ({archive.about['bytes'] / 1e9:.2f} GB, {how})"
-        said = [f"{what} is unpacked in {cluster.local_env} on each node, and ranks start from there"]
-        said += [f"not packed, and read where it is: {path}" for path in apart[python, code]]
+        what = f"{environment.prefix} ({archive.about['bytes'] / 1e9:.2f} GB, {how})"
+        said = [f"{what} is unpacked in {spec.cluster.local_env} on each node, and ranks start from there"]
+        said += [f"not packed, and read where it is: {path}" for path in apart[environment, code]]
         notes[run.id] = "\n".join(said)
     return notes
+
+
+def of_ranks(spec: RunSpec, runs: Path) -> "Environment":
+    """What is packed for a run of the folder `runs`. Raises InputError where it cannot be."""
+    environment = _environment(script.python_of(spec.cluster))
+    copies = Path(os.path.expandvars(spec.cluster.local_env))
+    for field, given, folder, fix in (
+        ("runs", runs, runs, "choose another folder with runs=PATH"),
+        ("cluster.local_env", spec.cluster.local_env, copies, "choose a folder of each node's own disk"),
+    ):
+        if folder.is_absolute() and folder.resolve().is_relative_to(environment.prefix.resolve()):
+            reason = f"it lies in the environment {environment.prefix}, which cluster.local_env packs"
+            raise InputError.of(field, given, reason, fix)
+    return environment
 
 
 # -- what is installed -------------------------------------------------------------------------------------------------
@@ -121,10 +134,10 @@ class Environment:
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             raise _refused(python, f"it does not say where its packages are ({error})") from None
         self.prefix, base = Path(facts["prefix"]), Path(facts["base"])
-        self._version, self._path = facts["version"], facts["path"]
+        self._asked, self._version, self._path = python, facts["version"], facts["path"]
         if _of_each_node(str(self.prefix)):
             raise _refused(python, f"its packages are in {self.prefix}, which each node has of its own")
-        with open(python, "rb") as file:
+        with self.reading(), open(python, "rb") as file:
             if file.read(4) != b"\x7fELF":
                 raise _refused(python, "it is a script, and what that does would be lost")
         self.roots = {self.prefix: "env"}
@@ -137,8 +150,27 @@ class Environment:
         self.python = f"env/{inside}"
 
     def files(self) -> Iterator[_File]:
-        """All that is packed, in order. Raises OSError."""
-        return (self._file(root, name, status) for root in self.roots for name, status in self._taken(root))
+        """All that is packed, in order. Raises InputError."""
+        with self.reading():
+            for root in self.roots:
+                for name, status in self._taken(root):
+                    yield self._file(root, name, status)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Inside, an OSError is of something that is packed: it becomes an InputError."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in GONE:
+                raise self.changed() from None
+            reason = f"{error.filename or self.prefix} cannot be read ({error.strerror or error})"
+            fix = "make it readable, or leave cluster.local_env out"
+            raise InputError.of("cluster.python", self._asked, reason, fix) from None
+
+    def changed(self) -> InputError:
+        fix = "the same command again, once nothing is being installed"
+        return InputError(f"cluster.local_env: {self.prefix} changed while it was packed; {fix}")
 
     def _taken(self, root: Path) -> Iterator[tuple[str, os.stat_result]]:
         if self.roots[root] == "env":
@@ -176,6 +208,11 @@ class Environment:
             and not any(Path(path).is_relative_to(known) for known in self.places)
             and not any(os.path.isdir(f"{path}/{name}") for name in copied)
         ]
+
+
+@lru_cache
+def _environment(python: str) -> Environment:
+    return Environment(python)
 
 
 def _of_each_node(path: str) -> bool:
@@ -250,8 +287,7 @@ class _Archive:
                         self._add(tar, each)
                         self._show("packing the environment", min(written.done, total), total)
             if digest_of(self._listed()) != digest:
-                fix = "the same command again, once nothing is being installed"
-                raise InputError(f"cluster.local_env: {self.environment.prefix} changed while it was packed; {fix}")
+                raise self.environment.changed()
             about = {
                 "digest": digest,
                 "sha256": written.sha256.hexdigest(),
@@ -279,9 +315,26 @@ class _Archive:
             tar.addfile(info)
         elif stat.S_ISREG(each.status.st_mode):
             info.size = each.status.st_size
-            with open(each.path, "rb") as file:
-                content = with_own_libraries(file, each.name, self.environment.places)
-                tar.addfile(info, file if content is None else io.BytesIO(content))
+            with contextlib.ExitStack() as stack:
+                with self.environment.reading():
+                    file = stack.enter_context(open(each.path, "rb"))
+                    content = with_own_libraries(file, each.name, self.environment.places)
+                whole = file if content is None else io.BytesIO(content)
+                tar.addfile(info, _Source(whole, self.environment))
+
+
+class _Source:
+    """A file of the environment, as tarfile reads it."""
+
+    def __init__(self, file: IO[bytes], environment: Environment):
+        self._file, self._environment = file, environment
+
+    def read(self, size: int) -> bytes:
+        with self._environment.reading():
+            found = self._file.read(size)
+        if len(found) < size:
+            raise self._environment.changed()
+        return found
 
 
 class _Written:

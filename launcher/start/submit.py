@@ -50,6 +50,8 @@ class Submitted:
 def check(spec: RunSpec, plan: Planned) -> None:
     """Refuse what the queue would never start. Raises InputError with the field, or ClusterError with Slurm's words."""
     limits.check(spec)
+    if spec.cluster.local_env:
+        packed.of_ranks(spec, Path(spec.runs))
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
         file.write(script.of(spec, plan.signal_delay_s))
         file.flush()

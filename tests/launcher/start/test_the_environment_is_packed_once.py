@@ -23,7 +23,7 @@ import pytest
 from launcher.errors import InputError
 from launcher.plan import steps
 from launcher.run import pruning
-from launcher.start import packed, unpacked
+from launcher.start import packed, submit, unpacked
 from launcher.start.elf import with_own_libraries
 
 DIGEST = "d" * 64
@@ -130,12 +130,23 @@ def test_a_submission_writes_down_what_its_ranks_start_from(runs, whole, monkeyp
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_runs_in_the_environment_itself_are_refused(runs):
-    python = environment_at(runs.folder.parent)
-    with pytest.raises(
-        InputError, match=rf"^runs={runs.folder}: it lies in the environment {runs.folder.parent}, which"
-    ):
-        packed.into([runs.make(python=str(python), local_env="/scratch")])
+def test_runs_and_copies_in_the_environment_itself_are_refused(runs, monkeypatch):
+    folder = runs.folder.parent
+    python = str(environment_at(folder))
+    with pytest.raises(InputError, match=rf"^runs={runs.folder}: it lies in the environment {folder}, which"):
+        packed.into([runs.make(python=python, local_env="/scratch")])
+    monkeypatch.setenv("COPIES", f"{folder}/copies")
+    for given in (f"{folder}/lib/../copies", "$COPIES"):
+        with pytest.raises(InputError) as refused:
+            packed.of_ranks(runs.spec(python=python, local_env=given), Path("/runs"))
+        said = f"cluster.local_env={given}: it lies in the environment {folder}, which cluster.local_env packs"
+        assert str(refused.value) == f"{said}; choose a folder of each node's own disk"
+
+
+def test_an_interpreter_that_cannot_be_packed_is_refused_before_anything_is_made(runs, planned, tmp_path):
+    spec = runs.spec(python=f"{tmp_path}/none", local_env="/scratch")
+    with pytest.raises(InputError, match=rf"^cluster.python={tmp_path}/none: it does not say where its packages are"):
+        submit.check(spec, planned)
 
 
 def test_what_is_installed_is_known_again(tmp_path):
@@ -179,6 +190,28 @@ def test_what_changes_while_it_is_packed_is_not_taken(tmp_path):
     with pytest.raises(InputError, match="changed while it was packed; the same command again"):
         packed._Archive(packed.Environment(str(python)), tmp_path / "packed", install)
     assert not list((tmp_path / "packed").iterdir())
+
+
+def test_what_vanishes_or_shrinks_while_it_is_packed_is_not_laid_to_the_folder_of_runs(runs):
+    python = environment_at(runs.folder.parent / "env")
+    run = runs.make(python=str(python), local_env="/scratch")
+    last = packages(python) / "zz.py"
+    for harm in (last.unlink, lambda: last.write_text("")):
+        last.write_text("name = 'zz'\n")
+        with pytest.raises(InputError, match=r"^cluster.local_env: \S*/env changed while it was packed; the same"):
+            packed.into([run], lambda *_, harm=harm: harm() if last.exists() else None)
+    assert not run.history().last("packed")
+
+
+def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
+    python = environment_at(tmp_path / "env")
+    environment = packed.Environment(str(python))
+    fails = OSError(errno.EACCES, os.strerror(errno.EACCES), "/of/another.py")
+    monkeypatch.setattr(packed, "with_own_libraries", lambda *_: (_ for _ in ()).throw(fails))
+    with pytest.raises(InputError) as refused:
+        packed._Archive(environment, tmp_path / "packed", None)
+    said = f"cluster.python={python}: /of/another.py cannot be read (Permission denied); make it readable, or leave "
+    assert str(refused.value) == f"{said}cluster.local_env out"
 
 
 def test_what_cannot_be_packed_is_refused_in_a_line(tmp_path, monkeypatch):
