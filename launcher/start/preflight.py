@@ -60,7 +60,7 @@ def look(
     """
     seconds = min(seconds, INSIDE_SECONDS) if containers.contained(spec.cluster) else seconds
     command = steps.look(spec, run.path, nodes, _paths(spec, code), seconds=int(seconds), beside=beside)
-    step = _Look(spec, nodes, _Srun(command, spec.cluster.environment))  # which may say what a container shows
+    step = _Look(spec, nodes, Srun(command, spec.cluster.environment))  # which may say what a container shows
     try:
         over = step.see_through(unwanted, show)
     finally:
@@ -107,7 +107,7 @@ def patience(spec: RunSpec) -> float:
 class _Look:
     """Of nodes, while it goes on. Seconds are those in which this process runs: of a suspended job none pass."""
 
-    def __init__(self, spec: RunSpec, nodes: Sequence[str], srun: "_Srun"):
+    def __init__(self, spec: RunSpec, nodes: Sequence[str], srun: "Srun"):
         self.srun, self._spec, self._nodes = srun, spec, nodes
         self._patience = patience(spec)
 
@@ -152,7 +152,7 @@ class _Look:
         return f"{waiting.WAITS}{who} to begin, {durations.short(passed)}{fetched}"
 
 
-class _Srun:
+class Srun:
     """An srun of the job, and what its tasks say, as they say it."""
 
     def __init__(self, command: Sequence[str], more: Mapping[str, str] | None = None):
@@ -176,7 +176,11 @@ class _Srun:
             thread.join(HEED_SECONDS)
         return True
 
-    def close(self) -> None:
+    def close(self, seconds: float = 0.0) -> None:
+        """seconds: to end its tasks in, which outlive one that is killed at once."""
+        if seconds:
+            self.process.terminate()
+            self.ended(seconds)
         self.process.kill()
         self.process.wait()
 
@@ -196,7 +200,7 @@ def unusable(spec: RunSpec, left: Mapping[str, Sequence[int]]) -> dict[str, str]
     """{node: why} of those on which one of these processes is left, or nothing can be started."""
 
     def why(node: str) -> str:
-        srun = _Srun(steps.gone(spec, node, left[node]))
+        srun = Srun(steps.gone(spec, node, left[node]))
         ticks = range(math.ceil(ASKED_SECONDS / TICK_SECONDS))  # of a job that is suspended none pass
         code = srun.process.returncode if any(srun.ended(TICK_SECONDS) for _ in ticks) else None
         srun.close()

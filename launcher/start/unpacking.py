@@ -7,8 +7,6 @@ import dataclasses
 import json
 import os
 import shlex
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +18,11 @@ from launcher.run import waiting
 from launcher.run.files import object_in
 from launcher.run.folder import ENVIRONMENTS, RunDir
 from launcher.run.ledger import Ledger
+from launcher.slurm import srun
 from launcher.spec.runspec import RunSpec, freeze
 from launcher.start import preflight, unpacked
 
-TICK_SECONDS, HEED_TICKS = 0.2, 25
-STILL_SECONDS = 120.0  # that a node may be without news
+STILL_SECONDS = preflight.PREFLIGHT_SECONDS  # that a node may be without news
 END_SECONDS = 10.0  # from the signal to the kill
 
 
@@ -106,58 +104,62 @@ class _Unpacking:
     """The step that does it, a task on each node. `refused`: {node: its word} of those that cannot have it."""
 
     def __init__(self, words: Sequence[str], nodes: Sequence[str], show: Callable[[str], None]):
+        self.refused: dict[str, dict[str, Any]] = {}
         self._show, self._shown = show, ""
         self._quiet = dict.fromkeys(nodes, 0.0)  # seconds, but for those in which this process stood still
         self._said: dict[str, dict[str, Any]] = {}
-        self.refused: dict[str, dict[str, Any]] = {}
-        self._last = ""
-        self._step = subprocess.Popen(
-            words, env=preflight.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
-        )  # fmt: skip
-        self._listening = threading.Thread(target=self._listen, daemon=True)
-        self._listening.start()
-
-    def _listen(self) -> None:
-        for line in self._step.stdout or ():
-            found = object_in(line) or {}
-            node = str(found.get("node"))
-            if node in self._quiet:
-                self._said[node] = found
-                self._quiet[node] = 0.0
-            else:
-                print(line, end="", flush=True)
-                self._last = line.strip() or self._last
+        self._srun, self._heard = preflight.Srun(words), 0
 
     def see_through(self, unwanted: Callable[[], bool]) -> int:
         """On how many nodes it was not yet, unless some have `refused`. Raises NodesRefused, NotStarted."""
-        ticks = 0
-        while self._step.poll() is None:
-            time.sleep(TICK_SECONDS)
-            ticks += 1
-            if ticks % HEED_TICKS == 0:
-                self._tell()
-                if unwanted():
-                    self._end()
-                    raise NotStarted("the start was to end while its environment was unpacked")
-            for node in self._quiet:
-                self._quiet[node] += 0.0 if self._is(node, "there", "refused") else TICK_SECONDS
-            if silent := [node for node, seconds in self._quiet.items() if seconds > STILL_SECONDS]:
-                self._end()
-                why = f"has not got on with unpacking the environment for {STILL_SECONDS:.0f} s"
-                # News comes now and then: where a file server is away, others are about to be as silent.
-                still = [node for node, seconds in self._quiet.items() if seconds > STILL_SECONDS / 2]
-                if 2 * len(still) < len(self._quiet):
-                    raise NodesRefused(dict.fromkeys(silent, why))
-                raise NotStarted(first_few([f"{node} {why}" for node in still]))
-        self._listening.join(END_SECONDS)
+        try:
+            self._wait(unwanted)
+        finally:
+            self._srun.close(END_SECONDS)  # a task that is killed leaves what the next one removes
+            print(*self._srun.errors, sep="", end="", flush=True)
         self.refused = {node: said for node, said in self._said.items() if said.get("is") == "refused"}
         if self.refused:
             return 0
-        if self._step.returncode or not all(self._is(node, "there") for node in self._quiet):
+        code = self._srun.process.returncode
+        if code or not all(self._is(node, "there") for node in self._quiet):
             unwanted()  # Slurm ends the step before it tells this process
-            raise NotStarted(f"unpacking the environment failed: {self._last or self._step.returncode}")
+            raise NotStarted(f"unpacking the environment failed: {srun.reason(self._srun.errors) or code}")
         return sum(said.get("fresh") is True for said in self._said.values())
+
+    def _wait(self, unwanted: Callable[[], bool]) -> None:
+        unheeded = 0.0
+        while not self._srun.ended(preflight.TICK_SECONDS):
+            for node in self._quiet:
+                self._quiet[node] += 0.0 if self._is(node, "there", "refused") else preflight.TICK_SECONDS
+            self._hear()
+            self._refuse_silent()
+            unheeded += preflight.TICK_SECONDS
+            if unheeded >= preflight.HEED_SECONDS:
+                unheeded = 0.0
+                self._tell()
+                if unwanted():
+                    raise NotStarted("the start was to end while its environment was unpacked")
+        self._hear()
+
+    def _hear(self) -> None:
+        for line in self._srun.lines[self._heard :]:
+            self._heard += 1
+            found = object_in(line) or {}
+            node = str(found.get("node"))
+            if node in self._quiet:
+                self._said[node], self._quiet[node] = found, 0.0
+            else:
+                print(line, end="", flush=True)
+
+    def _refuse_silent(self) -> None:
+        silent = [node for node, seconds in self._quiet.items() if seconds > STILL_SECONDS]
+        # News comes now and then: where a file server is away, others are about to be as silent.
+        still = [node for node, seconds in self._quiet.items() if seconds > STILL_SECONDS / 2]
+        why = f"has not got on with unpacking the environment for {STILL_SECONDS:.0f} s"
+        if silent and 2 * len(still) < len(self._quiet):
+            raise NodesRefused(dict.fromkeys(silent, why))
+        if silent:
+            raise NotStarted(first_few([f"{node} {why}" for node in still]))
 
     def _is(self, node: str, *states: str) -> bool:
         return self._said.get(node, {}).get("is") in states
@@ -168,12 +170,3 @@ class _Unpacking:
         if shown != self._shown:
             self._shown = shown
             self._show(shown)
-
-    def _end(self) -> None:
-        """A task that is killed leaves what the next one removes."""
-        self._step.terminate()
-        try:
-            self._step.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._step.kill()
-            self._step.wait()

@@ -13,7 +13,7 @@ from launcher.errors import InputError, NodesRefused, NotStarted, Unreadable
 from launcher.run.folder import ENVIRONMENTS, RunDir
 from launcher.run.ledger import Ledger
 from launcher.spec.runspec import RunSpec
-from launcher.start import submit, unpacked, unpacking
+from launcher.start import preflight, submit, unpacked, unpacking
 
 NODES = ["n1", "n2", "n3"]
 THERE = ("n1", "there"), ("n3", "there")
@@ -36,6 +36,7 @@ def said(*rows: tuple[str, str], **more: object) -> str:
 @pytest.fixture
 def run(runs, job, monkeypatch) -> RunDir:
     monkeypatch.setenv("SCRATCH", "/scratch of me")
+    monkeypatch.setattr(preflight, "TICK_SECONDS", 0.1)
     run = runs.make(nodes=3, local_env="$SCRATCH/env", environment={"MINE": "/my/env"})
     Ledger(run.path, 1, "submit").write("packed", **PACKED)
     return run
@@ -131,15 +132,15 @@ def test_one_that_is_gone_is_packed_again_by_resume(run, unpack):
 
 
 def test_one_with_news_is_waited_for(unpack, monkeypatch):
-    monkeypatch.setattr(unpacking, "STILL_SECONDS", 4.0)
+    monkeypatch.setattr(unpacking, "STILL_SECONDS", 2.0)
     news, there = said(("n1", "waiting"), ("n2", "unpacking"), ("n3", "waiting")), said(*THERE, ("n2", "there"))
-    assert unpack(f"for n in 1 2 3 4 5; do {news}\nsleep 1; done\n{there}")
+    assert unpack(f"for n in 1 2 3 4 5; do {news}\nsleep 0.5; done\n{there}")
 
 
 @pytest.mark.parametrize("script", ["exec sleep 600", "trap '' TERM; while sleep 1; do :; done"])
 def test_a_start_that_is_to_end_does_not_wait_for_it(unpack, monkeypatch, script):
     monkeypatch.setattr(unpacking, "END_SECONDS", 0.5)
-    monkeypatch.setattr(unpacking, "HEED_TICKS", 1)
+    monkeypatch.setattr(preflight, "HEED_SECONDS", 0.0)
     with pytest.raises(NotStarted, match="to end while its environment was unpacked"):
         unpack(script, lambda: True)
 
