@@ -122,11 +122,11 @@ def parameters(
     }
 
 
-def behind(jobs: Sequence[str], *, also: str = "", stays: bool = True) -> list[str]:
+def dependency(jobs: Sequence[str], *, also: str = "") -> list[str]:
     """Options of sbatch for a job that waits until `jobs` have ended well, and for what `also` says. Where one of them
-    ends otherwise it `stays` in the queue, to wait for the next job of that run, or goes."""
+    ends otherwise it stays in the queue, to wait for the next job of that run."""
     after = ",".join(filter(None, (afterok(jobs), also)))
-    return [f"--dependency={after}", f"--kill-on-invalid-dep={'no' if stays else 'yes'}"] if after else []
+    return [f"--dependency={after}", "--kill-on-invalid-dep=no"] if after else []
 
 
 def afterok(jobs: Sequence[str]) -> str:

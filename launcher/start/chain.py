@@ -34,14 +34,18 @@ def before(runs: Sequence[RunDir], jobs: Mapping[str, SlurmJob]) -> dict[str, li
     nobody runs what one needs; OSError."""
     found = {}
     for awaited, those in _by_source(runs):
-        behind = stages.behind(those[0].spec(), awaited, jobs)
-        for run in those if behind else ():
-            asked = run.spec().cluster.additional_parameters.get("dependency")
-            if asked:
+        jobs_before = stages.jobs_before(those[0].spec(), awaited, jobs)
+        for run in those if jobs_before else ():
+            asked = _own_dependency(run)
+            if asked and asked != (_own_dependency(run.owner) if run.owner else None):  # an evaluation has its run's
                 field, reason = "cluster.additional_parameters.dependency", f"{run.id} waits for another run as it is"
                 raise InputError.of(field, asked, reason, "leave it out")
-            found[run.id] = behind
+            found[run.id] = jobs_before
     return found
+
+
+def _own_dependency(run: RunDir) -> object:
+    return run.spec().cluster.additional_parameters.get("dependency")
 
 
 def announce(runs: Sequence[RunDir]) -> None:
@@ -56,12 +60,12 @@ def announce(runs: Sequence[RunDir]) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source.run.path))
 
 
-def outdated(runs: Sequence[RunDir], behind: Mapping[str, Sequence[str]]) -> list[RunDir]:
-    """Those of `runs`, submitted `behind` these jobs, of which one that they wait for has another job since."""
+def outdated(runs: Sequence[RunDir], before: Mapping[str, Sequence[str]]) -> list[RunDir]:
+    """Those of `runs`, submitted behind the jobs `before`, of which one that they wait for has another job since."""
     late = []
     for awaited, those in _by_source(runs):
         now = {source.run.history().job for source in stages.unfinished(awaited)}
-        late += [run for run in those if not now <= {*behind.get(run.id, ())}]
+        late += [run for run in those if not now <= {*before.get(run.id, ())}]
     return late
 
 
@@ -82,7 +86,7 @@ def follow(runs: Iterable[RunDir], *, stuck: bool = False) -> dict[Path, str]:
     moved = {}
     for awaited, those in _by_source(waiting.values()):
         with contextlib.suppress(InputError, OSError):
-            dependency = script.afterok(stages.behind(those[0].spec(), awaited, jobs))
+            dependency = script.afterok(stages.jobs_before(those[0].spec(), awaited, jobs))
             moved |= {run.path: own for run in those if (own := _move(run, dependency, jobs, stuck=stuck))}
     return moved
 

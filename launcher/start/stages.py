@@ -55,14 +55,14 @@ def unfinished(awaited: Iterable[Awaited]) -> list[Awaited]:
 
 
 def check(specs: Iterable[RunSpec]) -> None:
-    """Raises InputError where a run of `specs`, none of which is made yet, would wait in vain; see `behind`."""
+    """Raises InputError where a run of `specs`, none of which is made yet, would wait in vain; see `jobs_before`."""
     each_once = {(str(each.run.path), spec.cluster.kind): (spec, each) for spec in specs for each in of_spec(spec)}
     known, _ = queue.of_runs(each.run for _, each in each_once.values())
     for spec, each in each_once.values():
-        behind(spec, [each], known)
+        jobs_before(spec, [each], known)
 
 
-def behind(spec: RunSpec, awaited: Iterable[Awaited], jobs: Queue | None) -> list[str]:
+def jobs_before(spec: RunSpec, awaited: Iterable[Awaited], jobs: Queue | None) -> list[str]:
     """The jobs behind which a run of `spec` is to be submitted: of those of `awaited` that are not done.
 
     jobs: the user's in Slurm's queue, None where nobody could or needed to ask. Raises InputError where a run will not

@@ -131,15 +131,12 @@ def move(run: RunDir, spec: RunSpec, plan: Planned) -> None:
             os.close(lock)
 
 
-def submit(
-    runs: Sequence[RunDir], *, name: str = "", after: str | None = None, show: packed.Show | None = None
-) -> dict[str, Submitted]:
+def submit(runs: Sequence[RunDir], *, name: str = "", show: packed.Show | None = None) -> dict[str, Submitted]:
     """Put every run that is neither queued, running nor done into the queue; several that are alike as one array. One
     that needs the end of other runs waits behind their jobs, and those that need its end wait behind its own.
 
-    name: of the array's jobs. after: only once this job has ended well, and gone where it has not. show: as packed.into
-    has it. Returns what became of each run, by its id. Where no more jobs may be in the queue, as many are submitted as
-    it takes.
+    name: of the array's jobs. show: as packed.into has it. Returns what became of each run, by its id. Where no more
+    jobs may be in the queue, as many are submitted as it takes.
 
     Raises ClusterError when Slurm refuses for another reason or does not answer, InputError when the code is not what
     was taken, the disk is full, or nobody runs what a run waits for; runs submitted before that keep their jobs.
@@ -157,16 +154,16 @@ def submit(
                 outcome[run.id] = Submitted(state.job, joined=True)
             else:
                 waiting.append(run)
-        before = {run.id: [after] for run in waiting} if after else chain.before(waiting, jobs)
+        before = chain.before(waiting, jobs)
         queue.blame(waiting)
         notes = packed.into([run for run in waiting if run.spec().cluster.local_env], show)
         for alike in _alike(waiting, before):
             snapshot.verify(alike[0].code_folder(), alike[0].code()["digest"])
-            behind = before.get(alike[0].id, [])
-            if behind and not after:
+            jobs_before = before.get(alike[0].id, [])
+            if jobs_before:
                 chain.announce(alike)
-            outcome |= _submit_alike(alike, name, behind, lock, stays=not after)
-        late = [] if after else chain.outdated([run for run in waiting if run.id in outcome], before)
+            outcome |= _submit_alike(alike, name, jobs_before, lock)
+        late = chain.outdated([run for run in waiting if run.id in outcome], before)
         _follow([run for run in runs if run.id in outcome], late, outcome)
     told = {id: "\n".join(filter(None, (given.note, notes.get(id)))) for id, given in outcome.items()}
     return {id: replace(given, note=told[id]) for id, given in outcome.items()}
@@ -175,16 +172,16 @@ def submit(
 def _follow(runs: Sequence[RunDir], late: Sequence[RunDir], outcome: dict[str, Submitted]) -> None:
     """See to it that what waits for these runs waits for the jobs that they have now, and say so in `outcome`; and that
     those `late`, and those that joined, wait for the right ones. Whoever submitted them may not have lived to do so."""
-    behind = {run.id: chain.followers(run) for run in runs}
+    followers = {run.id: chain.followers(run) for run in runs}
     joined = [run for run in runs if outcome[run.id].joined]
     try:
-        moved = chain.follow([*late, *joined, *(each for some in behind.values() for each in some)])
+        moved = chain.follow([*late, *joined, *(each for some in followers.values() for each in some)])
     except ClusterError as error:  # the runs are in the queue all the same
         said = f"what waits for {runs[0].id} does not follow it yet ({error}); type the same again"
         outcome[runs[0].id] = replace(outcome[runs[0].id], note=said)
         return
     for run in runs:
-        follows = [f"{each.id} (job {moved[each.path]})" for each in behind[run.id] if each.path in moved]
+        follows = [f"{each.id} (job {moved[each.path]})" for each in followers[run.id] if each.path in moved]
         if follows:
             note = "\n".join(filter(None, (outcome[run.id].note, f"behind it: {chain.listed(follows)}")))
             outcome[run.id] = replace(outcome[run.id], note=note)
@@ -239,11 +236,8 @@ def _parameters(run: RunDir, folder: Path) -> dict[str, Any]:
     return script.parameters(run.spec(), folder=folder, signal_delay_s=run.plan()["signal_delay_s"])
 
 
-def _submit_alike(
-    runs: Sequence[RunDir], name: str, behind: Sequence[str], lock: int, *, stays: bool
-) -> dict[str, Submitted]:
-    """One job, or one array, or several where Slurm takes no array that long. stays: in the queue, although one of the
-    jobs `behind` which it waits did not end well."""
+def _submit_alike(runs: Sequence[RunDir], name: str, before: Sequence[str], lock: int) -> dict[str, Submitted]:
+    """One job, or one array, or several where Slurm takes no array that long, that wait for the jobs `before`."""
     largest = max(1, int(commands.config().get("MaxArraySize", 1))) if len(runs) > 1 else 1
     one_by_one = ""
     left_out, note = _exclude(runs[0].spec())
@@ -251,7 +245,7 @@ def _submit_alike(
     outcome: dict[str, Submitted] = {}
     for first in range(0, len(runs), largest):
         part = runs[first : first + largest]
-        depends = script.behind(behind, also=one_by_one, stays=stays)
+        depends = script.dependency(before, also=one_by_one)
         jobs, full = _submit_part(part, name, [*left_out, *depends], lock)
         outcome |= {run.id: Submitted(job, joined=False, note=note) for run, job in zip(part, jobs, strict=False)}
         if full:

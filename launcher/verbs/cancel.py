@@ -70,7 +70,7 @@ def run(options: Namespace) -> int:
                 stopped.append(found)
     if queued:
         with _others_go_on(runs, left):
-            _cancel_on_slurm([*queued, *_waiting_for_their_end(queued)])
+            _cancel_on_slurm(queued)
             stopped += [found for found, _ in queued]
     # Where a job was killed nobody wrote an end, and the queue has the last word.
     killed = any(state.suspended for _, state in queued)
@@ -141,38 +141,13 @@ def _holds_lock(pid: object, run: "RunDir") -> bool:
 def _refuse_strangers(run: "RunDir", state: "State", jobs: "Mapping[str, SlurmJob]") -> None:
     """Raises ClusterError where the job that the ledger names is not the run's: numbers come again on a second cluster,
     or after a controller lost its state. Every submission of ours says its token."""
-    if _is_its_job(run, state, jobs):
+    token = run.history().submission(state.job).get("token")
+    if token and state.job in jobs and jobs[state.job].comment == f"sslrun:{token}":
         return
     if state.job not in jobs:
         raise ClusterError(f"job {state.job} of {run.id} is not in your queue; try again")
     said = f"job {state.job} in this queue ({jobs[state.job].name}) does not say that it is {run.id}'s"
     raise ClusterError(f"{said}; if it is, `scancel {state.job}` stops it")
-
-
-def _is_its_job(run: "RunDir", state: "State", jobs: "Mapping[str, SlurmJob]") -> bool:
-    token = run.history().submission(state.job).get("token")
-    return bool(token) and state.job in jobs and jobs[state.job].comment == f"sslrun:{token}"
-
-
-def _waiting_for_their_end(runs: "list[tuple[RunDir, State]]") -> "list[tuple[RunDir, State]]":
-    """Evaluations that were asked for together with these runs: their dependency will never hold. `resume` asks for
-    them anew. What was asked for by itself stays in the queue."""
-    from launcher.compose import evaluation
-    from launcher.slurm import queue
-    from launcher.start import chain
-
-    stay = {each.path for run, _ in runs for each in chain.followers(run)}
-    behind = []
-    for each in (each for run, _ in runs for each in evaluation.every(run)):
-        with contextlib.suppress(OSError, ValueError):  # damaged: it waits for nobody
-            behind += [each] if evaluation.asked_of(each).get("after") and each.path not in stay else []
-    jobs, _ = queue.of_runs(behind)
-    waiting = []
-    for each in behind:
-        with contextlib.suppress(OSError, ValueError):
-            state = each.state(jobs)
-            waiting += [(each, state)] if state.name == "pending" and _is_its_job(each, state, jobs or {}) else []
-    return waiting
 
 
 def _begun(run: "RunDir", job: str) -> bool:

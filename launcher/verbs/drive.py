@@ -110,13 +110,13 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     return 0
 
 
-def _submitted(run: "RunDir", after: str | None = None) -> "Submitted":
+def _submitted(run: "RunDir") -> "Submitted":
     """Raises ClusterError where the queue takes no more jobs for now."""
     from launcher.report import view
     from launcher.start import submit
 
     with view.Bar("stopped; the same command goes on") as bar:
-        given = submit.submit([run], after=after, show=bar)[run.id]
+        given = submit.submit([run], show=bar)[run.id]
     if given.full:
         raise ClusterError(f"{run.id} is not submitted: {given.full}; the same command submits it once some have ended")
     return given
@@ -187,7 +187,7 @@ def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None, a
             if job is None:
                 worst = max(worst, go_on(prepared, quiet, joined=joined))
                 continue
-            given = _submitted(prepared, job)
+            given = _submitted(prepared)
             if not given.joined:
                 screen.print(f"{prepared.id}: job {given.job}, after job {job}", soft_wrap=True)
         except SslrunError as error:

@@ -39,7 +39,7 @@ def run(options: Namespace) -> int:
     jobs, _ = queue.of_runs([found, *evaluation.every(found)])
     wanted = evaluation.want(found, overrides, config_dir=options.config_dir)
     if wanted.after and not evaluation.known(found, wanted, jobs):
-        stages.behind(wanted.spec, [stages.Awaited(stages.RUN, found)], jobs)
+        stages.jobs_before(wanted.spec, [stages.Awaited(stages.RUN, found)], jobs)
     if wanted.spec.cluster.kind == "slurm":
         from launcher.plan import evaluation as planning
         from launcher.start import submit

@@ -68,7 +68,7 @@ def _behind(spec: "RunSpec") -> tuple[list[str], str]:
     awaited = stages.of_spec(spec)
     jobs, trouble = queue.of_runs(each.run for each in awaited)
     try:
-        return script.behind(stages.behind(spec, awaited, jobs)), trouble
+        return script.dependency(stages.jobs_before(spec, awaited, jobs)), trouble
     except InputError as error:
         return [], str(error)
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import recorded
 
+from launcher.compose import evaluation
 from launcher.errors import ClusterError, InputError
 from launcher.plan import script
 from launcher.run.folder import RunDir
@@ -66,12 +67,11 @@ def ended(run: RunDir, state: str, job: str = "7") -> None:
 def test_sbatchs_options_for_a_chain_are_the_golden_ones():
     """SSLRUN_REWRITE_GOLDEN=1 writes them anew; read the difference before committing it."""
     said = {
-        "of a run by itself": script.behind([]),
-        "of a run behind another": script.behind(["7"]),
-        "of one behind a point of a sweep": script.behind(["7_3"]),
-        "of one behind two others": script.behind(["7", "9"]),
-        "of the second array of a sweep behind another run": script.behind(["7"], also="afterany:8"),
-        "of an evaluation that was asked for with its run": script.behind(["7"], stays=False),
+        "of a run by itself": script.dependency([]),
+        "of a run behind another": script.dependency(["7"]),
+        "of one behind a point of a sweep": script.dependency(["7_3"]),
+        "of one behind two others": script.dependency(["7", "9"]),
+        "of the second array of a sweep behind another run": script.dependency(["7"], also="afterany:8"),
     }
     now = "".join(f"# {name}\n{' '.join(options)}\n" for name, options in said.items())
     if os.environ.get("SSLRUN_REWRITE_GOLDEN"):
@@ -92,6 +92,25 @@ def test_a_run_is_submitted_behind_the_jobs_of_those_that_it_waits_for(runs, beh
     assert source.state().job == "7" and source.history().generation == 0  # what others wrote there is no start
 
 
+def test_an_evaluation_that_was_asked_for_with_its_run_stays_and_follows_it(runs, behind, queue, moved, slurm_said):
+    """What the run itself was to wait for is not the evaluation's."""
+    run = runs.make(additional_parameters={"dependency": "singleton"})
+    submit.submit([run])
+    queue({"7": "RUNNING"})
+    (wanted,) = evaluation.afterwards(run, ["knn"])
+    judged, _ = evaluation.prepare(run, wanted)
+    submit.submit([judged])
+    command = slurm_said.commands("sbatch --parsable")[-1]
+    assert command[3:-1] == ["--dependency=afterok:7", "--kill-on-invalid-dep=no"]
+    assert [each.path for each in chain.followers(run)] == [judged.path]
+    again, joined = evaluation.prepare(run, dataclasses.replace(wanted, launched=False))  # `sslrun eval`
+    assert joined and again.path == judged.path
+    ended(run, "failed")
+    queue({"8": "PENDING DependencyNeverSatisfied", "9": "RUNNING"})
+    (given,) = submit.submit([run]).values()
+    assert given.job == "9" and moved() == ["update JobId=8 Dependency=afterok:9"]
+
+
 def test_those_that_wait_for_different_jobs_are_no_array(runs, behind, queue, slurm_said):
     sources = [runs.make(seed, partition=name) for seed, name in enumerate(("main", "mixed"))]
     submit.submit(sources)
@@ -99,6 +118,19 @@ def test_those_that_wait_for_different_jobs_are_no_array(runs, behind, queue, sl
     submit.submit([behind(source, seed=seed) for seed, source in enumerate(sources, 5)])
     options = [command[3] for command in slurm_said.commands("sbatch --parsable")[2:]]
     assert options == ["--dependency=afterok:7", "--dependency=afterok:8"]
+
+
+def test_several_arrays_behind_another_run(runs, behind, queue, slurm_said):
+    """Of those that may run at once, each waits for that run's job itself."""
+    slurm_said.says("scontrol show config", recorded.CONFIG.replace("= 1001", "= 2"))
+    source = runs.make()
+    submit.submit([source])
+    queue({"7": "RUNNING"})
+    submit.submit([behind(source, seed=seed) for seed in range(1, 4)])
+    _, *commands = slurm_said.commands("sbatch --parsable")
+    assert len(commands) == 2
+    for command in commands:
+        assert command[3] == "--dependency=afterok:7"
 
 
 def test_what_ended_between_two_looks_is_waited_for_no_more(runs, behind, queue, slurm_said):

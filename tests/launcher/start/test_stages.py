@@ -43,7 +43,7 @@ def made(spec):
 
 
 def behind(spec, jobs=QUEUED):
-    return stages.behind(spec, stages.of_spec(spec), jobs)
+    return stages.jobs_before(spec, stages.of_spec(spec), jobs)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_of_two_sources_each_is_waited_for_and_one_named_twice_once(ledgers, sou
     ledgers.submit(other, "8")
     spec, jobs = pupil(source), {**QUEUED, "8": QUEUED["7"]}
     named = [stages.Awaited("init_from", source), stages.Awaited("method.teacher", other), stages.Awaited("x", source)]
-    assert stages.behind(spec, named, jobs) == ["7", "8"]
+    assert stages.jobs_before(spec, named, jobs) == ["7", "8"]
 
 
 def refused(spec, jobs=QUEUED):
@@ -145,7 +145,7 @@ def test_one_of_somebody_else_is_refused_until_it_is_done(ledgers, source):
 def test_a_sweep_asks_the_queue_once_and_each_source_once(ledgers, source, monkeypatch):
     asked, looked = [], []
     monkeypatch.setattr(stages.queue, "of_runs", lambda runs: (asked.append(list(runs)) or QUEUED, ""))
-    monkeypatch.setattr(stages, "behind", lambda *given: looked.append(given))
+    monkeypatch.setattr(stages, "jobs_before", lambda *given: looked.append(given))
     stages.check([pupil(source, f"seed={seed}", CLUSTER) for seed in range(5)])
     assert [[run.path for run in runs] for runs in asked] == [[source.path]] and len(looked) == 1
 

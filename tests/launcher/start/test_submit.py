@@ -95,15 +95,9 @@ def test_an_evaluation_is_named_after_its_run(runs):
     run = runs.make()
     evaluation = RunDir(run.path / "evals" / "knn-1")
     evaluation.create(runs.spec(), runs.plan, lambda: runs.code)
-    write_json(evaluation.path / "eval.json", {})
-    assert submit.submit([evaluation], after="5") == {f"{run.id}/evals/knn-1": Submitted("7", joined=False)}
+    write_json(evaluation.path / "eval.json", {"protocol": "knn", "step": 9})
+    assert submit.submit([evaluation]) == {f"{run.id}/evals/knn-1": Submitted("7", joined=False)}
     assert runs.line(evaluation.path / "submit" / "script.sh", "job-name") == f"{run.id}-evals-knn-1"
-
-
-def test_after_another_job_means_once_that_has_ended_well(runs, slurm_said):
-    submit.submit([runs.make()], after="5")
-    (command,) = slurm_said.commands("sbatch")
-    assert command[3:5] == ["--dependency=afterok:5", "--kill-on-invalid-dep=yes"]
 
 
 # -- who is submitted ------------------------------------------------------------------------------------------------
@@ -222,14 +216,6 @@ def test_several_arrays_run_no_more_at_once_than_one_would(runs, slurm_said, at_
     wait = [[word for word in command if "depend" in word] for command in slurm_said.commands("sbatch")]
     in_turn = [[], ["--dependency=afterany:7"], ["--dependency=afterany:8"]]
     assert wait == (in_turn if at_once < 3 else [[], [], []])
-
-
-def test_several_arrays_after_another_job(runs, slurm_said):
-    """Of those that may run at once, each waits for that job itself."""
-    slurm_said.says("scontrol show config", recorded.CONFIG.replace("= 1001", "= 2"))
-    submit.submit([runs.make(seed) for seed in range(3)], after="5")
-    for command in slurm_said.commands("sbatch"):
-        assert command[3:5] == ["--dependency=afterok:5", "--kill-on-invalid-dep=yes"]
 
 
 def test_the_array_that_is_waited_for_is_named_as_a_whole(runs, slurm_said):
