@@ -14,7 +14,7 @@ from launcher.errors import NodesRefused
 from launcher.plan import setup, steps
 from launcher.run.ledger import Ledger
 from launcher.slurm import badnodes
-from launcher.start import batch, evidence, preflight, ranks, unpacking
+from launcher.start import batch, evidence, network, preflight, ranks, unpacking
 from launcher.start.ending import Outcome
 from launcher.start.told import Told
 
@@ -108,6 +108,20 @@ def test_a_node_that_cannot_have_the_environment_is_left_out_and_as_good_as_any_
     left_out = run.history().last("left_out")
     assert (left_out["node"], left_out["why"]) == ("n2", "has no folder /scratch")
     assert not badnodes.listed(runs.folder)
+
+
+def test_what_nodes_do_not_meet_by_is_judged_by_how_many_the_run_can_do_without(runs, job, ends_of, monkeypatch):
+    spares = []
+
+    def apart(*_, spare, **__):
+        spares.append(spare)
+        raise NodesRefused({"n2": "has no address at eth0"})
+
+    job.began_on("n[1-3]")
+    monkeypatch.setattr(preflight, "look", lambda *_, **__: {})
+    monkeypatch.setattr(network, "find", apart)
+    assert ends_of(runs.make(nodes=2, spare_nodes=1))[0] == ("preempted", "not_started", "in_place")
+    assert spares[:2] == [1, 0]
 
 
 SAID = "n1: cluster.setup[0] `module load cuda` ended with 1: no \x1b[31mmodule\udcff"
