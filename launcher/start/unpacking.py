@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import InputError, NodesRefused, NotStarted, SslrunError, Unreadable, first_few
+from launcher.errors import InputError, NodesRefused, NotStarted, SslrunError, Unreadable, first_few, of_nodes
 from launcher.plan import steps
 from launcher.run import waiting
 from launcher.run.files import object_in
@@ -86,7 +86,7 @@ def _refusal(
             return InputError.of("cluster.local_env", spec.cluster.local_env, reason, fix)
     if 2 * len(unread) < len(nodes):
         return NodesRefused(why)
-    return Unreadable(first_few([f"{node} {reason}" for node, reason in unread.items()]))
+    return Unreadable(first_few(of_nodes(unread)))
 
 
 def _moved(environ: Mapping[str, str], places: Mapping[str, str]) -> dict[str, str]:
@@ -159,7 +159,7 @@ class _Unpacking:
         if silent and 2 * len(still) < len(self._quiet):
             raise NodesRefused(dict.fromkeys(silent, why))
         if silent:
-            raise NotStarted(first_few([f"{node} {why}" for node in still]))
+            raise NotStarted(first_few(of_nodes(dict.fromkeys(still, why))))
 
     def _is(self, node: str, *states: str) -> bool:
         return self._said.get(node, {}).get("is") in states
