@@ -1,50 +1,69 @@
 """The runs that a run waits for, in words."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from launcher.errors import SslrunError
 from launcher.run.folder import RunDir
-from launcher.run.state import ACTIVE
-from launcher.start import stages
+from launcher.run.state import ACTIVE, State
+from launcher.slurm.commands import SlurmJob
+from launcher.start import chain, stages
 
 Facts = Mapping[str, Any]
+Jobs = Mapping[str, SlurmJob]
+DAMAGED = (SslrunError, OSError, ValueError, KeyError)  # it is told of where it is read
 
 
-def of_ledger(run: RunDir) -> Facts:
-    """What is known of a run where nobody asks the queue."""
-    return run.summary(digest=False)
-
-
-def standing(run: RunDir, facts_of: Callable[[RunDir], Facts] = of_ledger) -> list[dict[str, Any]]:
-    """Which runs `run`, which has not begun, waits for, and where each stands: {run, state, step}. facts_of: what is
-    known of such a run."""
-    found = []
-    with contextlib.suppress(SslrunError, OSError, ValueError, KeyError):  # damaged: it is told of where it is read
-        for each in stages.of_run(run):
-            facts = facts_of(each.run)
-            if facts["state"] != "done":
-                found.append({"run": each.run.id, "state": facts["state"], "step": facts["step"]})
+def standing(runs: Iterable[RunDir], jobs: Jobs | None) -> dict[Path, list[Facts]]:
+    """{folder: which runs each of `runs`, which have not begun, waits for, and where these stand: {run, path, state,
+    step}}. Those that are done stand there where its job would not start all the same. jobs: the user's in Slurm's
+    queue, None where nobody could or needed to ask."""
+    awaited: dict[Path, list[stages.Awaited]] = {}
+    for run in runs:
+        with contextlib.suppress(*DAMAGED):
+            awaited[run.path] = stages.of_run(run)
+    # A sweep may have a thousand points behind one run: that is read once.
+    sources = {each.run.path: each for some in awaited.values() for each in some}
+    known: dict[Path, Facts] = {}
+    for path, source in sources.items():
+        with contextlib.suppress(*DAMAGED):
+            for each, state in stages.standing([source], jobs):
+                known[path] = _facts(each.run, state, jobs)
+    found = {path: [known[each.run.path] for each in some if each.run.path in known] for path, some in awaited.items()}
+    for path, some in awaited.items():
+        with contextlib.suppress(*DAMAGED):
+            if some and not found[path] and chain.stuck(RunDir(path), jobs or {}):
+                found[path] = [_facts(each.run, State("done"), jobs) for each in some]
     return found
 
 
-def cell(waits_for: list[Facts]) -> str:
+def cell(before: Sequence[Facts]) -> str:
     """For a table: the first of them, and how many there are besides."""
-    more = f", {len(waits_for) - 1} more" if len(waits_for) > 1 else ""
-    return f"{waits_for[0]['run']} ({waits_for[0]['state']}){more}" if waits_for else ""
+    more = f", {len(before) - 1} more" if len(before) > 1 else ""
+    return f"{before[0]['run']} ({before[0]['state']}){more}" if before else ""
 
 
-def in_words(waits_for: list[Facts], where: str) -> str:
-    """Each of them, and what to type where nobody runs it. where: what a command needs to find a run from here."""
+def in_words(before: Sequence[Facts], folder: Path, where: str) -> str:
+    """Each of them, and what to type where nobody runs it. folder: of runs, which commands find with `where`."""
     said = []
-    for each in waits_for:
-        stands = f"{each['run']} ({each['state']} at step {each['step']})"
-        resume = f": `sslrun resume {each['run']}{where}` starts both"
+    for each in before:
+        near = Path(each["path"]).parent.resolve() == folder.resolve()
+        name = each["run"] if near else each["path"]
+        stands = f"{name} ({each['state']} at step {each['step']})"
+        starts = f"starts what waits for it{'' if each['state'] == 'done' else ', too'}"
+        resume = f": `sslrun resume {shlex.quote(name)}{where if near else ''}` {starts}"
         said.append(stands if each["state"] in ACTIVE else stands + resume)
     return "; ".join(said)
 
 
-def idle(waits_for: list[Facts]) -> list[Facts]:
+def idle(before: Sequence[Facts]) -> list[Facts]:
     """Those of them that nobody runs."""
-    return [each for each in waits_for if each["state"] not in ACTIVE]
+    return [each for each in before if each["state"] not in ACTIVE]
+
+
+def _facts(run: RunDir, state: State, jobs: Jobs | None) -> Facts:
+    step = run.summary(jobs, digest=False)["step"]
+    return {"run": run.id, "path": str(run.path), "state": state.name, "step": step}

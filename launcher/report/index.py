@@ -63,7 +63,7 @@ EMPTY: dict[str, Any] = {
     "expected_start": "",  # ISO 8601, in the cluster's time zone
     "job_left": "",  # of the job's time limit, [days-]hours:minutes:seconds
     "lost_job": None,  # a job that is gone and of which the ledger has no end
-    "behind": [],  # runs whose end it needs: run, state, step
+    "behind": [],  # runs whose end it needs: run, path, state, step
 }  # fmt: skip
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -115,8 +115,11 @@ class RunIndex:
             rows[name] = reading.row
             if reading.final and looks.get(name):
                 fresh[name] = looks[name], reading.row
-        trouble = self._ask_queue(rows, readings)
-        self._say_who_is_awaited(rows, readings)
+        jobs, trouble = self._ask_queue(rows, readings)
+        pending = {name: reading.run for name, reading in readings.items() if rows[name].facts["state"] == "pending"}
+        before = behind.standing(pending.values(), jobs)
+        for name, run in pending.items():
+            rows[name].facts["behind"] = before.get(run.path, [])
         gone = known.keys() - rows.keys()
         if gone or fresh:
             known.update(fresh)
@@ -143,7 +146,7 @@ class RunIndex:
         except (OSError, SslrunError):
             return None
 
-    def _ask_queue(self, rows: dict[str, RunRow], readings: Mapping[str, _Reading]) -> str:
+    def _ask_queue(self, rows: dict[str, RunRow], readings: Mapping[str, _Reading]) -> tuple[behind.Jobs | None, str]:
         """Look again at what may be in the queue, now that the queue is known."""
         given = {name: reading for name, reading in readings.items() if reading.job and not reading.final}
         jobs, trouble = queue.of_runs(reading.run for reading in given.values())
@@ -152,16 +155,7 @@ class RunIndex:
             if now.job != before.job:  # given since: it was not there yet when the queue was asked
                 now = _read(now.run.path)
             rows[name] = now.row or rows[name]
-        return trouble
-
-    def _say_who_is_awaited(self, rows: Mapping[str, RunRow], readings: Mapping[str, _Reading]) -> None:
-        def facts_of(run: RunDir) -> Mapping[str, Any]:
-            row = rows.get(run.path.name) if run.path.parent == self.runs else None
-            return row.facts if row else run.summary(digest=False)
-
-        for name, reading in readings.items():
-            if rows[name].facts["state"] == "pending":
-                rows[name].facts["behind"] = behind.standing(reading.run, facts_of)
+        return jobs, trouble
 
     # -- the file --------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
@@ -126,11 +127,6 @@ def notes(
         for row in rows
         if row.facts["state"] == "failed" or (row.facts["state"] == "stopped" and row.facts["cause"] != "stopped")
     ]
-    waiting = [
-        f"{row.facts['id']} waits for {_one_line(behind.in_words(idle, where))}"
-        for row in rows
-        if (idle := behind.idle(row.facts["behind"]))
-    ]
     ill = [f"{row.facts['id']}: {row.facts['health']}" for row in rows if row.facts["health"]]
     slow = [_slow(row.facts, where) for row in rows if row.facts["slow_ranks"]]
     left_out = [
@@ -141,7 +137,7 @@ def notes(
     others = [row for row in rows if not row.facts["behind"]]
     for told, style in (
         (failed, ""),
-        ([*waiting, *_reasons(others, where)], ""),
+        ([*_idle(rows, where), *_reasons(others, where)], ""),
         (ill, "yellow"),
         (slow, "yellow"),
         (left_out, "yellow"),
@@ -196,6 +192,19 @@ def _waiting(facts: Facts) -> str:
         width = WIDEST - len(start)
         return _cut(reasons.of(facts["why_pending"]).short(width), width) + start
     return ""
+
+
+def _idle(rows: Sequence[RunRow], where: str) -> list[str]:
+    """Who waits for runs that nobody runs: of those that wait for the same ones the first, and how many there are."""
+    those: dict[str, list[str]] = {}
+    for facts in (row.facts for row in rows):
+        if idle := behind.idle(facts["behind"]):
+            words = _one_line(behind.in_words(idle, Path(facts["path"]).parent, where))
+            those.setdefault(words, []).append(facts["id"])
+    return [
+        f"{first} and {len(others)} more wait for {words}" if others else f"{first} waits for {words}"
+        for words, (first, *others) in those.items()
+    ]
 
 
 def _reasons(rows: Sequence[RunRow], where: str) -> list[str]:

@@ -16,7 +16,7 @@ from launcher.errors import ClusterError, InputError, SslrunError
 from launcher.plan import script
 from launcher.run import pins
 from launcher.run.folder import RunDir
-from launcher.run.ledger import Ledger
+from launcher.run.ledger import History, Ledger
 from launcher.run.state import State
 from launcher.slurm import commands, queue
 from launcher.slurm.commands import SlurmJob
@@ -25,6 +25,7 @@ from launcher.start import evidence, job, stages
 NO_START = 0  # the generation of what is said of no start
 NOT_DONE = 130  # an exit code: of a job whose run is awaited, and not done
 LISTED = 3
+NEVER = "DependencyNeverSatisfied"  # Slurm's word for a job whose dependency cannot hold any more
 SEEN_SECONDS, POLL_SECONDS = 60.0, 2.0  # for which NFS may not show a node what another one wrote
 STILL_TO_COME = ("PENDING", "COMPLETING")  # the latter of a job that has just put itself back
 
@@ -100,10 +101,23 @@ def _move(run: RunDir, dependency: str, jobs: Mapping[str, SlurmJob], *, stuck: 
         own = jobs.get(history.job or "")
         if own and own.state in STILL_TO_COME and not (stuck and own.reason == "Dependency"):
             commands.depend(own.id, dependency)
-            if any(event.get("job") == own.id for event in history.after(history.generation).all("waits")):
+            if _put_back(history, own):
                 commands.release(own.id)
             return own.id
     return ""
+
+
+def _put_back(history: History, own: SlurmJob) -> bool:
+    """Whether this job of the run began too early, and went back into the queue, held."""
+    return any(event.get("job") == own.id for event in history.after(history.generation).all("waits"))
+
+
+def stuck(run: RunDir, jobs: Mapping[str, SlurmJob]) -> bool:
+    """Whether Slurm does not start the job of `run` although it may be that all is done that it waits for: nobody
+    could tell Slurm, say. Whoever resumes what it waits for does."""
+    history = run.history()
+    own = jobs.get(history.job or "")
+    return bool(own) and (own.reason == NEVER or ("held" in own.reason.lower() and _put_back(history, own)))
 
 
 def held_back(run: RunDir, pen: Ledger) -> bool:
@@ -164,10 +178,9 @@ def _by_source(runs: Iterable[RunDir]) -> list[tuple[list[stages.Awaited], list[
 
 def _not_done(run: RunDir) -> list[tuple[RunDir, State]]:
     """The runs that `run` waits for, and where each stands."""
-    left = [each.run for each in stages.unfinished(stages.of_run(run))]
-    jobs, _ = queue.of_runs(left)
-    states = [(source, source.state(jobs)) for source in left]
-    return [(source, state) for source, state in states if state.name != "done"]
+    awaited = stages.of_run(run)
+    jobs, _ = queue.of_runs(each.run for each in stages.unfinished(awaited))
+    return [(each.run, state) for each, state in stages.standing(awaited, jobs)]
 
 
 def _left_no_word(run: RunDir, state: State) -> bool:

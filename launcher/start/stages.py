@@ -54,6 +54,13 @@ def unfinished(awaited: Iterable[Awaited]) -> list[Awaited]:
     return [each for each in there if not pins.done(each.run.history())]
 
 
+def standing(awaited: Iterable[Awaited], jobs: Queue | None) -> list[tuple[Awaited, State]]:
+    """Those that are not done, and where each stands: as its ledger says, and the user's `jobs` in Slurm's queue, None
+    where nobody could or needed to ask. Raises OSError."""
+    states = [(each, each.run.state(jobs)) for each in unfinished(awaited)]
+    return [(each, state) for each, state in states if state.name != "done"]  # which it may be by now
+
+
 def check(specs: Iterable[RunSpec]) -> None:
     """Raises InputError where a run of `specs`, none of which is made yet, would wait in vain; see `jobs_before`."""
     each_once = {(str(each.run.path), spec.cluster.kind): (spec, each) for spec in specs for each in of_spec(spec)}
@@ -69,8 +76,7 @@ def jobs_before(spec: RunSpec, awaited: Iterable[Awaited], jobs: Queue | None) -
     come to its end by itself, or no job can wait for it.
     """
     found: dict[str, None] = {}
-    for each in unfinished(awaited):
-        state = each.run.state(jobs)
+    for each, state in standing(awaited, jobs):
         reason, fix = _in_vain(spec, each, state)
         if reason:
             raise InputError.of(each.field, each.run.id, f"it is {state.name}, and {reason}", fix)

@@ -11,6 +11,7 @@ from launcher.verbs import arguments
 
 if TYPE_CHECKING:
     from launcher.run.folder import RunDir
+    from launcher.slurm.commands import SlurmJob
     from launcher.spec.runspec import RunSpec
     from launcher.start.submit import Submitted
 
@@ -88,13 +89,16 @@ def divergence(run: "RunDir") -> str:
 
 def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
     from launcher.report import behind, view
+    from launcher.slurm import queue
 
     screen, spec = view.console(), run.spec()
     found = _submitted(run)
     spares = spec.cluster.spare_nodes
     reserve = f", and {spares} spare node{'s' if spares > 1 else ''}" if spares else ""
     where = f"{spec.asked_nodes} x {spec.tasks_per_node} ranks{reserve} on {spec.cluster.name}"
-    waits = behind.in_words(behind.standing(run), arguments.runs_option(run))
+    jobs, _ = queue.of_runs([run])
+    before = behind.standing([run], jobs).get(run.path, [])
+    waits = behind.in_words(before, run.runs, arguments.runs_option(run))
     if found.joined:
         message = f"{run.id} is in the queue already, as job {found.job}"
         if options.verb == "resume":
@@ -102,7 +106,7 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
             raise InputError.of("RUN", run.id, f"job {found.job} has it, and a run has one writer", fix)
     else:
         message = f"{run.id}: job {found.job}, {where}"
-    waits = waits or _waits_for(run, found.job)
+    waits = waits or _waits_for(run, (jobs or {}).get(found.job or ""))
     notes = filter(None, (found.note, f"it waits for {waits}" if waits else ""))
     screen.print("\n".join((message, *notes)) + f"\nfollow it: {_follow(run)}", soft_wrap=True)
     afterwards(run, options, job=found.job)
@@ -122,13 +126,12 @@ def _submitted(run: "RunDir") -> "Submitted":
     return given
 
 
-def _waits_for(run: "RunDir", job: str | None) -> str:
+def _waits_for(run: "RunDir", job: "SlurmJob | None") -> str:
     """Why Slurm does not start it, as far as that can be told now."""
-    from launcher.slurm import queue, reasons
+    from launcher.slurm import reasons
 
-    found = (queue.of_runs([run])[0] or {}).get(job or "")
-    waits = found and found.state == "PENDING" and found.reason
-    return reasons.of(waits).said(found.id, run.id, arguments.runs_option(run)) if waits else ""
+    waits = job and job.state == "PENDING" and job.reason
+    return reasons.of(waits).said(job.id, run.id, arguments.runs_option(run)) if waits else ""
 
 
 def _follow(run: "RunDir") -> str:

@@ -41,14 +41,16 @@ def run(options: Namespace) -> int:
             _print_new(log, read, labelled=options.all)
         if time.monotonic() - asked > QUEUE_SECONDS or not options.follow:
             asked = time.monotonic()
-            state = found.state(queue.of_runs([found])[0])
+            jobs, _ = queue.of_runs([found])
+            state = found.state(jobs)
         elif found.state().name not in ACTIVE:
             asked = -QUEUE_SECONDS  # the ledger says that it ended: look at once whether it will go on
         if not options.follow or state.name not in ACTIVE:
             break
         if state.name != "running" and state != told:
             reason, where = reasons.of(state.why_pending), arguments.runs_option(found)
-            waits = behind.in_words(behind.standing(found), where) if state.name == "pending" else ""
+            before = behind.standing([found], jobs).get(found.path, []) if state.name == "pending" else []
+            waits = behind.in_words(before, found.runs, where)
             waits = waits or (reason.said(state.job, found.id, where) if reason.word else "")
             screen.print(f"{found.id} is {state.name}{f': it waits for {waits}' if waits else ''}", soft_wrap=True)
             told = state

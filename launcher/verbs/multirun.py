@@ -1,6 +1,5 @@
 """`sslrun --multirun`: every point a run of its own, all of them at once or one after the other."""
 
-import functools
 import json
 import time
 from argparse import Namespace
@@ -92,9 +91,8 @@ def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.
     if left:
         said = f"{len(left)} of {len(good)} runs are not submitted: {left[0]}"
         screen.print(f"{said}; the same command submits them once some have ended", soft_wrap=True)
-    facts_of = functools.cache(lambda path: behind.of_ledger(RunDir(path)))
-    standing = (behind.standing(found, lambda run: facts_of(run.path)) for found in good)
-    waits = {behind.in_words(before, arguments.runs_option(good[0])) for before in standing}
+    before = behind.standing(good, queue.of_runs(good)[0]).values()
+    waits = {behind.in_words(each, good[0].runs, arguments.runs_option(good[0])) for each in before}
     notes = {s.note for s in outcome.values()} | {f"behind {said}" for said in waits - {""}}
     for note in sorted(notes - {""}):
         screen.print(note, soft_wrap=True)

@@ -31,7 +31,7 @@ def run(options: Namespace) -> int:
     # Only while it runs does silence mean anything.
     late = heartbeats.slowest(found) if summary["state"] == "running" and not summary["suspended"] else []
     pending = summary["state"] == "pending"
-    before = behind.standing(found, lambda run: run.summary(jobs, digest=False)) if pending else []
+    before = behind.standing([found], jobs).get(found.path, []) if pending else []
     job = (jobs or {}).get(summary["job"])
     reason = reasons.of(job.reason if job and job.state == "PENDING" else "")
     if options.json:
@@ -43,7 +43,7 @@ def run(options: Namespace) -> int:
     if summary["message"] == reason.word:  # which `waits_for` says in words
         summary["message"] = ""
     if before:
-        summary["waits_for"] = behind.in_words(before, arguments.runs_option(found))
+        summary["waits_for"] = behind.in_words(before, found.runs, arguments.runs_option(found))
     elif reason.word:
         summary["waits_for"] = reason.said(summary["job"], found.id, arguments.runs_option(found))
     if summary["state"] == "running":
