@@ -7,6 +7,7 @@ them among all runs of a folder.
 
 import contextlib
 import errno
+import hashlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,10 +51,13 @@ def _own_dependency(run: RunDir) -> object:
 
 
 def announce(runs: Sequence[RunDir]) -> None:
-    """Have the ledgers of those that `runs` wait for say so. Raises OSError where one cannot be written."""
+    """Have the ledgers of those that `runs`, all of one folder, wait for say so. Raises OSError where one cannot be
+    written."""
+    # Who submits from another folder has another lock, and may be doing so at the same time: a file for each.
+    folder = hashlib.sha256(os.fsencode(runs[0].path.parent)).hexdigest()[:8]
     for awaited, those in _by_source(runs):
         for source in stages.unfinished(awaited):
-            known, pen = _askers(source.run), Ledger(source.run.path, NO_START, "awaited")
+            known, pen = _askers(source.run), Ledger(source.run.path, NO_START, f"awaited-{folder}")
             for run in those:
                 if run.path not in known:
                     pen.write("awaited", path=str(run.path))

@@ -26,11 +26,10 @@ ROW = "{job}|{job}|{state}|{reason}|N/A||1:00:00|main|name|\n"
 def behind(runs):
     """`behind(source, seed=1)`: a run that starts from what `source` will be."""
 
-    def make(*sources: RunDir, seed: int = 1, **cluster) -> RunDir:
-        (source,) = sources
+    def make(source: RunDir, seed: int = 1, folder: Path = runs.folder, **cluster) -> RunDir:
         start = FromRun(str(source.path), source.spec().identity, None)
         spec = dataclasses.replace(runs.spec(seed, **cluster), init_from=start)
-        run = RunDir(runs.folder / spec.run_id)
+        run = RunDir(folder / spec.run_id)
         run.create(spec, runs.plan, lambda: runs.code)
         return run
 
@@ -131,6 +130,18 @@ def test_several_arrays_behind_another_run(runs, behind, queue, slurm_said):
     assert len(commands) == 2
     for command in commands:
         assert command[3] == "--dependency=afterok:7"
+
+
+def test_submitters_of_two_folders_write_no_file_together(runs, behind, queue, tmp_path):
+    source, others = runs.make(), tmp_path / "others"
+    submit.submit([source])
+    queue({"7": "RUNNING"})
+    waiting = [behind(source), behind(source, seed=2), behind(source, folder=others), behind(source, 4, others)]
+    for run in waiting:
+        submit.submit([run])
+    told = source.history().all("awaited")
+    assert {event["path"] for event in told} == {str(run.path) for run in waiting}
+    assert len({event["writer"] for event in told}) == 2 == len([*(source.path / "events").glob("0000-*")])
 
 
 def test_what_ended_between_two_looks_is_waited_for_no_more(runs, behind, queue, slurm_said):
