@@ -37,7 +37,7 @@ def want(overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
         method.features, method.rows, method.dim, method.content = str(found.path), found.rows, found.dim, found.content
     else:
         runs = paths.absolute(config["runs"])
-        name, step = split(method.features, runs)
+        name, step = split("features", method.features, runs)
         run = _run(name, runs)
         theirs = run.spec()
         method.features, config["init_from"] = str(run.path), f"{run.path}{step and f'@{step}'}"

@@ -130,16 +130,23 @@ def by_content(spec: RunSpec) -> RunSpec | None:
     return dataclasses.replace(spec, method=method, init_from=found.get("init_from", spec.init_from))
 
 
-def split(name: str, runs: Path) -> tuple[str, str]:
-    """(what names the run, the step or "newest"; empty where the name says neither)."""
+def split(field: str, name: str, runs: Path) -> tuple[str, str]:
+    """(what names the run, the step or "newest"; empty where the name says neither). Raises InputError about the field
+    where the @ has nothing behind it."""
     run, at, step = name.rpartition("@")
-    whole = any((path / "spec.json").is_file() for path in (paths.absolute(name), runs / name))
-    return (run, step) if at and not whole else (name, "")
+    if not at or any((path / "spec.json").is_file() for path in (paths.absolute(name), runs / name)):
+        return name, ""
+    if not step:
+        raise InputError.of(field, name, "no step stands behind the @", f"give {run}@STEP, {run}@newest, or {run}")
+    return run, step
 
 
 def at_step(run: RunDir, step: str, field: str, value: object) -> Path:
     """The run's checkpoint of that step, or its newest. Raises InputError about the field where there is none."""
     saved = run.checkpoints()
+    if not saved and pins.done(run.history()):
+        reason = f"{run.id} is done, and its checkpoints are gone"
+        raise InputError.of(field, value, reason, "put them back, or give another run")
     if not saved:
         raise InputError.of(field, value, f"{run.id} has no checkpoint yet", f"wait, or `sslrun resume {run.id}`")
     if step == NEWEST:
@@ -158,7 +165,7 @@ def number(checkpoint: Path) -> int:
 
 def _of_run(field: str, name: str, runs: Path) -> tuple[FromRun, str]:
     """(what is taken from the run, the name of its backbone)."""
-    named, step = split(name, runs)
+    named, step = split(field, name, runs)
     run = _run(field, named, runs)
     spec = run.spec()
     if run.owner or not registry.method(spec.method.name).trains:

@@ -111,6 +111,7 @@ def test_every_point_of_a_sweep_waits(source):
 REFUSED = {
     "{id}@13": ("has no checkpoint of that step", "there are: 9, 12"),
     "{id}@end": ("has no checkpoint of that step", "there are: 9, 12"),
+    "{id}@": ("no step stands behind the @", "@newest, or rotnet-tiny-"),
     "nothing@9": ("there is no such run", "runs there: "),
     "{kmeans}": ("it trains nothing", "give a run that does"),
 }
@@ -126,6 +127,19 @@ def test_what_is_no_source_is_refused_in_one_line(ledgers, source, name):
     line = str(error.value)
     assert line.startswith(f"init_from={asked}: ") or "nothing" in name, line
     assert all(part in line for part in REFUSED[name]) and "\n" not in line
+
+
+def test_one_that_is_done_and_has_no_checkpoint_is_not_waited_for(ledgers):
+    run = ledgers.create(*SOURCE)
+    ledgers.start(run)
+    ledgers.end(run)
+    said = (
+        f"init_from={run.id}@newest: {run.id} is done, and its checkpoints are gone; put them back, or give another run"
+    )
+    with pytest.raises(InputError, match=f"^{said}$"):
+        pupil(run, f"{run.id}@newest")
+    with pytest.raises(InputError, match=rf"^features={run.id}@: no step stands behind the @"):
+        clustering.want([f"features={run.id}@", "k=3", f"runs={run.runs}"])
 
 
 def made_as(spec):
