@@ -1,8 +1,11 @@
 """`sslrun plan`: what would be submitted, and why."""
 
 import json
+import shlex
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from launcher.errors import InputError
 from launcher.verbs import arguments
@@ -34,9 +37,9 @@ def run(options: Namespace) -> int:
     spec, recipe = resolve(options.overrides, config_dir=options.config_dir, planning=True)
     plan = planning.make(spec, recipe)
     shown = mounts.line(spec)
-    behind, refused = _behind(spec)
+    (submission,) = _submissions([spec])
     if options.json:
-        print(json.dumps({**plan.to_json(), "dependency": behind, **({"mounts": shown} if shown else {})}))
+        print(json.dumps({**plan.to_json(), **submission, **({"mounts": shown} if shown else {})}))
         return 0
     from rich.text import Text
 
@@ -45,10 +48,8 @@ def run(options: Namespace) -> int:
 
     screen = console()
     view.plan(plan, screen)
-    if behind:
-        screen.print(f"It waits for another run: sbatch is given {' '.join(behind)}", soft_wrap=True)
-    if refused:
-        screen.print(f"It would not be submitted now: {refused}", soft_wrap=True)
+    for line in _in_words([submission]):
+        screen.print(Text(line), soft_wrap=True)
     if shown:
         screen.print("The container must show the ranks what they open; if it does not yet:", soft_wrap=True)
         screen.print(Text(f"  {shown}"), soft_wrap=True)
@@ -59,22 +60,50 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _behind(spec: "RunSpec") -> tuple[list[str], str]:
-    """(sbatch's options that have the run wait for those that it needs, why it could not wait)."""
+def _submissions(specs: "Sequence[RunSpec]") -> "list[dict[str, Any]]":
+    """Of each run `dependency`, sbatch's options that have it wait for those that it needs, why it would be `refused`,
+    and `srun`, the options that its steps are given."""
     from launcher.plan import script
     from launcher.slurm import queue
     from launcher.start import stages
 
-    awaited = stages.of_spec(spec)
-    jobs, trouble = queue.of_runs(each.run for each in awaited)
-    try:
-        return script.dependency(stages.jobs_before(spec, awaited, jobs)), trouble
-    except InputError as error:
-        return [], str(error)
+    awaited = [stages.of_spec(spec) for spec in specs]
+    jobs, trouble = queue.of_runs({each.run.path: each.run for some in awaited for each in some}.values())
+    known: dict[str, dict[str, Any]] = {}  # a sweep may have a thousand points behind one run
+    found = []
+    for spec, some in zip(specs, awaited, strict=True):
+        key = repr((spec.cluster.kind, [(each.field, each.run.path) for each in some]))
+        if key not in known:
+            try:
+                before = script.dependency(stages.jobs_before(spec, some, jobs))
+                known[key] = {"dependency": before, "refused": trouble if some else ""}
+            except InputError as error:
+                known[key] = {"dependency": [], "refused": str(error)}
+        srun = script.options_of_steps(spec.cluster) if spec.cluster.kind == "slurm" else []
+        found.append({**known[key], "srun": srun})
+    return found
+
+
+def _in_words(submissions: "Sequence[Mapping[str, Any]]") -> list[str]:
+    """What is to be said of them: a line for all of which it is the same."""
+    ways = {
+        "dependency": ("It waits for another run: sbatch is given", "wait for another: sbatch is given"),
+        "refused": ("It would not be submitted now:", "would not be submitted now:"),
+        "srun": ("Its steps are started with srun", "start their steps with srun"),
+    }
+    lines = []
+    for key, (one, many) in ways.items():
+        told = [each[key] if key == "refused" else shlex.join(each[key]) for each in submissions]
+        for said, count in Counter(told).items():
+            who = one if len(told) == 1 else f"{count} of {len(told)} runs {many}"
+            lines += [f"{who} {said}"] if said else []
+    return lines
 
 
 def _sweep(wanted: "Asked", options: Namespace) -> int:
     """One line a run: where it runs, and what it takes."""
+    from rich.text import Text
+
     from launcher.plan import plan as planning
     from launcher.report import words
     from launcher.report.screen import console
@@ -90,7 +119,9 @@ def _sweep(wanted: "Asked", options: Namespace) -> int:
         plan = planning.make(spec, member.point.recipe)
         at = wanted.ablation.value_at(row, wanted.scale)
         rows.append({"value": row.value, "at": at, "series": row.series, "seed": spec.seed, **plan.to_json()})
+    submissions = _submissions([member.point.spec for member in members])
     if options.json:
+        rows = [{**row, **each} for row, each in zip(rows, submissions, strict=True)]
         lacks = [{"value": row.value, "series": row.series, "lacks": lacks} for row, lacks in absent]
         print(json.dumps({"sweep": name, "scale": wanted.scale, "runs": rows, "not_here_yet": lacks}))
         return 0
@@ -106,6 +137,8 @@ def _sweep(wanted: "Asked", options: Namespace) -> int:
     for row, lacks in absent:
         said = f"{words.axis_value(row.value)}: not here yet: it needs {', '.join(lacks)}"
         screen.print(said, soft_wrap=True)
+    for line in _in_words(submissions):
+        screen.print(Text(line), soft_wrap=True)
     total = sum(row["gpu_hours"] for row in rows)
     spent = f", {total:,.0f} GPU-hours" if total else ""
     screen.print(f"{name}, recipe={wanted.scale}: {len(rows)} runs{spent}", soft_wrap=True)

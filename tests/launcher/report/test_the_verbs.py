@@ -1,11 +1,13 @@
 """`sslrun report` and `sslrun sweep list`, as typed."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from launcher import cli
 from launcher.run.ledger import Ledger
+from launcher.slurm import queue as slurm_queue
 
 
 @pytest.fixture
@@ -174,6 +176,43 @@ def test_the_plan_of_a_sweep_is_a_line_a_run(tabled, typed):
     told = json.loads(out)
     assert [run["world_size"] for run in told["runs"]] == [16] * 3
     assert told["not_here_yet"] == [{"value": "another method", "series": "", "lacks": ["byol"]}]
+
+
+def test_a_plan_says_what_is_waited_for_or_why_that_would_be_in_vain(tabled, typed, monkeypatch):
+    source, ledgers = tabled.ledgers.create("method=rotnet", "recipe=demo", "cluster=generic"), tabled.ledgers
+    ledgers.submit(source, "7")
+    queue = {"7": SimpleNamespace(state="PENDING", reason="", suspended=None)}
+    monkeypatch.setattr(slurm_queue.commands, "jobs", lambda: queue)
+    words = ("recipe=demo", "cluster=generic", f"init_from={source.path}")
+    one, all_of_it = ("plan", "method=deepercluster", *words), ("plan", "sweep=nobody/rates", "seed=3", *words)
+    options = ["--dependency=afterok:7", "--kill-on-invalid-dep=no"]
+    for line in (one, all_of_it):
+        told = json.loads(typed(*line, "--json")[0])
+        for each in told.get("runs", [told]):
+            assert (each["dependency"], each["refused"]) == (options, ""), each
+    assert f"It waits for another run: sbatch is given {' '.join(options)}\n" in typed(*one)[0]
+    assert f"3 of 3 runs wait for another: sbatch is given {' '.join(options)}\n" in typed(*all_of_it)[0]
+    queue.clear()
+    for line in (one, all_of_it):
+        told = json.loads(typed(*line, "--json")[0])
+        for each in told.get("runs", [told]):
+            assert each["dependency"] == [] and "it is failed, and nobody runs it; " in each["refused"], each
+    assert "It would not be submitted now: init_from=" in typed(*one)[0]
+    assert typed(*all_of_it)[0].count("3 of 3 runs would not be submitted now: init_from=") == 1
+
+
+def test_a_plan_says_what_srun_is_given(tabled, typed):
+    words = ("plan", "method=rotnet", "recipe=demo", "cluster=generic")
+    given = (*words, "cluster.srun.mpi=none", "cluster.srun.prolog='/a [b]'")
+    told = json.loads(typed(*given, "--json")[0])
+    assert (told["srun"], told["dependency"], told["refused"]) == (["--mpi=none", "--prolog=/a [b]"], [], "")
+    assert "Its steps are started with srun --mpi=none '--prolog=/a [b]'\n" in typed(*given)[0]
+    assert json.loads(typed(*words, "--json")[0])["srun"] == [] and "with srun" not in typed(*words)[0]
+
+
+def test_a_plan_of_a_sweep_says_what_srun_is_given(tabled, typed):
+    out, _ = typed("plan", "sweep=nobody/rates", "recipe=demo", "seed=3", "cluster=generic", "cluster.srun.mpi=none")
+    assert out.count("3 of 3 runs start their steps with srun --mpi=none\n") == 1
 
 
 def test_a_run_that_never_started_has_a_page(tabled, typed):
