@@ -39,12 +39,14 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """`wanted`: the lower, the narrower the screen on which it is still shown."""
+    """`wanted`: the lower, the narrower the screen on which it is still shown. `short`: that is wanted even where its
+    cells have to be cut."""
 
     title: str
     wanted: int
     cell: Callable[[Facts], str]
     right: bool = False
+    short: bool = False
 
 
 def columns() -> list[Column]:
@@ -54,7 +56,7 @@ def columns() -> list[Column]:
         Column("run", 0, lambda f: f["id"]),
         Column("state", 0, lambda f: f["state"]),
         Column("step", 0, lambda f: f"{f['step']}/{f['steps']}", right=True),
-        Column("waits for", 1, _waiting),
+        Column("waits for", 1, _waiting, short=True),
         Column("left", 2, lambda f: durations.short(f["seconds_left"]) if f["state"] in ACTIVE else "", right=True),
         Column("k-NN", 3, _knn, right=True),
         Column("loss", 4, lambda f: "" if f["loss"] is None else f"{f['loss']:.3f}", right=True),
@@ -80,8 +82,12 @@ def that_fit(rows: Sequence[RunRow], width: int) -> tuple[list[str], list[list[s
     widths = [max([len(column.title), *map(len, texts)]) for column, texts in zip(every, cells, strict=True)]
     left, kept = width + GAP, set()
     for number in sorted(range(len(every)), key=lambda number: every[number].wanted):
+        if every[number].short and any(cells[number]):
+            widths[number] = max(len(every[number].title), min(widths[number], left - GAP))
+            cells[number] = [_cut(text, widths[number]) for text in cells[number]]
         needed = widths[number] + GAP
-        if not every[number].wanted or (needed <= left and any(cells[number])):
+        fits = needed <= left or every[number].short
+        if not every[number].wanted or (fits and any(cells[number])):
             left -= needed
             kept.add(number)
     shown = sorted(kept)

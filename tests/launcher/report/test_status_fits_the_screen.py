@@ -7,7 +7,8 @@ from datetime import datetime
 
 import pytest
 
-from launcher.report import listing as listing
+from launcher.report import listing
+from launcher.report.index import EMPTY, RunRow
 from launcher.run.waiting import shown_by
 from launcher.slurm import badnodes
 
@@ -47,6 +48,19 @@ def test_a_start_that_waits_says_for_whom(sslrun, folder):
     shown_by(working.path, 2)("waiting: n1, n2 to begin, 3min; registry#image may be fetched")
     titles, row = table(sslrun, runs, 80)[:2]
     assert row[titles.index("waits for") :].startswith("n1, n2 to begin, 3min  ")
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_for_whom_a_run_waits_is_cut_and_never_left_out(width):
+    told = {"id": "deepercluster-tiny-12345678", "state": "pending", "steps": 18, "method": "deepercluster"}
+    awaited = {"id": "rotnet-paper-12345678", "state": "preempted", "step": 12345, "steps": 450360}
+    behind = [{"run": awaited["id"], "state": "preempted", "step": 12345}]
+    rows = [RunRow({**EMPTY, **awaited}), RunRow({**EMPTY, **told, "behind": behind})]
+    titles, cells = listing.that_fit(rows, width)
+    assert [title.strip() for title in titles[:4]] == ["run", "state", "step", "waits for"]
+    assert cells[1][3].startswith("rotnet") and len(cells[1][3]) >= len("waits for")
+    if width == 80:
+        assert max(map(len, listing.lines(rows, titles, cells).plain.splitlines())) <= width
 
 
 def test_80_columns_hold_what_matters_most(sslrun, folder):
