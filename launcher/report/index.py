@@ -10,6 +10,7 @@ held is always read anew.
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import sqlite3
@@ -64,6 +65,7 @@ EMPTY: dict[str, Any] = {
     "job_left": "",  # of the job's time limit, [days-]hours:minutes:seconds
     "lost_job": None,  # a job that is gone and of which the ledger has no end
     "behind": [],  # runs whose end it needs: run, path, state, step
+    "awaited_by": [],  # its evaluations that need its end: id, and behind, as of a run
 }  # fmt: skip
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -115,11 +117,17 @@ class RunIndex:
             rows[name] = reading.row
             if reading.final and looks.get(name):
                 fresh[name] = looks[name], reading.row
-        jobs, trouble = self._ask_queue(rows, readings)
+        unfinished = [name for name, row in rows.items() if row.facts["state"] != "done"]
+        found = _parallel(lambda name: behind.evaluations(RunDir(self.runs / name)), unfinished)
+        judging = dict(zip(unfinished, found, strict=True))
+        jobs, trouble = self._ask_queue(rows, readings, itertools.chain(*found))
+        judging = {name: behind.waiting(some, jobs) for name, some in judging.items()}
         pending = {name: reading.run for name, reading in readings.items() if rows[name].facts["state"] == "pending"}
-        before = behind.standing(pending.values(), jobs)
+        before = behind.standing([*pending.values(), *itertools.chain(*judging.values())], jobs)
         for name, run in pending.items():
             rows[name].facts["behind"] = before.get(run.path, [])
+        for name, some in judging.items():
+            rows[name].facts["awaited_by"] = [{"id": each.id, "behind": before.get(each.path, [])} for each in some]
         gone = known.keys() - rows.keys()
         if gone or fresh:
             known.update(fresh)
@@ -146,10 +154,12 @@ class RunIndex:
         except (OSError, SslrunError):
             return None
 
-    def _ask_queue(self, rows: dict[str, RunRow], readings: Mapping[str, _Reading]) -> tuple[behind.Jobs | None, str]:
-        """Look again at what may be in the queue, now that the queue is known."""
+    def _ask_queue(
+        self, rows: dict[str, RunRow], readings: Mapping[str, _Reading], also: Iterable[RunDir]
+    ) -> tuple[behind.Jobs | None, str]:
+        """Look again at what may be in the queue, now that the queue is known: (it, why it could not be asked)."""
         given = {name: reading for name, reading in readings.items() if reading.job and not reading.final}
-        jobs, trouble = queue.of_runs(reading.run for reading in given.values())
+        jobs, trouble = queue.of_runs([*(reading.run for reading in given.values()), *also])
         for name, before in given.items() if jobs is not None else ():
             now = _read(before.run.path, jobs, before)
             if now.job != before.job:  # given since: it was not there yet when the queue was asked
@@ -255,7 +265,7 @@ def _facts(run: RunDir, jobs: Queue | None) -> dict[str, Any]:
     nodes = (job and job.nodes) or start.get("nodes") or start.get("host", "")
     facts = {
         **summary,
-        "stage": None if now in ("pending", "preempted") else progress.get("stage"),
+        "stage": progress.get("stage") if now == "running" else None,
         "loss": progress.get("loss"),
         "images_per_s": progress.get("images_per_s"),
         "seconds_left": None if now == "done" else progress.get("seconds_left"),

@@ -204,9 +204,10 @@ def _idle(rows: Sequence[RunRow], where: str) -> list[str]:
     """Who waits for runs that nobody runs: of those that wait for the same ones the first, and how many there are."""
     those: dict[str, list[str]] = {}
     for facts in (row.facts for row in rows):
-        if idle := behind.idle(facts["behind"]):
-            words = _one_line(behind.in_words(idle, Path(facts["path"]).parent, where))
-            those.setdefault(words, []).append(facts["id"])
+        for each in (facts, *facts["awaited_by"]):
+            if idle := behind.idle(each["behind"]):
+                words = _one_line(behind.in_words(idle, Path(facts["path"]).parent, where))
+                those.setdefault(words, []).append(each["id"])
     return [
         f"{first} and {len(others)} more wait for {words}" if others else f"{first} waits for {words}"
         for words, (first, *others) in those.items()

@@ -205,7 +205,7 @@ def _arrays(config: Mapping[str, str]) -> Check:
 def _chains(config: Mapping[str, str]) -> Check:
     """What becomes of a run that waits for another."""
     said = f"{config.get('SchedulerParameters')},{config.get('DependencyParameters')}"
-    found = "a run behind one that fails or stops stays in the queue; `sslrun resume` of that one starts both"
+    found = "a run behind one that fails or stops stays in the queue; `sslrun resume` of that one starts it, too"
     if "kill_invalid_depend" in said:
         found += "; kill_invalid_depend does not apply to it, which asks for --kill-on-invalid-dep=no"
     age = re.match(r"\d+", config.get("MinJobAge", ""))

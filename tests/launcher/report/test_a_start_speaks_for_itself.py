@@ -30,7 +30,7 @@ def now(facts: dict) -> list:
 
 def test_a_run_that_starts_again_is_starting_until_it_speaks(run, ledgers):
     ledgers.end(run, "stopped")
-    assert now(row(run, ledgers)) == ["stopped", "stopped", 90, 1.5, 500.0, 60.0]
+    assert now(row(run, ledgers)) == ["stopped", None, 90, 1.5, 500.0, 60.0]
     ledgers.start(run, "stopped")
     lock = run.lock()
     assert now(row(run, ledgers)) == ["running", "starting", 40, None, None, None]

@@ -8,6 +8,7 @@ from launcher.compose.training import resolve
 from launcher.plan import plan as planning
 from launcher.report import behind, listing
 from launcher.report.index import RunIndex
+from launcher.run.files import write_json
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.snapshot import Snapshot
@@ -96,3 +97,43 @@ def test_those_behind_one_run_are_one_line(source, pupil, monkeypatch):
     fix = f"`sslrun resume {source.id}` starts what waits for it, too"
     assert line == f"{first} and 2 more wait for {source.id} (failed at step 0): {fix}"
     assert len(looked) == 1
+
+
+def test_one_whose_folder_is_gone_is_named(source, pupil, monkeypatch):
+    run = pupil(source, "8")
+    source.path.rename(source.runs.parent / "away")
+    monkeypatch.setattr(queue.commands, "jobs", lambda: {"8": job("8", reason=NEVER)})
+    rows, _ = RunIndex(source.runs).rows()
+    assert [row.facts["behind"] for row in rows] == [
+        [{"run": source.id, "path": str(source.path), "state": "gone", "step": 0}]
+    ]
+    (line,) = [line for line in str(listing.notes(rows, {})).splitlines() if "wait" in line]
+    fix = "put its folder back, or `sslrun cancel` what waits for it"
+    assert line == f"{run.id} waits for {source.id} (gone): {fix}"
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_an_evaluation_that_waits_in_vain_is_told_of(ledgers, source, monkeypatch, remembered):
+    folder = source.path / "evals" / "knn-1"
+    (folder / "events").mkdir(parents=True)
+    asked = {"protocol": "knn", "settings": {}, "step": None, "digest": None, "after": True}
+    write_json(folder / "eval.json", asked)
+    (folder / "spec.json").write_bytes((source.path / "spec.json").read_bytes())
+    queued(ledgers, RunDir(folder), "8")
+    jobs = {"7": job("7", state="RUNNING", reason="None"), "8": job("8", reason=NEVER)}
+    monkeypatch.setattr(queue.commands, "jobs", lambda: jobs)
+    ledgers.start(source, job="7")
+    source_now = {"run": source.id, "path": str(source.path), "state": "running", "step": 0}
+    (row,), _ = RunIndex(source.runs).rows()
+    assert row.facts["awaited_by"] == [{"id": f"{source.id}/evals/knn-1", "behind": [source_now]}]
+    assert "knn-1" not in str(listing.notes([row], {}))
+    ledgers.end(source, "cancelled")
+    del jobs["7"]
+    for _ in range(1 + remembered):
+        (row,), _ = RunIndex(source.runs).rows()
+    fix = f"`sslrun resume {source.id}` starts what waits for it, too"
+    line = f"{source.id}/evals/knn-1 waits for {source.id} (cancelled at step 0): {fix}"
+    assert line in str(listing.notes([row], {})).splitlines()
+    del jobs["8"]
+    (row,), _ = RunIndex(source.runs).rows()
+    assert row.facts["awaited_by"] == []
