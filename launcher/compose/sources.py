@@ -78,7 +78,7 @@ def pin_continue_from(name: str, runs: Path, spec: RunSpec) -> ContinueFrom:
         raise InputError.of("continue_from", name, "it trains nothing", "give a run that does")
     state = run.state().name
     if state != "done":
-        fix = f"`sslrun resume {run.id}` first"
+        fix = "wait until it is done" if state in ACTIVE else f"`sslrun resume {run.typed}` first"
         raise InputError.of("continue_from", name, f"it is {state}, and only a finished run is trained longer", fix)
     made_before = not any(isinstance(source, FromRun) for source in theirs.sources.values())
     like = (made_before and by_content(spec)) or spec

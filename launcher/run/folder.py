@@ -29,10 +29,11 @@ is decided by generations, by jobs, and by the place of a line in its file, beca
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ from launcher.spec.planned import Planned
 from launcher.spec.runspec import RunSpec
 
 ENVIRONMENTS = ".environments"  # beside the runs: see start/packed.py
+LISTED = 6
 SILENT_SECONDS = 600.0  # after which a run of somebody else is not taken for one that works
 
 
@@ -64,6 +66,11 @@ class RunDir:
     def id(self) -> str:
         """Its folder's name; RUN/evals/NAME for an evaluation."""
         return str(self.path.relative_to(self.runs))
+
+    @property
+    def typed(self) -> str:
+        """What names it to a command that is typed in this folder: its id where that looks for it, else its path."""
+        return shlex.quote(self.id if self.runs == paths.absolute("runs") else str(self.path))
 
     @property
     def runs(self) -> Path:
@@ -238,7 +245,7 @@ class RunDir:
             start = self.history().last("start")
             who = f"job {start['job']}" if start.get("job") else f"process {start.get('pid', '?')}"
             reason = f"{who} on {start.get('host', '?')} runs it, and a run has one writer"
-            raise InputError.of("RUN", self.id, reason, f"`sslrun cancel {self.id}` stops it")
+            raise InputError.of("RUN", self.id, reason, f"`sslrun cancel {self.typed}` stops it")
 
     def held(self) -> bool:
         """Does some process hold the lock? Of somebody else's run: has it given a sign of life lately?"""
@@ -282,7 +289,13 @@ class RunDir:
         # Runs made before do not say which start speaks.
         spoken = said and said.get("generation", last.get("generation")) == last.get("generation")
         begun = last.get("event") != "submitted" and not goes_on(last)
-        return said if state != "running" or (spoken and begun) else {"stage": "starting"}
+        if state != "running" or (spoken and begun):
+            return said
+        setup: Sequence[str] = ()
+        if not begun and not last.get("in_place"):  # the job's script has not come to the run
+            with contextlib.suppress(InputError, OSError):  # whoever asks for the spec itself is told
+                setup = self.spec().cluster.setup
+        return {"stage": "setting up" if setup else "starting"}
 
     def spoke(self) -> float:
         """When rank 0 last said what the run is doing, in seconds since the epoch; 0 before it spoke."""
@@ -358,16 +371,22 @@ def _continues(spec: RunSpec) -> dict[str, Any]:
 
 
 def find(name: str, runs: Path) -> RunDir:
-    """The run that a person means: a path, an id, or the unique beginning of one. Raises InputError otherwise."""
+    """The run that a person means: a path, an id, or the unique beginning of one, before the /evals/ of an evaluation,
+    too. Raises InputError otherwise."""
     for path in (paths.absolute(name), runs / name):
         if (path / "spec.json").is_file():
             return RunDir(paths.led_to(path))
-    matches = [run for run in every(runs) if run.id.startswith(name)]
+    beginning, _, judged = name.partition("/evals/")
+    there = [*every(runs)]
+    matches = [run for run in there if run.id.startswith(beginning)]
+    if judged and len(matches) == 1:
+        there = [RunDir(path.parent) for path in matches[0].path.glob("evals/*/spec.json")]
+        matches = [evaluation for evaluation in there if evaluation.path.name == judged]
     if len(matches) == 1:
         return matches[0]
-    known = ", ".join(sorted(run.id for run in every(runs))[:6]) or "none"
-    why = "several runs begin like this" if matches else "there is no such run"
-    raise InputError.of("RUN", name, f"{why} in {runs}", f"runs there: {known}")
+    why, fix = ("several runs begin like this", "they are") if matches else ("there is no such run", "runs there:")
+    listed = ", ".join(sorted(run.id for run in matches or there)[:LISTED]) or "none"
+    raise InputError.of("RUN", name, f"{why} in {runs}", f"{fix} {listed}")
 
 
 def every(runs: Path) -> Iterator[RunDir]:

@@ -13,8 +13,10 @@ else. A file of weights, which nobody prunes, has no pin, nor has a run that was
 import contextlib
 import errno
 import os
+import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.errors import InputError
@@ -23,6 +25,7 @@ from launcher.run.files import NotOurs, names, opened, read_json, replacing, syn
 from launcher.run.ledger import Event, History, Ledger
 from launcher.run.manifest import STEP
 from launcher.run.state import of
+from launcher.spec import registry
 from launcher.spec.runspec import FromRun, InitFrom, RunSpec
 
 FOLDER, MANIFEST = "pinned", "manifest.json"
@@ -36,17 +39,32 @@ def lay(folder: Path, spec: RunSpec) -> None:
     cannot be written."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)  # of a launch that was killed
     for field, source in spec.sources.items():
-        if not isinstance(source, FromRun):
-            if Path(source.path).is_dir():
-                keep(folder, field, source)
-        elif source.step is not None or done(History.read(Path(source.path))):
-            _take(folder, field, source, Ledger(folder, 1, "submit"))
+        with _as_typed_in(spec, field):
+            if not isinstance(source, FromRun):
+                if Path(source.path).is_dir():
+                    keep(folder, field, source)
+            elif source.step is not None or done(History.read(Path(source.path))):
+                _take(folder, field, source, Ledger(folder, 1, "submit"))
 
 
 def complete(folder: Path, spec: RunSpec, pen: Ledger) -> None:
     """Pin what `lay` could not, at the run's start. Raises as `lay` does, also where a run has not ended."""
     for field, source in missing(folder, spec).items():
-        _take(folder, field, source, pen)
+        with _as_typed_in(spec, field):
+            _take(folder, field, source, pen)
+
+
+def as_typed(spec: RunSpec, field: str) -> str:
+    """The name of a field of `spec.sources` for who types it."""
+    return field if registry.method(spec.method.name).trains else "features"
+
+
+@contextlib.contextmanager
+def _as_typed_in(spec: RunSpec, field: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise error.about(as_typed(spec, field)) from None
 
 
 def missing(folder: Path, spec: RunSpec) -> dict[str, FromRun]:
@@ -100,14 +118,16 @@ def checkpoint(field: str, source: FromRun) -> InitFrom:
     if step is None:
         history = History.read(run)
         if not done(history):
-            raise InputError.of(field, run, "that run has not ended", f"`sslrun resume {run.name}` goes on with it")
+            raise InputError.of(
+                field, run, "that run has not ended", f"`sslrun resume {shlex.quote(str(run))}` goes on with it"
+            )
         newest = max(filter(STEP.fullmatch, names(run / "checkpoints")), default="step_0")
         step = history.last("finished").get("step", int(newest.removeprefix("step_")))
     path = run / "checkpoints" / f"step_{step:08d}"
     try:
         return InitFrom(str(path), manifest.read(path)["digest"])
     except FileNotFoundError:
-        fix = fix if source.step is None else "name another step"  # it may have been the newest a moment ago
+        fix = fix if source.step is None else "type it again, or name another step"  # it may have been the newest
         raise InputError.of(field, path, "there is no such checkpoint any more", fix) from None
     except ValueError as error:
         raise InputError.of(field, path, f"cannot be read ({error})", fix) from None

@@ -55,7 +55,7 @@ def refuse_second_writer(run: RunDir) -> None:
     state = run.state(of_runs([run])[0])
     if state.job and state.name in ACTIVE:
         reason = f"job {state.job} has it, and a run has one writer"
-        raise InputError.of("RUN", run.id, reason, f"`sslrun cancel {run.id}` takes it back")
+        raise InputError.of("RUN", run.id, reason, f"`sslrun cancel {run.typed}` takes it back")
 
 
 def last_words(run: RunDir) -> str:

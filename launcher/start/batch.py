@@ -240,7 +240,7 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
     ended = ranks.start(run, spec, code, taken, meeting, ledger.generation, told, beside=nodes.leftover)
     nodes.leftover |= bool(ended.lost) or not ended.over  # of a node that is lost Slurm may not know all at once
     said = waiting.patiently(run.history).of(ledger.generation)
-    outcome = judge(said, ended.exit_code, ended.rank, f"{ended.how}; see `sslrun logs {run.id} --all`")
+    outcome = judge(said, ended.exit_code, ended.rank, f"{ended.how}; see `sslrun logs {run.typed} --all`")
     if outcome.state == "failed" and ended.lost:
         _leave_out(run, ledger, nodes, ended.lost)
         if gone := [f"{node} {why}" for node, why in ended.lost.items() if why != preflight.STILL_HELD]:

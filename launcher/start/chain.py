@@ -36,7 +36,7 @@ def before(runs: Sequence[RunDir], jobs: Mapping[str, SlurmJob]) -> dict[str, li
     nobody runs what one needs; OSError."""
     found = {}
     for awaited, those in _by_source(runs):
-        jobs_before = stages.jobs_before(those[0].spec(), awaited, jobs)
+        jobs_before = stages.jobs_before(those[0].spec(), awaited, jobs, made=True)
         for run in those if jobs_before else ():
             asked = _own_dependency(run)
             if asked and asked != (_own_dependency(run.owner) if run.owner else None):  # an evaluation has its run's

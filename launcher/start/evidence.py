@@ -95,7 +95,7 @@ def unready(run: RunDir) -> str:
     said = harmless(os.environ.get(setup.UNREADY, ""))
     folder = run.history().submission(job.own_id()).get("folder", "") if said else ""
     if said and not Path(folder, setup.mark(run.spec().cluster.setup)).exists():
-        fix = f"`sslrun resume {run.id} cluster.setup=[...]` goes on with others" if not run.owner else "mend it"
+        fix = f"`sslrun resume {run.typed} cluster.setup=[...]` goes on with others" if not run.owner else "mend it"
         raise InputError(f"{said}; {fix}, and `|| true` behind an item lets it fail")
     return said
 

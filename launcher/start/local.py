@@ -66,7 +66,7 @@ class _Shown:
 def run(run: RunDir, spec: RunSpec, *, cause: str, watch: Watcher) -> Outcome | None:
     """Start the ranks and see them through; None when somebody else is the writer. Calls `watch` all the while."""
     run.refuse_foreign()
-    stages.jobs_before(spec, stages.of_run(run), None)
+    stages.jobs_before(spec, stages.of_run(run), None, made=True)
     code = snapshot.verify(run.code_folder(), run.code()["digest"])
     lock = run.lock()
     if lock is None:

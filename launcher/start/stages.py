@@ -17,7 +17,6 @@ from launcher.run.ledger import Ledger
 from launcher.run.shapes import ASKED
 from launcher.run.state import ACTIVE, Queue, State
 from launcher.slurm import queue
-from launcher.spec import registry
 from launcher.spec.runspec import FromRun, RunSpec
 
 RUN = "RUN"  # the field of an evaluation, as a person types it
@@ -33,9 +32,8 @@ class Awaited:
 
 def of_spec(spec: RunSpec) -> list[Awaited]:
     """Those of a run that is not made yet, done or not."""
-    trains = registry.method(spec.method.name).trains
     ends = {field: s.path for field, s in spec.sources.items() if isinstance(s, FromRun) and s.step is None}
-    return [Awaited(field if trains else "features", RunDir(path)) for field, path in ends.items()]
+    return [Awaited(pins.as_typed(spec, field), RunDir(path)) for field, path in ends.items()]
 
 
 def of_run(run: RunDir) -> list[Awaited]:
@@ -69,29 +67,30 @@ def check(specs: Iterable[RunSpec]) -> None:
         jobs_before(spec, [each], known)
 
 
-def jobs_before(spec: RunSpec, awaited: Iterable[Awaited], jobs: Queue | None) -> list[str]:
+def jobs_before(spec: RunSpec, awaited: Iterable[Awaited], jobs: Queue | None, *, made: bool = False) -> list[str]:
     """The jobs behind which a run of `spec` is to be submitted: of those of `awaited` that are not done.
 
-    jobs: the user's in Slurm's queue, None where nobody could or needed to ask. Raises InputError where a run will not
-    come to its end by itself, or no job can wait for it.
+    jobs: the user's in Slurm's queue, None where nobody could or needed to ask. made: that run is there, and asks for
+    no other checkpoint any more. Raises InputError where a run will not come to its end by itself, or no job can wait
+    for it.
     """
     found: dict[str, None] = {}
     for each, state in standing(awaited, jobs):
-        reason, fix = _in_vain(spec, each, state)
+        reason, fix = _in_vain(spec, each, state, made=made)
         if reason:
             raise InputError.of(each.field, each.run.id, f"it is {state.name}, and {reason}", fix)
         found[state.job or ""] = None
     return [*found]
 
 
-def _in_vain(spec: RunSpec, awaited: Awaited, state: State) -> tuple[str, str]:
+def _in_vain(spec: RunSpec, awaited: Awaited, state: State, *, made: bool) -> tuple[str, str]:
     """(why a run of `spec` would wait for this one in vain, what to do instead); empty where it would not."""
     run, on_slurm = awaited.run, awaited.run.spec().cluster.kind == "slurm"
     near = awaited.field == RUN or str(run.runs) == spec.runs
     named = run.id if near else str(run.path)
     newest = "step=newest" if awaited.field == RUN else shlex.quote(f"{awaited.field}={named}@newest")
-    now = f", or {newest}" if run.checkpoints() else ""
-    wait, resume = f"wait until it is done{now}", f"`sslrun resume {shlex.quote(named)}` first{now}"
+    now = f", or {newest}" if run.checkpoints() and not made else ""
+    wait, resume = f"wait until it is done{now}", f"`sslrun resume {run.typed}` first{now}"
     if run.path.stat().st_uid != os.geteuid():
         return "somebody else's", wait
     if state.name not in ACTIVE or not (state.job if on_slurm else run.held()):

@@ -105,7 +105,7 @@ def refuse_unknown(run: RunDir, spec: RunSpec) -> None:
         given = next(((name, value) for name, value in asked.items() if value), None)
         if given and rooms.is_dir() and not (rooms / file).is_file():
             words = shlex.join(f"{name}={value}" for name, value in asked.items() if value)
-            fix = f"`sslrun resume {run.id} --code=current {words}`"
+            fix = f"`sslrun resume {run.typed} --code=current {words}`"
             raise InputError.of(*given, f"the code that {run.id} was made with does not know it", fix)
 
 
@@ -119,12 +119,12 @@ def move(run: RunDir, spec: RunSpec, plan: Planned) -> None:
         asked = run.history().open_intent or run.state().job
         job = settle(run, commands.jobs()).job if asked else None
         if job:
-            fix = f"`sslrun cancel {run.id}` first"
+            fix = f"`sslrun cancel {run.typed}` first"
             raise InputError.of("RUN", run.id, f"job {job} has it, on nodes of its own", fix)
         lock = run.lock()
         if lock is None:
             run.refuse_second_writer()
-            raise InputError.of("RUN", run.id, "somebody has just started it", f"`sslrun cancel {run.id}` stops it")
+            raise InputError.of("RUN", run.id, "somebody has just started it", f"`sslrun cancel {run.typed}` stops it")
         try:
             run.place(spec, plan)
         finally:

@@ -43,7 +43,7 @@ def on_nodes(
     """
     packed = run.history().last("packed")
     if not packed:
-        fix = f"`sslrun resume {run.id}` packs it"
+        fix = f"`sslrun resume {run.typed}` packs it"
         raise InputError.of("cluster.local_env", spec.cluster.local_env, "the ledger names no packed environment", fix)
     folder = os.path.expandvars(spec.cluster.local_env)
     if not folder.startswith("/"):
@@ -82,7 +82,7 @@ def _refusal(
         try:
             waiting.patiently(lambda: waiting.refuse_unanswered(Path(archive)), show)
         except OSError as error:
-            reason, fix = f"{archive}: {error.strerror or error}", f"`sslrun resume {run.id}` packs it again"
+            reason, fix = f"{archive}: {error.strerror or error}", f"`sslrun resume {run.typed}` packs it again"
             return InputError.of("cluster.local_env", spec.cluster.local_env, reason, fix)
     if 2 * len(unread) < len(nodes):
         return NodesRefused(why)

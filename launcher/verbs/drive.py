@@ -74,7 +74,7 @@ def refuse(run: "RunDir", *, force: bool) -> None:
     has made the run."""
     diverged = divergence(run)
     if diverged and not force:
-        raise RunFailed(f"{diverged} (`sslrun resume {run.id} --force` tries all the same)")
+        raise RunFailed(f"{diverged} (`sslrun resume {run.typed} --force` tries all the same)")
     run.keep_private(run.spec())
     if not os.access(run.path, os.W_OK):
         raise InputError.of("runs", run.path.parent, "you cannot write there", "choose another folder with runs=PATH")

@@ -21,6 +21,10 @@ def run(options: Namespace) -> int:
         from launcher.verbs import multirun
 
         return multirun.run(options)
+    if options.wait:
+        raise InputError(
+            "--wait: this is one run; leave it out, and `sslrun logs RUN -f` follows it, or add --multirun"
+        )
     if any(word.startswith("sweep=") for word in options.overrides):
         name = next(word for word in options.overrides if word.startswith("sweep=")).partition("=")[2]
         raise InputError.of("sweep", name, "this is several runs", "add --multirun")

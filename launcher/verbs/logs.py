@@ -4,11 +4,18 @@ import json
 import os
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.errors import InputError, harmless
 from launcher.run.files import opened
 from launcher.verbs import arguments
+
+if TYPE_CHECKING:
+    from launcher.run.folder import RunDir
+    from launcher.run.state import State
+    from launcher.slurm.commands import SlurmJob
 
 EXAMPLE = "sslrun logs deepercluster-demo -f"
 POLL_SECONDS = 0.5
@@ -26,9 +33,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """What the ranks printed."""
-    from launcher.report import behind, view
+    from launcher.report import view
     from launcher.run.state import ACTIVE
-    from launcher.slurm import queue, reasons
+    from launcher.slurm import queue
 
     found = arguments.find(options)
     folder = found.path / "logs"
@@ -48,18 +55,41 @@ def run(options: Namespace) -> int:
         if not options.follow or state.name not in ACTIVE:
             break
         if state.name != "running" and state != told:
-            reason, where = reasons.of(state.why_pending), arguments.runs_option(found)
-            before = behind.standing([found], jobs).get(found.path, []) if state.name == "pending" else []
-            waits = behind.in_words(before, found.runs, where)
-            waits = waits or (reason.said(state.job, found.id, where) if reason.word else "")
-            screen.print(f"{found.id} is {state.name}{f': it waits for {waits}' if waits else ''}", soft_wrap=True)
+            waits = _waits(found, state, jobs)
+            screen.print(f"{found.id} is {state.name}{f': {waits}' if waits else ''}", soft_wrap=True)
             told = state
         time.sleep(POLL_SECONDS)
     if not read:
-        words = queue.last_words(found) or state.message
-        reason = f"{found.id} is {state.name} and has no log of it" + (f" ({words})" if words else "")
-        raise InputError.of("--rank", options.rank, reason, "use --all, or start the run first")
+        raise _no_log(found, state, jobs, options)
     return 0
+
+
+def _waits(found: "RunDir", state: "State", jobs: "Mapping[str, SlurmJob] | None") -> str:
+    """That it waits, and for what, as far as that is known; empty where it does not."""
+    from launcher.report import behind
+    from launcher.slurm import reasons
+
+    reason, where = reasons.of(state.why_pending), arguments.runs_option(found)
+    before = behind.standing([found], jobs).get(found.path, []) if state.name == "pending" else []
+    waits = behind.in_words(before, found.runs, where)
+    waits = waits or (reason.said(state.job, found.id, where) if reason.word else "")
+    return f"it waits for {waits}" if waits else ""
+
+
+def _no_log(found: "RunDir", state: "State", jobs: "Mapping[str, SlurmJob] | None", options: Namespace) -> InputError:
+    """The error that nothing of what was asked for is there."""
+    from launcher.run.state import ACTIVE
+    from launcher.slurm import queue
+
+    stage = found.doing(state.name, found.history()).get("stage") if state.name == "running" else ""
+    why = _waits(found, state, jobs) or stage or queue.last_words(found) or state.message
+    one = not options.all and _wanted(found.path / "logs", every=True, rank=0)
+    reason = f"{found.id} is {state.name} and has no log{' of it' if one else ''}" + (f" ({why})" if why else "")
+    command = f"`sslrun logs {found.typed} -f` shows what comes"
+    fix = "use --all" if one else command if state.name in ACTIVE else f"`sslrun resume {found.typed}` starts it"
+    return (
+        InputError.of("--all", ..., reason, fix) if options.all else InputError.of("--rank", options.rank, reason, fix)
+    )
 
 
 def _wanted(folder: Path, *, every: bool, rank: int) -> list[Path]:

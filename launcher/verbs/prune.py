@@ -37,7 +37,7 @@ def run(options: Namespace) -> int:
     lock = found.lock()
     if lock is None:
         found.refuse_second_writer()
-        raise InputError.of("RUN", found.id, "somebody has just started it", f"`sslrun cancel {found.id}` stops it")
+        raise InputError.of("RUN", found.id, "somebody has just started it", f"`sslrun cancel {found.typed}` stops it")
     try:
         findings = pruning.find(found, options.keep, commands.jobs)
         _say(found, findings)
@@ -62,7 +62,7 @@ def _refuse_active(found: "RunDir") -> None:
     if state.name == "running" or state.job:
         reason = f"it is {state.name}" + (f" as job {state.job}" if state.job else "")
         reason += f" ({trouble})" if trouble else ""
-        raise InputError.of("RUN", found.id, reason, f"wait, or `sslrun cancel {found.id}` first")
+        raise InputError.of("RUN", found.id, reason, f"wait, or `sslrun cancel {found.typed}` first")
 
 
 def _say(found: "RunDir", findings: "Findings") -> None:

@@ -20,6 +20,7 @@ def run(options: Namespace) -> int:
     from launcher.report import behind, view
     from launcher.report.screen import console
     from launcher.run import heartbeats, slow_ranks
+    from launcher.run.waiting import WAITS
     from launcher.slurm import queue, reasons
 
     found = arguments.find(options)
@@ -47,8 +48,11 @@ def run(options: Namespace) -> int:
     elif reason.word:
         summary["waits_for"] = reason.said(summary["job"], found.id, arguments.runs_option(found))
     if summary["state"] == "running":
-        nobody = "Slurm, which has suspended its job" if summary["suspended"] else "nobody"
-        summary["waits_for"] = heartbeats.named(late) or nobody
+        stage = found.doing("running", found.history()).get("stage") or ""
+        slurm = "Slurm, which has suspended its job" if summary["suspended"] else ""
+        said = stage.removeprefix(WAITS) if stage.startswith(WAITS) else ""
+        summary["waits_for"] = slurm or heartbeats.named(late) or said
+        summary["stage"] = "" if said else stage
         stalled = heartbeats.stalled(found)
         if stalled:
             summary["stalled"] = f"{len(stalled)} ranks; their stacks are in {found.path / 'logs'}"

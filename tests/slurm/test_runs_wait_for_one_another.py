@@ -66,7 +66,7 @@ def test_what_waits_for_a_run_follows_it_to_its_next_job(here, queue, ledger, un
     follow.kill()
     follow.wait()
     refused = sslrun("method=deepercluster", f"init_from={source['id']}", "seed=7", *shape, code=2).complaint
-    assert f"`sslrun resume {source['id']}`" in refused
+    assert f"`sslrun resume {source['path']}`" in refused
 
     sslrun("cancel", points[1]["path"], "--yes")
     assert jobs[1] not in queue() and sslrun.show(points[1]["path"])["state"] == "cancelled"

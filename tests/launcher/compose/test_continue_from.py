@@ -1,5 +1,6 @@
 """`continue_from`: a finished run is trained for more epochs, as a run of its own; what else cannot be is refused."""
 
+import os
 import shlex
 
 import pytest
@@ -102,7 +103,11 @@ def test_a_run_that_is_not_finished_is_refused(ledgers):
     ledgers.start(run)
     ledgers.save(run, 9)
     line = refused(run, "method.epochs=4", f"continue_from={run.id}")
-    assert line.startswith(f"continue_from={run.id}: it is ") and f"`sslrun resume {run.id}` first" in line
+    assert line.startswith(f"continue_from={run.id}: it is ") and f"`sslrun resume {run.path}` first" in line
+    lock = run.lock()
+    line = refused(run, "method.epochs=4", f"continue_from={run.id}")
+    assert line.endswith("it is running, and only a finished run is trained longer; wait until it is done")
+    os.close(lock)
     ledgers.end(run, "failed")
     assert f"continue_from={run.id}: it is failed" in refused(run, "method.epochs=4", f"continue_from={run.id}")
 

@@ -98,7 +98,7 @@ def test_a_run_that_a_job_has_takes_no_second_writer(run, ledgers, squeue, job):
     ledgers.submit(run, job)
     with pytest.raises(InputError) as refused:
         queue.refuse_second_writer(run)
-    words = f"RUN={run.id}: job {job} has it, and a run has one writer; `sslrun cancel {run.id}` takes it back"
+    words = f"RUN={run.id}: job {job} has it, and a run has one writer; `sslrun cancel {run.path}` takes it back"
     assert str(refused.value) == words
 
 

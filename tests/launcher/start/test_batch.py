@@ -140,7 +140,7 @@ def test_setup_that_fails_at_the_first_start_is_wrong_input(runs, job, unready):
     with pytest.raises(SystemExit) as ended:
         batch.main(str(run.path))
     end = run.history().last("end")
-    fix = f"`sslrun resume {run.id} cluster.setup=[...]` goes on with others"
+    fix = f"`sslrun resume {run.path} cluster.setup=[...]` goes on with others"
     said = f"{SHOWN}; {fix}, and `|| true` behind an item lets it fail"
     assert (end["state"], end["cause"], end["message"], ended.value.code) == ("failed", "input", said, 2)
     assert not badnodes.listed(runs.folder) and not job.slurm.commands("scontrol requeue")

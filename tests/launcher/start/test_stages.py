@@ -91,9 +91,9 @@ def refused(spec, jobs=QUEUED):
 
 @pytest.mark.parametrize("state", ["failed", "stopped", "cancelled"])
 def test_one_that_nobody_runs_is_refused(ledgers, source, state):
-    spec, near = pupil(source), source.id
+    spec, near = pupil(source), source.id  # for `runs=`, which the line has; `resume` finds it by its path
     ledgers.end(started(ledgers, source), state)
-    fix = f"`sslrun resume {near}` first, or init_from={near}@newest"
+    fix = f"`sslrun resume {source.path}` first, or init_from={near}@newest"
     assert refused(spec) == f"init_from={near}: it is {state}, and nobody runs it; {fix}"
 
 

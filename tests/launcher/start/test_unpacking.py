@@ -159,7 +159,7 @@ def test_without_a_packed_environment_or_its_variable_the_line_says_what_to_do(r
         unpack("exit 0")
     shutil.rmtree(run.path / "events")
     (run.path / "events").mkdir()
-    with pytest.raises(InputError, match=rf"names no packed environment; `sslrun resume {run.id}` packs it$"):
+    with pytest.raises(InputError, match=rf"names no packed environment; `sslrun resume {run.path}` packs it$"):
         unpack("exit 0")
 
 

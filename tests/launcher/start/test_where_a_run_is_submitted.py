@@ -64,7 +64,7 @@ def test_a_run_whose_code_knows_no_such_thing_is_not_given_it(runs, given, words
     rooms.mkdir(parents=True)
     with pytest.raises(InputError) as refused:
         submit.refuse_unknown(run, runs.spec(**given))
-    assert str(refused.value).endswith(f"`sslrun resume {run.id} --code=current {words}`")
+    assert str(refused.value).endswith(f"`sslrun resume {run.path} --code=current {words}`")
     submit.refuse_unknown(run, runs.spec(nodes=4))
     (rooms / "worlds.py").touch()
     submit.refuse_unknown(run, runs.spec(**given))
@@ -213,7 +213,7 @@ def test_a_run_that_a_job_has_is_not_moved(runs, ledgers, slurm_said, what):
         runs.intend(run, "token7", 1)
     with pytest.raises(InputError) as refused:
         submit.move(run, runs.spec(nodes=2), runs.plan)
-    words = f"RUN={run.id}: job 3_1 has it, on nodes of its own; `sslrun cancel {run.id}` first"
+    words = f"RUN={run.id}: job 3_1 has it, on nodes of its own; `sslrun cancel {run.path}` first"
     assert str(refused.value) == words
     assert run.spec().nodes == 1
 
@@ -243,6 +243,8 @@ def test_nor_one_that_a_process_has_taken_this_instant(runs, monkeypatch):
     """A stand-in for one that holds the lock while it is tried, and no longer when it is asked who that is."""
     run = runs.make()
     monkeypatch.setattr(run, "lock", lambda: None)
-    with pytest.raises(InputError, match=f"RUN={run.id}: somebody has just started it; `sslrun cancel {run.id}` stops"):
+    with pytest.raises(
+        InputError, match=f"RUN={run.id}: somebody has just started it; `sslrun cancel {run.path}` stops"
+    ):
         submit.move(run, runs.spec(nodes=2), runs.plan)
     assert run.spec().nodes == 1

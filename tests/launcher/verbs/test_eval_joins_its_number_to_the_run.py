@@ -189,7 +189,7 @@ def test_a_run_that_never_saved_has_nothing_to_evaluate(sslrun, one_line, interr
     line = one_line(sslrun("eval", run, "protocol=knn", "step=newest", code=2))
     assert f"step=newest: {run.name} has no checkpoint yet; wait, or `sslrun resume" in line
     line = one_line(sslrun("eval", run, "protocol=knn", code=2))
-    assert line.endswith(f"it is stopped, and nobody runs it; `sslrun resume {run.name}` first"), line
+    assert line.endswith(f"it is stopped, and nobody runs it; `sslrun resume {run}` first"), line
 
 
 def test_without_labels_anywhere_it_is_refused_and_with_some_it_is_the_run_s_number(
