@@ -262,7 +262,7 @@ def _unjudged(found: RunDir, protocol: str, jobs: Any) -> tuple[str, str]:
     asked = [each for each in evaluation.every(found) if protocol in each.path.name.rpartition("-")[0].split("+")]
     there = asked[-1].state(jobs) if asked else None
     if there is None or there.name == "done":
-        return "unjudged", f"`sslrun eval {found.id} protocol={protocol}` judges it"
+        return "unjudged", f"`sslrun eval {found.typed} protocol={protocol}` judges it"
     said = there.message or reasons.of(there.why_pending).short()
     return there.name, f"trained; its evaluation evals/{asked[-1].path.name} is {there.name}{said and ': '}{said}"
 

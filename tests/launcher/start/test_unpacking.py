@@ -125,7 +125,7 @@ def _away(path: Path) -> None:
 
 def test_one_that_is_gone_is_packed_again_by_resume(run, unpack):
     said_of = (
-        rf"^cluster.local_env=\$SCRATCH/env: .*: No such file or directory; `sslrun resume {run.id}` packs it again$"
+        rf"^cluster.local_env=\$SCRATCH/env: .*: No such file or directory; `sslrun resume {run.path}` packs it again$"
     )
     with pytest.raises(InputError, match=said_of):
         unpack(f"{said(*THERE)}\n{said(('n2', 'refused'), **UNREAD)}\nexit 3")
