@@ -17,6 +17,7 @@ from launcher.run import manifest, pins
 from launcher.run.folder import RunDir, find
 from launcher.run.manifest import sha256
 from launcher.run.state import ACTIVE
+from launcher.slurm import queue
 from launcher.spec import paths, registry
 from launcher.spec.fields import pinned_fields
 from launcher.spec.runspec import (
@@ -144,15 +145,21 @@ def split(field: str, name: str, runs: Path) -> tuple[str, str]:
 def at_step(run: RunDir, step: str, field: str, value: object) -> Path:
     """The run's checkpoint of that step, or its newest. Raises InputError about the field where there is none."""
     saved = run.checkpoints()
-    if not saved and pins.done(run.history()):
-        reason = f"{run.id} is done, and its checkpoints are gone"
-        raise InputError.of(field, value, reason, "put them back, or give another run")
+    if step != NEWEST and not step.isdecimal():
+        raise InputError.of(field, value, "that is no step", f"give a number, {NEWEST}, or none for its end")
     if not saved:
-        raise InputError.of(field, value, f"{run.id} has no checkpoint yet", f"wait, or `sslrun resume {run.id}`")
+        state = run.state(queue.of_runs([run])[0]).name
+        reason = f"{run.id} has no checkpoint yet"
+        fix = "wait, or give no step: then it is what that run is at its end"
+        if state == "done":
+            reason, fix = f"{run.id} is done, and its checkpoints are gone", "put them back, or give another run"
+        elif state not in ACTIVE:
+            fix = f"`sslrun resume {run.typed}` first"
+        raise InputError.of(field, value, reason, fix)
     if step == NEWEST:
         return saved[-1]
     for path in saved:
-        if step.isdecimal() and int(step) == number(path):
+        if int(step) == number(path):
             return path
     there = f"there are: {', '.join(str(number(path)) for path in saved)}"
     raise InputError.of(field, value, f"{run.id} has no checkpoint of that step", there)

@@ -110,7 +110,8 @@ def test_every_point_of_a_sweep_waits(source):
 
 REFUSED = {
     "{id}@13": ("has no checkpoint of that step", "there are: 9, 12"),
-    "{id}@end": ("has no checkpoint of that step", "there are: 9, 12"),
+    "{id}@end": ("that is no step", "give a number, newest, or none for its end"),
+    "{id}@-3": ("that is no step", "give a number"),
     "{id}@": ("no step stands behind the @", "@newest, or rotnet-tiny-"),
     "nothing@9": ("there is no such run", "runs there: "),
     "{kmeans}": ("it trains nothing", "give a run that does"),
@@ -127,6 +128,23 @@ def test_what_is_no_source_is_refused_in_one_line(ledgers, source, name):
     line = str(error.value)
     assert line.startswith(f"init_from={asked}: ") or "nothing" in name, line
     assert all(part in line for part in REFUSED[name]) and "\n" not in line
+
+
+def test_one_that_has_no_checkpoint_yet_says_what_can_be_done(ledgers):
+    run = ledgers.create(*SOURCE)
+    ledgers.start(run)
+    lock = run.lock()
+    for step in ("newest", "99"):
+        said = (
+            f"init_from={run.id}@{step}: {run.id} has no checkpoint yet; "
+            "wait, or give no step: then it is what that run is at its end"
+        )
+        with pytest.raises(InputError, match=f"^{said}$"):
+            pupil(run, f"{run.id}@{step}")
+    os.close(lock)
+    ledgers.end(run, "stopped")
+    with pytest.raises(InputError, match=rf"no checkpoint yet; `sslrun resume {run.path}` first$"):
+        pupil(run, f"{run.id}@newest")
 
 
 def test_one_that_is_done_and_has_no_checkpoint_is_not_waited_for(ledgers):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from launcher.compose import clustering
 from launcher.compose.training import resolve
 from launcher.errors import InputError
 from launcher.plan import plan as planning
@@ -203,6 +204,26 @@ def test_what_is_done_when_a_run_is_made_is_taken_at_once(ledgers, source):
     assert run.history().last("pinned")["step"] == 9 and stages.of_run(run) == []
     named = made(resolve(["method=deepercluster", "recipe=tiny", f"init_from={source.path}@9", f"runs={run.runs}"])[0])
     assert named.id != run.id and named.history().last("pinned")["digest"] == "digest 9"
+
+
+def test_what_was_the_newest_a_moment_ago_is_asked_for_again_by_the_field_that_was_typed(ledgers, source):
+    started(ledgers, source)
+    trains = resolve(["method=deepercluster", "recipe=tiny", f"init_from={source.id}@newest", f"runs={source.runs}"])[0]
+    clusters = clustering.want([f"features={source.id}@newest", "k=3", f"runs={source.runs}"])
+    (source.path / "checkpoints" / "step_00000009").rename(source.path / "checkpoints" / "step_00000012")
+    for spec, field in ((trains, "init_from"), (clusters, "features")):
+        with pytest.raises(InputError) as refusal:
+            pins.lay(source.runs / "new", spec)
+        path = source.path / "checkpoints" / "step_00000009"
+        fix = "type it again, or name another step"
+        assert str(refusal.value) == f"{field}={path}: there is no such checkpoint any more; {fix}"
+
+
+def test_one_that_is_there_can_ask_for_no_other_checkpoint(ledgers, source):
+    run = made(pupil(source))
+    ledgers.end(started(ledgers, source), "failed")
+    with pytest.raises(InputError, match=rf"nobody runs it; `sslrun resume {source.path}` first$"):
+        stages.jobs_before(run.spec(), stages.of_run(run), QUEUED, made=True)
 
 
 @pytest.mark.parametrize("what", ["gone", "another", "no last checkpoint", "damaged"])
