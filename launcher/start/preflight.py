@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -78,13 +78,18 @@ def look(
     silent = {node: SILENT for node in nodes if node not in said}
     reason = srun.reason(step.srun.errors) or f"exit code {step.srun.process.returncode}"
     if over:
-        if 0 < len(silent) < len(nodes) and FAILED.search("".join(step.srun.errors)):
+        if silent and not _are_most(silent, nodes) and FAILED.search("".join(step.srun.errors)):
             raise NodesRefused({node: f"{SILENT}: {reason}" for node in silent})
         raise NotStarted(f"starting a task on every node failed: {reason}")
     left = silent | {node: STUCK for node in said if node not in hosts}
-    if 0 < len(left) < len(nodes):
+    if left and not _are_most(left, nodes):
         raise NodesRefused(left)
     raise NotStarted(f"a node of {','.join(nodes)} {SILENT if silent else STUCK}")
+
+
+def _are_most(left: Collection[str], nodes: Collection[str]) -> bool:
+    """Then it is what they share, a file server or a registry, and may be over at the next start."""
+    return 2 * len(left) > len(nodes)
 
 
 def _paths(spec: RunSpec, code: Path) -> list[str]:
