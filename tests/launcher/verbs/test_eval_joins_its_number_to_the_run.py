@@ -187,7 +187,7 @@ def test_a_run_that_never_saved_has_nothing_to_evaluate(sslrun, one_line, interr
     run = shutil.copytree(interrupted[0].parent, tmp_path / "runs", symlinks=True) / interrupted[0].name
     shutil.rmtree(run / "checkpoints")
     line = one_line(sslrun("eval", run, "protocol=knn", "step=newest", code=2))
-    assert f"step=newest: {run.name} has no checkpoint yet; wait, or `sslrun resume" in line
+    assert line.endswith(f"step=newest: {run.name} has no checkpoint yet; `sslrun resume {run}` first"), line
     line = one_line(sslrun("eval", run, "protocol=knn", code=2))
     assert line.endswith(f"it is stopped, and nobody runs it; `sslrun resume {run}` first"), line
 
