@@ -148,12 +148,12 @@ def at_step(run: RunDir, step: str, field: str, value: object) -> Path:
     if step != NEWEST and not step.isdecimal():
         raise InputError.of(field, value, "that is no step", f"give a number, {NEWEST}, or none for its end")
     if not saved:
-        state = run.state(queue.of_runs([run])[0]).name
+        state = run.state(queue.of_runs([run])[0])
         reason = f"{run.id} has no checkpoint yet"
         fix = "wait, or give no step: then it is what that run is at its end"
-        if state == "done":
+        if state.name == "done":
             reason, fix = f"{run.id} is done, and its checkpoints are gone", "put them back, or give another run"
-        elif state not in ACTIVE:
+        elif state.name not in ACTIVE or not (state.job or run.held()):
             fix = f"`sslrun resume {run.typed}` first"
         raise InputError.of(field, value, reason, fix)
     if step == NEWEST:
