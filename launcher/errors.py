@@ -61,11 +61,17 @@ class NotStarted(ClusterError):
 
 
 class NodesRefused(NotStarted):
-    """Some of the job's nodes lack what the run needs, or start nothing. `why`: {node: half a sentence}."""
+    """Some of the job's nodes lack what the run needs, or start nothing. `why`: {node: half a sentence}.
 
-    def __init__(self, why: Mapping[str, str]):
-        self.why = dict(why)
+    fix: for a person, where there are no other nodes."""
+
+    def __init__(self, why: Mapping[str, str], fix: str = ""):
+        self.why, self.fix = dict(why), fix
         super().__init__(first_few(of_nodes(self.why)))
+
+    def of_all(self) -> ClusterError:
+        """Where the job has no others: then it is no node's fault."""
+        return ClusterError("; ".join(filter(None, (str(self), self.fix))))
 
 
 class SetupFailed(ClusterError):

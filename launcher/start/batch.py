@@ -227,8 +227,8 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
             return evidence.NOT_BEGUN
         nodes.leftover = True  # as far as is known
         if isinstance(error, NodesRefused):
-            if set(nodes.usable) <= set(error.why):  # what all of them lack is no node's fault
-                raise ClusterError(str(error)) from None
+            if set(nodes.usable) <= set(error.why):
+                raise error.of_all() from None
             # A node without room for the environment is as good as any for a run that brings none.
             _leave_out(run, ledger, nodes, error.why, mark=not seen)
         raise

@@ -92,6 +92,20 @@ def into(runs: Sequence[RunDir], show: Show | None = None) -> dict[str, str]:
     return notes
 
 
+def of(run: RunDir) -> dict[str, Any]:
+    """What the next start of the run takes, as PACKED; {} where nothing was packed. Packed again since, the same
+    environment may be other bytes."""
+    written = run.history().last("packed")
+    return (written and _complete(run.runs / ENVIRONMENTS / written["digest"])) or written
+
+
+def forget(archive: Path, sha256: str) -> None:
+    """Have an archive that is not what was packed, but one with this sha256, packed by whoever submits next."""
+    with contextlib.suppress(NotOurs, OSError):
+        if PACKED.read(archive.with_name(ABOUT))["sha256"] == sha256:  # else somebody has packed it again
+            archive.with_name(ABOUT).unlink()
+
+
 def of_ranks(spec: RunSpec, runs: Path) -> "Environment":
     """What is packed for a run of the folder `runs`. Raises InputError where it cannot be."""
     environment = _environment(script.python_of(spec.cluster))
@@ -238,6 +252,15 @@ def digest_of(files: Iterable[_File]) -> str:
 # -- the archive -------------------------------------------------------------------------------------------------------
 
 
+def _complete(folder: Path) -> dict[str, Any] | None:
+    """What is said of the archive there, as PACKED, where all of it is there."""
+    with contextlib.suppress(NotOurs, OSError):
+        about = PACKED.read(folder / ABOUT)
+        if about["digest"] == folder.name and (folder / ARCHIVE).lstat().st_size == about["size"]:
+            return about
+    return None
+
+
 class _Archive:
     """Of an environment as it is now, in the folder `shared`: found there, or `fresh`. `about`: as PACKED; `seconds`
     that it took. Raises InputError, OSError."""
@@ -248,18 +271,11 @@ class _Archive:
         self.environment, self._show = environment, show or (lambda stage, done, of: None)
         found = [*self._listed()]
         self.path = shared / digest_of(found)
-        known = self._known()
+        known = _complete(self.path)
         self.fresh = known is None
         self.about = known or self._pack(found)
         os.utime(self.path / ARCHIVE)  # clusters take away what is old
         self.seconds = round(time.monotonic() - began, 3)
-
-    def _known(self) -> dict[str, Any] | None:
-        with contextlib.suppress(NotOurs, OSError):
-            about = PACKED.read(self.path / ABOUT)
-            if about["digest"] == self.path.name and (self.path / ARCHIVE).lstat().st_size == about["size"]:
-                return about
-        return None
 
     def _listed(self) -> Iterator[_File]:
         """What is installed. On a file server that takes a while."""
@@ -297,7 +313,7 @@ class _Archive:
                 "prefixes": self.environment.places,
             }
             files.write_json(beside / ABOUT, about)
-            if os.path.lexists(self.path):  # incomplete, or cut short: `_known` knows it not
+            if os.path.lexists(self.path):  # incomplete, or cut short: `_complete` takes it for none
                 files.rename(self.path, f"{BESIDE}{secrets.token_hex(8)}")
             beside.rename(self.path)
             files.sync_names(shared)

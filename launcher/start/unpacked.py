@@ -49,6 +49,10 @@ class Unread(Refused):
     """The archive could not be read, which is the shared disk's fault, or the node's way there."""
 
 
+class Spoiled(Refused):
+    """The archive is not what was packed, as far as this node can see."""
+
+
 def home(folder: Path | str) -> Path:
     """Of the user's environments on a node."""
     return Path(folder, f"sslrun-{os.getuid()}-env")
@@ -252,12 +256,12 @@ def _unpack(order: Mapping[str, Any], target: Path, news: Callable[[int], Any]) 
             while read.read(CHUNK):
                 pass
         if read.sha256.hexdigest() != order["sha256"]:
-            raise Refused(f"reads something else in {order['archive']} than was packed")
+            raise Spoiled(f"reads something else in {order['archive']} than was packed")
         _relocate(beside, target, order["prefixes"])
         _write_inventory(beside)
         beside.rename(target)
     except tarfile.TarError as error:
-        raise Refused(f"cannot read {order['archive']} ({error})") from None
+        raise Spoiled(f"cannot read {order['archive']} ({error})") from None
     except OSError as error:
         raise Refused(f"cannot unpack {error.filename or order['archive']} ({error.strerror or error})") from None
     finally:
@@ -270,11 +274,11 @@ def _opened(archive: str) -> int:
         found = os.fstat(descriptor)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise
+            raise Spoiled(f"finds {archive} to be a link") from None
         raise Unread(f"cannot read {archive} ({error.strerror or error})") from None
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         os.close(descriptor)
-        raise Refused(f"finds {archive} to be another user's, or open for others to write")
+        raise Spoiled(f"finds {archive} to be another user's, or open for others to write")
     return descriptor
 
 
@@ -313,7 +317,7 @@ def main() -> int:
     try:
         fresh = lay(order, say)
     except Refused as error:
-        say("refused", why=str(error), unread=isinstance(error, Unread))
+        say("refused", why=str(error), unread=isinstance(error, Unread), spoiled=isinstance(error, Spoiled))
         return REFUSED
     except OSError as error:
         say("refused", why=f"cannot use {error.filename or order['folder']} ({error.strerror or error})")

@@ -20,7 +20,7 @@ from launcher.run.folder import ENVIRONMENTS, RunDir
 from launcher.run.ledger import Ledger
 from launcher.slurm import srun
 from launcher.spec.runspec import RunSpec, freeze
-from launcher.start import preflight, unpacked
+from launcher.start import packed, preflight, unpacked
 
 STILL_SECONDS = preflight.PREFLIGHT_SECONDS  # that a node may be without news
 END_SECONDS = 10.0  # from the signal to the kill
@@ -39,53 +39,55 @@ def on_nodes(
     """Have the environment on the own disk of each of `nodes`: the spec by which ranks start from there.
 
     unwanted: asked now and then whether the start is to end. Raises NotStarted then, and where it failed, NodesRefused
-    where some cannot have it, Unreadable where most could not read it, and InputError where it is not there.
+    where some cannot have it, Unreadable where most could not read it, and InputError where it is not there, or is not
+    what was packed.
     """
-    packed = run.history().last("packed")
-    if not packed:
+    taken = packed.of(run)
+    if not taken:
         fix = f"`sslrun resume {run.typed}` packs it"
         raise InputError.of("cluster.local_env", spec.cluster.local_env, "the ledger names no packed environment", fix)
     folder = os.path.expandvars(spec.cluster.local_env)
     if not folder.startswith("/"):
         raise InputError.of("cluster.local_env", spec.cluster.local_env, "no such variable is set in the job")
     began, home = time.monotonic(), unpacked.home(folder)
-    target = home / packed["digest"]
-    order = {name: packed[name] for name in ("digest", "sha256", "bytes", "prefixes")}
-    order |= {"folder": folder, "archive": str(run.runs / ENVIRONMENTS / packed["digest"] / unpacked.ARCHIVE)}
-    name, copy = f"unpack{ledger.generation}", target / packed["python"]
+    target = home / taken["digest"]
+    order = {name: taken[name] for name in ("digest", "sha256", "bytes", "prefixes")}
+    order |= {"folder": folder, "archive": str(run.runs / ENVIRONMENTS / taken["digest"] / unpacked.ARCHIVE)}
+    name, copy = f"unpack{ledger.generation}", target / taken["python"]
     words = steps.unpack(spec, nodes, name, code, home, copy, json.dumps(order), beside=beside)
     show = waiting.shown_by(run.path, ledger.generation)
     unpacking = _Unpacking(words, nodes, show)
-    fresh = unpacking.see_through(unwanted)
+    unpacking.see_through(unwanted)
     if unpacking.refused:
-        raise _refusal(run, spec, order["archive"], nodes, unpacking.refused, show)
+        raise _refusal(run, spec, order, unpacking, show)
     seconds = round(time.monotonic() - began, 3)
-    ledger.write("unpacked", digest=packed["digest"], path=str(target), fresh=fresh, seconds=seconds)
-    places = {old: f"{target}/{new}" for old, new in packed["prefixes"].items() if new == "env"}
+    ledger.write("unpacked", digest=taken["digest"], path=str(target), fresh=unpacking.fresh, seconds=seconds)
+    places = {old: f"{target}/{new}" for old, new in taken["prefixes"].items() if new == "env"}
     environment = {unpacked.VARIABLE: str(target), **_moved(os.environ, places), **spec.cluster.environment}
     cluster = spec.cluster_but(python=shlex.quote(str(copy)), environment=environment)
     return dataclasses.replace(spec, cluster=freeze(cluster))
 
 
 def _refusal(
-    run: RunDir,
-    spec: RunSpec,
-    archive: str,
-    nodes: Sequence[str],
-    refused: Mapping[str, Mapping[str, Any]],
-    show: Callable[[str], None],
+    run: RunDir, spec: RunSpec, order: Mapping[str, Any], unpacking: "_Unpacking", show: Callable[[str], None]
 ) -> SslrunError:
-    """Of what these nodes said. Raises Unreadable where the archive cannot be read here, either."""
-    why = {node: str(said.get("why")) for node, said in refused.items()}
-    unread = {node: why[node] for node, said in refused.items() if said.get("unread")}
+    """Of what the nodes said. Raises Unreadable where the archive cannot be read here, either."""
+    archive, again = Path(order["archive"]), f"`sslrun resume {run.typed}` packs it again"
+    why = {node: str(said.get("why")) for node, said in unpacking.refused.items()}
+    spoiled = {node: why[node] for node, said in unpacking.refused.items() if said.get("spoiled")}
+    unread = {node: why[node] for node, said in unpacking.refused.items() if said.get("unread")}
+    if spoiled and not unpacking.fresh:  # nobody has read what was packed
+        packed.forget(archive, order["sha256"])
+        return InputError.of("cluster.local_env", spec.cluster.local_env, first_few(of_nodes(spoiled)), again)
     if unread:
         try:
-            waiting.patiently(lambda: waiting.refuse_unanswered(Path(archive)), show)
+            waiting.patiently(lambda: waiting.refuse_unanswered(archive), show)
         except OSError as error:
-            reason, fix = f"{archive}: {error.strerror or error}", f"`sslrun resume {run.typed}` packs it again"
-            return InputError.of("cluster.local_env", spec.cluster.local_env, reason, fix)
-    if 2 * len(unread) < len(nodes):
-        return NodesRefused(why)
+            reason = f"{archive}: {error.strerror or error}"
+            return InputError.of("cluster.local_env", spec.cluster.local_env, reason, again)
+    if 2 * len(unread) < len(unpacking.nodes):
+        fix = f"`sslrun resume {run.typed} cluster.local_env=FOLDER` takes another one, and null in its place none"
+        return NodesRefused(why, "" if run.owner else fix)
     return Unreadable(first_few(of_nodes(unread)))
 
 
@@ -101,30 +103,30 @@ def _moved(environ: Mapping[str, str], places: Mapping[str, str]) -> dict[str, s
 
 
 class _Unpacking:
-    """The step that does it, a task on each node. `refused`: {node: its word} of those that cannot have it."""
+    """The step that does it, a task on each node. `refused`: {node: its word} of those that cannot have it; `fresh`: on
+    how many it was not yet."""
 
     def __init__(self, words: Sequence[str], nodes: Sequence[str], show: Callable[[str], None]):
+        self.nodes, self.fresh = nodes, 0
         self.refused: dict[str, dict[str, Any]] = {}
         self._show, self._shown = show, ""
         self._quiet = dict.fromkeys(nodes, 0.0)  # seconds, but for those in which this process stood still
         self._said: dict[str, dict[str, Any]] = {}
         self._srun, self._heard = preflight.Srun(words), 0
 
-    def see_through(self, unwanted: Callable[[], bool]) -> int:
-        """On how many nodes it was not yet, unless some have `refused`. Raises NodesRefused, NotStarted."""
+    def see_through(self, unwanted: Callable[[], bool]) -> None:
+        """Until all nodes have it, or some have refused. Raises NodesRefused, NotStarted."""
         try:
             self._wait(unwanted)
         finally:
             self._srun.close(END_SECONDS)  # a task that is killed leaves what the next one removes
             print(*self._srun.errors, sep="", end="", flush=True)
         self.refused = {node: said for node, said in self._said.items() if said.get("is") == "refused"}
-        if self.refused:
-            return 0
+        self.fresh = sum(said.get("fresh") is True for said in self._said.values())
         code = self._srun.process.returncode
-        if code or not all(self._is(node, "there") for node in self._quiet):
+        if not self.refused and (code or not all(self._is(node, "there") for node in self._quiet)):
             unwanted()  # Slurm ends the step before it tells this process
             raise NotStarted(f"unpacking the environment failed: {srun.reason(self._srun.errors) or code}")
-        return sum(said.get("fresh") is True for said in self._said.values())
 
     def _wait(self, unwanted: Callable[[], bool]) -> None:
         unheeded = 0.0

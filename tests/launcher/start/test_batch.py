@@ -98,7 +98,7 @@ def test_a_node_that_cannot_have_the_environment_is_left_out_and_as_good_as_any_
     runs, job, ends_of, monkeypatch
 ):
     def refused(*_, **__):
-        raise NodesRefused({"n2": "has no folder /scratch"})
+        raise NodesRefused({"n2": "has no folder /scratch"}, "take another")
 
     job.began_on("n[1-2]")
     monkeypatch.setattr(preflight, "look", lambda *_, **__: {})
@@ -107,6 +107,10 @@ def test_a_node_that_cannot_have_the_environment_is_left_out_and_as_good_as_any_
     assert ends_of(run)[0][:2] == ("preempted", "not_started")
     left_out = run.history().last("left_out")
     assert (left_out["node"], left_out["why"]) == ("n2", "has no folder /scratch")
+    job.began_on("n2", "n2")
+    alone = runs.make(1, local_env="/scratch")
+    assert ends_of(alone)[0][:2] == ("failed", "cluster")
+    assert alone.history().last("end")["message"] == "n2 has no folder /scratch; take another"
     assert not badnodes.listed(runs.folder)
 
 

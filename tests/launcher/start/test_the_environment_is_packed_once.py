@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -117,9 +118,19 @@ def test_a_submission_writes_down_what_its_ranks_start_from(runs, whole, monkeyp
         assert event["fresh"] and (run.path / "environment" / unpacked.ARCHIVE).stat().st_size == event["size"]
     packed.into(made)
     assert [event["fresh"] for event in made[0].history().all("packed")] == [True, False]
-    shutil.rmtree(runs.folder / pruning.ENVIRONMENTS / event["digest"])  # a cluster may take away what is old
+    archive = runs.folder / pruning.ENVIRONMENTS / event["digest"] / unpacked.ARCHIVE
+    content = bytearray(archive.read_bytes())
+    content[-3000] ^= 1
+    archive.write_bytes(content)
+    packed.forget(archive, "of another")
+    assert packed.of(made[0])["sha256"] == event["sha256"]
+    packed.forget(archive, event["sha256"])  # its nodes have seen it
     packed.into(made)
-    assert (made[0].path / "environment" / unpacked.ARCHIVE).exists()
+    found = hashlib.sha256((made[0].path / "environment" / unpacked.ARCHIVE).read_bytes()).hexdigest()
+    assert [run.history().last("packed")["fresh"] for run in made] == [True, True]
+    assert packed.of(made[0])["sha256"] == found
+    archive.unlink()  # a cluster may take away what is old
+    assert packed._complete(archive.parent) is None
     # A real refusal to write: a limit on the size of files in the place of a full disk.
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
@@ -274,7 +285,7 @@ def test_an_archive_that_is_not_what_was_packed_leaves_nothing(laid, harm):
     content = bytearray(laid.archive.read_bytes())
     content[1030] ^= 1
     laid.archive.write_bytes({"a byte": content, "the end": content[:700], "all of it": b""}[harm])
-    with pytest.raises(unpacked.Refused, match=rf"{unpacked.ARCHIVE}"):
+    with pytest.raises(unpacked.Spoiled, match=rf"{unpacked.ARCHIVE}"):
         laid()
     assert {path.name for path in laid.home.iterdir()} == {"lock"}
 
@@ -367,9 +378,13 @@ def test_what_others_can_change_is_refused(laid, tmp_path, monkeypatch):
     assert not list(disk.glob("*/[!l]*"))
 
 
-def test_where_no_folder_can_be_made_the_line_says_so(whole):
+def test_where_no_folder_can_be_made_or_the_archive_is_spoiled_the_line_says_so(whole, tmp_path):
     said = answer(carried_out(order(whole.about, whole.archive, Path("/proc"))))
-    assert said["is"] == "refused" and re.fullmatch(r"cannot make a folder in /proc \([A-Z][a-z ]+\)", said["why"])
+    assert said["is"] == "refused" and not said["spoiled"]
+    assert re.fullmatch(r"cannot make a folder in /proc \([A-Z][a-z ]+\)", said["why"])
+    (tmp_path / "empty").touch()
+    said = answer(carried_out(order(whole.about, tmp_path / "empty", tmp_path)))
+    assert said["spoiled"] and said["why"].startswith(f"cannot read {tmp_path}/empty (")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's file takes root")

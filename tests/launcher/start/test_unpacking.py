@@ -13,7 +13,7 @@ from launcher.errors import InputError, NodesRefused, NotStarted, Unreadable
 from launcher.run.folder import ENVIRONMENTS, RunDir
 from launcher.run.ledger import Ledger
 from launcher.spec.runspec import RunSpec
-from launcher.start import preflight, submit, unpacked, unpacking
+from launcher.start import packed, preflight, submit, unpacked, unpacking
 
 NODES = ["n1", "n2", "n3"]
 THERE = ("n1", "there"), ("n3", "there")
@@ -68,10 +68,15 @@ def test_ranks_start_from_the_copy(run, unpack, monkeypatch):
     assert (event["digest"], event["path"], event["fresh"]) == ("d1", copy, 1)
 
 
-def test_nodes_that_cannot_have_it_are_named(unpack):
+def test_nodes_that_cannot_have_it_are_named(run, unpack):
     with pytest.raises(NodesRefused) as refused:
         unpack(f"{said(*THERE)}\n{said(('n2', 'refused'), why='has no folder /scratch')}\nexit 3")
     assert refused.value.why == {"n2": "has no folder /scratch"}
+    assert str(refused.value) == "n2 has no folder /scratch"
+    assert str(refused.value.of_all()) == (
+        f"n2 has no folder /scratch; `sslrun resume {run.typed} cluster.local_env=FOLDER` takes another one, "
+        "and null in its place none"
+    )
 
 
 def test_a_node_without_news_is_named(unpack, monkeypatch):
@@ -129,6 +134,24 @@ def test_one_that_is_gone_is_packed_again_by_resume(run, unpack):
     )
     with pytest.raises(InputError, match=said_of):
         unpack(f"{said(*THERE)}\n{said(('n2', 'refused'), **UNREAD)}\nexit 3")
+
+
+def test_one_that_is_not_what_was_packed_is_packed_again_by_resume(run, unpack, archive):
+    """Unless a node has read it: then the other is to blame."""
+    spoiled = said(("n2", "refused"), why="reads something else", spoiled=True)
+    about = archive.with_name(packed.ABOUT)
+    about.write_text(json.dumps(PACKED))
+    with pytest.raises(NodesRefused):
+        unpack(f"{said(*THERE, fresh=True)}\n{spoiled}\nexit 3")
+    assert about.exists()
+    line = rf"^cluster.local_env=\$SCRATCH/env: n2 reads something else; `sslrun resume {run.typed}` packs it again$"
+    with pytest.raises(InputError, match=line):
+        unpack(f"{said(*THERE)}\n{spoiled}\nexit 3")
+    assert not about.exists()
+    about.write_text(json.dumps({**PACKED, "sha256": "of what was packed since"}))
+    with pytest.raises(InputError):
+        unpack(f'echo "$*" > {archive}.order\n{spoiled}\nexit 3')
+    assert "of what was packed since" in Path(f"{archive}.order").read_text()
 
 
 def test_one_with_news_is_waited_for(unpack, monkeypatch):
