@@ -111,7 +111,7 @@ def of_ranks(spec: RunSpec, runs: Path) -> "Environment":
     environment = _environment(script.python_of(spec.cluster))
     copies = Path(os.path.expandvars(spec.cluster.local_env))
     for field, given, folder, fix in (
-        ("runs", runs, runs, "choose another folder with runs=PATH"),
+        ("runs", runs, runs.absolute(), "choose another folder with runs=PATH"),
         ("cluster.local_env", spec.cluster.local_env, copies, "choose a folder of each node's own disk"),
     ):
         if folder.is_absolute() and folder.resolve().is_relative_to(environment.prefix.resolve()):

@@ -5,6 +5,7 @@ import shlex
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import InputError
@@ -62,10 +63,10 @@ def run(options: Namespace) -> int:
 
 def _submissions(specs: "Sequence[RunSpec]") -> "list[dict[str, Any]]":
     """Of each run `dependency`, sbatch's options that have it wait for those that it needs, why it would be `refused`,
-    and `srun`, the options that its steps are given."""
+    `srun`, the options that its steps are given, and `packed`, the environment of which nodes have a copy."""
     from launcher.plan import script
     from launcher.slurm import queue
-    from launcher.start import stages
+    from launcher.start import packed, stages
 
     awaited = [stages.of_spec(spec) for spec in specs]
     jobs, trouble = queue.of_runs({each.run.path: each.run for some in awaited for each in some}.values())
@@ -80,7 +81,13 @@ def _submissions(specs: "Sequence[RunSpec]") -> "list[dict[str, Any]]":
             except InputError as error:
                 known[key] = {"dependency": [], "refused": str(error)}
         srun = script.options_of_steps(spec.cluster) if spec.cluster.kind == "slurm" else []
-        found.append({**known[key], "srun": srun})
+        told = {**known[key], "srun": srun, "packed": ""}
+        if spec.cluster.local_env:
+            try:
+                told["packed"] = str(packed.of_ranks(spec, Path(spec.runs)).prefix)
+            except InputError as error:
+                told["refused"] = told["refused"] or str(error)
+        found.append(told)
     return found
 
 
@@ -90,10 +97,11 @@ def _in_words(submissions: "Sequence[Mapping[str, Any]]") -> list[str]:
         "dependency": ("It waits for another run: sbatch is given", "wait for another: sbatch is given"),
         "refused": ("It would not be submitted now:", "would not be submitted now:"),
         "srun": ("Its steps are started with srun", "start their steps with srun"),
+        "packed": ("Its ranks start from copies, on the nodes, of", "start their ranks from copies, on the nodes, of"),
     }
     lines = []
     for key, (one, many) in ways.items():
-        told = [each[key] if key == "refused" else shlex.join(each[key]) for each in submissions]
+        told = [each[key] if isinstance(each[key], str) else shlex.join(each[key]) for each in submissions]
         for said, count in Counter(told).items():
             who = one if len(told) == 1 else f"{count} of {len(told)} runs {many}"
             lines += [f"{who} {said}"] if said else []

@@ -1,6 +1,7 @@
 """`sslrun report` and `sslrun sweep list`, as typed."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -208,6 +209,18 @@ def test_a_plan_says_what_srun_is_given(tabled, typed):
     assert (told["srun"], told["dependency"], told["refused"]) == (["--mpi=none", "--prolog=/a [b]"], [], "")
     assert "Its steps are started with srun --mpi=none '--prolog=/a [b]'\n" in typed(*given)[0]
     assert json.loads(typed(*words, "--json")[0])["srun"] == [] and "with srun" not in typed(*words)[0]
+
+
+def test_a_plan_says_of_what_nodes_have_a_copy_or_that_it_cannot_be_packed(tabled, typed, tmp_path):
+    words = ("plan", "method=rotnet", "recipe=demo", "cluster=generic")
+    assert json.loads(typed(*words, "--json")[0])["packed"] == ""
+    words += ("cluster.local_env=/scratch",)
+    told = json.loads(typed(*words, "--json")[0])
+    assert (told["packed"], told["refused"]) == (sys.prefix, "")
+    assert f"Its ranks start from copies, on the nodes, of {sys.prefix}\n" in typed(*words)[0]
+    out, _ = typed(*words, f"cluster.python={tmp_path}/none")
+    assert f"It would not be submitted now: cluster.python={tmp_path}/none: it does not say where its" in out
+    assert "copies" not in out
 
 
 def test_a_plan_of_a_sweep_says_what_srun_is_given(tabled, typed):
