@@ -62,6 +62,8 @@ RESERVED = "the reservation is gone or not yours; `scontrol show reservation` li
 GONE = _known("nothing: no reservation", YOU, RESERVED, "cluster.additional_parameters.reservation=NAME")
 SYSTEM = "tell one what `scontrol show job {job}` says"
 
+BEGIN = "at the time that it was given, or two minutes after it was put back into the queue"
+
 WORDS = {
     "WaitingForScheduling": _known("Slurm's first look"),
     "None": _known("Slurm's first look"),
@@ -74,7 +76,7 @@ WORDS = {
         YOU,
         "the job that it waits for did not end as it was to; `scancel {job}`, mend that one",
     ),
-    "BeginTime": _known("its begin time", NOBODY, "one that was put back into the queue is kept there for two minutes"),
+    "BeginTime": _known("its begin time", NOBODY, BEGIN),
     "JobHeldUser": _known("you: it is held", YOU, RELEASE),
     "JobHeldAdmin": _known("an admin: it is held", ADMIN, f"ask one why, and for {RELEASE}"),
     "JobHoldMaxRequeue": replace(HELD, how=f"nodes could not start it too often; {RELEASE}"),

@@ -11,6 +11,7 @@ from launcher.spec.schema import ClusterConfig
 # What tells most, if it is there: enroot, which makes containers; the node; srun, which knows no such option.
 _TELLING = tuple(map(re.compile, (r"\[ERROR\] (.+)", r"slurmstepd\S*: error: (.+)", r"(srun: unrecognized .+)")))
 _OPTION = re.compile(r"option '--(?P<name>[\w-]+)")
+_NAMED = re.compile(r"--([\w-]+)")
 
 
 def reason(lines: Sequence[str]) -> str:
@@ -22,16 +23,27 @@ def reason(lines: Sequence[str]) -> str:
 
 def check(cluster: ClusterConfig) -> None:
     """Raises InputError where the srun of this machine does not take an option of `cluster.srun`: one that it does not
-    know, or whose plugin is not here."""
+    know, whose plugin is not here, or that takes a value and has none."""
     options = script.options_of_steps(cluster)
-    if not options or not client.installed("srun"):
+    if not client.installed("srun"):
         return
-    try:
-        client.run(["srun", *options, "--version"], environment=client.plain())  # reads them, and does nothing
-    except ClusterError as error:
-        if found := _OPTION.search(str(error)):
-            given = {key.replace("_", "-"): key for key in cluster.srun}
-            key = given.get(found["name"], found["name"])
-            reason = f"srun does not take it here ({str(error).replace('srun: ', '')})"
-            fix = "see `srun --help`; it shows the options of plugins such as Pyxis, where they are installed"
-            raise InputError.of(f"cluster.srun.{key}", ..., reason, fix) from None
+    # It reads them, and does nothing. One that lacks its value would take the next word for it.
+    without = [[option] for option in options if "=" not in option]
+    for asked in filter(None, ([option for option in options if "=" in option], *without)):
+        try:
+            client.run(["srun", *asked, "--version"], environment=client.plain())
+        except ClusterError as error:
+            _refuse(cluster, asked, str(error))
+
+
+def _refuse(cluster: ClusterConfig, asked: Sequence[str], said: str) -> None:
+    given = {key.replace("_", "-"): key for key in cluster.srun}
+    if len(asked) == 1 and "No command given" in said:
+        key = given[asked[0].removeprefix("--")]
+        raise InputError.of(f"cluster.srun.{key}", "true", "srun takes a value for it", "give one")
+    unknown = [found["name"] for found in [_OPTION.search(said)] if found]
+    named = [name for name in _NAMED.findall(said) if name in given] or unknown
+    if named:
+        reason = f"srun does not take it here ({said.replace('srun: ', '')})"
+        fix = "see `srun --help`; it shows the options of plugins such as Pyxis, where they are installed"
+        raise InputError.of(f"cluster.srun.{given.get(named[0], named[0])}", ..., reason, fix)

@@ -73,14 +73,14 @@ def look(
     if unwanted():
         return {}
     if refused := {node: why for node, why in said.items() if node not in hosts and why != BEGINS}:
-        raise NodesRefused(refused)
+        raise NodesRefused(refused, remedy(run, spec, "; ".join(refused.values())))
     _refuse_silent(spec, nodes)
     silent = {node: SILENT for node in nodes if node not in said}
     reason = srun.reason(step.srun.errors) or f"exit code {step.srun.process.returncode}"
     if over:
         if silent and not _are_most(silent, nodes) and FAILED.search("".join(step.srun.errors)):
             raise NodesRefused({node: f"{SILENT}: {reason}" for node in silent})
-        raise NotStarted(f"starting a task on every node failed: {reason}")
+        raise NotStarted(f"starting a task on every node failed: {reason}{_other_options(run, spec, reason)}")
     left = silent | {node: STUCK for node in said if node not in hosts}
     if left and not _are_most(left, nodes):
         raise NodesRefused(left)
@@ -90,6 +90,24 @@ def look(
 def _are_most(left: Collection[str], nodes: Collection[str]) -> bool:
     """Then it is what they share, a file server or a registry, and may be over at the next start."""
     return 2 * len(left) > len(nodes)
+
+
+def remedy(run: RunDir, spec: RunSpec, said: str) -> str:
+    """What to type where all nodes lack what is `said`; empty where that is not known."""
+    if steps.INSIDE not in said:
+        return ""
+    from launcher.compose import mounts  # with Hydra, which takes longer than all else here
+
+    line = mounts.line(spec)
+    return f"`sslrun resume {run.id} {line}` shows all" if line[1:].startswith("cluster.") else ""
+
+
+def _other_options(run: RunDir, spec: RunSpec, reason: str) -> str:
+    """The same for what srun said where it started nothing, and was given options: those that it names, else all."""
+    given = {key: str(value) for key, value in spec.cluster.srun.items() if value not in (None, False)}
+    named = [key for key, value in given.items() if key.replace("_", "-") in reason or value in reason] or [*given]
+    line = " ".join(f"cluster.srun.{key}=VALUE" for key in named)
+    return f"; `sslrun resume {run.id} {line}` starts it otherwise" if named else ""
 
 
 def _paths(spec: RunSpec, code: Path) -> list[str]:

@@ -19,6 +19,7 @@ def test_a_known_word_fits_a_table(word):
 SAID = {
     # word: (what it waits for, who can help, what is said)
     "Resources": ("free nodes", "", "it starts by itself: sooner where it asks for fewer nodes"),
+    "BeginTime": ("its begin time", "", "it starts by itself: at the time that it was given, or two minutes after"),
     "JobHeldUser": ("you: it is held", "you", "you can help: `scontrol release 7`"),
     "JobHeldAdmin": ("an admin: it is held", "an administrator", "an administrator can help: ask one why, and for `sc"),
     "PartitionTimeLimit": (

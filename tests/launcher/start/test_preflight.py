@@ -1,5 +1,7 @@
 """The nodes of a job are looked at before ranks start on them, all at once and, where that fails, one by one."""
 
+import re
+
 import pytest
 
 from launcher.errors import NodesRefused, NotStarted
@@ -173,9 +175,40 @@ def test_a_node_whose_container_fails_is_refused_although_srun_ends_well(job, lo
 @pytest.mark.parametrize("others", ["", "echo n2 is n2;"])
 def test_where_most_of_them_fail_it_may_be_the_registry(job, looked, others):
     job.srun(look=f"{others} {NO_IMAGE}", gone="exit 0")
-    with pytest.raises(NotStarted, match=r"on every node failed: No such image: a#b$") as failed:
-        looked(srun={"container-image": "a#b"})
+    with pytest.raises(NotStarted, match=r"on every node failed: No such image: a#b; ") as failed:
+        looked(srun={"container-image": "a#b", "mpi": "none"})
     assert not isinstance(failed.value, NodesRefused)
+    assert "`sslrun resume rotnet-" in str(failed.value)
+    assert str(failed.value).endswith(" cluster.srun.container-image=VALUE` starts it otherwise")
+
+
+def test_what_srun_says_of_no_option_may_be_of_any(job, looked):
+    job.srun(look="echo 'srun: error: no' >&2; exit 1", gone="exit 0")
+    with pytest.raises(NotStarted, match=r"srun: error: no; .* cluster.srun.mpi=VALUE cluster.srun.propagate=VALUE`"):
+        looked(srun={"mpi": "pmi9", "propagate": "X", "hint": None})
+
+
+LACKS = "does not see /x inside the container: cluster.srun.container-mounts"
+
+
+@pytest.mark.parametrize(
+    "cluster, fix",
+    [
+        ({"srun": {"container-image": "a#b"}}, r'"cluster\.srun\.container-mounts=\[/.*\]"'),
+        ({"python": "apptainer exec a.sif python"}, r"\"cluster\.python='apptainer exec --bind /.* a\.sif python'\""),
+    ],
+)
+def test_what_a_container_is_to_show_is_said_as_a_line_to_type(runs, cluster, fix):
+    run = runs.make(**cluster)
+    said = preflight.remedy(run, run.spec(), f"n1 {LACKS}")
+    assert re.fullmatch(rf"`sslrun resume {run.id} {fix}` shows all", said), said
+    assert str(runs.folder) in said
+
+
+def test_what_nobody_knows_a_line_for_has_none(runs):
+    run = runs.make(python="podman run a python")
+    for said in (f"n1 {LACKS}", "n1 has no python"):
+        assert preflight.remedy(run, run.spec(), said) == ""
 
 
 @pytest.mark.parametrize("beside", [True, False])
