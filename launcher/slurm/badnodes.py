@@ -27,6 +27,13 @@ def mark(run: RunDir, nodes: Sequence[str], why: str, *, hours: float = HOURS) -
         write_json(_file(run.runs), {**listed(run.runs), **dict.fromkeys(nodes, entry)})
 
 
+def forgive(runs: Path, why: str) -> None:
+    """Take nodes from the list that are there for what begins so: it was not theirs."""
+    known = listed(runs)
+    with contextlib.suppress(OSError):
+        write_json(_file(runs), {node: entry for node, entry in known.items() if not entry["why"].startswith(why)})
+
+
 def listed(runs: Path) -> dict[str, dict[str, Any]]:
     """Nodes that are left out now; none where the list is missing or damaged."""
     try:

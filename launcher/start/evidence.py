@@ -3,11 +3,12 @@
 import contextlib
 import math
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import ClusterError, InputError, RunFailed, harmless
+from launcher.errors import ClusterError, InputError, RunFailed, SetupFailed, harmless
 from launcher.plan import setup, steps
 from launcher.run import causes, files
 from launcher.run.folder import RunDir
@@ -20,6 +21,7 @@ from launcher.start.told import EARLY_SECONDS, Told
 
 SCRIPT_SECONDS = 60  # that a job may take for what it does before its script
 LOST = "went down while it ran this"
+FAILED_ITEM = re.compile(r"(?P<node>\S+): (?P<item>cluster\.setup\[\d+\] `.*?` (ended|left the shell) with \d+)")
 NOT_BEGUN = Outcome("stopped", "stopped", "no rank had begun", 0)
 
 
@@ -91,13 +93,33 @@ def hopeless(run: RunDir) -> Outcome | None:
 
 def unready(run: RunDir) -> str:
     """What the batch script could not do of cluster.setup, though it was done before, here or by another task of the
-    array, so that the node is to blame; empty where all was done. Raises InputError where it never was."""
+    array, so that the node is to blame; empty where all was done. Raises InputError where it never was, and where the
+    item is to blame after all: it has failed on another node in the same way, or three times."""
     said = harmless(os.environ.get(setup.UNREADY, ""))
-    folder = run.history().submission(job.own_id()).get("folder", "") if said else ""
-    if said and not Path(folder, setup.mark(run.spec().cluster.setup)).exists():
-        fix = f"`sslrun resume {run.typed} cluster.setup=[...]` goes on with others" if not run.owner else "mend it"
-        raise InputError(f"{said}; {fix}, and `|| true` behind an item lets it fail")
-    return said
+    if not said:
+        return ""
+    done = Path(run.history().submission(job.own_id()).get("folder", ""), setup.mark(run.spec().cluster.setup))
+    if done.exists():
+        how = FAILED_ITEM.match(said)
+        if not how or not _item_is_to_blame(run.history(), how):
+            return said
+        badnodes.forgive(run.runs, how["item"])
+        with contextlib.suppress(OSError):
+            done.unlink()
+    fix = f"`sslrun resume {run.typed} cluster.setup=[...]` goes on with others" if not run.owner else "mend it"
+    raise InputError(f"{said}; {fix}{', and `|| true` behind an item lets it fail' if '` ended with ' in said else ''}")
+
+
+def _item_is_to_blame(history: History, how: re.Match) -> bool:
+    """Whether the starts just before this one ended so, too."""
+    nodes = []
+    for generation in range(history.generation - 1, 0, -1):
+        end = history.of(generation).last("end")
+        before = FAILED_ITEM.match(end.get("message", "")) if end.get("cause") == SetupFailed.cause else None
+        if not before or before["item"] != how["item"]:
+            break
+        nodes.append(before["node"])
+    return len(nodes) >= requeue.NO_PROGRESS - 1 or any(node != how["node"] for node in nodes)
 
 
 def cancelled(run: RunDir, generation: int) -> bool:

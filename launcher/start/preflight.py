@@ -99,7 +99,7 @@ def remedy(run: RunDir, spec: RunSpec, said: str) -> str:
     from launcher.compose import mounts  # with Hydra, which takes longer than all else here
 
     line = mounts.line(spec)
-    return f"`sslrun resume {run.id} {line}` shows all" if line[1:].startswith("cluster.") else ""
+    return f"`sslrun resume {run.typed} {line}` shows all" if line[1:].startswith("cluster.") else ""
 
 
 def _other_options(run: RunDir, spec: RunSpec, reason: str) -> str:
@@ -107,7 +107,7 @@ def _other_options(run: RunDir, spec: RunSpec, reason: str) -> str:
     given = {key: str(value) for key, value in spec.cluster.srun.items() if value not in (None, False)}
     named = [key for key, value in given.items() if key.replace("_", "-") in reason or value in reason] or [*given]
     line = " ".join(f"cluster.srun.{key}=VALUE" for key in named)
-    return f"; `sslrun resume {run.id} {line}` starts it otherwise" if named else ""
+    return f"; `sslrun resume {run.typed} {line}` starts it otherwise" if named else ""
 
 
 def _paths(spec: RunSpec, code: Path) -> list[str]:

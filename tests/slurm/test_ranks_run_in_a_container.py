@@ -96,8 +96,9 @@ def test_what_a_container_does_not_show_is_named(typed, tmp_path, settled):
     run = Path(sslrun(*words, f"runs={tmp_path}", "--json").json["path"])
     shown = settled(sslrun, run)
     hidden = f"does not see {run}, {tmp_path}/.code"
-    assert shown["state"] == "failed" and f"n1 {hidden}" in shown["message"] and f"n2 {hidden}" in shown["message"]
-    assert "inside the container: cluster.srun.container-mounts" in shown["message"]
+    assert shown["state"] == "failed" and f"each of n1, n2 {hidden}" in shown["message"]
+    assert "inside the container: cluster.srun.container-mounts; `sslrun resume " in shown["message"]
+    assert f'"cluster.srun.container-mounts=[{tmp_path}:{tmp_path}' in shown["message"]
 
 
 def test_the_doctor_starts_its_tasks_in_it(typed, config_dir, contained, image, tmp_path):

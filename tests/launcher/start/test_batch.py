@@ -166,12 +166,43 @@ def done_once(runs):
 def test_setup_that_was_done_before_fails_on_a_node_that_is_left_out(runs, job, unready, ends_of, done_once):
     run = runs.make(setup=["module load cuda"])
     done_once(run, "module load cuda")
-    ends = [ends_of(run)[-1] for _ in range(3)]
-    assert ends == [("preempted", "setup", "requeued")] * 2 + [("failed", "no_progress", "")]
+    ends = [ends_of(run)[-1] for _ in range(2)]
+    assert ends == [("preempted", "setup", "requeued")] * 2
     assert run.history().last("left_out")["node"] == "n1"
     listed = badnodes.listed(runs.folder)
     assert {node: entry["why"] for node, entry in listed.items()} == {"n1": SHOWN.removeprefix("n1: ")}
     assert job.slurm.commands("scontrol requeue") == [["scontrol", "requeue", "7"]] * 2
+    assert ends_of(run)[-1] == ("failed", "input", "")  # there are no others
+
+
+def test_setup_that_fails_on_a_second_node_in_the_same_way_is_no_nodes_fault(
+    runs, job, unready, ends_of, done_once, monkeypatch
+):
+    run = runs.make(setup=["module load cuda"])
+    done_once(run, "module load cuda")
+    badnodes.mark(run, ["n9"], "went down while it ran this")
+    assert ends_of(run)[-1] == ("preempted", "setup", "requeued")
+    job.began_on("n2", "n2")
+    monkeypatch.setenv("SSLRUN_UNREADY", "n2: cluster.setup[0] `module load cuda` ended with 2: killed")
+    assert ends_of(run)[-1] == ("preempted", "setup", "requeued") and len(badnodes.listed(runs.folder)) == 3
+    job.began_on("n3", "n3")
+    monkeypatch.setenv("SSLRUN_UNREADY", "n3: cluster.setup[0] `module load cuda` ended with 2: killed, too")
+    assert ends_of(run)[-1] == ("failed", "input", "")
+    fix = f"`sslrun resume {run.id} cluster.setup=[...]` goes on with others, and `|| true` behind an item lets it fail"
+    assert (
+        run.history().last("end")["message"]
+        == f"n3: cluster.setup[0] `module load cuda` ended with 2: killed, too; {fix}"
+    )
+    assert list(badnodes.listed(runs.folder)) == ["n9", "n1"]  # which failed in a way of its own
+    assert ends_of(run)[-1] == ("failed", "input", "") and len(badnodes.listed(runs.folder)) == 2
+
+
+@pytest.mark.parametrize("how", ["is no whole command: syntax error", "left the shell with 3"])
+def test_what_no_more_words_let_fail_is_not_told_to_have_any(runs, job, unready, ends_of, monkeypatch, how):
+    run = runs.make()
+    monkeypatch.setenv("SSLRUN_UNREADY", f"n1: cluster.setup[0] `if true` {how}")
+    assert ends_of(run)[-1] == ("failed", "input", "")
+    assert run.history().last("end")["message"].endswith("cluster.setup=[...]` goes on with others")
 
 
 def test_other_setup_that_was_done_before_says_nothing(runs, job, unready, ends_of, done_once):
