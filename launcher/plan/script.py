@@ -372,7 +372,8 @@ def _setup(spec: RunSpec, folder: Path, python: str) -> list[str]:
         # The pickle lies here under a name that needs no job id, so that it is complete before sbatch is called.
         "id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} id=${id:-$SLURM_JOB_ID}",
         "pickle=$folder/${SLURM_ARRAY_TASK_ID:-0}.pkl submitted=$folder/${id}_submitted.pkl",
-        'ln -f "$pickle" "$submitted" 2>/dev/null || cp -f "$pickle" "$submitted" || exit 3',
+        'ln -f "$pickle" "$submitted" 2>/dev/null || cp -f "$pickle" "$submitted" 2>/dev/null ||',
+        '    command -p cp -f "$pickle" "$submitted" || exit 3 # whatever cluster.setup has made of PATH',
     ]
 
 

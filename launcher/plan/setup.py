@@ -11,8 +11,9 @@ GIVEN_UP = "exit 3"
 # A command may take several items, as an `if` does: it is whole when bash can read it within braces, which quotes, a
 # here-document or a backslash would swallow if they were open.
 SHELL = """\
-# cluster.setup: what an item sets stays; one that ends with an error, or ends the shell, ends the start
-sslrun_text= sslrun_failed=${1:-}
+# cluster.setup: what an item sets stays; one that ends with an error, or ends the shell, ends the start. What stands
+# around the items is found with `command -p` whatever they make of PATH.
+sslrun_text= sslrun_theirs= sslrun_failed=${1:-}
 sslrun_item() {
     [ -z "$sslrun_failed" ] || return
     [ "$sslrun_text" ] || sslrun_first=$1
@@ -20,41 +21,44 @@ sslrun_item() {
     (eval "sslrun_whole() { :"$'\\n'"$sslrun_text"$'\\n}') 2>/dev/null || return
     local replaces='^[[:space:]]*exec[[:space:]]+[^[:space:]0-9<>&{#]' # by a program: nothing here would see its end
     [[ ! $sslrun_text =~ $replaces ]] || sslrun_fail "would take the place of the job's shell" "leave out \\`exec\\`"
-    sslrun_size=$(stat -Lc %s /proc/$$/fd/1 2>/dev/null) || sslrun_size=0
+    sslrun_size=$(command -p stat -Lc %s /proc/$$/fd/1 2>/dev/null) || sslrun_size=0
 }
 sslrun_ended() {
     local code=$?
-    [ "$code" != 143 ] || sleep 2 # where Slurm ends the whole job, this shell is told right after
+    [ "$code" != 143 ] || command -p sleep 2 # where Slurm ends the whole job, this shell is told right after
     [ "$code" = 0 ] || sslrun_fail "ended with $code"
     sslrun_text=
+    [[ $(trap -p EXIT) = *sslrun_left* ]] || { sslrun_theirs=$(trap -p EXIT); trap sslrun_left EXIT; }
 }
 sslrun_fail() {
     set +eux
     local item=${sslrun_text%%$'\\n'*} said=$2
     [ "$item" = "$sslrun_text" ] || item+=" ..."
     if [ -z "$said" ] && [ -f /proc/$$/fd/1 ]; then # neither blank lines nor those of set -x
-        said=$(exec 2>/dev/null; tail -c "+$((sslrun_size + 1))" /proc/$$/fd/1 | grep -avE '^\\s*$|^[+]+ ' | tail -n 1)
+        said=$(exec 2>/dev/null; command -p tail -c "+$((sslrun_size + 1))" /proc/$$/fd/1 |
+            command -p grep -avE '^\\s*$|^[+]+ ' | command -p tail -n 1)
     fi
     said=${said#"$BASH: line "*: } said=${said#"$0: line "*: }
     [ "${#item}" -le 80 ] || item=${item:0:77}...
     said="${SLURMD_NODENAME:-$HOSTNAME}: cluster.setup[$sslrun_first] \\`$item\\` $1${said:+: ${said:0:300}}"
     echo "sslrun: $said"
+    [ -z "${3:-}" ] || (eval "$sslrun_theirs"; exit "$3") # bash does not heed a trap for its end that is set only then
     sslrun_untrap
     sslrun_stop
 }
 sslrun_left() {
     local code=$?
-    [ -z "$sslrun_text" ] || sslrun_fail "left the shell with $code"
+    [ -z "$sslrun_text" ] || sslrun_fail "left the shell with $code" "" "$code"
 }
 sslrun_untrap() { # what the items themselves have set stays
-    [[ $(trap -p EXIT) != *sslrun_left* ]] || trap - EXIT
+    [[ $(trap -p EXIT) != *sslrun_left* ]] || { trap - EXIT; eval "$sslrun_theirs"; }
     [[ $(trap -p TERM) != *"exit 143"* ]] || trap - TERM
 }
 trap sslrun_left EXIT
 trap 'trap - EXIT; exit 143' TERM # that is Slurm, and no item's fault"""
 # What is open at the end.
 OVER = """\
-[ -z "$sslrun_text" ] || sslrun_fail "is no whole command" "$("$BASH" -n <<<"$sslrun_text" 2>&1 | head -n 1)"
+[ -z "$sslrun_text" ] || sslrun_fail "is no whole command" "$("$BASH" -n <<<"$sslrun_text" 2>&1 | command -p head -n 1)"
 sslrun_untrap"""
 
 
@@ -66,7 +70,7 @@ def mark(items: Sequence[str]) -> str:
 def told(items: Sequence[str]) -> list[str]:
     """What tells the job's Python, in whose `folder` the code lies; code of before would train all the same."""
     known = f'[ -f "$folder/code/launcher/plan/setup.py" ] || exit 3; export {UNREADY}="$sslrun_failed"'
-    done = f'touch "$folder/{mark(items)}" || :'
+    done = f'command -p touch "$folder/{mark(items)}" || :'
     return [f'if [ "$sslrun_failed" ]; then {known}; else {done}; fi'] if items else []
 
 

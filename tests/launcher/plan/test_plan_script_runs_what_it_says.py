@@ -140,7 +140,18 @@ def test_the_jobs_python_is_told_what_failed_where_its_code_knows_that(submissio
     assert (done.returncode, len(rest)) == ((0, 1) if knows else (3, 0))
 
 
-@pytest.mark.parametrize("line", ["set -euo pipefail", "set -fx", "IFS=:", "trap true EXIT", "readonly PYTHONHOME=/x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "set -euo pipefail",
+        "set -fx",
+        "IFS=:",
+        "trap true EXIT",
+        "readonly PYTHONHOME=/x",
+        "PATH=/nowhere",
+        "cp() (exit 1)",
+    ],
+)
 def test_how_the_users_shell_is_set_does_not_matter(submission, line):
     folder, done = submission("two words", f'cluster.setup=["{line}"]')
     assert done.returncode == 0 and json.loads(done.stdout)[0][-1] == str(folder)

@@ -58,6 +58,8 @@ STAYS = {
     "other separators": ["IFS=1:", "A=1"],
     "redirections of the shell": ["exec 3>&1", "exec {other}>&1", "exec >file 2>&1", "exec &>file", "A=1"],
     "exec inside": ["(exec true)", "cat > file <<END", "exec false", "END", "A=1"],
+    "a PATH that leads nowhere": ["export PATH=/nowhere", "A=1"],
+    "a trap at the end of the shell": ["trap 'true' EXIT", "[[ $(trap -p EXIT) = *left* ]] && A=1"],
     "a trap": ["trap 'true' EXIT TERM ERR DEBUG", "A=1"],
 }
 
@@ -91,6 +93,8 @@ FAILS = {
     "an unset variable": (["set -u", "echo $NONE"], "[1] `echo $NONE` left the shell with 1: NONE: unbound variable"),
     "a shell that shows all": (["set -x", "echo no; false"], "[1] `echo no; false` ended with 1: no"),
     "a PATH that leads nowhere": (["PATH=/nowhere", "false"], "[1] `false` ended with 1"),
+    "it leaves after a trap of its own": (["trap 'true' EXIT", "exit 7"], "[1] `exit 7` left the shell with 7"),
+    "what it said, with such a PATH": (["PATH=/nowhere", "echo no; false"], "[1] `echo no; false` ended with 1: no"),
     "a trap of its own": (["trap 'true' EXIT", "false"], "[1] `false` ended with 1"),
     "no text": (["printf 'bad \\xff\\n'; false"], "[0] `printf 'bad \\xff\\n'; false` ended with 1: bad \udcff"),
     "quotes": (["echo '\"`$x`'; false"], "[0] `echo '\"`$x`'; false` ended with 1: \"`$x`"),
@@ -115,6 +119,15 @@ def test_the_first_that_fails_is_named(ran, what):
 def test_what_fails_may_also_end_the_script(ran):
     assert ran(["echo no; false", "echo never"], setup.GIVEN_UP) == (3, "", "", "")
     assert ran.log == "no\nsslrun: n3: cluster.setup[0] `echo no; false` ended with 1: no\n"
+
+
+def test_that_is_done_once_where_an_item_leaves_the_shell(ran):
+    ran(["trap 'echo mine' EXIT", "echo no; exit 3"])
+    assert ran.log.splitlines() == [
+        "no",
+        "sslrun: n3: cluster.setup[1] `echo no; exit 3` left the shell with 3: no",
+        "mine",
+    ]
 
 
 @pytest.mark.parametrize("then", [setup.RECORDED, setup.GIVEN_UP])

@@ -22,7 +22,8 @@ test -x "$python" || { echo "sslrun: $node has no $python; install it there, or 
 test -O "$folder" || { echo "sslrun: $node has no $folder of yours; choose a folder that all nodes share with runs=PATH"; exit 3; }
 id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID} id=${id:-$SLURM_JOB_ID}
 pickle=$folder/${SLURM_ARRAY_TASK_ID:-0}.pkl submitted=$folder/${id}_submitted.pkl
-ln -f "$pickle" "$submitted" 2>/dev/null || cp -f "$pickle" "$submitted" || exit 3
+ln -f "$pickle" "$submitted" 2>/dev/null || cp -f "$pickle" "$submitted" 2>/dev/null ||
+    command -p cp -f "$pickle" "$submitted" || exit 3 # whatever cluster.setup has made of PATH
 
 # command
 export SUBMITIT_EXECUTOR=slurm
