@@ -178,7 +178,7 @@ def test_where_most_of_them_fail_it_may_be_the_registry(job, looked, others):
     with pytest.raises(NotStarted, match=r"on every node failed: No such image: a#b; ") as failed:
         looked(srun={"container-image": "a#b", "mpi": "none"})
     assert not isinstance(failed.value, NodesRefused)
-    assert "`sslrun resume rotnet-" in str(failed.value)
+    assert "/rotnet-" in str(failed.value).partition("`sslrun resume ")[2]
     assert str(failed.value).endswith(" cluster.srun.container-image=VALUE` starts it otherwise")
 
 
@@ -201,7 +201,7 @@ LACKS = "does not see /x inside the container: cluster.srun.container-mounts"
 def test_what_a_container_is_to_show_is_said_as_a_line_to_type(runs, cluster, fix):
     run = runs.make(**cluster)
     said = preflight.remedy(run, run.spec(), f"n1 {LACKS}")
-    assert re.fullmatch(rf"`sslrun resume {run.id} {fix}` shows all", said), said
+    assert re.fullmatch(rf"`sslrun resume {run.path} {fix}` shows all", said), said
     assert str(runs.folder) in said
 
 
