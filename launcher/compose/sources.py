@@ -77,9 +77,9 @@ def pin_continue_from(name: str, runs: Path, spec: RunSpec) -> ContinueFrom:
     theirs = run.spec()
     if run.owner or not registry.method(theirs.method.name).trains:
         raise InputError.of("continue_from", name, "it trains nothing", "give a run that does")
-    state = run.state().name
+    state, at_work = _now(run)
     if state != "done":
-        fix = "wait until it is done" if state in ACTIVE else f"`sslrun resume {run.typed}` first"
+        fix = "wait until it is done" if at_work else f"`sslrun resume {run.typed}` first"
         raise InputError.of("continue_from", name, f"it is {state}, and only a finished run is trained longer", fix)
     made_before = not any(isinstance(source, FromRun) for source in theirs.sources.values())
     like = (made_before and by_content(spec)) or spec
@@ -148,12 +148,12 @@ def at_step(run: RunDir, step: str, field: str, value: object) -> Path:
     if step != NEWEST and not step.isdecimal():
         raise InputError.of(field, value, "that is no step", f"give a number, {NEWEST}, or none for its end")
     if not saved:
-        state = run.state(queue.of_runs([run])[0])
+        state, at_work = _now(run)
         reason = f"{run.id} has no checkpoint yet"
         fix = "wait, or give no step: then it is what that run is at its end"
-        if state.name == "done":
+        if state == "done":
             reason, fix = f"{run.id} is done, and its checkpoints are gone", "put them back, or give another run"
-        elif state.name not in ACTIVE or not (state.job or run.held()):
+        elif not at_work:
             fix = f"`sslrun resume {run.typed}` first"
         raise InputError.of(field, value, reason, fix)
     if step == NEWEST:
@@ -163,6 +163,12 @@ def at_step(run: RunDir, step: str, field: str, value: object) -> Path:
             return path
     there = f"there are: {', '.join(str(number(path)) for path in saved)}"
     raise InputError.of(field, value, f"{run.id} has no checkpoint of that step", there)
+
+
+def _now(run: RunDir) -> tuple[str, bool]:
+    """(its state, whether a process or a job has it)."""
+    state = run.state(queue.of_runs([run])[0])
+    return state.name, bool(state.job) or run.held()
 
 
 def number(checkpoint: Path) -> int:
