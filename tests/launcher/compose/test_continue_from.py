@@ -108,6 +108,8 @@ def test_a_run_that_is_not_finished_is_refused(ledgers):
     line = refused(run, "method.epochs=4", f"continue_from={run.id}")
     assert line.endswith("it is running, and only a finished run is trained longer; wait until it is done")
     os.close(lock)
+    never = ledgers.create(*MADE, "seed=9")
+    assert f"`sslrun resume {never.path}` first" in refused(never, "method.epochs=4", f"continue_from={never.id}")
     ledgers.end(run, "failed")
     assert f"continue_from={run.id}: it is failed" in refused(run, "method.epochs=4", f"continue_from={run.id}")
 
