@@ -90,7 +90,7 @@ def _move(found: "RunDir", place: list[str], options: Namespace, *, own_code: bo
 
     if found.owner:
         reason = "an evaluation stays where it was asked for"
-        raise InputError.of("RUN", found.id, reason, f"`sslrun eval {found.owner.id} {' '.join(place)}` asks anew")
+        raise InputError.of("RUN", found.id, reason, f"`sslrun eval {found.owner.typed} {' '.join(place)}` asks anew")
     queue.refuse_second_writer(found)
     spec = found.spec()
     moved = placed(spec, place, config_dir=options.config_dir)

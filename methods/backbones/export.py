@@ -35,12 +35,12 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     """
     saved = run.checkpoints()
     if not saved:
-        raise InputError.of("RUN", run.id, "it has no checkpoint yet", f"`sslrun resume {run.id}`, or wait")
+        raise InputError.of("RUN", run.id, "it has no checkpoint yet", f"`sslrun resume {run.typed}`, or wait")
     if target.exists():
         raise InputError.of("--out", target, "it exists, and nothing is overwritten", "give another file")
     broken = verify(saved[-1])
     if broken:
-        raise RunFailed(f"{saved[-1]}: {broken}; `sslrun resume {run.id}` falls back to an older checkpoint")
+        raise RunFailed(f"{saved[-1]}: {broken}; `sslrun resume {run.typed}` falls back to an older checkpoint")
     spec, newest = run.spec(), manifest.read(saved[-1])
     state = {k.removeprefix(TRUNK): v for k, v in load_tensors(saved[-1], "network").items() if k.startswith(TRUNK)}
     if not state:

@@ -95,7 +95,7 @@ class Saves:
                     "runs",
                     job.run.path,
                     f"the checkpoint at step {step} could not be written ({error})",
-                    f"free some space and `sslrun resume {job.run.id}`; {last.name if last else 'nothing'} stands",
+                    f"free some space and `sslrun resume {job.run.typed}`; {last.name if last else 'nothing'} stands",
                 ) from None
             return
         if path is not None:

@@ -117,14 +117,14 @@ def _checkpoint(run: RunDir, owner: RunDir, asked: dict[str, Any]) -> tuple[str,
     """(path, manifest) of the checkpoint asked for, or of the newest that verifies. On rank 0. Raises OSError."""
     if asked.get("after") and owner.state().name != "done":
         reason = f"it is {owner.state().name}, and this evaluation was to follow its end"
-        fix = f"`sslrun resume {owner.id}`, or `sslrun eval {owner.id} step=newest`"
+        fix = f"`sslrun resume {owner.typed}`, or `sslrun eval {owner.typed} step=newest`"
         raise InputError.of("RUN", owner.id, reason, fix)
     saved = owner.checkpoints()
     if asked["step"] is not None:
         path = owner.path / "checkpoints" / f"step_{asked['step']:08d}"
         kept = pins.where(run.path, pins.JUDGED, path)
         if kept == path and path not in saved:
-            raise InputError.of("step", asked["step"], f"{path} is gone", f"`sslrun eval {owner.id}` takes the last")
+            raise InputError.of("step", asked["step"], f"{path} is gone", f"`sslrun eval {owner.typed}` takes the last")
         broken = verify(kept)
         if broken:
             there = ", ".join(str(int(p.name[5:])) for p in saved if p != path) or "none"
