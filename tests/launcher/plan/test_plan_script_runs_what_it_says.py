@@ -102,7 +102,7 @@ def test_the_submitters_bindings_stay_outside(submission):
 
 def test_what_the_user_asked_sbatch_for_reaches_srun(submission):
     option = "cluster.additional_parameters.distribution=block:cyclic"
-    _, done = submission("plain", option, environment={"SLURM_DISTRIBUTION": "cyclic", "SLURM_HINT": "x"})
+    _, done = submission("plain", option, environment={"SLURM_DISTRIBUTION": "block:cyclic", "SLURM_HINT": "x"})
     _, environment = json.loads(done.stdout)
     assert environment["SLURM_DISTRIBUTION"] == "block:cyclic"
     assert "SLURM_HINT" not in environment
