@@ -107,7 +107,8 @@ class Checkpointer:
         assert self._under_way is None
         save = _Save(self._folder / f"step_{step:08d}", step, steps, haste)
         self._under_way = save
-        if self._world.broadcast(os.path.exists(save.target)):  # where that cannot be told, the save fails, and says so
+        there, save.reason = self._world.broadcast(self._there(save) if self._world.is_main else None)
+        if there:  # where that cannot be told, the save fails, and says so
             return
         name = f".saving-{step:08d}-{uuid.uuid4().hex[:8]}"
         save.beside = Path(self._world.broadcast(str(self._folder / name)))
@@ -134,6 +135,22 @@ class Checkpointer:
         if save.reason:
             raise SaveFailed(save.reason)
         return save.target
+
+    def _there(self, save: "_Save") -> tuple[bool, str]:
+        """Whether that step is on the disk, and why it is not this start's to say so."""
+        if not os.path.exists(save.target):
+            return False, ""
+        try:
+            return True, self._taken_over(save)
+        except (Unreadable, OSError) as error:
+            return True, f"rank 0: {error}"
+
+    def _taken_over(self, save: "_Save") -> str:
+        """Says so where this process stood still for long, and the run was started again. Raises Unreadable, OSError."""
+        # The grace is too short to wait for a ledger that cannot be read.
+        newest = (RunDir(self._run.path) if save.haste else self._run).generation()
+        said = f"{TAKEN_OVER}: start {newest} of this run has begun, and this is start {self._generation}"
+        return said if newest > self._generation else ""
 
     def _copied(self, file: str, entries: Mapping[str, _Entry]) -> tuple[str, dict, dict] | None:
         """(file, tensors, values) as they are now, where this rank writes any of them. Buffers are used again."""
@@ -206,10 +223,8 @@ class Checkpointer:
         """On rank 0; returns why it could not be, or nothing."""
         manifest = {"step": save.step, "steps": save.steps, "generation": self._generation, "files": files}
         try:
-            # The grace is too short to wait for a ledger that cannot be read.
-            newest = (RunDir(self._run.path) if save.haste else self._run).generation()
-            if newest > self._generation:  # we were stopped for long, and the run was started again
-                return f"{TAKEN_OVER}: start {newest} of this run has begun, and this is start {self._generation}"
+            if reason := self._taken_over(save):
+                return reason
             write_json(save.beside / "manifest.json", {**manifest, "digest": digest(files)})
             sync_names(save.beside)
             save.beside.rename(save.target)

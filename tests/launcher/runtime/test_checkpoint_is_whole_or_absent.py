@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher.errors import RunFailed
+from launcher.errors import RunFailed, Superseded
 from launcher.run.folder import RunDir
 from launcher.runtime import shard
 from launcher.runtime.checkpoint import Checkpointer, Owners, SaveFailed, load_tensors, verify
@@ -71,6 +71,17 @@ def store(tmp_path):
 
 def manifest(path):
     return json.loads((path / "manifest.json").read_text())
+
+
+def test_a_start_that_stood_still_takes_no_checkpoint_of_a_later_one_for_its_own(store, ledgers):
+    (store.run.path / "events").mkdir()
+    ledgers.start(store.run)
+    assert store.save(10).name == "step_00000010"
+    ledgers.start(store.run)
+    for step in (10, 15):
+        with pytest.raises(Superseded, match="start 2 of this run has begun, and this is start 1"):
+            store.save(step)
+    assert store.names() == ["step_00000005", "step_00000010"]
 
 
 # -- what holds of a good one ------------------------------------------------------------------------------------------
