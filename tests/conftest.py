@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -226,10 +227,15 @@ def copied(interrupted, tmp_path) -> Path:
 @pytest.fixture(params=[errno.EACCES, errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
 def away(request, monkeypatch) -> Callable[..., None]:
     """`away(path, times)`: this process cannot read it, or what lies below, so many times, or ever (support/away.py);
-    whoever waits for it waits for a moment only."""
-    monkeypatch.setattr(waiting, "SECONDS", 0.05)
+    whoever waits for what stays away waits for a moment only."""
     monkeypatch.setattr(waiting, "PAUSE_SECONDS", 0.0)
-    return unreadable.install(monkeypatch, request.param)
+    away = unreadable.install(monkeypatch, request.param)
+
+    def gone(path: Path | None, times: float = math.inf) -> None:
+        monkeypatch.setattr(waiting, "SECONDS", 0.05 if times == math.inf else 600.0)
+        away(path, times)
+
+    return gone
 
 
 @pytest.fixture

@@ -47,13 +47,13 @@ def patiently(read: Callable[[], Read], show: Callable[[str], None] | None = Non
             if answered(error):
                 raise
             why = unreadable(error)
-            if time.monotonic() >= end:
-                raise Unreadable(f"{why}; it was tried for {SECONDS:.0f} s, and nothing is changed") from None
             if why != said:
                 said = why
                 print(f"{WAITS}{why}", flush=True)
                 if show:
                     show(f"{WAITS}{os.path.basename(error.filename or 'a file')}: {error.strerror or error}")
+            if time.monotonic() >= end:
+                raise Unreadable(f"{why}; it was tried for {SECONDS:.0f} s, and nothing is changed") from None
         time.sleep(PAUSE_SECONDS)
 
 

@@ -146,7 +146,7 @@ class Checkpointer:
             return True, f"rank 0: {error}"
 
     def _taken_over(self, save: "_Save") -> str:
-        """Says so where this process stood still for long, and the run was started again. Raises Unreadable, OSError."""
+        """Whether this process stood still, and the run was started again since: a line. Raises Unreadable, OSError."""
         # The grace is too short to wait for a ledger that cannot be read.
         newest = (RunDir(self._run.path) if save.haste else self._run).generation()
         said = f"{TAKEN_OVER}: start {newest} of this run has begun, and this is start {self._generation}"
