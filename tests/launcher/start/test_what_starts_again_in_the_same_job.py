@@ -282,7 +282,7 @@ def with_ranks(monkeypatch):
             return Ended(0, None, "", {}, over=True)
 
         monkeypatch.setattr(preflight, "look", look)
-        monkeypatch.setattr(network, "find", lambda spec, nodes, host, *_, **__: Meeting(host, 10001, {}))
+        monkeypatch.setattr(network, "find", lambda run, spec, nodes, host, **_: Meeting(host, 10001, {}))
         monkeypatch.setattr(ranks, "start", start)
         return begun
 
