@@ -51,6 +51,17 @@ def queue(slurm_said):
 
 
 @pytest.fixture
+def one_behind(runs, behind, queue) -> tuple[RunDir, RunDir]:
+    """A run whose job 7 works, and one that is in the queue behind it, as job 8."""
+    source = runs.make()
+    submit.submit([source])
+    queue({"7": "RUNNING"})
+    run = behind(source)
+    submit.submit([run])
+    return source, run
+
+
+@pytest.fixture
 def moved(slurm_said):
     """`moved()`: what was asked of jobs that wait in the queue, in order."""
     kinds = ("scontrol update", "scontrol release", "scontrol requeuehold")
@@ -178,12 +189,8 @@ def test_whoever_goes_on_is_followed(runs, behind, queue, moved, reason):
     assert moved() == ["update JobId=8 Dependency=afterok:9"]  # the other one has begun: it looks by itself
 
 
-def test_one_that_was_put_back_is_released_and_one_that_its_user_holds_is_not(runs, behind, queue, moved):
-    source = runs.make()
-    submit.submit([source])
-    queue({"7": "RUNNING"})
-    run = behind(source)
-    submit.submit([run])
+def test_one_that_was_put_back_is_released_and_one_that_its_user_holds_is_not(one_behind, queue, moved):
+    source, run = one_behind
     ended(source, "cancelled")
     assert chain.follow([run]) == {}  # its job is not in the queue
     queue({"8": "PENDING JobHeldUser"})
@@ -216,12 +223,8 @@ def test_who_resumes_it_while_another_submits_does_not_leave_that_one_behind(run
     assert moved() == ["update JobId=8 Dependency=afterok:9"]
 
 
-def test_a_controller_that_is_lost_in_between_costs_a_second_line(runs, behind, queue, moved, slurm_said):
-    source = runs.make()
-    submit.submit([source])
-    queue({"7": "RUNNING"})
-    run = behind(source)
-    submit.submit([run])
+def test_a_controller_that_is_lost_in_between_costs_a_second_line(one_behind, queue, moved, slurm_said):
+    source, run = one_behind
     ended(source, "failed")
     queue({"8": "PENDING DependencyNeverSatisfied"})
 
@@ -286,25 +289,17 @@ def test_a_job_that_began_too_early_goes_back_held(runs, behind, job, queue, mov
     assert [event["job"] for event in run.history().all("waits")] == ["8", "8"]
 
 
-def test_a_job_that_was_cancelled_as_it_began_does_not_go_back(runs, behind, job, queue, moved, monkeypatch):
-    source = runs.make()
-    submit.submit([source])
-    queue({"7": "RUNNING"})
-    run = behind(source)
-    submit.submit([run])
+def test_a_job_that_was_cancelled_as_it_began_does_not_go_back(one_behind, job, queue, moved, monkeypatch):
+    source, run = one_behind
     ended(source, "stopped")
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     Ledger(run.path, 1, "cancel").write("cancel", by=1, job="8")
     assert chain.held_back(run, Ledger(run.path, 1, "batch")) and moved() == []
 
 
-def test_what_this_node_does_not_see_yet_is_waited_for(runs, behind, job, queue, moved, slurm_said, monkeypatch):
+def test_what_this_node_does_not_see_yet_is_waited_for(one_behind, job, queue, moved, slurm_said, monkeypatch):
     """A run that is done has said so on another node, a moment before its job ended."""
-    source = runs.make()
-    submit.submit([source])
-    queue({"7": "RUNNING"})
-    run = behind(source)
-    submit.submit([run])
+    source, run = one_behind
     Ledger(source.path, 1, "batch").write("start", cause="submitted", job="7", world_size=1, nodes="n1")
     queue({"8": "RUNNING"})
     waits = []
@@ -335,12 +330,8 @@ def test_a_job_ends_with_0_for_those_behind_it_only_where_its_run_is_done(runs, 
     assert chain.exit_code(source, 0) == 0 and moved() == ["update JobId=8 Dependency="]
 
 
-def test_where_slurm_does_not_take_it_back_it_ends_with_slurms_word(runs, behind, job, queue, slurm_said, monkeypatch):
-    source = runs.make()
-    submit.submit([source])
-    queue({"7": "RUNNING"})
-    run = behind(source)
-    submit.submit([run])
+def test_where_slurm_does_not_take_it_back_it_ends_with_slurms_word(one_behind, job, queue, slurm_said, monkeypatch):
+    source, run = one_behind
     ended(source, "stopped")
     slurm_said.says("scontrol requeuehold", recorded.Refused("Requested operation is presently disabled"))
     with pytest.raises(SystemExit) as end:
