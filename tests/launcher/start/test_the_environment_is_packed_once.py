@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from environments import environment_at, packages
 
 from launcher.errors import InputError
 from launcher.plan import steps
@@ -25,16 +26,6 @@ from launcher.run import pruning
 from launcher.start import packed, submit, unpacked
 
 DIGEST = "d" * 64
-
-
-def environment_at(folder: Path) -> Path:
-    """The interpreter of a new virtual environment that stands on ours."""
-    subprocess.run([sys._base_executable, "-m", "venv", "--without-pip", folder], check=True)
-    return folder / "bin" / "python"
-
-
-def packages(python: Path) -> Path:
-    return next(python.parents[1].glob("lib/python*/site-packages"))
 
 
 def order(about: dict, archive: Path, folder: Path) -> dict:
@@ -186,59 +177,6 @@ def test_what_is_installed_elsewhere_is_named_but_for_the_runs_own_code(tmp_path
     (tmp_path / "code" / "ours").mkdir(parents=True)
     apart = packed.Environment(str(python)).apart(tmp_path / "code")
     assert apart == [f"{tmp_path}/elsewhere", f"{tmp_path}/theirs"]
-
-
-def test_what_changes_while_it_is_packed_is_not_taken(tmp_path):
-    python = environment_at(tmp_path / "env")
-
-    def install(stage: str, *_: object) -> None:
-        if stage.startswith("packing"):
-            (packages(python) / "late.py").touch()
-
-    with pytest.raises(InputError, match="changed while it was packed; the same command again"):
-        packed._Archive(packed.Environment(str(python)), tmp_path / "packed", install)
-    assert not list((tmp_path / "packed").iterdir())
-
-
-def test_what_vanishes_or_shrinks_while_it_is_packed_is_not_laid_to_the_folder_of_runs(runs):
-    python = environment_at(runs.folder.parent / "env")
-    run = runs.make(python=str(python), local_env="/scratch")
-    last = packages(python) / "zz.py"
-    for harm in (lambda: last.unlink(missing_ok=True), lambda: last.write_text("")):
-        last.write_text("name = 'zz'\n")
-        with pytest.raises(InputError, match=r"^cluster.local_env: \S*/env changed while it was packed; the same"):
-            packed.into([run], lambda stage, *_, harm=harm: harm() if stage.startswith("packing") else None)
-    assert not run.history().last("packed")
-
-
-def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
-    python = environment_at(tmp_path / "env")
-    environment = packed.Environment(str(python))
-    fails = OSError(errno.EACCES, os.strerror(errno.EACCES), "/of/another.py")
-    monkeypatch.setattr(packed, "with_own_libraries", lambda *_: (_ for _ in ()).throw(fails))
-    with pytest.raises(InputError) as refused:
-        packed._Archive(environment, tmp_path / "packed", None)
-    said = f"cluster.python={python}: /of/another.py cannot be read (Permission denied); make it readable, or leave "
-    assert str(refused.value) == f"{said}cluster.local_env out"
-
-
-def test_what_cannot_be_packed_is_refused_in_a_line(tmp_path, monkeypatch):
-    script = tmp_path / "python"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    script.chmod(0o755)
-    silent = tmp_path / "silent"
-    silent.write_text("#!/bin/sh\nexit 1\n")
-    silent.chmod(0o755)
-    for python, why in (
-        (script, "it is a script"),
-        (silent, "it does not say"),
-        (tmp_path / "none", "it does not say"),
-    ):
-        with pytest.raises(InputError, match=f"^cluster.python={python}: {why}"):
-            packed.Environment(str(python))
-    monkeypatch.setattr(packed, "SYSTEM", packed.re.compile(".*"))
-    with pytest.raises(InputError, match="which each node has of its own; name the interpreter of an environment"):
-        packed.Environment(sys.executable)
 
 
 # -- on a node ---------------------------------------------------------------------------------------------------------
