@@ -1,6 +1,6 @@
 """Faults planted on purpose, one at a time, each in a copy of the tree: which test finds it?
 
-    python tests/mutants.py               every fault of tests/*/mutants.toml, two at a time
+    python tests/mutants.py               every fault of the mutants.toml in tests/, two at a time
     python tests/mutants.py NAME ...      some of them
     python tests/mutants.py --list        what they are
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).parents[1]
-TABLES = tuple(sorted(Path(__file__).parent.glob("*/mutants.toml")))
+TABLES = tuple(sorted(Path(__file__).parent.rglob("mutants.toml")))
 TREE = (
     "launcher", "methods", "cluster_configs", "sweeps", "tests", "docs", "benchmarks", "pyproject.toml", "README.md",
     "Makefile",
