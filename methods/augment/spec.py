@@ -21,7 +21,7 @@ class ViewsConfig(TrainConfig):
     """Several crops of each image, of `image_size` and `crop_scale`, whose colours are changed."""
 
     global_crops: int = at_least(1, 2, "an image needs a global crop")
-    augment: str = "simclr"  # simclr | byol: AUGMENTATIONS
+    augment: str = "simclr"  # simclr | byol | gentle | flip: AUGMENTATIONS
     normalise: str = "imagenet"  # imagenet | swav: NORMALISATIONS
     local_crops: ClassVar[int] = 0
 
@@ -68,6 +68,8 @@ class Augmentation:
 
 _SIMCLR = Photometric(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
 _BYOL = Photometric(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+_GENTLE = Photometric(brightness=0.2, contrast=0.2, grey=0.0)
+_FLIP = Photometric(jitter=0.0, grey=0.0)
 
 AUGMENTATIONS = {
     "simclr": Augmentation(
@@ -82,6 +84,13 @@ AUGMENTATIONS = {
         interpolation="bicubic",
         source="BYOL, Table 6, as DINO (thesis 5.3.2) and SMoG (3.4) say; local crops: DINO's released configuration",
     ),
+    "gentle": Augmentation(
+        views=(_GENTLE,),
+        local=_GENTLE,
+        interpolation="bilinear",
+        source="ours, for grey patches that brightness and contrast tell apart",
+    ),
+    "flip": Augmentation(views=(_FLIP,), local=_FLIP, interpolation="bilinear", source="ours: crops and flips alone"),
 }
 
 # (mean, standard deviation) of red, green and blue in [0, 1].

@@ -19,7 +19,8 @@ def build(
     if isinstance(config, spec.PhotosData):
         from methods.data.photos import Photos
 
-        return Photos(split, patch=config.patch, images=config.images, colour=config.colour)
+        how = {"patch": config.patch, "images": config.images, "colour": config.colour}
+        return Photos(split, **how, held_out=config.held_out)
     if isinstance(config, spec.ImageFolderData):
         from methods.data.folder import ImageFolder
 

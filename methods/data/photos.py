@@ -4,6 +4,9 @@ Nothing is downloaded. The class of a patch is the photograph it was cut from, s
 annotation; they serve the evaluation only. Each photograph is cut by a fixed lattice of test tiles: test patches lie
 inside the tiles and train patches touch none of them, so that no test pixel is ever part of a train patch. Patches
 are grey by default because the palette of a photograph alone gives its class away.
+
+What recipes are chosen by lies in tiles of its own, between those for testing: a run that holds these out trains on
+neither and never sees a test pixel.
 """
 
 import functools
@@ -26,10 +29,19 @@ SOURCES = {
 }  # fmt: skip
 FILES = {name.split(".")[0]: f"{folder}/{name}" for folder, names in SOURCES.items() for name in names}
 
-TILE = 96  # side of a test tile; one tile per TILE * 2 pixels in both directions, a quarter of the photograph
+TILE = 96  # side of a tile; a test tile per TILE * 2 pixels in both directions, a quarter of the photograph
 STRIDE = 4  # windows start at multiples of this many pixels
 SCALES = {1.0: "1", 1.5: "2/3", 2.0: "1/2"}  # window side / patch side, and how a patch's name says it
 FLAT = 6.0  # a window whose grey levels have a smaller standard deviation (sky, black border) shows nothing
+
+TEST, VALIDATION, ALWAYS_TRAIN = range(3)  # what a pixel is for
+HELD_OUT = ("test", "validation")
+_ALLOWED = {  # the pixels of a split's patches, by (split, held_out)
+    ("train", "test"): (VALIDATION, ALWAYS_TRAIN),
+    ("test", "test"): (TEST,),
+    ("train", "validation"): (ALWAYS_TRAIN,),
+    ("test", "validation"): (VALIDATION,),
+}
 
 
 class Photos:
@@ -42,10 +54,18 @@ class Photos:
     classes: tuple[str, ...] = tuple(sorted(FILES))
     small = True
 
-    def __init__(self, split: str, *, patch: int = 32, images: int = 6080, colour: bool = False):
-        """split: "train" or "test"; patch: side in pixels; images: train patches (the test split has a quarter)."""
+    def __init__(
+        self, split: str, *, patch: int = 32, images: int = 6080, colour: bool = False, held_out: str = "test"
+    ):
+        """split: "train" or "test"; patch: side in pixels; images: train patches (the test split has a quarter).
+
+        held_out: where the test split is cut from, of HELD_OUT. With "validation" train patches avoid those tiles, too.
+        """
         if split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', not {split!r}")
+        if held_out not in HELD_OUT:
+            raise ValueError(f"held_out must be one of {', '.join(HELD_OUT)}, not {held_out!r}")
+        self._allowed = _ALLOWED[split, held_out]
         if not 8 <= patch <= TILE / max(SCALES):
             raise ValueError(f"patch must lie between 8 and {int(TILE / max(SCALES))} pixels, not {patch}")
         if images < 4 * len(self.classes):
@@ -74,7 +94,7 @@ class Photos:
         grey = photograph.convert("L")
         photograph = photograph.convert("RGB") if self.channels == 3 else grey
         sides = [round(scale * patch) for scale in SCALES]
-        pools = [windows(np.asarray(grey), split, side, f"{name} {split} {side}") for side in sides]
+        pools = [windows(np.asarray(grey), self._allowed, side, f"{name} {split} {side}") for side in sides]
         for turn, item in enumerate(items):
             choice = turn % len(sides)
             row, column = next(pools[choice])
@@ -97,23 +117,25 @@ def load(name: str) -> Image.Image:
     return photograph
 
 
-def reserved(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Which pixels are kept for testing, bool [rows, columns]: every other tile of every other row, staggered."""
+def area(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """What pixels are for, uint8 [rows, columns]: TEST is every other tile of every other row, staggered, VALIDATION
+    the rest of these rows."""
     rows, columns = rows // TILE, columns // TILE
-    return (rows % 2 == 0)[:, None] & ((rows // 2 % 2)[:, None] == columns % 2)
+    tested = (rows // 2 % 2)[:, None] == columns % 2
+    return np.where((rows % 2 == 0)[:, None], np.where(tested, TEST, VALIDATION), ALWAYS_TRAIN).astype(np.uint8)
 
 
-def windows(grey: np.ndarray, split: str, side: int, seed: str) -> Iterator[tuple[int, int]]:
-    """Top left corners (row, column) of the split's windows in a photograph, uint8 [height, width], without end.
+def windows(grey: np.ndarray, allowed: tuple[int, ...], side: int, seed: str) -> Iterator[tuple[int, int]]:
+    """Top left corners (row, column) of windows in a photograph, uint8 [height, width], without end.
 
-    They come in a random order that the seed fixes, and start over when all have been given.
+    All of their pixels are for one of `allowed`, as `area` says. They come in a random order that the seed fixes, and
+    start over when all have been given.
     """
     height, width = grey.shape
     rows, columns = np.arange(0, height - side + 1, STRIDE), np.arange(0, width - side + 1, STRIDE)
-    # No window is larger than a tile and no two test tiles touch: the four corner pixels tell about all pixels.
-    ends = [reserved(rows + down, columns + right) for down in (0, side - 1) for right in (0, side - 1)]
-    tested = np.logical_and.reduce(ends) if split == "test" else ~np.logical_or.reduce(ends)
-    corners = np.argwhere(tested) * STRIDE
+    # No window is larger than a tile, so that each tile it touches has one of its corners.
+    ends = [area(rows + down, columns + right) for down in (0, side - 1) for right in (0, side - 1)]
+    corners = np.argwhere(np.isin(ends, allowed).all(0)) * STRIDE
     corners = np.random.default_rng(zlib.crc32(seed.encode())).permutation(corners)
     given = True
     while given:

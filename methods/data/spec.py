@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from launcher.errors import InputError
-from launcher.spec.fields import later
+from launcher.spec.fields import check_ranges, choice, later
 from methods.data import splits, tars
 from methods.data.listing import IMAGE_SUFFIXES, absolute, holds_image, listing
 from methods.data.listing import told_not_read as told_not_read  # for `sslrun shards`
@@ -34,6 +34,8 @@ class PhotosData:
     images: int = 6080  # train patches; the test split has a quarter of them
     patch: int = 32  # side in pixels
     colour: bool = False
+    # What k-NN and its like are measured on: "validation" is cut from the train area, to choose recipes by.
+    held_out: str = later(choice("test", "validation"))
     max_broken: float = 0.01  # share of broken images that stops a run; so on every dataset
 
 
@@ -109,6 +111,7 @@ def cifar10_folder(path):
 
 
 def _check_photos(config, field):
+    check_ranges(config, prefix=f"{field}.")
     for name, smallest, largest in (("images", 4 * PHOTOGRAPHS, 10**6), ("patch", 8, 48)):
         value = getattr(config, name)
         if not smallest <= value <= largest:
