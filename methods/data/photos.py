@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from methods.data.spec import LARGEST_PATCH as LARGEST
+
 # Drawings, synthetic images, and second shots of the same scene are left out.
 SOURCES = {
     "skimage/data": (
@@ -35,7 +37,6 @@ SCALES = {1.0: "1", 1.5: "2/3", 2.0: "1/2"}  # window side / patch side, and how
 FLAT = 6.0  # a window whose grey levels have a smaller standard deviation (sky, black border) shows nothing
 
 TEST, VALIDATION, ALWAYS_TRAIN = range(3)  # what a pixel is for
-HELD_OUT = ("test", "validation")
 _ALLOWED = {  # the pixels of a split's patches, by (split, held_out)
     ("train", "test"): (VALIDATION, ALWAYS_TRAIN),
     ("test", "test"): (TEST,),
@@ -59,15 +60,16 @@ class Photos:
     ):
         """split: "train" or "test"; patch: side in pixels; images: train patches (the test split has a quarter).
 
-        held_out: where the test split is cut from, of HELD_OUT. With "validation" train patches avoid those tiles, too.
+        held_out: "test" or "validation", the tiles that the test split is cut from. Train patches touch no test tile
+        either way, and with "validation" neither of both.
         """
         if split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', not {split!r}")
-        if held_out not in HELD_OUT:
-            raise ValueError(f"held_out must be one of {', '.join(HELD_OUT)}, not {held_out!r}")
+        if held_out not in LARGEST:
+            raise ValueError(f"held_out must be one of {', '.join(LARGEST)}, not {held_out!r}")
         self._allowed = _ALLOWED[split, held_out]
-        if not 8 <= patch <= TILE / max(SCALES):
-            raise ValueError(f"patch must lie between 8 and {int(TILE / max(SCALES))} pixels, not {patch}")
+        if not 8 <= patch <= LARGEST[held_out]:
+            raise ValueError(f"patch must lie between 8 and {LARGEST[held_out]} pixels, not {patch}")
         if images < 4 * len(self.classes):
             raise ValueError(f"images must be at least {4 * len(self.classes)}, not {images}")
         count = images if split == "train" else images // 4

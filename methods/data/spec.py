@@ -21,6 +21,8 @@ LABELS = ("auto", "folders", "none")
 SHARD_LABELS = ("auto", "cls", "none")
 
 PHOTOGRAPHS = 19  # in methods.data.photos, which cuts four patches of each at least
+# A side in pixels, by what is held out: half a tile; half of what both leave of the lowest photograph.
+LARGEST_PATCH = {"test": 48, "validation": 36}
 CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 CIFAR10_TEST = ("test_batch.bin",)
 CIFAR10_ROW = 1 + 3 * 32 * 32  # bytes: the label, then the red, green and blue planes
@@ -112,7 +114,7 @@ def cifar10_folder(path):
 
 def _check_photos(config, field):
     check_ranges(config, prefix=f"{field}.")
-    for name, smallest, largest in (("images", 4 * PHOTOGRAPHS, 10**6), ("patch", 8, 48)):
+    for name, smallest, largest in (("images", 4 * PHOTOGRAPHS, 10**6), ("patch", 8, LARGEST_PATCH[config.held_out])):
         value = getattr(config, name)
         if not smallest <= value <= largest:
             raise InputError.of(f"{field}.{name}", value, "out of range", f"give {smallest} to {largest}")
