@@ -19,7 +19,8 @@ from typing import Any
 TRIED = Path(__file__).parents[1] / "docs/demos.md"
 MOST, SEEDS = 8, (0, 1)  # of settings a method; the second seed is for the two best
 RECIPE = "the recipe"
-ROW = re.compile(r"^\| `(\w+)` \| (.+?) \| (\d+) \|", re.MULTILINE)
+# Method, setting, seed, gain over the adapted network, and whether it is the one.
+ROW = re.compile(r"^\| `(\w+)` \| (.+?) \| (\d+) \|(?:[^|]+\|){3} (-?[\d.]+) \| (?:chosen )?\|$", re.MULTILINE)
 
 
 def main() -> None:
@@ -42,19 +43,39 @@ def main() -> None:
         fcntl.flock(file, fcntl.LOCK_EX)  # two may be trying at once
         again = refusal(file.read(), given.method, setting, given.seed)
         if not again:
-            file.write(text)
+            file.seek(0)
+            page = chosen(file.read() + text)
+            file.seek(0)
+            file.write(page)
     print(again or text, end="\n" if again else "")
 
 
 def refusal(tried: str, method: str, setting: str, seed: int) -> str | None:
     """Why the setting is not to be tried, or None. tried: the page with all rows."""
-    rows = [found.groups() for found in ROW.finditer(tried) if found[1] == method]
+    rows = [found.groups()[:3] for found in ROW.finditer(tried) if found[1] == method]
     if (method, setting, str(seed)) in rows:
         return f"{method}, {setting}, seed {seed}: in {TRIED.name} already"
     settings = {each for _, each, _ in rows}
     if setting not in settings and len(settings) >= MOST:
         return f"{method}: {MOST} settings have been tried, which is all that there are"
     return None
+
+
+def chosen(tried: str) -> str:
+    """The page with every method's best setting marked: of those tried with all seeds that of the largest mean gain."""
+    gains: dict[str, dict[str, list[float]]] = {}
+    for method, setting, _, gain in (found.groups() for found in ROW.finditer(tried)):
+        gains.setdefault(method, {}).setdefault(setting, []).append(float(gain))
+    best = {}
+    for method, settings in gains.items():
+        complete = {each: sum(found) for each, found in settings.items() if len(found) == len(SEEDS)}
+        best[method] = max(complete, key=complete.__getitem__, default=None)
+
+    def marked(found: re.Match[str]) -> str:
+        row = found[0].removesuffix(" chosen |").removesuffix(" |")
+        return f"{row} | chosen |" if found[2] == best[found[1]] else f"{row} | |"
+
+    return ROW.sub(marked, tried)
 
 
 def row(method: str, setting: str, seed: int, shown: dict[str, Any]) -> str:
