@@ -72,8 +72,8 @@ def chosen(tried: str) -> str:
         best[method] = max(complete, key=complete.__getitem__, default=None)
 
     def marked(found: re.Match[str]) -> str:
-        row = found[0].removesuffix(" chosen |").removesuffix(" |")
-        return f"{row} | chosen |" if found[2] == best[found[1]] else f"{row} | |"
+        cells = found[0].removesuffix("|").removesuffix("chosen ")
+        return f"{cells}chosen |" if found[2] == best[found[1]] else f"{cells}|"
 
     return ROW.sub(marked, tried)
 
