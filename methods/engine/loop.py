@@ -21,6 +21,7 @@ from methods.engine.collapse_watch import CollapseWatch
 from methods.engine.initialise import continued
 from methods.engine.job import Job
 from methods.engine.loss_watch import LOSS_SCALE, LossWatch
+from methods.engine.running_statistics import RunningStatistics
 from methods.engine.saves import Saves
 from methods.engine.throughput import Throughput
 from methods.engine.trainer import Trainer
@@ -117,7 +118,7 @@ def take_step(
         optimizer.zero_grad(set_to_none=True)
     trainer.before_step(step)
     scalars: dict[str, torch.Tensor] = {}
-    statistics = _RunningStatistics(job, trainer.networks, len(batches))
+    statistics = RunningStatistics(job, trainer.networks, len(batches))
     for number, batch in enumerate(batches):
         dropout.begin_pass(trainer.networks, rows_of_pass(job, number))
         with _last_synchronises(trainer.networks, number == len(batches) - 1):
@@ -217,43 +218,3 @@ def _agree_on_overflow(job: Job, trainer: Trainer, scaler: torch.amp.GradScaler)
     flag = torch.where(torch.isfinite(worst), 0.0, 1.0)
     torch.distributed.all_reduce(flag)
     torch._foreach_add_(grads, torch.where(flag > 0, float("inf"), 0.0))
-
-
-class _RunningStatistics:
-    """Running batch statistics of a step: the mean over its forward passes and over the ranks, counted as one batch.
-
-    Passes are ordered by group, and ranks serve different ones: left alone, the last group would weigh most, and each
-    rank would keep its own.
-    """
-
-    def __init__(self, job: Job, networks: list[nn.Module], passes: int):
-        names = ("running_mean", "running_var")
-        self._job, self._passes = job, passes
-        self._alike = job.world.size == 1 or job.layout.batch_norm_ranks == job.world.size
-        wanted = passes > 1 or not self._alike
-        self._buffers = [b for n in networks for k, b in n.named_buffers() if k.endswith(names)] if wanted else []
-        self._before = [b.clone() for b in self._buffers] if passes > 1 else []
-        self._counters = [b for n in networks for k, b in n.named_buffers() if k.endswith("num_batches_tracked")]
-        self._counted = [b.clone() for b in self._counters]
-        self._sums = [torch.zeros_like(b) for b in self._before]
-
-    @torch.no_grad()
-    def after_pass(self) -> None:
-        """Add what the pass made of them, and put back what it found."""
-        if self._sums:
-            for total, buffer, before in zip(self._sums, self._buffers, self._before, strict=True):
-                total += buffer
-                buffer.copy_(before)
-
-    @torch.no_grad()
-    def settle(self) -> None:
-        for counter, before in zip(self._counters, self._counted, strict=True):
-            counter.copy_(before + 1)  # also where several resolutions go through in one pass
-        if not self._buffers:
-            return
-        mean = torch.cat([b.flatten() for b in self._sums or self._buffers]) / (self._passes if self._sums else 1)
-        if not self._alike:
-            torch.distributed.all_reduce(mean)
-            mean /= self._job.world.size
-        for buffer, part in zip(self._buffers, mean.split([b.numel() for b in self._buffers]), strict=True):
-            buffer.copy_(part.view_as(buffer))

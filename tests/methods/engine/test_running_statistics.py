@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from launcher.runtime.dist import World
-from methods.engine.loop import _RunningStatistics
+from methods.engine.running_statistics import RunningStatistics
 
 JOB = SimpleNamespace(world=World(0, 1, torch.device("cpu")), layout=SimpleNamespace(batch_norm_ranks=1))
 
 
 def after_a_step(parts):
     network = nn.BatchNorm1d(3)
-    statistics = _RunningStatistics(JOB, [network], len(parts))
+    statistics = RunningStatistics(JOB, [network], len(parts))
     for part in parts:
         network(part)
         statistics.after_pass()

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from methods.engine.loop import _RunningStatistics
+from methods.engine.running_statistics import RunningStatistics
 
 RANKS, STEPS = 2, 3
 
@@ -21,7 +21,7 @@ def statistics(world, passes):
     job = SimpleNamespace(world=world, layout=SimpleNamespace(batch_norm_ranks=1))
     network, after = nn.BatchNorm1d(3), []
     for step in range(STEPS):
-        gathered = _RunningStatistics(job, [network], passes)
+        gathered = RunningStatistics(job, [network], passes)
         for part in parts(world.rank, step, passes):
             network(part)
             gathered.after_pass()
