@@ -1,6 +1,6 @@
 """What stands on a backbone while it trains and is thrown away afterwards: projections, predictors, prototypes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -28,6 +28,18 @@ class Headed(nn.Module):
         """Crops of several resolutions, [V_i B, C, S_i, S_i] each -> [sum V_i B, d]: one pass of the backbone for each,
         so that a head may take all of them in one."""
         return torch.cat([self.backbone(images) for images in crops])
+
+
+class ScoredByPrototypes(Headed):
+    """A projection and prototypes: crops of several resolutions, float [V_i B, C, S_i, S_i] each -> (embeddings of
+    length 1 [sum V_i B, d], their products with the prototypes [sum V_i B, K]), float32 (thesis 4.2.1)."""
+
+    def forward(self, crops: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        projected = self.projection(self.features(crops))
+        # In fp32: a score is divided by 0.05, and bf16 would be off by 8 %.
+        with torch.autocast(projected.device.type, enabled=False):
+            embeddings = normalize(projected.float())
+            return embeddings, self.prototypes(embeddings)
 
 
 def build(head: Head) -> nn.Module:

@@ -1,40 +1,25 @@
-"""SwAV (thesis chapter 4), top to bottom: network, labels, loss, queue.
+"""SwAV (thesis chapter 4), top to bottom: labels, loss, queue; its network is `ScoredByPrototypes`.
 
 In comments: A global crops, which have labels, of V crops in all; B images of this rank, L in its queue; K prototypes.
 """
 
-from collections.abc import Sequence
-
 import torch
-from torch.nn.functional import normalize
 
 from methods.data.loader import Batch
 from methods.engine.collapse import Watched, entropy_of_use, likeness
 from methods.engine.job import Job
 from methods.engine.trainer import Loss, Trainer
-from methods.parts.heads import Headed
+from methods.parts.heads import ScoredByPrototypes
 from methods.parts.losses import entropy
 from methods.parts.optim import drop_gradients
 from methods.swav.loss import pseudo_labels, swapped_prediction
 from methods.swav.queue import as_one_batch, make_queue
 
 
-class Network(Headed):
-    """Crops of several resolutions, float [V_i B, C, S_i, S_i] each -> (embeddings of length 1 [sum V_i B, d], their
-    products with the prototypes [sum V_i B, K]), float32."""
-
-    def forward(self, crops: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        projected = self.projection(self.features(crops))
-        # In fp32: a score is divided by 0.05, and bf16 would be off by 8 %.
-        with torch.autocast(projected.device.type, enabled=False):
-            embeddings = normalize(projected.float())
-            return embeddings, self.prototypes(embeddings)
-
-
 class SwAV(Trainer):
     """Online clustering: the views of an image are to fall into one cluster, and all clusters to be of one size."""
 
-    network_type = Network
+    network_type = ScoredByPrototypes
 
     def __init__(self, job: Job):
         super().__init__(job)
