@@ -1,7 +1,6 @@
-"""DINO's losses: the student predicts the teacher's output for another view (thesis 5.3.1, 5.6.1)."""
+"""DINO's loss: the student predicts the teacher's output for another view (thesis 5.3.1)."""
 
 import torch
-from torch.nn.functional import normalize
 
 from methods.parts.losses import at_least_float32, entropy, over_other_views
 
@@ -28,17 +27,3 @@ def distillation(
     loss = -over_other_views(targets, torch.log_softmax(at_least_float32(outputs) / temperature, dim=-1))
     spread = entropy(targets.detach()).mean()
     return loss, {"teacher_entropy": spread, "teacher_kl": loss.detach() - spread}
-
-
-def mean_square(outputs: torch.Tensor, teacher: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
-    """The MSE of Tables 5.9 and 5.11: || g_s(x') - (g_t(x) - c) ||^2 of L2-normalised outputs, mean as in
-    `distillation`; "no sharpening is applied with the MSE criterion" (5.6.1).
-
-    outputs: the student's g_s, floating point [V, B, K], the global views first; teacher: g_t, [A, B, K], detached
-    here; centre: c, [K], zeros to do without. Returns a float32 scalar, 0 to 4.
-
-    >>> mean_square(torch.tensor([[[1.0, 0.0]], [[0.0, 3.0]]]), torch.tensor([[[2.0, 0.0]]]), torch.zeros(2)).item()
-    2.0
-    """
-    targets = normalize(at_least_float32(teacher.detach()) - centre, dim=-1)
-    return 2 - 2 * over_other_views(targets, normalize(at_least_float32(outputs), dim=-1))

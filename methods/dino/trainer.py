@@ -10,13 +10,14 @@ from torch import nn
 
 from methods import backbones
 from methods.data.loader import Batch
-from methods.dino.loss import distillation, mean_square
+from methods.dino.loss import distillation
 from methods.dino.teacher import Centre, teacher_targets
 from methods.engine.collapse import Watched, entropy_of_use, likeness
 from methods.engine.job import Job
 from methods.engine.trainer import Loss, Trainer
 from methods.parts import ema, optim
 from methods.parts.heads import Headed
+from methods.parts.losses import mean_square
 from methods.parts.schedules import cosine, linear
 
 
@@ -85,8 +86,8 @@ class DINO(Trainer):
         outputs = self.network(crops).unflatten(0, (-1, images))  # g_s: [V, B, K], the global crops first
         operation, centre = config.operation, self.centre.value
         if config.objective == "mse":
-            shift = centre if operation == "centring" else torch.zeros_like(centre)
-            loss = mean_square(outputs, teacher_outputs, shift)
+            # g_t - c, not sharpened (5.6.1).
+            loss = mean_square(outputs, teacher_outputs - centre if operation == "centring" else teacher_outputs)
             figures = {"likeness": likeness(teacher_outputs[0])}  # no classes whose use would tell
         else:
             # The targets get less sharp at first (5.3.2).

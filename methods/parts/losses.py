@@ -1,6 +1,7 @@
 """What losses over several views of an image share."""
 
 import torch
+from torch.nn.functional import normalize
 
 
 def over_other_views(targets: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
@@ -19,6 +20,20 @@ def over_other_views(targets: torch.Tensor, outputs: torch.Tensor) -> torch.Tens
     total = outputs.sum(0)
     pairs = [(t * (total - own)).sum(-1).mean() for t, own in zip(targets, outputs[: len(targets)], strict=True)]
     return torch.stack(pairs).mean() / (views - 1)
+
+
+def mean_square(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """|| x' / |x'| - t / |t| ||^2 = 2 - 2 <x', t> / (|x'| |t|), mean over images and pairs of different views, as in
+    `over_other_views`: BYOL, Eq. 2, and the MSE of thesis Tables 5.9 and 5.11.
+
+    outputs: floating point [V, B, K]; targets: [A, B, K], of the first A views, detached here. Computed in float32 at
+    least; an output that is all 0 has a cosine of 0. Returns a scalar, 0 to 4.
+
+    >>> mean_square(torch.tensor([[[1.0, 0.0]], [[0.0, 3.0]]]), torch.tensor([[[2.0, 0.0]]])).item()
+    2.0
+    """
+    outputs, targets = at_least_float32(outputs), at_least_float32(targets.detach())
+    return 2 - 2 * over_other_views(normalize(targets, dim=-1), normalize(outputs, dim=-1))
 
 
 def entropy(probabilities: torch.Tensor) -> torch.Tensor:
