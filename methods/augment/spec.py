@@ -1,7 +1,8 @@
 """How an image becomes views: fields of a config, and the papers' distributions. Read by the launcher: no torch.
 
 The numbers of SimCLR: Chen et al., ICML 2020, Appendix A. Of BYOL: Grill et al., NeurIPS 2020, Appendix B, Table 6.
-What DINO's local crops get is in no paper: it is read from its released configuration (commit 7c446df).
+Of MoCo-v2: Chen et al. 2020 names them alone, the numbers are its released code's. What DINO's local crops get is in no
+paper: it is read from its released configuration (commit 7c446df).
 """
 
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ class ViewsConfig(TrainConfig):
     """Several crops of each image, of `image_size` and `crop_scale`, whose colours are changed."""
 
     global_crops: int = at_least(1, 2, "an image needs a global crop")
-    augment: str = "simclr"  # simclr | byol | gentle | flip: AUGMENTATIONS
+    augment: str = "simclr"  # simclr | byol | mocov2 | gentle | flip: AUGMENTATIONS
     normalise: str = "imagenet"  # imagenet | swav: NORMALISATIONS
     local_crops: ClassVar[int] = 0
 
@@ -70,6 +71,7 @@ _SIMCLR = Photometric(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blu
 _BYOL = Photometric(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 _GENTLE = Photometric(brightness=0.2, contrast=0.2, grey=0.0)
 _FLIP = Photometric(jitter=0.0, grey=0.0)
+_MOCOV2 = Photometric(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=0.5)
 
 AUGMENTATIONS = {
     "simclr": Augmentation(
@@ -91,6 +93,12 @@ AUGMENTATIONS = {
         source="ours, for grey patches that brightness and contrast tell apart",
     ),
     "flip": Augmentation(views=(_FLIP,), local=_FLIP, interpolation="bilinear", source="ours: crops and flips alone"),
+    "mocov2": Augmentation(
+        views=(_MOCOV2,),
+        local=_MOCOV2,
+        interpolation="bilinear",
+        source="MoCo's released code, its option for version 2; local crops, of which it has none: as its others",
+    ),
 }
 
 # (mean, standard deviation) of red, green and blue in [0, 1].

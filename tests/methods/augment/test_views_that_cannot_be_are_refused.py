@@ -59,11 +59,13 @@ def test_the_recipes_are_the_papers():
             (0.5, 0.8, 0.4, 0.4, 0.2, 0.1, 0.2, 0.1, (0.1, 2.0), 0.2),
             (0.5, 0.8, 0.4, 0.4, 0.2, 0.1, 0.2, 0.5, (0.1, 2.0), 0.0),
         ],
+        "mocov2": [(0.5, 0.8, 0.4, 0.4, 0.4, 0.1, 0.2, 0.5, (0.1, 2.0), 0.0)] * 2,
     }
     for name, rows in table.items():
         made = AUGMENTATIONS[name]
         assert [tuple(getattr(each, f) for f in figures) for each in (*made.views, made.local)] == rows
-    assert (AUGMENTATIONS["simclr"].interpolation, AUGMENTATIONS["byol"].interpolation) == ("bilinear", "bicubic")
+    interpolations = {name: each.interpolation for name, each in AUGMENTATIONS.items()}
+    assert interpolations == {"simclr": "bilinear", "byol": "bicubic", "mocov2": "bilinear"}
 
 
 def test_the_spec_is_read_without_torch_and_numpy():
