@@ -57,6 +57,30 @@ def differentiable_gather(x: torch.Tensor, group: dist.ProcessGroup | None = Non
     return _Gather.apply(x, group) if world_size(group) > 1 else x
 
 
+@torch.no_grad()
+def permute_over_ranks(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """The rows of all ranks, in order of rank, in another order: what was row order[p] of them becomes row p.
+
+    x: [B, ...], equally many on every rank, of one shape and dtype. order: int64 [world_size B] on the CPU, a
+    permutation, the same on every rank; `order.argsort()` undoes it. Returns [B, ...], those that come to this rank,
+    without gradient. Collective: each rank sends and receives B rows at most, and nothing waits for a GPU.
+
+    >>> permute_over_ranks(torch.tensor([5.0, 6.0, 7.0]), torch.tensor([2, 0, 1])).tolist()  # alone
+    [7.0, 5.0, 6.0]
+    """
+    ranks, own = world_size(), len(x)
+    sources = order // own  # the rank from which each place is filled
+    places = (sources == rank()).nonzero().flatten()  # those that are filled from this one
+    sent = x[(order[places] % own).to(x.device, non_blocking=True)]
+    if ranks == 1:
+        return sent
+    wanted = sources[rank() * own :][:own]
+    counts = [of.bincount(minlength=ranks).tolist() for of in (wanted, places // own)]
+    got = torch.empty_like(sent)  # by the rank that sent it, in the order of places
+    dist.all_to_all_single(got, sent, *counts)
+    return got[wanted.argsort(stable=True).argsort().to(x.device, non_blocking=True)]
+
+
 # torch has these two as well, but nowhere to build on: torch.distributed.nn.functional warns that it is deprecated, and
 # torch.distributed._functional_collectives, which it names instead, is private and gave no gradients before 2026
 # (pytorch/pytorch#152127, #168140). What is called here is documented in every version that we take.
