@@ -152,9 +152,10 @@ def test_nothing_that_changes_is_left_out_of_its_checkpoints(worlds, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_its_sizes_are_those_of_its_networks(worlds, method):
     known = registry.method(method)
-    sizes = known.sizes(known.recipe("tiny").method, 1)
+    config = known.recipe("tiny").method
+    sizes, replicated = known.sizes(config, 1), sum(known.outline(config).replicated.values())
     found = worlds(method)[1]["whole"].scalars
-    assert (sizes.parameters, sizes.following_parameters) == (found["module"], found["follower"])
+    assert (sizes.parameters, sizes.following_parameters - replicated) == (found["module"], found["follower"])
 
 
 # -- one life after another ----------------------------------------------------------------------------------------
