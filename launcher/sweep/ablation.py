@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class PaperRow:
     value: Any  # of the axis, as the paper writes it
     paper: float | None = None  # the paper's number, where it prints one
     sets: Any = ()  # overrides, besides those of the axis
-    needs: Any = ()  # methods and evaluations without which it cannot run
+    needs: Any = ()  # methods, evaluations and backbones without which it cannot run
     series: str = ""  # the curve that it belongs to, where the table has several
     at: dict[str, Any] = field(default_factory=dict)  # scale -> the value that stands for it there; see README
 
@@ -102,10 +103,11 @@ class Ablation:
         return {key_of(word) for word in (*self.sets, *own)}
 
     def lacks(self, point: PaperRow, scale: str, own: Iterable[str] = ()) -> list[str]:
-        """Methods and evaluations that the point needs at `scale` and that are not registered yet, nor one's `own`."""
+        """Methods, evaluations and backbones that the point needs at `scale` and that are not here, nor one's `own`."""
         method = next(w for w in self.overrides(point, scale) if w.startswith("method="))
         wanted = [method.partition("=")[2], self.scale(scale).metric.partition(".")[0], *point.needs]
-        known = {*registry.names(), *registry.facts("evals").PROTOCOLS, *OWN_SCORES, *own}
+        here = (registry.names(), registry.facts("evals").PROTOCOLS, registry.facts("backbones").BACKBONES)
+        known = {*chain(*here), *OWN_SCORES, *own}
         return list(dict.fromkeys(name for name in wanted if name not in known))
 
 
