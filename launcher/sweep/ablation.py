@@ -137,8 +137,9 @@ def read(name: str, file: Path) -> Ablation:
         given = yamlfile.read(file)
         if not isinstance(given, dict):
             raise ValueError("it holds no keys")
+        shared = _column(given, file) if "rows_of" in given else {}
         points = given.pop("points", None)
-        ablation = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Ablation), given, {"name": name}))
+        ablation = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Ablation), shared, given, {"name": name}))
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise InputError(f"{file}: {_reason(error)}; see sweeps/README.md for the format") from None
     try:
@@ -147,6 +148,25 @@ def read(name: str, file: Path) -> Ablation:
         return _checked(ablation)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
+
+
+def _column(given: dict[str, Any], file: Path) -> dict[str, Any]:
+    """What another sweep of the folder says, of whose table `given` is another column: `given` gets its rows, with the
+    numbers of its own `papers`. Raises ValueError where the two do not fit."""
+    other, papers = given.pop("rows_of"), given.pop("papers", None)
+    beside = file.parents[1] / f"{other}.yaml"
+    shared = yamlfile.read(beside) if beside.is_file() else None
+    rows = shared.pop("points", None) if isinstance(shared, dict) else None
+    if "points" in given or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"rows_of={other}: it takes the points of {beside}, and has none of its own")
+    series = [row.get("series", "") for row in rows]
+    counts = {name: series.count(name) for name in series}
+    lists = isinstance(papers, dict) and all(isinstance(numbers, list) for numbers in papers.values())
+    if not lists or {name: len(numbers) for name, numbers in papers.items()} != counts:
+        raise ValueError(f"papers={papers}: of each series a list of numbers or null, so many of {other}: {counts}")
+    left = {name: iter(numbers) for name, numbers in papers.items()}
+    given["points"] = [{**row, "paper": next(left[name])} for row, name in zip(rows, series, strict=True)]
+    return shared
 
 
 def _point(where: str, given: Any) -> PaperRow:

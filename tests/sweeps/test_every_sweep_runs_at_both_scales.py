@@ -93,19 +93,6 @@ def test_without_local_crops_the_scales_are_those_of_the_released_configurations
     assert {words["method.crop_scale"] for words in sets if words.get("method.local_crops") == "0"} == scales
 
 
-def test_the_two_columns_of_a_table_have_the_same_rows():
-    """What was run for one is there for the other."""
-    knn, linear = (ablation.load(f"dino/{name}") for name in ("frameworks", "frameworks_linear"))
-    for scale in knn.scales:
-        assert [_runs(knn, row, scale) for row in knn.points] == [_runs(linear, row, scale) for row in linear.points]
-    assert [row.paper for row in knn.points] != [row.paper for row in linear.points]
-
-
-def _runs(table, row, scale):
-    words = table.overrides(row, scale)
-    return row.series, row.value, table.value_at(row, scale), [word for word in words if "eval_after" not in word]
-
-
 def _set(table, point, scale):
     """Each key that a point sets at a scale, with its value."""
     return dict(word.partition("=")[::2] for word in table.overrides(point, scale))

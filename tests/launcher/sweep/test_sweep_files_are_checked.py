@@ -52,6 +52,7 @@ def test_what_a_point_lacks(read, monkeypatch):
     assert [table.lacks(point, "paper") for point in table.points] == [[], [], ["byol"]]
     assert [table.lacks(point, "demo") for point in table.points] == [["linear"], ["linear"], ["linear", "byol"]]
     assert table.lacks(table.points[2], "demo", own=["byol", "linear"]) == []
+    assert table.lacks(read("needs: byol", "needs: [resnet50, resnet5]").points[2], "paper") == ["resnet5"]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,56 @@ def test_a_mistake_is_named(read, tmp_path, old, new, said):
     with pytest.raises(InputError) as raised:
         read(old, new)
     assert str(raised.value).startswith(f"{tmp_path / 'table.yaml'}: ")
+    assert said in str(raised.value)
+
+
+COLUMN = """
+table: Table 1 (linear)
+rows_of: nobody/table
+papers: {"": [40.0, null, 41.0]}
+scales: {paper: {metric: linear.top1}}
+"""
+
+
+@pytest.fixture
+def column(tmp_path):
+    def run(old: str = "", new: str = "") -> ablation.Ablation:
+        assert old in COLUMN
+        folder = tmp_path / "nobody"
+        folder.mkdir(exist_ok=True)
+        (folder / "table.yaml").write_text(GOOD)
+        (folder / "linear.yaml").write_text(COLUMN.replace(old, new, 1))
+        return ablation.read("nobody/linear", folder / "linear.yaml")
+
+    return run
+
+
+def test_another_column_has_the_rows_of_the_first_and_its_own_numbers(column, tmp_path):
+    table = column()
+    first = ablation.read("nobody/table", tmp_path / "nobody" / "table.yaml")
+    assert (table.name, table.table, table.claim) == ("nobody/linear", "Table 1 (linear)", "Nothing.")
+    assert [row.paper for row in table.points] == [40.0, None, 41.0]
+    assert [(row.value, row.sets, row.at) for row in table.points] == [(r.value, r.sets, r.at) for r in first.points]
+    assert (table.scales["paper"].metric, table.scales["paper"].gpu_hours) == ("linear.top1", 8)
+    assert table.scales["demo"] == first.scales["demo"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("nobody/table", "nobody/tabel", "it takes the points of "),
+        ("nobody/table", "nobody/linear", "it takes the points of "),
+        ("rows_of", "points: []\nrows_of", "and has none of its own"),
+        (", 41.0", "", "so many of nobody/table: {'': 3}"),
+        ('{"": [40.0, null, 41.0]}', "[40.0, null, 41.0]", "of each series a list of numbers or null"),
+        ('{"": [40.0, null, 41.0]}', '{"": 3}', "of each series a list of numbers or null"),
+        ('{"": [', "{x: [", "so many of nobody/table: {'': 3}"),
+        ("40.0", "many", "points[0].paper=many: it is no number"),
+    ],
+)
+def test_a_column_that_does_not_fit_its_table_is_named(column, old, new, said):
+    with pytest.raises(InputError) as raised:
+        column(old, new)
     assert said in str(raised.value)
 
 
