@@ -12,7 +12,7 @@ FP32 = 4  # bytes
 GB = 1e9
 CONTEXT_GB = 0.5  # of GPU memory that CUDA takes before the first tensor (assumed)
 # Of the activations, beside them: cuDNN's workspaces, what the caching allocator cannot use again, gradients on their
-# way, buffers of NCCL. Calibrated: the papers' peaks come out (thesis, Tables 4.4 and 5.14; docs/backbones.md).
+# way, buffers of NCCL. Calibrated: the papers' peaks come out (thesis, Tables 4.4 and 5.14; docs/plans.md).
 WORKSPACE = 0.45
 RANK_GB, LOADER_GB = 3.0, 0.5  # of host memory: a process with PyTorch and CUDA, a data-loader worker (assumed)
 SAVE_SHARE = 0.1  # of the time, at most
