@@ -52,7 +52,7 @@ class BYOL(Trainer):
         return target
 
     def optimizer(self, online: Network) -> torch.optim.Optimizer:
-        """LARS as released: its rate is no part of its momentum, unlike SimCLR's."""
+        """Biases and norms neither decay nor adapt (Appendix A); LARS' rate is outside of its momentum (released)."""
         return optim.make(self.config, optim.parameter_groups([online], weight_decay=self.config.weight_decay))
 
     def before_step(self, step: int) -> None:
@@ -75,7 +75,6 @@ class BYOL(Trainer):
             optim.clip_each(self.online.parameters(), self.config.clip)
 
     def after_step(self, step: int) -> None:
-        """Eq. 1: xi <- tau xi + (1 - tau) theta, where tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2 (3.2).
-        Parameters alone: batch statistics are the target's own."""
+        """Eq. 1: xi <- tau xi + (1 - tau) theta, tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2 (3.2); no buffers."""
         tau = cosine(step, self.total_steps, self.config.target_rate, 1.0)
         ema.follow(self.target.shared, self.online.shared, tau)
