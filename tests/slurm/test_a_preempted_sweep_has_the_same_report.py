@@ -23,7 +23,7 @@ scales:
 points:
   - {value: 0.01, paper: 50.0}
   - {value: 0.05, paper: 52.5}
-  - {value: not to be had, sets: method=byol, needs: byol}
+  - {value: not to be had, sets: method=nobodys, needs: nobodys}
 """
 THERE = ("cluster=fake", "tasks_per_node=1")
 HERE = ("cluster=local", "tasks_per_node=1")
@@ -46,7 +46,7 @@ def swept(cluster, slurm_sslrun, config_dir):
 def test_two_preemptions_change_no_number(cluster, swept, tmp_path, ledger, standing, until):
     undisturbed = swept("--multirun", *HERE, runs=tmp_path / "undisturbed")
     assert [run["state"] for run in undisturbed.json["runs"]] == ["done", "done"]
-    assert "not to be had: not here yet: it needs byol" in undisturbed.err
+    assert "not to be had: not here yet: it needs nobodys" in undisturbed.err
 
     answer = swept("--multirun", *THERE, runs=tmp_path / "runs").json
     runs = [Path(run["path"]) for run in answer["runs"]]

@@ -27,7 +27,7 @@ points:
   - {value: 0.01, paper: 50.0}
   - {value: 0.02, paper: 52.5, at: {demo: 0.03}}
   - {value: 0.04, paper: 54}
-  - {value: another method, paper: 60.0, sets: method=byol, needs: byol}
+  - {value: another method, paper: 60.0, sets: method=nobodys, needs: nobodys}
 """
 
 

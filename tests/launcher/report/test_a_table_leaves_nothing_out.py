@@ -20,7 +20,7 @@ def test_before_anything_ran(tabled):
     table = tabled.table()
     assert [row.state for row in table.rows] == ["absent", "absent", "absent", "not here yet"]
     assert [row.paper for row in table.rows] == [50, 52.5, 54, 60]
-    assert table.rows[3].lacks == ("byol",)
+    assert table.rows[3].lacks == ("nobodys",)
     assert "No trend can be told" in table.trend.sentence
 
 
@@ -210,7 +210,7 @@ def test_an_evaluation_that_was_typed_comes_beside_that_of_the_metric(tabled):
 
 
 def test_a_point_that_comes_to_be_possible_needs_no_edit(tabled, monkeypatch):
-    monkeypatch.setattr(registry, "names", lambda: ("byol", "rotnet"))
+    monkeypatch.setattr(registry, "names", lambda: ("nobodys", "rotnet"))
     assert tabled.states()[3] == "absent"
 
 

@@ -114,7 +114,7 @@ def test_a_sweeps_page_fits_and_can_be_read(browser, sweep_page, width, dark):
     shown = browser.open(sweep_page, width=width, dark=dark)
     check(shown, width)
     rows = shown.evaluate("[...document.querySelectorAll('tbody tr')].map(row => row.innerText)")
-    wanted = "42.2 ± 1.77", "1 pending, 1 done", "1 failed, 1 pending", "not here yet: needs byol"
+    wanted = "42.2 ± 1.77", "1 pending, 1 done", "1 failed, 1 pending", "not here yet: needs nobodys"
     assert [said in row for said, row in zip(wanted, rows, strict=True)] == [True] * 4, rows
     assert ground(shown) == ("rgb(22, 23, 22)" if dark else "rgb(253, 253, 251)")
 

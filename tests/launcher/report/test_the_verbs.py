@@ -45,7 +45,7 @@ def test_the_table_and_the_page_say_the_same(finished, typed):
     out, err = typed("report", "sweep=nobody/rates", "recipe=demo")
     page = (finished.folder / "reports" / "nobody-rates-demo.html").read_text()
     assert str(finished.folder / "reports" / "nobody-rates-demo.html") in err
-    for said in ("40.2 ± 0.35", "−9.75", "not here yet: needs byol", "Spearman", "A higher rate is better."):
+    for said in ("40.2 ± 0.35", "−9.75", "not here yet: needs nobodys", "Spearman", "A higher rate is better."):
         assert said in out
         assert said.replace("'", "&#39;") in page
     assert "different measures" in out
@@ -172,11 +172,11 @@ def test_the_plan_of_a_sweep_is_a_line_a_run(tabled, typed):
     lines = out.splitlines()
     assert [line.partition(":")[0] for line in lines[:3]] == [f"{at}, seed 3" for at in (0.01, 0.03, 0.04)]
     assert all(" ranks, " in line or " rank, " in line for line in lines[:3])
-    assert lines[3:] == ["another method: not here yet: it needs byol", "nobody/rates, recipe=demo: 3 runs"]
+    assert lines[3:] == ["another method: not here yet: it needs nobodys", "nobody/rates, recipe=demo: 3 runs"]
     out, _ = typed("plan", "sweep=nobody/rates", "data.path=/nowhere", "nodes=2", "--json")
     told = json.loads(out)
     assert [run["world_size"] for run in told["runs"]] == [16] * 3
-    assert told["not_here_yet"] == [{"value": "another method", "series": "", "lacks": ["byol"]}]
+    assert told["not_here_yet"] == [{"value": "another method", "series": "", "lacks": ["nobodys"]}]
 
 
 def test_a_plan_says_what_is_waited_for_or_why_that_would_be_in_vain(tabled, typed, monkeypatch):

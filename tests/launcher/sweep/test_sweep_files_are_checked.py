@@ -19,7 +19,7 @@ scales:
 points:
   - {value: 1, paper: 50.0}
   - {value: 2, paper: 52.5, at: {demo: {value: 3, sets: [method.momentum=0.8, method.epochs=4]}}}
-  - {value: yes, sets: [method.lr=7, 'method.dropout={value}'], needs: byol}
+  - {value: yes, sets: [method.lr=7, 'method.dropout={value}'], needs: nobodys}
 """
 
 
@@ -49,10 +49,10 @@ def test_the_last_word_on_a_key_counts(read, monkeypatch):
 def test_what_a_point_lacks(read, monkeypatch):
     table = read()
     monkeypatch.setattr("methods.evals.spec.PROTOCOLS", ("knn",))
-    assert [table.lacks(point, "paper") for point in table.points] == [[], [], ["byol"]]
-    assert [table.lacks(point, "demo") for point in table.points] == [["linear"], ["linear"], ["linear", "byol"]]
-    assert table.lacks(table.points[2], "demo", own=["byol", "linear"]) == []
-    assert table.lacks(read("needs: byol", "needs: [resnet50, resnet5]").points[2], "paper") == ["resnet5"]
+    assert [table.lacks(point, "paper") for point in table.points] == [[], [], ["nobodys"]]
+    assert [table.lacks(point, "demo") for point in table.points] == [["linear"], ["linear"], ["linear", "nobodys"]]
+    assert table.lacks(table.points[2], "demo", own=["nobodys", "linear"]) == []
+    assert table.lacks(read("needs: nobodys", "needs: [resnet50, resnet5]").points[2], "paper") == ["resnet5"]
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_what_a_point_lacks(read, monkeypatch):
         ("at: {demo:", "at: {paper: 1, demo:", "points=2: at scale paper it is the same run as 1; give `at`"),
         ("{value: 2, paper", "{value: '1', paper", "points[1].value=1: a point before it is called so, too; give it"),
         ("sets: method.lr={value}", "sets: 3", "sets=3: it is no text and no list of texts; write it like"),
-        ("needs: byol", "needs: 3", "points[2].needs=3: it is no text and no list of texts"),
-        ("needs: byol", "needs: [3]", "points[2].needs=[3]: it is no text and no list of texts"),
+        ("needs: nobodys", "needs: 3", "points[2].needs=3: it is no text and no list of texts"),
+        ("needs: nobodys", "needs: [3]", "points[2].needs=[3]: it is no text and no list of texts"),
         ("[method.lr=7, 'method.dropout={value}']", "3", "points[2].sets=3: it is no text and no list of texts"),
         ("sets: [method.momentum=0.8, method.epochs=4]", "sets: 3", "points[1].at.demo.sets=3: it is no text"),
         ("{demo: {value: 3, sets", "{paper: [1, 2], demo: {value: 3, sets", "points[1].at.paper=[1, 2]: it is no num"),
