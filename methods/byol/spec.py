@@ -50,7 +50,7 @@ def paper() -> Recipe:
         warmup_epochs=10,
         schedule="cosine",
         weight_decay=1.5e-6,
-        precision="bf16",
+        precision="fp16",
         source="BYOL 3.2 and Appendix A; warm-up from 0, batch statistics over all devices, no bias in the heads' last "
         "layers, the rate outside of LARS' momentum: released code; precision: ours, the paper does not say",
         expect="ImageNet linear 74.3 (Table 1)",

@@ -7,14 +7,16 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from launcher.compose.training import resolve
+from launcher.run import pins
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.dist import World
 from launcher.runtime.preempt import StopFlag
 from launcher.spec import registry
-from methods import data
+from methods import backbones, data
 from methods.byol.trainer import BYOL
 from methods.engine.job import Job
 from methods.engine.loop import take_step
@@ -35,6 +37,8 @@ def make(tmp_path):
     def made(*overrides):
         spec, _ = resolve([*SMALL, *overrides])
         world, run = World(0, 1, torch.device("cpu")), RunDir(tmp_path)
+        (tmp_path / "events").mkdir()
+        pins.lay(tmp_path, spec)
         layout = registry.method("byol").layout(spec.method, 1)
         dataset = data.build(spec.data, "train")
         trainer = BYOL(Job(run, spec, world, layout, Ledger(run.path, 1, "rank0"), StopFlag(), dataset))
@@ -135,6 +139,16 @@ def test_online_and_target_begin_apart_and_the_target_follows(make):
     for name, xi in trainer.target.named_parameters():
         assert xi.grad is None and not xi.requires_grad
         assert not torch.equal(xi, before[name]), name
+
+
+def test_both_begin_with_the_backbone_of_init_from_and_with_heads_of_their_own(make, tmp_path):
+    torch.manual_seed(5)
+    given = backbones.build("small_vgg", dropout=0.0).state_dict()
+    save_file({name: value.contiguous() for name, value in given.items()}, tmp_path / "weights.safetensors")
+    trainer, _ = make(f"init_from={tmp_path / 'weights.safetensors'}")
+    for network in (trainer.online, trainer.target):
+        assert all(torch.equal(value, given[name]) for name, value in network.backbone.state_dict().items())
+    assert not torch.equal(trainer.online.projection[0].weight, trainer.target.projection[0].weight)
 
 
 @pytest.mark.parametrize(("k", "tau"), [(0, 0.9), (K // 2, 0.95), (K, 1.0)])
