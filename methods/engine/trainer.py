@@ -93,8 +93,8 @@ class Trainer:
         return {name: getattr(self.config, name) for name in ("dropout", "drop_path") if hasattr(self.config, name)}
 
     def build_follower(self, network: nn.Module) -> nn.Module | None:
-        """A teacher, a target, a momentum encoder: one that begins as `network` is now, and follows it in
-        `after_step` (`parts.ema`)."""
+        """A teacher, a target, a momentum encoder: one that begins as `network` is now, or with weights of its own, and
+        follows it in `after_step` (`parts.ema`)."""
         return None
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer]:
