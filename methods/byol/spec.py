@@ -40,7 +40,10 @@ class BYOLConfig(MultiCropConfig):
 
 
 def paper() -> Recipe:
-    """Appendix A: ResNet-50, batch statistics over all 4096 images."""
+    """Appendix A: ResNet-50, batch statistics over all 4096 images.
+
+    Released LARS divides by |g + decay w|, ours by |g| + decay |w| as LARS' paper: at such a decay nearly the same.
+    """
     return on_imagenet(
         BYOLConfig,
         epochs=1000,
