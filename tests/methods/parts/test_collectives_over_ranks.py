@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from methods.parts.collectives import differentiable_gather, differentiable_sum
+from methods.parts.collectives import differentiable_gather, differentiable_sum, permute_over_ranks
 
 WORLDS, BATCH, D, E = (1, 2, 4), 8, 6, 5
 HALVES = 2, 4  # of a world of 4: groups of 2
@@ -57,7 +57,7 @@ def in_a_world(world):
             group = world.group_of([range(first, first + share) for first in range(0, size, share)])
             block, rank = divmod(world.rank, share)
             told |= {f"{name} in halves": averaged(loss, rank, share, group, block) for name, loss in LOSSES.items()}
-        told["rows"], told["bits"] = rows(world), bits(world)
+        told["rows"], told["bits"], told["mixed"] = rows(world), bits(world), mixed(world)
     return told
 
 
@@ -80,6 +80,19 @@ def bits(world):
         for each in expected:
             torch.distributed.all_reduce(each)
     return torch.stack([total.detach(), x.grad]), expected
+
+
+def orders():
+    """Of BATCH rows: as they are, all of them to another rank, and at random, so that ranks send unequally many."""
+    kept = torch.arange(BATCH)
+    return [kept, kept.flip(0), *(torch.randperm(BATCH, generator=torch.Generator().manual_seed(n)) for n in range(4))]
+
+
+def mixed(world):
+    """[(this rank's rows in an order, and back)]: columns of a larger tensor, of several dimensions."""
+    own = draw(2, BATCH, D).transpose(0, 1).chunk(world.size)[world.rank].requires_grad_()
+    there = [permute_over_ranks(own, order) for order in orders()]
+    return [(x, permute_over_ranks(x, order.argsort())) for x, order in zip(there, orders(), strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +133,13 @@ def test_a_sum_and_its_gradient_are_an_all_reduce_to_the_last_bit(told, size):
     for rank in told[size]:
         found, expected = rank["bits"]
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("size", WORLDS)
+def test_rows_go_to_their_place_in_another_order_and_back(told, size):
+    every = draw(2, BATCH, D).transpose(0, 1)
+    for number, order in enumerate(orders()):
+        for rank in range(size):
+            there, back = told[size][rank]["mixed"][number]
+            assert torch.equal(there, every[order].chunk(size)[rank]) and not there.requires_grad
+            assert torch.equal(back, every.chunk(size)[rank])
