@@ -1,0 +1,1 @@
+"""SimCLR (Chen et al., ICML 2020)."""

@@ -1,0 +1,45 @@
+"""SimCLR (Chen et al., ICML 2020), top to bottom: network, loss, optimiser.
+
+In comments: V crops of an image, B images of this rank.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.functional import cosine_similarity
+
+from methods.data.loader import Batch
+from methods.engine.collapse import Watched, likeness
+from methods.engine.trainer import Loss, Trainer
+from methods.parts import optim
+from methods.parts.heads import Headed
+from methods.simclr.loss import nt_xent
+
+
+class Network(Headed):
+    """z = g(f(x)) (section 2.1): crops of several resolutions, float [V_i B, C, S_i, S_i] each -> [sum V_i B, d]. The
+    crops of one resolution share batch statistics (released code)."""
+
+    def forward(self, crops: Sequence[torch.Tensor]) -> torch.Tensor:
+        return self.projection(self.features(crops))
+
+
+class SimCLR(Trainer):
+    """A crop is to find the other crop of its image among the crops of all images of a batch."""
+
+    network_type = Network
+    watched = Watched(alike="likeness")
+
+    def loss(self, batch: Batch, step: int) -> Loss:
+        """Eq. 1 for every pair of crops of an image; all other images are negatives (Algorithm 1)."""
+        config = self.config
+        z = self.network(self.crops(batch)).unflatten(0, (-1, len(batch.ids)))  # [V, B, d]
+        loss = nt_xent(z, temperature=config.temperature, directions=config.directions)
+        a, b = z[:2].detach().float()
+        return loss, {"likeness": likeness(a), "agreement": cosine_similarity(a, b).mean()}
+
+    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """Biases and norms neither decay nor adapt, and the rate is within LARS' momentum (released code)."""
+        parameters = optim.parameter_groups([network], weight_decay=self.config.weight_decay)
+        return optim.make(self.config, parameters, lr_in_momentum=True)
