@@ -26,7 +26,7 @@ def nt_xent(z: torch.Tensor, *, temperature: float = 0.1, directions: str = "mea
 
     >>> z = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 3.0]]])  # two crops of two images
     >>> round(nt_xent(z, temperature=1.0).item(), 4)  # log(1 + 2 / e)
-    0.5515
+    0.5514
     """
     crops, images, _ = z.shape
     if crops < 2:

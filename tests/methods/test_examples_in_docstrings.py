@@ -11,9 +11,9 @@ MODULES = [
     "methods.dino.teacher", "methods.engine.collapse", "methods.engine.pseudo_labels", "methods.parts.bank",
     "methods.parts.collectives", "methods.parts.layout", "methods.parts.losses", "methods.parts.memory",
     "methods.parts.memory_layout", "methods.parts.shapes", "methods.parts.sinkhorn", "methods.smog.groups",
-    "methods.smog.loss", "methods.swav.loss", "methods.swav.queue",
+    "methods.simclr.loss", "methods.smog.loss", "methods.swav.loss", "methods.swav.queue",
 ]  # fmt: skip
-LOSSES = {"swapped_prediction", "pseudo_labels", "distillation", "mean_square", "group_contrast", "sinkhorn"}
+LOSSES = {"nt_xent", "swapped_prediction", "pseudo_labels", "distillation", "mean_square", "group_contrast", "sinkhorn"}
 
 
 def examples(name):
