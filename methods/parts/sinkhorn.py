@@ -1,5 +1,7 @@
 """Sinkhorn-Knopp over the samples of all ranks (thesis 4.2.2, after Cuturi 2013)."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 
 from methods.parts.collectives import max_over_ranks, sum_over_ranks
@@ -30,17 +32,42 @@ def sinkhorn(scores: torch.Tensor, *, epsilon: float, iterations: int = 3, round
     if iterations < 1:
         raise ValueError(f"iterations={iterations}: at least one makes assignments; give 1 or more")
     logits = at_least_float32(scores) / epsilon
-    largest = max_over_ranks(logits.amax(-2))
-    mass = sum_over_ranks((logits - largest.unsqueeze(-2)).exp().sum(-2))
-    log_u = -largest - mass.log()
-    for _ in range(iterations - 1):
-        # Never 0: of N samples one has 1/N or more of a class before their entries are divided by a sum of at most K.
-        share = sum_over_ranks((logits + log_u.unsqueeze(-2)).softmax(-1).sum(-2))
-        log_u -= share.log()
-    logits += log_u.unsqueeze(-2)
+    like = logits.new_empty(logits.shape[:-2] + logits.shape[-1:])
+    logits += class_factors(lambda: [logits], like, iterations=iterations).unsqueeze(-2)
     if rounded:
         return one_hot(logits)
     return logits.softmax(-1)
+
+
+@torch.no_grad()
+def class_factors(
+    parts: Callable[[], Iterable[torch.Tensor]],
+    like: torch.Tensor,
+    *,
+    iterations: int,
+    between: Callable[[int], None] = lambda done: None,
+) -> torch.Tensor:
+    """log u of Eq. 4.5, [..., K], of the dtype and on the device of `like`: added to the logits Z / epsilon of a sample
+    it gives those of its assignment. Collective.
+
+    parts: gives the logits of this rank's samples, [..., b, K] at a time, any number of samples or none: where all of
+    them need more than there is memory, they are computed anew, 1 + iterations times. between: called before each of
+    these, with the number of those before; it may raise, on all ranks.
+    """
+    between(0)
+    largest = torch.full_like(like, -torch.inf)
+    for logits in parts():
+        largest = torch.maximum(largest, logits.amax(-2))
+    largest = max_over_ranks(largest)
+    between(1)
+    mass = sum_over_ranks(sum(((x - largest.unsqueeze(-2)).exp().sum(-2) for x in parts()), torch.zeros_like(like)))
+    log_u = -largest - mass.log()
+    for done in range(1, iterations):
+        between(1 + done)
+        # Never 0: of N samples one has 1/N or more of a class before their entries are divided by a sum of at most K.
+        shares = ((logits + log_u.unsqueeze(-2)).softmax(-1).sum(-2) for logits in parts())
+        log_u -= sum_over_ranks(sum(shares, torch.zeros_like(like))).log()
+    return log_u
 
 
 def one_hot(scores: torch.Tensor) -> torch.Tensor:
