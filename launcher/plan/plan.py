@@ -325,13 +325,15 @@ def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay
     hours = [f"{times.per_step:.3g} s a step: arithmetic {times.step:.3g}, {rate}"]
     if times.all_reduce:
         hours.append(f"beside it all-reduce {times.all_reduce:.3g}")
-    if rounds:
+    if rounds and rounds.clusterings:
         clusterings = ", then ".join(f"{c.iterations} iterations into {c.m * c.k:,}" for c in rounds.clusterings)
         share = kmeans_cost.EFFICIENCY if cluster.gpus_per_node else cluster.efficiency
         hours.append(
             f"{rounds.count} rounds of features {rough(times.features)} and k-means {rough(times.kmeans)} "
             f"({clusterings}; a rank sends {times.kmeans_gb:.3g} GB; {share:.0%} of the fp32 peak, assumed)"
         )
+    elif rounds:
+        hours.append(f"{rounds.count} rounds of labels {rough(times.features)}")
     hours.append("without data loading and evaluation (model, not measured)")
     jobs = math.ceil(seconds / max(1, 60 * cluster.timeout_min - delay))
     interval = f"a save takes about {times.save:.2g} s, {often}: sqrt(2 x save x that) (Young, Daly), an hour at most"

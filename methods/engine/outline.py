@@ -171,7 +171,8 @@ def _layout(config: TrainConfig, made: Outline, world_size: int) -> Layout:
         inputs = sum(number for number, _ in made.views_of(config))
         return in_passes(config, world_size, made.across_ranks, inputs)
     normalised = BACKBONES[config.backbone].batch_norm or made.normalised
-    memory = " and its ".join(name for name, scalars in made.remembered.items() if scalars)
+    in_shares = {**made.remembered, "bank": made.banked}
+    memory = " and its ".join(name for name, scalars in in_shares.items() if scalars)
     return in_one_pass(config, world_size, made.across_ranks, made.couples, memory=memory, batch_norm=normalised)
 
 
