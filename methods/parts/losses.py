@@ -1,7 +1,11 @@
 """What losses over several views of an image share."""
 
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
+
+from methods.parts.collectives import sum_over_ranks, world_size
+
+NO_LABEL = -100  # of a sample that a loss leaves out
 
 
 def over_other_views(targets: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
@@ -34,6 +38,27 @@ def mean_square(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """
     outputs, targets = at_least_float32(outputs), at_least_float32(targets.detach())
     return 2 - 2 * over_other_views(normalize(targets, dim=-1), normalize(outputs, dim=-1))
+
+
+def label_prediction(scores: torch.Tensor, labels: torch.Tensor, *, temperature: float) -> torch.Tensor:
+    """-log p of an image's label in each of its crops, p = softmax(z / temperature) (thesis Eqs. 3.1 and 4.1): the mean
+    over crops, heads, and those of all ranks' images that have a label. Collective.
+
+    scores: z, floating point [V, B, H, K], of this rank's images; labels: y, int64 [B, H], NO_LABEL where there is
+    none. Returns a float32 scalar (float64 for float64) whose mean over the ranks is that mean, and so are gradients.
+    Where no image has a label it is 0. Raises ValueError unless temperature > 0.
+
+    >>> scores = torch.tensor([[[[0.1, 0.0]], [[0.0, 5.0]]]])  # one crop of two images, one head
+    >>> round(label_prediction(scores, torch.tensor([[0], [NO_LABEL]]), temperature=0.1).item(), 4)
+    0.3133
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}: softmax(z / temperature) needs it above 0; the paper's is 0.1")
+    z = at_least_float32(scores) / temperature
+    y = labels.expand(z.shape[:-1])
+    total = cross_entropy(z.flatten(0, -2), y.flatten(), ignore_index=NO_LABEL, reduction="sum")
+    terms = sum_over_ranks((y != NO_LABEL).sum())  # over all ranks: one that has fewer weighs less
+    return total * (world_size() / terms.clamp(min=1))
 
 
 def entropy(probabilities: torch.Tensor) -> torch.Tensor:
