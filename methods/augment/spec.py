@@ -22,7 +22,7 @@ class ViewsConfig(TrainConfig):
     """Several crops of each image, of `image_size` and `crop_scale`, whose colours are changed."""
 
     global_crops: int = at_least(1, 2, "an image needs a global crop")
-    augment: str = "simclr"  # simclr | byol | mocov2 | gentle | flip: AUGMENTATIONS
+    augment: str = "simclr"  # simclr | byol | mocov2 | gentle | flip | flip_bicubic: AUGMENTATIONS
     normalise: str = "imagenet"  # imagenet | swav: NORMALISATIONS
     local_crops: ClassVar[int] = 0
 
@@ -93,6 +93,9 @@ AUGMENTATIONS = {
         source="ours, for grey patches that brightness and contrast tell apart",
     ),
     "flip": Augmentation(views=(_FLIP,), local=_FLIP, interpolation="bilinear", source="ours: crops and flips alone"),
+    "flip_bicubic": Augmentation(
+        views=(_FLIP,), local=_FLIP, interpolation="bicubic", source="DeiT's released code, beside its RandAugment"
+    ),
     "mocov2": Augmentation(
         views=(_MOCOV2,),
         local=_MOCOV2,
