@@ -1,0 +1,1 @@
+"""Training on labels: what the papers measure methods without labels against."""

@@ -1,0 +1,87 @@
+"""RandAugment and random erasing, as DeiT has them (Touvron et al., ICML 2021, Table 9), by timm, whose they are."""
+
+import contextlib
+import functools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing
+
+from methods.augment.rng import view_rng
+from methods.augment.spec import NORMALISATIONS
+from methods.augment.views import MultiCropView
+from methods.backbones.spec import RGB_MEAN
+
+STREAM = 1 << 32  # views from here on are those of this file: crops draw from their own
+
+
+@dataclass(frozen=True)
+class DistortedView:
+    """Crops as `MultiCropView` makes them, each then distorted by two operations of RandAugment (Cubuk et al. 2020)
+    and, with probability `erasing`, one rectangle of it made noise (Zhong et al. 2020): a function of (seed, epoch,
+    sample, view). They are mirrored later, which is as likely as before: no operation knows left from right.
+
+    strength: of RandAugment, 1 to 10, with DeiT's deviation of 0.5; 0: none. normalise: of NORMALISATIONS; the noise is
+    normal once it is normalised so, but for what lies outside of the bytes.
+    """
+
+    crops: MultiCropView
+    strength: int
+    erasing: float
+    normalise: str
+
+    def __call__(self, image: Image.Image, sample: int, epoch: int) -> tuple[np.ndarray, ...]:
+        *resolutions, rows = self.crops(image, sample, epoch)
+        for view, pixels in enumerate(crop for crops in resolutions for crop in crops):  # uint8 [C, S, S]
+            seed = view_rng(self.crops.seed, epoch, sample, STREAM + view).integers(1 << 32)
+            with _drawing_from(int(seed)):
+                if self.strength:
+                    pixels[:] = self._operated(pixels)
+                if random.random() < self.erasing:
+                    pixels[:] = _erased(pixels, *NORMALISATIONS[self.normalise])
+        return (*resolutions, rows)
+
+    def _operated(self, pixels: np.ndarray) -> np.ndarray:
+        operations = _rand_augment(self.strength, pixels.shape[-1], self.crops.interpolation)
+        coloured = np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3))
+        made = np.asarray(operations(Image.fromarray(np.ascontiguousarray(coloured))))
+        return made.transpose(2, 0, 1)[: len(pixels)]  # of grey ones all colours are alike
+
+
+@functools.cache
+def _rand_augment(strength: int, side: int, interpolation: str):
+    """Shifts of up to 0.45 of the side, and what comes in from outside the mean colour, as timm's own transform."""
+    given = {
+        "translate_const": int(side * 0.45),
+        "img_mean": tuple(round(255 * mean) for mean in RGB_MEAN),
+        "interpolation": Image.Resampling[interpolation.upper()],
+    }
+    return rand_augment_transform(f"rand-m{strength}-mstd0.5-inc1", given)
+
+
+def _erased(pixels: np.ndarray, means: tuple[float, ...], stds: tuple[float, ...]) -> np.ndarray:
+    """uint8 [C, S, S], with a rectangle of it noise."""
+    mean, std = (255 * np.resize(each, len(pixels)).astype(np.float32)[:, None, None] for each in (means, stds))
+    levels = RandomErasing(1.0, mode="pixel", device="cpu")(torch.from_numpy((pixels - mean) / std)).numpy()
+    return (levels * std + mean).round().clip(0, 255).astype(np.uint8)
+
+
+@contextlib.contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """Inside, the generators of Python, NumPy and PyTorch that timm draws from begin with `seed`, below 2^32; after it
+    they are where they were."""
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
