@@ -86,15 +86,16 @@ class _Plan:
         ]
         positions = [np.flatnonzero(each) for each in wanted]
         table = np.concatenate([keep, pixel, mean, rows[:, [draws.HUE, draws.SIGMA]].T])
-        table = _to(table.astype(np.float32), images.device)
-        index = _to(np.concatenate(positions), images.device).split([len(each) for each in positions])
+        table = on_device(table.astype(np.float32), images.device)
+        index = on_device(np.concatenate(positions), images.device).split([len(each) for each in positions])
         self.flip, self.grey, self.blur, self.solarise, *self.hue = index
         idle = (keep == 1).all(1)  # a factor of 1 blends in nothing
         self.blends = [None if idle[step] else (table[step], table[4 + step], table[8 + step]) for step in range(4)]
         self.turns, self.sigma = table[12], table[13]
 
 
-def _to(array: np.ndarray, device: torch.device) -> torch.Tensor:
+def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy there, for which nothing waits."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 

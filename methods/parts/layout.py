@@ -59,14 +59,16 @@ def check_size(backbone: str, field: str, size: int) -> None:
         raise InputError.of(field, size, reason, f"use {below} or {below + known.patch}")
 
 
-def in_passes(config: TrainConfig, world_size: int, across_ranks: str, inputs: int = 1) -> Layout:
+def in_passes(config: TrainConfig, world_size: int, across_ranks: str, inputs: int = 1, *, together: int = 1) -> Layout:
     """Data parallel, where images meet in batch statistics and in the mean of the loss alone: in as many passes as the
     group of batch statistics takes. across_ranks: what ranks have in common, in a sentence. inputs: of the network for
-    each image. Raises InputError with the worlds that fit."""
+    each image. together: how many neighbours have to be in one pass. Raises InputError with the worlds that fit."""
     worlds = [n for n in range(1, config.global_batch + 1) if config.global_batch % n == 0]
-    fits = worlds_that_fit(config, worlds)
+    fits = [n for n in worlds_that_fit(config, worlds) if _images_a_pass(config, n) % together == 0]
     if world_size not in fits:
         reason = f"a global batch of {config.global_batch} does not divide by it, or its batch statistics do not"
+        if together > 1:
+            reason += f", or a pass would part {together} images that belong together"
         refuse_world(world_size, fits, reason)
     per_rank = config.global_batch // world_size
     micro, accumulation, ranks, shared = batch_norm_layout(config, per_rank, world_size)
@@ -78,6 +80,10 @@ def in_passes(config: TrainConfig, world_size: int, across_ranks: str, inputs: i
         "accumulation": "samples meet only in batch statistics, whose group is kept, and in the mean of the loss",
     }
     return Layout(micro, world_size, why, accumulation=accumulation, batch_norm_ranks=ranks)
+
+
+def _images_a_pass(config: TrainConfig, world_size: int) -> int:
+    return batch_norm_layout(config, config.global_batch // world_size, world_size)[0]
 
 
 def in_one_pass(
