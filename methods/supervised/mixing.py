@@ -11,67 +11,66 @@ import numpy as np
 import torch
 
 from methods.augment.rng import view_rng
+from methods.augment.stage import on_device
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What was drawn for the pairs of a pass, [V, P] each, float64: of view v of both images of pair p.
+class Mixing:
+    """mixup, cutmix: alpha of Beta(alpha, alpha), which lambda comes from, the share that an image keeps of itself; 0
+    leaves that one out. cutmix_share: of the pairs, where there are both."""
 
-    cut: 1 for CutMix, 0 for mixup; own: the share lambda that each keeps of itself; centre: of the rectangle that it
-    gets of the other, as shares of the side, [2, V, P] of row and column.
-    """
+    seed: int
+    mixup: float
+    cutmix: float
+    cutmix_share: float
 
-    cut: np.ndarray
-    own: np.ndarray
-    centre: np.ndarray
+    def __call__(
+        self, crops: Sequence[torch.Tensor], step: int, pairs: Sequence[int]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """(each crop mixed with the same one of its neighbour; lambda, [V, B]) of crops of several resolutions,
+        floating point [V_i B, C, S_i, S_i] each, view after view. pairs: their B / 2 numbers in the global batch."""
+        made, own, views = [], [], 0
+        for images in crops:
+            count = len(images) // (2 * len(pairs))
+            drawn = self.draws(step, pairs, range(views, views + count))
+            table, kept = table_of(drawn, images.shape[-1])
+            made.append(mixed(images, on_device(table.astype(np.float32), images.device)))
+            own.append(kept.repeat(2, axis=1))
+            views += count
+        return made, on_device(np.concatenate(own), crops[0].device).to(crops[0].dtype)
 
-    def parts(self, views: Sequence[int]) -> list["Drawn"]:
-        """Some views each, so many as `views` says, in order."""
-        ends = np.cumsum(views)
-        return [
-            Drawn(self.cut[a:b], self.own[a:b], self.centre[:, a:b]) for a, b in zip(ends - views, ends, strict=True)
-        ]
-
-
-def draw(
-    seed: int, step: int, pairs: Sequence[int], views: int, *, mixup: float, cutmix: float, cutmix_share: float
-) -> Drawn:
-    """pairs: their numbers in the global batch. mixup, cutmix: alpha of Beta(alpha, alpha), from which lambda comes; 0
-    leaves one out, and one of them is above 0. cutmix_share: of the pairs, where there are both."""
-    likely = cutmix_share if mixup and cutmix else float(cutmix > 0)
-    rows = np.empty((views, len(pairs), 4))
-    for place, pair in enumerate(pairs):
-        for view in range(views):
-            rng = view_rng(seed, step, pair, view)
-            cut, top, left = rng.random(3)
-            cut = float(cut < likely)
-            alpha = cutmix if cut else mixup
-            rows[view, place] = cut, rng.beta(alpha, alpha), top, left
-    cut, own, *centre = np.moveaxis(rows, -1, 0)
-    return Drawn(cut, own, np.stack(centre))
+    def draws(self, step: int, pairs: Sequence[int], views: Sequence[int]) -> np.ndarray:
+        """float64 [4, V, P]: whether a pair is cut, lambda, and the middle of the rectangle, as shares of the side."""
+        likely = self.cutmix_share if self.mixup and self.cutmix else float(self.cutmix > 0)
+        found = np.empty((len(views), len(pairs), 4))
+        for (row, column), _ in np.ndenumerate(found[..., 0]):
+            rng = view_rng(self.seed, step, pairs[column], views[row])
+            cut, *middle = rng.random(3)
+            alpha = self.cutmix if cut < likely else self.mixup
+            found[row, column] = cut < likely, rng.beta(alpha, alpha), *middle
+        return np.moveaxis(found, -1, 0)
 
 
-def shares(drawn: Drawn, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """What is kept of crops of `side` pixels: (float32 [5, V, P]: the weight of an image's own pixels outside of the
-    rectangle, and the rectangle's top, bottom, left and right, of which the last row and column are no part; float64
-    [V, P]: lambda as it is then, since rectangles are of whole pixels and end at the border)."""
-    half = (side * np.sqrt(1 - drawn.own)).astype(np.int64) // 2
-    middle = (side * drawn.centre).astype(np.int64)
-    low, high = (np.clip(middle + sign * half, 0, side) * drawn.cut for sign in (-1, 1))  # empty for mixup
-    area = np.prod(high - low, axis=0)
-    weight = np.where(drawn.cut > 0, 1.0, drawn.own)
-    table = np.stack([weight, low[0], high[0], low[1], high[1]]).astype(np.float32)
-    return table, np.where(drawn.cut > 0, 1 - area / side**2, drawn.own)
+def table_of(drawn: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is kept of crops of `side` pixels: (float64 [5, V, P]: the weight of an image's own pixels outside of its
+    rectangle, and the rectangle's top, bottom, left and right, the last row and column not in it; float64 [V, P]:
+    lambda as it is then: a rectangle, of (1 - lambda) of the area (Yun et al., Eq. 2), is of whole pixels and ends at
+    the border)."""
+    cut, own, *middle = drawn
+    half = (side * np.sqrt(1 - own)).astype(np.int64) // 2
+    middle = (side * np.stack(middle)).astype(np.int64)
+    low, high = (np.clip(middle + sign * half, 0, side) * cut for sign in (-1, 1))  # empty for mixup
+    kept = np.where(cut > 0, 1 - np.prod(high - low, axis=0) / side**2, own)
+    return np.stack([np.where(cut > 0, 1.0, own), low[0], high[0], low[1], high[1]]), kept
 
 
 def mixed(images: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """x <- m x + (1 - m) x', x' the other of the pair, in all channels alike: m is lambda everywhere (mixup), or 0 in a
-    rectangle and 1 outside (CutMix, Eq. 1).
+    """x <- m x + (1 - m) x', x' the other of the pair: m is lambda everywhere (mixup), or 0 in a rectangle and 1
+    outside (CutMix, Eq. 1).
 
-    images: floating point [V B, C, S, S], view after view, where B is even; table: of `shares`, on their device.
+    images: floating point [V B, C, S, S], view after view, B even; table: of `table_of`, float32, where they are.
     """
-    views, pairs = table.shape[1:]
-    images = images.unflatten(0, (views, pairs, 2))
+    images = images.unflatten(0, (*table.shape[1:], 2))
     weight, top, bottom, left, right = table[..., None]  # [V, P, 1] each
     at = torch.arange(images.shape[-1], device=images.device)
     inside = ((at >= top) & (at < bottom))[..., :, None] & ((at >= left) & (at < right))[..., None, :]

@@ -7,19 +7,17 @@ sslrun method=supervised recipe=demo                                            
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 
 from launcher.spec.contract import Layout, Recipe
 from launcher.spec.fields import at_least, below_one, choice, not_negative, refuse, share
 from methods.augment.spec import CHANNELS, MultiCropConfig
 from methods.backbones.spec import BACKBONES
 from methods.engine.outline import Outline, method
-from methods.parts.layout import in_passes, refuse_world, worlds_that_fit
+from methods.parts.layout import in_passes
 from methods.parts.recipes import in_seconds, on_imagenet, on_photos
 from methods.parts.shapes import Classifier
 
 STRONGEST = 10  # levels of RandAugment
-ACROSS = "the loss couples no group of ranks"
 
 
 @dataclass
@@ -130,22 +128,14 @@ def outline(config: SupervisedConfig) -> Outline:
     pixels = config.global_crops * config.image_size**2 + config.local_crops * config.local_size**2
     return Outline(
         {"classifier": Classifier(BACKBONES[config.backbone].feature_dim, config.classes)},
-        across_ranks=ACROSS,
         target_scalars=views * config.classes + 2 * config.mixes * CHANNELS * pixels,  # shares; neighbours, mixtures
     )
 
 
 def layout(config: SupervisedConfig, world_size: int) -> Layout:
-    """Images are mixed with a neighbour, which has to be in the same pass."""
-    laid = partial(in_passes, config, across_ranks=ACROSS, inputs=config.global_crops + config.local_crops)
-    if not config.mixes:
-        return laid(world_size)
-    divisors = [n for n in range(1, config.global_batch + 1) if config.global_batch % n == 0]
-    fits = [n for n in worlds_that_fit(config, divisors) if laid(n).per_gpu_batch % 2 == 0]
-    if world_size not in fits:
-        reason = f"a global batch of {config.global_batch} is no pairs to mix on each (method.mixup, method.cutmix)"
-        refuse_world(world_size, fits, reason)
-    return laid(world_size)
+    """Images meet in batch statistics alone, and where they are mixed in pairs of neighbours."""
+    views, across_ranks = config.global_crops + config.local_crops, outline(config).across_ranks
+    return in_passes(config, world_size, across_ranks, views, together=2 if config.mixes else 1)
 
 
 def check(config: SupervisedConfig, images: int | None) -> None:

@@ -9,18 +9,19 @@ from typing import Any
 import torch
 
 from launcher.errors import InputError
+from methods.augment.stage import on_device
 from methods.data.loader import Batch, View
 from methods.engine.collapse import Watched, entropy_of_use
-from methods.engine.features import extract
 from methods.engine.job import Job
 from methods.engine.trainer import Loss, Trainer
 from methods.parts import optim
 from methods.parts.heads import Headed
 from methods.parts.losses import entropy
-from methods.supervised import mixing
-from methods.supervised.loss import of_labels, of_mixtures
+from methods.supervised.accuracy import top1
+from methods.supervised.loss import of_labels
+from methods.supervised.mixing import Mixing, partners
 from methods.supervised.noise import noisy
-from methods.supervised.views import DistortedView
+from methods.supervised.views import distorted
 
 
 class Network(Headed):
@@ -42,6 +43,8 @@ class Supervised(Trainer):
         if labels is not None and (there := int(labels.max()) + 1) > classes:
             raise InputError.of("method.classes", classes, f"the data have {there}", f"give {there}")
         super().__init__(job)
+        how = {name: getattr(job.config, name) for name in ("mixup", "cutmix", "cutmix_share")}
+        self.mixing = Mixing(job.seed_for("mixing"), **how)
         self.watched = Watched(classes, use="class_entropy", single="prediction_entropy")
 
     def optimizer(self, network: Network) -> torch.optim.Optimizer:
@@ -49,66 +52,32 @@ class Supervised(Trainer):
         return optim.make(self.config, optim.parameter_groups([network], weight_decay=self.config.weight_decay))
 
     def view(self) -> View:
-        config, crops = self.config, super().view()
-        if not (config.rand_augment or config.erasing):
-            return crops
-        return DistortedView(crops, config.rand_augment, config.erasing, config.normalise)
+        return distorted(super().view(), self.config)
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """The cross-entropy with the labels, or those of both images of a mixture, mean over V crops of B images."""
-        config, images = self.config, len(batch.ids)
-        labels, crops = self._on_device(self._labels(batch)), self.crops(batch)
-        smoothing = {"smoothing": config.label_smoothing}
+        config, images, crops = self.config, len(batch.ids), self.crops(batch)
+        labels, smoothing = self._labels(batch), {"smoothing": config.label_smoothing}
         if config.mixes:
-            crops, own = self._mixed(crops, batch, step)
-            logits = self.network(crops).unflatten(0, (-1, images))  # [V, B, K]
-            losses = of_mixtures(logits, labels, mixing.partners(labels), own, **smoothing)
-        else:
-            logits = self.network(crops).unflatten(0, (-1, images))
-            losses = of_labels(logits, labels, **smoothing)
+            # A row that stands in for a broken image has the position of another one, of the same pass.
+            first = int(batch.columns["position"][0]) // images * images
+            crops, own = self.mixing(crops, step, range(first // 2, (first + images) // 2))  # lambda: [V, B]
+        logits = self.network(crops).unflatten(0, (-1, images))  # [V, B, K]
+        losses = of_labels(logits, labels, **smoothing)
+        if config.mixes:
+            losses = own * losses + (1 - own) * of_labels(logits, partners(labels), **smoothing)
         predicted = torch.softmax(logits.detach(), dim=-1)
         figures = {"class_entropy": entropy_of_use(predicted), "prediction_entropy": entropy(predicted).mean()}
         return losses.mean(), figures | {"accuracy": (predicted.argmax(-1) == labels).float().mean()}
 
     def _labels(self, batch: Batch) -> torch.Tensor:
-        """Those that are trained on, int64 [B], in host memory: a share of all are wrong."""
-        config, labels = self.config, batch.columns["label"]
-        if not config.label_noise:
-            return labels
-        how = {"share": config.label_noise, "classes": config.classes, "seed": self.job.seed_for("label noise")}
-        return torch.from_numpy(noisy(labels.numpy(), batch.ids.numpy(), **how))
-
-    def _mixed(self, crops: list[torch.Tensor], batch: Batch, step: int) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """(each crop mixed with that of its neighbour, the share that is its own [V, B])."""
-        config, images = self.config, len(batch.ids)
-        # A row that stands in for a broken image has the position of another, but one of the same pass.
-        first = int(batch.columns["position"][0]) // images * images
-        pairs, views = range(first // 2, (first + images) // 2), config.global_crops + config.local_crops
-        how = {"mixup": config.mixup, "cutmix": config.cutmix, "cutmix_share": config.cutmix_share}
-        drawn = mixing.draw(self.job.seed_for("mixing"), step, pairs, views, **how)
-        made, own = [], []
-        for each, part in zip(crops, drawn.parts([len(each) // images for each in crops]), strict=True):
-            table, kept = mixing.shares(part, each.shape[-1])
-            made.append(mixing.mixed(each, self._on_device(torch.from_numpy(table))))
-            own.append(torch.from_numpy(kept).repeat_interleave(2, dim=1))
-        return made, self._on_device(torch.cat(own).to(crops[0].dtype))
-
-    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Without waiting for it."""
-        pinned = tensor.pin_memory() if self.device.type == "cuda" else tensor
-        return pinned.to(self.device, non_blocking=True)
+        """y, int64 [B], on the device: a share of all are wrong."""
+        config, labels = self.config, batch.columns["label"].numpy()
+        if config.label_noise:
+            how = {"share": config.label_noise, "classes": config.classes, "seed": self.job.seed_for("label noise")}
+            labels = noisy(labels, batch.ids.numpy(), **how)
+        return on_device(labels, self.device)
 
     def figures(self, step: int) -> dict[str, Any]:
-        """The accuracy of the classifier itself, in percent of the test images, where they are of the same classes."""
-        job = self.job
-        if job.labelled is None or job.labelled[1].classes != job.dataset.classes:
-            return {}
-        test = job.labelled[1]
-        guesses, ids = extract(job, test, self._guess, stage="classifying")
-        hits = int((guesses[:, 0].numpy() == test.labels[ids]).sum())
-        hits, images = (sum(each) for each in zip(*job.world.gather((hits, len(ids))), strict=True))
-        return {"classifier": {"top1": 100 * hits / max(1, images)}}
-
-    def _guess(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [B, C, H, W] -> the class of each, [B, 1], in float32, which holds any number of classes there are."""
-        return self.network_type.forward(self.module, [images]).argmax(1, keepdim=True).float()
+        """The accuracy of the classifier itself."""
+        return {"classifier": top1(self.job, lambda images: self.module([images]))}

@@ -16,8 +16,17 @@ from methods.augment.rng import view_rng
 from methods.augment.spec import NORMALISATIONS
 from methods.augment.views import MultiCropView
 from methods.backbones.spec import RGB_MEAN
+from methods.data.loader import View
+from methods.supervised.spec import SupervisedConfig
 
 STREAM = 1 << 32  # views from here on are those of this file: crops draw from their own
+
+
+def distorted(crops: MultiCropView, config: SupervisedConfig) -> View:
+    """`crops` as `config` has them distorted, or as they are."""
+    if not (config.rand_augment or config.erasing):
+        return crops
+    return DistortedView(crops, config.rand_augment, config.erasing, config.normalise)
 
 
 @dataclass(frozen=True)
