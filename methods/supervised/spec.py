@@ -109,6 +109,8 @@ def demo() -> Recipe:
         expect="k-NN far above all that learns without labels, in under 3 minutes on 2 cores",
         backbone="small_vgg",
         classes=19,
+        local_size=16,
+        local_scale=[0.1, 0.3],
         epochs=10,
         global_batch=64,
         lr=0.05,
@@ -119,7 +121,7 @@ def demo() -> Recipe:
 def tiny() -> Recipe:
     """Seconds: all of the method, for tests and drills. It learns nothing."""
     strong = {"mixup": 0.8, "cutmix": 1.0, "rand_augment": 9, "erasing": 0.25, "label_smoothing": 0.1}
-    return in_seconds(demo(), local_crops=1, local_scale=[0.1, 0.3], label_noise=0.2, dropout=0.1, **strong)
+    return in_seconds(demo(), local_crops=1, label_noise=0.2, dropout=0.1, **strong)
 
 
 def outline(config: SupervisedConfig) -> Outline:
