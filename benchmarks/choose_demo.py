@@ -62,14 +62,16 @@ def refusal(tried: str, method: str, setting: str, seed: int) -> str | None:
 
 
 def chosen(tried: str) -> str:
-    """The page with every method's best setting marked: of those tried with all seeds that of the largest mean gain."""
+    """The page with every method's best setting marked: the largest mean gain among those that were tried with the most
+    seeds."""
     gains: dict[str, dict[str, list[float]]] = {}
     for method, setting, _, gain in (found.groups() for found in ROW.finditer(tried)):
         gains.setdefault(method, {}).setdefault(setting, []).append(float(gain))
     best = {}
     for method, settings in gains.items():
-        complete = {each: sum(found) for each, found in settings.items() if len(found) == len(SEEDS)}
-        best[method] = max(complete, key=complete.__getitem__, default=None)
+        seeds = max(map(len, settings.values()))
+        complete = {each: sum(found) for each, found in settings.items() if len(found) == seeds}
+        best[method] = max(complete, key=complete.__getitem__)
 
     def marked(found: re.Match[str]) -> str:
         cells = found[0].removesuffix("|").removesuffix("chosen ")
