@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="as for sslrun; none: the recipe as it stands")
     parser.add_argument("--seed", type=int, choices=SEEDS, default=SEEDS[0])
     parser.add_argument("--runs", default="runs/validation")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     setting = " ".join(f"`{each}`" for each in sorted(given.overrides)) or RECIPE
     refused = refusal(TRIED.read_text(), given.method, setting, given.seed)
     if refused:
