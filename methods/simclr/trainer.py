@@ -1,7 +1,4 @@
-"""SimCLR (Chen et al., ICML 2020), top to bottom: network, loss, optimiser.
-
-In comments: V crops of an image, B images of this rank.
-"""
+"""SimCLR (Chen et al., ICML 2020), top to bottom: network, loss, optimiser."""
 
 from collections.abc import Sequence
 
@@ -34,8 +31,8 @@ class SimCLR(Trainer):
     def loss(self, batch: Batch, step: int) -> Loss:
         """Eq. 1 for every pair of crops of an image; all other images are negatives (Algorithm 1)."""
         config = self.config
-        z = self.network(self.crops(batch)).unflatten(0, (-1, len(batch.ids)))  # [V, B, d]
-        loss = nt_xent(z, temperature=config.temperature, directions=config.directions)
+        z = self.network(self.crops(batch)).unflatten(0, (-1, len(batch.ids)))  # V crops of B images: [V, B, d]
+        loss = nt_xent(z, temperature=config.temperature, summed=config.directions == "sum")
         a, b = z[:2].detach().float()
         return loss, {"likeness": likeness(a), "agreement": cosine_similarity(a, b).mean()}
 
