@@ -15,8 +15,8 @@ from methods.simclr.loss import nt_xent
 
 
 class Network(Headed):
-    """z = g(f(x)) (section 2.1): crops of several resolutions, float [V_i B, C, S_i, S_i] each -> [sum V_i B, d]. The
-    crops of one resolution share batch statistics (released code)."""
+    """z = g(f(x)) (section 2.1): crops of several resolutions, float [V_i B, C, S_i, S_i] each -> [sum V_i B, d]. Both
+    crops of an image share batch statistics (released code); local ones have the backbone's to themselves."""
 
     def forward(self, crops: Sequence[torch.Tensor]) -> torch.Tensor:
         return self.projection(self.features(crops))

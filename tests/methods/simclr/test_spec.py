@@ -66,6 +66,12 @@ def test_hours_and_memory_are_those_of_thesis_table_4_4():
     assert plan.hours == pytest.approx(4, rel=0.25)
 
 
+def test_hours_of_small_batches_are_those_of_thesis_4_3_3():
+    """SwAV takes 102 h on 4 GPUs, and 1.2 times as long as SimCLR."""
+    words = ["method=simclr", "recipe=small_batch", "tasks_per_node=4", "cluster=v100_16gb"]
+    assert planning.make(*resolve(words, planning=True)).hours == pytest.approx(102 / 1.2, rel=0.05)
+
+
 @pytest.mark.parametrize(("local", "crops"), [(0, 2), (2, 4)])
 def test_each_crop_of_an_image_has_a_cosine_with_each_crop_of_a_batch(local, crops):
     config = dataclasses.replace(demo().method, local_crops=local)
