@@ -1,0 +1,1 @@
+"""SeLa-v2 (Caron et al., NeurIPS 2020)."""
