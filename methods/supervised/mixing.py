@@ -34,7 +34,7 @@ class Mixing:
             count = len(images) // (2 * len(pairs))
             drawn = self.draws(step, pairs, range(views, views + count))
             table, kept = table_of(drawn, images.shape[-1])
-            made.append(mixed(images, on_device(table.astype(np.float32), images.device)))
+            made.append(mixed(images, on_device(table, images.device)))
             own.append(kept.repeat(2, axis=1))
             views += count
         return made, on_device(np.concatenate(own), crops[0].device).to(crops[0].dtype)
@@ -68,14 +68,14 @@ def mixed(images: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """x <- m x + (1 - m) x', x' the other of the pair: m is lambda everywhere (mixup), or 0 in a rectangle and 1
     outside (CutMix, Eq. 1).
 
-    images: floating point [V B, C, S, S], view after view, B even; table: of `table_of`, float32, where they are.
+    images: floating point [V B, C, S, S], view after view, B even; table: of `table_of`, where they are.
     """
     images = images.unflatten(0, (*table.shape[1:], 2))
-    weight, top, bottom, left, right = table[..., None]  # [V, P, 1] each
+    weight, top, bottom, left, right = table.to(images.dtype)[..., None]  # [V, P, 1] each
     at = torch.arange(images.shape[-1], device=images.device)
     inside = ((at >= top) & (at < bottom))[..., :, None] & ((at >= left) & (at < right))[..., None, :]
     own = torch.where(inside, 0.0, weight[..., None])[:, :, None, None]  # m: [V, P, 1, 1, S, S]
-    return torch.lerp(images.flip(2), images, own.to(images.dtype)).flatten(0, 2)
+    return torch.lerp(images.flip(2), images, own).flatten(0, 2)
 
 
 def partners(labels: torch.Tensor) -> torch.Tensor:

@@ -95,7 +95,8 @@ def vit_small_16() -> Recipe:
         precision="fp16",
         source="DeiT, Table 9, and the defaults of its released code; left out: repeated augmentation (three copies of "
         "a third of the images in each epoch); otherwise than there each two neighbours of a batch draw their own "
-        "mixture, in place of one for a GPU, and the noise of erased rectangles is cut to what pixels can hold",
+        "mixture, in place of one for a GPU, posterised images keep a bit, and the noise of erased rectangles is cut "
+        "to what pixels can hold",
         expect="ImageNet top-1 79.8 after 300 epochs (DeiT; thesis, Table 5.2), with repeated augmentation",
         rate=None,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
+from timm.data.auto_augment import LEVEL_TO_ARG, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 
 from methods.augment.rng import view_rng
@@ -65,12 +65,21 @@ class DistortedView:
 @functools.cache
 def _rand_augment(strength: int, side: int, interpolation: str):
     """Shifts of up to 0.45 of the side, and what comes in from outside the mean colour, as timm's own transform."""
+
+    def bits_kept(level: float, options: dict) -> tuple[int]:
+        # timm says 0 at level 10, which made images black before Pillow 13, and is an error since.
+        return (max(1, LEVEL_TO_ARG["PosterizeIncreasing"](level, options)[0]),)
+
     given = {
         "translate_const": int(side * 0.45),
         "img_mean": tuple(round(255 * mean) for mean in RGB_MEAN),
         "interpolation": Image.Resampling[interpolation.upper()],
     }
-    return rand_augment_transform(f"rand-m{strength}-mstd0.5-inc1", given)
+    made = rand_augment_transform(f"rand-m{strength}-mstd0.5-inc1", given)
+    for operation in made.ops:
+        if operation.name == "PosterizeIncreasing":
+            operation.level_fn = bits_kept
+    return made
 
 
 def _erased(pixels: np.ndarray, means: tuple[float, ...], stds: tuple[float, ...]) -> np.ndarray:
