@@ -4,7 +4,7 @@
     python benchmarks/sweep_costs.py dino/components --write # and writes the plan's figure into the files named
 
 A plan is that of the file's own first command; of rows that are "not here yet" it knows nothing. A row that nobody
-timed counts at the lowest published rate of such networks, where there is one: beside rows that were timed, the share of
+timed counts at the lowest published rate of such networks, where there is one: beside rows that were, the share of
 the peak that a cluster assumes would make it cost a sixth. Figures are rounded to two digits, to hundreds from 10,000
 on. Where a file's own comment says how else it comes to its figure, leave it out.
 """

@@ -12,7 +12,7 @@ from methods.augment.spec import MultiCropConfig
 
 FILES = ablation.names()
 # What tables need besides what is here: another name is a slip, and its points would never run.
-LATER_METHODS = {"deepcluster", "deepclusterv2", "mocov2", "selav2", "simclr", "supervised"}
+LATER_METHODS = {"deepcluster"}
 OTHERS = {"barlowtwins", "infomin", "obow", "simclrv2", "resnet200_w2"}  # of the papers' comparisons: not to be built
 LATER_EVALUATIONS = {"neighbours", "voc07"}
 
