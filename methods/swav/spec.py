@@ -120,7 +120,7 @@ def demo() -> Recipe:
     """A small network on the embedded photographs."""
     return on_photos(
         SwAVConfig,
-        source="ours, chosen of 3 settings on the validation split (docs/demos.md)",
+        source="ours, chosen on the validation split (docs/demos.md)",
         expect="k-NN at least 5 points over the untrained, adapted network, in under 3 minutes on 2 cores",
         backbone="small_vgg",
         augment="flip",  # of grey patches brightness and contrast say much of what there is
