@@ -58,7 +58,7 @@ def label_prediction(scores: torch.Tensor, labels: torch.Tensor, *, temperature:
     y = labels.expand(z.shape[:-1])
     total = cross_entropy(z.flatten(0, -2), y.flatten(), ignore_index=NO_LABEL, reduction="sum")
     terms = sum_over_ranks((y != NO_LABEL).sum())  # over all ranks: one that has fewer weighs less
-    return total * (world_size() / terms.clamp(min=1))
+    return total * world_size() / terms.clamp(min=1)
 
 
 def entropy(probabilities: torch.Tensor) -> torch.Tensor:
