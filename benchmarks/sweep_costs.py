@@ -36,10 +36,11 @@ def planned(file: Path) -> tuple[float, int, int]:
     command = shlex.split(file.read_text().partition("\n")[0].removeprefix("# ").partition("  #")[0])
     members, absent = asked.members(asked.read([*command[2:], "cluster=generic"]), planning=True)
     plans = [plan.make(member.point.spec, member.point.recipe) for member in members]
-    return sum(map(_gpu_hours, plans)), len(members), len(absent)
+    return sum(map(gpu_hours, plans)), len(members), len(absent)
 
 
-def _gpu_hours(made: plan.Plan) -> float:
+def gpu_hours(made: plan.Plan) -> float:
+    """Of one run."""
     return made.hours_published[1] * made.world_size if made.hours_published else made.gpu_hours
 
 

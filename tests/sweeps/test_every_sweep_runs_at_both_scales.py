@@ -1,7 +1,9 @@
 """Every YAML of sweeps/ composes, validates and plans at the paper's scale and at the demo's, with its own commands."""
 
 import dataclasses
+import runpy
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ FILES = ablation.names()
 # What tables need besides what is here: another name is a slip, and its points would never run.
 LATER_METHODS = {"deepcluster"}
 OTHERS = {"barlowtwins", "infomin", "obow", "simclrv2", "resnet200_w2"}  # of the papers' comparisons: not to be built
+OF_OTHER_DATA = {"deepercluster/clusters", "deepercluster/data"}  # of fewer images than a plan knows
+COSTS = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "sweep_costs.py"))
 LATER_EVALUATIONS = {"neighbours", "voc07"}
 
 
@@ -43,8 +47,10 @@ def test_its_points_are_runs_of_their_own_that_can_be_planned(name, scale, monke
     assert len(members) + len(absent) == len(table.points)
     assert len({member.point.spec.identity for member in members}) == len(members)
     assert {lacking for _, lacks in absent for lacking in lacks} <= LATER_METHODS | OTHERS
-    for member in members:
-        planning.make(member.point.spec, member.point.recipe)
+    plans = [planning.make(member.point.spec, member.point.recipe) for member in members]
+    if scale == "paper" and members and name not in OF_OTHER_DATA:
+        hours = sum(map(COSTS["gpu_hours"], plans))
+        assert chosen.gpu_hours == pytest.approx(hours, rel=0.1), "python benchmarks/sweep_costs.py has the figure"
 
 
 @pytest.mark.parametrize("name", FILES)
