@@ -15,9 +15,9 @@ def nt_xent(z: torch.Tensor, *, temperature: float = 0.1, summed: bool = False) 
     (N - 1) crops of the other images of all ranks: for two crops all but i. Of more crops of an image, each pair has
     its own sum, without the others (VISSL's multicrop_simclr_info_nce_loss, to which local crops are like global ones).
 
-    Returns a scalar, at least float32: the mean over all pairs, (i, j) and (j, i), which is 1/2N of their sum for two
-    crops (Algorithm 1). summed: over crops i, of the mean over their j and images: for two crops twice as much, as the
-    released code adds up both directions. Raises ValueError for a single crop, or no temperature.
+    Returns a scalar, at least float32: the mean over all pairs, (i, j) and (j, i); for two crops 1/2N of their sum
+    (Algorithm 1). summed: V times as much; for two crops the released code's sum of both directions, each a mean.
+    Raises ValueError for a single crop, or no temperature.
 
     >>> z = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 3.0]]])  # two crops of two images
     >>> round(nt_xent(z, temperature=1.0).item(), 4)  # log(1 + 2 / e)
@@ -34,8 +34,7 @@ def nt_xent(z: torch.Tensor, *, temperature: float = 0.1, summed: bool = False) 
         first = rank() * images
         s = torch.einsum("vbd,nwd->vbnw", z, keys) / temperature
         positives = s.narrow(2, first, images).diagonal(dim1=1, dim2=2)  # [V, V, B]
-        numbers = torch.arange(len(keys), device=z.device)
-        same = numbers == numbers.narrow(0, first, images).unsqueeze(1)  # [B, N]
+        same = torch.ones(images, len(keys), dtype=torch.bool, device=z.device).triu(first).tril(first)  # [B, N]
         negatives = s.masked_fill(same.unsqueeze(-1), float("-inf")).logsumexp((2, 3))  # [V, B], log of their sum
         pairs = -logsigmoid(positives - negatives.unsqueeze(1))  # Eq. 1: -log(e^p / (e^p + e^n))
         itself = torch.eye(crops, dtype=torch.bool, device=z.device).unsqueeze(-1)

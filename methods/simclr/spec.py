@@ -128,8 +128,7 @@ def outline(config: SimCLRConfig) -> Outline:
         {"projection": Perceptron(widths, last_batch_norm=True)},
         couples="the other images of a batch are the negatives (Eq. 1)",
         across_ranks="the negatives are the images of all ranks",
-        # Of each of its crops with all crops of a batch: cosines, those of other images, and two gradients.
-        target_scalars=4 * crops**2 * config.global_batch,
+        target_scalars=4 * crops**2 * config.global_batch,  # cosines with all crops, without its own, two gradients
     )
 
 

@@ -15,11 +15,12 @@ from methods.simclr.loss import nt_xent
 
 
 class Network(Headed):
-    """z = g(f(x)) (section 2.1): crops of several resolutions, float [V_i B, C, S_i, S_i] each -> [sum V_i B, d]. Both
-    crops of an image share batch statistics (released code); local ones have the backbone's to themselves."""
+    """Crops of several resolutions, float [V_i B, C, S_i, S_i] each -> (z = g(f(x)) [sum V_i B, d], f(x) without
+    gradient) (section 2.1). Both views of an image share batch statistics, as in the released code."""
 
-    def forward(self, crops: Sequence[torch.Tensor]) -> torch.Tensor:
-        return self.projection(self.features(crops))
+    def forward(self, crops: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.features(crops)
+        return self.projection(features), features.detach()
 
 
 class SimCLR(Trainer):
@@ -30,11 +31,14 @@ class SimCLR(Trainer):
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Eq. 1 for every pair of crops of an image; all other images are negatives (Algorithm 1)."""
-        config = self.config
-        z = self.network(self.crops(batch)).unflatten(0, (-1, len(batch.ids)))  # V crops of B images: [V, B, d]
+        config, images = self.config, len(batch.ids)
+        z, features = self.network(self.crops(batch))
+        z = z.unflatten(0, (-1, images))  # V crops of B images: [V, B, d]
         loss = nt_xent(z, temperature=config.temperature, summed=config.directions == "sum")
         a, b = z[:2].detach().float()
-        return loss, {"likeness": likeness(a), "agreement": cosine_similarity(a, b).mean()}
+        # Batch normalisation draws embeddings apart where features are alike, and not where they are on a line.
+        alike = torch.maximum(likeness(features[:images]), likeness(a))
+        return loss, {"likeness": alike, "agreement": cosine_similarity(a, b).mean()}
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """Biases and norms neither decay nor adapt, and the rate is within LARS' momentum (released code)."""

@@ -95,9 +95,8 @@ def test_several_steps_are_those_of_the_equations(make, float64, local, optimize
 def test_the_head_ends_with_batch_normalisation(make):
     """Released code. Its output has mean 0 and variance 1 over the crops of a batch."""
     trainer, stream = make()
-    crops = trainer.crops(stream[0][0])
-    z = trainer.network(crops).detach()
-    assert z.shape == (4 * BATCH, 8)
+    z, features = (each.detach() for each in trainer.network(trainer.crops(stream[0][0])))
+    assert (len(z), len(features)) == (4 * BATCH, 4 * BATCH)
     torch.testing.assert_close(z.mean(0), torch.zeros(8), rtol=0, atol=1e-5)
     torch.testing.assert_close(z.var(0, unbiased=False), torch.ones(8), rtol=1e-2, atol=0)
 
@@ -106,19 +105,30 @@ def test_embeddings_on_a_line_are_seen(make):
     """Batch normalisation gives them another sign and length, and no other direction."""
     trainer, stream = make()
     assert trainer.watched.says(take(trainer, stream[0], 0)) is None
-    first, last = trainer.network.projection[-2], trainer.network.projection[-1]
+    before, last = trainer.network.projection[-2], trainer.network.projection[-1]
     with torch.no_grad():
-        first.weight.copy_(first.weight[:1].expand_as(first.weight))
-        last.weight.fill_(1.0), last.bias.zero_()
+        before.weight.copy_(before.weight[:1].expand_as(before.weight))
+        last.weight.fill_(1.0)
+        last.bias.zero_()
     found = take(trainer, stream[1], 1)
     assert "features differ in length and sign alone" in trainer.watched.says(found)
 
 
+def test_features_that_are_alike_are_seen(make, monkeypatch):
+    """Which embeddings hide: the head's batch normalisation makes as much of a small difference as of a large one."""
+    trainer, stream = make()
+    plain = trainer.network.backbone.forward
+    monkeypatch.setattr(trainer.network.backbone, "forward", lambda images: 1 + 1e-3 * plain(images))
+    with torch.no_grad():
+        z, _ = trainer.network(trainer.crops(stream[0][0]))
+    assert trainer.watched.says({"likeness": float(likeness(z[:BATCH]))}) is None
+    found = take(trainer, stream[0], 0)
+    assert "features differ in length and sign alone" in trainer.watched.says(found)
+
+
 def test_of_two_images_batch_normalisation_makes_opposites(make):
-    """Whatever they show: their embeddings have the mean 0. There is nothing left to learn, and that is said."""
+    """Whatever they show, where two crops of an image are alike: the mean of all is 0."""
     trainer, stream = make("method.global_batch=2", "method.local_crops=0")
     crop = trainer.crops(stream[0][0])[0][:2]
-    z = trainer.network([torch.cat([crop, crop])]).detach()  # two crops that are alike of each
+    z = trainer.network([torch.cat([crop, crop])])[0].detach()
     torch.testing.assert_close(z[0], -z[1], rtol=0, atol=1e-4)
-    found = {"likeness": float(likeness(z[:2]))}
-    assert "features differ in length and sign alone" in trainer.watched.says(found)
