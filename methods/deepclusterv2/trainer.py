@@ -5,6 +5,8 @@ In comments: A global crops, whose embeddings are banked, of V crops in all; B i
 prototypes each.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -42,7 +44,7 @@ class DeepClusterV2(Banked):
                     empty="keep",
                     iterations=config.kmeans_iterations,
                     seed=job.seed_for("k-means", epoch, head) % 2**32,
-                    safe_point=job.safe_point,
+                    safe_point=partial(self._safe_point, head),
                     resume=store.slot(f"k-means-{head}"),
                 )
                 for head in range(config.heads)
@@ -50,6 +52,9 @@ class DeepClusterV2(Banked):
         with torch.no_grad():
             self.module.prototypes.weight.copy_(torch.cat([clusters.centroids for clusters in found]))
         return torch.stack([clusters.assignments for clusters in found], dim=1)
+
+    def _safe_point(self, head: int, stage: str, done: int, total: int) -> None:
+        self.job.safe_point(f"{stage}-{head}", done, total)
 
     def loss(self, batch: Batch, step: int) -> Loss:
         """Eqs. 4.1 and 4.2 with the labels of the bank, that every crop of an image predicts."""

@@ -10,13 +10,13 @@ KEPT = (*CLUSTERING, "method.keep_work_s=0")
 
 
 def test_stopped_in_the_first_clustering_and_killed_in_the_second(signalled, watched, sslrun, undisturbed):
-    first = {"stage": "k-means", "step": 0, "kept": "k-means-1"}
+    first = {"stage": "k-means-1", "step": 0, "kept": "k-means-1"}
     launch = (*KEPT, "tasks_per_node=1", f"runs={watched.runs}")
     assert signalled(*launch, number=signal.SIGTERM, **first).code == 130
     assert watched.gone()
     assert [event["step"] for event in watched.events("work")] == [0]
 
-    signalled("resume", watched.path, number=signal.SIGKILL, stage="k-means", step=4, kept="k-means-2")
+    signalled("resume", watched.path, number=signal.SIGKILL, stage="k-means-2", step=4, kept="k-means-2")
     assert watched.gone()
     assert "k-means-1: goes on in iteration" in (watched.path / "logs" / "rank0.log").read_text()
 
