@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.auto_augment import LEVEL_TO_ARG, rand_augment_transform
-from timm.data.random_erasing import RandomErasing
 
 from methods.augment.rng import view_rng
 from methods.augment.spec import NORMALISATIONS
@@ -65,6 +63,7 @@ class DistortedView:
 @functools.cache
 def _rand_augment(strength: int, side: int, interpolation: str):
     """Shifts of up to 0.45 of the side, and what comes in from outside the mean colour, as timm's own transform."""
+    from timm.data.auto_augment import LEVEL_TO_ARG, rand_augment_transform  # seconds, for those who need it
 
     def bits_kept(level: float, options: dict) -> tuple[int]:
         # timm says 0 at level 10, which made images black before Pillow 13, and is an error since.
@@ -84,6 +83,8 @@ def _rand_augment(strength: int, side: int, interpolation: str):
 
 def _erased(pixels: np.ndarray, means: tuple[float, ...], stds: tuple[float, ...]) -> np.ndarray:
     """uint8 [C, S, S], with a rectangle of it noise."""
+    from timm.data.random_erasing import RandomErasing  # likewise
+
     mean, std = (255 * np.resize(each, len(pixels)).astype(np.float32)[:, None, None] for each in (means, stds))
     levels = RandomErasing(1.0, mode="pixel", device="cpu")(torch.from_numpy((pixels - mean) / std)).numpy()
     return (levels * std + mean).round().clip(0, 255).astype(np.uint8)

@@ -1,4 +1,5 @@
-"""Recipes with their sources, and refusals, that the methods had when their specs were still written out one by one."""
+"""Recipes with their sources, and refusals, that the methods had when their specs were still written out one by one;
+but for demos, which are others since."""
 
 import dataclasses
 import json

@@ -32,7 +32,7 @@ REFUSED = [
     ("backbone", "resnet", "did you mean resnet"),
     ("local_size", 16, "must be smaller than global ones"),
     ("local_size", 4, "too small for small_vgg"),
-    ("augment", "none", "known: byol, simclr"),
+    ("augment", "none", "known: byol, "),
 ]
 
 
