@@ -5,6 +5,7 @@
 
 What came out is appended to docs/demos.md, whatever it was; no test patch is ever seen. A method has at most eight
 settings, its recipe as it stands among them: the ninth is refused. Finished runs are joined, never run again.
+Overrides are of the recipe as it stands: once a choice has been put into it, what it had before must be given, too.
 """
 
 import argparse
