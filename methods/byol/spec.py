@@ -33,7 +33,7 @@ class BYOLConfig(MultiCropConfig):
     hidden: int = at_least(1, 4096)  # width of the hidden layer of both heads
     embedding: int = at_least(1, 256)  # dimensions of both heads' output
     predictor: bool = True  # without it training collapses (Table 5b; thesis, Table 5.11, row 8)
-    target_rate: float = share(0.996)  # tau_base: what the target keeps of itself, at first; a cosine to 1
+    target_momentum: float = share(0.996)  # tau_base: what the target keeps of itself, at first; a cosine to 1
     optimizer: str = choice("lars", "adamw", "sgd", fix="use lars, adamw or sgd")
     final_weight_decay: float | None = not_negative(None)  # of a cosine from weight_decay; null: it stays
     clip: float | None = positive(None)  # largest norm of each parameter's gradient; null: any
@@ -68,7 +68,7 @@ def epochs_300() -> Recipe:
         epochs=300,
         lr=4.8,  # 0.3 x 4096 / 256
         weight_decay=1e-6,
-        target_rate=0.99,
+        target_momentum=0.99,
         source="BYOL, section 5; the rest as for 1000 epochs. The released code has presets for 100 epochs (0.45 x "
         "batch / 256, 1e-6, tau 0.99) and 40 (the same with tau 0.97), too",
         expect="ImageNet linear 72.5 (section 5)",
@@ -118,7 +118,7 @@ def demo() -> Recipe:
         local_scale=[0.1, 0.3],
         hidden=256,
         embedding=64,
-        target_rate=0.97,
+        target_momentum=0.97,
         epochs=8,
         global_batch=64,
         lr=0.2,
@@ -129,7 +129,7 @@ def demo() -> Recipe:
 
 def tiny() -> Recipe:
     """Seconds: all of the method, for tests and drills. It learns nothing."""
-    less = {"hidden": 16, "embedding": 8, "local_crops": 1, "target_rate": 0.9}
+    less = {"hidden": 16, "embedding": 8, "local_crops": 1, "target_momentum": 0.9}
     more = {"final_weight_decay": 1e-3, "clip": 3.0, "lr": 0.02, "dropout": 0.1}
     return in_seconds(demo(), backbone="small_vgg", augment="byol", **less, **more)
 

@@ -76,5 +76,5 @@ class BYOL(Trainer):
 
     def after_step(self, step: int) -> None:
         """Eq. 1: xi <- tau xi + (1 - tau) theta, tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2 (3.2); no buffers."""
-        tau = cosine(step, self.total_steps, self.config.target_rate, 1.0)
+        tau = cosine(step, self.total_steps, self.config.target_momentum, 1.0)
         ema.follow(self.target.shared, self.online.shared, tau)

@@ -33,7 +33,7 @@ def in_world(world, spec, folder):
 )
 def test_other_ranks_and_passes_are_the_same_training(ranks, tmp_path, overrides, passes):
     lengths = ("method.epochs=1", "data.images=76", "method.log_every=1", "method.checkpoint_every=1000")
-    spec, _ = resolve(["method=byol", "recipe=tiny", *lengths, "method.target_rate=0.5", *overrides])
+    spec, _ = resolve(["method=byol", "recipe=tiny", *lengths, "method.target_momentum=0.5", *overrides])
     assert tuple(registry.method("byol").layout(spec.method, size).accumulation for size in (1, 2, 4)) == passes
     answers = ranks((1, 2, 4), in_world, spec.to_json(), str(tmp_path))
     alone = answers[1][0]

@@ -19,8 +19,8 @@ from methods.byol.spec import METHOD, demo, epochs_300, paper, tiny, vit_small_1
     [
         ({"hidden": 0}, "hidden", "give 1 or more"),
         ({"embedding": 0}, "embedding", "give 1 or more"),
-        ({"target_rate": 1.01}, "target_rate", "from 0 to 1"),
-        ({"target_rate": math.nan}, "target_rate", "from 0 to 1"),
+        ({"target_momentum": 1.01}, "target_momentum", "from 0 to 1"),
+        ({"target_momentum": math.nan}, "target_momentum", "from 0 to 1"),
         ({"final_weight_decay": -0.1}, "final_weight_decay", "give 0 or more"),
         ({"clip": 0.0}, "clip", "give a positive number"),
         ({"optimizer": "adam"}, "optimizer", "use lars, adamw or sgd"),
@@ -42,7 +42,7 @@ def test_the_recipes_are_the_papers():
     for recipe, epochs, rate, decay, tau in ((paper, 1000, 0.2, 1.5e-6, 0.996), (epochs_300, 300, 0.3, 1e-6, 0.99)):
         config = recipe().method
         assert config.lr == pytest.approx(rate * config.global_batch / 256) and config.global_batch == 4096
-        assert (config.epochs, config.weight_decay, config.target_rate) == (epochs, decay, tau)
+        assert (config.epochs, config.weight_decay, config.target_momentum) == (epochs, decay, tau)
         assert (config.optimizer, config.warmup_epochs, config.schedule) == ("lars", 10, "cosine")
         assert (config.hidden, config.embedding, config.predictor) == (4096, 256, True)
         assert (config.global_crops, config.local_crops, config.crop_scale, config.augment) == (2, 0, [0.08, 1], "byol")
@@ -55,7 +55,7 @@ def test_the_transformers_recipe_is_dinos_but_for_what_the_thesis_names():
         *("weight_decay", "final_weight_decay", "clip", "drop_path", "augment", "precision", "schedule"),
     ):
         assert getattr(ours, name) == getattr(theirs, name), name
-    assert ours.target_rate == theirs.teacher_momentum and ours.local_crops == 0
+    assert ours.target_momentum == theirs.teacher_momentum and ours.local_crops == 0
 
 
 def test_the_heads_have_the_papers_scalars():

@@ -25,7 +25,7 @@ BATCH, STEPS, RATE, MOMENTUM = 8, 4, 0.05, 0.9
 SMALL = (
     *("method=byol", "recipe=tiny", "method.dropout=0", f"method.global_batch={BATCH}", "data.images=80"),
     *(f"method.momentum={MOMENTUM}", "method.weight_decay=0.01", "method.local_crops=0", "method.clip=null"),
-    *("method.final_weight_decay=null", "method.target_rate=0.7"),
+    *("method.final_weight_decay=null", "method.target_momentum=0.7"),
 )
 K = 20  # steps of the whole training
 
@@ -103,7 +103,7 @@ def test_several_steps_are_those_of_the_equations(make, float64, overrides, firs
         torch.testing.assert_close(scalars["loss"].double(), loss.detach(), rtol=1e-8, atol=0)
         half = (math.cos(math.pi * k / K) + 1) / 2
         end = config.weight_decay if config.final_weight_decay is None else config.final_weight_decay
-        decay, tau = end + (config.weight_decay - end) * half, 1 - (1 - config.target_rate) * half
+        decay, tau = end + (config.weight_decay - end) * half, 1 - (1 - config.target_momentum) * half
         with torch.no_grad():
             for (name, p), g in zip(online.named_parameters(), gradients, strict=True):
                 if config.clip:
@@ -153,7 +153,7 @@ def test_both_begin_with_the_backbone_of_init_from_and_with_heads_of_their_own(m
 
 @pytest.mark.parametrize(("k", "tau"), [(0, 0.9), (K // 2, 0.95), (K, 1.0)])
 def test_the_rate_of_the_target_goes_from_its_base_to_one(make, k, tau):
-    trainer, _ = make("method.target_rate=0.9")
+    trainer, _ = make("method.target_momentum=0.9")
     with torch.no_grad():
         for theta, xi in zip(trainer.online.shared.parameters(), trainer.target.shared.parameters(), strict=True):
             theta.fill_(1.0)
@@ -164,7 +164,7 @@ def test_the_rate_of_the_target_goes_from_its_base_to_one(make, k, tau):
 
 
 def test_the_target_has_its_own_batch_statistics(make):
-    trainer, stream = make("method.target_rate=1.0")
+    trainer, stream = make("method.target_momentum=1.0")
     weights = {name: value.clone() for name, value in trainer.target.named_parameters()}
     take(trainer, stream[0], 0)
     names = [name for name, _ in trainer.target.named_buffers() if name.endswith("running_mean")]
