@@ -95,7 +95,7 @@ def vit_small_16() -> Recipe:
         final_weight_decay=0.4,
         clip=3.0,
         precision="fp16",
-        source="thesis 5.3.2 and Tables 5.9 and 5.11: what differs from DINO; its optimiser, target rate, dropped "
+        source="thesis 5.3.2 and Tables 5.9 and 5.11: what differs from DINO; its optimiser, target momentum, dropped "
         "paths and clipping are DINO's, its crops those of DINO without local ones. Unpublished, and ours: the heads "
         "are those of the paper, and both are normalised over the whole batch",
         expect="ImageNet linear 71.4, k-NN 66.6 after 300 epochs (thesis, Tables 5.9 and 5.11); with six local crops "

@@ -94,9 +94,3 @@ def test_a_resnet50_has_swavs_share_of_the_peak():
     swav, made = registry.method("swav"), paper()
     theirs = cost.measured_efficiency(swav.recipe("paper").rate, swav.sizes(swav.recipe("paper").method, 64))
     assert cost.measured_efficiency(made.rate, METHOD.sizes(made.method, 64)) == pytest.approx(theirs, rel=0.01)
-
-
-def test_the_demo_has_two_crops_and_a_predictor_as_the_paper():
-    small, large = demo().method, paper().method
-    for name in ("global_crops", "local_crops", "augment", "predictor", "clip", "final_weight_decay"):
-        assert getattr(small, name) == getattr(large, name)
