@@ -11,7 +11,7 @@ from launcher.errors import InputError
 from launcher.plan import cost
 from launcher.plan import plan as planning
 from launcher.spec import registry
-from methods.byol.spec import METHOD, demo, epochs_300, paper, tiny, vit_small_16
+from methods.byol.spec import METHOD, epochs_300, paper, tiny, vit_small_16
 
 
 @pytest.mark.parametrize(
