@@ -13,12 +13,12 @@ def info_nce(
     over this rank's images and their queries.
 
     queries: q, floating point [V, B, d]; keys: k+, [B, d] of the same images; queue: [K, d], both without gradient.
-    Returns (a float32 scalar, detached scalars: `top1`, the share of queries that are nearer to their key than to any
+    Returns (a float32 scalar, detached scalars: `found`, the share of queries that are nearer to their key than to any
     other one, and `positive`, the mean of q.k+). Raises ValueError unless temperature > 0.
 
     >>> one, other = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     >>> loss, figures = info_nce(one.view(1, 1, 2), one.view(1, 2), other.view(1, 2), temperature=1.0)
-    >>> round(loss.item(), 4), figures["top1"].item()  # ln(1 + 1/e)
+    >>> round(loss.item(), 4), figures["found"].item()  # ln(1 + 1/e)
     (0.3133, 1.0)
     """
     if not temperature > 0:
@@ -30,4 +30,4 @@ def info_nce(
         first = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
         loss = cross_entropy(logits / temperature, first)
     found = (logits[:, 1:] < logits[:, :1]).all(-1).float().mean()
-    return loss, {"top1": found, "positive": positive.detach().mean()}
+    return loss, {"found": found, "positive": positive.detach().mean()}

@@ -36,7 +36,7 @@ def test_it_is_the_equations(views, images, length, d, tau):
     loss, figures = info_nce(queries, keys, queue, temperature=tau)
     expected, found, positive = by_hand(queries, keys, queue, tau)
     assert (loss.item(), figures["positive"].item()) == pytest.approx((expected, positive), rel=1e-9)
-    assert loss.dtype == torch.float64 and figures["top1"].item() == pytest.approx(found)
+    assert loss.dtype == torch.float64 and figures["found"].item() == pytest.approx(found)
 
 
 def test_half_precision_and_scores_of_1e4_are_those_of_float64():
@@ -46,7 +46,7 @@ def test_half_precision_and_scores_of_1e4_are_those_of_float64():
     assert (given[0].double() @ given[2].double().T).abs().max() > 1e4
     expected = by_hand(*(x.double() for x in given), 0.2)
     assert loss.dtype == torch.float32
-    assert (loss.item(), figures["top1"].item(), figures["positive"].item()) == pytest.approx(expected, rel=1e-5)
+    assert (loss.item(), figures["found"].item(), figures["positive"].item()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_nothing_is_rounded_under_autocast():
@@ -66,7 +66,7 @@ def test_queries_alone_are_trained():
 
 def test_a_key_that_only_equals_others_is_not_found():
     one = torch.ones(1, 2)
-    assert info_nce(one.unsqueeze(0), one, one.repeat(3, 1))[1]["top1"].item() == 0
+    assert info_nce(one.unsqueeze(0), one, one.repeat(3, 1))[1]["found"].item() == 0
 
 
 @pytest.mark.parametrize("temperature", [0.0, -0.2, math.nan])

@@ -104,7 +104,7 @@ def test_without_batch_statistics_mixed_keys_are_those_that_were_not():
 def test_queries_that_are_alike_are_said():
     trainer = trainer_of()
     scalars = {name: value.item() for name, value in take(trainer, 0).items()}
-    assert trainer.watched.says(scalars) is None and scalars.keys() == {"loss", "top1", "positive", "likeness"}
+    assert trainer.watched.says(scalars) is None and scalars.keys() == {"loss", "found", "positive", "likeness"}
     with torch.no_grad():
         trainer.module.projection[-1].weight.mul_(1e-4)
         trainer.module.projection[-1].bias.fill_(0.3)
