@@ -65,6 +65,15 @@ def test_a_point_of_another_method_sets_only_what_all_methods_of_views_have(name
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_methods_of_one_table_have_the_network_the_augmentation_and_the_batch_of_one_another_in_the_demo(name):
+    """What each demo has for itself would be told for a difference of the methods."""
+    table = ablation.load(name)
+    words = [_set(table, point, "demo") for point in table.points]
+    if len({each["method"] for each in words}) > 1:
+        assert all({"method.backbone", "method.augment", "method.global_batch"} <= each.keys() for each in words)
+
+
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("scale", ["paper", "demo"])
 def test_a_point_without_local_crops_says_the_scale_of_its_global_ones(name, scale):
     """The recipe's is that of multi-crop, above which local crops begin."""
