@@ -4,7 +4,7 @@ A group of parameters may say `lr_scale` (the engine sets its lr to that share o
 `set_weight_decay` leaves it alone).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -32,16 +32,22 @@ def make(
     raise ValueError(f"optimizer={name}: no such optimiser here; override the trainer's `optimizer`")
 
 
-def parameter_groups(modules: Iterable[nn.Module], *, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    modules: Iterable[nn.Module], *, weight_decay: float, exempt: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Two groups of the parameters of `modules` that train: those that decay, and biases and the like, which have one
     dimension and do not; LARS also leaves the latter their plain gradient.
 
-    So do AdamW in DINO's and LARS in SimCLR's and BYOL's recipes. An empty group is left out.
+    So do AdamW in DINO's and LARS in SimCLR's and BYOL's recipes. exempt: last parts of the names of others that do not
+    decay, such as "pos_embed". An empty group is left out.
     """
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
+    parted: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in named:
+        parted[parameter.ndim > 1 and name.rpartition(".")[2] not in exempt].append(parameter)
     groups = (
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "decays": True},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "decays": False, "adapts": False},
+        {"params": parted[True], "weight_decay": weight_decay, "decays": True},
+        {"params": parted[False], "weight_decay": 0.0, "decays": False, "adapts": False},
     )
     return [group for group in groups if group["params"]]
 

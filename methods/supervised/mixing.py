@@ -29,15 +29,15 @@ class Mixing:
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """(each crop mixed with the same one of its neighbour; lambda, [V, B]) of crops of several resolutions,
         floating point [V_i B, C, S_i, S_i] each, view after view. pairs: their B / 2 numbers in the global batch."""
-        made, own, views = [], [], 0
+        made, shares, views = [], [], 0
         for images in crops:
             count = len(images) // (2 * len(pairs))
             drawn = self.draws(step, pairs, range(views, views + count))
             table, kept = table_of(drawn, images.shape[-1])
             made.append(mixed(images, on_device(table, images.device)))
-            own.append(kept.repeat(2, axis=1))
+            shares.append(kept.repeat(2, axis=1))
             views += count
-        return made, on_device(np.concatenate(own), crops[0].device).to(crops[0].dtype)
+        return made, on_device(np.concatenate(shares), crops[0].device).to(crops[0].dtype)
 
     def draws(self, step: int, pairs: Sequence[int], views: Sequence[int]) -> np.ndarray:
         """float64 [4, V, P]: whether a pair is cut, lambda, and the middle of the rectangle, as shares of the side."""
@@ -56,12 +56,12 @@ def table_of(drawn: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     rectangle, and the rectangle's top, bottom, left and right, the last row and column not in it; float64 [V, P]:
     lambda as it is then: a rectangle, of (1 - lambda) of the area (Yun et al., Eq. 2), is of whole pixels and ends at
     the border)."""
-    cut, own, *middle = drawn
-    half = (side * np.sqrt(1 - own)).astype(np.int64) // 2
+    cut, share, *middle = drawn
+    half = (side * np.sqrt(1 - share)).astype(np.int64) // 2
     middle = (side * np.stack(middle)).astype(np.int64)
     low, high = (np.clip(middle + sign * half, 0, side) * cut for sign in (-1, 1))  # empty for mixup
-    kept = np.where(cut > 0, 1 - np.prod(high - low, axis=0) / side**2, own)
-    return np.stack([np.where(cut > 0, 1.0, own), low[0], high[0], low[1], high[1]]), kept
+    kept = np.where(cut > 0, 1 - np.prod(high - low, axis=0) / side**2, share)
+    return np.stack([np.where(cut > 0, 1.0, share), low[0], high[0], low[1], high[1]]), kept
 
 
 def mixed(images: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -74,8 +74,8 @@ def mixed(images: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     weight, top, bottom, left, right = table.to(images.dtype)[..., None]  # [V, P, 1] each
     at = torch.arange(images.shape[-1], device=images.device)
     inside = ((at >= top) & (at < bottom))[..., :, None] & ((at >= left) & (at < right))[..., None, :]
-    own = torch.where(inside, 0.0, weight[..., None])[:, :, None, None]  # m: [V, P, 1, 1, S, S]
-    return torch.lerp(images.flip(2), images, own).flatten(0, 2)
+    m = torch.where(inside, 0.0, weight[..., None])[:, :, None, None]  # [V, P, 1, 1, S, S]
+    return torch.lerp(images.flip(2), images, m).flatten(0, 2)
 
 
 def partners(labels: torch.Tensor) -> torch.Tensor:

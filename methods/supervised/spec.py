@@ -2,7 +2,7 @@
 
 sslrun method=supervised nodes=8 data.path=/data/imagenet                        # ResNet-50; 76.5 (thesis, Figure 4.2)
 sslrun method=supervised recipe=vit_small_16 nodes=1 data.path=/data/imagenet    # 79.8 (thesis, Table 5.2)
-sslrun method=supervised method.label_noise=0.5 nodes=8 data.path=/data/imagenet # ClusterFit, Figure 3
+sslrun method=supervised method.label_noise=0.5 nodes=8 data.path=/data/imagenet # wrong labels (ClusterFit 3.2)
 sslrun method=supervised recipe=demo                                             # minutes on 2 CPU cores
 """
 
@@ -62,10 +62,10 @@ def paper() -> Recipe:
         schedule="cosine",
         weight_decay=1e-4,
         precision="fp16",
-        source="thesis, Figure 4.2: network and epochs; lr, its warm-up, weight decay (none of biases and norms), "
-        "statistics over 32 images: Goyal et al. 2017; the crops and colours of the supervised models are "
+        source="thesis, Figure 4.2: network and epochs; lr, its warm-up, weight decay (none of norms), statistics over "
+        "32 images: Goyal et al. 2017; the crops and colours of the supervised models are "
         "unpublished: Goyal et al.'s crop of 0.08 to 1 and flip; ours: the batch of thesis 4.4, a cosine, fp16, no "
-        "Nesterov momentum, and the mean over crops where there are several",
+        "decay of the classifier's bias, no Nesterov momentum, and the mean over crops where there are several",
         expect="ImageNet top-1 76.5; with 2 crops of 160 pixels and 4 of 96, 76.0 (thesis, Figure 4.2)",
         rate=None,
     )
@@ -95,8 +95,9 @@ def vit_small_16() -> Recipe:
         precision="fp16",
         source="DeiT, Table 9, and the defaults of its released code; left out: repeated augmentation (three copies of "
         "a third of the images in each epoch); otherwise than there each two neighbours of a batch draw their own "
-        "mixture, in place of one for a GPU, posterised images keep a bit, and the noise of erased rectangles is cut "
-        "to what pixels can hold",
+        "mixture, in place of one for a GPU, posterised images keep a bit, the noise of erased rectangles is cut to "
+        "what pixels can hold, the rate changes with each step, not each epoch, and the classifier begins as torch has "
+        "it, not at 0.02 of a truncated normal",
         expect="ImageNet top-1 79.8 after 300 epochs (DeiT; thesis, Table 5.2), with repeated augmentation",
         rate=None,
     )

@@ -23,6 +23,9 @@ from methods.supervised.mixing import Mixing, partners
 from methods.supervised.noise import noisy
 from methods.supervised.views import distorted
 
+# Of transformers, beside biases and norms: what timm's `no_weight_decay` names, which DeiT's released code asks.
+UNDECAYED = ("cls_token", "pos_embed", "relative_position_bias_table")
+
 
 class Network(Headed):
     """Crops of several resolutions, float [V_i B, C, S_i, S_i] each -> logits [sum V_i B, K], float32."""
@@ -48,8 +51,10 @@ class Supervised(Trainer):
         self.watched = Watched(classes, use="class_entropy", single="prediction_entropy")
 
     def optimizer(self, network: Network) -> torch.optim.Optimizer:
-        """Biases and norms do not decay (Goyal et al. 2017, Section 5.1; DeiT's released code)."""
-        return optim.make(self.config, optim.parameter_groups([network], weight_decay=self.config.weight_decay))
+        """Neither biases nor norms decay (norms: Goyal et al. 2017, Section 5.1; all, and UNDECAYED: DeiT's released
+        code)."""
+        groups = optim.parameter_groups([network], weight_decay=self.config.weight_decay, exempt=UNDECAYED)
+        return optim.make(self.config, groups)
 
     def view(self) -> View:
         return distorted(super().view(), self.config)
@@ -61,11 +66,11 @@ class Supervised(Trainer):
         if config.mixes:
             # A row that stands in for a broken image has the position of another one, of the same pass.
             first = int(batch.columns["position"][0]) // images * images
-            crops, own = self.mixing(crops, step, range(first // 2, (first + images) // 2))  # lambda: [V, B]
+            crops, kept = self.mixing(crops, step, range(first // 2, (first + images) // 2))  # lambda: [V, B]
         logits = self.network(crops).unflatten(0, (-1, images))  # [V, B, K]
         losses = of_labels(logits, labels, **smoothing)
         if config.mixes:
-            losses = own * losses + (1 - own) * of_labels(logits, partners(labels), **smoothing)
+            losses = kept * losses + (1 - kept) * of_labels(logits, partners(labels), **smoothing)
         predicted = torch.softmax(logits.detach(), dim=-1)
         figures = {"class_entropy": entropy_of_use(predicted), "prediction_entropy": entropy(predicted).mean()}
         return losses.mean(), figures | {"accuracy": (predicted.argmax(-1) == labels).float().mean()}

@@ -136,6 +136,14 @@ def test_what_has_one_dimension_does_not_decay():
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.4, 0.0]
 
 
+def test_what_is_exempt_by_name_does_not_decay_either():
+    model = network()
+    model.add_module("named", nn.ParameterDict({"pos_embed": torch.zeros(1, 2, 3), "pos": torch.zeros(2, 3)}))
+    decaying, plain = parameter_groups([model], weight_decay=0.04, exempt=("pos_embed",))
+    assert any(p is model.named["pos_embed"] for p in plain["params"]) and len(plain["params"]) == 5
+    assert any(p is model.named["pos"] for p in decaying["params"])
+
+
 def test_each_gradient_is_clipped_by_its_own_norm():
     p, q, none = (nn.Parameter(torch.zeros(4)) for _ in range(3))
     p.grad, q.grad = torch.tensor([30.0, 40.0, 0.0, 0.0]), torch.tensor([0.3, 0.4, 0.0, 0.0])
