@@ -32,6 +32,11 @@ class BackboneSize:
     recomputed: float = 0.0
     unhalved: float = 0.0
 
+    @property
+    def last_scales(self) -> bool:
+        """Whether its residual blocks end with batch normalisation, whose scale may begin at 0."""
+        return self.batch_norm and self.recomputed > 0
+
     def macs_at(self, image_size: int) -> float:
         """`macs` for an image of another size: in proportion to its area, but for attention."""
         area = self._area(image_size)

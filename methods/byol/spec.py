@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from launcher.spec.contract import Rate, Recipe
-from launcher.spec.fields import at_least, below_one, choice, not_negative, positive, refuse, share
+from launcher.spec.fields import at_least, below_one, choice, later, not_negative, positive, refuse, share
 from methods.augment.spec import MultiCropConfig
 from methods.backbones.spec import BACKBONES
 from methods.engine.outline import Follower, Outline, method
@@ -30,6 +30,7 @@ class BYOLConfig(MultiCropConfig):
     augment: str = "byol"
     dropout: float = 0.0
     drop_path: float = below_one(0.0)  # of the online network, where it is a transformer
+    zero_init_residual: bool = later(False)  # the last scale of each residual block begins at 0, in both networks
     hidden: int = at_least(1, 4096)  # width of the hidden layer of both heads
     embedding: int = at_least(1, 256)  # dimensions of both heads' output
     predictor: bool = True  # without it training collapses (Table 5b; thesis, Table 5.11, row 8)
@@ -46,6 +47,7 @@ def paper() -> Recipe:
     """
     return on_imagenet(
         BYOLConfig,
+        zero_init_residual=True,
         epochs=1000,
         global_batch=4096,
         lr=3.2,  # 0.2 x 4096 / 256
@@ -54,8 +56,8 @@ def paper() -> Recipe:
         schedule="cosine",
         weight_decay=1.5e-6,
         precision="fp16",
-        source="BYOL 3.2 and Appendix A; warm-up from 0, batch statistics over all devices, no bias in the heads' last "
-        "layers, the rate outside of LARS' momentum: released code; precision: ours, the paper does not say",
+        source="BYOL 3.2 and Appendix A; warm-up from 0, last scales of blocks, batch statistics over all devices, "
+        "no bias in the heads' last layers, the rate outside of LARS' momentum: released code; precision: ours, the paper does not say",
         expect="ImageNet linear 74.3 (Table 1)",
         # No BYOL was timed on GPUs. A rate is of one network and its crops: the share of the peak is what both have.
         rate=Rate(104, tflops=125, gpu=True, source="SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP, 65.6 here"),

@@ -47,7 +47,8 @@ class BYOL(Trainer):
 
     def build_follower(self, online: Network) -> Network:
         """Initialised differently (released code), but for a backbone of `init_from`, which both have."""
-        target = Network(backbones.build(self.config.backbone), {"projection": self.outline.heads["projection"]})
+        backbone = backbones.build(self.config.backbone, zero_init_residual=self.config.zero_init_residual)
+        target = Network(backbone, {"projection": self.outline.heads["projection"]})
         load_backbone(target.backbone, self.job)
         return target
 

@@ -129,6 +129,9 @@ def method(
             able = ", ".join(name for name, size in BACKBONES.items() if size.recomputed)
             reason = f"{given.backbone} has no residual blocks to compute again"
             refuse(given, "checkpoint_activations", reason, f"set it to false, or use {able}")
+        if getattr(given, "zero_init_residual", False) and not BACKBONES[given.backbone].last_scales:
+            reason = f"no residual block of {given.backbone} ends with batch normalisation, to begin at 0"
+            refuse(given, "zero_init_residual", reason, "set it to false")
         check(given, images)
 
     def laid_out(given: TrainConfig, world_size: int) -> Layout:

@@ -60,7 +60,7 @@ class Trainer:
         self.photometrics = Photometrics(self.config) if isinstance(self.config, ViewsConfig) else None
 
         torch.manual_seed(job.seed_for("network"))
-        network = self.build(backbones.build(self.config.backbone, **self.dropped()))
+        network = self.build(backbones.build(self.config.backbone, **self.options()))
         self.module = network
         load_backbone(network.backbone, job)
         self.follower = self.build_follower(network)
@@ -88,9 +88,11 @@ class Trainer:
         """The network, with `backbone` as its `.backbone`. Weights are drawn from torch's generator: it is seeded."""
         return self.network_type(backbone, self.outline.heads)
 
-    def dropped(self) -> dict[str, float]:
-        """How much of the backbone is dropped in training."""
-        return {name: getattr(self.config, name) for name in ("dropout", "drop_path") if hasattr(self.config, name)}
+    def options(self) -> dict[str, Any]:
+        """What the config has of `backbones.build`'s arguments: how much of the backbone is dropped in training, and
+        how its residual blocks begin."""
+        options = "dropout", "drop_path", "zero_init_residual"
+        return {name: getattr(self.config, name) for name in options if hasattr(self.config, name)}
 
     def build_follower(self, network: nn.Module) -> nn.Module | None:
         """A teacher, a target, a momentum encoder: one that begins as `network` is now, or with weights of its own, and

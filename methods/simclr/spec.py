@@ -9,7 +9,7 @@ sslrun method=simclr recipe=demo                                                
 from dataclasses import dataclass
 
 from launcher.spec.contract import Rate, Recipe
-from launcher.spec.fields import at_least, choice, positive, refuse
+from launcher.spec.fields import at_least, choice, later, positive, refuse
 from methods.augment.spec import MultiCropConfig
 from methods.backbones.spec import BACKBONES
 from methods.engine.outline import Outline, method
@@ -24,6 +24,7 @@ class SimCLRConfig(MultiCropConfig):
     name: str = "simclr"
     backbone: str = "resnet50"
     dropout: float = 0.0
+    zero_init_residual: bool = later(False)  # the last scale of each residual block begins at 0
     local_crops: int = 0
     hidden: int = at_least(1, 2048)  # width of the projection's hidden layer
     embedding: int = at_least(1, 128)  # d, dimensions of z
@@ -36,6 +37,7 @@ def paper() -> Recipe:
     """ResNet-50 for 1000 epochs (section 2.2, Appendix B)."""
     return on_imagenet(
         SimCLRConfig,
+        zero_init_residual=True,
         crop_scale=[0.08, 1.0],
         epochs=1000,
         global_batch=4096,
@@ -45,8 +47,9 @@ def paper() -> Recipe:
         schedule="cosine",
         weight_decay=1e-6,
         precision="fp16",
-        source="section 2.2 and Appendix A; batch normalisation of the head's output, what LARS adapts and decays: "
-        "released code; fp16: thesis 4.2.5; pixels are standardised, where the released code leaves them in [0, 1]",
+        source="section 2.2 and Appendix A; batch normalisation of the head's output, last scales, what LARS adapts "
+        "and decays: released code; fp16: thesis 4.2.5; pixels are standardised, where the released code leaves them in "
+        "[0, 1]",
         expect="ImageNet linear 69.3",
         rate=Rate(139, tflops=125, gpu=True, source="thesis, Table 4.4: 100 epochs in 4 h on 64 V100"),
     )
@@ -55,12 +58,13 @@ def paper() -> Recipe:
 def thesis() -> Recipe:
     """Thesis 4.4: SimCLR with the batch, the epochs and the augmentation of SwAV."""
     return paper().but(
+        zero_init_residual=False,
         epochs=400,
         batch_norm_group=512,
         warmup_lr=0.6,
         normalise="swav",
-        source="thesis 4.4; batch statistics over 8 GPUs, both ends of the warm-up and crops: VISSL's configuration "
-        "(whose head has no batch normalisation, and whose LARS adapts all: ours are the paper's)",
+        source="thesis 4.4; batch statistics over 8 GPUs, both ends of the warm-up, last scales and crops: VISSL's "
+        "configuration (whose head has no batch normalisation, and whose LARS adapts all: ours are the paper's)",
         expect="ImageNet linear 68.2 (thesis, Figure 4.2)",
         rate=None,
     )

@@ -9,7 +9,7 @@ sslrun method=supervised recipe=demo                                            
 from dataclasses import dataclass, field
 
 from launcher.spec.contract import Layout, Recipe
-from launcher.spec.fields import at_least, below_one, choice, not_negative, refuse, share
+from launcher.spec.fields import at_least, below_one, choice, later, not_negative, refuse, share
 from methods.augment.spec import CHANNELS, MultiCropConfig
 from methods.backbones.spec import BACKBONES
 from methods.engine.outline import Outline, method
@@ -32,6 +32,7 @@ class SupervisedConfig(MultiCropConfig):
     augment: str = "flip"
     dropout: float = 0.0
     drop_path: float = below_one(0.0)
+    zero_init_residual: bool = later(False)  # last scales of residual blocks begin at 0 (Goyal et al. 2017, 5.1)
     classes: int = at_least(2, 1000)  # K; labels go from 0 to K - 1
     label_noise: float = share(0.0)  # p: of the training images, which have the label of another class (ClusterFit 3.2)
     label_smoothing: float = below_one(0.0)  # epsilon: of a target, spread over all classes (Szegedy et al. 2016)
@@ -53,6 +54,7 @@ def paper() -> Recipe:
     """Thesis, Figure 4.2: ResNet-50, 200 epochs. No more of its setting is published than that."""
     return on_imagenet(
         SupervisedConfig,
+        zero_init_residual=True,
         epochs=200,
         global_batch=4096,
         batch_norm_group=32,
@@ -62,10 +64,10 @@ def paper() -> Recipe:
         schedule="cosine",
         weight_decay=1e-4,
         precision="fp16",
-        source="thesis, Figure 4.2: network and epochs; lr, its warm-up, weight decay (none of norms), statistics over "
-        "32 images: Goyal et al. 2017; the crops and colours of the supervised models are "
-        "unpublished: Goyal et al.'s crop of 0.08 to 1 and flip; ours: the batch of thesis 4.4, a cosine, fp16, no "
-        "decay of the classifier's bias, no Nesterov momentum, and the mean over crops where there are several",
+        source="thesis, Figure 4.2: network and epochs; lr, its warm-up, weight decay (none of norms), last "
+        "scales of blocks, statistics over 32 images: Goyal et al. 2017; the crops and colours of the supervised models "
+        "are unpublished: Goyal et al.'s crop of 0.08 to 1 and flip; ours: the batch of thesis 4.4, a cosine, fp16, "
+        "no decay of the classifier's bias, no Nesterov momentum, and the mean over crops where there are several",
         expect="ImageNet top-1 76.5; with 2 crops of 160 pixels and 4 of 96, 76.0 (thesis, Figure 4.2)",
         rate=None,
     )
