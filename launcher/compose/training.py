@@ -296,7 +296,8 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
     runs = str(paths.absolute(config["runs"]))
     pin_networks(config["method"], Path(runs))
     method.validate(config["method"], getattr(config["data"], "images", None))
-    registry.facts("data").check_columns(config["data"], method.columns, at_hand=not planning)
+    classes = getattr(config["method"], "classes", None)
+    registry.facts("data").check_columns(config["data"], method.columns, at_hand=not planning, classes=classes)
     cluster = _checked_cluster(config)
     spec = RunSpec(
         method=freeze(config["method"]),

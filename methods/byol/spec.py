@@ -57,7 +57,8 @@ def paper() -> Recipe:
         weight_decay=1.5e-6,
         precision="fp16",
         source="BYOL 3.2 and Appendix A; warm-up from 0, last scales of blocks, batch statistics over all devices, "
-        "no bias in the heads' last layers, the rate outside of LARS' momentum: released code; precision: ours, the paper does not say",
+        "no bias in the heads' last layers, the rate outside of LARS' momentum: released code; "
+        "precision: ours, the paper does not say",
         expect="ImageNet linear 74.3 (Table 1)",
         # No BYOL was timed on GPUs. A rate is of one network and its crops: the share of the peak is what both have.
         rate=Rate(104, tflops=125, gpu=True, source="SwAV's 89 images/s on V100 (thesis 4.4) at 76.3 GFLOP, 65.6 here"),

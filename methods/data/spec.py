@@ -23,6 +23,7 @@ SHARD_LABELS = ("auto", "cls", "none")
 PHOTOGRAPHS = 19  # in methods.data.photos, which cuts four patches of each at least
 # A side in pixels, by what is held out: half a tile; half of what both leave of the lowest photograph.
 LARGEST_PATCH = {"test": 48, "validation": 36}
+CIFAR10_CLASSES = 10
 CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 CIFAR10_TEST = ("test_batch.bin",)
 CIFAR10_ROW = 1 + 3 * 32 * 32  # bytes: the label, then the red, green and blue planes
@@ -175,13 +176,39 @@ def no_labels(config):
         return f"{config.path!r} cannot be listed ({error.strerror})"
 
 
-def check_columns(config, columns, *, at_hand=True):
-    """Raise InputError where the data set of `config` lacks what a method wants beside its images, of COLUMNS. As
-    `no_labels`, it looks at names of folders alone; at_hand: whether there are any to look at."""
+def check_columns(config, columns, *, at_hand=True, classes=None):
+    """Raise InputError where the data set of `config` lacks what a method wants beside its images, of COLUMNS, or has
+    labels of more classes than `classes`, a number or None. As `no_labels`, it looks at names of folders alone;
+    at_hand: whether there are any to look at."""
     if "label" in columns and (at_hand or getattr(config, "labels", "") == "none") and (reason := no_labels(config)):
         raise without_labels(config, reason)
     if "text" in columns and not isinstance(config, ImageFolderData):
         raise without_texts(config, "such a data set keeps none")
+    if "label" in columns and classes is not None and (there := _more_classes(config, classes, at_hand)):
+        raise too_few_classes(classes, there)
+
+
+def _more_classes(config, classes, at_hand):
+    """How many classes the data set of `config` has, where they are more than `classes`; None where they are not, or
+    that is unknown: the labels of shards are in an index, which is read when a run begins."""
+    if isinstance(config, ImageFolderData):
+        if not at_hand or not config.path:
+            return None
+        try:
+            train = split_folders(absolute(config.path), config.splits)[0]
+            folders = [os.path.join(train, name) for name, is_folder in listing(train) if is_folder]
+            # Those without an image are no classes. They are looked into only where it matters: there may be thousands.
+            there = len(folders) > classes and sum(map(holds_image, folders))
+        except OSError:
+            return None
+    else:
+        there = {PhotosData: PHOTOGRAPHS, Cifar10Data: CIFAR10_CLASSES}.get(type(config), 0)
+    return there if there > classes else None
+
+
+def too_few_classes(classes, there):
+    """What is said where a method tells fewer classes apart than the labels have."""
+    return InputError.of("method.classes", classes, f"the data have {there}", f"set method.classes={there}")
 
 
 def without_labels(config, reason):

@@ -48,8 +48,8 @@ def paper() -> Recipe:
         weight_decay=1e-6,
         precision="fp16",
         source="section 2.2 and Appendix A; batch normalisation of the head's output, last scales, what LARS adapts "
-        "and decays: released code; fp16: thesis 4.2.5; pixels are standardised, where the released code leaves them in "
-        "[0, 1]",
+        "and decays: released code; fp16: thesis 4.2.5; pixels are standardised, where the released code leaves them "
+        "in [0, 1]",
         expect="ImageNet linear 69.3",
         rate=Rate(139, tflops=125, gpu=True, source="thesis, Table 4.4: 100 epochs in 4 h on 64 V100"),
     )

@@ -65,9 +65,9 @@ def paper() -> Recipe:
         weight_decay=1e-4,
         precision="fp16",
         source="thesis, Figure 4.2: network and epochs; lr, its warm-up, weight decay (none of norms), last "
-        "scales of blocks, statistics over 32 images: Goyal et al. 2017; the crops and colours of the supervised models "
-        "are unpublished: Goyal et al.'s crop of 0.08 to 1 and flip; ours: the batch of thesis 4.4, a cosine, fp16, "
-        "no decay of the classifier's bias, no Nesterov momentum, and the mean over crops where there are several",
+        "scales of blocks, statistics over 32 images: Goyal et al. 2017; the crops and colours of the supervised "
+        "models are unpublished: Goyal et al.'s crop of 0.08 to 1 and flip; ours: the batch of thesis 4.4, a cosine, "
+        "fp16, no decay of the classifier's bias, no Nesterov momentum, the mean over crops where there are several",
         expect="ImageNet top-1 76.5; with 2 crops of 160 pixels and 4 of 96, 76.0 (thesis, Figure 4.2)",
         rate=None,
     )

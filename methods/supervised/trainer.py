@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from launcher.errors import InputError
 from methods.augment.stage import on_device
 from methods.data.loader import Batch, View
+from methods.data.spec import too_few_classes
 from methods.engine.collapse import Watched, entropy_of_use
 from methods.engine.job import Job
 from methods.engine.trainer import Loss, Trainer
@@ -44,7 +44,7 @@ class Supervised(Trainer):
     def __init__(self, job: Job):
         labels, classes = job.dataset.labels, job.config.classes
         if labels is not None and (there := int(labels.max()) + 1) > classes:
-            raise InputError.of("method.classes", classes, f"the data have {there}", f"give {there}")
+            raise too_few_classes(classes, there)
         super().__init__(job)
         how = {name: getattr(job.config, name) for name in ("mixup", "cutmix", "cutmix_share")}
         self.mixing = Mixing(job.seed_for("mixing"), **how)

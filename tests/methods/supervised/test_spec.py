@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from launcher.compose.training import resolve
 from launcher.errors import InputError
@@ -83,9 +84,26 @@ def job(tmp_path):
     return made
 
 
+def test_a_label_that_is_no_class_is_refused_before_anything_is_queued(tmp_path):
+    for planning in (False, True):
+        with pytest.raises(InputError, match=r"^method\.classes=18: the data have 19; set method\.classes=19$"):
+            resolve(["method=supervised", "recipe=tiny", "method.classes=18"], planning=planning)
+    for name in ("a", "b", "c", "empty"):
+        (tmp_path / name).mkdir()
+    for name in ("a", "b", "c"):
+        Image.new("L", (32, 32)).save(tmp_path / name / "1.png")
+    folder = ("method=supervised", "recipe=tiny", "data=image_folder", f"data.path={tmp_path}")
+    with pytest.raises(InputError, match=r"^method\.classes=2: the data have 3; set method\.classes=3$"):
+        resolve([*folder, "method.classes=2"])
+    resolve([*folder, "method.classes=3"])
+
+
 def test_a_label_that_is_no_class_is_refused_before_the_first_step(job):
-    with pytest.raises(InputError, match=r"^method\.classes=18: the data have 19; give 19$"):
-        Supervised(job("method.classes=18"))
+    """As of shards, whose labels nobody reads before."""
+    few = job("method.classes=19")
+    few.dataset.labels = few.dataset.labels + 2
+    with pytest.raises(InputError, match=r"^method\.classes=19: the data have 21; set method\.classes=21$"):
+        Supervised(few)
     Supervised(job("method.classes=20"))  # one that no image has
 
 
