@@ -49,6 +49,7 @@ class RankBatchNorm(nn.BatchNorm2d):
     def __init__(self, module: nn.modules.batchnorm._BatchNorm, group: Any, ranks: int):
         super().__init__(module.num_features, eps=module.eps, momentum=module.momentum)
         self.load_state_dict(module.state_dict())
+        self.weight, self.bias = module.weight, module.bias  # one of them may not train
         self._group, self._ranks = group, ranks
 
     def _check_input_dim(self, _: torch.Tensor) -> None:

@@ -68,6 +68,7 @@ def perceptron(shape: Perceptron) -> nn.Sequential:
         layers.append(nn.Linear(before, width, bias=not normalised and (shape.last_bias or not last)))
         if normalised:
             layers.append(nn.BatchNorm1d(width))
+            layers[-1].bias.requires_grad_(shape.last_shift or not last)
         if not last:
             layers.append(ACTIVATIONS[shape.activation]())
     return nn.Sequential(*layers)

@@ -24,9 +24,10 @@ class Perceptron(Head):
     """Linear layers, with normalisation and activation in between. Without hidden widths it is one linear layer.
 
     widths: of the input, of each hidden layer, of the output. batch_norm: after each layer but the last. activation:
-    relu | gelu. last_batch_norm: after the last, too. last_bias: False leaves it without. What the papers use:
+    relu | gelu. last_batch_norm: after the last, too; with last_shift=False its shift stays 0. last_bias: False leaves
+    the last layer without. What the papers use:
 
-    - SwAV (thesis 4.2.5): 2048, 2048, 128; SimCLR the same with last_batch_norm
+    - SwAV (thesis 4.2.5): 2048, 2048, 128; SimCLR the same with last_batch_norm, without its shift
     - MoCo-v2: 2048, 2048, 128 without batch_norm
     - BYOL: projection 2048, 4096, 256 and predictor 256, 4096, 256
     - SMoG (4.1, "SMoG Setting"): projection 2048, 2048, 128 with last_batch_norm and predictor 128, 2048, 128; for
@@ -41,6 +42,7 @@ class Perceptron(Head):
     activation: str = "relu"
     last_batch_norm: bool = False
     last_bias: bool = True
+    last_shift: bool = True
 
     @property
     def parameters(self) -> int:

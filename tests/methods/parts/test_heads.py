@@ -45,6 +45,15 @@ def test_the_last_layer_may_go_without_a_bias_and_is_counted_so():
         build(Head())
 
 
+def test_the_last_normalisation_may_go_without_a_shift_which_is_there_and_stays_0():
+    shape = Perceptron((6, 8, 4), last_batch_norm=True, last_shift=False)
+    head = build(shape)
+    fixed = [name for name, p in head.named_parameters() if not p.requires_grad]
+    assert fixed == ["4.bias"] and not head[4].bias.any()
+    assert shape.parameters == sum(p.numel() for p in head.parameters())
+    assert all(p.requires_grad for p in perceptron(6, 8, 4, last_batch_norm=True).parameters())
+
+
 def dino(widths=(6, 16, 16, 8), outputs=50, fixed_length=True, batch_norm=False, activation="gelu"):
     torch.manual_seed(0)
     return build(Bottleneck(Perceptron(widths, batch_norm, activation), outputs, fixed_length))
