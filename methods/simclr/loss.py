@@ -13,7 +13,8 @@ def nt_xent(z: torch.Tensor, *, temperature: float = 0.1, summed: bool = False) 
 
     z: of any length, floating point [V, B, d], V > 1 crops of B images. temperature: tau. The sum is over j and the V
     (N - 1) crops of the other images of all ranks: for two crops all but i. Of more crops of an image, each pair has
-    its own sum, without the others (VISSL's multicrop_simclr_info_nce_loss, to which local crops are like global ones).
+    its own sum, without the others: local crops are like global ones, as in VISSL's multicrop_simclr_info_nce_loss,
+    whose negatives are those of one GPU alone (it gathers all embeddings, and leaves out the others').
 
     Returns a scalar, at least float32: the mean over all pairs, (i, j) and (j, i); for two crops 1/2N of their sum
     (Algorithm 1). summed: V times as much; for two crops the released code's sum of both directions, each a mean.

@@ -47,9 +47,11 @@ def paper() -> Recipe:
         schedule="cosine",
         weight_decay=1e-6,
         precision="fp16",
-        source="section 2.2 and Appendix A; batch normalisation of the head's output, last scales, what LARS adapts "
-        "and decays: released code; fp16: thesis 4.2.5; pixels are standardised, where the released code leaves them "
-        "in [0, 1]",
+        source="section 2.2 and Appendix A; 1/2N of all pairs: Algorithm 1, where the released code adds up both "
+        "directions, twice as much (under LARS that matters for biases and norms alone); batch normalisation of the "
+        "head's output without a shift, last scales, what LARS adapts and decays: released code, which divides by "
+        "|g + decay w|, ours by |g| + decay |w| as LARS' paper, at such a decay nearly the same; fp16: thesis 4.2.5; pixels are "
+        "standardised, where the released code leaves them in [0, 1]",
         expect="ImageNet linear 69.3",
         rate=Rate(139, tflops=125, gpu=True, source="thesis, Table 4.4: 100 epochs in 4 h on 64 V100"),
     )
@@ -63,8 +65,9 @@ def thesis() -> Recipe:
         batch_norm_group=512,
         warmup_lr=0.6,
         normalise="swav",
-        source="thesis 4.4; batch statistics over 8 GPUs, both ends of the warm-up, last scales and crops: VISSL's "
-        "configuration (whose head has no batch normalisation, and whose LARS adapts all: ours are the paper's)",
+        source="thesis 4.4, where both have the same augmentation, so pixels are standardised as SwAV's; batch "
+        "statistics over 8 GPUs, both ends of the warm-up, last scales and crops: VISSL's configuration (whose head "
+        "has no batch normalisation, and whose LARS adapts all: ours are the paper's)",
         expect="ImageNet linear 68.2 (thesis, Figure 4.2)",
         rate=None,
     )
@@ -77,8 +80,8 @@ def multicrop() -> Recipe:
         crop_scale=[0.14, 1.0],
         local_crops=4,
         source="thesis 4.2.4 and 4.4; every crop is anchor, positive and negative: VISSL's loss for multi-crop "
-        "(multicrop_simclr_info_nce_loss), whose configuration of these crops has global ones from 0.08 on; the rest "
-        "as recipe=thesis",
+        "(multicrop_simclr_info_nce_loss), its positives and sums, but its negatives are those of one GPU, ours of all "
+        "ranks; its configuration of these crops has global ones from 0.08 on; the rest as recipe=thesis",
         expect="ImageNet linear 70.6 (thesis, Figure 4.2)",
     )
 
@@ -129,7 +132,7 @@ def outline(config: SimCLRConfig) -> Outline:
     widths = (BACKBONES[config.backbone].feature_dim, config.hidden, config.embedding)
     crops = config.global_crops + config.local_crops
     return Outline(
-        {"projection": Perceptron(widths, last_batch_norm=True)},
+        {"projection": Perceptron(widths, last_batch_norm=True, last_shift=False)},
         couples="the other images of a batch are the negatives (Eq. 1)",
         across_ranks="the negatives are the images of all ranks",
         target_scalars=4 * crops**2 * config.global_batch,  # cosines with all crops, without its own, two gradients

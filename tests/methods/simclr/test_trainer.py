@@ -66,7 +66,8 @@ def written_out(network, crops):
 def test_several_steps_are_those_of_the_equations(make, float64, local, optimizer):
     trainer, stream = make(f"method.local_crops={local}", f"method.optimizer={optimizer}")
     reference = copy.deepcopy(trainer.network).double()
-    velocity = {name: torch.zeros_like(p) for name, p in reference.named_parameters()}
+    trained = {name: p for name, p in reference.named_parameters() if name != "projection.4.bias"}  # stays 0
+    velocity = {name: torch.zeros_like(p) for name, p in trained.items()}
     for step, batches in enumerate(stream):
         reference.load_state_dict(trainer.network.state_dict())  # so that the rounding of steps does not add up
         loss = written_out(reference, trainer.photometrics(batches[0].images))
@@ -75,7 +76,7 @@ def test_several_steps_are_those_of_the_equations(make, float64, local, optimize
         scalars = take(trainer, batches, step)
         torch.testing.assert_close(scalars["loss"].double(), loss.detach(), rtol=1e-9, atol=0)
         with torch.no_grad():
-            for name, p in reference.named_parameters():
+            for name, p in trained.items():
                 plain, rate = p.ndim == 1, RATES[step]  # biases, and scales and shifts of batch normalisation
                 update = p.grad if plain else p.grad + DECAY * p
                 if optimizer == "lars":
@@ -88,7 +89,7 @@ def test_several_steps_are_those_of_the_equations(make, float64, local, optimize
                     p -= rate * velocity[name]
         for name, p in trainer.network.named_parameters():
             wrong = (p.detach().double() - reference.get_parameter(name).detach()).norm()
-            moved = velocity[name].norm() * (1 if optimizer == "lars" else RATES[step])
+            moved = velocity[name].norm() * (1 if optimizer == "lars" else RATES[step]) if name in trained else 0
             assert wrong <= 1e-9 * moved + 1e-12, f"{name}, step {step}: {wrong:.2g} of {moved:.2g}"
 
 
