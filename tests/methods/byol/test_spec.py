@@ -38,7 +38,7 @@ def test_bad_input_is_one_line_with_the_field_and_the_fix(values, field, said):
 
 
 def test_the_recipes_are_the_papers():
-    """BYOL 3.2, Appendix A and section 5: rates of 256 images, decay, base of the target's rate."""
+    """Appendix A and section 5: rates of 256 images, decay, base of the target's rate."""
     for recipe, epochs, rate, decay, tau in ((paper, 1000, 0.2, 1.5e-6, 0.996), (epochs_300, 300, 0.3, 1e-6, 0.99)):
         config = recipe().method
         assert config.lr == pytest.approx(rate * config.global_batch / 256) and config.global_batch == 4096
@@ -77,17 +77,10 @@ def test_batch_statistics_alone_say_how_many_passes_there_are():
     assert (grouped.per_gpu_batch, grouped.accumulation, grouped.batch_norm_ranks) == (512, 2, 1)
 
 
-@pytest.mark.parametrize(
-    ("recipe", "hours"),
-    [
-        ("paper", 1000 * 1_281_167 / 104 / 64 / 3600),
-        ("vit_small_16", 45.9 / 4),  # thesis, Table 5.14: DINO of two crops, 16 GPUs
-    ],
-)
-def test_a_plan_takes_what_was_timed(recipe, hours):
+@pytest.mark.parametrize("recipe", ["paper", "vit_small_16"])
+def test_64_gpus_of_32_gb_hold_it(recipe):
     planned = resolve(["method=byol", f"recipe={recipe}", "nodes=8", "cluster=v100_32gb"], planning=True)
-    plan = planning.make(*planned)
-    assert plan.hours == pytest.approx(hours, rel=0.05) and plan.memory_gb < 32
+    assert 0 < planning.make(*planned).memory_gb < 32
 
 
 def test_a_resnet50_has_swavs_share_of_the_peak():

@@ -1,4 +1,4 @@
-"""What SimCLR's launcher side says: recipes that lie on the papers' worlds, the thesis' hours and memory, one line for
+"""What SimCLR's launcher side says: recipes that lie on the papers' worlds, the thesis' memory, one line for
 what cannot work."""
 
 import dataclasses
@@ -58,18 +58,10 @@ def test_rates_follow_the_papers_rule_and_batches_the_thesis():
     assert (small_batch().method.epochs, small_batch().method.global_batch) == (200, 256)
 
 
-def test_hours_and_memory_are_those_of_thesis_table_4_4():
-    """2x224 crops, 64 V100 with 16 GB, 100 epochs: 4 h and 8.6 GB."""
-    words = ["method=simclr", "nodes=8", "cluster=v100_16gb", "method.epochs=100"]
-    plan = planning.make(*resolve(words, planning=True))
+def test_memory_is_that_of_thesis_table_4_4():
+    """2x224 crops, 64 V100: 8.6 GB. Hours are held in tests/launcher/plan, from SwAV's row of that table."""
+    plan = planning.make(*resolve(["method=simclr", "nodes=8", "cluster=v100_16gb"], planning=True))
     assert plan.memory_gb == pytest.approx(8.6, rel=0.15)
-    assert plan.hours == pytest.approx(4, rel=0.25)
-
-
-def test_hours_of_small_batches_are_those_of_thesis_4_3_3():
-    """SwAV takes 102 h on 4 GPUs, and 1.2 times as long as SimCLR."""
-    words = ["method=simclr", "recipe=small_batch", "tasks_per_node=4", "cluster=v100_16gb"]
-    assert planning.make(*resolve(words, planning=True)).hours == pytest.approx(102 / 1.2, rel=0.05)
 
 
 @pytest.mark.parametrize(("local", "crops"), [(0, 2), (2, 4)])
