@@ -72,7 +72,7 @@ def blur(images: torch.Tensor, sigma: torch.Tensor, radius: int) -> torch.Tensor
 
 
 def solarise(images: torch.Tensor) -> torch.Tensor:
-    """Values of at least one half are inverted (BYOL, Appendix B)."""
+    """Values of at least one half are inverted (BYOL, Appendix C)."""
     return torch.where(images < 0.5, images, 1 - images)
 
 

@@ -1,6 +1,6 @@
 """How an image becomes views: fields of a config, and the papers' distributions. Read by the launcher: no torch.
 
-The numbers of SimCLR: Chen et al., ICML 2020, Appendix A. Of BYOL: Grill et al., NeurIPS 2020, Appendix B, Table 6.
+The numbers of SimCLR: Chen et al., ICML 2020, Appendix A. Of BYOL: Grill et al., NeurIPS 2020, Appendix C.
 Of MoCo-v2: Chen et al. 2020 names them alone, the numbers are its released code's. What DINO's local crops get is in no
 paper: it is read from its released configuration (commit 7c446df).
 """
@@ -84,7 +84,7 @@ AUGMENTATIONS = {
         views=(replace(_BYOL, blur=1.0), replace(_BYOL, blur=0.1, solarise=0.2)),
         local=replace(_BYOL, blur=0.5),
         interpolation="bicubic",
-        source="BYOL, Table 6, as DINO (thesis 5.3.2) and SMoG (3.4) say; local crops: DINO's released configuration",
+        source="BYOL, Appendix C, as DINO (thesis 5.3.2) and SMoG (3.4) say; local crops: DINO's released code",
     ),
     "gentle": Augmentation(
         views=(_GENTLE,),

@@ -1,7 +1,7 @@
 """BYOL (Grill et al., NeurIPS 2020): predict what a slow copy of the network makes of another view; no negatives.
 
 sslrun method=byol nodes=8 data.path=/data/imagenet                           # 4096 images; 74.3 linear (Table 1)
-sslrun method=byol recipe=epochs_300 nodes=8 data.path=/data/imagenet         # 72.5 (section 5)
+sslrun method=byol recipe=epochs_300 nodes=8 data.path=/data/imagenet         # 72.5 (its ablations)
 sslrun method=byol recipe=vit_small_16 nodes=2 data.path=/data/imagenet       # 71.4 (DINO's thesis, Table 5.11)
 sslrun method=byol recipe=demo                                                # minutes on 2 CPU cores
 """
@@ -41,7 +41,7 @@ class BYOLConfig(MultiCropConfig):
 
 
 def paper() -> Recipe:
-    """Appendix A: ResNet-50, batch statistics over all 4096 images.
+    """Appendix A: ResNet-50 for 1000 epochs, with the released code's batch statistics over all 4096 images.
 
     Released LARS divides by |g + decay w|, ours by |g| + decay |w| as LARS' paper: at such a decay nearly the same.
     """
@@ -56,7 +56,7 @@ def paper() -> Recipe:
         schedule="cosine",
         weight_decay=1.5e-6,
         precision="fp16",
-        source="BYOL 3.2 and Appendix A; warm-up from 0, last scales of blocks, batch statistics over all devices, "
+        source="Appendix A; warm-up from 0, last scales of blocks, batch statistics over all devices, "
         "no bias in the heads' last layers, the rate outside of LARS' momentum: released code; "
         "precision: ours, the paper does not say",
         expect="ImageNet linear 74.3 (Table 1)",
@@ -66,15 +66,15 @@ def paper() -> Recipe:
 
 
 def epochs_300() -> Recipe:
-    """What the paper's ablations begin with (section 5)."""
+    """What the paper's ablations begin with."""
     return paper().but(
         epochs=300,
         lr=4.8,  # 0.3 x 4096 / 256
         weight_decay=1e-6,
         target_momentum=0.99,
-        source="BYOL, section 5; the rest as for 1000 epochs. The released code has presets for 100 epochs (0.45 x "
+        source="the ablations; the rest as for 1000 epochs. The released code has presets for 100 epochs (0.45 x "
         "batch / 256, 1e-6, tau 0.99) and 40 (the same with tau 0.97), too",
-        expect="ImageNet linear 72.5 (section 5)",
+        expect="ImageNet linear 72.5 (the ablations)",
     )
 
 

@@ -38,7 +38,7 @@ class BYOL(Trainer):
     """No image is told from another: the online network predicts the target, which follows it."""
 
     network_type = Network
-    saved_as = ("network", "target")  # "at the end of training, we only keep the encoder f_theta" (3.1)
+    saved_as = ("network", "target")  # "at the end of training, we only keep the encoder f_theta"
     watched = Watched(alike="likeness")
 
     def __init__(self, job: Job):
@@ -63,7 +63,7 @@ class BYOL(Trainer):
             optim.set_weight_decay(self.optimizers[0], cosine(step, self.total_steps, first, last))
 
     def loss(self, batch: Batch, step: int) -> Loss:
-        """Eq. 2 with each global crop as the target's view, and their sum: of two views both directions (3.1)."""
+        """Eq. 2 with each global crop as the target's view, and their sum: of two views both directions."""
         views = [view for crops in self.crops(batch) for view in crops.split(len(batch.ids))]
         with torch.no_grad():
             targets = self.target(views[: self.config.global_crops])  # z' = g_xi(f_xi(v')): [A, B, d]
@@ -76,6 +76,6 @@ class BYOL(Trainer):
             optim.clip_each(self.online.parameters(), self.config.clip)
 
     def after_step(self, step: int) -> None:
-        """Eq. 1: xi <- tau xi + (1 - tau) theta, tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2 (3.2); no buffers."""
+        """Eq. 1: xi <- tau xi + (1 - tau) theta, tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2; no buffers."""
         tau = cosine(step, self.total_steps, self.config.target_momentum, 1.0)
         ema.follow(self.target.shared, self.online.shared, tau)

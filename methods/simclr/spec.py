@@ -50,8 +50,8 @@ def paper() -> Recipe:
         source="section 2.2 and Appendix A; 1/2N of all pairs: Algorithm 1, where the released code adds up both "
         "directions, twice as much (under LARS that matters for biases and norms alone); batch normalisation of the "
         "head's output without a shift, last scales, what LARS adapts and decays: released code, which divides by "
-        "|g + decay w|, ours by |g| + decay |w| as LARS' paper, at such a decay nearly the same; fp16: thesis 4.2.5; pixels are "
-        "standardised, where the released code leaves them in [0, 1]",
+        "|g + decay w|, ours by |g| + decay |w| as LARS' paper, at such a decay nearly the same; fp16: thesis 4.2.5; "
+        "pixels are standardised, where the released code leaves them in [0, 1]",
         expect="ImageNet linear 69.3",
         rate=Rate(139, tflops=125, gpu=True, source="thesis, Table 4.4: 100 epochs in 4 h on 64 V100"),
     )

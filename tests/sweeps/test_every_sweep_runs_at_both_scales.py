@@ -94,7 +94,7 @@ def test_a_point_without_local_crops_says_the_scale_of_its_global_ones(name, sca
         ("dino/components", {"[0.14,1.0]"}),
         ("dino/byol_and_moco", {"[0.14,1.0]"}),
         ("dino/batch_size", {"[0.14,1.0]"}),
-        # SimCLR, Appendix A, and BYOL, Appendix B; MoCo-v2's released code; on ViT-S as DINO's.
+        # SimCLR, Appendix A, and BYOL, Appendix C; MoCo-v2's released code; on ViT-S as DINO's.
         ("dino/frameworks", {"[0.08,1.0]", "[0.2,1.0]", "[0.14,1.0]"}),
         # SMoG 3.4, of multi-crop.
         ("smog/groups", {"[0.2,1.0]"}),

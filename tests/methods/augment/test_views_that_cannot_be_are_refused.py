@@ -50,7 +50,7 @@ def test_the_papers_views_are_accepted_also_frozen(backbone):
 
 
 def test_the_recipes_are_the_papers():
-    """SimCLR, Appendix A; BYOL, Table 6; DINO's released configuration for local crops."""
+    """SimCLR, Appendix A; BYOL, Appendix C; DINO's released configuration for local crops."""
     figures = ("flip", "jitter", "brightness", "contrast", "saturation", "hue", "grey", "blur", "sigma", "solarise")
     table = {
         "simclr": [(0.5, 0.8, 0.8, 0.8, 0.8, 0.2, 0.2, 0.5, (0.1, 2.0), 0.0)] * 2,

@@ -38,7 +38,7 @@ def test_bad_input_is_one_line_with_the_field_and_the_fix(values, field, said):
 
 
 def test_the_recipes_are_the_papers():
-    """Appendix A and section 5: rates of 256 images, decay, base of the target's rate."""
+    """Appendix A and the ablations: rates of 256 images, decay, base of the target's rate."""
     for recipe, epochs, rate, decay, tau in ((paper, 1000, 0.2, 1.5e-6, 0.996), (epochs_300, 300, 0.3, 1e-6, 0.99)):
         config = recipe().method
         assert config.lr == pytest.approx(rate * config.global_batch / 256) and config.global_batch == 4096
