@@ -56,6 +56,18 @@ def test_half_precision_neither_overflows_nor_rounds_the_loss(dtype):
     torch.testing.assert_close(found, gradient / 2, rtol=2e-2, atol=2e-8)
 
 
+def test_under_autocast_it_is_as_outside():
+    """bf16 has three digits: cosines near 1 would leave nothing of 2 - 2 cos."""
+    z = outputs(2, 5, 64, 1, dtype=torch.float32)
+    p = (z.flip(0) + outputs(2, 5, 64, 0, 1e-2, torch.float32)).requires_grad_()
+    outside = mean_square(p, z)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = mean_square(p, z)
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, outside, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, p)[0] for loss in (inside, outside)), rtol=1e-5, atol=1e-7)
+
+
 def test_outputs_that_are_zero_have_a_loss_and_a_gradient():
     p = torch.zeros(2, 3, 4, requires_grad=True)
     loss = mean_square(p, torch.ones(2, 3, 4))

@@ -1,5 +1,5 @@
-"""Whole steps of BYOL's trainer beside Eqs. 1 and 2 written out in float64: heads, losses, gradients, clipping,
-momentum SGD with a decay that moves, the target and its rate. The reference shares the backbone's forward pass alone,
+"""Whole steps of BYOL's trainer beside Eqs. 1 and 2 written out in float64: heads, losses, gradients, clipping, three
+optimisers with a decay that moves, the target and its rate. The reference shares the backbone's forward pass alone,
 and goes its own way from the first step on."""
 
 import copy
@@ -65,6 +65,30 @@ def head(layers, x):
     return hidden @ last.weight.T
 
 
+class Optimiser:
+    """SGD with momentum, LARS (You et al. 2017, Algorithm 1, its rate outside of the momentum) or AdamW, as equations.
+    What has one dimension neither decays nor adapts."""
+
+    def __init__(self, kind, parameters):
+        self.kind, self.k = kind, 0
+        self.first = {name: torch.zeros_like(p) for name, p in parameters}
+        self.second = {name: torch.zeros_like(p) for name, p in parameters}
+
+    def step(self, name, p, g, decay):
+        m, v, plain = self.first[name], self.second[name], p.dim() <= 1
+        decay = 0 if plain else decay
+        if self.kind == "adamw":
+            m.copy_(0.9 * m + 0.1 * g)
+            v.copy_(0.999 * v + 0.001 * g**2)
+            a, b = m / (1 - 0.9**self.k), v / (1 - 0.999**self.k)
+            return p - RATE * (a / (b.sqrt() + 1e-8) + decay * p)
+        trust = 1.0
+        if self.kind == "lars" and not plain:
+            trust = 0.001 * p.norm() / (g.norm() + decay * p.norm() + 1e-8)
+        m.copy_(MOMENTUM * m + trust * (g + decay * p))
+        return p - RATE * m
+
+
 def written_out(online, target, views, targets):
     """The sum over the target's views of the mean over others of Eq. 2, one image after the other."""
     z = [head(target.projection, target.backbone(view)) for view in views[:targets]]
@@ -88,13 +112,15 @@ def written_out(online, target, views, targets):
         pytest.param(("method.global_crops=1", "method.local_crops=1"), 0, id="one global crop"),
         pytest.param(("method.predictor=false",), 0, id="without predictor"),
         pytest.param(("method.clip=0.05", "method.final_weight_decay=0.4"), 5, id="clipped, decay that moves"),
+        pytest.param(("method.optimizer=lars", "method.final_weight_decay=0.4"), 5, id="lars"),
+        pytest.param(("method.optimizer=adamw", "method.final_weight_decay=0.4"), 5, id="adamw"),
     ],
 )
 def test_several_steps_are_those_of_the_equations(make, float64, overrides, first):
     trainer, stream = make(*overrides)
     config = trainer.config
     online, target = (copy.deepcopy(each).double().train() for each in (trainer.online, trainer.target))
-    velocity = {}
+    optimiser = Optimiser(config.optimizer, list(online.named_parameters()))
     for k, batches in enumerate(stream, start=first):
         views = [v.double() for crops in trainer.photometrics(batches[0].images) for v in crops.split(BATCH)]
         loss = written_out(online, target, views, config.global_crops)
@@ -104,12 +130,12 @@ def test_several_steps_are_those_of_the_equations(make, float64, overrides, firs
         half = (math.cos(math.pi * k / K) + 1) / 2
         end = config.weight_decay if config.final_weight_decay is None else config.final_weight_decay
         decay, tau = end + (config.weight_decay - end) * half, 1 - (1 - config.target_momentum) * half
+        optimiser.k += 1
         with torch.no_grad():
             for (name, p), g in zip(online.named_parameters(), gradients, strict=True):
                 if config.clip:
                     g = g * min(1, config.clip / (g.norm().item() + 1e-6))
-                velocity[name] = MOMENTUM * velocity.get(name, 0) + g + (decay if p.dim() > 1 else 0) * p
-                p -= RATE * velocity[name]
+                p.copy_(optimiser.step(name, p, g, decay))
             for name, xi in target.named_parameters():
                 xi.copy_(tau * xi + (1 - tau) * online.get_parameter(name))  # Eq. 1
     for ours, theirs in ((trainer.online, online), (trainer.target, target)):
