@@ -186,9 +186,9 @@ def _sizes(config: TrainConfig, made: Outline) -> Sizes:
     met = [(1 if head.once else count, head) for head in heads.values()]
     waiting = [(n, *backbone.kept_at(size, recompute=made.recompute)) for n, size in views]
     halved, unhalved = sum(n * each for n, each, _ in waiting), sum(n * each for n, _, each in waiting)
-    # Crops and patches are fp32 on the device; one image is bytes.
-    floats = isinstance(config, ViewsConfig | PatchesConfig)
-    pixels = sum(number * CHANNELS * size**2 for number, size in views) if floats else 0
+    # Crops, also those that the follower alone sees, and patches are fp32 on the device; one image is bytes.
+    crops = views_of(config) if isinstance(config, ViewsConfig) else views if isinstance(config, PatchesConfig) else ()
+    pixels = sum(number * CHANNELS * size**2 for number, size in crops)
     body, head = sum(n * backbone.macs_at(size) for n, size in views), sum(n * each.macs for n, each in met)
     passes = 4 if made.recompute else 3  # forward, backward twice as much, and forward again
     flops = 2 * (passes * body + 3 * head)

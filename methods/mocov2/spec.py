@@ -124,10 +124,7 @@ def outline(config: MoCoV2Config) -> Outline:
         },
         couples="a whole batch of keys takes the place of the oldest one in the queue",
         across_ranks="the queue has the keys of all ranks",
-        views=(
-            (1, config.image_size),
-            *views_of(config)[1:],
-        ),  # the other global crop goes through f_k
+        views=((1, config.image_size), *views_of(config)[1:]),  # the other global crop goes through f_k
         follower=Follower("the momentum encoder", ("projection",), 1),
         replicated={"queue": config.queue * config.embedding},
     )

@@ -49,7 +49,10 @@ def test_crops_cost_by_their_size_and_are_floats():
     found = sizes(MultiCropConfig, {}, crops)
     assert found.flops_per_image == pytest.approx(6 * (2 * VGG.macs_at(32) + 4 * VGG.macs_at(16)))
     whole = sizes(heads={}, views=((2, 32), (4, 16)))
-    assert found.unhalved - whole.unhalved == 4 * 3 * (2 * 32**2 + 4 * 16**2)
+    pixels = 4 * 3 * (2 * 32**2 + 4 * 16**2)
+    assert found.unhalved - whole.unhalved == pixels
+    fewer = {"heads": {}, "views": ((1, 32), (4, 16))}  # the other global crop is the follower's
+    assert sizes(MultiCropConfig, changes=crops, **fewer).unhalved - sizes(**fewer).unhalved == pytest.approx(pixels)
 
 
 def test_patches_cost_as_so_many_crops_of_their_size():
