@@ -43,8 +43,9 @@ class MoCoV2(Trainer):
         config = self.config
         queue = KeyQueue(config.queue, config.embedding, seed=job.seed_for("queue"), device=self.device)
         self.queue = self.remember("queue", queue)
-        groups = BACKBONES[config.backbone].batch_norm and 0 < config.batch_norm_group < config.global_batch
-        self.shuffles = config.shuffle and groups  # where all images share their statistics it would change nothing
+        meet = BACKBONES[config.backbone].batch_norm or self.outline.normalised
+        groups = 0 < config.batch_norm_group < config.global_batch
+        self.shuffles = config.shuffle and meet and groups  # where all images share statistics it would change nothing
 
     def build_follower(self, network: Network) -> Network:
         """f_k, which begins as f_q (Algorithm 1)."""

@@ -71,6 +71,14 @@ def test_the_vits_optimiser_schedule_and_crops_are_dinos():
     assert ours.local_crops == 6
 
 
+def test_the_vits_head_alone_is_normalised():
+    """Thesis, Table 5.11, rows 5 and 6."""
+    config = vit_small_16().method
+    head = METHOD.outline(config).heads["projection"]
+    assert head.normalised and head.parameters == 384 * 2048 + 2 * 2048 + 2048 * 128 + 128
+    assert not paper().method.head_batch_norm and config.batch_norm_group == 0
+
+
 @pytest.mark.parametrize(("world", "images", "ranks"), [(8, 32, 1), (16, 16, 2), (64, 4, 8)])
 def test_a_batch_is_one_pass_and_its_groups_of_32_lie_on_the_world(world, images, ranks):
     found = layout(paper().method, world)
@@ -84,7 +92,8 @@ def test_fewer_ranks_would_have_to_split_the_batch():
 
 def test_a_transformer_lies_on_any_divisor_of_its_batch():
     assert layout(vit_small_16().method, 16).per_gpu_batch == 64
-    assert layout(dataclasses.replace(vit_small_16().method, batch_norm_group=7), 3 + 1).batch_norm_ranks == 1
+    plain = dataclasses.replace(vit_small_16().method, batch_norm_group=7, head_batch_norm=False)
+    assert layout(plain, 3 + 1).batch_norm_ranks == 1
 
 
 def test_the_plan_knows_the_hours_the_memory_the_queue_and_the_other_encoder():

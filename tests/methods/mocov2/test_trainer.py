@@ -85,6 +85,8 @@ def test_sgd_decays_all_alike_and_adamw_all_but_biases_and_the_like_on_the_sched
         ({"batch_norm_group": 2}, True),
         ({"batch_norm_group": 2, "shuffle": False}, False),
         ({"batch_norm_group": 2, "backbone": "small_vit"}, False),  # images meet in no statistics
+        ({"batch_norm_group": 2, "backbone": "small_vit", "head_batch_norm": True}, True),  # but in the head's
+        ({"batch_norm_group": IMAGES, "backbone": "small_vit", "head_batch_norm": True}, False),
         ({"batch_norm_group": IMAGES}, False),
         ({}, False),
     ],
