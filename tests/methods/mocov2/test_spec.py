@@ -8,6 +8,7 @@ import pytest
 from launcher.compose.training import resolve
 from launcher.errors import InputError
 from launcher.plan import plan as planning
+from methods.dino.spec import METHOD as DINO
 from methods.dino.spec import paper as dino_paper
 from methods.mocov2.spec import METHOD, paper, tiny, vit_small_16
 
@@ -94,6 +95,15 @@ def test_a_transformer_lies_on_any_divisor_of_its_batch():
     assert layout(vit_small_16().method, 16).per_gpu_batch == 64
     plain = dataclasses.replace(vit_small_16().method, batch_norm_group=7, head_batch_norm=False)
     assert layout(plain, 3 + 1).batch_norm_ranks == 1
+
+
+def test_the_vits_rate_is_the_share_of_the_peak_that_dino_reached():
+    """Thesis, Table 5.14: 300 epochs with six local crops took 60.9 hours on 16 GPUs."""
+    config, rate = vit_small_16().method, vit_small_16().rate
+    dino = DINO.sizes(dataclasses.replace(dino_paper().method, local_crops=6), 16).flops_per_image
+    theirs = 300 * 1_281_167 / (60.9 * 3600 * 16)
+    ours = METHOD.sizes(config, 16).flops_per_image
+    assert rate.images_per_s * ours == pytest.approx(theirs * dino, rel=0.01)
 
 
 def test_the_plan_knows_the_hours_the_memory_the_queue_and_the_other_encoder():
