@@ -137,6 +137,10 @@ def check(config: MoCoV2Config, images: int | None) -> None:
     check_queue(config)
     if config.global_crops != 2:
         refuse(config, "global_crops", "one gives the query, the other one the key", "give 2")
+    if images is not None and config.queue > images:
+        longest = images // config.global_batch * config.global_batch
+        reason = f"of {images} images; most queries would meet an older key of their own image as a wrong answer"
+        refuse(config, "queue", reason, f"use at most {longest}")
 
 
 METHOD = method(

@@ -18,7 +18,7 @@ REFUSED = [
     ("queue", 100, "no multiple of the global batch of 32; use 96 or 128"),
     ("queue", 31, "use at least 32"),
     ("queue", 0, "give 1 or more"),
-    ("global_batch", 36, "there are only"),
+    ("global_batch", 128, "there are only"),
     ("temperature", 0.0, "give a positive number"),
     ("encoder_momentum", 1.0, "give a number from 0 to below 1"),
     ("global_crops", 1, "give 2"),
@@ -36,12 +36,21 @@ REFUSED = [
 def test_bad_input_is_one_line_with_the_field_and_the_fix(name, value, said):
     config = dataclasses.replace(tiny().method, **{name: value})
     with pytest.raises(InputError) as refusal:
-        validate(config, 34)
+        validate(config, 127)
     assert str(refusal.value).startswith(f"method.{name}=") and said in str(refusal.value)
 
 
 def test_a_queue_of_one_batch_is_legal():
     validate(dataclasses.replace(tiny().method, queue=32), None)
+
+
+def test_a_queue_longer_than_the_data_is_refused_with_the_longest_one():
+    for images in (96, 127, None):
+        validate(tiny().method, images)
+    with pytest.raises(InputError) as refusal:
+        validate(tiny().method, 95)
+    why = "of 95 images; most queries would meet an older key of their own image as a wrong answer"
+    assert str(refusal.value) == f"method.queue=96: {why}; use at most 64"
 
 
 def test_the_recipe_is_the_papers():
