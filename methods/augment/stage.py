@@ -9,6 +9,7 @@ import torch
 from methods.augment import draws, operators
 from methods.augment.spec import AUGMENTATIONS, NORMALISATIONS, ViewsConfig
 from methods.data.loader import Crops
+from methods.parts.host import on_device
 
 TAILS = 4  # standard deviations of a blur that its kernel reaches: what lies beyond weighs less than 1e-4
 IN_CACHE = 1 << 20  # scalars of the crops that a CPU works on at a time: 4 MB
@@ -92,12 +93,6 @@ class _Plan:
         idle = (keep == 1).all(1)  # a factor of 1 blends in nothing
         self.blends = [None if idle[step] else (table[step], table[4 + step], table[8 + step]) for step in range(4)]
         self.turns, self.sigma = table[12], table[13]
-
-
-def on_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A copy there, for which nothing waits."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _some(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from methods.parts.host import on_device
+
 
 def rank() -> int:
     """This process's place among the ranks."""
@@ -63,7 +65,8 @@ def permute_over_ranks(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
 
     x: [B, ...], equally many on every rank, of one shape and dtype. order: int64 [world_size B] on the CPU, a
     permutation, the same on every rank; `order.argsort()` undoes it. Returns [B, ...], those that come to this rank,
-    without gradient. Collective: each rank sends and receives B rows at most, and nothing waits for a GPU.
+    contiguous and without gradient. Collective: each rank gets B rows and gives as many, its own among them where they
+    stay. What is copied to a GPU is copied from pinned memory, so that the host does not wait for it here.
 
     >>> permute_over_ranks(torch.tensor([5.0, 6.0, 7.0]), torch.tensor([2, 0, 1])).tolist()  # alone
     [7.0, 5.0, 6.0]
@@ -71,14 +74,14 @@ def permute_over_ranks(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     ranks, own = world_size(), len(x)
     sources = order // own  # the rank from which each place is filled
     places = (sources == rank()).nonzero().flatten()  # those that are filled from this one
-    sent = x[(order[places] % own).to(x.device, non_blocking=True)]
+    sent = x[on_device(order[places] % own, x.device)].contiguous()  # of channels_last, too
     if ranks == 1:
         return sent
     wanted = sources[rank() * own :][:own]
     counts = [of.bincount(minlength=ranks).tolist() for of in (wanted, places // own)]
     got = torch.empty_like(sent)  # by the rank that sent it, in the order of places
     dist.all_to_all_single(got, sent, *counts)
-    return got[wanted.argsort(stable=True).argsort().to(x.device, non_blocking=True)]
+    return got[on_device(wanted.argsort(stable=True).argsort(), x.device)]
 
 
 # torch has these two as well, but nowhere to build on: torch.distributed.nn.functional warns that it is deprecated, and

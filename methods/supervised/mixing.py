@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from methods.augment.rng import view_rng
-from methods.augment.stage import on_device
+from methods.parts.host import on_device
 
 
 @dataclass(frozen=True)

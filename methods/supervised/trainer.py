@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from methods.augment.stage import on_device
 from methods.data.loader import Batch, View
 from methods.data.spec import too_few_classes
 from methods.engine.collapse import Watched, entropy_of_use
@@ -16,6 +15,7 @@ from methods.engine.job import Job
 from methods.engine.trainer import Loss, Trainer
 from methods.parts import optim
 from methods.parts.heads import Headed
+from methods.parts.host import on_device
 from methods.parts.losses import entropy
 from methods.supervised.accuracy import top1
 from methods.supervised.loss import of_labels

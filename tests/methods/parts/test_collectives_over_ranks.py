@@ -58,6 +58,7 @@ def in_a_world(world):
             block, rank = divmod(world.rank, share)
             told |= {f"{name} in halves": averaged(loss, rank, share, group, block) for name, loss in LOSSES.items()}
         told["rows"], told["bits"], told["mixed"] = rows(world), bits(world), mixed(world)
+        told["images"] = images(world)
     return told
 
 
@@ -93,6 +94,12 @@ def mixed(world):
     own = draw(2, BATCH, D).transpose(0, 1).chunk(world.size)[world.rank].requires_grad_()
     there = [permute_over_ranks(own, order) for order in orders()]
     return [(x, permute_over_ranks(x, order.argsort())) for x, order in zip(there, orders(), strict=True)]
+
+
+def images(world):
+    """Those of this rank in another order, of which each pixel's channels lie together."""
+    own = draw(BATCH, D, 3, 3).chunk(world.size)[world.rank].to(memory_format=torch.channels_last)
+    return permute_over_ranks(own, orders()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +150,11 @@ def test_rows_go_to_their_place_in_another_order_and_back(told, size):
             there, back = told[size][rank]["mixed"][number]
             assert torch.equal(there, every[order].chunk(size)[rank]) and not there.requires_grad
             assert torch.equal(back, every.chunk(size)[rank])
+
+
+@pytest.mark.parametrize("size", WORLDS)
+def test_images_go_to_their_place_whatever_the_layout_of_their_channels(told, size):
+    expected = draw(BATCH, D, 3, 3)[orders()[-1]].chunk(size)
+    for rank in range(size):
+        found = told[size][rank]["images"]
+        assert torch.equal(found, expected[rank]) and found.is_contiguous()
