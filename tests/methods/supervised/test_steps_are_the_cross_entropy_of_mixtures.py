@@ -133,6 +133,25 @@ def test_several_steps_are_those_of_the_equations(make, float64, overrides):
             assert wrong <= 1e-9 * moved + 1e-12, f"{name}, step {step}: {wrong:.2g} of {moved:.2g}"
 
 
+def test_a_collapse_of_the_classifier_is_said(make):
+    trainer, ((batch,), *_) = make("method.local_crops=1")
+    classifier = trainer.module.classifier
+
+    def said():
+        return trainer.watched.says({name: float(value) for name, value in trainer.loss(batch, 0)[1].items()})
+
+    with torch.no_grad():
+        classifier.weight.mul_(20)  # sure of itself, and of each image in its own way
+        assert said() is None
+        classifier.bias[3] = 100
+        assert "nearly all images fall to one of 19 classes" in said()
+        classifier.weight.zero_()
+        classifier.bias.zero_()
+        assert "outputs are uniform over 19 classes" in said()
+        classifier.bias[:4] = 3
+        assert "outputs are alike for all images" in said()
+
+
 @pytest.mark.parametrize(("views", "images", "classes"), [(1, 1, 2), (3, 1, 7), (2, 5, 3)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_logits_of_half_precision_that_are_large_lose_nothing(views, images, classes, smoothing):
