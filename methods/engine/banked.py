@@ -24,6 +24,8 @@ from methods.parts.heads import ScoredByPrototypes
 from methods.parts.layout import memory_parts
 from methods.parts.losses import NO_LABEL, entropy
 
+FILLING = 1 << 32  # the epoch of the pass that fills a bank: no training comes so far, however often it is continued
+
 
 class Banked(Trainer):
     """A method writes `make_labels` and `loss`; its config has `heads` (H, each with `prototypes`, K, of its own, one
@@ -77,15 +79,15 @@ class Banked(Trainer):
 
     @torch.no_grad()
     def _fill(self) -> None:
-        """A pass over the images in train mode (released code), the order and crops those of an epoch that is never
-        trained. It moves running statistics, which a stop puts back: it begins anew."""
-        job, config, steps = self.job, self.config, self.steps_per_epoch
+        """A pass over the images in train mode (released code), in an order and with crops of its own. It moves running
+        statistics, which a stop puts back: it begins anew."""
+        job, steps = self.job, self.steps_per_epoch
         bank, buffers = self._empty_bank(), list(self.module.buffers())
         before = [buffer.clone() for buffer in buffers]
-        view = MultiCropView.of(config, job.spec.seed)
+        view = MultiCropView.of(self.config, job.spec.seed)
         view = dataclasses.replace(view, resolutions=view.resolutions[:1])
         self.module.train()
-        stream = job.batches_in_turn(view, config.epochs, 0, steps)
+        stream = job.batches_in_turn(view, FILLING, 0, steps)
         try:
             with contextlib.closing(stream):
                 for number, (batch,) in enumerate(stream):

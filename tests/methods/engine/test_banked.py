@@ -17,6 +17,7 @@ from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.spec import registry
 from methods import data
 from methods.data.sampler import Permutation
+from methods.engine.banked import FILLING
 from methods.engine.job import Job
 from methods.engine.loop import take_step
 from methods.parts.losses import NO_LABEL
@@ -99,7 +100,7 @@ def test_the_bank_is_filled_in_train_mode_by_the_embeddings_of_the_global_crops(
     reference.train()
     expected = {}
     with torch.no_grad():
-        for (batch,) in trainer.steps(EPOCHS, 0):
+        for (batch,) in trainer.steps(FILLING, 0):
             images = trainer.crops(batch)[0]
             rows = reference.projection(reference.backbone(images)).unflatten(0, (views, -1))
             for image, id_ in enumerate(batch.ids.tolist()):
@@ -222,7 +223,7 @@ def met(seed):
     spec, _ = resolve(["method=selav2", *SMALL])
     job = Job.__new__(Job)
     job.spec = spec
-    orders = [Permutation(IMAGES, job.seed_for("order", epoch)) for epoch in (EPOCHS, 0)]
+    orders = [Permutation(IMAGES, job.seed_for("order", epoch)) for epoch in (FILLING, 0)]
     return {int(id_) for order in orders for id_ in order(np.arange(IMAGES - LEFT_OVER))}
 
 
