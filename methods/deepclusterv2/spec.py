@@ -80,8 +80,8 @@ def demo() -> Recipe:
 
 
 def tiny() -> Recipe:
-    """Seconds: all of the method, for tests and drills. It learns nothing. At the demo's rate and temperature embeddings
-    of so few dimensions fall together."""
+    """Seconds: all of the method, for tests and drills. It learns nothing. Embeddings of so few dimensions would fall
+    together at the demo's rate and temperature."""
     less = {"prototypes": 6, "hidden": 16, "embedding": 8, "kmeans_iterations": 3}
     return in_seconds(demo(), **less, augment="simclr", dropout=0.1, lr=0.02, temperature=0.5)
 
