@@ -1,9 +1,5 @@
-"""DeepCluster-v2 (thesis 4.4), top to bottom: prototypes, labels, loss; its network is `ScoredByPrototypes`, its bank
-`engine.banked`.
-
-In comments: A global crops, whose embeddings are banked, of V crops in all; B images of this rank; H heads of K
-prototypes each.
-"""
+"""DeepCluster-v2 (thesis 4.4), top to bottom: prototypes, labels. Its network is `ScoredByPrototypes`; its bank, and
+the loss of all crops that predict the labels, are `engine.banked`."""
 
 from functools import partial
 
@@ -11,11 +7,8 @@ import torch
 from torch import nn
 
 from launcher.kmeans import fit
-from methods.data.loader import Batch
 from methods.engine.banked import Banked
 from methods.engine.features import digest_of
-from methods.engine.trainer import Loss
-from methods.parts.losses import label_prediction
 
 
 class DeepClusterV2(Banked):
@@ -55,13 +48,3 @@ class DeepClusterV2(Banked):
 
     def _safe_point(self, head: int, stage: str, done: int, total: int) -> None:
         self.job.safe_point(f"{stage}-{head}", done, total)
-
-    def loss(self, batch: Batch, step: int) -> Loss:
-        """Eqs. 4.1 and 4.2 with the labels of the bank, that every crop of an image predicts."""
-        config, images = self.config, len(batch.ids)
-        embeddings, scores = self.network(self.crops(batch))
-        scores = scores.unflatten(1, (config.heads, -1)).unflatten(0, (-1, images))  # z: [V, B, H, K]
-        labels = self.labels.rows(batch.ids)  # y: [B, H]
-        loss = label_prediction(scores, labels, temperature=config.temperature)
-        self.put(self.bank, batch, embeddings)
-        return loss, self.told(embeddings.unflatten(0, (-1, images)), scores)

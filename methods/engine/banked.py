@@ -1,5 +1,8 @@
-"""Labels made between epochs of a bank of embeddings: DeepCluster-v2, SeLa-v2 (thesis 4.4). A method says how, and what
-it makes of them in a step."""
+"""Labels made between epochs of a bank of embeddings: DeepCluster-v2, SeLa-v2 (thesis 4.4). A method says how they
+are made; the loss of all crops that predict them is here.
+
+In comments: V crops of an image, of which the A global ones are banked; B images of this rank; H heads of K prototypes
+each."""
 
 import contextlib
 import dataclasses
@@ -18,19 +21,19 @@ from methods.data.loader import Batch
 from methods.engine.collapse import Watched, empty_share, entropy_of_use, likeness
 from methods.engine.job import Job
 from methods.engine.running_statistics import RunningStatistics
-from methods.engine.trainer import Trainer
+from methods.engine.trainer import Loss, Trainer
 from methods.parts.bank import SampleBank
 from methods.parts.heads import ScoredByPrototypes
 from methods.parts.layout import memory_parts
-from methods.parts.losses import NO_LABEL, entropy
+from methods.parts.losses import NO_LABEL, entropy, label_prediction
 
 FILLING = 1 << 32  # the epoch of the pass that fills a bank: no training comes so far, however often it is continued
 
 
 class Banked(Trainer):
-    """A method writes `make_labels` and `loss`; its config has `heads` (H, each with `prototypes`, K, of its own, one
-    after the other in the network's), `embedding` (d) and `temperature`, its outline a bank of the embeddings of the
-    global crops and of the labels.
+    """A method writes `make_labels`, and what moves prototypes beside gradients; its config has `heads` (H, each with
+    `prototypes`, K, of its own, one after the other in the network's), `embedding` (d) and `temperature` (tau), its
+    outline a bank of the embeddings of the global crops and of the labels.
 
     The bank holds the embeddings of each image's global crops (A) as they were when they last went through the network,
     before the step: [A, d] a sample, in shares. An image that no step has met has no label until the next round.
@@ -116,6 +119,16 @@ class Banked(Trainer):
         return SampleBank(len(self.job.dataset), shape, **self._shape)
 
     # -- in a step -----------------------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch, step: int) -> Loss:
+        """Eqs. 4.1 and 4.2 with the labels of the bank, which every crop of an image predicts."""
+        config, images = self.config, len(batch.ids)
+        embeddings, scores = self.network(self.crops(batch))
+        scores = scores.unflatten(1, (config.heads, -1)).unflatten(0, (-1, images))  # z: [V, B, H, K]
+        labels = self.labels.rows(batch.ids)  # y: [B, H], the one-hot q_t of Eq. 4.2
+        loss = label_prediction(scores, labels, temperature=config.temperature)  # H(q_t, p_s), p_s of Eq. 4.1
+        self.put(self.bank, batch, embeddings)
+        return loss, self.told(embeddings.unflatten(0, (-1, images)), scores)
 
     def put(self, bank: SampleBank, batch: Batch, embeddings: torch.Tensor) -> None:
         """Keep the global crops' of `embeddings`, [V B, d] crop after crop. Collective."""

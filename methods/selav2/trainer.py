@@ -1,9 +1,5 @@
-"""SeLa-v2 (thesis 4.4), top to bottom: prototypes, labels, loss; its network is `ScoredByPrototypes`, its bank
-`engine.banked`.
-
-In comments: A global crops, whose embeddings are banked, of V crops in all; B images of this rank; H heads of K
-prototypes each.
-"""
+"""SeLa-v2 (thesis 4.4), top to bottom: prototypes, labels. Its network is `ScoredByPrototypes`; its bank, and the loss
+of all crops that predict the labels, are `engine.banked`."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -11,10 +7,7 @@ from functools import partial
 import torch
 from torch.nn.functional import normalize
 
-from methods.data.loader import Batch
 from methods.engine.banked import Banked
-from methods.engine.trainer import Loss
-from methods.parts.losses import label_prediction
 from methods.parts.sinkhorn import class_factors
 
 ROWS = 8192  # of the bank, whose scores are in memory at a time
@@ -49,13 +42,3 @@ class SeLaV2(Banked):
     def _safe_point(self, head: int, done: int) -> None:
         each = 1 + self.config.sinkhorn_iterations
         self.job.safe_point("transport", head * each + done, self.config.heads * each)
-
-    def loss(self, batch: Batch, step: int) -> Loss:
-        """Eqs. 4.1 and 4.2 with the labels of the bank, that every crop of an image predicts."""
-        config, images = self.config, len(batch.ids)
-        embeddings, scores = self.network(self.crops(batch))
-        scores = scores.unflatten(1, (config.heads, -1)).unflatten(0, (-1, images))  # z: [V, B, H, K]
-        labels = self.labels.rows(batch.ids)  # y: [B, H]
-        loss = label_prediction(scores, labels, temperature=config.temperature)
-        self.put(self.bank, batch, embeddings)
-        return loss, self.told(embeddings.unflatten(0, (-1, images)), scores)
