@@ -136,8 +136,9 @@ class Banked(Trainer):
         bank.put(batch.ids, each.transpose(0, 1))
 
     def told(self, embeddings: torch.Tensor, scores: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What tells of a collapse: of all predictions of the first head, and of the first crops. embeddings: [V, B,
-        d], scores: [V, B, H, K]. Collective."""
+        """What tells of a collapse: of all predictions of the first head, and of the first crops. Of the other heads
+        nothing is told here, only of the embeddings that all heads share; `figures` are a mean over all of them.
+        embeddings: [V, B, d], scores: [V, B, H, K]. Collective."""
         predicted = torch.softmax(scores[:, :, 0].detach() / self.config.temperature, dim=-1)
         figures = {"prototype_entropy": entropy_of_use(predicted), "prediction_entropy": entropy(predicted).mean()}
         return figures | {"likeness": likeness(embeddings[0].detach())}
