@@ -4,7 +4,7 @@ rates. GB are 1e9 bytes, times are seconds."""
 import math
 from dataclasses import dataclass
 
-from launcher.plan.kmeans_cost import Problem, iteration, machine
+from launcher.plan.kmeans_cost import EFFICIENCY, Problem, iteration, machine
 from launcher.spec.contract import Layout, Rate, Rounds, Sizes
 from launcher.spec.schema import ClusterConfig
 
@@ -134,6 +134,20 @@ def kmeans_seconds(
         seconds += wanted.iterations * each.seconds
         sent += wanted.iterations * each.sent_bytes
     return seconds, sent / GB
+
+
+def labels_seconds(rounds: Rounds, images: int, nodes: int, tasks_per_node: int, cluster: ClusterConfig) -> float:
+    """Labels of one round that are not k-means': fp32 operations at the share of the peak that k-means reaches, and
+    beside them what moves through the memory of a rank."""
+    tflops = kmeans_share(cluster) * peak_tflops(cluster, "fp32", tasks_per_node)
+    memory_gb_s = cluster.gpu_mem_gb_s / (1 if cluster.gpus_per_node else tasks_per_node)
+    each = rounds.fp32_flops / (tflops * 1e12) + rounds.moved_bytes / (memory_gb_s * GB)
+    return images / (nodes * tasks_per_node) * each
+
+
+def kmeans_share(cluster: ClusterConfig) -> float:
+    """Of the fp32 peak."""
+    return EFFICIENCY if cluster.gpus_per_node else cluster.efficiency
 
 
 def save_interval(save: float, nodes: int, cluster: ClusterConfig) -> tuple[float, float]:

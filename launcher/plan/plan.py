@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.durations import rough
-from launcher.plan import cost, kmeans_cost, layouts, rates, script, worlds
+from launcher.plan import cost, layouts, rates, script, worlds
 from launcher.plan.layouts import OnNodes
 from launcher.plan.rates import Reached
 from launcher.spec import registry
@@ -77,6 +77,7 @@ class _Times:
     features: float  # a round
     kmeans: float  # a round
     kmeans_gb: float  # that a rank sends in it
+    labels: float  # a round
     save: float
     every: int  # steps between saves
     mtbf: float
@@ -89,7 +90,7 @@ class _Times:
     def whole(self, steps: int, rounds: int) -> float:
         """Of a run of so many steps and rounds of clustering."""
         saves = steps / self.every * self.save
-        return steps * self.per_step + rounds * (self.features + self.kmeans) + saves
+        return steps * self.per_step + rounds * (self.features + self.kmeans + self.labels) + saves
 
 
 def make(spec: RunSpec, recipe: Recipe) -> Plan:
@@ -192,14 +193,16 @@ def _times(spec: RunSpec, layout: Layout, sizes: Sizes, images: int, steps: int,
     tflops = share * cost.peak_tflops(cluster, config.precision, spec.tasks_per_node)
     step = cost.step_seconds(sizes, config.global_batch / spec.world_size, tflops)
     reduce = cost.all_reduce_seconds(sizes, layout, spec.nodes, spec.tasks_per_node, cluster)
-    features, kmeans, kmeans_gb = 0.0, 0.0, 0.0
+    features, kmeans, kmeans_gb, labels = 0.0, 0.0, 0.0, 0.0
     if sizes.rounds:
         features = cost.features_seconds(sizes.rounds, images, spec.world_size, tflops)
-        kmeans, kmeans_gb = cost.kmeans_seconds(sizes.rounds, images, spec.nodes, spec.tasks_per_node, cluster)
+        job = images, spec.nodes, spec.tasks_per_node, cluster
+        kmeans, kmeans_gb = cost.kmeans_seconds(sizes.rounds, *job)
+        labels = cost.labels_seconds(sizes.rounds, *job)
     save = sum(cost.checkpoint_gb(sizes)) / cluster.disk_gb_s
     interval, mtbf = cost.save_interval(save, spec.nodes, cluster)
     every = config.checkpoint_every or min(max(LEAST_STEPS, int(interval / max(step, reduce))), max(1, steps))
-    return _Times(step, reduce, features, kmeans, kmeans_gb, save, every, mtbf)
+    return _Times(step, reduce, features, kmeans, kmeans_gb, labels, save, every, mtbf)
 
 
 def _warnings(spec: RunSpec, times: _Times, host: cost.HostMemory, delay: int) -> list[str]:
@@ -325,15 +328,18 @@ def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay
     hours = [f"{times.per_step:.3g} s a step: arithmetic {times.step:.3g}, {rate}"]
     if times.all_reduce:
         hours.append(f"beside it all-reduce {times.all_reduce:.3g}")
+    share = f"{cost.kmeans_share(cluster):.0%} of the fp32 peak, assumed"
     if rounds and rounds.clusterings:
         clusterings = ", then ".join(f"{c.iterations} iterations into {c.m * c.k:,}" for c in rounds.clusterings)
-        share = kmeans_cost.EFFICIENCY if cluster.gpus_per_node else cluster.efficiency
         hours.append(
             f"{rounds.count} rounds of features {rough(times.features)} and k-means {rough(times.kmeans)} "
-            f"({clusterings}; a rank sends {times.kmeans_gb:.3g} GB; {share:.0%} of the fp32 peak, assumed)"
+            f"({clusterings}; a rank sends {times.kmeans_gb:.3g} GB; {share})"
         )
     elif rounds:
-        hours.append(f"{rounds.count} rounds of labels {rough(times.features)}")
+        hours.append(
+            f"{rounds.count} rounds of features {rough(times.features)} and labels {rough(times.labels)} "
+            f"({share}, and what moves through memory)"
+        )
     hours.append("without data loading and evaluation (model, not measured)")
     jobs = math.ceil(seconds / max(1, 60 * cluster.timeout_min - delay))
     interval = f"a save takes about {times.save:.2g} s, {often}: sqrt(2 x save x that) (Young, Daly), an hour at most"

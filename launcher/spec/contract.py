@@ -65,12 +65,14 @@ class Clustering:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What a method does over all images between epochs: features, then k-means of them."""
+    """What a method does over all images between epochs: features, then k-means of them, or labels made otherwise."""
 
     count: int  # in a whole run
     forward_flops: float  # an image, for its feature
     clusterings: tuple[Clustering, ...]  # one after the other
     host_bytes: float  # an image, in host memory until the round ends
+    fp32_flops: float = 0.0  # an image, for its labels beside k-means, in fp32 whatever the precision is
+    moved_bytes: float = 0.0  # an image, read and written for these
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from methods.engine.outline import Outline, method
 from methods.parts.recipes import in_seconds, on_imagenet, on_photos
 from methods.parts.shapes import Perceptron, UnitRows
 
+MOVED_BYTES = 32  # a score: it is written, divided, added to and made a share of one, in fp32, and read for the sum
+
 
 @dataclass
 class SeLaV2Config(MultiCropConfig):
@@ -119,9 +121,10 @@ def extra(config: SeLaV2Config, world_size: int, sizes: Sizes) -> Sizes:
     body = BACKBONES[config.backbone].macs_at(config.image_size) + outline(config).heads["projection"].macs
     filling = 2 * config.global_crops * body / config.epochs
     # Scores are computed anew for each iteration, once for the largest and once for the labels, and never kept.
-    scores = 2 * config.heads * config.prototypes * config.embedding * (2 + config.sinkhorn_iterations)
+    scores = config.heads * config.prototypes * (2 + config.sinkhorn_iterations)
     clusters = f"k = {config.heads} x {config.prototypes:,} (ours, as DeepCluster-v2's)"
-    rounds = Rounds(config.epochs, filling + scores, (), host_bytes=0)
+    fp32_flops, moved = 2 * config.embedding * scores, MOVED_BYTES * scores
+    rounds = Rounds(config.epochs, filling, (), host_bytes=0, fp32_flops=fp32_flops, moved_bytes=moved)
     return replace(sizes, rounds=rounds, why={**sizes.why, "clusters": clusters})
 
 

@@ -9,6 +9,7 @@ from launcher.compose.training import resolve
 from launcher.plan import cost
 from launcher.plan import plan as planning
 from launcher.plan.kmeans_cost import Problem, iteration, machine
+from launcher.spec.contract import Rounds
 from launcher.spec.schema import ClusterConfig
 
 
@@ -159,6 +160,27 @@ def test_kmeans_takes_what_its_model_says_of_the_published_setting():
     why = whole.why["hours"]
     assert "34 rounds" in why and "10 iterations into 4, then 10 iterations into 320,000" in why
     assert f"{sum(10 * level.sent_bytes for level in both) / 1e9:.3g} GB" in why and "60% of the fp32 peak" in why
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_labels_that_are_not_of_kmeans_take_fp32s_time_and_the_memorys(precision):
+    """SeLa-v2: 3 x 3,000 scores of 128 dimensions, each of 32 bytes that move, once more with every iteration."""
+    whole, less = (
+        planned(f"method.precision={precision}", f"method.sinkhorn_iterations={n}", method="selav2") for n in (1001, 1)
+    )
+    an_image = 9000 * (2 * 128 / (0.6 * 15.7e12) + 32 / 900e9)
+    seconds = 400 * 1_281_167 / 64 * 1000 * an_image
+    assert (whole.hours - less.hours) * 3600 == pytest.approx(seconds, rel=0.001)
+    assert "400 rounds of features" in whole.why["hours"] and "60% of the fp32 peak" in whole.why["hours"]
+
+
+def test_labels_on_a_cpu_take_its_share_of_the_peak_and_of_the_memory():
+    rounds = Rounds(1, 0.0, (), 0.0, fp32_flops=3e9, moved_bytes=2e9)
+    cluster = ClusterConfig(
+        name="mine", gpus_per_node=0, gpu_fp32_tflops=0.2, efficiency=0.5, gpu_mem_gb_s=20.0, gpu_tflops=9.0
+    )
+    each = 3e9 / (0.5 * 0.1e12) + 2e9 / 10e9  # two ranks on each of two machines
+    assert cost.labels_seconds(rounds, 100, 2, 2, cluster) == pytest.approx(25 * each)
 
 
 def test_the_demo_takes_the_time_that_was_measured():
