@@ -60,7 +60,8 @@ def paper() -> Recipe:
         source="thesis 4.4 and 4.2.5; optimisation: DeepCluster-v2's released script; epsilon: released SeLa; ours, "
         "for want of a publication: heads, iterations, a round an epoch, nothing frozen",
         expect="ImageNet linear 71.8 after 400 epochs of 2x160 + 4x96, 67.2 of 2x224 (thesis, Figure 4.2)",
-        # No SeLa-v2 was timed. These are DeepCluster-v2's crops and network, and a round an epoch, too.
+        # No SeLa-v2 was timed. These are DeepCluster-v2's crops and network, and a round an epoch, too: its clustering
+        # is part of the time, and plans add the transport to it, some 1 s of 193.
         rate=Rate(104, tflops=125, gpu=True, source="SwAV's page: DeepCluster-v2 in 3 min 13 s an epoch on 64 GPUs"),
     )
 
