@@ -38,7 +38,8 @@ def test_100_pending_runs_say_what_they_wait_for_with_and_without_a_controller(
     wait = datetime.fromisoformat(rows[0]["expected_start"]) - datetime.now()
     assert 0 < wait.total_seconds() <= 3600
     text = table(sslrun, runs, columns=80).out
-    assert text.count(" its begin time, ") == POINTS and text.count("BeginTime") == 1
+    # The words give way to a date where the time is tomorrow's.
+    assert text.count(" its begin ") == POINTS and text.count("BeginTime") == 1
     assert f" and {POINTS - 1} more: waits for its begin time (BeginTime); it starts by itself: " in text
 
     cluster.stop_controller()
