@@ -1,5 +1,6 @@
 """`sslrun status` adds what Slurm knows, asked once; without a controller it says so and shows the ledgers' word."""
 
+import re
 from datetime import datetime
 
 import pytest
@@ -39,7 +40,7 @@ def test_100_pending_runs_say_what_they_wait_for_with_and_without_a_controller(
     assert 0 < wait.total_seconds() <= 3600
     text = table(sslrun, runs, columns=80).out
     # The words give way to a date where the time is tomorrow's.
-    assert text.count(" its begin ") == POINTS and text.count("BeginTime") == 1
+    assert len(re.findall(r" its begin (?:time|\.{3}|…), ", text)) == POINTS and text.count("BeginTime") == 1
     assert f" and {POINTS - 1} more: waits for its begin time (BeginTime); it starts by itself: " in text
 
     cluster.stop_controller()
