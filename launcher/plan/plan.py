@@ -1,7 +1,8 @@
 """(spec, recipe) -> Plan: how the run lies on the cluster, what it takes, and why. Pure: computes, touches nothing."""
 
+import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -275,7 +276,7 @@ def _why_resources(spec: RunSpec, sizes: Sizes, memory: cost.MemoryCost, host: c
     cluster = spec.cluster
     shared_gb, sharded_gb = cost.checkpoint_gb(sizes)
     cpus = f"{cluster.cpus_per_node} CPUs a node / {max(spec.tasks_per_node, cluster.gpus_per_node)}"
-    features = f"features of its images until they are clustered {host.features:.0f}, " if sizes.rounds else ""
+    features = f"features of its images until they are clustered {host.features:.0f}, " if host.features else ""
     parts = "sub-classifiers and the like" if sizes.sharded_parameters else "features of earlier batches"
     asked = script.asked_memory_gb(spec)
     asks = f"the job asks for {asked:.0f}" if asked else "it asks for all" if cluster.mem_gb == 0 else "not asked for"
@@ -322,6 +323,12 @@ def _to(first: str, last: str) -> str:
     return first if first == last else f"{first} to {last}"
 
 
+def _in_words(each: Iterable[str]) -> str:
+    """One after the other; those that are alike are counted."""
+    counted = ((len(list(alike)), what) for what, alike in itertools.groupby(each))
+    return ", then ".join(f"{count} times {what}" if count > 1 else what for count, what in counted)
+
+
 def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay: int, rate: str) -> dict[str, str]:
     cluster, rounds = spec.cluster, sizes.rounds
     often = f"one interruption in {rough(times.mtbf)}" if times.mtbf < math.inf else "no interruption expected"
@@ -330,7 +337,7 @@ def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay
         hours.append(f"beside it all-reduce {times.all_reduce:.3g}")
     share = f"{cost.kmeans_share(cluster):.0%} of the fp32 peak, assumed"
     if rounds and rounds.clusterings:
-        clusterings = ", then ".join(f"{c.iterations} iterations into {c.m * c.k:,}" for c in rounds.clusterings)
+        clusterings = _in_words(f"{c.iterations} iterations into {c.m * c.k:,}" for c in rounds.clusterings)
         hours.append(
             f"{rounds.count} rounds of features {rough(times.features)} and k-means {rough(times.kmeans)} "
             f"({clusterings}; a rank sends {times.kmeans_gb:.3g} GB; {share})"
@@ -346,7 +353,9 @@ def _why_times(spec: RunSpec, sizes: Sizes, times: _Times, seconds: float, delay
     return {
         "checkpoint_every": "given" if spec.method.checkpoint_every else interval,
         "hours": "; ".join(hours),
-        "timeout_min": f"{jobs} job{'s' if jobs > 1 else ''} of this length, each going on from the last checkpoint",
+        "timeout_min": f"{jobs} jobs of this length, each going on from the last checkpoint"
+        if jobs > 1
+        else "one job is enough",
         "signal_delay_s": "given" if cluster.signal_delay_s else "before the time limit: three saves and some slack",
     }
 

@@ -61,7 +61,7 @@ class Outline:
     heads: Mapping[str, Head]
     _: KW_ONLY
     couples: str = ""
-    across_ranks: str = "the loss couples no group of ranks"
+    across_ranks: str = "ranks share the mean of their gradients and, where it says so, batch statistics"
     views: tuple[tuple[int, int], ...] | None = None
     follower: Follower | None = None
     frozen: str = ""
