@@ -18,7 +18,7 @@ from launcher.runtime.stateful import ValueState
 from methods.augment.views import MultiCropView
 from methods.backbones import dropout
 from methods.data.loader import Batch
-from methods.engine.collapse import Watched, empty_share, entropy_of_use, likeness
+from methods.engine.collapse import Watched, empty_share, entropy_of_use, likeness, use_of_classes
 from methods.engine.job import Job
 from methods.engine.running_statistics import RunningStatistics
 from methods.engine.trainer import Loss, Trainer
@@ -50,8 +50,8 @@ class Banked(Trainer):
         self.labels = self.remember("labels", labels)
         self.filled, self.labelled_epoch = False, -1  # whether the bank is; the epoch that the labels are of
         job.owners.add("round", ValueState(self._round, self._set_round))
-        entropies = {"use": "prototype_entropy", "single": "prediction_entropy"}
-        self.watched = Watched(config.prototypes, **entropies, alike="likeness")
+        told = {"use": "prototype_entropy", "single": "prediction_entropy", "alike": "likeness", "hit": "labels_hit"}
+        self.watched = Watched(config.prototypes, **told, images=config.global_batch)
 
     # -- between epochs ------------------------------------------------------------------------------------------
 
@@ -128,19 +128,20 @@ class Banked(Trainer):
         labels = self.labels.rows(batch.ids)  # y: [B, H], the one-hot q_t of Eq. 4.2
         loss = label_prediction(scores, labels, temperature=config.temperature)  # H(q_t, p_s), p_s of Eq. 4.1
         self.put(self.bank, batch, embeddings)
-        return loss, self.told(embeddings.unflatten(0, (-1, images)), scores)
+        return loss, self.told(embeddings.unflatten(0, (-1, images)), scores, labels)
 
     def put(self, bank: SampleBank, batch: Batch, embeddings: torch.Tensor) -> None:
         """Keep the global crops' of `embeddings`, [V B, d] crop after crop. Collective."""
         each = embeddings.detach().unflatten(0, (-1, len(batch.ids)))[: self.config.global_crops]
         bank.put(batch.ids, each.transpose(0, 1))
 
-    def told(self, embeddings: torch.Tensor, scores: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What tells of a collapse: of all predictions of the first head, and of the first crops. Of the other heads
-        nothing is told here, only of the embeddings that all heads share; `figures` are a mean over all of them.
-        embeddings: [V, B, d], scores: [V, B, H, K]. Collective."""
+    def told(self, embeddings: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What tells of a collapse: of all predictions and labels of the first head, and of the first crops. Of the
+        other heads nothing is told here, only of the embeddings that all heads share; `figures` are a mean over all of
+        them. embeddings: [V, B, d], scores: [V, B, H, K], labels: [B, H]. Collective."""
         predicted = torch.softmax(scores[:, :, 0].detach() / self.config.temperature, dim=-1)
         figures = {"prototype_entropy": entropy_of_use(predicted), "prediction_entropy": entropy(predicted).mean()}
+        figures |= use_of_classes(labels[:, 0], self.config.prototypes, "label")
         return figures | {"likeness": likeness(embeddings[0].detach())}
 
     # -- figures and state ---------------------------------------------------------------------------------------

@@ -61,12 +61,15 @@ def use_of_classes(labels: torch.Tensor, classes: int, name: str) -> dict[str, t
     """How the images of a step fall to `classes` classes, over all ranks: NAME_entropy of the classes' sizes, in nats,
     at most ln of images or classes, and NAMEs_hit, the share of classes that got any.
 
-    labels: int64 [B], of this rank's images. Collective. Both are scalars.
+    labels: int64 [B], of this rank's images; those below 0 are of none. Collective. Both are scalars.
     """
     # Not bincount, which makes the GPU wait for the size of its answer.
     members = torch.zeros(classes, device=labels.device)
-    sum_over_ranks(members.index_add_(0, labels, torch.ones_like(labels, dtype=members.dtype)))
-    return {f"{name}_entropy": entropy(members / members.sum()), f"{name}s_hit": (members > 0).float().mean()}
+    sum_over_ranks(members.index_add_(0, labels.clamp(min=0), (labels >= 0).to(members.dtype)))
+    return {
+        f"{name}_entropy": entropy(members / members.sum().clamp(min=1)),
+        f"{name}s_hit": (members > 0).float().mean(),
+    }
 
 
 @torch.no_grad()
