@@ -295,7 +295,10 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
         raise InputError.of("runs", "", "it is empty", "give a folder")
     runs = str(paths.absolute(config["runs"]))
     pin_networks(config["method"], Path(runs))
-    method.validate(config["method"], getattr(config["data"], "images", None))
+    images = getattr(config["data"], "images", None)
+    if planning and not images:  # a plan counts with the recipe's
+        images = method.recipe(config["recipe"]).images
+    method.validate(config["method"], images)
     classes = getattr(config["method"], "classes", None)
     registry.facts("data").check_columns(config["data"], method.columns, at_hand=not planning, classes=classes)
     cluster = _checked_cluster(config)

@@ -6,6 +6,7 @@ import pytest
 
 from launcher.compose import clusters
 from launcher.compose.training import resolve
+from launcher.errors import InputError
 from launcher.plan import cost
 from launcher.plan import plan as planning
 from launcher.plan.kmeans_cost import Problem, iteration, machine
@@ -210,3 +211,8 @@ def test_a_long_run_says_how_many_jobs_it_takes():
     plan = planned("cluster.timeout_min=600")
     jobs = math.ceil(plan.hours * 60 / (600 - plan.signal_delay_s / 60))
     assert plan.why["timeout_min"].startswith(f"{jobs} jobs")
+
+
+def test_without_data_a_method_is_checked_for_the_recipes_images():
+    with pytest.raises(InputError, match=r"method\.prototypes=2000000: .*use at most"):
+        planned("method.prototypes=2000000", method="selav2")
