@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from launcher.errors import SslrunError, line_of
-from launcher.run import snapshot, stops, waiting
+from launcher.run import manifest, snapshot, stops, waiting
 from launcher.run.files import opened
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
@@ -97,7 +97,7 @@ def _run(run: RunDir, spec: RunSpec, code: Path, lock: int, *, cause: str, watch
         ]
         codes, first = _see_through(ranks, came, _Shown(watch))
         try:
-            outcome = _judge(run, generation, codes, first)
+            outcome = _as_asked(run, codes, came) or _judge(run, generation, codes, first)
         except SslrunError as error:
             outcome = Outcome("failed", error.cause, str(error), error.exit_code)
         ledger.write("end", state=outcome.state, cause=outcome.cause, message=outcome.message, exit_codes=codes)
@@ -186,6 +186,15 @@ def _first_failed(ranks: list[subprocess.Popen]) -> int | None:
     """The rank to blame. Peers of a dead rank fail within milliseconds: one that a signal ended comes first."""
     failed = [number for number, rank in enumerate(ranks) if rank.poll() not in (None, 0, STOPPED_CODE)]
     return min(failed, key=lambda number: (ranks[number].returncode >= 0, number), default=None)
+
+
+def _as_asked(run: RunDir, codes: list[int], came: list[int]) -> Outcome | None:
+    """How it ended where a second signal had the ranks killed; None where it did not."""
+    if len(came) < 2 or -signal.SIGKILL not in codes:
+        return None
+    saved = run.checkpoints()
+    last = f"the last save is of step {manifest.read(saved[-1])['step']:,}" if saved else "nothing was saved yet"
+    return Outcome("failed", "killed", f"killed as asked; {last}", 4)
 
 
 def _judge(run: RunDir, generation: int, codes: list[int], first: int | None) -> Outcome:

@@ -1,8 +1,10 @@
 """A run of this machine, started by a launcher; no rank is started: a program that ends at once stands in."""
 
 import os
+import signal
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -27,7 +29,7 @@ def starts(runs, monkeypatch):
             return popen([sys.executable, "-c", f"print({says!r})"], stdout=more["stdout"])
 
         monkeypatch.setattr(local.subprocess, "Popen", rank)
-        return local.run(run, run.spec(), cause="submitted", watch=lambda: None)
+        return local.run(run, run.spec(), cause="submitted", watch=Mock())
 
     return start
 
@@ -101,3 +103,14 @@ def test_what_a_rank_says_goes_behind_what_was_said_before(runs, starts):
     (run.path / "logs" / "rank0.log").write_text("before\n")
     assert starts(run, says="after").state == "done"
     assert (run.path / "logs" / "rank0.log").read_text() == "before\nafter\n"
+
+
+def test_who_asks_twice_is_told_that_it_was_killed_as_asked(runs, starts):
+    run = runs.make()
+
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert starts(run, twice).message == "killed as asked; nothing was saved yet"
+    assert run.history().last("end")["cause"] == "killed"
