@@ -79,7 +79,7 @@ def pin_continue_from(name: str, runs: Path, spec: RunSpec) -> ContinueFrom:
         raise InputError.of("continue_from", name, "it trains nothing", "give a run that does")
     state, at_work = _now(run)
     if state != "done":
-        fix = "wait until it is done" if at_work else f"`sslrun resume {run.typed}` first"
+        fix = "wait until it is done" if at_work else run.first_fix()
         raise InputError.of("continue_from", name, f"it is {state}, and only a finished run is trained longer", fix)
     made_before = not any(isinstance(source, FromRun) for source in theirs.sources.values())
     like = (made_before and by_content(spec)) or spec
@@ -154,7 +154,7 @@ def at_step(run: RunDir, step: str, field: str, value: object) -> Path:
         if state == "done":
             reason, fix = f"{run.id} is done, and its checkpoints are gone", "put them back, or give another run"
         elif not at_work:
-            fix = f"`sslrun resume {run.typed}` first"
+            fix = run.first_fix()
         raise InputError.of(field, value, reason, fix)
     if step == NEWEST:
         return saved[-1]

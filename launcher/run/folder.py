@@ -202,6 +202,10 @@ class RunDir:
     def history(self) -> History:
         return History.read(self.path)
 
+    def first_fix(self) -> str:  # where nobody runs it; what was given wrong is frozen, and stays wrong
+        again = f"`sslrun resume {self.typed}` first"
+        return "put right what it was given wrong, in a new run" if self.history().wrong_input else again
+
     def generation(self) -> int:
         """Number of times the run was started."""
         return self.history().generation

@@ -63,6 +63,12 @@ class History(tuple[Event, ...]):
         return History(event for event in self if event["generation"] > generation)
 
     @property
+    def wrong_input(self) -> bool:
+        """Whether it ended because what it was given was wrong."""
+        last = self.last("start", "end", "submitted")
+        return last.get("event") == "end" and last["cause"] == "input"
+
+    @property
     def generation(self) -> int:
         """Of its latest start; 0 before the first."""
         return self.last("start").get("generation", 0)

@@ -90,7 +90,7 @@ def _in_vain(spec: RunSpec, awaited: Awaited, state: State, *, made: bool) -> tu
     named = run.id if near else str(run.path)
     newest = "step=newest" if awaited.field == RUN else shlex.quote(f"{awaited.field}={named}@newest")
     now = f", or {newest}" if run.checkpoints() and not made else ""
-    wait, resume = f"wait until it is done{now}", f"`sslrun resume {run.typed}` first{now}"
+    wait, resume = f"wait until it is done{now}", f"{run.first_fix()}{now}"
     if run.path.stat().st_uid != os.geteuid():
         return "somebody else's", wait
     if state.name not in ACTIVE or not (state.job if on_slurm else run.held()):

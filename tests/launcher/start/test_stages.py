@@ -262,3 +262,10 @@ def test_an_evaluation_follows_its_run_and_takes_nothing(ledgers, source):
     assert stages.unfinished(stages.of_run(found)) == []
     write_json(folder / "eval.json", {"protocol": "knn", "settings": {}, "step": 9, "digest": "9", "after": False})
     assert stages.of_run(found) == []
+
+
+def test_one_that_was_given_wrong_input_is_not_to_be_resumed(ledgers, source):
+    run = started(ledgers, source)
+    Ledger(run.path, run.generation(), "launcher").write("end", state="failed", cause="input", message="")
+    line = refused(pupil(source))
+    assert "it is failed, and nobody runs it; put right what it was given wrong, in a new run" in line
