@@ -19,21 +19,24 @@ from launcher.start import streams
 ABOUT = """\
 Train self-supervised vision models on Slurm clusters, and on the machine at hand.
 
-  sslrun method=deepercluster nodes=8          submit one run to the cluster at hand
-  sslrun method=swav nodes=4-8                 on as many of these as there are; cluster.spare_nodes=1: one in reserve
-  sslrun method=deepercluster recipe=demo      minutes, on this machine, on real photographs
-  sslrun --multirun method=rotnet seed=0,1,2   several runs, one job array
-  sslrun --multirun sweep=swav/prototypes      a paper's table; `sslrun report sweep=...` puts ours beside it
+  sslrun method=deepercluster nodes=8          one run, on the cluster here
+  sslrun method=swav nodes=4-8                 on as many as there are
+  sslrun method=deepercluster recipe=demo      minutes, on this machine
+  sslrun --multirun method=rotnet seed=0,1,2   several, one array
+  sslrun --multirun sweep=swav/prototypes      a paper's table
   sslrun plan method=deepercluster nodes=8     what a run would take, and why
-  sslrun status | show RUN | logs RUN -f | resume RUN | cancel RUN | prune RUN | eval RUN | export RUN | doctor
-  sslrun report RUN                            its life, curves, evaluations and pictures, as a page
-  sslrun sweep list                            the papers' tables, what each takes, and what has been run here
-  sslrun kmeans features=PATH k=80000 nodes=2  cluster features that lie in files, or come out of a run
-  sslrun shards /data/images /scratch/shards   a folder of images as a few large tars, for data=shards
-  sslrun drill method=rotnet                   kill and preempt a small run on purpose; it must end the same
+  sslrun status | show RUN | logs RUN -f | resume RUN | cancel RUN
+  sslrun prune RUN | eval RUN | export RUN | doctor
+  sslrun report RUN                            life, curves and scores, as a page
+  sslrun sweep list                            the papers' tables, and what was run
+  sslrun kmeans features=PATH k=80000 nodes=2  cluster features
+  sslrun shards /data/images /scratch/shards   images as large tars
+  sslrun drill method=rotnet                   kill a small run on purpose
 
-method, recipe, data, eval_data, cluster, nodes, tasks_per_node, seed, init_from, continue_from, runs and group are set
-at the root; all else in its group: method.lr=0.2, data.path=/images. `sslrun plan METHOD... --cfg` prints every field.
+method, recipe, data, eval_data, cluster, nodes, tasks_per_node, seed,
+init_from, continue_from, runs and group are set at the root; all else in its
+group: method.lr=0.2, data.path=/images. `sslrun plan METHOD... --cfg` prints
+every field.
 """
 VERBS = (
     "plan", "status", "show", "logs", "resume", "cancel", "prune",
