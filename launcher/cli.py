@@ -17,7 +17,7 @@ from launcher.errors import InputError, RunFailed, SslrunError, harmless, unknow
 from launcher.start import streams
 
 ABOUT = """\
-Train self-supervised vision models on Slurm clusters, and on the machine at hand.
+Train self-supervised vision models on Slurm clusters, and on this machine.
 
   sslrun method=deepercluster nodes=8          one run, on the cluster here
   sslrun method=swav nodes=4-8                 on as many as there are
@@ -27,8 +27,8 @@ Train self-supervised vision models on Slurm clusters, and on the machine at han
   sslrun plan method=deepercluster nodes=8     what a run would take, and why
   sslrun status | show RUN | logs RUN -f | resume RUN | cancel RUN
   sslrun prune RUN | eval RUN | export RUN | doctor
-  sslrun report RUN                            life, curves and scores, as a page
-  sslrun sweep list                            the papers' tables, and what was run
+  sslrun report RUN                            life, curves, scores: a page
+  sslrun sweep list                            the tables of the papers
   sslrun kmeans features=PATH k=80000 nodes=2  cluster features
   sslrun shards /data/images /scratch/shards   images as large tars
   sslrun drill method=rotnet                   kill a small run on purpose
