@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from launcher.errors import SslrunError, line_of
-from launcher.run import manifest, snapshot, stops, waiting
+from launcher.run import snapshot, stops, waiting
 from launcher.run.files import opened
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
@@ -193,7 +193,7 @@ def _as_asked(run: RunDir, codes: list[int], came: list[int]) -> Outcome | None:
     if len(came) < 2 or -signal.SIGKILL not in codes:
         return None
     saved = run.checkpoints()
-    last = f"the last save is of step {manifest.read(saved[-1])['step']:,}" if saved else "nothing was saved yet"
+    last = f"the last save is {saved[-1].name}" if saved else "nothing was saved yet"
     return Outcome("failed", "killed", f"killed as asked; {last}", 4)
 
 
