@@ -35,7 +35,9 @@ def export(run: RunDir, target: Path) -> dict[str, str]:
     """
     saved = run.checkpoints()
     if not saved:
-        raise InputError.of("RUN", run.id, "it has no checkpoint yet", "wait" if run.held() else f"{run.first_fix()}, or wait")
+        raise InputError.of(
+            "RUN", run.id, "it has no checkpoint yet", "wait" if run.held() else f"{run.first_fix()}, or wait"
+        )
     if target.exists():
         raise InputError.of("--out", target, "it exists, and nothing is overwritten", "give another file")
     broken = verify(saved[-1])

@@ -109,7 +109,7 @@ def demo() -> Recipe:
         SMoGConfig,
         source="ours, chosen on the validation split (docs/demos.md)",
         expect="k-NN at least 5 points over the untrained, adapted network, in under 3 minutes on 2 cores",
-        backbone="small_vgg",
+        backbone="small_resnet",
         augment="gentle",
         local_crops=2,
         local_size=16,
@@ -134,7 +134,7 @@ def tiny() -> Recipe:
     that a rounding stays small for many steps."""
     less = {"groups": 12, "hidden": 16, "embedding": 8, "refit_every": 4, "reset_every": 4, "cache": 3}
     crops = {"augment": "byol", "crop_scale": [0.2, 1.0], "local_scale": [0.05, 0.2]}
-    return in_seconds(demo(), **less, **crops, beta=0.9, lr=0.02, temperature=0.5, dropout=0.1)
+    return in_seconds(demo(), backbone="small_vgg", **less, **crops, beta=0.9, lr=0.02, temperature=0.5, dropout=0.1)
 
 
 def outline(config: SMoGConfig) -> Outline:
