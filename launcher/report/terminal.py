@@ -22,6 +22,7 @@ SAME_UNIT = "paper"  # the scale at which ours and the paper's are the same meas
 UNBOUNDED = 400  # letters a line, where nobody says how wide it may be
 COUNTED = ("waited", "worked", "steps", "lost")  # columns of the table of starts
 NUMBERS = ("paper", "ours", "difference", "steps", "hours")  # columns
+OPTIONAL = ("difference", "steps", "hours")  # not on a screen where no point has any
 
 
 def screen() -> Console:
@@ -40,11 +41,15 @@ def _parts(table: Table) -> Iterator[Text | Grid]:
     yield Text(table.ablation.claim, style="italic")
     if table.given:
         yield Text(f"with {' '.join(table.given)}", style="dim")
-    grid = Grid(box=SIMPLE_HEAD, pad_edge=False)
+    grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     titles, rows = _columns(table, "point", "series", "state", *NUMBERS)
+    for name in OPTIONAL:
+        if all(row[name] == words.MISSING for row in rows):
+            del titles[name]
     for name, title in titles.items():
-        number = name in NUMBERS
-        grid.add_column(title, justify="right" if number else "left", no_wrap=number)
+        longest = max(len(word) for row in rows for word in (*row[name].split(), *title.split()))
+        side = "right" if name in NUMBERS else "left"
+        grid.add_column(title, justify=side, min_width=longest, overflow="fold")
     for point, row in zip(table.rows, rows, strict=True):
         row["state"] = Text(row["state"], style=COLOURS.get(point.state, "dim"))
         grid.add_row(*(row[name] for name in titles))
