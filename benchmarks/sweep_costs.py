@@ -3,10 +3,9 @@
     python benchmarks/sweep_costs.py                         # all of them
     python benchmarks/sweep_costs.py dino/components --write # and writes the plan's figure into the files named
 
-A plan is that of the file's own first command; of rows that are "not here yet" it knows nothing. A row that nobody
-timed counts at the lowest published rate of such networks, where there is one: beside rows that were, the share of
-the peak that a cluster assumes would make it cost a sixth. Figures are rounded to two digits, to hundreds from 10,000
-on. Where a file's own comment says how else it comes to its figure, leave it out.
+A plan is that of the file's own first command, with the hours that `sslrun plan sweep=` counts; of rows that are "not
+here yet" it knows nothing. Figures are rounded to two digits, to hundreds from 10,000 on. Where a file's own comment
+says how else it comes to its figure, leave it out.
 """
 
 import re
@@ -36,12 +35,7 @@ def planned(file: Path) -> tuple[float, int, int]:
     command = shlex.split(file.read_text().partition("\n")[0].removeprefix("# ").partition("  #")[0])
     members, absent = asked.members(asked.read([*command[2:], "cluster=generic"]), planning=True)
     plans = [plan.make(member.point.spec, member.point.recipe) for member in members]
-    return sum(map(gpu_hours, plans)), len(members), len(absent)
-
-
-def gpu_hours(made: plan.Plan) -> float:
-    """Of one run."""
-    return made.hours_published[1] * made.world_size if made.hours_published else made.gpu_hours
+    return sum(made.reckoned_gpu_hours for made in plans), len(members), len(absent)
 
 
 def rounded(hours: float) -> int:

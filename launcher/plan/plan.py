@@ -68,6 +68,17 @@ class Plan(Planned):
     warnings: tuple[str, ...]
     why: dict[str, str]
 
+    @property
+    def reckoned_gpu_hours(self) -> float:
+        """Those to reckon with. A run that nobody timed counts at the lowest published rate of such networks, where
+        there is one: beside runs that were, the share of the peak that a cluster assumes makes it cost too little."""
+        return self.hours_published[1] * self.world_size if self.at_lowest_rate else self.gpu_hours
+
+    @property
+    def at_lowest_rate(self) -> bool:
+        """Whether it is reckoned so."""
+        return bool(self.hours_published and self.gpus_per_node)
+
 
 @dataclass(frozen=True)
 class _Times:

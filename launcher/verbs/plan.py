@@ -121,12 +121,14 @@ def _sweep(wanted: "Asked", options: Namespace) -> int:
     if options.cfg:
         raise InputError.of("--cfg", name, "a sweep is several runs", "leave it out")
     members, absent = asked.members(wanted, options.config_dir, planning=True)
-    rows = []
+    rows, lowest = [], []
     for member in members:
         spec, row = member.point.spec, member.row
         plan = planning.make(spec, member.point.recipe)
         at = wanted.ablation.value_at(row, wanted.scale)
-        rows.append({"value": row.value, "at": at, "series": row.series, "seed": spec.seed, **plan.to_json()})
+        told = {"value": row.value, "at": at, "series": row.series, "seed": spec.seed, **plan.to_json()}
+        rows.append({**told, "gpu_hours_reckoned": round(plan.reckoned_gpu_hours, 3)})
+        lowest.append(plan.at_lowest_rate)
     submissions = _submissions([member.point.spec for member in members])
     if options.json:
         rows = [{**row, **each} for row, each in zip(rows, submissions, strict=True)]
@@ -134,12 +136,14 @@ def _sweep(wanted: "Asked", options: Namespace) -> int:
         print(json.dumps({"sweep": name, "scale": wanted.scale, "runs": rows, "not_here_yet": lacks}))
         return 0
     screen = console()
-    for row in rows:
+    for row, at_lowest in zip(rows, lowest, strict=True):
         least, most = row["layouts"][-1]["world_size"], row["world_size"]
         ranks = f"{most} {'rank' if most == 1 else 'ranks'}" if least == most else f"{least} to {most} ranks"
-        takes = f"{row['gpu_hours']:,.1f} GPU-hours" if row["gpus_per_node"] else f"{60 * row['hours']:,.1f} minutes"
+        gpus = f"{row['gpu_hours_reckoned']:,.1f} GPU-hours"
+        takes = gpus if row["gpus_per_node"] else f"{60 * row['hours']:,.1f} minutes"
         point = ", ".join(filter(None, (row["series"], words.axis_value(row["at"]))))
         takes += ", assumed" if row["hours_assumed"] else ""
+        takes += ": the lowest published rate of such networks" if at_lowest else ""
         said = f"{point}, seed {row['seed']}: {ranks}, {row['steps']:,} steps, {takes}"
         screen.print(said, soft_wrap=True)
     for row, lacks in absent:
@@ -147,7 +151,8 @@ def _sweep(wanted: "Asked", options: Namespace) -> int:
         screen.print(said, soft_wrap=True)
     for line in _in_words(submissions):
         screen.print(Text(line), soft_wrap=True)
-    total = sum(row["gpu_hours"] for row in rows)
+    total, assumed = sum(row["gpu_hours_reckoned"] for row in rows), sum(row["hours_assumed"] for row in rows)
     spent = f", {total:,.0f} GPU-hours" if total else ""
+    spent += f", those of {assumed} runs assumed" if assumed and total else ""
     screen.print(f"{name}, recipe={wanted.scale}: {len(rows)} runs{spent}", soft_wrap=True)
     return 0

@@ -1,9 +1,7 @@
 """Every YAML of sweeps/ composes, validates and plans at the paper's scale and at the demo's, with its own commands."""
 
 import dataclasses
-import runpy
 import shlex
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +15,6 @@ FILES = ablation.names()
 LATER_METHODS = {"deepcluster"}
 OTHERS = {"barlowtwins", "infomin", "obow", "simclrv2", "resnet200_w2"}  # of the papers' comparisons: not to be built
 OF_OTHER_DATA = {"deepercluster/clusters", "deepercluster/data"}  # of fewer images than a plan knows
-COSTS = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "sweep_costs.py"))
 LATER_EVALUATIONS = {"neighbours", "voc07"}
 
 
@@ -49,7 +46,7 @@ def test_its_points_are_runs_of_their_own_that_can_be_planned(name, scale, monke
     assert {lacking for _, lacks in absent for lacking in lacks} <= LATER_METHODS | OTHERS
     plans = [planning.make(member.point.spec, member.point.recipe) for member in members]
     if scale == "paper" and members and name not in OF_OTHER_DATA:
-        hours = sum(map(COSTS["gpu_hours"], plans))
+        hours = sum(plan.reckoned_gpu_hours for plan in plans)
         assert chosen.gpu_hours == pytest.approx(hours, rel=0.1), "python benchmarks/sweep_costs.py has the figure"
 
 

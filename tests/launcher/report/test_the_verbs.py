@@ -179,6 +179,19 @@ def test_the_plan_of_a_sweep_is_a_line_a_run(tabled, typed):
     assert told["not_here_yet"] == [{"value": "another method", "series": "", "lacks": ["nobodys"]}]
 
 
+def test_what_nobody_timed_is_reckoned_at_the_lowest_published_rate_and_said(tabled, typed):
+    wanted = "plan", "sweep=nobody/rates", "data.path=/nowhere", "nodes=2"
+    runs = json.loads(typed(*wanted, "--json")[0])["runs"]
+    for run in runs:
+        assert run["hours_assumed"] and run["gpu_hours_reckoned"] > run["gpu_hours"]
+        assert run["gpu_hours_reckoned"] == pytest.approx(16 * run["hours_published"][1], rel=1e-3)
+    *lines, _, last = typed(*wanted)[0].splitlines()
+    said = [line for line in lines if "assumed: the lowest published rate of such networks" in line]
+    assert len(said) == 3 and f"{runs[0]['gpu_hours_reckoned']:,.1f} GPU-hours" in said[0]
+    total = sum(run["gpu_hours_reckoned"] for run in runs)
+    assert last == f"nobody/rates, recipe=paper: 3 runs, {total:,.0f} GPU-hours, those of 3 runs assumed"
+
+
 def test_a_plan_says_what_is_waited_for_or_why_that_would_be_in_vain(tabled, typed, monkeypatch):
     source, ledgers = tabled.ledgers.create("method=rotnet", "recipe=demo", "cluster=generic"), tabled.ledgers
     ledgers.submit(source, "7")
