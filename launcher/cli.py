@@ -9,35 +9,37 @@ import importlib
 import json
 import locale
 import os
+import shutil
 import sys
+import textwrap
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from launcher.errors import InputError, RunFailed, SslrunError, harmless, unknown
 from launcher.start import streams
 
-ABOUT = """\
-Train self-supervised vision models on Slurm clusters, and on this machine.
-
-  sslrun method=deepercluster nodes=8          one run, on the cluster here
-  sslrun method=swav nodes=4-8                 on as many as there are
-  sslrun method=deepercluster recipe=demo      minutes, on this machine
-  sslrun --multirun method=rotnet seed=0,1,2   several, one array
-  sslrun --multirun sweep=swav/prototypes      a paper's table
-  sslrun plan method=deepercluster nodes=8     what a run would take, and why
-  sslrun status | show RUN | logs RUN -f | resume RUN | cancel RUN
-  sslrun prune RUN | eval RUN | export RUN | doctor
-  sslrun report RUN                            life, curves, scores: a page
-  sslrun sweep list                            the tables of the papers
-  sslrun kmeans features=PATH k=80000 nodes=2  cluster features
-  sslrun shards /data/images /scratch/shards   images as large tars
-  sslrun drill method=rotnet                   kill a small run on purpose
-
-method, recipe, data, eval_data, cluster, nodes, tasks_per_node, seed,
-init_from, continue_from, runs and group are set at the root; all else in its
-group: method.lr=0.2, data.path=/images. `sslrun plan METHOD... --cfg` prints
-every field.
+ABOUT = "Train self-supervised vision models on Slurm clusters, and on the machine at hand."
+EXAMPLES = {
+    "sslrun method=deepercluster nodes=8": "submit one run to the cluster",
+    "sslrun method=swav nodes=4-8": "on as many as there are",
+    "sslrun method=deepercluster recipe=demo": "minutes, on this machine",
+    "sslrun --multirun method=rotnet seed=0,1,2": "several runs, one job array",
+    "sslrun --multirun sweep=swav/prototypes": "a paper's table",
+    "sslrun plan method=deepercluster nodes=8": "what it would take, and why",
+    "sslrun report RUN, or sweep=PAPER/TABLE": "a page; ours beside the paper's",
+    "sslrun sweep list": "the papers' tables, what was run",
+    "sslrun kmeans features=PATH k=80000": "cluster features of files or runs",
+    "sslrun shards /data/images /scratch/shards": "a folder of images as large tars",
+    "sslrun drill method=rotnet": "kill one on purpose: same end",
+}
+OF_A_RUN = ("show RUN", "logs RUN -f", "resume RUN", "cancel RUN", "prune RUN", "eval RUN", "export RUN")
+FIELDS = """
+method, recipe, data, eval_data, cluster, nodes, tasks_per_node, seed, init_from, continue_from, runs and group are set
+at the root; all else in its group: method.lr=0.2, data.path=/images. `sslrun plan METHOD... --cfg` prints every field.
 """
+MARGIN = 2  # columns that argparse leaves free at the right, too
 VERBS = (
     "plan", "status", "show", "logs", "resume", "cancel", "prune",
     "eval", "export", "report", "sweep", "doctor", "drill", "kmeans", "shards",
@@ -119,13 +121,41 @@ def _parser(name: str | None, verb: ModuleType) -> ArgumentParser:
     else:
         from launcher.spec import registry
 
-        methods = (f"  {method:15} {registry.summary(method)}" for method in registry.names())
-        about = {"prog": "sslrun", "description": ABOUT, "epilog": "\n".join(("methods:", *methods))}
+        width = shutil.get_terminal_size().columns - MARGIN
+        methods = _listed({method: registry.summary(method) for method in registry.names()}, width)
+        about = {"prog": "sslrun", "description": _about(width), "epilog": f"methods:\n{methods}"}
         about["formatter_class"] = RawDescriptionHelpFormatter
     parser = _Parser(**about, allow_abbrev=False)
     parser.set_defaults(verb=name or "launch")
     verb.add_arguments(parser)
     return parser
+
+
+def _about(width: int) -> str:
+    """What `sslrun --help` begins with, in lines of at most `width` characters where no word is longer."""
+    verbs = textwrap.fill(f"sslrun status | {' | '.join(OF_A_RUN)} | doctor", width, **_indented(2, 4))
+    parts = (_filled(ABOUT, width), f"{_listed(EXAMPLES, width)}\n{verbs}", _filled(FIELDS, width))
+    return "\n\n".join(parts)
+
+
+def _listed(rows: Mapping[str, str], width: int) -> str:
+    """Two columns, the second one wrapped."""
+    first = max(map(len, rows)) + 4
+    if width - first < width // 4:  # no room beside it
+        return "\n".join(f"  {name}\n{textwrap.fill(said, width, **_indented(6, 6))}" for name, said in rows.items())
+    return "\n".join(
+        textwrap.fill(f"  {name:{first - 2}}{said}", width, **_indented(0, first)) for name, said in rows.items()
+    )
+
+
+def _filled(text: str, width: int) -> str:
+    return textwrap.fill(" ".join(text.split()), width, **_indented(0, 0))
+
+
+def _indented(first: int, others: int) -> dict[str, Any]:
+    """Words of commands and paths stay whole: they are there to be copied."""
+    kept = {"break_long_words": False, "break_on_hyphens": False}
+    return {"initial_indent": " " * first, "subsequent_indent": " " * others, **kept}
 
 
 if __name__ == "__main__":
