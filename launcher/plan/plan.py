@@ -17,6 +17,7 @@ from launcher.spec.runspec import RunSpec
 from launcher.spec.schema import TrainConfig
 
 LEAST_STEPS = 10  # between two saves
+NEARLY = 0.05  # by which hours may differ and are the same to whoever plans
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _on(spec: RunSpec, recipe: Recipe) -> Plan:
             **sizes.why,
             **layout.why,
             **_why_resources(spec, sizes, memory, host),
-            **_why_times(spec, sizes, times, seconds, delay, _why_rate(spec, reached, published)),
+            **_why_times(spec, sizes, times, seconds, delay, _why_rate(spec, reached, published, seconds / 3600)),
         },
     )
 
@@ -315,15 +316,17 @@ def _why_memory(memory: cost.MemoryCost, gpus: int, precision: str) -> str:
     )
 
 
-def _why_rate(spec: RunSpec, reached: Reached, published: Sequence[float]) -> str:
-    """published: hours of the run at both ends of the span."""
+def _why_rate(spec: RunSpec, reached: Reached, published: Sequence[float], hours: float) -> str:
+    """published: hours of the run at both ends of the span. hours: those of the plan."""
     if not reached.assumed:
         return reached.source
     if reached.span is None:
         device = f"{spec.method.precision} on a {'GPU' if spec.cluster.gpus_per_node else 'CPU'}"
         return f"{reached.source} (of such networks no rate in {device} is published)"
+    if all(math.isclose(other, hours, rel_tol=NEARLY) for other in published):
+        return f"{reached.source} (as published rates of such networks have it)"
     ends = (f"{share:.1%}" for share in reached.span)
-    takes = (rough(3600 * hours) for hours in published)
+    takes = (rough(3600 * other) for other in published)
     return (
         f"{reached.source} (published rates of such networks reach {_to(*ends)} of it, which would make the whole run "
         f"{_to(*takes)})"

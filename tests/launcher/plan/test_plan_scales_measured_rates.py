@@ -94,6 +94,16 @@ def test_an_assumed_time_says_so_with_the_range_of_published_rates():
     assert plan.hours_published == pytest.approx(wanted, rel=0.01)
 
 
+def test_published_rates_that_give_the_same_time_are_no_range():
+    """Of MoCo-v2 alone, in fp32: what it reached is made that of the cluster, or nearly."""
+    wanted = ["method=deepercluster", "nodes=8", "method.precision=fp32"]
+    apart = planned(*wanted, "cluster.efficiency=0.5", cluster="h100")
+    assert apart.hours_assumed and "would make the whole run" in apart.why["hours"]
+    share = 0.5 * apart.hours / apart.hours_published[1]
+    near = planned(*wanted, f"cluster.efficiency={share:.3f}", cluster="h100")
+    assert near.hours_assumed and near.hours_published and "would make" not in near.why["hours"]
+
+
 @pytest.mark.parametrize(
     ("given", "cluster", "published"),
     [
