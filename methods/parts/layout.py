@@ -75,7 +75,6 @@ def in_passes(config: TrainConfig, world_size: int, across_ranks: str, inputs: i
     each = f", each giving {inputs} inputs" if inputs > 1 else ""
     why = {
         "groups": across_ranks,
-        "group_size": "the whole world",
         "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images{each}; {shared}",
         "accumulation": "samples meet only in batch statistics, whose group is kept, and in the mean of the loss",
     }
@@ -107,7 +106,6 @@ def in_one_pass(
         _, _, ranks, shared = batch_norm_layout(config, per_rank, world_size)
     why = {
         "groups": across_ranks,
-        "group_size": "the whole world",
         "per_gpu_batch": f"{config.global_batch} / {world_size} ranks = {per_rank} images; {shared}",
         "accumulation": f"none: {couples}",
     }

@@ -53,6 +53,13 @@ def test_every_number_says_where_it_comes_from(nodes):
         assert plan.why.get(number), f"{number} has no reason"
 
 
+@pytest.mark.parametrize("method", ["byol", "rotnet", "supervised", "simclr"])
+def test_what_ranks_have_in_common_is_one_sentence(method):
+    plan, _ = planned(f"method={method}", "nodes=1")
+    assert plan.why["groups"] and "group_size" not in plan.why
+    assert (plan.groups.count, plan.groups.size) == (1, plan.world_size) and "no group" not in plan.why["groups"]
+
+
 @pytest.mark.parametrize(
     "nodes, per_gpu, variant",
     [
