@@ -296,7 +296,7 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
     runs = str(paths.absolute(config["runs"]))
     pin_networks(config["method"], Path(runs))
     images = getattr(config["data"], "images", None)
-    if planning and not images:  # a plan counts with the recipe's
+    if planning and not images and not getattr(config["data"], "path", None):  # a plan counts with the recipe's
         images = method.recipe(config["recipe"]).images
     method.validate(config["method"], images)
     classes = getattr(config["method"], "classes", None)

@@ -162,3 +162,10 @@ def test_a_world_that_does_not_fit_is_wrong_input(nodes):
         planned(f"nodes={nodes}")
     assert refused.value.exit_code == 2
     assert str(nodes * 8) in str(refused.value) and "64" in str(refused.value)
+
+
+def test_data_whose_size_is_not_known_may_be_larger_than_the_recipes(tmp_path):
+    wanted = "method=deepercluster", "method.clusters=30000000", "nodes=8"
+    with pytest.raises(InputError, match=r"^method\.clusters=30000000: "):
+        planned(*wanted)
+    planned(*wanted, f"data.path={tmp_path}")
