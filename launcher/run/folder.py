@@ -203,8 +203,8 @@ class RunDir:
         return History.read(self.path)
 
     def first_fix(self) -> str:  # where nobody runs it; what was given wrong is frozen, and stays wrong
-        again = f"`sslrun resume {self.typed}` first"
-        return "put right what it was given wrong, in a new run" if self.history().wrong_input else again
+        wrong, again = self.history().wrong_input, f"`sslrun resume {self.typed}` first"
+        return f"start a new run with another {wrong}: this one ended for it, and keeps it" if wrong else again
 
     def generation(self) -> int:
         """Number of times the run was started."""

@@ -63,10 +63,13 @@ class History(tuple[Event, ...]):
         return History(event for event in self if event["generation"] > generation)
 
     @property
-    def wrong_input(self) -> bool:
-        """Whether it ended because what it was given was wrong."""
+    def wrong_input(self) -> str:
+        """The field of its method for which it ended, which no resume changes; "" where it did not. What is wrong with
+        data, a folder that a node does not show, may be mended where it is."""
         last = self.last("start", "end", "submitted")
-        return last.get("event") == "end" and last["cause"] == "input"
+        ended = last.get("event") == "end" and last["cause"] == "input"
+        field = last.get("message", "").partition("=")[0]
+        return field if ended and field.startswith("method.") else ""
 
     @property
     def generation(self) -> int:

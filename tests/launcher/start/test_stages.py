@@ -2,12 +2,13 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from launcher.compose import clustering
+from launcher.compose import clustering, sources
 from launcher.compose.training import resolve
 from launcher.errors import InputError
 from launcher.plan import plan as planning
@@ -17,6 +18,7 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.run.snapshot import Snapshot
 from launcher.start import stages
+from methods.backbones.export import export
 
 CLUSTER = "cluster=generic"
 QUEUED = {"7": SimpleNamespace(state="RUNNING", reason="", suspended=None)}
@@ -264,8 +266,24 @@ def test_an_evaluation_follows_its_run_and_takes_nothing(ledgers, source):
     assert stages.of_run(found) == []
 
 
-def test_one_that_was_given_wrong_input_is_not_to_be_resumed(ledgers, source):
-    run = started(ledgers, source)
-    Ledger(run.path, run.generation(), "launcher").write("end", state="failed", cause="input", message="")
-    line = refused(pupil(source))
-    assert "it is failed, and nobody runs it; put right what it was given wrong, in a new run" in line
+@pytest.mark.parametrize(
+    ("said", "fix"),
+    [
+        ("method.classes=3: the data have 7; give 7", "start a new run with another method.classes: "),
+        ("data.path=/images: there is no such folder; give one", "`sslrun resume "),  # which may be put back
+    ],
+)
+def test_of_one_that_ended_for_what_a_resume_keeps_a_new_run_is_advised(ledgers, source, said, fix):
+    run = made(pupil(source))
+    started(ledgers, source)
+    shutil.rmtree(source.path / "checkpoints")
+    Ledger(source.path, source.generation(), "launcher").write("end", state="failed", cause="input", message=said)
+    refusals = [
+        lambda: stages.jobs_before(run.spec(), stages.of_run(run), QUEUED, made=True),
+        lambda: export(source, source.path / "file"),
+        lambda: sources.at_step(source, "newest", "RUN", source.id),
+        lambda: sources.pin_continue_from(str(source.path), source.runs, run.spec()),
+    ]
+    for refused in refusals:
+        with pytest.raises(InputError, match=re.escape(f"; {fix}")):
+            refused()
