@@ -192,8 +192,11 @@ def _as_asked(run: RunDir, codes: list[int], came: list[int]) -> Outcome | None:
     """How it ended where a second signal had the ranks killed; None where it did not."""
     if len(came) < 2 or -signal.SIGKILL not in codes:
         return None
-    saved = run.checkpoints()
-    last = f"the last save is {saved[-1].name}" if saved else "nothing was saved yet"
+    try:
+        saved = run.checkpoints()
+        last = f"the last save is {saved[-1].name}" if saved else "nothing was saved yet"
+    except OSError as error:
+        last = f"what was saved cannot be read ({error.strerror})"
     return Outcome("failed", "killed", f"killed as asked; {last}", 4)
 
 
