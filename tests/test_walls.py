@@ -32,7 +32,8 @@ IN_JOBS = {
 SPECS = {
     "methods.augment.patches", "methods.augment.spec", "methods.backbones.size", "methods.backbones.spec",
     "methods.data.listing", "methods.data.mapped", "methods.data.spec", "methods.data.splits", "methods.data.tars",
-    "methods.engine.banked_spec", "methods.engine.outline", "methods.evals.settings", "methods.evals.spec", "methods.kmeans.folder",
+    "methods.engine.banked_spec", "methods.engine.outline", "methods.evals.settings", "methods.evals.spec",
+    "methods.kmeans.folder",
     "methods.parts.layout", "methods.parts.memory_layout", "methods.parts.recipes", "methods.parts.rounds",
     "methods.parts.shapes",
     *(f"methods.{name}.spec" for name in (*METHODS, *JOBS)),
