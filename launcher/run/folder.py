@@ -202,9 +202,8 @@ class RunDir:
     def history(self) -> History:
         return History.read(self.path)
 
-    def first_fix(self) -> str:  # where nobody runs it; what was given wrong is frozen, and stays wrong
-        wrong, again = self.history().wrong_input, f"`sslrun resume {self.typed}` first"
-        return f"start a new run with another {wrong}: this one ended for it, and keeps it" if wrong else again
+    def first_fix(self) -> str:
+        return self.history().first_fix(self.typed)
 
     def generation(self) -> int:
         """Number of times the run was started."""

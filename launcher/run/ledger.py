@@ -71,6 +71,13 @@ class History(tuple[Event, ...]):
         field = last.get("message", "").partition("=")[0]
         return field if ended and field.startswith("method.") else ""
 
+    def first_fix(self, run: str) -> str:
+        """What to do about an end that came too early, where nobody runs `run`, as a person types it: what was given
+        wrong is frozen, and stays wrong."""
+        if self.wrong_input:
+            return f"start a new run with another {self.wrong_input}: this one ended for it, and keeps it"
+        return f"`sslrun resume {run}` first"
+
     @property
     def generation(self) -> int:
         """Of its latest start; 0 before the first."""

@@ -118,9 +118,7 @@ def checkpoint(field: str, source: FromRun) -> InitFrom:
     if step is None:
         history = History.read(run)
         if not done(history):
-            raise InputError.of(
-                field, run, "that run has not ended", f"`sslrun resume {shlex.quote(str(run))}` goes on with it"
-            )
+            raise InputError.of(field, run, "that run is not done", history.first_fix(shlex.quote(str(run))))
         newest = max(filter(STEP.fullmatch, names(run / "checkpoints")), default="step_0")
         step = history.last("finished").get("step", int(newest.removeprefix("step_")))
     path = run / "checkpoints" / f"step_{step:08d}"

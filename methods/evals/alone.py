@@ -117,7 +117,7 @@ def _checkpoint(run: RunDir, owner: RunDir, asked: dict[str, Any]) -> tuple[str,
     """(path, manifest) of the checkpoint asked for, or of the newest that verifies. On rank 0. Raises OSError."""
     if asked.get("after") and owner.state().name != "done":
         reason = f"it is {owner.state().name}, and this evaluation was to follow its end"
-        fix = f"`sslrun resume {owner.typed}`, or `sslrun eval {owner.typed} step=newest`"
+        fix = f"{owner.first_fix()}, or `sslrun eval {owner.typed} step=newest`"
         raise InputError.of("RUN", owner.id, reason, fix)
     saved = owner.checkpoints()
     if asked["step"] is not None:

@@ -164,9 +164,13 @@ def test_what_is_taken_is_the_last_checkpoint_and_the_first_start_writes_it_down
     run = made(pupil(source))
     spec, pinned = run.spec(), run.path / "pinned" / "init_from" / "step_00000018"
     assert [each.run.path for each in stages.unfinished(stages.of_run(run))] == [source.path]
-    with pytest.raises(InputError, match=r"^init_from=.*that run has not ended"):
+    with pytest.raises(InputError, match=r"^init_from=.*that run is not done.*`sslrun resume .*` first"):
         stages.pin(run, spec, pen(run))
-    ledgers.end(started(ledgers, source))
+    ledgers.say(started(ledgers, source), "end", state="failed", cause="input", message="method.lr=-1: out of range")
+    with pytest.raises(InputError, match=r"start a new run with another method\.lr"):
+        stages.pin(run, spec, pen(run))
+    ledgers.start(source, job="7")
+    ledgers.end(source)
     save(ledgers, source, 18)
     assert stages.unfinished(stages.of_run(run)) == []
     stages.pin(run, spec, pen(run))
