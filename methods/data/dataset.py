@@ -31,11 +31,22 @@ class SmallDataset(ImageDataset, Protocol):
     small: bool
 
 
+class TaggedDataset(ImageDataset, Protocol):
+    """One whose images each show several of its `classes`; `labels` is None, and most data sets have no `tags`."""
+
+    tags: np.ndarray  # int8 [N, classes]: 1 there, -1 not there, 0 not counted (difficult)
+
+
 class CaptionedDataset(ImageDataset, Protocol):
     """One that has words beside its images; most have none, and no such method."""
 
     def text(self, index: int) -> str:
         """All that is said of the image; several captions are its lines. Raises BrokenImage where there is nothing."""
+
+
+def tags_of(dataset: ImageDataset) -> np.ndarray | None:
+    """As `TaggedDataset` has them; None of others."""
+    return getattr(dataset, "tags", None)
 
 
 def remarks(*datasets: ImageDataset | None) -> list[str]:

@@ -28,7 +28,7 @@ from methods.engine.job import Job
 from methods.evals.during import first_scores, labelled
 from methods.evals.judge import judge
 from methods.evals.remarks import remarks, unlabelled
-from methods.evals.spec import PROTOCOLS, need_labels
+from methods.evals.spec import PROTOCOLS, need_labels, need_one_label
 from methods.evals.subject import Subject
 
 
@@ -77,9 +77,9 @@ def job_of(
     """A job that trains nothing, on the images that `protocols` need, and which says how it ends. Collective; raises
     InputError without them."""
     spec, with_labels = run.spec(), need_labels(protocols)
-    found = _datasets(spec, with_labels) if world.is_main else None  # first: it keeps an index that the others read
+    found = _datasets(spec, protocols) if world.is_main else None  # first: it keeps an index that the others read
     world.barrier()
-    dataset, labels = found or _datasets(spec, with_labels)
+    dataset, labels = found or _datasets(spec, protocols)
     job = Job(run, spec, world, None, ledger, stop, dataset, labels, heart)
     job.reporter.start(purge_step=0)
     for said in remarks(spec, dataset, labels) if world.is_main and with_labels else ():
@@ -95,11 +95,11 @@ def job_of(
         job.reporter.close()
 
 
-def _datasets(spec: Any, with_labels: bool) -> tuple[Any, Any]:
-    """(images, (train, test) where they have labels)."""
+def _datasets(spec: Any, protocols: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(images, (train, test) where they have labels, one an image or several as `protocols` take them)."""
     dataset = build(spec.data, "train") if spec.eval_data is None else None
-    found = labelled(spec, dataset)
-    if found is None and not with_labels:
+    found = labelled(spec, dataset, tags=True)
+    if found is None and not need_labels(protocols):
         test = build(spec.eval_data or spec.data, "test")
         dataset = test if len(test) else build(spec.eval_data or spec.data, "train")
         probe(dataset)
@@ -109,6 +109,10 @@ def _datasets(spec: Any, with_labels: bool) -> tuple[Any, Any]:
         fix = "give labelled images: eval_data=image_folder eval_data.path=/path/to/them"
         reason = unlabelled(spec, dataset) or "it has no labels, or no test split"
         raise InputError.of("eval_data", given.name, reason, fix)
+    refused = need_one_label(protocols)
+    if refused and found[0].labels is None:
+        reason = f"it needs one label an image, and those of {(spec.eval_data or spec.data).name} have several"
+        raise InputError.of("protocol", refused[0], reason, "use svm, or eval_data with one label an image")
     probe(found[0])
     return found[0], found
 

@@ -6,7 +6,7 @@ from typing import Any
 from launcher.errors import Diverged
 from launcher.spec.runspec import RunSpec
 from methods.data import build
-from methods.data.dataset import ImageDataset
+from methods.data.dataset import ImageDataset, tags_of
 from methods.engine.collapse import collapse
 from methods.engine.collapse_watch import last_word, say_health
 from methods.engine.job import Job
@@ -60,14 +60,20 @@ def first_scores(evals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {event["protocol"]: event["scores"] for event in reversed(evals)}
 
 
-def labelled(spec: RunSpec, dataset: ImageDataset | None) -> tuple[ImageDataset, ImageDataset] | None:
+def labelled(
+    spec: RunSpec, dataset: ImageDataset | None, *, tags: bool = False
+) -> tuple[ImageDataset, ImageDataset] | None:
     """The labelled (train, test) splits that k-NN uses: of eval_data where given (`dataset` may then be None), else of
-    the training data `dataset`.
+    the training data `dataset`. tags: several labels an image will do, too.
 
     None where there are no labels or no test split. Raises InputError where eval_data cannot be used.
     """
+
+    def has_labels(split: ImageDataset) -> bool:
+        return len(split) > 0 and (split.labels is not None or (tags and tags_of(split) is not None))
+
     train = dataset if spec.eval_data is None else build(spec.eval_data, "train")
-    if train.labels is None or not len(train):
+    if not has_labels(train):
         return None
     test = build(spec.eval_data or spec.data, "test")
-    return (train, test) if len(test) and test.labels is not None else None
+    return (train, test) if has_labels(test) else None

@@ -7,7 +7,7 @@ import numpy as np
 
 from launcher.spec.runspec import RunSpec
 from methods.data import build
-from methods.data.dataset import ImageDataset
+from methods.data.dataset import ImageDataset, tags_of
 from methods.data.folder import printable
 
 NAMED = 3  # classes that stand for all
@@ -20,10 +20,14 @@ def remarks(spec: RunSpec, dataset: ImageDataset | None, pair: tuple[ImageDatase
         reason = unlabelled(spec, dataset)
         return [f"k-NN is left out: {reason}"] if reason else []
     train, test = pair
-    learnt, judged = (np.bincount(each.labels, minlength=len(train.classes)) for each in pair)
+    learnt, judged = (_images_of(each, len(train.classes)) for each in pair)
     lines = []
     unseen = (learnt == 0) & (judged > 0)
-    if unseen.any():
+    if unseen.any() and train.labels is None:
+        lines.append(
+            f"{unseen.sum()} of {len(unseen)} classes have no image to learn from: {_some(train.classes, unseen)}"
+        )
+    elif unseen.any():
         images = int(judged[unseen].sum())
         lines.append(
             f"no score can be right about {images} of the {len(test)} images that judge: their classes "
@@ -39,10 +43,19 @@ def unlabelled(spec: RunSpec, dataset: ImageDataset | None) -> str:
     """Why there is nothing to judge with, as `remarks` has it; empty where nothing looks as if there were labels."""
     given = spec.eval_data or spec.data
     train = dataset if spec.eval_data is None and dataset is not None else build(given, "train")
+    if train.labels is None and tags_of(train) is not None:
+        return "its images have several labels each, and it needs one"
     if train.labels is None:
         return getattr(train, "unlabelled", "") or ("eval_data has no labels" if spec.eval_data else "")
     test = build(given, "test")
     return "the images that judge have no labels" if len(test) else "no image is left to judge with"
+
+
+def _images_of(dataset: ImageDataset, classes: int) -> np.ndarray:
+    """int64 [classes]: on how many images each is."""
+    if dataset.labels is None:
+        return (tags_of(dataset) == 1).sum(0)
+    return np.bincount(dataset.labels, minlength=classes)
 
 
 def _some(classes: Sequence[str], chosen: np.ndarray) -> str:

@@ -19,14 +19,14 @@ GB = 1e9
 CGROUPS, MINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
-def too_large(job: Job, width: int) -> str:
-    """Why rank 0 cannot gather and search rows of `width` float32 of all labelled images; empty where it can.
-    Collective: rank 0's machine counts."""
+def too_large(job: Job, width: int, copies: int = COPIES) -> str:
+    """Why rank 0 cannot gather and search rows of `width` float32 of all labelled images; empty where it can. copies:
+    times that its machine comes to hold them. Collective: rank 0's machine counts."""
     needed = _bytes(job.labelled, width)
     there = job.world.broadcast(memory() if job.world.is_main else 0)
-    if COPIES * needed <= there:
+    if copies * needed <= there:
         return ""
-    takes = f"{needed / GB:,.3g} GB of features on one rank, which takes {COPIES} times that"
+    takes = f"{needed / GB:,.3g} GB of features on one rank, which takes {copies} times that"
     return f"it gathers {takes}, and its machine has {there / GB:,.3g} GB of memory"
 
 
@@ -39,9 +39,9 @@ def pixels_too_large(job: Job) -> str:
     return too_large(job, width)
 
 
-def refuse_too_large(job: Job, protocol: str, width: int) -> None:
+def refuse_too_large(job: Job, protocol: str, width: int, copies: int = COPIES) -> None:
     """Raises InputError, on all ranks, where `protocol` cannot gather rows of `width` float32. Collective."""
-    reason = too_large(job, width)
+    reason = too_large(job, width, copies)
     if reason:
         fix = "use linear or logistic, eval_data with fewer images, or a machine with more memory"
         raise InputError.of("protocol", protocol, reason, fix)

@@ -16,6 +16,7 @@ class Settings:
     no_percent: ClassVar[tuple[str, ...]] = ()  # the scores that are other numbers
     place: ClassVar[int]  # in lists that people read; new ones come last, as work kept on disk is numbered by it
     labels: ClassVar[bool] = True  # whether it needs them
+    tags: ClassVar[bool] = False  # whether several labels an image will do, as `dataset.TaggedDataset` has them
     zero: ClassVar[tuple[str, ...]] = ()  # the numbers among its settings that may be 0; all others are positive
 
     @classmethod

@@ -21,6 +21,11 @@ def need_labels(protocols: Iterable[str]) -> bool:
     return any(PROTOCOLS[name].labels for name in protocols)
 
 
+def need_one_label(protocols: Iterable[str]) -> list[str]:
+    """Those of them that can do nothing with images of several labels."""
+    return [name for name in protocols if PROTOCOLS[name].labels and not PROTOCOLS[name].tags]
+
+
 def changed(protocol: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a protocol's `settings` that are not the defaults."""
     usual = vars(PROTOCOLS[protocol]())

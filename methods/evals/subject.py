@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from launcher.runtime.store import Store
-from methods.data.dataset import ImageDataset
+from methods.data.dataset import ImageDataset, tags_of
 from methods.engine.features import Encode, extract, refuse_unless_finite
 from methods.engine.job import Job
 from methods.evals.spec import PROTOCOLS
@@ -63,6 +63,16 @@ class Subject:
 
     def labels(self, split: str, ids: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.splits[split].labels[ids]))
+
+    def tags(self, split: str, ids: np.ndarray) -> torch.Tensor:
+        """int8 [n, classes] of the samples `ids`: 1 there, -1 not there, 0 not counted. Where an image has one label,
+        that class against all others."""
+        dataset = self.splits[split]
+        if (found := tags_of(dataset)) is None:
+            found = np.where(dataset.labels[ids, None] == np.arange(self.classes), 1, -1).astype(np.int8)
+        else:
+            found = found[ids]
+        return torch.from_numpy(np.ascontiguousarray(found))
 
     def keeping(self, work: str, key: Any, *, needed: int) -> AbstractContextManager[Store]:
         """Where a protocol keeps its work until the evaluation is done. `key`: JSON, what it depends on beside the

@@ -8,7 +8,7 @@ from methods.evals.spec import PROTOCOLS
 
 
 def test_protocols_are_found_under_the_names_of_their_folders():
-    assert list(PROTOCOLS) == ["knn", "linear", "logistic", "layers", "groups", "attention"]
+    assert list(PROTOCOLS) == ["knn", "linear", "logistic", "layers", "groups", "attention", "svm"]
     assert {name: kind.__module__ for name, kind in PROTOCOLS.items()} == {
         name: f"methods.evals.{name}.spec" for name in PROTOCOLS
     }
