@@ -31,7 +31,8 @@ IN_JOBS = {
 # What the launcher reads of methods/, through its registry: none of it imports anything heavy.
 SPECS = {
     "methods.augment.patches", "methods.augment.spec", "methods.backbones.size", "methods.backbones.spec",
-    "methods.data.listing", "methods.data.mapped", "methods.data.spec", "methods.data.splits", "methods.data.tars",
+    "methods.data.listing", "methods.data.mapped", "methods.data.spec", "methods.data.spec_tagged",
+    "methods.data.splits", "methods.data.tars",
     "methods.engine.banked_spec", "methods.engine.outline", "methods.evals.settings", "methods.evals.spec",
     "methods.kmeans.folder",
     "methods.parts.layout", "methods.parts.memory_layout", "methods.parts.recipes", "methods.parts.rounds",

@@ -74,7 +74,7 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     store.store(group="method", name=method_name, node=recipe.method)
     for name in DATA if config_dir else named.intersection(DATA):
         for group in ("data", "eval_data"):
-            store.store(group=group, name=name, node=recipe.data if name == default else DATA[name]())
+            _store_data(store, group, name, recipe.data if name == default else DATA[name]())
     _store_clusters(store, clusters.files() if config_dir else named.intersection(clusters.files()))
     defaults = [
         "_self_",
@@ -130,7 +130,7 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
     _store_clusters(store, clusters.files() if config_dir else named.intersection(clusters.files()))
     store.store(group="cluster", name=OF_THE_RUN, node=spec.cluster_but(spare_nodes=0))
     for name in DATA if config_dir else named.intersection(DATA):
-        store.store(group="eval_data", name=name, node=DATA[name]())
+        _store_data(store, "eval_data", name, DATA[name]())
     defaults = ["_self_", {"optional eval_data": None}, {"cluster": cluster}]
     store.store(name="evaluation", node={"defaults": defaults, "nodes": 1, "tasks_per_node": None})
     root = _compose("evaluation", [o for o in overrides if o.partition("=")[0] != "cluster"], config_dir)
@@ -196,6 +196,12 @@ def _store() -> ConfigStore:
     store = ConfigStore.instance()
     store.store(group="hydra", name="config", node=HydraConf(defaults=[]), provider="hydra")
     return store
+
+
+def _store_data(store: ConfigStore, group: str, name: str, node: Any) -> None:
+    """name: Hydra looks for "made/objects" of `data` in `data/made`."""
+    *inner, last = name.split("/")
+    store.store(group="/".join([group, *inner]), name=last, node=node)
 
 
 def _store_clusters(store: ConfigStore, names: Iterable[str]) -> None:

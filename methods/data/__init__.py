@@ -5,14 +5,15 @@ Importing this package costs nothing (the launcher reads `methods.data.spec` thr
 
 from __future__ import annotations
 
+from typing import Any
+
 from methods.data import spec
 from methods.data.dataset import ImageDataset
 
 
-def build(
-    config: spec.PhotosData | spec.ImageFolderData | spec.Cifar10Data | spec.ShardsData, split: str
-) -> ImageDataset:
-    """The "train" or "test" split of the dataset that `config` describes. Raises InputError as `spec.check` does."""
+def build(config: Any, split: str) -> ImageDataset:
+    """The "train" or "test" split of the dataset that `config`, of a class in `spec.DATA`, describes. Raises InputError
+    as `spec.check` does."""
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r}: unknown; choose train or test")
     spec.check(config)
@@ -35,4 +36,12 @@ def build(
 
         how = {"labels": config.labels, "splits": config.splits, "max_pixels": config.max_pixels}
         return ImageShards(config.path, split, **how)
+    if isinstance(config, spec.VocData):
+        from methods.data.voc import Voc
+
+        return Voc(config.path, split, year=config.year, max_pixels=config.max_pixels)
+    if isinstance(config, spec.MadeObjectsData):
+        from methods.data.made import MadeObjects
+
+        return MadeObjects(split, images=config.images, side=config.side, seed=config.seed)
     raise TypeError(f"{type(config).__name__} is not a data config; choose one of {', '.join(spec.DATA)}")

@@ -5,6 +5,7 @@ import os
 
 from launcher.spec import paths
 
+MAX_PIXELS = 178_956_970  # of an image; where PIL takes it for an attack
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip

@@ -127,18 +127,22 @@ def area(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return np.where((rows % 2 == 0)[:, None], np.where(tested, TEST, VALIDATION), ALWAYS_TRAIN).astype(np.uint8)
 
 
+def corners_of(height: int, width: int, allowed: tuple[int, ...], side: int) -> np.ndarray:
+    """Top left corners of all windows of `side` pixels, TILE at most, in a photograph whose pixels are all for one of
+    `allowed`: int64 [n, 2], rows and columns."""
+    rows, columns = np.arange(0, height - side + 1, STRIDE), np.arange(0, width - side + 1, STRIDE)
+    # No window is larger than a tile, so that each tile it touches has one of its corners.
+    ends = [area(rows + down, columns + right) for down in (0, side - 1) for right in (0, side - 1)]
+    return np.argwhere(np.isin(ends, allowed).all(0)) * STRIDE
+
+
 def windows(grey: np.ndarray, allowed: tuple[int, ...], side: int, seed: str) -> Iterator[tuple[int, int]]:
     """Top left corners (row, column) of windows in a photograph, uint8 [height, width], without end.
 
     All of their pixels are for one of `allowed`, as `area` says. They come in a random order that the seed fixes, and
     start over when all have been given.
     """
-    height, width = grey.shape
-    rows, columns = np.arange(0, height - side + 1, STRIDE), np.arange(0, width - side + 1, STRIDE)
-    # No window is larger than a tile, so that each tile it touches has one of its corners.
-    ends = [area(rows + down, columns + right) for down in (0, side - 1) for right in (0, side - 1)]
-    corners = np.argwhere(np.isin(ends, allowed).all(0)) * STRIDE
-    corners = np.random.default_rng(zlib.crc32(seed.encode())).permutation(corners)
+    corners = np.random.default_rng(zlib.crc32(seed.encode())).permutation(corners_of(*grey.shape, allowed, side))
     given = True
     while given:
         given = False

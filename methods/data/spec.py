@@ -12,11 +12,12 @@ from typing import ClassVar
 from launcher.errors import InputError
 from launcher.spec.fields import check_ranges, choice, later
 from methods.data import splits, tars
-from methods.data.listing import IMAGE_SUFFIXES, absolute, holds_image, listing
+from methods.data.listing import IMAGE_SUFFIXES, MAX_PIXELS, absolute, holds_image, listing
 from methods.data.listing import told_not_read as told_not_read  # for `sslrun shards`
+from methods.data.spec_tagged import MadeObjectsData, VocData, check_made, check_voc, check_voc_year
+from methods.data.spec_tagged import has_tags as has_tags  # for who composes evaluations
 from methods.data.splits import refuse_hidden_splits, split_folders
 
-MAX_PIXELS = 178_956_970  # of an image; where PIL takes it for an attack
 LABELS = ("auto", "folders", "none")
 SHARD_LABELS = ("auto", "cls", "none")
 
@@ -82,7 +83,14 @@ class ShardsData:
 # What a batch may bring beside its images: `methods.data.beside` tells what each is.
 COLUMNS = ("label", "position", "text")
 
-DATA = {"photos": PhotosData, "image_folder": ImageFolderData, "cifar10": Cifar10Data, "shards": ShardsData}
+DATA = {
+    "photos": PhotosData,
+    "image_folder": ImageFolderData,
+    "cifar10": Cifar10Data,
+    "shards": ShardsData,
+    "voc": VocData,
+    "made/objects": MadeObjectsData,
+}
 
 
 def check(config, field="data", *, at_hand=True):
@@ -105,6 +113,13 @@ def check(config, field="data", *, at_hand=True):
         _check_cifar10(config, field)
     elif isinstance(config, ShardsData):
         _check_shards(config, field, at_hand)
+    elif isinstance(config, MadeObjectsData):
+        check_made(config, field)
+    elif isinstance(config, VocData):
+        check_voc_year(config, field)
+        if at_hand:
+            _check_folder(config.path, field, "the folder with VOCdevkit/")
+            check_voc(config, field)
 
 
 def cifar10_folder(path):
@@ -160,6 +175,8 @@ def unlabelled_reason(folder):
 
 def no_labels(config):
     """Why the images of `config` have no labels, or None where they seem to. Looks at names of folders alone."""
+    if has_tags(config):
+        return "an image has several tags, and no one label"
     if not isinstance(config, ImageFolderData | ShardsData):
         return None
     if config.labels == "none" or not config.path:
@@ -180,7 +197,8 @@ def check_columns(config, columns, *, at_hand=True, classes=None):
     """Raise InputError where the data set of `config` lacks what a method wants beside its images, of COLUMNS, or has
     labels of more classes than `classes`, a number or None. As `no_labels`, it looks at names of folders alone;
     at_hand: whether there are any to look at."""
-    if "label" in columns and (at_hand or getattr(config, "labels", "") == "none") and (reason := no_labels(config)):
+    told = at_hand or has_tags(config) or getattr(config, "labels", "") == "none"
+    if "label" in columns and told and (reason := no_labels(config)):
         raise without_labels(config, reason)
     if "text" in columns and not isinstance(config, ImageFolderData):
         raise without_texts(config, "such a data set keeps none")

@@ -18,6 +18,7 @@ MADE = [
         "data.path='/data/it\\'s, für'",
     ],
     ["method=dino", "recipe=tiny", "data=cifar10", "data.path=/data/a=b", "eval_data=photos", "eval_data.images=100"],
+    ["method=dino", "recipe=tiny", "data=voc", "data.path=/data", "data.year=2012", "eval_data=made/objects"],
     ["method=smog", "method.warmup_lr=0.01", "data=image_folder", "data.labels=none", "runs=/data/my runs"],
 ]
 
