@@ -28,6 +28,7 @@ EXAMPLES = {
     "sslrun --multirun method=rotnet seed=0,1,2": "several runs, one job array",
     "sslrun --multirun sweep=swav/prototypes": "a paper's table",
     "sslrun plan method=deepercluster nodes=8": "what it would take, and why",
+    "sslrun best knn.trained": "the runs by a score",
     "sslrun report RUN, or sweep=PAPER/TABLE": "a page; ours beside the paper's",
     "sslrun sweep list": "the papers' tables, what was run",
     "sslrun kmeans features=PATH k=80000": "cluster features of files or runs",
@@ -41,11 +42,11 @@ at the root; all else in its group: method.lr=0.2, data.path=/images. `sslrun pl
 """
 MARGIN = 2  # columns that argparse leaves free at the right, too
 VERBS = (
-    "plan", "status", "show", "logs", "resume", "cancel", "prune",
+    "plan", "status", "best", "show", "logs", "resume", "cancel", "prune",
     "eval", "export", "report", "sweep", "doctor", "drill", "kmeans", "shards",
 )  # fmt: skip
 
-READING = ("plan", "status", "show", "logs", "report", "sweep")  # nothing is lost where their reader goes
+READING = ("plan", "status", "best", "show", "logs", "report", "sweep")  # nothing is lost where their reader goes
 
 
 def main(arguments: list[str] | None = None) -> None:

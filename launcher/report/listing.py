@@ -75,9 +75,12 @@ def asked_for(names: Sequence[str], rows: Sequence[RunRow]) -> tuple[list[str], 
     return list(names), [[_plain(name, query.value(row, name)) for name in names] for row in rows]
 
 
-def that_fit(rows: Sequence[RunRow], width: int) -> tuple[list[str], list[list[str]]]:
-    """(titles, cells of each row) of the columns that have something to say and fit `width` characters."""
-    every = columns()
+def that_fit(
+    rows: Sequence[RunRow], width: int, every: Sequence[Column] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """(titles, cells of each row) of those of the columns `every`, by default `columns()`, that have something to say
+    and fit `width` characters."""
+    every = columns() if every is None else every
     cells = [[_one_line(column.cell(row.facts)) for row in rows] for column in every]
     widths = [max([len(column.title), *map(len, texts)]) for column, texts in zip(every, cells, strict=True)]
     left, kept = width + GAP, set()

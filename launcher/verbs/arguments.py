@@ -24,6 +24,17 @@ def add_runs(parser: ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", default=[], metavar="runs=FOLDER")
 
 
+def add_where(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only runs for which this holds, with = != < <= > or >=, of any key: state, step, method.lr, seed, "
+        "cluster.partition, evals.knn.trained, restarts.preempted; given again: both hold",
+    )
+
+
 def add_json(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the last line of stdout is JSON")
 

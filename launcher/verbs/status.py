@@ -23,20 +23,12 @@ if TYPE_CHECKING:
 EXAMPLE = "sslrun status --watch, sslrun status --where state=done --where 'method.lr>=0.1' --sort=-evals.knn.trained"
 WATCH_SECONDS = 5.0
 WORDS_SECONDS = 0.4  # how long Slurm may take to say more about jobs that never began
-UNBOUNDED = 10_000  # characters a line where nobody says how wide it may be
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     arguments.add_runs(parser)
     parser.add_argument("--watch", action="store_true", help="stay and show what changes, until Ctrl-C")
-    parser.add_argument(
-        "--where",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="only runs for which this holds, with = != < <= > or >=, of any key: state, step, method.lr, seed, "
-        "cluster.partition, evals.knn.trained, restarts.preempted; given again: both hold",
-    )
+    arguments.add_where(parser)
     parser.add_argument("--sort", metavar="KEY", help="by any such key; --sort=-KEY begins with the largest")
     parser.add_argument("--columns", metavar="KEY,KEY", help="these and no others; with --json: these, too")
     parser.add_argument("--csv", action="store_true", help="every key, or --columns, for a spreadsheet")
@@ -66,14 +58,10 @@ def run(options: Namespace) -> int:
     elif options.csv:
         _write_csv(rows, columns)
     else:
-        from launcher.report.screen import console
+        from launcher.report import screen
 
-        screen = console()
-        for text in view.texts(rows, _width(screen)):
-            if screen.is_terminal:
-                screen.print(text, soft_wrap=True, end="")
-            else:  # ten thousand lines in no time
-                sys.stdout.write(harmless(text.plain))
+        console = screen.console()
+        screen.show(view.texts(rows, screen.width_of(console)), console)
     return 0
 
 
@@ -155,13 +143,6 @@ class _View:
             f"{listing.counted(rows, self._total)} in {self._folder}" if self._total else f"no runs in {self._folder}"
         )
         yield Text(f"{total}\n", style="dim", no_wrap=True, end="")
-
-
-def _width(screen: "Console") -> int:
-    """Of a terminal, or of who says it has one; what goes into a file or a pipe has no width."""
-    import os
-
-    return screen.width if screen.is_terminal or "COLUMNS" in os.environ else UNBOUNDED
 
 
 def _watch(view: _View) -> int:

@@ -32,6 +32,7 @@ COMMANDS = {
     "config": ["plan", "method=deepercluster", "recipe=demo", "--cfg"],
     "plan of a clustering": ["kmeans", "features={run}", "k=3", "cluster=local", "--plan"],
     "status": ["status", "runs={runs}"],
+    "best": ["best", "knn.trained", "runs={runs}"],
     "show": ["show", "{run}"],
     "show as JSON": ["show", "{run}", "--json"],
     "logs": ["logs", "{run}"],

@@ -166,6 +166,7 @@ def verbs(whole: Path) -> dict[str, list[str]]:
             "--columns=id,loss,started",
             runs,
         ],
+        "best": ["best", "knn.trained", runs],
         "sweep list": ["sweep", "list", "swav", runs],
         "report sweep": ["report", f"sweep={SWEEP}", "recipe=tiny", f"--out={out}.html", runs],
         "cancel sweep": ["cancel", "-y", "swav-queue-tiny-sweep-1", runs],
