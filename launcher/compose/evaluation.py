@@ -190,7 +190,7 @@ def _code(run: RunDir, wanted: Wanted) -> Snapshot:
     if wanted.launched:
         code = run.code()
         return Snapshot(run.code_folder().resolve(), code["digest"], code["origin"])
-    return snapshot.take(wanted.spec.method.name, run.path.parent)
+    return snapshot.take(wanted.spec.method.name, run.path.parent, wanted.settings)
 
 
 def _number(name: str) -> int:

@@ -15,6 +15,7 @@ from launcher.errors import InputError, unknown
 from launcher.spec import registry
 
 PROTOCOLS, need_labels = registry.facts("evals").PROTOCOLS, registry.facts("evals").need_labels
+kind_of = registry.facts("evals").kind_of
 
 Settings = dict[str, dict[str, Any]]  # of each protocol, in the order in which they were asked for
 
@@ -27,8 +28,7 @@ def taken(overrides: Sequence[str], backbone: str) -> tuple[Settings, list[str]]
     if not names or not all(names):
         raise InputError(f"protocol is missing; say protocol=NAME, one of {', '.join(PROTOCOLS)}")
     for name in names:
-        if name not in PROTOCOLS:
-            unknown("protocol", name, PROTOCOLS)
+        kind_of(name)
         if names.count(name) > 1:
             raise InputError.of("protocol", asked[-1], f"{name} comes twice", "leave one out")
     of: dict[str, list[str]] = {name: [] for name in names}
@@ -51,9 +51,7 @@ def defaults(names: Sequence[str], backbone: str) -> Settings:
 
 
 def _settings(name: str, given: Sequence[str], backbone: str) -> dict[str, Any]:
-    if name not in PROTOCOLS:
-        unknown("protocol", name, PROTOCOLS)
-    kind = PROTOCOLS[name]
+    kind = kind_of(name)
     known = {field.name for field in dataclasses.fields(kind)}
     for text in given:
         key, sign, value = text.partition("=")

@@ -362,8 +362,10 @@ def _protocols(given: Any, backbone: str) -> tuple[str, ...]:
     this backbone."""
     names = tuple(given) if isinstance(given, list) else (given,) if given else ()
     for name in names:
-        if str(name) not in protocols.PROTOCOLS:
-            unknown("eval_after", str(name), protocols.PROTOCOLS)
+        try:
+            protocols.kind_of(str(name))
+        except InputError as error:
+            raise error.about("eval_after") from None
     protocols.defaults(names, backbone)
     return names
 

@@ -1,6 +1,6 @@
 """The code that a run executes: a copy taken when the run is made, so that editing the code changes nothing queued.
 
-    <runs>/.code/DIGEST/launcher/... methods/... and the package of a method from elsewhere
+    <runs>/.code/DIGEST/launcher/... methods/... and the packages of a method and of protocols from elsewhere
     <runs>/<id>/code -> ../.code/DIGEST
 
 What is copied: in a git checkout the tracked, modified and untracked files (git's ignore rules hold), elsewhere every
@@ -17,6 +17,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -27,6 +28,7 @@ from typing import NoReturn
 from launcher.errors import InputError
 from launcher.run.files import sync_names, writing_in
 from launcher.run.question import agreed
+from launcher.spec import registry
 
 # What code that was taken long ago calls a module of today.
 FORMERLY = {"launcher.start.batch": "launcher.batch", "launcher.start.worker": "launcher.worker"}
@@ -51,16 +53,17 @@ class Snapshot:
     origin: str
 
 
-def take(method: str, runs: Path) -> Snapshot:
-    """Copy the code of sslrun and of `method` to `runs`/.code; one that is there already is used.
+def take(method: str, runs: Path, protocols: Iterable[str] = ()) -> Snapshot:
+    """Copy the code of sslrun, of `method` and of `protocols` to `runs`/.code; one that is there already is used.
 
     Raises InputError when it is larger than LARGEST_MB: then something that is no code lies among it; and where a file
     that nobody has committed is called like one of passwords, unless a person at a terminal says that it may go along.
     """
     files: dict[str, Path] = {}
     origin = ""
-    elsewhere = [p.module.partition(".")[0] for p in entry_points(group="sslrun.methods") if p.name == method]
-    for package in (*PACKAGES, *elsewhere):
+    wanted = {registry.METHODS: [method], registry.PROTOCOLS: [*protocols]}
+    points = [point for group, names in wanted.items() for point in entry_points(group=group) if point.name in names]
+    for package in dict.fromkeys((*PACKAGES, *(point.module.partition(".")[0] for point in points))):
         folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])  # type: ignore[union-attr, index]
         found = _in_git(folder)
         if found is not None and not origin:

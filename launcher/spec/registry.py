@@ -1,6 +1,7 @@
 """Which methods there are: folders under `methods/` with a spec.py and a trainer.py, and entry points `sslrun.methods`
 elsewhere. A folder with a job.py in place of the trainer is a kind of work that trains nothing, reached through a verb
-of its own."""
+of its own. Packages elsewhere may have protocols, too: entry points `sslrun.protocols`, which methods/evals/spec.py
+puts behind its own."""
 
 import importlib
 import importlib.util
@@ -15,11 +16,13 @@ from typing import Any
 from launcher.errors import InputError, unknown
 from launcher.spec.contract import Work
 
+METHODS, PROTOCOLS = "sslrun.methods", "sslrun.protocols"  # groups of entry points
+
 
 @cache
 def names() -> tuple[str, ...]:
     """Every registered method. Cheap: looks at folders and at the metadata of installed packages, imports nothing."""
-    return tuple(sorted({*_folders("trainer.py"), *_installed()}))
+    return tuple(sorted({*_folders("trainer.py"), *installed(METHODS)}))
 
 
 @cache
@@ -29,9 +32,19 @@ def jobs() -> tuple[str, ...]:
 
 
 @cache
-def _installed() -> dict[str, EntryPoint]:
-    """Of other packages. Read once: it takes a hundredth of a second, and a plan may ask for every method."""
-    return {point.name: point for point in entry_points(group="sslrun.methods")}
+def installed(group: str) -> dict[str, EntryPoint]:
+    """What other packages register there. Read once: it takes a hundredth of a second, and a plan may ask for every
+    method."""
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def loaded(point: EntryPoint, field: str) -> Any:
+    """What an entry point leads to. Raises InputError, of `field`, where its package cannot be imported."""
+    try:
+        return point.load()
+    except Exception as error:  # whatever its files do
+        fix = f"install a {point.dist.name} that is made for this sslrun" if point.dist else "mend it"
+        raise InputError.of(field, point.name, f"{point.value} cannot be imported: {error}", fix) from None
 
 
 def _folders(file: str) -> list[str]:
@@ -46,12 +59,8 @@ def method(name: str) -> Work:
     where the package that registers it cannot be imported."""
     if name not in (*names(), *jobs()):
         unknown("method", name, names())
-    if point := _installed().get(name):
-        try:
-            return point.load()
-        except ImportError as error:
-            fix = f"install a {point.dist.name} that is made for this sslrun" if point.dist else "mend it"
-            raise InputError.of("method", name, f"{point.value} cannot be imported: {error}", fix) from None
+    if point := installed(METHODS).get(name):
+        return loaded(point, "method")
     said = facts(name)
     return said.WORK if name in jobs() else said.METHOD
 

@@ -124,6 +124,11 @@ class RunSpec:
         return {name: source for name, source in named.items() if isinstance(source, InitFrom | FromRun)}
 
     @property
+    def protocols(self) -> tuple[str, ...]:
+        """Those that follow its end, or that a file of weights is to be judged by."""
+        return (*self.eval_after, *getattr(self.method, "settings", ()))
+
+    @property
     def science(self) -> dict:
         """What changes the result: method, data, backbone, batch, schedule, seed; not where it runs."""
         science = {

@@ -41,7 +41,7 @@ def submit_or_join(spec: "RunSpec", options: Namespace) -> int:
             from launcher.start import submit
 
             submit.check(spec, plan)
-        run.create(spec, plan, lambda: snapshot.take(spec.method.name, Path(spec.runs)))
+        run.create(spec, plan, lambda: snapshot.take(spec.method.name, Path(spec.runs), spec.protocols))
         for remark in plan.remarks:
             screen.print(remark, soft_wrap=True)
     return go_on(run, options, joined=joined, kept=changes)

@@ -43,7 +43,10 @@ def run(options: Namespace) -> int:
     taken, restore = None, found.standing()
     if options.code == "current":
         queue.refuse_second_writer(found)
-        taken = snapshot.take(found.spec().method.name, found.path.parent)
+        from launcher.compose import evaluation
+
+        protocols = evaluation.asked_of(found).get("settings", ()) if found.owner else found.spec().protocols
+        taken = snapshot.take(found.spec().method.name, found.path.parent, protocols)
     elif place:
         snapshot.verify(found.code_folder(), found.code()["digest"])
     if place:

@@ -28,7 +28,7 @@ from methods.engine.job import Job
 from methods.evals.during import first_scores, labelled
 from methods.evals.judge import judge
 from methods.evals.remarks import remarks, unlabelled
-from methods.evals.spec import PROTOCOLS, need_labels, need_one_label
+from methods.evals.spec import kind_of, need_labels, need_one_label
 from methods.evals.subject import Subject
 
 
@@ -40,7 +40,7 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
     """
     spec, asked, owner = run.spec(), waiting.patiently(lambda: ASKED.read(run.path / "eval.json")), run.owner
     # One from before there were settings names one protocol.
-    protocols = asked.get("settings") or {asked["protocol"]: vars(PROTOCOLS[asked["protocol"]]())}
+    protocols = asked.get("settings") or {asked["protocol"]: vars(kind_of(asked["protocol"])())}
     with job_of(run, world, ledger, stop, heart, protocols) as job:
         show = waiting.shown_by(run.path, ledger.generation) if world.is_main else None
         chosen = waiting.patiently(lambda: _checkpoint(run, owner, asked), show) if world.is_main else None

@@ -6,7 +6,7 @@ from typing import Any
 
 from launcher.runtime import store
 from methods.evals.room import refuse_too_large
-from methods.evals.spec import PROTOCOLS, called, changed
+from methods.evals.spec import called, changed, kind_of
 from methods.evals.subject import Subject
 
 Tell = Callable[[str, dict[str, Any]], None]
@@ -24,7 +24,7 @@ def judge(subject: Subject, asked: Mapping[str, Mapping[str, Any]], tell: Tell) 
     told = [e for e in job.run.history().all("eval") if e.get("digest") == subject.weights]
     told = job.world.broadcast([event["protocol"] for event in told])
     names = {protocol: called(protocol, changed(protocol, settings)) for protocol, settings in asked.items()}
-    chosen = {name: PROTOCOLS[name](**settings) for name, settings in asked.items()}
+    chosen = {name: kind_of(name)(**settings) for name, settings in asked.items()}
     for name, settings in chosen.items():  # before anything else is spent on them
         if settings.gathers():
             refuse_too_large(job, name, subject.backbone.feature_dim)  # the last stage is the widest
@@ -35,7 +35,8 @@ def judge(subject: Subject, asked: Mapping[str, Mapping[str, Any]], tell: Tell) 
         given = {"protocol": names[name], **({"settings": changes} if changes else {}), "digest": subject.weights}
         subject.so_far = lambda scores, given=given: tell("scored", {**given, "scores": scores})
         with job.clock(name):
-            scores = import_module(f"methods.evals.{name}.protocol").score(subject, settings)
+            beside = type(settings).__module__.rpartition(".")[0]
+            scores = import_module(f"{beside}.protocol").score(subject, settings)
         if job.world.is_main:
             tell("eval", {**given, "scores": scores})
     if job.world.is_main:

@@ -10,11 +10,13 @@ from launcher.spec.fields import refuse
 class Settings:
     """What can be asked of a protocol. Each has a subclass: a dataclass, with the papers' settings as defaults."""
 
-    name: ClassVar[str]  # of its folder
+    name: ClassVar[str]  # of its folder, or of its entry point
     title: ClassVar[str]  # on a screen
     scores: ClassVar[Mapping[str, str]] = {}  # {key: name there}; where none is given all are shown
     no_percent: ClassVar[tuple[str, ...]] = ()  # the scores that are other numbers
-    place: ClassVar[int]  # in lists that people read; new ones come last, as work kept on disk is numbered by it
+    # In lists that people read; new ones come last, as work kept on disk is numbered by it, and other packages', which
+    # have none, behind them.
+    place: ClassVar[int]
     labels: ClassVar[bool] = True  # whether it needs them
     tags: ClassVar[bool] = False  # whether several labels an image will do, as `dataset.TaggedDataset` has them
     zero: ClassVar[tuple[str, ...]] = ()  # the numbers among its settings that may be 0; all others are positive

@@ -1,24 +1,61 @@
-"""Every protocol's settings, found in the folders beside, one for each; the launcher reads them. Imports no torch.
+"""Every protocol's settings, found in the folders beside, one for each, and those of other packages; the launcher reads
+them. Imports no torch.
 
 sslrun eval RUN protocol=linear linear.epochs=10 'linear.rates=[0.1,1]'
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from launcher.errors import InputError, unknown
+from launcher.spec import registry
 from methods.evals.settings import Settings
 
 for _file in Path(__file__).parent.glob("*/spec.py"):
     import_module(f"{__package__}.{_file.parent.name}.spec")
-PROTOCOLS = {kind.name: kind for kind in sorted(Settings.__subclasses__(), key=lambda kind: kind.place)}
+_ours = [kind for kind in Settings.__subclasses__() if kind.__module__.startswith(f"{__package__}.")]
+PROTOCOLS: dict[str, type[Settings]] = {kind.name: kind for kind in sorted(_ours, key=lambda kind: kind.place)}
+BROKEN: dict[str, InputError] = {}  # why those of other packages cannot be used: nobody else's work is to suffer
+
+
+def _wrong(name: str, kind: Any) -> str:
+    """Why what a package registers under `name` is no protocol; empty where it is one."""
+    if not (isinstance(kind, type) and issubclass(kind, Settings) and dataclasses.is_dataclass(kind)):
+        return "it is no dataclass over methods.evals.settings.Settings"
+    if (getattr(kind, "name", ""), name.isidentifier()) != (name, True):
+        return f"its name is {getattr(kind, 'name', '')!r}"
+    if not hasattr(kind, "title"):
+        return "it has no title"
+    return "" if "." in kind.__module__ else "its file lies in no package, and so no protocol.py beside it"
+
+
+for _name, _point in sorted(registry.installed(registry.PROTOCOLS).items()):  # behind ours, whose numbers stay
+    try:
+        _kind = registry.loaded(_point, "protocol")
+        if _reason := _wrong(_name, _kind):
+            raise InputError.of("protocol", _name, f"{_point.value}: {_reason}", "mend the package")
+        PROTOCOLS.setdefault(_name, _kind)
+    except InputError as _error:
+        BROKEN[_name] = _error
+
+
+def kind_of(protocol: str) -> type[Settings]:
+    """Its settings' class. Raises InputError with the nearest name where there is none, and where the package that
+    registers it is broken."""
+    if protocol in PROTOCOLS:
+        return PROTOCOLS[protocol]
+    if protocol in BROKEN:
+        raise BROKEN[protocol]
+    unknown("protocol", protocol, PROTOCOLS)
 
 
 def need_labels(protocols: Iterable[str]) -> bool:
-    """Whether one of them does."""
-    return any(PROTOCOLS[name].labels for name in protocols)
+    """Whether one of them does. Raises InputError for one that is not there."""
+    return any([kind_of(name).labels for name in protocols])
 
 
 def need_one_label(protocols: Iterable[str]) -> list[str]:
