@@ -31,7 +31,7 @@ def montage(
         for line, text in enumerate(_caption(dataset, cluster, members)):
             draw.text((6, top + 6 + 17 * line), text, fill="black", font_size=13)
         for column, sample in enumerate(rng.permutation(members)[:columns]):
-            canvas.paste(_cell(dataset, int(sample)), (MARGIN + column * (CELL + GAP), top))
+            canvas.paste(cell(dataset, int(sample)), (MARGIN + column * (CELL + GAP), top))
     return canvas
 
 
@@ -43,7 +43,8 @@ def _caption(dataset: ImageDataset, cluster: int, members: np.ndarray) -> Sequen
     return lines
 
 
-def _cell(dataset: ImageDataset, sample: int) -> Image.Image:
+def cell(dataset: ImageDataset, sample: int) -> Image.Image:
+    """A square of CELL pixels; grey where the image is broken."""
     try:
         image = dataset.image(sample).convert("RGB")
     except BrokenImage:

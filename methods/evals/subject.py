@@ -48,6 +48,10 @@ class Subject:
         features, ids = self._made[split]
         return features, self.labels(split, ids)
 
+    def numbers(self, split: str) -> np.ndarray:
+        """The number in the data set of each row that `features` gives this rank, int64 [n]."""
+        return self._made[split][1]
+
     def extracted(
         self, split: str, encode: Encode, key: Any, *, work: str | None = None, width: int | None = None
     ) -> tuple[torch.Tensor, np.ndarray]:

@@ -8,7 +8,7 @@ from methods.evals.spec import PROTOCOLS
 
 
 def test_protocols_are_found_under_the_names_of_their_folders():
-    assert list(PROTOCOLS) == ["knn", "linear", "logistic", "layers", "groups", "attention", "svm"]
+    assert list(PROTOCOLS) == ["knn", "linear", "logistic", "layers", "groups", "attention", "svm", "graph"]
     assert {name: kind.__module__ for name, kind in PROTOCOLS.items()} == {
         name: f"methods.evals.{name}.spec" for name in PROTOCOLS
     }
@@ -38,6 +38,7 @@ def test_settings_are_filled_in_and_typed():
         (("protocol=linear", "linear.epochs=ten"), "linear.epochs=ten: Value 'ten'"),
         (("protocol=linear", "linear.rates=[]"), "linear.rates=[]: it is empty"),
         (("protocol=linear", "linear.epochs=0"), "linear.epochs=0: out of range"),
+        (("protocol=graph", "graph.split=val"), "graph.split=val: no such split; use train or test"),
         (("protocol=layers", "layers.probe=svm"), "layers.probe=svm: no such probe; use logistic or knn"),
         (("protocol=attention",), "has no class token"),
     ],
