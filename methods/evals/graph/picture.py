@@ -1,11 +1,13 @@
 """Images of the graph with their neighbours: one row each."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from methods.data.dataset import ImageDataset
+from methods.data.folder import printable
 from methods.evals.montage import CELL, GAP, cell
 
 APART = 3 * GAP  # pixels between an image and its neighbours
@@ -25,7 +27,7 @@ def picture(dataset: ImageDataset, rows: Sequence[tuple[int, np.ndarray]]) -> Im
         for column, sample in enumerate((image, *neighbours)):
             left, top = GAP + column * pitch + (APART if column else 0), GAP + row * height
             label = dataset.labels[sample]
-            draw.text((left, top), dataset.classes[label][:10], fill="black", font_size=11)
+            draw.text((left, top), printable(os.fsencode(dataset.classes[label]))[:10], fill="black", font_size=11)
             colour = "black" if not column else SAME if label == dataset.labels[image] else OTHER
             side = CELL + 2 * FRAME
             draw.rectangle((left, top + LINE, left + side - 1, top + LINE + side - 1), outline=colour, width=FRAME)
