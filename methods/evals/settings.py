@@ -1,9 +1,12 @@
 """What the settings of every protocol have in common. Imports no torch."""
 
 import math
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from launcher.spec import paths
 from launcher.spec.fields import refuse
 
 
@@ -45,3 +48,22 @@ class Settings:
     def refuse_unless(self, field: str, holds: Any, reason: str, fix: str) -> None:
         if not holds:
             refuse(self, field, reason, fix, prefix=f"{self.name}.")
+
+
+@dataclass
+class SomeImages:
+    """Settings of protocols that can learn from some of the training images; see `subsets.py`."""
+
+    share: float = 1.0  # of the training images of each class, at least one of each
+    subset: str | None = None  # a text file with the names of the images, one a line, in place of a share
+
+    def __post_init__(self) -> None:
+        if self.subset:  # the job runs in another folder than who asks for it
+            self.subset = str(paths.absolute(self.subset))
+
+    def check(self, backbone: str) -> None:
+        super().check(backbone)
+        self.refuse_unless("share", self.share <= 1, "a share of the images", "give a number up to 1")
+        if self.subset is not None:
+            self.refuse_unless("subset", os.path.isfile(self.subset), "there is no such file", "give a list of images")
+            self.refuse_unless("subset", self.share == 1, f"share={self.share:g} is there too", "leave one out")

@@ -40,12 +40,15 @@ class Subject:
     def classes(self) -> int:
         return len(self.job.labelled[0].classes)
 
-    def features(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def features(self, split: str, among: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """(features float32 [n, d], labels int64 [n]) of this rank's block of `split`, centre crops, in host memory.
-        Extracted once, whatever protocols ask for them; collective."""
+        Extracted once, whatever protocols ask for them; collective. among: of these positions in the data set alone."""
         if split not in self._made:
             self._made[split] = self.extracted(split, self.backbone, self.job.config.image_size)
         features, ids = self._made[split]
+        if among is not None:
+            kept = np.flatnonzero(np.isin(ids, among))
+            features, ids = features[torch.from_numpy(kept)], ids[kept]
         return features, self.labels(split, ids)
 
     def numbers(self, split: str) -> np.ndarray:

@@ -117,7 +117,8 @@ def test_a_backbone_that_is_judged_stays_as_it_is_to_its_running_statistics(eval
 
 def test_two_ranks_find_what_one_finds(evaluated, ranks):
     few = "groups.groups=10", "logistic.iterations=30", "layers.iterations=10"
-    wanted = "protocol=linear,logistic,layers,groups,knn", *SHORT, *few
+    learnt = "sgd.epochs=10", "sgd.batch=48", "sgd.hidden=64", "sgd.rate=0.3", "sgd.l2=1e-4", "sgd.share=0.8"
+    wanted = "protocol=linear,logistic,layers,groups,knn,sgd", *SHORT, *few, *learnt
     asked = evaluated.asked(*wanted)
     alone = evaluated.serve(asked)
     shutil.rmtree(asked.path)

@@ -8,7 +8,7 @@ from methods.evals.spec import PROTOCOLS
 
 
 def test_protocols_are_found_under_the_names_of_their_folders():
-    assert list(PROTOCOLS) == ["knn", "linear", "logistic", "layers", "groups", "attention", "svm", "graph"]
+    assert list(PROTOCOLS) == ["knn", "linear", "logistic", "layers", "groups", "attention", "svm", "sgd", "graph"]
     assert {name: kind.__module__ for name, kind in PROTOCOLS.items()} == {
         name: f"methods.evals.{name}.spec" for name in PROTOCOLS
     }
@@ -40,6 +40,12 @@ def test_settings_are_filled_in_and_typed():
         (("protocol=linear", "linear.epochs=0"), "linear.epochs=0: out of range"),
         (("protocol=graph", "graph.split=val"), "graph.split=val: no such split; use train or test"),
         (("protocol=layers", "layers.probe=svm"), "layers.probe=svm: no such probe; use logistic or knn"),
+        (("protocol=sgd", "sgd.hidden=0"), "sgd.hidden=0: out of range"),
+        (("protocol=sgd", "sgd.share=1.5"), "sgd.share=1.5: a share of the images; give a number up to 1"),
+        (("protocol=sgd", "sgd.subset=no/list"), "/no/list: there is no such file"),
+        (("protocol=sgd", f"sgd.subset={__file__}", "sgd.share=0.1"), ": share=0.1 is there too; leave one out"),
+        (("protocol=sgd", "sgd.drops=[60,60]"), "one comes twice; leave one out"),
+        (("protocol=sgd", "sgd.dropout=1"), "sgd.dropout=1.0: out of range; give 0 to 0.99"),
         (("protocol=attention",), "has no class token"),
     ],
 )

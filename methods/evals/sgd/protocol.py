@@ -1,0 +1,152 @@
+"""A classifier by SGD on extracted features of centre crops, with a hidden layer or without (Kolesnikov et al. 2019,
+supplement 2; their linear one sees random crops, as our `linear`).
+
+Features stay on the rank that extracted them: each takes those of a batch that are its own, and gradients are summed.
+"""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from launcher.errors import Diverged, InputError
+from launcher.runtime.preempt import Stopped
+from launcher.runtime.store import Store, StoreSlot
+from methods.data.sampler import Permutation
+from methods.evals.logistic.protocol import strength_of
+from methods.evals.sgd.dense import Dense
+from methods.evals.sgd.spec import Sgd
+from methods.evals.subject import Subject, percent
+from methods.evals.subsets import chosen
+
+CHUNK = 16_384  # features judged at a time
+
+
+class Block(NamedTuple):
+    """The images of this rank among the `total` of all ranks: features float32 [n, d] and labels int64 [n] in host
+    memory, of the images `first` to `first` + n."""
+
+    features: torch.Tensor
+    labels: torch.Tensor
+    first: int
+    total: int
+
+
+def score(subject: Subject, settings: Sgd) -> dict[str, Any]:
+    """Accuracies in percent: `top1` and `top5` on the test split, `train` on what it learnt from.
+
+    A function of the seed: the order of the images of (seed, epoch), what is dropped of (seed, step). Collective;
+    raises Stopped, after keeping what it has learnt, and Diverged.
+    """
+    among = chosen(subject.splits["train"], settings, subject.job.seed_for)
+    block, test = _block(subject, settings, among), subject.features("test")
+    hidden = () if settings.hidden is None else (settings.hidden,)
+    dense = Dense((block.features.shape[1], *hidden, subject.classes), subject.job.world.device)
+    if hidden:  # two layers of zeros would stay that
+        dense.draw(subject.job.seed_for("sgd weights"))
+    images = None if among is None else hashlib.sha256(among.tobytes()).hexdigest()
+    with subject.keeping("sgd", [vars(settings), images], needed=3 * 8 * len(dense.values)) as store:
+        _learn(subject, settings, dense, block, store)
+        store.flush()
+    top1, top5 = _accuracy(subject, dense, *test)
+    train, _ = _accuracy(subject, dense, block.features, block.labels)
+    return {"top1": top1, "top5": top5, "train": train}
+
+
+def rate_at(settings: Sgd, epoch: int) -> float:
+    """The learning rate of an epoch, from 0 on."""
+    return settings.rate * 0.1 ** sum(epoch >= drop for drop in settings.drops)
+
+
+def _block(subject: Subject, settings: Sgd, among: np.ndarray | None) -> Block:
+    world = subject.job.world
+    features, labels = subject.features("train", among)
+    counts = world.gather(len(labels))
+    if not sum(counts):
+        raise InputError.of("sgd.subset", settings.subset, "none of its images can be read", "give another one")
+    return Block(features, labels, sum(counts[: world.rank]), sum(counts))
+
+
+def _learn(subject: Subject, settings: Sgd, dense: Dense, block: Block, store: Store) -> None:
+    """All steps, from where an earlier start was stopped. Collective; raises Stopped, after keeping, and Diverged."""
+    job, batch = subject.job, min(settings.batch, block.total)
+    if batch < settings.batch:
+        job.notice(f"sgd: there are {block.total} images to learn from, fewer than a batch of {settings.batch}")
+    per_epoch = block.total // batch
+    steps = per_epoch * settings.epochs
+    decay = 2 * strength_of(settings.l2, dense.widths[0], subject.classes)
+    slot = store.slot("sgd")
+    step = _restore(subject, dense, slot)
+    try:
+        while step < steps:
+            job.decide(job.vote.cast(job.verdict()))
+            epoch, number = divmod(step, per_epoch)
+            order = Permutation(block.total, job.seed_for("sgd", epoch))
+            places = order(np.arange(number * batch, (number + 1) * batch))
+            sums = subject.sum(_gradient(subject, settings, dense, block, places, step)).div_(batch)
+            dense.step(sums[:-1], rate=rate_at(settings, epoch), momentum=settings.momentum, weight_decay=decay)
+            step += 1
+            _say(subject, step, steps, sums[-1])
+            if number + 1 == per_epoch and not dense.values.isfinite().all():  # the same on every rank
+                said = f"sgd: after epoch {epoch + 1} the weights are no numbers"
+                raise Diverged(f"{said}; give a rate below {settings.rate:g}")
+            if store.due():
+                _note(subject, dense, slot, step)
+        job.safe_point("classifier by SGD", steps, steps)
+    except Stopped:
+        _note(subject, dense, slot, step)
+        raise
+    _note(subject, dense, slot, step)
+
+
+def _gradient(
+    subject: Subject, settings: Sgd, dense: Dense, block: Block, places: np.ndarray, step: int
+) -> torch.Tensor:
+    """Of this rank's images in the batch `places`; what is dropped of an image is the same on whichever rank it is."""
+    device = subject.job.world.device
+    mine = np.flatnonzero((places >= block.first) & (places < block.first + len(block.labels)))
+    rows = torch.from_numpy(places[mine] - block.first)
+    factors = dense.dropped(len(places), settings.dropout, subject.job.seed_for("sgd dropout", step))
+    if factors is not None:
+        factors = factors[torch.from_numpy(mine).to(device)]
+    return dense.gradient(block.features[rows].to(device), block.labels[rows].to(device), factors)
+
+
+def _say(subject: Subject, step: int, steps: int, loss: torch.Tensor) -> None:
+    job = subject.job
+    job.reporter.progress(stage="classifier by SGD", done=step, total=steps, unkept_s=job.keeping.unkept_s)
+    job.heart.point()
+    if step % job.config.log_every == 0:
+        job.reporter.log(step, **{"sgd/loss": float(loss)})
+
+
+@torch.no_grad()
+def _accuracy(subject: Subject, dense: Dense, features: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """(top-1, top-5) in percent over the features of all ranks. Collective."""
+    device = subject.job.world.device
+    right = torch.zeros(3, dtype=torch.int64, device=device)  # top-1, top-5, images
+    for rows, truth in zip(features.split(CHUNK), labels.split(CHUNK), strict=True):
+        hits = dense(rows.to(device)).topk(min(5, subject.classes), dim=1).indices == truth.to(device)[:, None]
+        right += torch.stack([hits[:, 0].sum(), hits.any(1).sum(), torch.tensor(len(rows), device=device)])
+    top1, top5, total = subject.sum(right).tolist()
+    return percent(top1, total), percent(top5, total)
+
+
+def _note(subject: Subject, dense: Dense, slot: StoreSlot, step: int) -> None:
+    if subject.job.world.is_main:
+        slot.note(step, {"weights": dense.values.clone(), "velocity": dense.velocity.clone()}, {})
+
+
+def _restore(subject: Subject, dense: Dense, slot: StoreSlot) -> int:
+    """Go on where an earlier start was stopped. Returns the step. Collective."""
+    world = subject.job.world
+    found = slot.load() if world.is_main else None
+    step = world.broadcast(found and found[0])
+    if step is None:
+        return 0
+    for name, mine in (("weights", dense.values), ("velocity", dense.velocity)):
+        if found:
+            mine.copy_(found[1][name])
+        world.overwrite(mine)
+    return step

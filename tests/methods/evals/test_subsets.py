@@ -1,0 +1,89 @@
+"""A share of each class, and a list: the same images whoever asks, and what is not there is told by its line."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from launcher.errors import InputError
+from methods.evals.sgd.spec import Sgd
+from methods.evals.subsets import chosen, listed, share_of_each
+
+LABELS = np.array([2, 0, 1, 0, 0, 2, 0, 2, 0, 0, 0, 2, 0, 0, 2] * 4)  # 36, 4 and 20 of a class
+
+
+def test_a_share_is_of_each_class_and_at_least_one_image():
+    counts = {share: np.bincount(LABELS[share_of_each(LABELS, share, int)]).tolist() for share in (0.5, 0.1, 0.001)}
+    assert counts == {0.5: [18, 2, 10], 0.1: [4, 1, 2], 0.001: [1, 1, 1]}
+
+
+def test_a_smaller_share_is_part_of_a_larger_one():
+    shares = [set(share_of_each(LABELS, share, lambda label: 7 + label)) for share in (0.02, 0.05, 0.1, 0.3, 0.9)]
+    assert all(less < more for less, more in pairwise(shares))
+
+
+def test_the_seed_chooses_within_a_class_alone():
+    first, second = (share_of_each(LABELS, 0.25, seed) for seed in (lambda label: 1, lambda label: 1 + (label == 2)))
+    assert first.tolist() == sorted(first) and first.dtype == np.int64
+    changed = set(first) ^ set(second)
+    assert changed and set(LABELS[list(changed)]) == {2}
+
+
+def test_a_share_changes_nothing_where_it_is_the_usual_one():
+    assert chosen(SimpleNamespace(labels=LABELS), Sgd(), hash) is None
+    asked = []
+    chosen(SimpleNamespace(labels=LABELS), Sgd(share=0.1), lambda *given: asked.append(given) or 5)
+    assert asked == [("subset", 0), ("subset", 1), ("subset", 2)]  # whichever protocol asks
+
+
+class Named:
+    """As much of a data set as its images' names."""
+
+    names = (
+        "train/cat/1.jpg",
+        "train/cat/2.jpg",
+        "train/dog/1.jpg",
+        "train/dog/3 4.jpg",
+        "a.tar: 7.png",
+        "a.tar: b/8.png",
+    )
+
+    def __len__(self):
+        return len(self.names)
+
+    def name_of(self, index):
+        return self.names[index]
+
+
+def of_list(folder, text):
+    (folder / "list.txt").write_bytes(text)
+    return listed(Named(), str(folder / "list.txt"), "sgd.subset")
+
+
+def test_a_list_names_images_by_their_path_or_its_last_part(tmp_path):
+    found = of_list(tmp_path, b"8.png\r\ntrain/dog/1.jpg\n\n3 4.jpg\n7.png\n2.jpg\ntrain/cat/2.jpg\n")
+    assert found.tolist() == [1, 2, 3, 4, 5] and found.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            b"2.jpg\n\nwolf/1.jpg\nbear.jpg\n",
+            "line 3: no image is called wolf/1.jpg; give names such as train/cat/1.jpg",
+        ),
+        (b"2.jpg\n1.jpg", "line 2: several images are called 1.jpg"),
+        (b"\n \n", "it names no image"),
+        (b"\xff\xfe\x00", r"line 1: no image is called \\xff\\xfe"),
+    ],
+)
+def test_a_list_that_is_not_of_the_images_is_refused_with_the_line(tmp_path, text, said):
+    with pytest.raises(InputError, match=r"^sgd\.subset=") as caught:
+        of_list(tmp_path, text)
+    assert said.replace("\\\\", "\\") in str(caught.value)
+
+
+def test_a_list_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"sgd.subset=.*/nothing.txt: No such file or directory"):
+        listed(Named(), str(tmp_path / "nothing.txt"), "sgd.subset")
