@@ -87,15 +87,16 @@ def test_the_rate_is_a_tenth_from_each_drop_on():
 
 
 def test_an_epoch_sees_each_image_once_in_an_order_of_its_own_and_steps_at_its_rate(evaluated, monkeypatch):
-    seen, rates, gradient, step = [], [], protocol._gradient, Dense.step
+    seen, rates, decays, gradient, step = [], [], set(), protocol._gradient, Dense.step
 
     def asked(subject, settings, dense, block, places, number):
         seen.append(places)
         return gradient(subject, settings, dense, block, places, number)
 
-    def took(self, given, *, rate, **options):
+    def took(self, given, *, rate, momentum, weight_decay):
         rates.append(rate)
-        step(self, given, rate=rate, **options)
+        decays.add((momentum, weight_decay))
+        step(self, given, rate=rate, momentum=momentum, weight_decay=weight_decay)
 
     monkeypatch.setattr(protocol, "_gradient", asked)
     monkeypatch.setattr(Dense, "step", took)
@@ -105,6 +106,8 @@ def test_an_epoch_sees_each_image_once_in_an_order_of_its_own_and_steps_at_its_r
     assert len(seen) == 16 and all(sorted(epoch.tolist()) == list(range(76)) for epoch in epochs)
     assert not torch.equal(epochs[0], epochs[1])
     assert rates == pytest.approx([0.1] * 8 + [0.01] * 4 + [0.001] * 4)
+    width = evaluated.backbone(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape[1]
+    assert decays == {(0.9, 2 * 100 / (width * 19))}  # the gradient of their penalty, 100 / (d classes) |W|^2
 
 
 def test_what_was_stopped_ends_as_what_was_not(evaluated, monkeypatch):
