@@ -46,6 +46,7 @@ THROWN_AWAY = re.compile(
     # heads, for classes, projections and predictions
     r"fc|(\w+_)?heads?|(\w+_)?classifiers?|linear|clf|probe|top_layer|pred_layer|(\w+_)?projectors?|(\w+_)?predictors?"
     r"|(\w*_)?(projection|prediction)_head\w*|(\w+_)?prototypes\w*|neck|last_layer|decoder\w*|mask(ed)?_(token|embed)"
+    r"|projetion"  # so BYOL-PyTorch spells it
     # the state of a training
     r"|optim\w*|(lr_)?schedulers?|(fp16_|loss_|grad_)?scaler|amp|(\w+_)?loss\w*|criterion|(\w+_)?queue\w*|memory_bank"
     r"|center|hooks|meters|callbacks|loops|args|config|hyper_parameters|\w*rng_state\w*"
@@ -57,6 +58,7 @@ LAYOUTS = {
     "DINO's full checkpoint": (r"^teacher\.", r"^student\.", r"^dino_loss\.|^teacher\.(backbone|head)\."),
     "MoCo": (r"(^|\.)encoder_q\.", r"(^|\.)encoder_k\.|^state_dict\."),
     "MoCo v3": (r"(^|\.)base_encoder\.", r"(^|\.)momentum_encoder\.|^state_dict\."),
+    "BYOL-PyTorch": (r"(^|\.)online_network\.", r"(^|\.)target_network\."),
     "VISSL": (r"^classy_state_dict\.", r"\.base_model\.model\.trunk\."),
     "SwAV": (r"(^|\.)projection_head\.", r"(^|\.)prototypes\."),
     "DeepCluster": (r"^(state_dict\.)?features\.", r"(^|\.)top_layer\."),

@@ -2,6 +2,7 @@
 names: torch reads with weights_only=True, and what is pickled beside the tensors, such as a trainer's arguments, comes
 as an empty thing of ours, or the file is refused."""
 
+import io
 import pickle
 import re
 import warnings
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from launcher.errors import InputError
 from launcher.run import waiting
+from methods.backbones.python2 import renumbered
 
 GLOBAL = re.compile(r"GLOBAL (\S+)")  # in torch's words about something other than a tensor
 # Whose objects are settings and records, which trainers save beside their weights. What is none of these is not skipped
@@ -31,6 +33,7 @@ UNSUPPORTED = {  # torch's words -> ours
     "TorchScript": "it is a TorchScript archive, which is code",
     "Unsupported operand": "it is damaged, or was pickled in another protocol than torch's",
 }
+TEXT = re.compile(r"Unsupported operand 73\b")  # torch's words about a number that Python 2 wrote as text
 MANY = 200  # names of things beside tensors, more than any trainer saves
 
 
@@ -83,13 +86,19 @@ def tensors(path: Path, field: str) -> dict[str, torch.Tensor]:
 def _unpickled(path: Path) -> Any:
     with path.open("rb") as stream:
         mapped = stream.read(4) == b"PK\x03\x04"  # else in torch's older format, which can only be read
+    file: Path | io.BytesIO = path
     stand_ins: dict[str, type] = {}
     while True:
         try:
+            if isinstance(file, io.BytesIO):
+                file.seek(0)
             safe = torch.serialization.safe_globals([(kind, name) for name, kind in stand_ins.items()])
             with safe, warnings.catch_warnings(action="ignore"):  # what is wrong is said below, in one line
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
         except pickle.UnpicklingError as error:
+            if TEXT.search(str(error)) and file is path and not mapped:
+                file = renumbered(path)
+                continue
             named = GLOBAL.search(str(error))
             if not named:
                 raise

@@ -2,10 +2,13 @@
 names and the wrapping are theirs."""
 
 import argparse
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import timm
 import torch
@@ -70,10 +73,46 @@ def small_vgg() -> nn.Module:
     return DeepClusters(lived_in(SmallVGG())).eval()
 
 
+class Python2(pickle._Pickler):
+    """Writes as Python 2.7 and torch 0.1.8 did: strings of bytes, numbers beyond 32 bits as text, a tensor by its
+    first way of being built again, an ordered dictionary by its pairs."""
+
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
+
+    def save_string(self, text: str) -> None:
+        encoded = text.encode("ascii")
+        self.write(pickle.SHORT_BINSTRING + bytes([len(encoded)]) + encoded)
+        self.memoize(text)
+
+    def save_number(self, number: int) -> None:
+        if 2**31 <= abs(number) < 2**63:
+            self.write(pickle.INT + str(number).encode() + b"\n")
+        else:
+            self.save_long(number)
+
+    def reducer_override(self, thing: Any) -> Any:
+        if isinstance(thing, torch.Tensor):
+            placed = thing.storage_offset(), tuple(thing.shape), thing.stride()
+            return torch._utils._rebuild_tensor, (thing._typed_storage(), *placed)
+        if type(thing) is OrderedDict:
+            return OrderedDict, ([[key, value] for key, value in thing.items()],)
+        return NotImplemented
+
+    dispatch[str], dispatch[int] = save_string, save_number
+
+
+def dumped(thing: Any, file: Any, protocol: int) -> None:
+    Python2(file, protocol).dump(thing)
+
+
+PYTHON2 = SimpleNamespace(Pickler=Python2, dump=dumped, __name__="pickle")  # for torch.save
+
+
 @dataclass(frozen=True)
 class Published:
     """name: of the file. network: the public one, images -> features. backbone: ours. content: its state -> what is
-    saved. thrown_away: what a reader is to find and to leave. layout: as it is told. old: torch's older format."""
+    saved. thrown_away: what a reader is to find and to leave. layout: as it is told. old: torch's older format;
+    python2: written by Python 2 in it."""
 
     name: str
     network: Callable[[], nn.Module]
@@ -82,13 +121,15 @@ class Published:
     layout: str
     thrown_away: tuple[str, ...] = ()
     old: bool = False
+    python2: bool = False
 
     def write(self, folder: Path, state: State) -> Path:
         path, content = folder / self.name, self.content(state)
         if path.suffix == ".safetensors":
             save_file({name: value.contiguous() for name, value in content.items()}, path)
         else:
-            torch.save(content, path, _use_new_zipfile_serialization=not self.old)
+            way = PYTHON2 if self.python2 else pickle
+            torch.save(content, path, pickle_module=way, _use_new_zipfile_serialization=not self.old)
         return path
 
 
@@ -111,9 +152,11 @@ def optimizer() -> dict:
 
 
 def dino(state: State) -> dict:
+    heads = head("head.mlp.0") | head("head.mlp.2") | head("head.mlp.4")
+    heads |= {"head.last_layer.weight_g": torch.ones(4, 1), "head.last_layer.weight_v": torch.ones(4, 2)}
     return {
-        "student": under("module.backbone.", other(state)) | head("module.head.mlp.0") | head("module.head.last_layer"),
-        "teacher": under("backbone.", state) | head("head.mlp.0") | head("head.last_layer"),
+        "student": under("module.backbone.", other(state)) | under("module.", heads),
+        "teacher": under("backbone.", state) | heads,
         "optimizer": optimizer(),
         "epoch": 100,
         "args": argparse.Namespace(arch="vit_tiny", output_dir=Path("/somewhere"), lr=0.0005),
@@ -121,9 +164,28 @@ def dino(state: State) -> dict:
     }
 
 
+def dinos_resnet(state: State) -> dict:
+    """With batch normalisation the teacher is in a DDP, too; the scaler of fp16 is numbers alone."""
+    whole = dino(state)
+    whole["teacher"] = under("module.", whole["teacher"])
+    return whole | {"fp16_scaler": {"scale": 65536.0, "growth_factor": 2.0, "_growth_tracker": 3}}
+
+
 def swav(state: State) -> dict:
-    heads = head("module.projection_head.0") | head("module.projection_head.3") | head("module.prototypes")
-    return under("module.", state) | heads
+    heads = projection_head() | {"prototypes.weight": torch.ones(3, 2)}
+    return under("module.", OrderedDict(state) | heads)
+
+
+def projection_head() -> State:
+    """SwAV's: two layers, batch normalisation between them."""
+    row = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 2))
+    return under("projection_head.", row.state_dict())
+
+
+def deepclusterv2(state: State) -> dict:
+    """Of several sets of prototypes, as SeLa-v2's."""
+    heads = projection_head() | {f"prototypes.prototypes{number}.weight": torch.ones(3, 2) for number in range(3)}
+    return under("module.", OrderedDict(state) | heads)
 
 
 def vissl(state: State) -> dict:
@@ -136,7 +198,11 @@ def deepcluster(state: State) -> dict:
     """Its features are in a DataParallel, and its Sobel filters in the file."""
     named = {name.removeprefix("trunk."): value for name, value in state.items()}
     named = {name.replace("features.", "features.module."): value for name, value in named.items()}
-    return {"epoch": 200, "arch": "vgg16", "state_dict": named | head("top_layer"), "optimizer": optimizer()}
+    named = {name: value for name, value in named.items() if "num_batches" not in name}
+    kept = {140227358621264: {"momentum_buffer": torch.ones(3)}}  # under addresses, as torch 0.1.8 has it
+    steps = {"state": kept, "param_groups": [{"lr": 0.05, "params": [140227358621264]}]}
+    content = OrderedDict(named | head("top_layer"))
+    return {"epoch": 200, "arch": "vgg16", "state_dict": content, "optimizer": steps}
 
 
 def deepercluster(state: State) -> dict:
@@ -154,9 +220,20 @@ def lightly(state: State) -> dict:
     return {"epoch": 9, "state_dict": named, "loops": {}, "callbacks": {}, "hyper_parameters": {"lr": 0.1}}
 
 
+def byol(state: State) -> dict:
+    """BYOL-PyTorch: a ResNet's children but the last, and its own spelling."""
+    row = nn.Sequential(*list(torchvision.models.resnet18().children())[:-1])
+    numbered = dict(zip(row.state_dict(), state.values(), strict=True))
+    named = under("online_network.encoder.", numbered) | under("target_network.encoder.", other(numbered))
+    for where in ("online_network.projetion", "target_network.projetion", "predictor.predictor"):
+        named |= head(f"{where}.l1") | head(f"{where}.bn1") | head(f"{where}.l2")
+    named = under("module.", named)
+    return {"config": {"seed": 0}, "epoch": 300, "steps": 9, "model": named, "optimizer": optimizer(), "amp": {}}
+
+
 def moco(state: State) -> dict:
-    named = under("module.encoder_q.", state) | head("module.encoder_q.fc.0")
-    named |= under("module.encoder_k.", other(state)) | head("module.encoder_k.fc.0")
+    named = under("module.encoder_q.", state) | head("module.encoder_q.fc.0") | head("module.encoder_q.fc.2")
+    named |= under("module.encoder_k.", other(state)) | head("module.encoder_k.fc.0") | head("module.encoder_k.fc.2")
     named |= {"module.queue": torch.ones(2, 8), "module.queue_ptr": torch.zeros(1, dtype=torch.long)}
     return {"epoch": 200, "arch": "resnet18", "state_dict": named, "optimizer": optimizer()}
 
@@ -195,9 +272,21 @@ PUBLISHED = {
         "checkpoint.pth", vit_tiny, "vit_tiny_16", dino, "DINO's full checkpoint",
         ("dino_loss", "optimizer", "student", "teacher.head"),
     ),
+    "dino, a ResNet": Published(
+        "dino_resnet50_pretrain_full_checkpoint.pth", resnet18, "resnet18", dinos_resnet, "DINO's full checkpoint",
+        ("dino_loss", "optimizer", "student", "teacher.head"),
+    ),
     "dino backbone": Published("dino_pretrain.pth", vit_tiny, "vit_tiny_16", dict, "timm's transformers"),
     "swav": Published(
         "swav.pth.tar", resnet18, "resnet18", swav, "SwAV", ("projection_head", "prototypes"), old=True
+    ),
+    "deepcluster-v2": Published(
+        "deepclusterv2_800ep_pretrain.pth.tar", resnet18, "resnet18", deepclusterv2, "SwAV",
+        ("projection_head", "prototypes"), old=True,
+    ),
+    "byol": Published(
+        "resnet50_byol.pth.tar", resnet18, "resnet18", byol, "BYOL-PyTorch",
+        ("model.online_network.projetion", "model.predictor", "model.target_network", "optimizer"),
     ),
     "vissl": Published(
         "model_final_checkpoint_phase99.torch", resnet18, "resnet18", vissl, "VISSL",
@@ -205,7 +294,7 @@ PUBLISHED = {
     ),
     "deepcluster": Published(
         "checkpoint.pth.tar", small_vgg, "small_vgg", deepcluster, "DeepCluster",
-        ("optimizer", "state_dict.sobel", "state_dict.top_layer"), old=True,
+        ("optimizer", "state_dict.sobel", "state_dict.top_layer"), old=True, python2=True,
     ),
     "deepercluster": Published(
         "ours.pth", small_vgg, "small_vgg", deepercluster, "DeeperCluster",
