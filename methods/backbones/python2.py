@@ -4,6 +4,7 @@ that way of writing a number; here it is written in the way of today. Nothing is
 
 import io
 import pickletools
+import shutil
 from pathlib import Path
 
 PICKLES = 5  # of torch's older format: its mark, version, machine, content, names of storages; behind them bare numbers
@@ -27,7 +28,7 @@ def renumbered(path: Path) -> io.BytesIO:
                 written.write(b"\x8a" + bytes([WIDTH]) + value.to_bytes(WIDTH, "little", signed=True))  # LONG1
                 done = content.index(b"\n", at - start) + 1
             written.write(content[done:])
-        written.write(stream.read())
+        shutil.copyfileobj(stream, written)
     return written
 
 

@@ -124,7 +124,7 @@ RELEASED = {
         resnet50, publishers.moco, "MoCo", ["optimizer", *(f"state_dict.{part}" for part in MOCO)],
     ),
     "pretrain_res50x1.pth.tar": (resnet50, publishers.torchvisions, *RESNET),
-    "byol_resnet50_300ep.pth.tar": (resnet50, byol, "BYOL-PyTorch", BYOL),
+    "resnet50_300.pth.tar": (resnet50, byol, "BYOL-PyTorch", BYOL),
     "vgg16/checkpoint.pth.tar": (lambda: grey(vgg16), publishers.deepcluster, "DeepCluster", GREY),
     "alexnet/checkpoint.pth.tar": (lambda: grey(alexnet), publishers.deepcluster, "DeepCluster", GREY),
     "ours.pth": (
