@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from methods.data.photos import ALWAYS_TRAIN, FILES, TEST, VALIDATION, corners_of, load
+from methods.data.spec_tagged import TAGS_ALONE
 
 MATERIALS = {  # of each class, the photograph that it is cut from; none of these is a background
     "disc": "ihc", "square": "brick", "triangle": "grass", "cross": "gravel", "ring": "coffee", "star": "flower",
@@ -64,6 +65,7 @@ class MadeObjects:
     channels = 3
     small = True
     labels = None
+    unlabelled = TAGS_ALONE
     classes: tuple[str, ...] = tuple(MATERIALS)
 
     def __init__(self, split: str, *, images: int = 608, side: int = 64, seed: int = 0):

@@ -14,7 +14,7 @@ from launcher.spec.fields import check_ranges, choice, later
 from methods.data import splits, tars
 from methods.data.listing import IMAGE_SUFFIXES, MAX_PIXELS, absolute, holds_image, listing
 from methods.data.listing import told_not_read as told_not_read  # for `sslrun shards`
-from methods.data.spec_tagged import MadeObjectsData, VocData, check_made, check_voc, check_voc_year
+from methods.data.spec_tagged import TAGS_ALONE, MadeObjectsData, VocData, check_made, check_voc, check_voc_year
 from methods.data.spec_tagged import has_tags as has_tags  # for who composes evaluations
 from methods.data.splits import refuse_hidden_splits, split_folders
 
@@ -176,7 +176,7 @@ def unlabelled_reason(folder):
 def no_labels(config):
     """Why the images of `config` have no labels, or None where they seem to. Looks at names of folders alone."""
     if has_tags(config):
-        return "an image has several tags, and no one label"
+        return TAGS_ALONE
     if not isinstance(config, ImageFolderData | ShardsData):
         return None
     if config.labels == "none" or not config.path:

@@ -21,6 +21,7 @@ VOC_ARCHIVES = {
     2012: "VOCtrainval_11-May-2012.tar",
 }
 VOC_LIST_BYTES = 4 << 20  # of a list, at most; the longest published one has 200 kB
+TAGS_ALONE = "an image has several tags, and no one label"  # why these data sets have no labels
 FEWEST_MADE, MOST_MADE = 76, 100_000
 
 

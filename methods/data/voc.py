@@ -14,6 +14,7 @@ from methods.data.dataset import BrokenImage
 from methods.data.decoding import decode, why_broken
 from methods.data.listing import MAX_PIXELS
 from methods.data.spec_tagged import (
+    TAGS_ALONE,
     VOC_CLASSES,
     VOC_LIST_BYTES,
     VOC_SPLITS,
@@ -40,6 +41,7 @@ class Voc:
     channels = 3
     classes: tuple[str, ...] = VOC_CLASSES
     labels = None
+    unlabelled = TAGS_ALONE
 
     def __init__(self, path: str | Path, split: str, *, year: int = 2007, max_pixels: int = MAX_PIXELS):
         self._folder, self._year, self._max_pixels = voc_folder(path, year), year, max_pixels
