@@ -15,7 +15,6 @@ from methods.data import splits, tars
 from methods.data.listing import IMAGE_SUFFIXES, MAX_PIXELS, absolute, holds_image, listing
 from methods.data.listing import told_not_read as told_not_read  # for `sslrun shards`
 from methods.data.spec_tagged import TAGS_ALONE, MadeObjectsData, VocData, check_made, check_voc, check_voc_year
-from methods.data.spec_tagged import has_tags as has_tags  # for who composes evaluations
 from methods.data.splits import refuse_hidden_splits, split_folders
 
 LABELS = ("auto", "folders", "none")
@@ -175,8 +174,6 @@ def unlabelled_reason(folder):
 
 def no_labels(config):
     """Why the images of `config` have no labels, or None where they seem to. Looks at names of folders alone."""
-    if has_tags(config):
-        return TAGS_ALONE
     if not isinstance(config, ImageFolderData | ShardsData):
         return None
     if config.labels == "none" or not config.path:
@@ -193,12 +190,19 @@ def no_labels(config):
         return f"{config.path!r} cannot be listed ({error.strerror})"
 
 
+def several_labels(config):
+    """Whether each image of `config` has several labels, as `dataset.TaggedDataset` has them: a class in DATA says so
+    with `tagged`."""
+    return getattr(config, "tagged", False)
+
+
 def check_columns(config, columns, *, at_hand=True, classes=None):
     """Raise InputError where the data set of `config` lacks what a method wants beside its images, of COLUMNS, or has
     labels of more classes than `classes`, a number or None. As `no_labels`, it looks at names of folders alone;
     at_hand: whether there are any to look at."""
-    told = at_hand or has_tags(config) or getattr(config, "labels", "") == "none"
-    if "label" in columns and told and (reason := no_labels(config)):
+    if "label" in columns and several_labels(config):
+        raise without_labels(config, TAGS_ALONE)
+    if "label" in columns and (at_hand or getattr(config, "labels", "") == "none") and (reason := no_labels(config)):
         raise without_labels(config, reason)
     if "text" in columns and not isinstance(config, ImageFolderData):
         raise without_texts(config, "such a data set keeps none")

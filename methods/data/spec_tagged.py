@@ -30,7 +30,7 @@ class VocData:
     """PASCAL VOC, classification: 20 classes, several an image. `path` holds VOCdevkit/, or is that folder, or the
     year's in it. An image of more than `max_pixels` is a broken one."""
 
-    tags: ClassVar[bool] = True
+    tagged: ClassVar[bool] = True
     name: str = "voc"
     path: str | None = None
     year: int = 2007  # 2007: trainval and test; 2012: train and val
@@ -43,17 +43,12 @@ class MadeObjectsData:
     """One to three labelled objects an image, pasted on patches of the embedded photographs; `methods.data.made` says
     how."""
 
-    tags: ClassVar[bool] = True
+    tagged: ClassVar[bool] = True
     name: str = "made/objects"
     images: int = 608  # train images; the test split has a quarter of them
     side: int = 64  # of an image, in pixels
     seed: int = 0  # of what is made, whatever the run's own is
     max_broken: float = 0.01
-
-
-def has_tags(config):
-    """Whether the images of `config` (of a class in `methods.data.spec.DATA`, or frozen of one) have several labels."""
-    return bool(getattr(config, "tags", False))
 
 
 def check_made(config, field):

@@ -8,9 +8,10 @@ from PIL import Image
 
 from launcher.compose.training import resolve
 from launcher.errors import InputError
+from launcher.spec.runspec import freeze
 from methods.data import build
 from methods.data.dataset import BrokenImage
-from methods.data.spec import VocData, check, check_columns, no_labels
+from methods.data.spec import VocData, check, check_columns, several_labels
 from methods.data.spec_tagged import VOC_CLASSES
 from methods.data.voc import Voc
 
@@ -151,7 +152,7 @@ def test_a_damaged_image_is_a_broken_one_and_so_is_a_missing_one(voc):
 
 def test_what_needs_a_label_an_image_is_refused_when_it_is_composed(voc, tmp_path):
     config = VocData(path=str(tmp_path))
-    assert no_labels(config) == "an image has several tags, and no one label"
+    assert several_labels(config) and several_labels(freeze(config)) and build(config, "test").unlabelled
     for at_hand in (True, False):
         with pytest.raises(InputError, match=r"^data=voc: it has no labels \(an image has several tags"):
             check_columns(config, ("label",), at_hand=at_hand)
