@@ -199,9 +199,9 @@ def _store() -> ConfigStore:
 
 
 def _store_data(store: ConfigStore, group: str, name: str, node: Any) -> None:
-    """name: Hydra looks for "made/objects" of `data` in `data/made`."""
+    """name: Hydra looks for "made/objects" of `data` in `data/made`, and would put it under `data.made`."""
     *inner, last = name.split("/")
-    store.store(group="/".join([group, *inner]), name=last, node=node)
+    store.store(group="/".join([group, *inner]), name=last, node=node, package=group if inner else None)
 
 
 def _store_clusters(store: ConfigStore, names: Iterable[str]) -> None:

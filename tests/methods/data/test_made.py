@@ -7,6 +7,7 @@ from PIL import Image
 
 from launcher.compose.training import resolve
 from launcher.errors import InputError
+from launcher.spec.runspec import freeze
 from methods.data import build, made
 from methods.data.made import MadeObjects
 from methods.data.photos import TEST, area, load
@@ -109,6 +110,13 @@ def test_it_is_typed_with_a_slash_and_built_from_its_config():
     assert build(spec.data, "train").image(0).size == (64, 64)
     with pytest.raises(InputError, match=r"^eval_data=made/object: there is no such name; did you mean made/objects\?"):
         resolve(["method=rotnet", "recipe=tiny", "eval_data=made/object"])
+
+
+def test_a_yaml_of_ones_own_extends_it(tmp_path):
+    (tmp_path / "eval_data").mkdir()
+    (tmp_path / "eval_data" / "mine.yaml").write_text("defaults:\n  - made/objects\n  - _self_\nseed: 5\n")
+    spec, _ = resolve(["method=rotnet", "recipe=tiny", "eval_data=mine"], config_dir=tmp_path)
+    assert spec.eval_data == freeze(MadeObjectsData(seed=5))
 
 
 @pytest.mark.parametrize("wrong", [{"images": 10}, {"side": 96}, {"seed": -1}, {"max_broken": 2.0}])
