@@ -46,7 +46,7 @@ def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec
         method.interpolation = "bicubic"
     spec = frozen(config)
     if protocols.need_labels(settings):
-        check_labels(spec, give="data")
+        check_labels(spec, settings, give="data")
     return spec
 
 

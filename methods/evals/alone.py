@@ -28,7 +28,7 @@ from methods.engine.job import Job
 from methods.evals.during import first_scores, labelled
 from methods.evals.judge import judge
 from methods.evals.remarks import remarks, unlabelled
-from methods.evals.spec import kind_of, need_labels, need_one_label
+from methods.evals.spec import kind_of, need_labels, refuse_several_labels
 from methods.evals.subject import Subject
 
 
@@ -109,10 +109,8 @@ def _datasets(spec: Any, protocols: Mapping[str, Any]) -> tuple[Any, Any]:
         fix = "give labelled images: eval_data=image_folder eval_data.path=/path/to/them"
         reason = unlabelled(spec, dataset) or "it has no labels, or no test split"
         raise InputError.of("eval_data", given.name, reason, fix)
-    refused = need_one_label(protocols)
-    if refused and found[0].labels is None:
-        reason = f"it needs one label an image, and those of {(spec.eval_data or spec.data).name} have several"
-        raise InputError.of("protocol", refused[0], reason, "use svm, or eval_data with one label an image")
+    if found[0].labels is None:
+        refuse_several_labels(protocols, (spec.eval_data or spec.data).name)
     probe(found[0])
     return found[0], found
 

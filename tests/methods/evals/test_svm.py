@@ -1,5 +1,6 @@
 """Support vector machines against scikit-learn's, written out as VISSL calls them, and an evaluation by them."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
+from methods.data.spec import PhotosData
 from methods.evals import alone, during
 from methods.evals import remarks as evaluation_remarks
 from methods.evals.alone import evaluate
@@ -40,6 +42,7 @@ def fitted(rows, there, costs=COSTS, folds=3):
     return one
 
 
+@pytest.mark.filterwarnings("ignore:Liblinear failed to converge")
 def test_the_cost_and_the_machine_are_those_of_scikit_learn():
     chosen = set()
     for seed in range(3):
@@ -191,6 +194,20 @@ def test_of_images_with_several_labels_each_class_is_judged_by_those_that_count(
     assert seen["learnt"] == 228 + 114  # those that may be there are no examples of their class
 
 
+def test_a_class_that_no_image_judges_is_not_counted_and_said(evaluated, tagged, monkeypatch):
+    def some_hidden(truth, scores, rule):
+        return by_class(np.where(np.arange(truth.shape[1]) < 5, -1, truth), scores, rule)
+
+    by_class = protocol.by_class
+    monkeypatch.setattr(protocol, "by_class", some_hidden)
+    asked = evaluated.asked(*SHORT, "svm.pool=1", "svm.costs=[1]", "eval_data.images=76")
+    found = evaluated.serve(asked)["svm"]
+    assert len(found["ap_by_class"]) == len(found["cost_by_class"]) - 5
+    assert found["map"] == pytest.approx(np.mean(list(found["ap_by_class"].values())), abs=0.01)
+    (said,) = json.loads((asked.path / "progress.json").read_text())["notices"]
+    assert said.startswith("svm: 5 of ") and said.endswith("and not counted: astronaut, brick, camera, ...")
+
+
 @pytest.mark.parametrize("protocols", ["knn", "svm,linear", "logistic", "layers", "groups"])
 def test_who_needs_one_label_an_image_says_so_in_a_line(evaluated, tagged, protocols):
     with pytest.raises(InputError) as caught:
@@ -200,6 +217,13 @@ def test_who_needs_one_label_an_image_says_so_in_a_line(evaluated, tagged, proto
         f"protocol={name}: it needs one label an image, and those of photos have several; "
         "use svm, or eval_data with one label an image"
     )
+
+
+def test_who_asks_is_told_so_before_anything_is_queued(evaluated, monkeypatch):
+    monkeypatch.setattr(PhotosData, "tagged", True, raising=False)
+    with pytest.raises(InputError, match="protocol=linear: it needs one label an image, and those of photos"):
+        evaluated.asked("protocol=svm,linear", *SHORT[3:])
+    assert evaluated.asked("protocol=svm", *SHORT[3:], "svm.trials=3").path.exists()
 
 
 def test_a_training_is_told_why_it_has_no_k_nn(tagged):
