@@ -142,7 +142,7 @@ def _same(run: RunDir, found: RunDir, wanted: Wanted, queue: "Mapping[str, Slurm
         return False
     if "settings" not in asked:  # from before there were any
         asked["settings"] = protocols.defaults([asked["protocol"]], spec.method.backbone)
-    if asked["settings"] != wanted.settings or _said(spec, SCIENCE) != _said(wanted.spec, SCIENCE):
+    if protocols.filled(asked["settings"]) != wanted.settings or _said(spec, SCIENCE) != _said(wanted.spec, SCIENCE):
         return False
     state, which = found.state(queue).name, _which(run, wanted.to_json())
     if state == "done":

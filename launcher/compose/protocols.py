@@ -50,6 +50,13 @@ def defaults(names: Sequence[str], backbone: str) -> Settings:
     return {name: _settings(name, [], backbone) for name in names}
 
 
+def filled(settings: Settings) -> Settings:
+    """`settings` with the defaults of those that their protocols have only had since."""
+    return {
+        name: {**(vars(PROTOCOLS[name]()) if name in PROTOCOLS else {}), **given} for name, given in settings.items()
+    }
+
+
 def _settings(name: str, given: Sequence[str], backbone: str) -> dict[str, Any]:
     kind = kind_of(name)
     known = {field.name for field in dataclasses.fields(kind)}

@@ -1,20 +1,47 @@
-"""Which of the training images a protocol learns from: a share of each class, or those of a list. numpy alone."""
+"""Which of the training images a protocol learns from: a share of each class, or those of a list."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from launcher.errors import InputError
 from methods.data.dataset import ImageDataset
+from methods.evals.subject import Subject
 
 SEVERAL = -1  # in place of a position
 
 
-def chosen(dataset: ImageDataset, settings: Any, seed_for: Callable[..., int]) -> np.ndarray | None:
-    """Positions in `dataset`, int64 [n], ascending, as `share` and `subset` of a protocol's settings say
-    (`SomeImages`); None for all. The same on every rank. Raises InputError where the list is none of its images."""
+class Chosen(NamedTuple):
+    """Training images of this rank among the `total` of all ranks: features float32 [n, d] and labels int64 [n] in host
+    memory, of the images `first` to `first` + n. digest: which were chosen; None where all of them were."""
+
+    features: torch.Tensor
+    labels: torch.Tensor
+    first: int
+    total: int
+    digest: str | None
+
+
+def chosen(subject: Subject, settings: Any) -> Chosen:
+    """What a protocol learns from, as its settings say (`SomeImages`). Collective. Raises InputError where a list names
+    what is no image, or where none of the images can be read."""
+    among, world = positions(subject.splits["train"], settings, subject.job.seed_for), subject.job.world
+    features, labels = subject.features("train", among)
+    counts = world.gather(len(labels))
+    if not sum(counts):
+        field = "subset" if settings.subset else "share"
+        reason = "none of the images that it chooses can be read"
+        raise InputError.of(f"{settings.name}.{field}", getattr(settings, field), reason, "choose others")
+    digest = None if among is None else hashlib.sha256(among.tobytes()).hexdigest()
+    return Chosen(features, labels, sum(counts[: world.rank]), sum(counts), digest)
+
+
+def positions(dataset: ImageDataset, settings: Any, seed_for: Callable[..., int]) -> np.ndarray | None:
+    """int64 [n], ascending, in `dataset`; None for all. The same on every rank. Raises InputError, as `listed`."""
     if settings.subset:
         return listed(dataset, settings.subset, f"{settings.name}.subset")
     if settings.share < 1:

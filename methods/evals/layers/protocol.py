@@ -35,5 +35,6 @@ def _of_stage(subject: Subject, settings: Layers, stage: str, train: Labelled, t
     if settings.probe == "knn":
         banks = [gathered(subject.job, features.contiguous(), labels) for features, labels in (train, test)]
         return searched(subject.job, banks, [settings.neighbours], stage=f"k-NN of {stage}")[0]
-    found, _ = logistic.kept_fit(subject, settings, *train, work="layers", name=stage, stage=f"probe of {stage}")
+    how = {"key": vars(settings), "work": "layers", "name": stage, "stage": f"probe of {stage}"}
+    found, _ = logistic.kept_fit(subject, settings, *train, **how)
     return logistic.accuracy(subject, found, *test)[0]

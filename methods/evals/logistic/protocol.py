@@ -9,6 +9,7 @@ from torch.optim import LBFGS
 from launcher.runtime.store import StoreSlot
 from methods.evals.logistic.spec import Logistic
 from methods.evals.subject import Subject, percent
+from methods.evals.subsets import chosen
 
 CHUNK = 16_384  # features multiplied at a time
 SLICE = 50  # iterations after which L-BFGS forgets its history: a stop costs at most so many, and changes nothing
@@ -29,21 +30,33 @@ class Fitted(NamedTuple):
 def score(subject: Subject, settings: Logistic) -> dict[str, Any]:
     """Accuracies in percent: `top1` and `top5` on the test split, `train` on what it was fitted to; the strength `l2`
     of the penalty, and the `iterations` that were needed. Collective; raises Stopped."""
-    train, test = subject.features("train"), subject.features("test")
-    found, strength = kept_fit(subject, settings, *train, work="logistic", name="logistic", stage="logistic regression")
+    taught, test = chosen(subject, settings), subject.features("test")
+    train = taught.features, taught.labels
+    # What is kept of a fit to all images is under the name that it had when there was no choice.
+    key = {"iterations": settings.iterations, "l2": settings.l2, **({"images": taught.digest} if taught.digest else {})}
+    how = {"key": key, "work": "logistic", "name": "logistic", "stage": "logistic regression"}
+    found, strength = kept_fit(subject, settings, *train, **how)
     top1, top5 = accuracy(subject, found, *test)
     fitted, _ = accuracy(subject, found, *train)
     return {"top1": top1, "top5": top5, "train": fitted, "l2": strength, "iterations": found.iterations}
 
 
 def kept_fit(
-    subject: Subject, settings: Any, features: torch.Tensor, labels: torch.Tensor, *, work: str, name: str, stage: str
+    subject: Subject,
+    settings: Any,
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    key: Any,
+    work: str,
+    name: str,
+    stage: str,
 ) -> tuple[Fitted, float]:
     """(what `fit` finds, the strength of the penalty). The work is kept on disk under `name`, in the store of `work`.
-    settings: with `l2` and `iterations`, as `Logistic`. Collective."""
+    settings: with `l2` and `iterations`, as `Logistic`; key: what the work depends on, JSON. Collective."""
     width, classes = features.shape[1], subject.classes
     strength = strength_of(settings.l2, width, classes)
-    with subject.keeping(work, vars(settings), needed=3 * 8 * (width + 1) * classes) as store:
+    with subject.keeping(work, key, needed=3 * 8 * (width + 1) * classes) as store:
         how = {"l2": strength, "iterations": settings.iterations, "slot": store.slot(name), "stage": stage}
         return fit(subject, features, labels, **how), strength
 

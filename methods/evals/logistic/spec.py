@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from methods.evals.settings import Settings
+from methods.evals.settings import Settings, SomeImages
 
 
 @dataclass
-class Logistic(Settings):
+class Logistic(SomeImages, Settings):
     """At most 800 updates, and a penalty l2 |W|^2 beside the mean loss, by default 100 / (d classes)."""
 
     name, title, place, zero = "logistic", "logistic regression", 3, ("l2",)

@@ -4,13 +4,12 @@ supplement 2; their linear one sees random crops, as our `linear`).
 Features stay on the rank that extracted them: each takes those of a batch that are its own, and gradients are summed.
 """
 
-import hashlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from launcher.errors import Diverged, InputError
+from launcher.errors import Diverged
 from launcher.runtime.preempt import Stopped
 from launcher.runtime.store import Store, StoreSlot
 from methods.data.sampler import Permutation
@@ -18,19 +17,9 @@ from methods.evals.logistic.protocol import strength_of
 from methods.evals.sgd.dense import Dense
 from methods.evals.sgd.spec import Sgd
 from methods.evals.subject import Subject, percent
-from methods.evals.subsets import chosen
+from methods.evals.subsets import Chosen, chosen
 
 CHUNK = 16_384  # features judged at a time
-
-
-class Block(NamedTuple):
-    """The images of this rank among the `total` of all ranks: features float32 [n, d] and labels int64 [n] in host
-    memory, of the images `first` to `first` + n."""
-
-    features: torch.Tensor
-    labels: torch.Tensor
-    first: int
-    total: int
 
 
 def score(subject: Subject, settings: Sgd) -> dict[str, Any]:
@@ -39,18 +28,16 @@ def score(subject: Subject, settings: Sgd) -> dict[str, Any]:
     A function of the seed: the order of the images of (seed, epoch), what is dropped of (seed, step). Collective;
     raises Stopped, after keeping what it has learnt, and Diverged.
     """
-    among = chosen(subject.splits["train"], settings, subject.job.seed_for)
-    block, test = _block(subject, settings, among), subject.features("test")
+    taught, test = chosen(subject, settings), subject.features("test")
     hidden = () if settings.hidden is None else (settings.hidden,)
-    dense = Dense((block.features.shape[1], *hidden, subject.classes), subject.job.world.device)
+    dense = Dense((taught.features.shape[1], *hidden, subject.classes), subject.job.world.device)
     if hidden:  # two layers of zeros would stay that
         dense.draw(subject.job.seed_for("sgd weights"))
-    images = None if among is None else hashlib.sha256(among.tobytes()).hexdigest()
-    with subject.keeping("sgd", [vars(settings), images], needed=3 * 8 * len(dense.values)) as store:
-        _learn(subject, settings, dense, block, store)
+    with subject.keeping("sgd", [vars(settings), taught.digest], needed=3 * 8 * len(dense.values)) as store:
+        _learn(subject, settings, dense, taught, store)
         store.flush()
     top1, top5 = _accuracy(subject, dense, *test)
-    train, _ = _accuracy(subject, dense, block.features, block.labels)
+    train, _ = _accuracy(subject, dense, taught.features, taught.labels)
     return {"top1": top1, "top5": top5, "train": train}
 
 
@@ -59,21 +46,12 @@ def rate_at(settings: Sgd, epoch: int) -> float:
     return settings.rate * 0.1 ** sum(epoch >= drop for drop in settings.drops)
 
 
-def _block(subject: Subject, settings: Sgd, among: np.ndarray | None) -> Block:
-    world = subject.job.world
-    features, labels = subject.features("train", among)
-    counts = world.gather(len(labels))
-    if not sum(counts):
-        raise InputError.of("sgd.subset", settings.subset, "none of its images can be read", "give another one")
-    return Block(features, labels, sum(counts[: world.rank]), sum(counts))
-
-
-def _learn(subject: Subject, settings: Sgd, dense: Dense, block: Block, store: Store) -> None:
+def _learn(subject: Subject, settings: Sgd, dense: Dense, taught: Chosen, store: Store) -> None:
     """All steps, from where an earlier start was stopped. Collective; raises Stopped, after keeping, and Diverged."""
-    job, batch = subject.job, min(settings.batch, block.total)
+    job, batch = subject.job, min(settings.batch, taught.total)
     if batch < settings.batch:
-        job.notice(f"sgd: there are {block.total} images to learn from, fewer than a batch of {settings.batch}")
-    per_epoch = block.total // batch
+        job.notice(f"sgd: there are {taught.total} images to learn from, fewer than a batch of {settings.batch}")
+    per_epoch = taught.total // batch
     steps = per_epoch * settings.epochs
     decay = 2 * strength_of(settings.l2, dense.widths[0], subject.classes)
     slot = store.slot("sgd")
@@ -82,9 +60,9 @@ def _learn(subject: Subject, settings: Sgd, dense: Dense, block: Block, store: S
         while step < steps:
             job.decide(job.vote.cast(job.verdict()))
             epoch, number = divmod(step, per_epoch)
-            order = Permutation(block.total, job.seed_for("sgd", epoch))
+            order = Permutation(taught.total, job.seed_for("sgd", epoch))
             places = order(np.arange(number * batch, (number + 1) * batch))
-            sums = subject.sum(_gradient(subject, settings, dense, block, places, step)).div_(batch)
+            sums = subject.sum(_gradient(subject, settings, dense, taught, places, step)).div_(batch)
             dense.step(sums[:-1], rate=rate_at(settings, epoch), momentum=settings.momentum, weight_decay=decay)
             step += 1
             _say(subject, step, steps, sums[-1])
@@ -101,16 +79,16 @@ def _learn(subject: Subject, settings: Sgd, dense: Dense, block: Block, store: S
 
 
 def _gradient(
-    subject: Subject, settings: Sgd, dense: Dense, block: Block, places: np.ndarray, step: int
+    subject: Subject, settings: Sgd, dense: Dense, taught: Chosen, places: np.ndarray, step: int
 ) -> torch.Tensor:
     """Of this rank's images in the batch `places`; what is dropped of an image is the same on whichever rank it is."""
     device = subject.job.world.device
-    mine = np.flatnonzero((places >= block.first) & (places < block.first + len(block.labels)))
-    rows = torch.from_numpy(places[mine] - block.first)
+    mine = np.flatnonzero((places >= taught.first) & (places < taught.first + len(taught.labels)))
+    rows = torch.from_numpy(places[mine] - taught.first)
     factors = dense.dropped(len(places), settings.dropout, subject.job.seed_for("sgd dropout", step))
     if factors is not None:
         factors = factors[torch.from_numpy(mine).to(device)]
-    return dense.gradient(block.features[rows].to(device), block.labels[rows].to(device), factors)
+    return dense.gradient(taught.features[rows].to(device), taught.labels[rows].to(device), factors)
 
 
 def _say(subject: Subject, step: int, steps: int, loss: torch.Tensor) -> None:

@@ -1,5 +1,6 @@
 """Logistic regression by L-BFGS against scikit-learn's, which minimises C sum loss + |W|^2 / 2."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from launcher.runtime.dist import World
 from methods.evals.logistic import protocol as logistic
+from methods.evals.subject import Subject
 
 CLASSES, D = 4, 9
 
@@ -78,3 +80,38 @@ def test_a_fit_that_goes_on_ends_as_one_that_was_not_interrupted(monkeypatch):
 def test_the_paper_s_penalty_shrinks_with_the_size_of_the_classifier():
     assert logistic.strength_of(None, 2048, 1000) == pytest.approx(100 / 2_048_000)
     assert logistic.strength_of(0.0, 2048, 1000) == 0
+
+
+def test_of_a_share_it_is_another_score_beside_the_usual_one(evaluated):
+    few = "protocol=logistic", "logistic.iterations=5"
+    everything = evaluated.scores(*few)["logistic"]
+    half = evaluated.scores(*few, "logistic.share=0.5")["logistic"]
+    found = evaluated.run.summary()["evals"]
+    assert found["logistic(iterations=5)"] == everything and found["logistic(share=0.5,iterations=5)"] == half
+    assert half["train"] != everything["train"]
+
+
+def test_an_evaluation_from_before_there_was_a_choice_of_images_is_the_same_one(evaluated):
+    first = evaluated.asked("protocol=logistic", "logistic.iterations=3")
+    evaluated.serve(first)
+    file = first.path / "eval.json"
+    said = json.loads(file.read_text())
+    for name in ("share", "subset"):
+        del said["settings"]["logistic"][name]
+    file.write_text(json.dumps(said))
+    assert evaluated.asked("protocol=logistic", "logistic.iterations=3").path == first.path
+    assert evaluated.asked("protocol=logistic", "logistic.iterations=3", "logistic.share=0.5").path != first.path
+
+
+def test_what_is_kept_of_a_fit_to_all_images_is_what_it_was_before_there_was_a_choice(evaluated, monkeypatch):
+    kept, keeping = {}, Subject.keeping
+
+    def asked(self, work, key, **options):
+        kept[work] = key
+        return keeping(self, work, key, **options)
+
+    monkeypatch.setattr(Subject, "keeping", asked)
+    evaluated.scores("protocol=logistic", "logistic.iterations=4")
+    assert kept["logistic"] == {"iterations": 4, "l2": None}
+    evaluated.scores("protocol=logistic", "logistic.iterations=4", "logistic.share=0.5")
+    assert kept["logistic"].keys() == {"iterations", "l2", "images"}

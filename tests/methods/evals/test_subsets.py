@@ -5,10 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from launcher.errors import InputError
+from methods.evals.logistic.spec import Logistic
 from methods.evals.sgd.spec import Sgd
-from methods.evals.subsets import chosen, listed, share_of_each
+from methods.evals.subject import Subject
+from methods.evals.subsets import chosen, listed, positions, share_of_each
 
 LABELS = np.array([2, 0, 1, 0, 0, 2, 0, 2, 0, 0, 0, 2, 0, 0, 2] * 4)  # 36, 4 and 20 of a class
 
@@ -30,11 +33,13 @@ def test_the_seed_chooses_within_a_class_alone():
     assert changed and set(LABELS[list(changed)]) == {2}
 
 
-def test_a_share_changes_nothing_where_it_is_the_usual_one():
-    assert chosen(SimpleNamespace(labels=LABELS), Sgd(), hash) is None
+def test_whichever_protocol_asks_a_share_is_of_the_same_images():
+    dataset = SimpleNamespace(labels=LABELS)
+    assert positions(dataset, Sgd(), hash) is None
     asked = []
-    chosen(SimpleNamespace(labels=LABELS), Sgd(share=0.1), lambda *given: asked.append(given) or 5)
-    assert asked == [("subset", 0), ("subset", 1), ("subset", 2)]  # whichever protocol asks
+    for settings in (Sgd(share=0.1), Logistic(share=0.1)):
+        positions(dataset, settings, lambda *given: asked.append(given) or 5)
+    assert asked == 2 * [("subset", 0), ("subset", 1), ("subset", 2)]
 
 
 class Named:
@@ -87,3 +92,29 @@ def test_a_list_that_is_not_of_the_images_is_refused_with_the_line(tmp_path, tex
 def test_a_list_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"sgd.subset=.*/nothing.txt: No such file or directory"):
         listed(Named(), str(tmp_path / "nothing.txt"), "sgd.subset")
+
+
+class Splits(Named):
+    names = tuple(f"cats/{number}.jpg" for number in range(9))
+
+
+def of_rank(rank, folder):
+    """What the second of two ranks, or the first, learns from: image 7 was broken."""
+    ids = np.arange(4) if rank == 0 else np.array([4, 5, 6, 8])
+    subject = Subject.__new__(Subject)
+    world = SimpleNamespace(rank=rank, gather=lambda count: [2, count] if rank else [count, 2])
+    subject.job = SimpleNamespace(world=world, labelled=(Splits(), None), seed_for=hash)
+    subject._made = {"train": (torch.from_numpy(ids).float()[:, None], ids)}
+    Splits.labels = np.arange(9) + 100
+    return chosen(subject, Sgd(subset=str(folder / "list.txt")))
+
+
+def test_each_rank_has_those_of_its_own_images_that_were_chosen(tmp_path):
+    (tmp_path / "list.txt").write_text("8.jpg\n1.jpg\n6.jpg\n7.jpg\n0.jpg\n")
+    first, second = of_rank(0, tmp_path), of_rank(1, tmp_path)
+    assert first.features.flatten().tolist() == [0, 1] and first.labels.tolist() == [100, 101]
+    assert second.features.flatten().tolist() == [6, 8] and second.labels.tolist() == [106, 108]
+    assert (first.first, second.first, first.total, second.total) == (0, 2, 4, 4)
+    assert first.digest == second.digest is not None
+    (tmp_path / "list.txt").write_text("8.jpg\n1.jpg\n6.jpg\n0.jpg\n")
+    assert of_rank(0, tmp_path).digest != first.digest
