@@ -89,6 +89,12 @@ def evaluated(tmp_path_factory) -> Evaluated:
     return Evaluated(tmp_path_factory.mktemp("evaluated"))
 
 
+@pytest.fixture(scope="session")
+def evaluated_in() -> type[Evaluated]:
+    """`evaluated_in(folder, backbone)`."""
+    return Evaluated
+
+
 @pytest.fixture
 def evaluated_vit(tmp_path) -> Evaluated:
     return Evaluated(tmp_path, "small_vit")
