@@ -5,6 +5,7 @@ then on nothing changes: what was resolved at submission is what runs.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -233,9 +234,13 @@ def freeze(config: Any) -> Any:
     """
     for item in dataclasses.fields(config):
         setattr(config, item.name, _frozen(getattr(config, item.name)))
-    kind = type(config)
-    config.__class__ = type(kind.__name__, (kind,), {"__setattr__": _refuse, "__delattr__": _refuse})
+    config.__class__ = _frozen_kind(type(config))
     return config
+
+
+@functools.cache  # dataclasses are equal only where they are of one class
+def _frozen_kind(kind: type) -> type:
+    return type(kind.__name__, (kind,), {"__setattr__": _refuse, "__delattr__": _refuse})
 
 
 class FrozenDict(dict):

@@ -94,6 +94,14 @@ def test_json_and_back_is_the_same_spec():
         back.method.lr = 1
 
 
+def test_two_specs_of_the_same_values_are_equal_part_by_part():
+    """An evaluation asks whether its labels are the run's own."""
+    first, again = (spec_of("eval_data=photos", "eval_data.images=100") for _ in range(2))
+    assert first.eval_data == again.eval_data and first.method == again.method and first == again
+    assert first.eval_data == read_spec(first.to_json()).eval_data
+    assert first.eval_data != spec_of("eval_data=photos", "eval_data.images=101").eval_data
+
+
 def test_the_differences_are_named():
     assert "method.workers: 0 -> 3" in spec_of().differences(spec_of("method.workers=3"))
 
