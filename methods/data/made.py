@@ -129,7 +129,8 @@ class MadeObjects:
         """Which pixels it is made of: "moon[0:64,120:184]@1 + ring of coffee[8:32,40:64]"."""
         background, objects = self._drawn(index)
         parts = [f"{self.classes[each.label]} of {each.material}" for each in objects]
-        return " + ".join([f"{background}@{SCALES[background.side / self._side]}", *parts])
+        reduced = next(said for scale, said in SCALES.items() if round(scale * self._side) == background.side)
+        return " + ".join([f"{background}@{reduced}", *parts])
 
     def _drawn(self, index: int) -> tuple[_Window, tuple[_Object, ...]]:
         if not 0 <= index < len(self):

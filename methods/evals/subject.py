@@ -76,7 +76,7 @@ class Subject:
         that class against all others."""
         dataset = self.splits[split]
         if (found := tags_of(dataset)) is None:
-            found = np.where(dataset.labels[ids, None] == np.arange(self.classes), 1, -1).astype(np.int8)
+            found = np.where(dataset.labels[ids, None] == np.arange(self.classes), np.int8(1), np.int8(-1))
         else:
             found = found[ids]
         return torch.from_numpy(np.ascontiguousarray(found))

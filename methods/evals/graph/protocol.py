@@ -14,6 +14,7 @@ from methods.evals.subject import Subject, percent
 
 WORK = 5 * 10**11  # multiply-adds between two safe points
 QUERIES = 1024  # images asked about at once, at most
+SHOWN = 20  # neighbours that a picture has room for
 
 
 def score(subject: Subject, settings: NeighbourGraph) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def _draw(subject: Subject, settings: NeighbourGraph, nearest: Nearest) -> None:
     if job.world.is_main:
         folder = job.run.path / "graph"
         folder.mkdir(exist_ok=True)
-        rows = zip(numbers[chosen].tolist(), numbers[found].numpy(), strict=True)
+        rows = zip(numbers[chosen].tolist(), numbers[found[:, :SHOWN]].numpy(), strict=True)
         picture(subject.splits[settings.split], list(rows)).save(folder / "neighbours.png")
 
 

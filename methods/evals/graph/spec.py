@@ -6,6 +6,7 @@ from typing import ClassVar
 from methods.evals.settings import Settings
 
 SPLITS = ("train", "test")
+MOST_PICTURES = 100  # one picture holds them all
 
 
 @dataclass
@@ -22,3 +23,5 @@ class NeighbourGraph(Settings):
     def check(self, backbone: str) -> None:
         super().check(backbone)
         self.refuse_unless("split", self.split in SPLITS, "no such split", f"use {' or '.join(SPLITS)}")
+        few = self.pictures <= MOST_PICTURES
+        self.refuse_unless("pictures", few, "one file holds them all", f"give {MOST_PICTURES} at most")

@@ -7,6 +7,7 @@ from typing import ClassVar
 from methods.evals.settings import Settings
 
 RULES = ("voc07", "area")
+MOST_FOLDS = 100
 
 
 @dataclass
@@ -27,4 +28,4 @@ class SVM(Settings):
     def check(self, backbone: str) -> None:
         super().check(backbone)
         self.refuse_unless("rule", self.rule in RULES, "no such rule", f"use {' or '.join(RULES)}")
-        self.refuse_unless("folds", self.folds > 1, "nothing would be held out", "give 2 or more")
+        self.refuse_unless("folds", 1 < self.folds <= MOST_FOLDS, "out of range", f"give 2 to {MOST_FOLDS}")

@@ -33,7 +33,7 @@ def test_an_image_is_a_function_of_seed_split_and_index(splits):
     assert not {*as_bytes(splits["test"], 40)} & {*as_bytes(again, 40)}
 
 
-@pytest.mark.parametrize("side", [48, 64])
+@pytest.mark.parametrize("side", [48, 49, 64])
 def test_a_train_image_has_no_test_pixel_and_a_test_image_has_no_other(side):
     pixels = {True: 0, False: 0}
     for split in ("train", "test"):
