@@ -99,7 +99,7 @@ def check_labels(spec: RunSpec, asked: Iterable[str], give: str = "eval_data") -
     """Raises InputError where there are no labels to judge features with, or not what one of the protocols `asked` for
     needs. give: the field to set instead."""
     if several_labels(spec.eval_data or spec.data):
-        refuse_several_labels(asked, (spec.eval_data or spec.data).name)
+        refuse_several_labels(asked, (spec.eval_data or spec.data).name, give)
     reason = no_labels(spec.eval_data or spec.data)
     if reason:
         field = "eval_data" if spec.eval_data else "data"

@@ -49,7 +49,7 @@ def named(metric: str, rows: Sequence[RunRow]) -> tuple[str, str]:
     settings and data in the protocol's name where scores stand under such a one. Raises InputError with the scores that
     there are, where neither a run of `rows` nor a protocol has one called so."""
     said = metric.removeprefix("evals.")
-    there = {name for row in rows for name in row.facts["evals"]}
+    there = sorted({name for row in rows for name in row.facts["evals"]})
     if said in there or said in _protocols():
         found = [name for row in rows for name in numbers(row, said)]
         usual = [name for name in _scores(said) if name in found or not found]

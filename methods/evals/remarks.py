@@ -44,7 +44,7 @@ def unlabelled(spec: RunSpec, dataset: ImageDataset | None) -> str:
     given = spec.eval_data or spec.data
     train = dataset if spec.eval_data is None and dataset is not None else build(given, "train")
     if train.labels is None and tags_of(train) is not None:
-        return "its images have several labels each, and it needs one"
+        return "the images have several labels each, and it needs one"
     if train.labels is None:
         return getattr(train, "unlabelled", "") or ("eval_data has no labels" if spec.eval_data else "")
     test = build(given, "test")

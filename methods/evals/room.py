@@ -43,7 +43,8 @@ def refuse_too_large(job: Job, protocol: str, width: int, copies: int = COPIES) 
     """Raises InputError, on all ranks, where `protocol` cannot gather rows of `width` float32. Collective."""
     reason = too_large(job, width, copies)
     if reason:
-        fix = "use linear or logistic, eval_data with fewer images, or a machine with more memory"
+        others = "" if job.labelled[0].labels is None else "linear or logistic, "
+        fix = f"use {others}eval_data with fewer images, or a machine with more memory"
         raise InputError.of("protocol", protocol, reason, fix)
 
 

@@ -63,12 +63,13 @@ def need_one_label(protocols: Iterable[str]) -> list[str]:
     return [name for name in protocols if PROTOCOLS[name].labels and not PROTOCOLS[name].tags]
 
 
-def refuse_several_labels(protocols: Iterable[str], data: str) -> None:
-    """Raises InputError where one of them can do nothing with the images of `data`, which have several labels each."""
+def refuse_several_labels(protocols: Iterable[str], data: str, give: str = "eval_data") -> None:
+    """Raises InputError where one of them can do nothing with the images of `data`, which have several labels each.
+    give: the field to set instead."""
     for name in need_one_label(protocols):
         able = ", ".join(name for name, kind in PROTOCOLS.items() if kind.tags)
         reason = f"it needs one label an image, and those of {data} have several"
-        raise InputError.of("protocol", name, reason, f"use {able}, or eval_data with one label an image")
+        raise InputError.of("protocol", name, reason, f"use {able}, or {give} with one label an image")
 
 
 def changed(protocol: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import torch
 from methods.evals.subject import Subject
 
 ROWS = 8192  # images of a block that are compared at once
-# Cosine distances, 0 to 2, are told apart in steps of this size, a million times what float64 rounds: images at one
-# distance are so however products are summed, and come in the order of the data set.
+# Cosine distances, 0 to 2, are told apart in steps of this size, a million times what float64 rounds. However products
+# are summed, two images at one distance are told apart in one case of a million at most; else the first comes first.
 STEP = 2.0**-30
 NONE = torch.iinfo(torch.int64).max
 

@@ -241,7 +241,7 @@ def test_a_training_is_told_why_it_has_no_k_nn(tagged):
     spec, _ = resolve(["method=rotnet", "recipe=tiny", "eval_data=photos", "eval_data.images=76"])
     assert during.labelled(spec, None) is None
     (said,) = evaluation_remarks.remarks(spec, None, None)
-    assert said == "k-NN is left out: its images have several labels each, and it needs one"
+    assert said == "k-NN is left out: the images have several labels each, and it needs one"
 
 
 def test_features_that_do_not_fit_on_every_rank_are_refused_before_they_are_extracted(evaluated, monkeypatch):
