@@ -1,6 +1,7 @@
 """What a person sees of one run: the plan, progress, the closing screen. listing.py shows many."""
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -293,6 +294,7 @@ def in_words(summary: dict[str, Any]) -> dict[str, Any]:
     where.pop("least_nodes", None)
     return {
         **summary,
+        "evals": [f"{said}: {_numbers(found)}" for said, found in summary["evals"].items()],
         "where": where,
         "granted_nodes": nodes.fewer(summary) or None,
         "asked_nodes": None,
@@ -300,3 +302,8 @@ def in_words(summary: dict[str, Any]) -> dict[str, Any]:
         "interruptions": interruptions,
         "spares": nodes.spares(summary["spares"]) if summary["spares"] else None,
     }
+
+
+def _numbers(found: Mapping[str, Any]) -> str:
+    """Without those of single classes or rates, which are many: `--json` has them."""
+    return ", ".join(f"{name} {value}" for name, value in found.items() if not isinstance(value, Mapping))

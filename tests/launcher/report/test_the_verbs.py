@@ -139,6 +139,8 @@ def test_scores_of_several_settings_and_pictures_of_evaluations_are_shown(tabled
     (folder / "spec.json").write_text("{}")
     for number in range(10):
         (folder / "attention" / f"{number:04d}.png").write_bytes(b"\x89PNG\r\n\x1a\na picture")
+    shown, _ = typed("show", run.id)
+    assert "linear: top1 50.0, by hand, chosen True\n" in shown and "top1_by_rate" not in shown
     out, _ = typed("report", run.id)
     assert "top1 by rate 0.3" in out and "hand" not in out and "chosen" not in out
     page = (tabled.folder / "reports" / f"{run.id}.html").read_text()
