@@ -124,7 +124,8 @@ def _there(said: str, rows: Sequence[RunRow]) -> str:
     if not known:
         return "no run there has any yet: `sslrun eval RUN protocol=NAME` judges one"
     near = difflib.get_close_matches(said, sorted(known), n=1, cutoff=0.6)
-    listed = sorted(known, key=lambda name: (name not in near, name))
+    whole = {f"{name}.{score}" for row in rows for name, found in row.facts["evals"].items() for score in found}
+    listed = sorted(known, key=lambda name: (name not in near, name not in whole, name))  # of classes and rates: last
     more = f" and {len(listed) - LISTED} more" if len(listed) > LISTED else ""
     return f"there are {', '.join(listed[:LISTED])}{more}"
 

@@ -53,7 +53,8 @@ def four(ledgers):
             numbers = {"trained": trained, "untrained": 38.0, "chosen": True}
             ledgers.say(made[letter], "eval", protocol="knn", step=step, scores=numbers)
         ledgers.end(made[letter])
-    ledgers.say(made["b"], "eval", protocol=OTHER, step=7, scores={"top1": 12.5, "top1_by_rate": {"0.1": 3.0}})
+    numbers = {"top1": 12.5, "by_class": {"cat": 2.0}, "top1_by_rate": {"0.1": 3.0}}
+    ledgers.say(made["b"], "eval", protocol=OTHER, step=7, scores=numbers)
     ledgers.say(made["c"], "eval", protocol="layers", step=100, scores={"layer1": 1.0, "layer2": float("nan")})
     return made
 
@@ -105,7 +106,7 @@ def test_the_table_fits_the_screen(best, four, ledgers):
     ("words", "said"),
     [
         (["knn.train"], "METRIC=knn.train: there is no such score; there are knn.trained, "),
-        (["accuracy"], f"there are knn.trained, knn.untrained, layers.layer1, {OTHER}.top1, "),
+        (["accuracy"], f"there are knn.trained, knn.untrained, layers.layer1, {OTHER}.top1, {OTHER}.by_class.cat, "),
         (["knn", "--where", "method.lrr=1"], "--where=method.lrr: there is no such key; did you mean method.lr?"),
         (["knn", "--last", "0"], "--last=0: that is no run; give a positive number"),
     ],
