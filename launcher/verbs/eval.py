@@ -26,7 +26,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     what = (
         "protocol=NAME or protocol=NAME,NAME; PROTOCOL.SETTING, such as linear.epochs (docs/evaluation.md); step=N or "
         "step=newest, before the run is done; "
-        "eval_data, cluster, nodes, tasks_per_node, runs; of weights: data, key, image_size, precision, workers, seed"
+        "eval_data, cluster, nodes, tasks_per_node, runs; of weights: data, key, image_size, interpolation, "
+        "precision, workers, seed"
     )
     parser.add_argument("overrides", nargs="*", default=[], metavar="RUN|key=value", help=what)
     arguments.add_config_dir(parser)
