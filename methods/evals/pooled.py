@@ -16,7 +16,8 @@ CHANNELS_FIRST = (2, 3)  # the sides of a convolutional network's map
 @contextlib.contextmanager
 def encoder(backbone: str, network: nn.Module, cells: int) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
     """images uint8 [B, C, H, W] -> float32 [B, width]: the last map of `network`, of the backbone called `backbone`,
-    averaged over cells x cells parts of it and flattened, channels first: 8192 numbers for 2 x 2 of ResNet-50.
+    averaged over cells x cells parts of it, or as it is where it has fewer, and flattened, channels first: 8192 numbers
+    for 2 x 2 of ResNet-50.
 
     Of a transformer, Swin too, it is the usual feature. The hooks that it takes are gone behind the block.
     """
@@ -25,7 +26,8 @@ def encoder(backbone: str, network: nn.Module, cells: int) -> Iterator[Callable[
 
     def keep(_module: nn.Module, _given: tuple, output: torch.Tensor) -> None:
         if output.ndim == 4:  # behind the last map there may be linear layers; each map is pooled at once, because the
-            caught[:] = [adaptive_avg_pool2d(output.float(), cells).flatten(1)]  # next module may work in place
+            sides = [min(cells, side) for side in output.shape[2:]]  # next module may work in place
+            caught[:] = [adaptive_avg_pool2d(output.float(), sides).flatten(1)]
 
     def encode(images: torch.Tensor) -> torch.Tensor:
         caught.clear()

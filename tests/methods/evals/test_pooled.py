@@ -29,6 +29,8 @@ def test_cells_are_the_means_of_the_quarters_of_the_last_map():
     hook.remove()
     assert maps[0].shape == (3, 128, 2, 2)  # a map of the very cells
     torch.testing.assert_close(found, maps[0].contiguous())
+    with encoder("small_resnet", network, 100) as encode:
+        assert torch.equal(encode(images).view(3, 128, 2, 2), found)
     with encoder("small_resnet", network, 1) as encode:
         torch.testing.assert_close(encode(images), network(images))
     assert not any(module._forward_hooks for module in network.modules())
