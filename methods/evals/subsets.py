@@ -1,18 +1,20 @@
 """Which of the training images a protocol learns from: a share of each class, or those of a list."""
 
 import hashlib
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from launcher.errors import InputError
+from launcher.run import files, waiting
 from methods.data.dataset import ImageDataset
 from methods.evals.subject import Subject
 
 SEVERAL = -1  # in place of a position
+LIST_BYTES = 64 * 2**20  # of a list, at most; the paths of all training images of ImageNet have 47 MB
 
 
 class Chosen(NamedTuple):
@@ -27,9 +29,9 @@ class Chosen(NamedTuple):
 
 
 def chosen(subject: Subject, settings: Any) -> Chosen:
-    """What a protocol learns from, as its settings say (`SomeImages`). Collective. Raises InputError where a list names
-    what is no image, or where none of the images can be read."""
-    among, world = positions(subject.splits["train"], settings, subject.job.seed_for), subject.job.world
+    """What a protocol learns from, as its settings say (`SomeImages`). Collective. Raises InputError, on all ranks, as
+    `listed`, and where none of the images can be read."""
+    among, world = _agreed(subject, settings), subject.job.world
     features, labels = subject.features("train", among)
     counts = world.gather(len(labels))
     if not sum(counts):
@@ -40,8 +42,25 @@ def chosen(subject: Subject, settings: Any) -> Chosen:
     return Chosen(features, labels, sum(counts[: world.rank]), sum(counts), digest)
 
 
+def _agreed(subject: Subject, settings: Any) -> np.ndarray | None:
+    """`positions` in the training images. Where there is a list rank 0 alone reads it, and all raise its InputError."""
+    dataset, job = subject.splits["train"], subject.job
+    if not settings.subset:
+        return positions(dataset, settings, job.seed_for)
+    told = None
+    if job.world.is_main:
+        try:
+            told = positions(dataset, settings, job.seed_for).tolist(), None
+        except InputError as error:
+            told = None, (error.field, error.value, error.reason, error.fix)
+    found, refused = job.world.broadcast(told)
+    if refused:
+        raise InputError.of(*refused)
+    return np.array(found, np.int64)
+
+
 def positions(dataset: ImageDataset, settings: Any, seed_for: Callable[..., int]) -> np.ndarray | None:
-    """int64 [n], ascending, in `dataset`; None for all. The same on every rank. Raises InputError, as `listed`."""
+    """int64 [n], ascending, in `dataset`; None for all. The same whoever asks. Raises as `listed`."""
     if settings.subset:
         return listed(dataset, settings.subset, f"{settings.name}.subset")
     if settings.share < 1:
@@ -64,11 +83,14 @@ def share_of_each(labels: np.ndarray, share: float, seed_of: Callable[[int], int
 def listed(dataset: ImageDataset, path: str, field: str) -> np.ndarray:
     """Positions in `dataset`, ascending, of the images that the text file at `path` names, one a line: as `name_of`
     does, or by the last part of that, as the lists of SimCLR do. Raises InputError, about `field`, with the first line
-    that names none or several, and where nothing can be read."""
+    that names none or several, and where there is no such file, or one beyond LIST_BYTES; Unreadable where it could not
+    be read for as long as that is waited for."""
     try:
-        text = Path(path).read_bytes().decode("utf-8", "backslashreplace")  # as names of files are shown
-    except OSError as error:
-        raise InputError.of(field, path, error.strerror or str(error), "give a text file of images' names") from None
+        content = waiting.patiently(lambda: files.read(os.path.realpath(path), LIST_BYTES))
+    except (OSError, files.NotOurs) as error:
+        reason = getattr(error, "strerror", None) or f"it cannot be read ({error})"
+        raise InputError.of(field, path, reason, "give a text file of images' names") from None
+    text = content.decode("utf-8", "backslashreplace")  # as names of files are shown
     wanted = {name: number for number, line in enumerate(text.split("\n"), 1) if (name := line.strip())}
     if not wanted:
         raise InputError.of(field, path, "it names no image", "give the name of an image a line")

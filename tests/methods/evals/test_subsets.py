@@ -1,13 +1,18 @@
 """A share of each class, and a list: the same images whoever asks, and what is not there is told by its line."""
 
+import errno
+import json
 from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from away import install
 
-from launcher.errors import InputError
+from launcher.errors import InputError, Unreadable
+from launcher.run import waiting
+from methods.evals import subsets
 from methods.evals.logistic.spec import Logistic
 from methods.evals.sgd.spec import Sgd
 from methods.evals.subject import Subject
@@ -92,17 +97,54 @@ def test_a_list_that_is_not_of_the_images_is_refused_with_the_line(tmp_path, tex
 def test_a_list_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"sgd.subset=.*/nothing.txt: No such file or directory"):
         listed(Named(), str(tmp_path / "nothing.txt"), "sgd.subset")
+    with pytest.raises(InputError, match=r"^sgd.subset=.*: it cannot be read \(.*it is not a plain file"):
+        listed(Named(), str(tmp_path), "sgd.subset")
+
+
+def test_a_list_without_end_is_refused_before_it_is_read_and_one_behind_a_link_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(subsets, "LIST_BYTES", 12)
+    assert of_list(tmp_path, b"2.jpg\n8.png\n").tolist() == [1, 5]
+    (tmp_path / "link.txt").symlink_to(tmp_path / "list.txt")
+    assert listed(Named(), str(tmp_path / "link.txt"), "sgd.subset").tolist() == [1, 5]
+    with pytest.raises(InputError, match=r"^sgd\.subset=.*has 13 bytes, more than the 12") as caught:
+        of_list(tmp_path, b"2.jpg\n8.png\n\n")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_list_that_cannot_be_read_now_is_waited_for_and_no_wrong_input(number, tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "PAUSE_SECONDS", 0.0)
+    away, file = install(monkeypatch, number), tmp_path / "list.txt"
+    file.write_text("2.jpg\n")
+    away(file, times=2)
+    assert listed(Named(), str(file), "sgd.subset").tolist() == [1]
+    monkeypatch.setattr(waiting, "SECONDS", 0.0)
+    away(file)
+    with pytest.raises(Unreadable, match=r"list\.txt cannot be read on "):
+        listed(Named(), str(file), "sgd.subset")
 
 
 class Splits(Named):
     names = tuple(f"cats/{number}.jpg" for number in range(9))
 
 
+told = []  # by the first rank, to all; the first of two is asked first
+
+
 def of_rank(rank, folder):
     """What the second of two ranks, or the first, learns from: image 7 was broken."""
+
+    def broadcast(value):
+        if rank == 0:
+            told[:] = [json.dumps(value)]
+        else:
+            assert value is None  # it has looked at nothing for itself
+        return json.loads(told[0])
+
     ids = np.arange(4) if rank == 0 else np.array([4, 5, 6, 8])
     subject = Subject.__new__(Subject)
-    world = SimpleNamespace(rank=rank, gather=lambda count: [2, count] if rank else [count, 2])
+    world = SimpleNamespace(rank=rank, is_main=rank == 0, broadcast=broadcast)
+    world.gather = lambda count: [2, count] if rank else [count, 2]
     subject.job = SimpleNamespace(world=world, labelled=(Splits(), None), seed_for=hash)
     subject._made = {"train": (torch.from_numpy(ids).float()[:, None], ids)}
     Splits.labels = np.arange(9) + 100
@@ -118,3 +160,19 @@ def test_each_rank_has_those_of_its_own_images_that_were_chosen(tmp_path):
     assert first.digest == second.digest is not None
     (tmp_path / "list.txt").write_text("8.jpg\n1.jpg\n6.jpg\n0.jpg\n")
     assert of_rank(0, tmp_path).digest != first.digest
+
+
+def test_the_first_rank_alone_reads_the_list_and_all_have_its_images_or_its_error(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text("8.jpg\n1.jpg\n")
+    first = of_rank(0, tmp_path)
+    file.unlink()
+    assert of_rank(1, tmp_path).digest == first.digest
+    file.write_text("8.jpg\nwolf.jpg\n")
+    said = []
+    for rank in (0, 1):
+        with pytest.raises(InputError) as caught:
+            of_rank(rank, tmp_path)
+        said.append((str(caught.value), caught.value.field, caught.value.fix))
+        file.unlink(missing_ok=True)
+    assert said[0] == said[1] and "line 2: no image is called wolf.jpg" in said[0][0] and said[0][1] == "sgd.subset"
