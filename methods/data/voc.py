@@ -2,16 +2,16 @@
 it says of each image."""
 
 import os
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from launcher.errors import InputError
-from launcher.run import files
+from launcher.run import files, waiting
 from methods.data.dataset import BrokenImage
-from methods.data.decoding import decode, why_broken
+from methods.data.decoding import OF_THE_MACHINE, decode, why_broken
 from methods.data.listing import MAX_PIXELS
 from methods.data.spec_tagged import (
     TAGS_ALONE,
@@ -35,7 +35,7 @@ class Voc:
     which counts for neither. Split "train" is trainval of 2007 and train of 2012, "test" is test and val.
 
     Raises InputError where a list is missing, says something else than `ID VALUE`, or is of other images than the
-    first.
+    first; OSError where one cannot be read now, which is the machine's fault.
     """
 
     channels = 3
@@ -53,10 +53,10 @@ class Voc:
 
     @cached_property
     def tags(self) -> np.ndarray:
-        """int8 [N, 20]."""
+        """int8 [N, 20]. A list that cannot be read now is waited for: they are asked for in the middle of the work."""
         tags, first = np.empty((len(self), len(VOC_CLASSES)), np.int8), VOC_CLASSES[0]
         for column, name in enumerate(VOC_CLASSES):
-            said = self._read(name)
+            said = waiting.patiently(partial(self._read, name))
             if said.keys() != set(self._ids):
                 strange = min(said.keys() ^ set(self._ids))
                 reason = f"{self._short(name)} and {self._short(first)} are of other images: {strange} is in one alone"
@@ -93,6 +93,8 @@ class Voc:
         except UnicodeDecodeError:
             raise self._wrong(name, "it is not plain text") from None
         except (OSError, files.NotOurs) as error:
+            if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:  # no fault of the list's: it is waited for
+                raise
             raise InputError.of("data.path", ..., f"{file!r} cannot be read ({error})", "make it readable") from None
         for number, line in enumerate(text.split("\n"), 1):
             words = line.split()

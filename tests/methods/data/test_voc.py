@@ -1,13 +1,16 @@
 """Files to the letter of PASCAL VOC's layout, and what of it is refused."""
 
+import errno
 import os
 
 import numpy as np
 import pytest
+from away import install
 from PIL import Image
 
 from launcher.compose.training import resolve
-from launcher.errors import InputError
+from launcher.errors import InputError, Unreadable
+from launcher.run import waiting
 from launcher.spec.runspec import freeze
 from methods.data import build
 from methods.data.dataset import BrokenImage
@@ -140,6 +143,29 @@ def test_a_pipe_in_place_of_a_list_or_an_image_is_not_waited_for(voc, tmp_path):
     image.unlink()
     image.symlink_to(voc / "JPEGImages/000005.jpg")
     assert Voc(tmp_path, "train").image(1).size == (9, 7) and Voc(tmp_path, "test").tags[0, 7] == -1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_list_that_cannot_be_read_now_is_waited_for_and_no_wrong_input(number, voc, monkeypatch):
+    monkeypatch.setattr(waiting, "PAUSE_SECONDS", 0.0)
+    away, lists = install(monkeypatch, number), voc / "ImageSets" / "Main"
+    away(lists, times=1)
+    with pytest.raises(OSError, match=r"aeroplane_trainval\.txt"):  # whoever builds it waits
+        Voc(voc, "train")
+    dataset = Voc(voc, "train")
+    away(lists / "cat_trainval.txt", times=2)
+    assert dataset.tags.sum() == 3 - 57
+    monkeypatch.setattr(waiting, "SECONDS", 0.0)
+    away(lists)
+    del dataset.tags
+    with pytest.raises(Unreadable, match=r"aeroplane_trainval\.txt cannot be read on "):
+        _ = dataset.tags
+
+
+def test_a_list_that_may_not_be_read_is_told_at_once(voc, monkeypatch):
+    install(monkeypatch, errno.EACCES)(voc / "ImageSets" / "Main")
+    with pytest.raises(InputError, match=r"^data\.path: .*aeroplane_trainval\.txt' cannot be read.*make it readable$"):
+        Voc(voc, "train")
 
 
 def test_a_damaged_image_is_a_broken_one_and_so_is_a_missing_one(voc):
