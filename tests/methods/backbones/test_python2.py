@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from launcher.errors import InputError
+from methods.backbones import python2
 from methods.backbones.python2 import renumbered
 from methods.backbones.reading import _unpickled, tensors
 
@@ -67,3 +68,37 @@ def test_a_number_beyond_any_address_is_one_line(file):
         renumbered(file)
     with pytest.raises(InputError, match=r"^weights=.*cannot be read"):
         tensors(file, "weights")
+
+
+def test_the_largest_numbers_have_72_bits_with_their_sign(tmp_path):
+    numbers = [2**64 - 1, 2**64, 2**71 - 1, -(2**71)]
+    text = b"(" + b"".join(b"I%d\n" % number for number in numbers) + b"l."
+    path = tmp_path / "numbers"
+    path.write_bytes(text + b"N." * 4)
+    assert pickle.loads(renumbered(path).getvalue()) == numbers
+    for number in (2**71, -(2**71) - 1):
+        path.write_bytes(b"I%d\n." % number + b"N." * 4)
+        with pytest.raises(OverflowError):
+            renumbered(path)
+
+
+def test_a_file_of_numbers_without_end_is_refused_in_one_line(file, monkeypatch):
+    known = sum(type(number) is int for number in NUMBERS)
+    monkeypatch.setattr(python2, "MOST", 10 * known)
+    assert renumbered(file)
+    monkeypatch.setattr(python2, "MOST", 5)
+    with pytest.raises(ValueError, match=r"^it has more than 5 numbers as Python 2 wrote them$"):
+        renumbered(file)
+    with pytest.raises(InputError, match=r"^weights=.*cannot be read") as caught:
+        tensors(file, "weights")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_numbers_of_all_parts_of_a_file_count(tmp_path, monkeypatch):
+    path = tmp_path / "numbers"
+    path.write_bytes(b"I1234\n." * 5)
+    monkeypatch.setattr(python2, "MOST", 5)
+    assert renumbered(path).getvalue().count(b"\x8a") == 5
+    monkeypatch.setattr(python2, "MOST", 4)
+    with pytest.raises(ValueError, match="more than 4 numbers"):
+        renumbered(path)
