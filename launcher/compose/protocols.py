@@ -15,7 +15,8 @@ from launcher.errors import InputError, unknown
 from launcher.spec import registry
 
 PROTOCOLS, need_labels = registry.facts("evals").PROTOCOLS, registry.facts("evals").need_labels
-kind_of = registry.facts("evals").kind_of
+kind_of, refuse_several_labels = registry.facts("evals").kind_of, registry.facts("evals").refuse_several_labels
+several_labels = registry.facts("data").several_labels
 
 Settings = dict[str, dict[str, Any]]  # of each protocol, in the order in which they were asked for
 
@@ -48,6 +49,14 @@ def taken(overrides: Sequence[str], backbone: str) -> tuple[Settings, list[str]]
 def defaults(names: Sequence[str], backbone: str) -> Settings:
     """The settings of the papers. Raises InputError for a protocol that the backbone does not have."""
     return {name: _settings(name, [], backbone) for name in names}
+
+
+def fit(name: str, data: Any) -> None:
+    """Raises InputError for a protocol that is not there, or that can do nothing with images of several labels where
+    those of `data` have them; data: a data set's config, or None."""
+    kind_of(name)
+    if several_labels(data):
+        refuse_several_labels([name], data.name)
 
 
 def filled(settings: Settings) -> Settings:

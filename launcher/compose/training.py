@@ -321,7 +321,7 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
         init_from=pin_init_from(config["init_from"], Path(runs), config["method"].backbone),
         runs=runs,
         group=config["group"],
-        eval_after=_protocols(config["eval_after"], config["method"].backbone),
+        eval_after=_protocols(config),
     )
     if config["continue_from"] is not None:
         spec = dataclasses.replace(spec, continue_from=pin_continue_from(config["continue_from"], Path(runs), spec))
@@ -357,16 +357,17 @@ def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:
     return cluster
 
 
-def _protocols(given: Any, backbone: str) -> tuple[str, ...]:
+def _protocols(config: dict[str, Any]) -> tuple[str, ...]:
     """`eval_after=knn` and `eval_after=[knn,linear]`. Raises InputError for a protocol that is not there, or not for
-    this backbone."""
+    this backbone or these images."""
+    given = config["eval_after"]
     names = tuple(given) if isinstance(given, list) else (given,) if given else ()
     for name in names:
         try:
-            protocols.kind_of(str(name))
+            protocols.fit(str(name), config["eval_data"] or config["data"])
         except InputError as error:
             raise error.about("eval_after") from None
-    protocols.defaults(names, backbone)
+    protocols.defaults(names, config["method"].backbone)
     return names
 
 

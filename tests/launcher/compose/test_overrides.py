@@ -180,3 +180,15 @@ def test_several_values_of_an_option_of_srun_are_a_list():
         training.resolve(["method=rotnet", "recipe=tiny", "cluster.srun.container-mounts=/a:/a,/b:/b"], planning=True)
     (word,) = typed_in_a_shell(str(refused.value).rpartition(" type ")[2])
     assert parsed(word).value() == ["/a:/a", "/b:/b"]
+
+
+@pytest.mark.parametrize("where", [["eval_data=made/objects"], ["data=made/objects"]])
+def test_images_of_several_labels_are_refused_to_what_is_to_judge_them_later(where):
+    words = ["method=rotnet", "recipe=tiny", *where]
+    for asked in ("eval_after=knn", "eval_after=[svm,knn]"):
+        with pytest.raises(InputError, match=r"^eval_after=knn: .* those of made/objects have several") as found:
+            training.resolve([*words, asked])
+        assert found.value.exit_code == 2
+    assert training.resolve([*words, "eval_after=svm"])[0].eval_after == ("svm",)
+    own = [*words[:2], "data=made/objects", "eval_data=cifar10", "eval_after=knn"]
+    assert training.resolve(own, planning=True)[0].eval_after == ("knn",), "the images to judge by have one label each"
