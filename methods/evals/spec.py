@@ -8,11 +8,13 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import InputError, unknown
 from launcher.spec import registry
+from launcher.spec.schema import LaunchConfig
 from methods.evals.settings import Settings
 
 for _file in Path(__file__).parent.glob("*/spec.py"):
@@ -20,6 +22,9 @@ for _file in Path(__file__).parent.glob("*/spec.py"):
 _ours = [kind for kind in Settings.__subclasses__() if kind.__module__.startswith(f"{__package__}.")]
 PROTOCOLS: dict[str, type[Settings]] = {kind.name: kind for kind in sorted(_ours, key=lambda kind: kind.place)}
 BROKEN: dict[str, InputError] = {}  # why those of other packages cannot be used: nobody else's work is to suffer
+# Names that would mean two things: words of a command line, kept features, and scores that a training has of its own.
+TAKEN = {field.name for field in dataclasses.fields(LaunchConfig)} | {"protocol", "step", "weights", "backbone"}
+TAKEN |= {"train", "test", "clusters"}
 
 
 def _wrong(name: str, kind: Any) -> str:
@@ -28,17 +33,28 @@ def _wrong(name: str, kind: Any) -> str:
         return "it is no dataclass over methods.evals.settings.Settings"
     if (getattr(kind, "name", ""), name.isidentifier()) != (name, True):
         return f"its name is {getattr(kind, 'name', '')!r}"
+    if name in TAKEN:
+        return "the name means something else"
     if not hasattr(kind, "title"):
         return "it has no title"
-    return "" if "." in kind.__module__ else "its file lies in no package, and so no protocol.py beside it"
+    beside = kind.__module__.rpartition(".")[0]
+    if not (beside and find_spec(f"{beside}.protocol")):
+        return "there is no protocol.py beside it, in its package"
+    try:
+        vars(kind())  # the launcher asks every protocol for its defaults
+    except Exception as error:  # whatever its __post_init__ does
+        return f"it has no defaults: {error}"
+    return ""
 
 
 for _name, _point in sorted(registry.installed(registry.PROTOCOLS).items()):  # behind ours, whose numbers stay
     try:
+        if _name in PROTOCOLS:  # ours goes on: who has work done with it installed no other
+            raise InputError.of("protocol", _name, f"{_point.value}: one of ours has that name", "mend the package")
         _kind = registry.loaded(_point, "protocol")
         if _reason := _wrong(_name, _kind):
             raise InputError.of("protocol", _name, f"{_point.value}: {_reason}", "mend the package")
-        PROTOCOLS.setdefault(_name, _kind)
+        PROTOCOLS[_name] = _kind
     except InputError as _error:
         BROKEN[_name] = _error
 

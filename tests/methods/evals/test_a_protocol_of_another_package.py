@@ -1,9 +1,11 @@
 """A protocol that an installed package registers is one like ours: found behind them, refused by name, and run from a
 copy of its code. One that is broken is a line to whoever asks for it, and nothing to anybody else."""
 
+import importlib.util
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,8 @@ import torch
 from sklearn.neighbors import NearestCentroid
 
 from launcher.runtime.dist import World
+from launcher.spec import registry
+from methods.evals import spec
 from methods.evals.spec import PROTOCOLS
 
 PLUGIN = Path(__file__).parents[2] / "plugin"
@@ -28,6 +32,32 @@ class Other(Settings):
 
 class Plain:
     pass
+
+
+@dataclass
+class Cluster(Settings):
+    name, title = "cluster", "a group of the launcher"
+
+
+@dataclass
+class Train(Settings):
+    name, title = "train", "a split"
+
+
+@dataclass
+class Needy(Settings):
+    neighbours: int
+    name, title = "needy", "a setting without a default"
+"""
+ALONE = """
+from dataclasses import dataclass
+
+from methods.evals.settings import Settings
+
+
+@dataclass
+class Alone(Settings):
+    name, title = "alone", "nothing beside it"
 """
 
 
@@ -43,8 +73,13 @@ def installed(sslrun, tmp_path_factory):
     info.mkdir()
     (package / "__init__.py").touch()
     (package / "spec.py").write_text(BROKEN)
+    (package / "protocol.py").touch()
+    (site / "bare").mkdir()
+    (site / "bare" / "__init__.py").touch()
+    (site / "bare" / "spec.py").write_text(ALONE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brittle\nVersion: 1\n")
-    points = {"gone": "brittle.nowhere:Gone", "renamed": "brittle.spec:Other", "plain": "brittle.spec:Plain"}
+    points = {"gone": "brittle.nowhere:Gone", "renamed": "brittle.spec:Other", "alone": "bare.spec:Alone"}
+    points |= {name: f"brittle.spec:{name.title()}" for name in ("plain", "cluster", "train", "needy")}
     lines = [f"{name} = {value}\n" for name, value in points.items()]
     (info / "entry_points.txt").write_text(f"[sslrun.protocols]\n{''.join(lines)}")
     where = sslrun.where(PYTHONPATH=os.pathsep.join([str(PLUGIN), str(site)]))
@@ -94,9 +129,24 @@ def test_what_is_broken_is_a_line_to_whoever_asks_for_it(installed, evaluated, o
     assert "install a brittle that is made for this sslrun" in line
     assert "protocol=renamed: brittle.spec:Other: its name is 'other'; mend the package" in said("protocol=renamed")
     assert "protocol=plain: brittle.spec:Plain: it is no dataclass over" in said("protocol=plain")
+    for name in ("cluster", "train"):
+        reason = f"brittle.spec:{name.title()}: the name means something else"
+        assert f"protocol={name}: {reason}" in said(f"protocol={name}")
+    assert "protocol=needy: brittle.spec:Needy: it has no defaults: " in said("protocol=needy")
+    assert "protocol=alone: bare.spec:Alone: there is no protocol.py beside it" in said("protocol=alone")
     assert "did you mean centroids?" in said("protocol=centroid")
     # Work that is kept on disk is numbered in this order.
     assert said().endswith(f"say protocol=NAME, one of {', '.join(PROTOCOLS)}, centroids")
     asked = "plan", "method=rotnet", "recipe=tiny"
     assert "eval_after=gone: brittle.nowhere:Gone" in one_line(installed(*asked, "eval_after=gone", code=2))
     assert installed(*asked, "eval_after=[knn,centroids]", "--json").json["nodes"] == 1
+
+
+def test_one_of_ours_stays_ours_where_a_package_has_its_name(monkeypatch):
+    theirs = EntryPoint("knn", "centroids.spec:Centroids", registry.PROTOCOLS)
+    monkeypatch.setattr(registry, "installed", lambda _: {"knn": theirs})
+    found = importlib.util.spec_from_file_location("methods.evals.again", spec.__file__)
+    again = importlib.util.module_from_spec(found)
+    found.loader.exec_module(again)
+    assert again.kind_of("knn") is PROTOCOLS["knn"]
+    assert again.BROKEN["knn"].reason == "centroids.spec:Centroids: one of ours has that name"
