@@ -105,7 +105,7 @@ def test_the_scores_are_those_of_scikit_learn_on_the_same_features(evaluated, mo
     monkeypatch.setattr(protocol, "_fitted", learnt)
     found = evaluated.scores(*SHORT, "svm.rule=area", "svm.costs=[1]")["svm"]
     (train, truth), (test, labels) = seen["train"], seen["test"]
-    assert train.shape == (304, 4 * 128)
+    assert train.shape == (304, 128)  # at 16 pixels the last map has one cell
     train, test = (rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-5) for rows in (train, test))
     columns = []
     for number, seed in enumerate(seen["seed"]):
@@ -245,7 +245,7 @@ def test_a_training_is_told_why_it_has_no_k_nn(tagged):
 
 
 def test_features_that_do_not_fit_on_every_rank_are_refused_before_they_are_extracted(evaluated, monkeypatch):
-    monkeypatch.setattr("methods.evals.room.memory", lambda: 6 * 4 * 512 * 380)  # where k-NN's four times would fit
+    monkeypatch.setattr("methods.evals.room.memory", lambda: 6 * 4 * 128 * 380)  # where k-NN's four times would fit
     asked = evaluated.asked(*SHORT, "svm.folds=2")
     with pytest.raises(InputError, match=r"protocol=svm: it gathers .* takes 8 times that"):
         evaluated.serve(asked)
