@@ -1,6 +1,6 @@
 """Multinomial logistic regression by L-BFGS on extracted features (Kolesnikov et al. 2019, supplement 2)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +25,10 @@ class Fitted(NamedTuple):
     bias: torch.Tensor
     iterations: int
     objective: float
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """[n, d] -> logits float64 [n, classes]."""
+        return torch.addmm(self.bias, features.double(), self.weight.T)
 
 
 def score(subject: Subject, settings: Logistic) -> dict[str, Any]:
@@ -127,13 +131,16 @@ def fit(
     return Fitted(weight, bias, done, objective)
 
 
-def accuracy(subject: Subject, found: Fitted, features: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """(top-1, top-5) in percent over the features of all ranks. Collective."""
+@torch.no_grad()
+def accuracy(
+    subject: Subject, logits_of: Callable[[torch.Tensor], torch.Tensor], features: torch.Tensor, labels: torch.Tensor
+) -> tuple[float, float]:
+    """(top-1, top-5) in percent over the features of all ranks. logits_of: float32 [n, d] -> [n, classes], both on the
+    device. Collective."""
     device = subject.job.world.device
     right = torch.zeros(3, dtype=torch.int64, device=device)
     for rows, truth in _chunks(features, labels, device):
-        logits = torch.addmm(found.bias, rows.double(), found.weight.T)
-        hits = logits.topk(min(5, subject.classes), dim=1).indices == truth[:, None]
+        hits = logits_of(rows).topk(min(5, subject.classes), dim=1).indices == truth[:, None]
         right += torch.stack([hits[:, 0].sum(), hits.any(1).sum(), torch.tensor(len(rows), device=device)])
     top1, top5, total = subject.sum(right).tolist()
     return percent(top1, total), percent(top5, total)

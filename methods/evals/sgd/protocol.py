@@ -13,13 +13,11 @@ from launcher.errors import Diverged
 from launcher.runtime.preempt import Stopped
 from launcher.runtime.store import Store, StoreSlot
 from methods.data.sampler import Permutation
-from methods.evals.logistic.protocol import strength_of
+from methods.evals.logistic.protocol import accuracy, strength_of
 from methods.evals.sgd.dense import Dense
 from methods.evals.sgd.spec import Sgd
-from methods.evals.subject import Subject, percent
+from methods.evals.subject import Subject
 from methods.evals.subsets import Chosen, chosen
-
-CHUNK = 16_384  # features judged at a time
 
 
 def score(subject: Subject, settings: Sgd) -> dict[str, Any]:
@@ -36,8 +34,8 @@ def score(subject: Subject, settings: Sgd) -> dict[str, Any]:
     with subject.keeping("sgd", [vars(settings), taught.digest], needed=3 * 8 * len(dense.values)) as store:
         _learn(subject, settings, dense, taught, store)
         store.flush()
-    top1, top5 = _accuracy(subject, dense, *test)
-    train, _ = _accuracy(subject, dense, taught.features, taught.labels)
+    top1, top5 = accuracy(subject, dense, *test)
+    train, _ = accuracy(subject, dense, taught.features, taught.labels)
     return {"top1": top1, "top5": top5, "train": train}
 
 
@@ -97,18 +95,6 @@ def _say(subject: Subject, step: int, steps: int, loss: torch.Tensor) -> None:
     job.heart.point()
     if step % job.config.log_every == 0:
         job.reporter.log(step, **{"sgd/loss": float(loss)})
-
-
-@torch.no_grad()
-def _accuracy(subject: Subject, dense: Dense, features: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """(top-1, top-5) in percent over the features of all ranks. Collective."""
-    device = subject.job.world.device
-    right = torch.zeros(3, dtype=torch.int64, device=device)  # top-1, top-5, images
-    for rows, truth in zip(features.split(CHUNK), labels.split(CHUNK), strict=True):
-        hits = dense(rows.to(device)).topk(min(5, subject.classes), dim=1).indices == truth.to(device)[:, None]
-        right += torch.stack([hits[:, 0].sum(), hits.any(1).sum(), torch.tensor(len(rows), device=device)])
-    top1, top5, total = subject.sum(right).tolist()
-    return percent(top1, total), percent(top5, total)
 
 
 def _note(subject: Subject, dense: Dense, slot: StoreSlot, step: int) -> None:

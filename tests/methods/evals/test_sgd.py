@@ -111,8 +111,8 @@ def test_an_epoch_sees_each_image_once_in_an_order_of_its_own_and_steps_at_its_r
 
 
 def test_what_was_stopped_ends_as_what_was_not(evaluated, monkeypatch):
-    ends, judged = [], protocol._accuracy
-    monkeypatch.setattr(protocol, "_accuracy", lambda s, dense, *of: ends.append(dense.values) or judged(s, dense, *of))
+    ends, judged = [], protocol.accuracy
+    monkeypatch.setattr(protocol, "accuracy", lambda s, dense, *of: ends.append(dense.values) or judged(s, dense, *of))
     asked = evaluated.asked("protocol=sgd", *SHORT)
     undisturbed = evaluated.serve(asked)["sgd"]
     assert set(undisturbed) == {"top1", "top5", "train"} and undisturbed["train"] > 15
