@@ -31,14 +31,14 @@ IN_JOBS = {
 # What the launcher reads of methods/, through its registry: none of it imports anything heavy.
 SPECS = {
     "methods.augment.patches", "methods.augment.spec", "methods.backbones.size", "methods.backbones.spec",
-    "methods.data.listing", "methods.data.mapped", "methods.data.spec", "methods.data.spec_tagged",
+    "methods.data.listing", "methods.data.mapped", "methods.data.spec", "methods.data.sets.base",
     "methods.data.splits", "methods.data.tars",
     "methods.engine.banked_spec", "methods.engine.outline", "methods.evals.settings", "methods.evals.spec",
     "methods.kmeans.folder",
     "methods.parts.layout", "methods.parts.memory_layout", "methods.parts.recipes", "methods.parts.rounds",
     "methods.parts.shapes",
     *(f"methods.{name}.spec" for name in (*METHODS, *JOBS)),
-    *(module(path) for room_of in ("backbones", "evals") for path in ROOT.glob(f"methods/{room_of}/*/spec.py")),
+    *(module(p) for place in ("backbones", "data/sets", "evals") for p in ROOT.glob(f"methods/{place}/*/spec.py")),
 }  # fmt: skip
 
 # (file, function that holds the import; "" is the top of the file) -> what it may import beyond the walls, and why.

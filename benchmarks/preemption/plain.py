@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from methods import backbones, data
 from methods.augment.views import TrainView
-from methods.data.spec import PhotosData
+from methods.data.sets.photos.spec import PhotosData
 from methods.rotnet.spec import tiny
 
 

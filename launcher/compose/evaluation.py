@@ -13,7 +13,7 @@ eval.json tells its ranks to evaluate instead of training. Its numbers join the 
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,7 @@ from launcher.spec.runspec import InitFrom, RunSpec
 if TYPE_CHECKING:
     from launcher.slurm.commands import SlurmJob
 
-no_labels, several_labels = registry.facts("data").no_labels, registry.facts("data").several_labels
-refuse_several_labels = registry.facts("evals").refuse_several_labels
+refuse_unfit = registry.facts("evals").refuse_unfit
 
 FILE = "eval.json"
 SCIENCE, PLACE = ("eval_data", "method"), ("cluster", "nodes", "least_nodes", "tasks_per_node")  # of its spec
@@ -75,8 +74,7 @@ def want(run: RunDir, overrides: list[str], *, config_dir: Path | None = None) -
     if not any(text.startswith("cluster=") for text in rest):  # a cluster's `setup`, say, is run as it stands
         run.refuse_foreign("say cluster=NAME: what its own cluster's settings say would be done in your name")
     spec = for_evaluation(run.spec(), rest, config_dir=config_dir)
-    if protocols.need_labels(settings):
-        check_labels(spec, settings)
+    check_truth(spec, settings)
     if not registry.method(run.spec().method.name).trains:
         raise InputError.of("RUN", run.id, "it trains nothing that could be judged", "give a run that trains")
     if step is None and not pins.done(run.history()):
@@ -95,16 +93,16 @@ def afterwards(run: RunDir, also: Sequence[str] = ()) -> list[Wanted]:
     return [Wanted(each, None, None, True, where, launched=True) for each in settings]
 
 
-def check_labels(spec: RunSpec, asked: Iterable[str], give: str = "eval_data") -> None:
-    """Raises InputError where there are no labels to judge features with, or not what one of the protocols `asked` for
-    needs. give: the field to set instead."""
-    if several_labels(spec.eval_data or spec.data):
-        refuse_several_labels(asked, (spec.eval_data or spec.data).name, give)
-    reason = no_labels(spec.eval_data or spec.data)
+def check_truth(spec: RunSpec, asked: Sequence[str], give: str = "eval_data") -> None:
+    """Raises InputError where one of the protocols `asked` for needs labels, or whatever else, that the images do not
+    have. asked: or a mapping from them; give: the field to set instead."""
+    data = spec.eval_data or spec.data
+    refuse_unfit(asked, data, give)
+    reason = data.no_labels() if "label" in protocols.needs(asked) and "label" in data.truth else None
     if reason:
         field = "eval_data" if spec.eval_data else "data"
         fix = f"give labelled images: {give}=image_folder {give}.path=/path/to/them"
-        raise InputError.of(field, (spec.eval_data or spec.data).name, f"it has no labels ({reason})", fix)
+        raise InputError.of(field, data.name, f"it has no labels ({reason})", fix)
 
 
 def every(run: RunDir) -> list[RunDir]:

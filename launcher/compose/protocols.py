@@ -14,9 +14,8 @@ from yaml import YAMLError
 from launcher.errors import InputError, unknown
 from launcher.spec import registry
 
-PROTOCOLS, need_labels = registry.facts("evals").PROTOCOLS, registry.facts("evals").need_labels
-kind_of, refuse_several_labels = registry.facts("evals").kind_of, registry.facts("evals").refuse_several_labels
-several_labels = registry.facts("data").several_labels
+PROTOCOLS, needs = registry.facts("evals").PROTOCOLS, registry.facts("evals").needs
+kind_of, refuse_unfit = registry.facts("evals").kind_of, registry.facts("evals").refuse_unfit
 
 Settings = dict[str, dict[str, Any]]  # of each protocol, in the order in which they were asked for
 
@@ -52,11 +51,11 @@ def defaults(names: Sequence[str], backbone: str) -> Settings:
 
 
 def fit(name: str, data: Any) -> None:
-    """Raises InputError for a protocol that is not there, or that can do nothing with images of several labels where
-    those of `data` have them; data: a data set's config, or None."""
+    """Raises InputError for a protocol that is not there, or that needs what is not known of the images of
+    `data`, a data set's config or None."""
     kind_of(name)
-    if several_labels(data):
-        refuse_several_labels([name], data.name)
+    if data is not None:
+        refuse_unfit([name], data)
 
 
 def filled(settings: Settings) -> Settings:

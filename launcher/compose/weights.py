@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.compose import protocols, work
-from launcher.compose.evaluation import check_labels
+from launcher.compose.evaluation import check_truth
 from launcher.compose.overrides import text_of
 from launcher.compose.training import frozen
 from launcher.errors import InputError, unknown
@@ -45,8 +45,7 @@ def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec
     if "interpolation" not in given and not BACKBONES[backbone].batch_norm:
         method.interpolation = "bicubic"
     spec = frozen(config)
-    if protocols.need_labels(settings):
-        check_labels(spec, settings, give="data")
+    check_truth(spec, settings, give="data")
     return spec
 
 

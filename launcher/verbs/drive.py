@@ -185,7 +185,7 @@ def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None, a
     jobs, _ = queue.of_runs(evaluation.every(found))
     for wanted in evaluation.afterwards(found, also):
         try:
-            evaluation.check_labels(wanted.spec, wanted.settings)
+            evaluation.check_truth(wanted.spec, wanted.settings)
             prepared, joined = evaluation.prepare(found, wanted, jobs)
             if job is None:
                 worst = max(worst, go_on(prepared, quiet, joined=joined))

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from launcher.errors import Unreadable
 from methods.data import depth
-from methods.data.spec import MAX_PIXELS
+from methods.data.listing import MAX_PIXELS
 
 # Named, because PIL would otherwise try every plugin it has, and its EPS plugin runs Ghostscript on what it reads.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")

@@ -13,9 +13,8 @@ from methods.data.dataset import BrokenImage
 from methods.data.decoding import decode, why_broken
 from methods.data.depth import Depth
 from methods.data.index import FolderIndex, open_index
-from methods.data.listing import absolute, told_not_read
-from methods.data.spec import MAX_PIXELS, unlabelled_reason
-from methods.data.splits import split_folders
+from methods.data.listing import MAX_PIXELS, absolute, told_not_read
+from methods.data.splits import split_folders, unlabelled_reason
 
 
 class ImageFolder:

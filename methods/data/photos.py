@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from methods.data.spec import LARGEST_PATCH as LARGEST
+from methods.data.sets.photos.spec import LARGEST_PATCH as LARGEST
 
 # Drawings, synthetic images, and second shots of the same scene are left out.
 SOURCES = {

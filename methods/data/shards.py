@@ -19,10 +19,9 @@ from methods.data.dataset import BrokenImage
 from methods.data.decoding import decode, why_broken
 from methods.data.depth import Depth
 from methods.data.folder import printable, split_rows
-from methods.data.listing import absolute
+from methods.data.listing import MAX_PIXELS, absolute
 from methods.data.shard_index import ShardIndex, open_shards
 from methods.data.shard_scan import LOST, SPARSE, UNLABELLED, Extent, pieces
-from methods.data.spec import MAX_PIXELS
 from methods.data.splits import split_folders
 
 CLASSES = "classes.json"  # in the data folder: the names of the labels, a list

@@ -124,3 +124,24 @@ def _sub_folders(folder, most):
             if images >= most:
                 break
     return names, images
+
+
+def check_splits(field, chosen):
+    """Raises InputError where `chosen` is none of SPLITS. field: "data" or "eval_data"."""
+    if chosen not in SPLITS:
+        raise InputError.of(f"{field}.splits", repr(chosen), "unknown", f"choose one of {', '.join(SPLITS)}")
+
+
+def unknown_labels(field, given, known):
+    """What is said of a way to label that is not among the `known`."""
+    return InputError.of(f"{field}.labels", repr(given), "unknown", f"choose one of {', '.join(known)}")
+
+
+def unlabelled_reason(folder):
+    """Why the first-level sub-folders of `folder` cannot be the labels, or None where they can."""
+    folders = 0
+    for name, is_folder in listing(folder):
+        if not is_folder:
+            return f"{name!r} lies directly in {folder!r}, outside every class"
+        folders += 1
+    return None if folders else f"{folder!r} has no sub-folders"

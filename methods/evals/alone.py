@@ -28,8 +28,10 @@ from methods.engine.job import Job
 from methods.evals.during import first_scores, labelled
 from methods.evals.judge import judge
 from methods.evals.remarks import remarks, unlabelled
-from methods.evals.spec import kind_of, need_labels, refuse_several_labels
+from methods.evals.spec import kind_of, needs, refuse_unfit
 from methods.evals.subject import Subject
+
+LABELS = {"label", "tags"}  # what classifiers learn from
 
 
 def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def job_of(
 ) -> Iterator[Job]:
     """A job that trains nothing, on the images that `protocols` need, and which says how it ends. Collective; raises
     InputError without them."""
-    spec, with_labels = run.spec(), need_labels(protocols)
+    spec, with_labels = run.spec(), bool(needs(protocols) & LABELS)
     found = _datasets(spec, protocols) if world.is_main else None  # first: it keeps an index that the others read
     world.barrier()
     dataset, labels = found or _datasets(spec, protocols)
@@ -96,21 +98,22 @@ def job_of(
 
 
 def _datasets(spec: Any, protocols: Mapping[str, Any]) -> tuple[Any, Any]:
-    """(images, (train, test) where they have labels, one an image or several as `protocols` take them)."""
+    """(images, (train, test) where they have labels, one an image or several, or whatever else `protocols` need)."""
+    given, asked = spec.eval_data or spec.data, needs(protocols)
+    refuse_unfit(protocols, given)
     dataset = build(spec.data, "train") if spec.eval_data is None else None
     found = labelled(spec, dataset, tags=True)
-    if found is None and not need_labels(protocols):
-        test = build(spec.eval_data or spec.data, "test")
-        dataset = test if len(test) else build(spec.eval_data or spec.data, "train")
+    if found is None and not asked & LABELS:
+        train, test = build(given, "train"), build(given, "test")
+        dataset = test if len(test) else train
+        if asked and not len(test):
+            raise InputError.of("eval_data", given.name, "it has no test split", "give images that judge, too")
         probe(dataset)
-        return dataset, None
+        return dataset, (train, test) if asked else None
     if found is None:
-        given = spec.eval_data or spec.data
         fix = "give labelled images: eval_data=image_folder eval_data.path=/path/to/them"
         reason = unlabelled(spec, dataset) or "it has no labels, or no test split"
         raise InputError.of("eval_data", given.name, reason, fix)
-    if found[0].labels is None:
-        refuse_several_labels(protocols, (spec.eval_data or spec.data).name)
     probe(found[0])
     return found[0], found
 

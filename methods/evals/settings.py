@@ -20,8 +20,8 @@ class Settings:
     # In lists that people read; new ones come last, as work kept on disk is numbered by it, and other packages', which
     # have none, behind them.
     place: ClassVar[int]
-    labels: ClassVar[bool] = True  # whether it needs them
-    tags: ClassVar[bool] = False  # whether several labels an image will do, as `dataset.TaggedDataset` has them
+    # What must be known of the images, of `methods.data.sets.base.TRUTHS`: any one of these will do; () for nothing.
+    needs: ClassVar[tuple[str, ...]] = ("label",)
     zero: ClassVar[tuple[str, ...]] = ()  # the numbers among its settings that may be 0; all others are positive
 
     @classmethod

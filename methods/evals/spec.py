@@ -15,6 +15,8 @@ from typing import Any
 from launcher.errors import InputError, unknown
 from launcher.spec import registry
 from launcher.spec.schema import LaunchConfig
+from methods.data.sets.base import DataSet, told
+from methods.data.spec import DATA
 from methods.evals.settings import Settings
 
 for _file in Path(__file__).parent.glob("*/spec.py"):
@@ -25,6 +27,7 @@ BROKEN: dict[str, InputError] = {}  # why those of other packages cannot be used
 # Names that would mean two things: words of a command line, kept features, and scores that a training has of its own.
 TAKEN = {field.name for field in dataclasses.fields(LaunchConfig)} | {"protocol", "step", "weights", "backbone"}
 TAKEN |= {"train", "test", "clusters"}
+MOST_SETS = 3  # data sets that a line names
 
 
 def _wrong(name: str, kind: Any) -> str:
@@ -69,23 +72,25 @@ def kind_of(protocol: str) -> type[Settings]:
     unknown("protocol", protocol, PROTOCOLS)
 
 
-def need_labels(protocols: Iterable[str]) -> bool:
-    """Whether one of them does. Raises InputError for one that is not there."""
-    return any([kind_of(name).labels for name in protocols])
+def needs(protocols: Iterable[str]) -> set[str]:
+    """What these must know of images, of TRUTHS; to each protocol any one of its own will do. Raises InputError for one
+    that is not there."""
+    return {each for name in protocols for each in kind_of(name).needs}
 
 
-def need_one_label(protocols: Iterable[str]) -> list[str]:
-    """Those of them that can do nothing with images of several labels."""
-    return [name for name in protocols if PROTOCOLS[name].labels and not PROTOCOLS[name].tags]
-
-
-def refuse_several_labels(protocols: Iterable[str], data: str, give: str = "eval_data") -> None:
-    """Raises InputError where one of them can do nothing with the images of `data`, which have several labels each.
-    give: the field to set instead."""
-    for name in need_one_label(protocols):
-        able = ", ".join(name for name, kind in PROTOCOLS.items() if kind.tags)
-        reason = f"it needs one label an image, and those of {data} have several"
-        raise InputError.of("protocol", name, reason, f"use {able}, or {give} with one label an image")
+def refuse_unfit(protocols: Iterable[str], data: DataSet, give: str = "eval_data") -> None:
+    """Raises InputError where one of them needs what is not known of the images of `data`. give: the field to set
+    instead."""
+    for name in protocols:
+        wanted = kind_of(name).needs
+        if not wanted or {*wanted} & {*data.truth}:
+            continue
+        able = [other for other, kind in PROTOCOLS.items() if {*kind.needs} & {*data.truth}]
+        sets = [other for other, kind in DATA.items() if {*kind.truth} & {*wanted}]
+        other = " or ".join(sets) if len(sets) <= MOST_SETS else f"NAME, of images with {told(wanted, ' or ')}"
+        fix = f"use {give}={other}" + (f", or protocol={' or '.join(able)}" if able else "")
+        reason = f"it needs {told(wanted, ' or ')}, and {data.name} has {told(data.truth)}"
+        raise InputError.of("protocol", name, reason, fix)
 
 
 def changed(protocol: str, settings: Mapping[str, Any]) -> dict[str, Any]:

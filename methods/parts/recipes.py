@@ -4,7 +4,8 @@ from typing import Any
 
 from launcher.spec.contract import Rate, Recipe
 from launcher.spec.schema import TrainConfig
-from methods.data.spec import ImageFolderData, PhotosData
+from methods.data.sets.image_folder.spec import ImageFolderData
+from methods.data.sets.photos.spec import PhotosData
 
 
 def on_imagenet(config: type[TrainConfig], source: str, expect: str, rate: Rate | None, **given: Any) -> Recipe:

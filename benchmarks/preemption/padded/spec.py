@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from launcher.spec.contract import Recipe, Sizes
 from launcher.spec.fields import ops
-from methods.data.spec import PhotosData
+from methods.data.sets.photos.spec import PhotosData
 from methods.engine.outline import method
 from methods.rotnet import spec as rotnet
 

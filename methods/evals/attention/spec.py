@@ -13,7 +13,7 @@ from methods.evals.settings import Settings
 
 @dataclass
 class Attention(Settings):
-    name, title, place, labels, zero = "attention", "attention", 6, False, ("pictures",)
+    name, title, place, needs, zero = "attention", "attention", 6, (), ("pictures",)
     scores: ClassVar = {
         "images": "images with masks",
         "jaccard": "Jaccard, best head",

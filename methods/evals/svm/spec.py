@@ -16,7 +16,7 @@ class SVM(Settings):
     papers. trials: draw so many costs log-uniformly from 1e-5 to 1e5 in place of `costs`, the range and the 40 of
     Sariyildiz et al. 2020 (whose draws are Optuna's)."""
 
-    name, title, place, zero, tags = "svm", "linear SVM", 7, ("trials",), True
+    name, title, place, zero, needs = "svm", "linear SVM", 7, ("trials",), ("label", "tags")
     scores: ClassVar = {"map": "mAP", "top1": "top-1"}
     costs: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1e3])
     trials: int = 0

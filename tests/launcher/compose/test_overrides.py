@@ -186,7 +186,7 @@ def test_several_values_of_an_option_of_srun_are_a_list():
 def test_images_of_several_labels_are_refused_to_what_is_to_judge_them_later(where):
     words = ["method=rotnet", "recipe=tiny", *where]
     for asked in ("eval_after=knn", "eval_after=[svm,knn]"):
-        with pytest.raises(InputError, match=r"^eval_after=knn: .* those of made/objects have several") as found:
+        with pytest.raises(InputError, match=r"^eval_after=knn: .* made/objects has several") as found:
             training.resolve([*words, asked])
         assert found.value.exit_code == 2
     assert training.resolve([*words, "eval_after=svm"])[0].eval_after == ("svm",)

@@ -12,8 +12,8 @@ from launcher.compose import weights
 from launcher.spec import registry
 from methods.augment.spec import interpolation_of
 from methods.augment.views import CentreView
-from methods.data.cifar10 import Cifar10
 from methods.data.photos import Photos
+from methods.data.sets.cifar10.reader import Cifar10
 
 FOLDER = SimpleNamespace()  # a data set of images of any size
 

@@ -3,8 +3,11 @@ import pytest
 
 from launcher.errors import InputError
 from methods.data import build
-from methods.data.cifar10 import Cifar10
-from methods.data.spec import CIFAR10_TEST, CIFAR10_TRAIN, Cifar10Data, check
+from methods.data.sets.cifar10.reader import Cifar10
+from methods.data.sets.cifar10.spec import TEST as CIFAR10_TEST
+from methods.data.sets.cifar10.spec import TRAIN as CIFAR10_TRAIN
+from methods.data.sets.cifar10.spec import Cifar10Data
+from methods.data.spec import check
 
 
 def fabricate(folder, rows=3):

@@ -23,8 +23,8 @@ from methods.data.dataset import BrokenImage, remarks
 from methods.data.decoding import look
 from methods.data.folder import ImageFolder
 from methods.data.index import open_index
+from methods.data.sets.image_folder.spec import ImageFolderData
 from methods.data.shards import ImageShards
-from methods.data.spec import ImageFolderData
 from methods.engine.job import Job
 
 G = np.random.default_rng(0).integers(0, 256, (16, 20)).astype(np.uint8)

@@ -7,10 +7,11 @@ from PIL import Image
 
 from launcher.compose.training import resolve
 from launcher.errors import InputError
-from methods.data import build, made
-from methods.data.made import MadeObjects
+from methods.data import build
 from methods.data.photos import TEST, area, load
-from methods.data.spec import MadeObjectsData, several_labels
+from methods.data.sets.made_objects import reader as made
+from methods.data.sets.made_objects.reader import MadeObjects
+from methods.data.sets.made_objects.spec import MadeObjectsData
 
 WINDOW = re.compile(r"(\w+)\[(\d+):(\d+),(\d+):(\d+)\]")
 
@@ -103,7 +104,7 @@ def test_an_object_stands_out_where_its_mask_is_and_nowhere_else(splits):
 
 def test_it_is_typed_with_a_slash_and_built_from_its_config():
     spec, _ = resolve(["method=rotnet", "recipe=tiny", "eval_data=made/objects", "eval_data.images=100"])
-    assert (spec.eval_data.name, spec.eval_data.images) == ("made/objects", 100) and several_labels(spec.eval_data)
+    assert (spec.eval_data.name, spec.eval_data.images) == ("made/objects", 100) and spec.eval_data.truth[0] == "tags"
     assert [len(build(spec.eval_data, split)) for split in ("train", "test")] == [100, 25]
     spec, _ = resolve(["method=rotnet", "recipe=tiny", "data=made/objects", "data.seed=3"])
     assert build(spec.data, "train").image(0).size == (64, 64)

@@ -6,7 +6,7 @@ import pytest
 from launcher.errors import InputError
 from methods import data
 from methods.data.photos import FILES, SCALES, Photos, load
-from methods.data.spec import LARGEST_PATCH
+from methods.data.sets.photos.spec import LARGEST_PATCH, PhotosData
 
 SHAPE = re.compile(r"(\w+)\[(\d+):(\d+),(\d+):(\d+)\]@(1|2/3|1/2)")
 SPLITS = ("train", "test")
@@ -58,14 +58,14 @@ def test_validation_patches_are_cut_from_what_is_otherwise_trained_on(splits):
     chosen_by = covered(Photos("test", images=760, held_out="validation"))
     everything = covered(Photos("train", images=3040))
     assert sum((chosen_by[name] & everything[name]).sum() for name in chosen_by) > 0
-    config = data.spec.PhotosData(images=760, held_out="validation")
+    config = PhotosData(images=760, held_out="validation")
     for split in SPLITS:
         built, same = data.build(config, split), Photos(split, images=760, held_out="validation")
         assert [built.name_of(i) for i in range(len(built))] == [same.name_of(i) for i in range(len(same))]
     with pytest.raises(InputError, match=r"^data.held_out=train: no such choice; use test or validation"):
-        data.build(data.spec.PhotosData(held_out="train"), "test")
+        data.build(PhotosData(held_out="train"), "test")
     with pytest.raises(InputError, match=r"^data.patch=40: out of range; give 8 to 36"):
-        data.build(data.spec.PhotosData(held_out="validation", patch=40), "test")
+        data.build(PhotosData(held_out="validation", patch=40), "test")
 
 
 def test_a_name_tells_the_class_and_the_pixels(splits):

@@ -15,10 +15,11 @@ from PIL import Image
 from launcher.errors import InputError
 from methods.data import build, mapped, tars
 from methods.data.dataset import BrokenImage
+from methods.data.sets.shards.spec import ShardsData
 from methods.data.shard_index import index_all, open_shards
 from methods.data.shard_names import escaped, original
 from methods.data.shards import OPEN, ImageShards
-from methods.data.spec import ShardsData, check, no_labels
+from methods.data.spec import check, no_labels
 
 
 @pytest.fixture(autouse=True)
@@ -365,7 +366,8 @@ def test_the_header_can_be_read_without_numpy(tmp_path):
     open_shards(tmp_path)
     code = f"""
 import sys
-from methods.data.spec import ShardsData, check
+from methods.data.sets.shards.spec import ShardsData
+from methods.data.spec import check
 check(ShardsData(path={str(tmp_path)!r}))
 print(bool({{'torch', 'numpy', 'PIL'}} & set(sys.modules)))
 """

@@ -8,7 +8,9 @@ from PIL import Image
 from launcher.errors import InputError
 from methods.data.convert import convert
 from methods.data.folder import ImageFolder
-from methods.data.spec import ImageFolderData, ShardsData, check
+from methods.data.sets.image_folder.spec import ImageFolderData
+from methods.data.sets.shards.spec import ShardsData
+from methods.data.spec import check
 from methods.data.splits import hidden_splits, pair
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from launcher.errors import InputError
 from methods.data import mapped, shard_index, tars
+from methods.data.sets.shards.spec import ShardsData
 from methods.data.shard_index import index_all, open_shards
 from methods.data.shards import ImageShards
-from methods.data.spec import ShardsData, check, no_labels
+from methods.data.spec import check, no_labels
 
 
 @pytest.fixture(autouse=True)

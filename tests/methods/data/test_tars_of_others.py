@@ -20,9 +20,10 @@ from launcher.verbs import shards
 from methods.data import mapped, tars
 from methods.data.dataset import BrokenImage
 from methods.data.listing import is_image_name
+from methods.data.sets.shards.spec import ShardsData
 from methods.data.shard_index import index_all, open_shards
 from methods.data.shards import ImageShards
-from methods.data.spec import ShardsData, check
+from methods.data.spec import check
 
 
 @pytest.fixture(autouse=True)

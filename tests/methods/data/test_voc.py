@@ -14,9 +14,10 @@ from launcher.run import waiting
 from launcher.spec.runspec import freeze
 from methods.data import build
 from methods.data.dataset import BrokenImage
-from methods.data.spec import VocData, check, check_columns, several_labels
-from methods.data.spec_tagged import VOC_CLASSES
-from methods.data.voc import Voc
+from methods.data.sets.voc.reader import Voc
+from methods.data.sets.voc.spec import CLASSES as VOC_CLASSES
+from methods.data.sets.voc.spec import VocData
+from methods.data.spec import check, check_columns
 
 PARTS = {2007: {"trainval": ["000005", "000007", "000009"], "test": ["000001", "000002"]}}
 PARTS[2012] = {"train": ["2008_000008"], "val": ["2008_000002", "2008_000003"], "trainval": ["2008_000002"]}
@@ -178,9 +179,9 @@ def test_a_damaged_image_is_a_broken_one_and_so_is_a_missing_one(voc):
 
 def test_what_needs_a_label_an_image_is_refused_when_it_is_composed(voc, tmp_path):
     config = VocData(path=str(tmp_path))
-    assert several_labels(config) and several_labels(freeze(config)) and build(config, "test").unlabelled
+    assert config.truth == freeze(config).truth and "label" not in config.truth and build(config, "test").labels is None
     for at_hand in (True, False):
-        with pytest.raises(InputError, match=r"^data=voc: it has no labels \(an image has several tags"):
+        with pytest.raises(InputError, match=r"^data=voc: it has no labels \(it has several labels an image"):
             check_columns(config, ("label",), at_hand=at_hand)
     check_columns(config, ("position",))
 

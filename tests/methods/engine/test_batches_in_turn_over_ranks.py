@@ -16,7 +16,10 @@ from methods.augment.views import PatchesView
 from methods.data.dataset import BrokenImage
 from methods.data.loader import Batch, Request, batches
 from methods.data.sampler import Permutation
-from methods.data.spec import ImageFolderData, PhotosData, ShardsData, check_columns
+from methods.data.sets.image_folder.spec import ImageFolderData
+from methods.data.sets.photos.spec import PhotosData
+from methods.data.sets.shards.spec import ShardsData
+from methods.data.spec import check_columns
 from methods.engine.job import Job
 from methods.engine.loading import Loading
 

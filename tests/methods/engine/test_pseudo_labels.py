@@ -20,7 +20,7 @@ from launcher.spec.stored import read as read_spec
 from methods import backbones, data
 from methods.augment.views import CentreView
 from methods.data.dataset import BrokenImage
-from methods.data.spec import PhotosData
+from methods.data.sets.photos.spec import PhotosData
 from methods.engine.features import BATCH
 from methods.engine.job import Job
 from methods.engine.pseudo_labels import PseudoLabels, cluster_labels, labels_of_all, labels_within

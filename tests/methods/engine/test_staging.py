@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.errors import InputError
+from methods.data.sets.shards.spec import ShardsData
 from methods.data.shards import ImageShards
-from methods.data.spec import ShardsData, check
+from methods.data.spec import check
 from methods.engine import staging
 
 

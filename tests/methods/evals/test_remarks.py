@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from methods.data.spec import ImageFolderData, ShardsData
+from methods.data.sets.image_folder.spec import ImageFolderData
+from methods.data.sets.shards.spec import ShardsData
 from methods.evals.during import labelled
 from methods.evals.remarks import remarks
 

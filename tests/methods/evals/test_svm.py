@@ -15,7 +15,7 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
-from methods.data.made import MadeObjects
+from methods.data.sets.made_objects.reader import MadeObjects
 from methods.evals import alone, during
 from methods.evals import remarks as evaluation_remarks
 from methods.evals.alone import evaluate
@@ -209,30 +209,23 @@ def test_a_class_that_no_image_judges_is_not_counted_and_said(evaluated, tagged,
     assert said.startswith("svm: 5 of ") and said.endswith("and not counted: astronaut, brick, camera, ...")
 
 
-@pytest.mark.parametrize("protocols", ["knn", "svm,linear", "logistic", "layers", "groups"])
-def test_who_needs_one_label_an_image_says_so_in_a_line(evaluated, tagged, protocols):
-    with pytest.raises(InputError) as caught:
-        evaluated.scores(f"protocol={protocols}", *SHORT[3:])
-    name = protocols.rpartition(",")[2]
-    assert str(caught.value) == (
-        f"protocol={name}: it needs one label an image, and those of photos have several; "
-        "use svm, or eval_data with one label an image"
-    )
-
-
 MADE = ("eval_data=made/objects", "eval_data.images=152")
+
+
+@pytest.mark.parametrize("protocols", ["knn", "svm,linear", "logistic", "layers", "groups"])
+def test_who_needs_one_label_an_image_says_so_before_anything_is_queued(evaluated, protocols):
+    with pytest.raises(InputError) as caught:
+        evaluated.asked(f"protocol={protocols}", *MADE)
+    name = protocols.rpartition(",")[2]
+    said = f"protocol={name}: it needs one label an image, and made/objects has several labels an image; use eval_data="
+    assert str(caught.value).startswith(said) and "protocol=svm" in str(caught.value)
+    assert evaluated.asked("protocol=svm", *MADE, "svm.trials=3").path.exists()
 
 
 def test_images_made_here_are_judged_as_a_person_asks_for_it(evaluated):
     found = evaluated.scores(*SHORT[:3], *MADE)["svm"]
     assert list(found["ap_by_class"]) == list(MadeObjects.classes) and "top1" not in found
     assert 20 < found["map"] < 100
-
-
-def test_who_asks_is_told_so_before_anything_is_queued(evaluated):
-    with pytest.raises(InputError, match="protocol=linear: it needs one label an image, and those of made/objects"):
-        evaluated.asked("protocol=svm,linear", *MADE)
-    assert evaluated.asked("protocol=svm", *MADE, "svm.trials=3").path.exists()
 
 
 def test_a_training_is_told_why_it_has_no_k_nn(tagged):

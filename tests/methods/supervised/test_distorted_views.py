@@ -11,7 +11,7 @@ from timm.data.auto_augment import rand_augment_transform
 from methods import data
 from methods.augment.views import MultiCropView
 from methods.data.loader import Request, batches
-from methods.data.spec import PhotosData
+from methods.data.sets.photos.spec import PhotosData
 from methods.supervised.spec import SupervisedConfig
 from methods.supervised.views import distorted
 

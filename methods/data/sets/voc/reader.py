@@ -13,11 +13,11 @@ from launcher.run import files, waiting
 from methods.data.dataset import BrokenImage
 from methods.data.decoding import OF_THE_MACHINE, decode, why_broken
 from methods.data.listing import MAX_PIXELS
-from methods.data.spec_tagged import (
-    TAGS_ALONE,
-    VOC_CLASSES,
-    VOC_LIST_BYTES,
-    VOC_SPLITS,
+from methods.data.sets.voc.spec import (
+    CLASSES,
+    LIST_BYTES,
+    SPLITS,
+    VocData,
     is_voc_id,
     not_laid_out,
     voc_folder,
@@ -39,14 +39,13 @@ class Voc:
     """
 
     channels = 3
-    classes: tuple[str, ...] = VOC_CLASSES
+    classes: tuple[str, ...] = CLASSES
     labels = None
-    unlabelled = TAGS_ALONE
 
     def __init__(self, path: str | Path, split: str, *, year: int = 2007, max_pixels: int = MAX_PIXELS):
         self._folder, self._year, self._max_pixels = voc_folder(path, year), year, max_pixels
-        self._part = VOC_SPLITS[year][split]
-        self._ids = list(self._read(VOC_CLASSES[0]))
+        self._part = SPLITS[year][split]
+        self._ids = list(self._read(CLASSES[0]))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -54,8 +53,8 @@ class Voc:
     @cached_property
     def tags(self) -> np.ndarray:
         """int8 [N, 20]. A list that cannot be read now is waited for: they are asked for in the middle of the work."""
-        tags, first = np.empty((len(self), len(VOC_CLASSES)), np.int8), VOC_CLASSES[0]
-        for column, name in enumerate(VOC_CLASSES):
+        tags, first = np.empty((len(self), len(CLASSES)), np.int8), CLASSES[0]
+        for column, name in enumerate(CLASSES):
             said = waiting.patiently(partial(self._read, name))
             if said.keys() != set(self._ids):
                 strange = min(said.keys() ^ set(self._ids))
@@ -87,7 +86,7 @@ class Voc:
         """What the list of class `name` says of each image, in its order."""
         file, found = voc_list(self._folder, name, self._part), {}
         try:
-            text = files.read(os.path.realpath(file), VOC_LIST_BYTES).decode("ascii")
+            text = files.read(os.path.realpath(file), LIST_BYTES).decode("ascii")
         except FileNotFoundError:
             raise not_laid_out("data.path", ..., self._year, f"{file!r} is missing") from None
         except UnicodeDecodeError:
@@ -114,3 +113,7 @@ class Voc:
 
     def _wrong(self, name: str, reason: str) -> InputError:
         return not_laid_out("data.path", ..., self._year, f"{self._short(name)}: {reason}")
+
+
+def read(config: VocData, split: str) -> Voc:
+    return Voc(config.path, split, year=config.year, max_pixels=config.max_pixels)

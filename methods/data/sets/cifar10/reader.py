@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from launcher.errors import InputError
-from methods.data.spec import CIFAR10_ROW, CIFAR10_TEST, CIFAR10_TRAIN, cifar10_folder
+from methods.data.sets.cifar10.spec import ROW, TEST, TRAIN, Cifar10Data, folder
 
 _CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -22,11 +22,11 @@ class Cifar10:
     small = True
 
     def __init__(self, path: str | Path, split: str):
-        folder = Path(cifar10_folder(path))
-        self._names = CIFAR10_TRAIN if split == "train" else CIFAR10_TEST
-        self._files = [_rows(folder / name) for name in self._names]
+        here = Path(folder(path))
+        self._names = TRAIN if split == "train" else TEST
+        self._files = [_rows(here / name) for name in self._names]
         self._starts = np.cumsum([0] + [len(rows) for rows in self._files])
-        meta = folder / "batches.meta.txt"
+        meta = here / "batches.meta.txt"
         self.classes: tuple[str, ...] = tuple(meta.read_text().split()) if meta.is_file() else _CLASSES
         if len(self.classes) != len(_CLASSES):
             raise InputError.of("data.path", ..., f"{meta} names {len(self.classes)} classes, not 10", "delete it")
@@ -61,7 +61,11 @@ class Cifar10:
 def _rows(file: Path) -> np.ndarray:
     """uint8 [n, 3073], mapped."""
     size = file.stat().st_size if file.is_file() else 0
-    if size == 0 or size % CIFAR10_ROW:
-        problem = f"{file} has {size} bytes, not a multiple of {CIFAR10_ROW}"
+    if size == 0 or size % ROW:
+        problem = f"{file} has {size} bytes, not a multiple of {ROW}"
         raise InputError.of("data.path", ..., problem, "unpack cifar-10-binary.tar.gz again")
-    return np.asarray(np.memmap(file, np.uint8, "r").reshape(-1, CIFAR10_ROW))
+    return np.asarray(np.memmap(file, np.uint8, "r").reshape(-1, ROW))
+
+
+def read(config: Cifar10Data, split: str) -> Cifar10:
+    return Cifar10(config.path, split)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from methods.data.photos import ALWAYS_TRAIN, FILES, TEST, VALIDATION, corners_of, load
-from methods.data.spec_tagged import TAGS_ALONE
+from methods.data.sets.made_objects.spec import MadeObjectsData
 
 MATERIALS = {  # of each class, the photograph that it is cut from; none of these is a background
     "disc": "ihc", "square": "brick", "triangle": "grass", "cross": "gravel", "ring": "coffee", "star": "flower",
@@ -65,7 +65,6 @@ class MadeObjects:
     channels = 3
     small = True
     labels = None
-    unlabelled = TAGS_ALONE
     classes: tuple[str, ...] = tuple(MATERIALS)
 
     def __init__(self, split: str, *, images: int = 608, side: int = 64, seed: int = 0):
@@ -219,3 +218,7 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "ring": _ring,
     "star": lambda right, down: _polygon(right, down, 3) | _polygon(right, down, 3, np.pi),
 }
+
+
+def read(config: MadeObjectsData, split: str) -> MadeObjects:
+    return MadeObjects(split, images=config.images, side=config.side, seed=config.seed)
