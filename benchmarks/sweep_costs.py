@@ -34,8 +34,9 @@ def planned(file: Path) -> tuple[float, int, int]:
     """(GPU-hours, one seed a row; rows that it covers; rows that are not here yet)."""
     command = shlex.split(file.read_text().partition("\n")[0].removeprefix("# ").partition("  #")[0])
     members, absent = asked.members(asked.read([*command[2:], "cluster=generic"]), planning=True)
-    plans = [plan.make(member.point.spec, member.point.recipe) for member in members]
-    return sum(made.reckoned_gpu_hours for made in plans), len(members), len(absent)
+    once = {member.point.spec.run_id: member.point for member in members}  # of several columns one run
+    plans = [plan.make(point.spec, point.recipe) for point in once.values()]
+    return sum(made.reckoned_gpu_hours for made in plans), len(once), len(absent)
 
 
 def rounded(hours: float) -> int:

@@ -62,19 +62,20 @@ class Wanted:
         return {name: getattr(self, name) for name in names}
 
 
+def refuse_unasked(spec: RunSpec, overrides: Sequence[str], config_dir: Path | None = None) -> None:
+    """Raises InputError where `want` would, of a run that is to be made of `spec`."""
+    _composed(spec, list(overrides), config_dir)
+
+
 def want(run: RunDir, overrides: list[str], *, config_dir: Path | None = None) -> Wanted:
     """What `sslrun eval RUN ...` asks for: of a run that is not done, what it will be then. Raises InputError for an
     unknown protocol, a step without a checkpoint, a run without labels, one of somebody else unless another cluster is
     given, and whatever else a person can get wrong."""
-    from launcher.compose.training import for_evaluation
-
-    settings, rest = protocols.taken(overrides, getattr(run.spec().method, "backbone", "") or "")
-    step = dict(text.partition("=")[::2] for text in rest).get("step")
-    rest = [text for text in rest if text.partition("=")[0] != "step"]
+    step = dict(text.partition("=")[::2] for text in overrides).get("step")
+    rest = [text for text in overrides if text.partition("=")[0] != "step"]
     if not any(text.startswith("cluster=") for text in rest):  # a cluster's `setup`, say, is run as it stands
         run.refuse_foreign("say cluster=NAME: what its own cluster's settings say would be done in your name")
-    spec = for_evaluation(run.spec(), rest, config_dir=config_dir)
-    check_truth(spec, settings)
+    spec, settings = _composed(run.spec(), rest, config_dir)
     if not registry.method(run.spec().method.name).trains:
         raise InputError.of("RUN", run.id, "it trains nothing that could be judged", "give a run that trains")
     if step is None and not pins.done(run.history()):
@@ -82,6 +83,16 @@ def want(run: RunDir, overrides: list[str], *, config_dir: Path | None = None) -
     value = {"field": "RUN", "value": run.id} if step is None else {"field": "step", "value": step}
     saved = manifest.read(at_step(run, NEWEST if step is None else step, **value))
     return Wanted(settings, saved["step"], saved["digest"], False, spec)
+
+
+def _composed(spec: RunSpec, overrides: list[str], config_dir: Path | None) -> tuple[RunSpec, protocols.Settings]:
+    """(where the evaluation runs, its protocols)."""
+    from launcher.compose.training import for_evaluation
+
+    settings, rest = protocols.taken(overrides, getattr(spec.method, "backbone", "") or "")
+    spec = for_evaluation(spec, rest, config_dir=config_dir)
+    check_truth(spec, settings)
+    return spec, settings
 
 
 def afterwards(run: RunDir, also: Sequence[str] = ()) -> list[Wanted]:

@@ -45,6 +45,12 @@ def taken(overrides: Sequence[str], backbone: str) -> tuple[Settings, list[str]]
     return {name: _settings(name, given, backbone) for name, given in of.items()}, rest
 
 
+def called_as(overrides: Sequence[str], backbone: str) -> str:
+    """What the scores of one protocol with these overrides stand under: linear(epochs=10)."""
+    ((name, settings),) = taken(overrides, backbone)[0].items()
+    return registry.facts("evals").called(name, registry.facts("evals").changed(name, settings))
+
+
 def defaults(names: Sequence[str], backbone: str) -> Settings:
     """The settings of the papers. Raises InputError for a protocol that the backbone does not have."""
     return {name: _settings(name, [], backbone) for name in names}

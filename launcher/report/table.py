@@ -5,13 +5,14 @@ import functools
 import itertools
 import math
 import operator
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.compose import evaluation, points
+from launcher.compose import evaluation, points, protocols
 from launcher.compose.overrides import text_of
 from launcher.errors import InputError, SslrunError
 from launcher.report import trend
@@ -25,6 +26,7 @@ from launcher.spec.runspec import RunSpec
 from launcher.sweep import record
 from launcher.sweep.ablation import Ablation, PaperRow
 from launcher.sweep.asked import Asked, judges
+from launcher.sweep.columns import Judged
 
 # What deserves a look first. Besides the states of a run: `absent`, nobody asked for it; `gone`, its folder is;
 # `damaged`, it cannot be read; `unjudged`, done without the number that the table is about.
@@ -63,6 +65,7 @@ class TableRow:
     paper: float | None
     lacks: tuple[str, ...]
     runs: tuple[Run, ...]
+    metric: str = ""  # what our number is, where the table has columns
 
     @property
     def scores(self) -> list[float]:
@@ -103,11 +106,22 @@ class Table:
 
     @functools.cached_property
     def trend(self) -> trend.Trend:
-        return trend.of([row.paper for row in self.rows], [row.scores for row in self.rows])
+        """Of a table with columns each has its own."""
+        columns = list(dict.fromkeys(row.series for row in self.rows if row.metric))
+        if not columns:
+            return trend.of([row.paper for row in self.rows], [row.scores for row in self.rows])
+        of_each = {name: [row for row in self.rows if row.series == name] for name in columns}
+        found = {name: trend.of([r.paper for r in rows], [r.scores for r in rows]) for name, rows in of_each.items()}
+        said = "\n".join(f"{name}: {each.sentence}" for name, each in found.items())
+        return trend.Trend(sum(each.points for each in found.values()), None, None, None, said)
 
     @property
     def metric(self) -> str:
-        return self.ablation.scale(self.scale).metric
+        """Our number; of a table with columns, of each."""
+        of_each = {row.series: row.metric for row in self.rows if row.metric}
+        if len({*of_each.values()}) < 2:
+            return next(iter(of_each.values()), self.ablation.scale(self.scale).metric)
+        return ", ".join(f"{metric} ({name})" for name, metric in of_each.items())
 
     @property
     def runs(self) -> list[Run]:
@@ -118,6 +132,7 @@ class Table:
         rows = [
             {
                 "value": row.value, "at": row.at, "series": row.series, "paper": row.paper, "mean": row.mean,
+                **({"metric": row.metric} if row.metric else {}),
                 "std": row.std, "difference": row.difference, "state": row.state, "lacks": list(row.lacks),
                 "runs": [dataclasses.asdict(run) for run in row.runs],
             }
@@ -151,10 +166,12 @@ def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
     rows = []
     for point in table.points:
         here = [mine.get((point.series, str(point.value), seed)) for seed in seeds]
-        runs = [_run(table, asked.scale, seed, row, found) for seed, row in zip(seeds, here, strict=True)]
+        judged = asked.judged(point)
+        runs = [_run(judged, seed, row, found) for seed, row in zip(seeds, here, strict=True)]
         at = next((row["at"] for row in here if row), table.value_at(point, asked.scale))
         lacks = tuple(table.lacks(point, asked.scale, own))
-        rows.append(TableRow(point.value, at, point.series, point.paper, lacks, tuple(runs)))
+        metric = judged.metric if point.judged else ""
+        rows.append(TableRow(point.value, at, point.series, point.paper, lacks, tuple(runs), metric))
     notes = _notes(table.points, mine, older, found.trouble)
     return Table(table, asked.scale, given, tuple(k for k in kinds if k != given), tuple(rows), notes, folder)
 
@@ -226,27 +243,27 @@ class _Finder:
         return RunDir(paths.led_to(path)) if path else None
 
 
-def _run(table: Ablation, scale: str, seed: int, row: Mapping[str, Any] | None, finder: _Finder) -> Run:
+def _run(judged: Judged, seed: int, row: Mapping[str, Any] | None, finder: _Finder) -> Run:
     if row is None:
         return Run(seed, "absent")
     found = finder.find(row)
     if found is None:
         return Run(seed, "gone", row["run"], message=f"its folder {row['run']} is gone")
     try:
-        return _read(ReadOnce(found.path), seed, table.scale(scale).metric, row, finder.jobs)
+        return _read(ReadOnce(found.path), seed, judged, row, finder.jobs)
     except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = str(error) if isinstance(error, SslrunError) else f"{type(error).__name__}: {error}"
         return Run(seed, "damaged", found.path.name, str(found.path), " ".join(said.split()))
 
 
-def _read(found: RunDir, seed: int, metric: str, row: Mapping[str, Any], jobs: Any) -> Run:
+def _read(found: RunDir, seed: int, judged: Judged, row: Mapping[str, Any], jobs: Any) -> Run:
     summary, history = found.summary(jobs, digest=False), found.history()
     gpus = found.spec().world_size if found.spec().cluster.gpus_per_node else 0
     # One of an earlier step is not its number.
     last = {e["protocol"]: e["scores"] for e in history.judged() if e["step"] == summary["step"]}
-    score, state, message = _score(found.spec(), last, metric, row), summary["state"], summary["message"]
+    score, state, message = _score(found.spec(), last, judged, row), summary["state"], summary["message"]
     if state == "done" and score is None:
-        state, message = _unjudged(found, metric.partition(".")[0], jobs)
+        state, message = _unjudged(found, judged, jobs)
     heard = found.spoke() if summary["state"] == "running" else 0.0
     hours = goodput.worked_seconds(history, heard) / 3600
     gpu_hours = goodput.worked_gpu_seconds(history, gpus, heard) / 3600
@@ -257,26 +274,38 @@ def _read(found: RunDir, seed: int, metric: str, row: Mapping[str, Any], jobs: A
     )  # fmt: skip
 
 
-def _unjudged(found: RunDir, protocol: str, jobs: Any) -> tuple[str, str]:
+def _unjudged(found: RunDir, judged: Judged, jobs: Any) -> tuple[str, str]:
     """(state, message) of a run that is done and has no score: those of the evaluation that was to give it one."""
-    asked = [each for each in evaluation.every(found) if protocol in each.path.name.rpartition("-")[0].split("+")]
+    asked = [each for each in evaluation.every(found) if _is_of(each, judged)]
     there = asked[-1].state(jobs) if asked else None
     if there is None or there.name == "done":
-        return "unjudged", f"`sslrun eval {found.typed} protocol={protocol}` judges it"
+        words = shlex.join(judged.asked or [f"protocol={judged.protocol}"])
+        return "unjudged", f"`sslrun eval {found.typed} {words}` judges it"
     said = there.message or reasons.of(there.why_pending).short()
     return there.name, f"trained; its evaluation evals/{asked[-1].path.name} is {there.name}{said and ': '}{said}"
 
 
-def _score(spec: RunSpec, evals: Mapping[str, Any], metric: str, row: Mapping[str, Any]) -> float | None:
+def _is_of(each: RunDir, judged: Judged) -> bool:
+    """Whether an evaluation is one that gives such a number: its protocol, and of a column its data."""
+    if judged.protocol not in each.path.name.rpartition("-")[0].split("+"):
+        return False
+    return not judged.data or _in_spec(each.path / "spec.json", "eval_data", "name") == judged.data
+
+
+def _score(spec: RunSpec, evals: Mapping[str, Any], judged: Judged, row: Mapping[str, Any]) -> float | None:
     """The number that was asked for. How a run is judged while it trains is no part of its identity: one that somebody
     launched to be judged otherwise is the same run, and has another number."""
-    protocol, _, name = metric.partition(".")
-    own = judges(spec)
+    name, own = judged.score, judges(spec)
     wanted = own | row.get("judges", {})
     if wanted["labels"] != own["labels"]:
         return None
-    if metric == "knn.trained" and wanted["neighbours"] != own["neighbours"]:
+    if judged.metric == "knn.trained" and wanted["neighbours"] != own["neighbours"]:
         name = f"k{wanted['neighbours']}"
-    score = evals.get(protocol, {}).get(name)
+    called = judged.protocol
+    if judged.asked:
+        called = protocols.called_as(judged.asked, spec.method.backbone)
+        labels = (spec.eval_data or spec.data).name
+        called += f":{judged.data}" if judged.data not in ("", labels) else ""
+    score = evals.get(called, {}).get(name)
     known = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
     return float(score) if known else None

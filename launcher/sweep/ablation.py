@@ -20,12 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 from launcher.compose import yamlfile
 from launcher.errors import InputError, unknown
 from launcher.spec import registry
+from launcher.sweep.columns import METRIC, OWN_SCORES, Columns, Judged, spread
 
 FOLDER = "sweeps"
 VALUE = "{value}"  # in an override: the value of the axis
-OWN_SCORES = ("knn", "clusters")  # evaluations that a training makes by itself
 KEY = re.compile(r"[+~]{0,2}[a-z_][\w.]*=", re.IGNORECASE)
-METRIC = re.compile(r"\w+\.\w+")
 
 
 @dataclass
@@ -49,6 +48,7 @@ class PaperRow:
     sets: Any = ()  # overrides, besides those of the axis
     needs: Any = ()  # methods, evaluations and backbones without which it cannot run
     series: str = ""  # the curve that it belongs to, where the table has several
+    judged: dict[str, Any] = field(default_factory=dict)  # scale -> its `Judged`, where the table has columns
     at: dict[str, Any] = field(default_factory=dict)  # scale -> the value that stands for it there; see README
 
 
@@ -87,12 +87,16 @@ class Ablation:
         """The value that the point has at `scale`."""
         return _stand_in(point, scale)[0]
 
+    def judged(self, point: PaperRow, scale: str) -> Judged:
+        """Our number of the point."""
+        return point.judged.get(scale) or Judged(self.scale(scale).metric)
+
     def overrides(self, point: PaperRow, scale: str) -> list[str]:
         """The command line of the point at `scale`, without its seed; of a key that is given twice, the latter."""
         chosen, (value, own) = self.scale(scale), _stand_in(point, scale)
         words = [f"method={self.method}", f"recipe={chosen.recipe or scale}", *self.fixed, *chosen.fixed]
         protocol = chosen.metric.partition(".")[0]
-        if protocol in registry.facts("evals").PROTOCOLS and protocol not in OWN_SCORES:
+        if not point.judged and protocol in registry.facts("evals").PROTOCOLS and protocol not in OWN_SCORES:
             words.append(f"eval_after={protocol}")
         words += [*self.sets, *point.sets, *own]
         return merged(word.replace(VALUE, written(value)) for word in words)
@@ -105,7 +109,7 @@ class Ablation:
     def lacks(self, point: PaperRow, scale: str, own: Iterable[str] = ()) -> list[str]:
         """Methods, evaluations and backbones that the point needs at `scale` and that are not here, nor one's `own`."""
         method = next(w for w in self.overrides(point, scale) if w.startswith("method="))
-        wanted = [method.partition("=")[2], self.scale(scale).metric.partition(".")[0], *point.needs]
+        wanted = [method.partition("=")[2], self.judged(point, scale).protocol, *point.needs]
         here = (registry.names(), registry.facts("evals").PROTOCOLS, registry.facts("backbones").BACKBONES)
         known = {*chain(*here), *OWN_SCORES, *own}
         return list(dict.fromkeys(name for name in wanted if name not in known))
@@ -139,6 +143,8 @@ def read(name: str, file: Path) -> Ablation:
             raise ValueError("it holds no keys")
         shared = _column(given, file) if "rows_of" in given else {}
         points = given.pop("points", None)
+        if "columns" in given:
+            points = spread(given.pop("columns"), points or (), given.get("scales") or {})
         ablation = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Ablation), shared, given, {"name": name}))
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise InputError(f"{file}: {_reason(error)}; see sweeps/README.md for the format") from None
@@ -170,11 +176,12 @@ def _column(given: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _point(where: str, given: Any) -> PaperRow:
-    known = {field.name for field in dataclasses.fields(PaperRow)}
+    known = {field.name for field in dataclasses.fields(PaperRow)} - {"judged"}
     if not isinstance(given, dict) or "value" not in given:
         raise InputError.of(where, given, "it has no value", "write it like {value: 3000, paper: 73.9}")
+    of_columns = given["judged"] if isinstance(given.get("judged"), Columns) else {}
     for key in given:
-        if key not in known:
+        if key not in known and not (of_columns and key == "judged"):
             fix = f"use {', '.join(sorted(known))}"
             raise InputError.of(f"{where}.{key}", given[key], "there is no such key", fix)
     number = given.get("paper")
@@ -183,7 +190,7 @@ def _point(where: str, given: Any) -> PaperRow:
         raise InputError.of(f"{where}.paper", number, "it is no number", "give the paper's, or leave it out")
     if not isinstance(given.get("at", {}), dict):
         raise InputError.of(f"{where}.at", given["at"], "it names no scale", "write it like {demo: 30}")
-    return PaperRow(**{**given, "series": str(given.get("series", ""))})
+    return PaperRow(**{**given, "series": str(given.get("series", "")), "judged": of_columns})
 
 
 def _reason(error: Exception) -> str:
@@ -284,9 +291,9 @@ def _refuse_twins(ablation: Ablation) -> None:
             raise InputError.of(where, point.value, reason, "give it another name, or another `series`")
         named.add((point.series, str(point.value)))
     for scale in ablation.scales:
-        seen: dict[tuple[str, ...], Any] = {}
+        seen: dict[tuple[Any, ...], Any] = {}
         for point in ablation.points:
-            words = tuple(sorted(ablation.overrides(point, scale)))
+            words = (*sorted(ablation.overrides(point, scale)), ablation.judged(point, scale))
             if words in seen:
                 reason = f"at scale {scale} it is the same run as {seen[words]}"
                 raise InputError.of("points", point.value, reason, "give `at`, or leave one out")

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.compose import points
+from launcher.compose import evaluation, points
 from launcher.errors import InputError
 from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
 from launcher.spec.schema import TrainConfig
 from launcher.sweep import ablation
 from launcher.sweep.ablation import Ablation, key_of
+from launcher.sweep.columns import Judged, refuse_strangers
+
+DATA = registry.facts("data").DATA
 
 # Where and how it runs: two submissions that differ only in these are the same experiment.
 PLACES = ("nodes", "tasks_per_node", "cluster", "runs", "group", "data.path", "eval_data.path", "eval_after")
@@ -27,6 +30,11 @@ class Asked:
     scale: str
     seed: str
     given: tuple[str, ...]
+    places: tuple[str, ...] = ()  # where the data sets of the columns lie: places205.path=/mnt/places205
+
+    def judged(self, row: ablation.PaperRow) -> Judged:
+        """Our number of a row."""
+        return self.ablation.judged(row, self.scale).at(self.places)
 
     @property
     def science(self) -> list[str]:
@@ -56,7 +64,9 @@ def read(words: Sequence[str], config_dir: Path | None = None) -> Asked | None:
     found = ablation.load(chosen["sweep"], config_dir)
     scale = chosen.get("recipe", "paper")
     found.scale(scale)
-    given = tuple(word for word in words if key_of(word) not in ("sweep", "recipe", "seed"))
+    sets = tuple(word for word in words if key_of(word).partition(".")[0] in DATA and "." in key_of(word))
+    refuse_strangers(sets, (found.judged(point, scale) for point in found.points))
+    given = tuple(word for word in words if key_of(word) not in ("sweep", "recipe", "seed") and word not in sets)
     for word in given:
         key, _, value = word.partition("=")
         if key_of(word) == "method":
@@ -66,7 +76,7 @@ def read(words: Sequence[str], config_dir: Path | None = None) -> Asked | None:
         if points.is_swept(word):
             fix = "give one"
             raise InputError.of(key, value, "only seed may have several values beside a table's own axis", fix)
-    return Asked(found, scale, chosen.get("seed", ""), given)
+    return Asked(found, scale, chosen.get("seed", ""), given, sets)
 
 
 def members(
@@ -115,13 +125,31 @@ def _protocols(word: str) -> list[str]:
     return [name for name in names if name not in ("", "null")]
 
 
+def columns(
+    asked: Asked, members: Sequence[Member], config_dir: Path | None = None
+) -> dict[str, list[tuple[str, ...]]]:
+    """Of each run's id the evaluations that the table's columns want, as the overrides of `sslrun eval RUN`. Raises
+    InputError, with the column, for one that cannot be asked for."""
+    wanted: dict[str, list[tuple[str, ...]]] = {}
+    for member in members:
+        words = tuple(asked.judged(member.row).asked) if member.row.judged else ()
+        mine = wanted.setdefault(member.point.spec.run_id, [])
+        if words and words not in mine:
+            try:
+                evaluation.refuse_unasked(member.point.spec, words, config_dir)
+            except InputError as error:
+                raise error.about(f"column {member.row.series}: {error.field}") from None
+            mine.append(words)
+    return wanted
+
+
 def described(asked: Asked, member: Member) -> dict[str, Any]:
     """What a record and the run's own ledger say of a member."""
     return {
         "sweep": asked.ablation.name,
         "scale": asked.scale,
         "given": asked.science,
-        "metric": asked.ablation.scale(asked.scale).metric,
+        "metric": asked.ablation.judged(member.row, asked.scale).metric,
         "axis": asked.ablation.axis,
         "series": member.row.series,
         "value": member.row.value,

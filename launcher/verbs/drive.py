@@ -10,6 +10,7 @@ from launcher.errors import ClusterError, InputError, RunFailed, SslrunError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
+    from launcher.compose.evaluation import Wanted
     from launcher.run.folder import RunDir
     from launcher.slurm.commands import SlurmJob
     from launcher.spec.runspec import RunSpec
@@ -174,8 +175,24 @@ def _here(run: "RunDir", options: Namespace, *, joined: bool) -> int:
 def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None, also: Sequence[str] = ()) -> int:
     """The evaluations of the run's `eval_after` and `also`, if any: here and now, or queued behind `job`. Returns the
     worst exit code; one that cannot be queued does not undo what was."""
+    from launcher.compose import evaluation
+
     if not (found.spec().eval_after or also):
         return 0
+    return _evaluate(found, evaluation.afterwards(found, also), options, job)
+
+
+def judged(found: "RunDir", asked: Sequence[Sequence[str]], options: Namespace, *, job: str | None = None) -> int:
+    """The evaluations `asked` for of a run, each as the overrides of `sslrun eval RUN`; as `afterwards`."""
+    from launcher.compose import evaluation
+
+    if not asked:
+        return 0
+    wanted = [evaluation.want(found, [*words], config_dir=options.config_dir) for words in asked]
+    return _evaluate(found, wanted, options, job)
+
+
+def _evaluate(found: "RunDir", asked: "Sequence[Wanted]", options: Namespace, job: str | None) -> int:
     from launcher.compose import evaluation
     from launcher.report import view
     from launcher.slurm import queue
@@ -183,7 +200,7 @@ def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None, a
     screen, worst = view.console(), 0
     quiet = Namespace(**{**vars(options), "json": False, "verb": "eval"})
     jobs, _ = queue.of_runs(evaluation.every(found))
-    for wanted in evaluation.afterwards(found, also):
+    for wanted in asked:
         try:
             evaluation.check_truth(wanted.spec, wanted.settings)
             prepared, joined = evaluation.prepare(found, wanted, jobs)

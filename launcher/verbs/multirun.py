@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from launcher.sweep.asked import Asked
 
 WAIT_SECONDS = 2.0
+Columns = Mapping[str, Sequence[Sequence[str]]]  # of a run's id the evaluations that a table's columns are of
 
 
 def run(options: Namespace) -> int:
@@ -29,11 +30,12 @@ def run(options: Namespace) -> int:
     from launcher.compose.points import expand
     from launcher.sweep import asked
 
-    screen, rows = view.console(), []
+    screen, rows, columns = view.console(), [], {}
     table = asked.read(options.overrides, options.config_dir)
     if table:
         members, absent = asked.members(table, options.config_dir)
         points, rows = [member.point for member in members], [asked.described(table, member) for member in members]
+        columns = asked.columns(table, members, options.config_dir)
         _say_absent(table, absent, screen)
         if not points:
             raise InputError.of("sweep", table.ablation.name, "none of its points can run yet", "choose another")
@@ -42,10 +44,12 @@ def run(options: Namespace) -> int:
     runs_folder = Path(points[0].spec.runs)
     runs = record.create(points)
     name = record.record(options.overrides, points, runs, rows)
+    once = {run.path: (run, point) for run, point in zip(runs, points, strict=True)}  # a run may be of several columns
+    runs, points = [run for run, _ in once.values()], [point for _, point in once.values()]
     if points[0].spec.cluster.kind == "slurm":
-        worst = _submit(runs, points, name, screen, options)
+        worst = _submit(runs, points, columns, name, screen, options)
     else:
-        worst = _one_after_the_other(runs, points, options)
+        worst = _one_after_the_other(runs, points, columns, options)
     if options.wait:
         worst = max(worst, _wait(runs, screen))
     states = _states(runs)
@@ -65,12 +69,21 @@ def run(options: Namespace) -> int:
 
 
 def _say_absent(table: "Asked", absent: "Sequence[tuple[PaperRow, list[str]]]", screen: "view.Console") -> None:
-    for row, lacks in absent:
-        said = f"{table.ablation.axis} {row.value}: not here yet: it needs {', '.join(lacks)}"
+    axis = table.ablation.axis
+    for said in dict.fromkeys(
+        f"{axis} {row.value}: not here yet: it needs {', '.join(lacks)}" for row, lacks in absent
+    ):
         screen.print(said, soft_wrap=True)
 
 
-def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.Console", options: Namespace) -> int:
+def _submit(
+    runs: list[RunDir],
+    points: "list[Point]",
+    columns: Columns,
+    name: str,
+    screen: "view.Console",
+    options: Namespace,
+) -> int:
     from launcher.start import submit
 
     good = []
@@ -100,12 +113,13 @@ def _submit(runs: list[RunDir], points: "list[Point]", name: str, screen: "view.
     wanted = {run.id: point.spec.eval_after for run, point in zip(runs, points, strict=True)}
     for found in (each for each in good if not outcome[each.id].full):
         drive.afterwards(found, options, job=outcome[found.id].job, also=wanted[found.id])
+        drive.judged(found, columns.get(found.id, ()), options, job=outcome[found.id].job)
     if left:
         return ClusterError.exit_code
     return 0 if len(good) == len(runs) else RunFailed.exit_code
 
 
-def _one_after_the_other(runs: list[RunDir], points: "list[Point]", options: Namespace) -> int:
+def _one_after_the_other(runs: list[RunDir], points: "list[Point]", columns: Columns, options: Namespace) -> int:
     """On this machine: each run to its end; one that fails does not keep the others from running."""
     worst = 0
     quiet = Namespace(**{**vars(options), "json": False})
@@ -115,6 +129,8 @@ def _one_after_the_other(runs: list[RunDir], points: "list[Point]", options: Nam
             lacking = [name for name in point.spec.eval_after if name not in found.spec().eval_after]
             if lacking and not code:
                 code = drive.afterwards(found, quiet, also=lacking)
+            if not code:
+                code = drive.judged(found, columns.get(found.id, ()), quiet)
         except (InputError, RunFailed) as error:
             view.console().print(f"sslrun: {error}", soft_wrap=True)
             code = error.exit_code

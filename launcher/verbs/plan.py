@@ -121,12 +121,15 @@ def _sweep(wanted: "Asked", options: Namespace) -> int:
     if options.cfg:
         raise InputError.of("--cfg", name, "a sweep is several runs", "leave it out")
     members, absent = asked.members(wanted, options.config_dir, planning=True)
+    once = {member.point.spec.run_id: member for member in reversed(members)}  # of several columns one run
+    members = [member for member in members if once[member.point.spec.run_id] is member]
     rows, lowest = [], []
     for member in members:
         spec, row = member.point.spec, member.row
         plan = planning.make(spec, member.point.recipe)
         at = wanted.ablation.value_at(row, wanted.scale)
-        told = {"value": row.value, "at": at, "series": row.series, "seed": spec.seed, **plan.to_json()}
+        series = row.judged.series if row.judged else row.series
+        told = {"value": row.value, "at": at, "series": series, "seed": spec.seed, **plan.to_json()}
         rows.append({**told, "gpu_hours_reckoned": round(plan.reckoned_gpu_hours, 3)})
         lowest.append(plan.at_lowest_rate)
     submissions = _submissions([member.point.spec for member in members])
@@ -146,8 +149,8 @@ def _sweep(wanted: "Asked", options: Namespace) -> int:
         takes += ": the lowest published rate of such networks" if at_lowest else ""
         said = f"{point}, seed {row['seed']}: {ranks}, {row['steps']:,} steps, {takes}"
         screen.print(said, soft_wrap=True)
-    for row, lacks in absent:
-        said = f"{words.axis_value(row.value)}: not here yet: it needs {', '.join(lacks)}"
+    told = (f"{words.axis_value(row.value)}: not here yet: it needs {', '.join(lacks)}" for row, lacks in absent)
+    for said in dict.fromkeys(told):
         screen.print(said, soft_wrap=True)
     for line in _in_words(submissions):
         screen.print(Text(line), soft_wrap=True)

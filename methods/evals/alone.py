@@ -22,7 +22,6 @@ from launcher.runtime.preempt import StopFlag, Stopped
 from methods import backbones
 from methods.data import build
 from methods.data.broken import probe
-from methods.data.spec import no_labels
 from methods.engine.initialise import PREFIX
 from methods.engine.job import Job
 from methods.evals.during import first_scores, labelled
@@ -52,13 +51,12 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
         own_labels = spec.eval_data == owner.spec().eval_data
         known = first_scores(owner.history().all("eval")) if own_labels else {}
         subject = Subject(job, _load(job, path), saved["digest"], world.broadcast(known))
-        # Other labels than those that the run was judged with so far give other numbers, not new ones in their place.
-        others = not own_labels and not no_labels(owner.spec().eval_data or owner.spec().data)
         joined = Ledger(owner.path, owner.generation(), f"eval-{run.path.name}") if world.is_main else None
 
         def tell(event: str, found: dict[str, Any]) -> None:
             found, scores = {**found, "step": step}, found["scores"]
-            name = f"{found['protocol']}:{spec.eval_data.name}" if others else found["protocol"]
+            # Other labels than the run's own give other numbers, not new ones in their place.
+            name = found["protocol"] if own_labels else f"{found['protocol']}:{spec.eval_data.name}"
             # The run's first: what the evaluation knows it has told already is not told again.
             joined.write(event, **{**found, "protocol": name}, by=f"evals/{run.path.name}")
             ledger.write(event, **found)

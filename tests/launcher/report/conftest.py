@@ -75,15 +75,16 @@ class Tabled:
         """What `--multirun` makes before anything runs: {(value, seed): run}."""
         wanted = self.asked(*words, f"runs={self.folder}")
         members, _ = asked.members(wanted, self.config_dir)
-        code, runs = Snapshot(self.folder / ".code" / "digest", "digest", ""), {}
+        code, runs, of_each = Snapshot(self.folder / ".code" / "digest", "digest", ""), {}, []
         for member in members:
             spec = member.point.spec
             run = RunDir(self.folder / spec.run_id)
             if not (run.path / "spec.json").exists():
                 run.create(spec, planning.make(spec, member.point.recipe), lambda: code)
             runs[member.row.value, spec.seed] = run
+            of_each.append(run)
         rows = [asked.described(wanted, member) for member in members]
-        record.record(list(words), [member.point for member in members], list(runs.values()), rows)
+        record.record(list(words), [member.point for member in members], of_each, rows)
         return runs
 
     def done(self, run: RunDir, score: float | None, step: int = 100) -> None:
