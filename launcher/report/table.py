@@ -26,7 +26,7 @@ from launcher.spec.runspec import RunSpec
 from launcher.sweep import record
 from launcher.sweep.ablation import Ablation, PaperRow
 from launcher.sweep.asked import Asked, judges
-from launcher.sweep.columns import Judged
+from launcher.sweep.columns import OurNumber
 
 # What deserves a look first. Besides the states of a run: `absent`, nobody asked for it; `gone`, its folder is;
 # `damaged`, it cannot be read; `unjudged`, done without the number that the table is about.
@@ -243,7 +243,7 @@ class _Finder:
         return RunDir(paths.led_to(path)) if path else None
 
 
-def _run(judged: Judged, seed: int, row: Mapping[str, Any] | None, finder: _Finder) -> Run:
+def _run(judged: OurNumber, seed: int, row: Mapping[str, Any] | None, finder: _Finder) -> Run:
     if row is None:
         return Run(seed, "absent")
     found = finder.find(row)
@@ -256,11 +256,11 @@ def _run(judged: Judged, seed: int, row: Mapping[str, Any] | None, finder: _Find
         return Run(seed, "damaged", found.path.name, str(found.path), " ".join(said.split()))
 
 
-def _read(found: RunDir, seed: int, judged: Judged, row: Mapping[str, Any], jobs: Any) -> Run:
+def _read(found: RunDir, seed: int, judged: OurNumber, row: Mapping[str, Any], jobs: Any) -> Run:
     summary, history = found.summary(jobs, digest=False), found.history()
     gpus = found.spec().world_size if found.spec().cluster.gpus_per_node else 0
     # One of an earlier step is not its number.
-    last = {e["protocol"]: e["scores"] for e in history.judged() if e["step"] == summary["step"]}
+    last = {e["protocol"]: e for e in history.judged() if e["step"] == summary["step"]}
     score, state, message = _score(found.spec(), last, judged, row), summary["state"], summary["message"]
     if state == "done" and score is None:
         state, message = _unjudged(found, judged, jobs)
@@ -274,7 +274,7 @@ def _read(found: RunDir, seed: int, judged: Judged, row: Mapping[str, Any], jobs
     )  # fmt: skip
 
 
-def _unjudged(found: RunDir, judged: Judged, jobs: Any) -> tuple[str, str]:
+def _unjudged(found: RunDir, judged: OurNumber, jobs: Any) -> tuple[str, str]:
     """(state, message) of a run that is done and has no score: those of the evaluation that was to give it one."""
     asked = [each for each in evaluation.every(found) if _is_of(each, judged)]
     there = asked[-1].state(jobs) if asked else None
@@ -285,14 +285,14 @@ def _unjudged(found: RunDir, judged: Judged, jobs: Any) -> tuple[str, str]:
     return there.name, f"trained; its evaluation evals/{asked[-1].path.name} is {there.name}{said and ': '}{said}"
 
 
-def _is_of(each: RunDir, judged: Judged) -> bool:
+def _is_of(each: RunDir, judged: OurNumber) -> bool:
     """Whether an evaluation is one that gives such a number: its protocol, and of a column its data."""
     if judged.protocol not in each.path.name.rpartition("-")[0].split("+"):
         return False
     return not judged.data or _in_spec(each.path / "spec.json", "eval_data", "name") == judged.data
 
 
-def _score(spec: RunSpec, evals: Mapping[str, Any], judged: Judged, row: Mapping[str, Any]) -> float | None:
+def _score(spec: RunSpec, evals: Mapping[str, Any], judged: OurNumber, row: Mapping[str, Any]) -> float | None:
     """The number that was asked for. How a run is judged while it trains is no part of its identity: one that somebody
     launched to be judged otherwise is the same run, and has another number."""
     name, own = judged.score, judges(spec)
@@ -301,11 +301,11 @@ def _score(spec: RunSpec, evals: Mapping[str, Any], judged: Judged, row: Mapping
         return None
     if judged.metric == "knn.trained" and wanted["neighbours"] != own["neighbours"]:
         name = f"k{wanted['neighbours']}"
-    called = judged.protocol
-    if judged.asked:
-        called = protocols.called_as(judged.asked, spec.method.backbone)
-        labels = (spec.eval_data or spec.data).name
-        called += f":{judged.data}" if judged.data not in ("", labels) else ""
-    score = evals.get(called, {}).get(name)
+    called = protocols.called_as(judged.asked, spec.method.backbone) if judged.asked else judged.protocol
+    event = evals.get(f"{called}:{judged.data}") if judged.data else None
+    if event is None and called in evals:  # on the run's own labels, or those that it was first judged with
+        on = evals[called].get("data", (spec.eval_data or spec.data).name)
+        event = evals[called] if judged.data in ("", on) else None
+    score = event["scores"].get(name) if event else None
     known = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
     return float(score) if known else None

@@ -175,7 +175,7 @@ OF_EVENTS: Shapes = {
     "cause": text, "pid": positive, "job": maybe(job), "restart_count": count, "world_size": count,
     "state": text, "message": text, "requeued": flag, "in_place": flag, "exit_code": integer, "alive_s": finite,
     "step": maybe(count), "path": text, "digest": maybe(text), "lost_steps": count, "lost_seconds": finite,
-    "protocol": text, "scores": mapping, "of": text, "what": text,
+    "protocol": text, "scores": mapping, "data": text, "of": text, "what": text,
     "token": text, "index": maybe(count), "folder": text, "why": maybe(text), "origin": text,
     "field": text, "source": text, "signal": maybe(text), "files": each(text), "rank": count, "node": text,
 }  # fmt: skip

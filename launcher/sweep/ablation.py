@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from launcher.compose import yamlfile
 from launcher.errors import InputError, unknown
 from launcher.spec import registry
-from launcher.sweep.columns import METRIC, OWN_SCORES, Columns, Judged, spread
+from launcher.sweep.columns import METRIC, OWN_SCORES, Columns, OurNumber, spread
 
 FOLDER = "sweeps"
 VALUE = "{value}"  # in an override: the value of the axis
@@ -48,7 +48,7 @@ class PaperRow:
     sets: Any = ()  # overrides, besides those of the axis
     needs: Any = ()  # methods, evaluations and backbones without which it cannot run
     series: str = ""  # the curve that it belongs to, where the table has several
-    judged: dict[str, Any] = field(default_factory=dict)  # scale -> its `Judged`, where the table has columns
+    judged: dict[str, Any] = field(default_factory=dict)  # scale -> its `OurNumber`, where the table has columns
     at: dict[str, Any] = field(default_factory=dict)  # scale -> the value that stands for it there; see README
 
 
@@ -87,9 +87,9 @@ class Ablation:
         """The value that the point has at `scale`."""
         return _stand_in(point, scale)[0]
 
-    def judged(self, point: PaperRow, scale: str) -> Judged:
+    def judged(self, point: PaperRow, scale: str) -> OurNumber:
         """Our number of the point."""
-        return point.judged.get(scale) or Judged(self.scale(scale).metric)
+        return point.judged.get(scale) or OurNumber(self.scale(scale).metric)
 
     def overrides(self, point: PaperRow, scale: str) -> list[str]:
         """The command line of the point at `scale`, without its seed; of a key that is given twice, the latter."""

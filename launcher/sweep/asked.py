@@ -13,7 +13,7 @@ from launcher.spec.runspec import RunSpec
 from launcher.spec.schema import TrainConfig
 from launcher.sweep import ablation
 from launcher.sweep.ablation import Ablation, key_of
-from launcher.sweep.columns import Judged, refuse_strangers
+from launcher.sweep.columns import OurNumber, refuse_strangers
 
 DATA = registry.facts("data").DATA
 
@@ -32,7 +32,7 @@ class Asked:
     given: tuple[str, ...]
     places: tuple[str, ...] = ()  # where the data sets of the columns lie: places205.path=/mnt/places205
 
-    def judged(self, row: ablation.PaperRow) -> Judged:
+    def judged(self, row: ablation.PaperRow) -> OurNumber:
         """Our number of a row."""
         return self.ablation.judged(row, self.scale).at(self.places)
 

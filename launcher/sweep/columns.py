@@ -20,7 +20,7 @@ KEYS = ("papers", "needs")  # of a column, beside the scales
 
 
 @dataclass(frozen=True)
-class Judged:
+class OurNumber:
     """Our number of a point. metric: PROTOCOL.SCORE; words: the overrides of its evaluation, beside its protocol; of a
     table with columns alone, where runs are launched without `eval_after`."""
 
@@ -46,15 +46,15 @@ class Judged:
         """The data set that it judges on; empty where that is the run's own."""
         return next((word.partition("=")[2] for word in self.words if word.startswith("eval_data=")), "")
 
-    def at(self, typed: Iterable[str]) -> "Judged":
+    def at(self, typed: Iterable[str]) -> "OurNumber":
         """With what a person typed of its data set: `places205.path=/mnt/places205`."""
         mine = [word for word in typed if self.data and word.startswith(f"{self.data}.")]
         said = {f"eval_data{word[len(self.data) :].partition('=')[0]}": word.partition("=")[2] for word in mine}
         kept = (word for word in self.words if word.partition("=")[0] not in said)
-        return Judged(self.metric, (*kept, *(f"{key}={value}" for key, value in said.items())))
+        return OurNumber(self.metric, (*kept, *(f"{key}={value}" for key, value in said.items())))
 
 
-class Columns(dict[str, Judged]):
+class Columns(dict[str, OurNumber]):
     """Scale -> our number of a point, where the table has columns. series: the row's own, whatever the column."""
 
     series = ""
@@ -87,7 +87,7 @@ def spread(columns: Any, rows: Sequence[Any], scales: Mapping[str, Any]) -> list
     return points
 
 
-def refuse_strangers(typed: Iterable[str], judged: Iterable[Judged]) -> None:
+def refuse_strangers(typed: Iterable[str], judged: Iterable[OurNumber]) -> None:
     """Raises InputError for a word about a data set on which no column judges."""
     there = {each.data for each in judged} - {""}
     for word in typed:
@@ -97,7 +97,7 @@ def refuse_strangers(typed: Iterable[str], judged: Iterable[Judged]) -> None:
             raise InputError.of(key, value, "no column of the table judges on it", f"there are: {known}")
 
 
-def _judged(where: str, given: Any) -> Judged:
+def _judged(where: str, given: Any) -> OurNumber:
     if not isinstance(given, list) or not given or not all(isinstance(word, str) for word in given):
         raise ValueError(f"{where}: write it like [linear.top1, eval_data=places205]")
     metric, *words = given
@@ -105,7 +105,7 @@ def _judged(where: str, given: Any) -> Judged:
         raise ValueError(f"{where}={metric}: it is protocol.score; write it like knn.trained")
     if any("=" not in word for word in words):
         raise ValueError(f"{where}: behind the metric stand overrides of `sslrun eval RUN`, key=value")
-    return Judged(metric, tuple(words))
+    return OurNumber(metric, tuple(words))
 
 
 def _listed(given: Any) -> list[Any]:

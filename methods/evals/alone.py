@@ -19,9 +19,11 @@ from launcher.runtime.checkpoint import load_tensors, verify
 from launcher.runtime.dist import World
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag, Stopped
+from launcher.spec.runspec import RunSpec
 from methods import backbones
 from methods.data import build
 from methods.data.broken import probe
+from methods.data.spec import no_labels
 from methods.engine.initialise import PREFIX
 from methods.engine.job import Job
 from methods.evals.during import first_scores, labelled
@@ -51,14 +53,16 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
         own_labels = spec.eval_data == owner.spec().eval_data
         known = first_scores(owner.history().all("eval")) if own_labels else {}
         subject = Subject(job, _load(job, path), saved["digest"], world.broadcast(known))
+        usual = _first_data(owner, spec) if world.is_main else ""
         joined = Ledger(owner.path, owner.generation(), f"eval-{run.path.name}") if world.is_main else None
 
         def tell(event: str, found: dict[str, Any]) -> None:
             found, scores = {**found, "step": step}, found["scores"]
-            # Other labels than the run's own give other numbers, not new ones in their place.
-            name = found["protocol"] if own_labels else f"{found['protocol']}:{spec.eval_data.name}"
+            # On other labels than those that the run was judged with so far its numbers stand beside the former.
+            data = (spec.eval_data or spec.data).name
+            name = found["protocol"] if own_labels or data == usual else f"{found['protocol']}:{data}"
             # The run's first: what the evaluation knows it has told already is not told again.
-            joined.write(event, **{**found, "protocol": name}, by=f"evals/{run.path.name}")
+            joined.write(event, **{**found, "protocol": name}, data=data, by=f"evals/{run.path.name}")
             ledger.write(event, **found)
             if event != "eval":
                 return
@@ -68,6 +72,14 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
 
         judge(subject, protocols, tell)
     return {"step": step, "seconds": job.clock.seconds()}
+
+
+def _first_data(owner: RunDir, spec: RunSpec) -> str:
+    """The data set that a run without labels of its own was first judged on, by name; this one where there is none."""
+    if not no_labels(owner.spec().eval_data or owner.spec().data):
+        return ""
+    judged = [event["data"] for event in owner.history().all("eval") if event.get("data")]
+    return judged[0] if judged else spec.eval_data.name if spec.eval_data else ""
 
 
 @contextlib.contextmanager
