@@ -4,6 +4,29 @@ from pathlib import Path
 
 import pytest
 
+COLUMNS = """
+paper: Nobody (1999)
+table: Table 2
+claim: None.
+numbers: top-1 (%) and mAP (%)
+method: rotnet
+axis: nothing
+scales:
+  paper: {gpu_hours: 8}
+  demo: {minutes: 2}
+  tiny: {minutes: 1}
+columns:
+  own:
+    paper: [linear.top1]
+    demo: [logistic.top1]
+    tiny: [logistic.top1, logistic.iterations=3]
+  objects:
+    paper: [svm.map, eval_data=voc, eval_data.path=/data/VOCdevkit]
+    demo: [svm.map, eval_data=made/objects]
+    tiny: [svm.map, svm.folds=2, "svm.costs=[1]", eval_data=made/objects, eval_data.images=76]
+points:
+  - {value: all}
+"""
 SHAPE = ("nodes=1", "tasks_per_node=1", "cluster=fake", "cluster.cpus_per_task=1")
 
 
@@ -45,6 +68,25 @@ def test_launched_together_the_evaluation_waits_for_the_run(here, together, ledg
     (event,) = [e for e in ledger(run, "eval") if e.get("by") == "evals/knn-1"]
     assert (event["protocol"], event["step"], event["digest"]) == ("knn", shown["step"], shown["state_digest"])
     assert event["scores"] == evaluated["evals"]["knn"] == shown["evals"]["knn"]
+
+
+@pytest.mark.slow
+def test_the_columns_of_a_table_are_jobs_behind_their_run(cluster, slurm_sslrun, config_dir, tmp_path, ledger, settled):
+    sslrun, config, runs = slurm_sslrun(cluster), config_dir(cluster), tmp_path / "runs"
+    (config / "sweeps" / "nobody").mkdir(parents=True)
+    (config / "sweeps" / "nobody" / "columns.yaml").write_text(COLUMNS)
+    words = ("sweep=nobody/columns", "recipe=tiny", f"runs={runs}", "--config-dir", config)
+    (found,) = sslrun("--multirun", *words, *SHAPE, "--json").json["runs"]
+    run = Path(found["path"])
+    settled(sslrun, run)
+    for name in ("logistic-1", "svm-1"):
+        settled(sslrun, run / "evals" / name)
+        (begin,) = ledger(run / "evals" / name, "start")
+        assert begin["job"] != found["job"]
+    points = sslrun("report", *words, "--json").json["points"]
+    shown = sslrun.show(run)["evals"]
+    scores = shown["logistic(iterations=3)"]["top1"], shown["svm(costs=[1.0],folds=2):made/objects"]["map"]
+    assert [point["mean"] for point in points] == [*scores]
 
 
 @pytest.mark.fault
