@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from methods.augment.mixing import Mixing, partners
 from methods.data.loader import Batch, View
 from methods.data.spec import too_few_classes
 from methods.engine.collapse import Watched, entropy_of_use
@@ -19,7 +20,6 @@ from methods.parts.host import on_device
 from methods.parts.losses import entropy
 from methods.supervised.accuracy import top1
 from methods.supervised.loss import of_labels
-from methods.supervised.mixing import Mixing, partners
 from methods.supervised.noise import noisy
 from methods.supervised.views import distorted
 

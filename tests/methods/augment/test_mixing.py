@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.supervised.mixing import Mixing, table_of
+from methods.augment.mixing import Mixing, table_of
 
 PAIRS = range(4000)
 
