@@ -31,7 +31,7 @@ class Chosen(NamedTuple):
 def chosen(subject: Subject, settings: Any) -> Chosen:
     """What a protocol learns from, as its settings say (`SomeImages`). Collective. Raises InputError, on all ranks, as
     `listed`, and where none of the images can be read."""
-    among, world = _agreed(subject, settings), subject.job.world
+    among, world = agreed(subject, settings), subject.job.world
     features, labels = subject.features("train", among)
     counts = world.gather(len(labels))
     if not sum(counts):
@@ -42,7 +42,7 @@ def chosen(subject: Subject, settings: Any) -> Chosen:
     return Chosen(features, labels, sum(counts[: world.rank]), sum(counts), digest)
 
 
-def _agreed(subject: Subject, settings: Any) -> np.ndarray | None:
+def agreed(subject: Subject, settings: Any) -> np.ndarray | None:
     """`positions` in the training images. Where there is a list rank 0 alone reads it, and all raise its InputError."""
     dataset, job = subject.splits["train"], subject.job
     if not settings.subset:

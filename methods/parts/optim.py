@@ -12,6 +12,9 @@ from torch import nn
 
 from launcher.spec.schema import TrainConfig
 
+# Of transformers, beside biases and norms: what timm's `no_weight_decay` names, which DeiT's released code asks.
+UNDECAYED = ("cls_token", "pos_embed", "relative_position_bias_table")
+
 
 def make(
     config: TrainConfig, parameters: Iterable[nn.Parameter] | list[dict[str, Any]], **lars: Any

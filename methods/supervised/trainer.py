@@ -23,9 +23,6 @@ from methods.supervised.loss import of_labels
 from methods.supervised.noise import noisy
 from methods.supervised.views import distorted
 
-# Of transformers, beside biases and norms: what timm's `no_weight_decay` names, which DeiT's released code asks.
-UNDECAYED = ("cls_token", "pos_embed", "relative_position_bias_table")
-
 
 class Network(Headed):
     """Crops of several resolutions, float [V_i B, C, S_i, S_i] each -> logits [sum V_i B, K], float32."""
@@ -53,7 +50,7 @@ class Supervised(Trainer):
     def optimizer(self, network: Network) -> torch.optim.Optimizer:
         """Neither biases nor norms decay (norms: Goyal et al. 2017, Section 5.1; all, and UNDECAYED: DeiT's released
         code)."""
-        groups = optim.parameter_groups([network], weight_decay=self.config.weight_decay, exempt=UNDECAYED)
+        groups = optim.parameter_groups([network], weight_decay=self.config.weight_decay, exempt=optim.UNDECAYED)
         return optim.make(self.config, groups)
 
     def view(self) -> View:

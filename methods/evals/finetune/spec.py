@@ -1,0 +1,65 @@
+"""Fine-tuning of the whole network with all labels or a few (thesis Tables 4.1, 5.7 and 5.8; SMoG, Table 4)."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from methods.evals.settings import Settings, SomeImages
+
+FEW = 0.05  # below this share the published rates of 1 % count, from it on those of 10 %: the limit is ours
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Rates are those of a step, whatever the batch, unless `of` says for how many images they are given."""
+
+    optimizer: str
+    epochs: int
+    batch: int
+    rate: float
+    head_rate: float
+    weight_decay: float
+    of: int | None = None
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    rand_augment: int = 0
+    erasing: float = 0.0
+
+
+# eval_semisup.py of facebookresearch/swav, 8 GPUs with 32 images each; the rates of 1 % are its README's.
+SWAV = Tuning("sgd", 20, 256, 0.01, 0.2, 0.0)
+SWAV_FEW = replace(SWAV, rate=0.02, head_rate=5.0)
+DROPS, FACTOR = (0.6, 0.8), 0.2  # after these shares of the epochs, 12 and 16 of 20, a rate is so much of what it was
+# main.py of facebookresearch/deit, by which the thesis goes (5.5.3), without stochastic depth, repeated augmentation
+# and averaged weights. On other images than ImageNet the authors take smaller rates: docs/evaluation.md has them.
+DEIT = Tuning(
+    "adamw", 300, 1024, 5e-4, 5e-4, 0.05, of=512, smoothing=0.1, mixup=0.8, cutmix=1.0, rand_augment=9, erasing=0.25
+)
+WARMUP, FLOOR = 5, 0.01  # epochs of warm-up; what a rate ends at: 1e-5 of 1e-3
+RECIPES = ("swav", "deit")
+
+
+@dataclass
+class Finetune(SomeImages, Settings):
+    """What is not given is the recipe's: see RECIPES."""
+
+    name, title, place, zero = "finetune", "fine-tuning", 10, ("weight_decay",)
+    scores: ClassVar = {"top1": "top-1", "top5": "top-5"}
+    recipe: str = "swav"  # swav | deit
+    epochs: int | None = None
+    batch: int | None = None  # images a step, over all ranks
+    rate: float | None = None  # of the trunk
+    head_rate: float | None = None  # of the classifier on it
+    weight_decay: float | None = None
+
+    def check(self, backbone: str) -> None:
+        super().check(backbone)
+        self.refuse_unless("recipe", self.recipe in RECIPES, "no such recipe", f"use {' or '.join(RECIPES)}")
+
+    def chosen(self, share: float) -> Tuning:
+        """The recipe for this share of the training images, with what was given."""
+        usual = DEIT if self.recipe == "deit" else SWAV_FEW if share < FEW else SWAV
+        names = "epochs", "batch", "rate", "head_rate", "weight_decay"
+        given: dict[str, Any] = {n: value for n in names if (value := getattr(self, n)) is not None}
+        return replace(usual, **given)
