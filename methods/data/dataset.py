@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +42,23 @@ class CaptionedDataset(ImageDataset, Protocol):
 
     def text(self, index: int) -> str:
         """All that is said of the image; several captions are its lines. Raises BrokenImage where there is nothing."""
+
+
+class Clip(NamedTuple):
+    """The frames `first` to `last` - 1 of a data set, in order."""
+
+    name: str
+    first: int
+    last: int
+
+
+class ClipDataset(ImageDataset, Protocol):
+    """One whose images are the frames of `clips`; `classes` and `labels` are None."""
+
+    clips: tuple[Clip, ...]
+
+    def mask(self, index: int) -> np.ndarray:
+        """uint8 [H, W], as large as the frame: 0 background, the number of an object, 255 void. Raises BrokenImage."""
 
 
 def tags_of(dataset: ImageDataset) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from methods.evals.spec import PROTOCOLS
 
 def test_protocols_are_found_under_the_names_of_their_folders():
     places = [kind.place for kind in PROTOCOLS.values()]
-    assert places == list(range(1, len(places) + 1)) and list(PROTOCOLS)[:2] == ["knn", "linear"]
+    assert places == sorted(set(places)) and list(PROTOCOLS)[:2] == ["knn", "linear"]
     assert {name: kind.__module__ for name, kind in PROTOCOLS.items()} == {
         name: f"methods.evals.{name}.spec" for name in PROTOCOLS
     }

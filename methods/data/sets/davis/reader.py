@@ -1,0 +1,92 @@
+"""DAVIS 2017 (Pont-Tuset et al., arXiv:1704.00675) as its authors lay it: folders of frames and of masks, by clip."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from launcher.errors import InputError
+from launcher.run import files
+from methods.data.dataset import BrokenImage, Clip
+from methods.data.decoding import decode, why_broken
+from methods.data.listing import MAX_PIXELS
+from methods.data.sets.davis.spec import LAID, LIST_BYTES, LISTS, NAME, DavisData, folder
+
+
+class Davis:
+    """RGB frames, clip after clip; `mask` tells the objects of each. Raises InputError where a list names no clip, or
+    one whose frames are not there."""
+
+    channels = 3
+    classes = labels = None
+
+    def __init__(self, path: str | Path, split: str):
+        self._root = folder(str(path))
+        self._frames: list[tuple[str, str]] = []  # (clip, number as in the file's name)
+        clips = []
+        for name in self._listed(LISTS[split]):
+            numbers = self._numbers(name)
+            clips.append(Clip(name, len(self._frames), len(self._frames) + len(numbers)))
+            self._frames += [(name, number) for number in numbers]
+        self.clips = tuple(clips)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def image(self, index: int) -> Image.Image:
+        """RGB, at the size stored."""
+        file = self._file("JPEGImages", index, "jpg")
+        try:
+            with open(files.opened(file), "rb") as stream:
+                return decode(stream, max_pixels=MAX_PIXELS)
+        except Exception as error:  # damaged bytes lead a decoder anywhere
+            raise BrokenImage(self.name_of(index), why_broken(error)) from error
+
+    def mask(self, index: int) -> np.ndarray:
+        """uint8 [H, W]: 0 background, the number of an object, or 255, void. Raises BrokenImage."""
+        file = self._file("Annotations", index, "png")
+        try:
+            with open(files.opened(file), "rb") as stream, Image.open(stream, formats=("PNG",)) as image:
+                if image.width * image.height > MAX_PIXELS or image.mode not in ("P", "L"):
+                    raise ValueError(f"no mask: {image.mode}, {image.width} x {image.height} pixels")
+                return np.array(image, np.uint8)  # a palette's numbers are the objects
+        except Exception as error:
+            raise BrokenImage(f"mask of {self.name_of(index)}", why_broken(error)) from error
+
+    def name_of(self, index: int) -> str:
+        """bike-packing/00012."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        return "/".join(self._frames[index])
+
+    def _file(self, kind: str, index: int, suffix: str) -> str:
+        # A link leads to a plain file, or is broken: a pipe would be waited for.
+        return os.path.realpath(os.path.join(self._root, kind, "480p", f"{self.name_of(index)}.{suffix}"))
+
+    def _listed(self, name: str) -> list[str]:
+        file = os.path.join(self._root, "ImageSets", "2017", name)
+        try:
+            text = files.read(os.path.realpath(file), LIST_BYTES).decode("ascii")
+        except (OSError, UnicodeDecodeError, files.NotOurs) as error:
+            raise InputError.of("data.path", ..., f"{file!r} cannot be read ({error})", LAID) from None
+        found = [line.strip() for line in text.splitlines() if line.strip()]
+        strange = [clip for clip in found if not NAME.fullmatch(clip)]
+        if strange or not found:
+            said = f"{file!r} names {strange[0][:60]!r}" if strange else f"{file!r} names no clip"
+            raise InputError.of("data.path", ..., said, LAID)
+        return found
+
+    def _numbers(self, clip: str) -> list[str]:
+        where = os.path.join(self._root, "JPEGImages", "480p", clip)
+        try:
+            found = sorted(name[:-4] for name in os.listdir(where) if name[:-4].isdigit() and name.endswith(".jpg"))
+        except OSError as error:
+            raise InputError.of("data.path", ..., f"{where!r} cannot be listed ({error.strerror})", LAID) from None
+        if not found:
+            raise InputError.of("data.path", ..., f"{where!r} holds no frame", LAID)
+        return found
+
+
+def read(config: DavisData, split: str) -> Davis:
+    return Davis(config.path, split)

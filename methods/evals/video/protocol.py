@@ -1,0 +1,157 @@
+"""How well labels of a clip's first frame are carried through it by frozen features (thesis Table 5.6)."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from launcher.errors import InputError
+from launcher.runtime.dist import World
+from launcher.runtime.store import Item, Store
+from methods.data.dataset import Clip, ClipDataset
+from methods.evals.dense import mapper, stride_of
+from methods.evals.subject import Subject, percent
+from methods.evals.video import picture
+from methods.evals.video.propagation import Propagation, of_patches, of_pixels
+from methods.evals.video.similarity import contour, region
+from methods.evals.video.spec import Video
+
+KEPT = "clip"  # of the items in the store, one a clip
+VOID = 255
+STEP = 64  # pixels that the longer side of a frame is a multiple of, as published, where it is made smaller
+SHORTEST = 3  # frames: neither the first one is judged nor the last
+GOOD = 0.5  # J and F above which a frame counts to the recall
+Encode = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Judged(NamedTuple):
+    """Of the objects of a clip, mean over its frames without the first and the last, float64 [objects] each."""
+
+    j: np.ndarray
+    f: np.ndarray
+    j_recall: np.ndarray
+    f_recall: np.ndarray
+
+
+def score(subject: Subject, settings: Video) -> dict[str, float]:
+    """`j_mean` and `f_mean`, region similarity and contour accuracy, means over all objects of all clips, in percent;
+    `j_and_f`, the mean of both; `j_recall` and `f_recall`, the shares of frames above a half.
+
+    The ranks take the clips in turn. With pictures, strips of frames in the evaluation's `video/`. Collective; raises
+    Stopped, with the clips that are done kept, BrokenImage where a frame or its mask is none, and InputError where a
+    clip is too short.
+    """
+    job, world, dataset = subject.job, subject.job.world, subject.splits["test"]
+    clips: tuple[Clip, ...] = dataset.clips
+    for clip in clips:
+        if clip.last - clip.first < SHORTEST:
+            reason = f"clip {clip.name} has {clip.last - clip.first} frames, of which none is judged"
+            raise InputError.of("eval_data", ..., reason, f"give clips of {SHORTEST} frames or more")
+    if settings.pictures and world.is_main:
+        (job.run.path / settings.name).mkdir(exist_ok=True)
+    world.barrier()
+    objects = sum(len(clips) * 32 for _ in Judged._fields)
+    with (
+        subject.keeping(settings.name, vars(settings), needed=8 * objects) as store,
+        mapper(job.config.backbone, subject.backbone) as encode,
+        job.autocast(),
+        torch.no_grad(),
+    ):
+        mine = _restored(world, store)
+        done = {number for part in world.gather(list(mine)) for number in part}
+        todo = [number for number in range(len(clips)) if number not in done]
+        store.figures |= {"clips": len(clips), "clips_restored": len(done)}
+        before, total = 0, sum(clips[number].last - clips[number].first for number in todo)
+        for turn in range(math.ceil(len(todo) / world.size)):
+            numbers = todo[turn * world.size : (turn + 1) * world.size]
+            lengths = [clips[number].last - clips[number].first for number in numbers]
+            number = numbers[world.rank] if world.rank < len(numbers) else None
+            work = iter(()) if number is None else _followed(subject, settings, encode, number)
+            for frame in range(max(lengths)):  # all ranks meet between two frames
+                job.safe_point("frames", before + sum(min(frame, length) for length in lengths), total)
+                found = next(work, None)
+                if found is not None and number is not None:
+                    mine[number] = found
+                    kept = {name: torch.from_numpy(values) for name, values in found._asdict().items()}
+                    store.keep(KEPT, number, number + 1, kept, {})
+            before += sum(lengths)
+        job.safe_point("frames", total, total)
+    said = world.gather([[values.tolist() for values in found] for _, found in sorted(mine.items())])
+    parts = [found for part in said for found in part]
+    if not any(part[0] for part in parts):
+        raise InputError.of("eval_data", ..., "no first frame shows an object", "give clips with masks")
+    j, f, j_recall, f_recall = (np.concatenate([part[n] for part in parts]).mean() for n in range(4))
+    return {
+        "j_and_f": percent((j + f) / 2),
+        "j_mean": percent(j),
+        "f_mean": percent(f),
+        "j_recall": percent(j_recall),
+        "f_recall": percent(f_recall),
+    }
+
+
+def _followed(subject: Subject, settings: Video, encode: Encode, number: int) -> Iterator[Judged | None]:
+    """The frames of a clip, one a step; the last gives what it is worth."""
+    dataset: ClipDataset = subject.splits["test"]
+    clip, device = dataset.clips[number], subject.job.world.device
+    truth = dataset.mask(clip.first)
+    objects = int(truth[truth != VOID].max(initial=0))
+    shown = picture.shown(clip.last - clip.first) if number < settings.pictures else []
+    strips: list[tuple[Image.Image, np.ndarray, np.ndarray]] = []
+    regions, contours, propagation = [], [], None
+    for index in range(clip.first, clip.last):
+        image = dataset.image(index)
+        pixels = _resized(image, settings.side, stride_of(subject.job.config.backbone))
+        features = encode(pixels[None].to(device))[0]
+        grid, scale = tuple(features.shape[1:]), pixels.shape[1] // features.shape[1]
+        if propagation is None:
+            found = np.where(truth == VOID, 0, truth).astype(np.uint8)
+            propagation = Propagation(settings, features, of_patches(found, objects, grid).to(device))
+        else:
+            labels = of_pixels(propagation.next(features), scale).cpu().numpy().astype(np.uint8)
+            found = np.asarray(Image.fromarray(labels).resize(image.size, Image.Resampling.NEAREST))
+        judged = clip.first < index < clip.last - 1
+        if judged or index - clip.first in shown:
+            there = dataset.mask(index)
+            if index - clip.first in shown:
+                strips.append((image, there, found))
+        if judged:
+            void, numbers = there == VOID, range(1, objects + 1)
+            regions.append([region(found == n, there == n, void) for n in numbers])
+            contours.append([contour(found == n, there == n, void) for n in numbers])
+        if index < clip.last - 1:
+            yield None
+    if strips:
+        picture.strip(*zip(*strips, strict=True)).save(subject.job.run.path / settings.name / f"{clip.name}.png")
+    j, f = np.array(regions).reshape(-1, objects), np.array(contours).reshape(-1, objects)
+    yield Judged(j.mean(0), f.mean(0), (j > GOOD).mean(0), (f > GOOD).mean(0))
+
+
+def _restored(world: World, store: Store) -> dict[int, Judged]:
+    """By clip, what an earlier start kept; the ranks share the reading. Collective."""
+    told = world.broadcast([(i.first, i.last, str(i.path)) for i in store.items(KEPT)] if world.is_main else [])
+    found = {first: store.read(Item(first, last, Path(path))) for first, last, path in told[world.rank :: world.size]}
+    return {
+        number: Judged(*(kept[name].numpy() for name in Judged._fields))
+        for number, kept in found.items()
+        if kept is not None
+    }
+
+
+def _resized(image: Image.Image, side: int, stride: int) -> torch.Tensor:
+    """uint8 [C, H, W]: the shorter side of `side` pixels and the longer one of a multiple of 64, as published; of a
+    smaller image both of the next smaller multiple of `stride`."""
+    shorter = min(image.size)
+    if shorter < side:
+        width, height = (max(1, each // stride) * stride for each in image.size)
+    else:
+        width, height = (
+            side if each == shorter else max(1, each * side // shorter // STEP) * STEP for each in image.size
+        )
+    pixels = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(planes))
