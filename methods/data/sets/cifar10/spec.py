@@ -1,6 +1,7 @@
 """CIFAR-10, as far as the launcher knows it."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from methods.data.sets.base import DataSet, folder_of, wrong
 
 TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST = ("test_batch.bin",)
+BINARY = "cifar-10-batches-bin"
 ROW = 1 + 3 * 32 * 32  # bytes: the label, then the red, green and blue planes
 
 
@@ -23,23 +25,31 @@ class Cifar10Data(DataSet):
     max_broken: float = 0.01
 
     def check(self, field: str, *, at_hand: bool) -> None:
-        if not at_hand:
-            return
-        fix = "unpack cifar-10-binary.tar.gz (the binary version) there"
-        folder_of(self.path, field, "the folder of CIFAR-10's binary files")
-        for name in TRAIN + TEST:
-            file = os.path.join(folder(self.path), name)
-            if not os.path.isfile(file):
-                raise wrong(field, self.path, f"{name} is missing", fix)
-            size = os.path.getsize(file)
-            if size == 0 or size % ROW:
-                reason = f"{name} has {size} bytes, not a multiple of {ROW} (published: {10_000 * ROW})"
-                raise wrong(field, self.path, reason, f"{fix} again")
-            if not os.access(file, os.R_OK):
-                raise wrong(field, self.path, f"{name} is not readable by you", f"chmod +r {file!r}")
+        if at_hand:
+            rows = dict.fromkeys(TRAIN + TEST, 10_000)
+            check_binary(field, self.path, BINARY, rows, ROW, "CIFAR-10's", "cifar-10-binary.tar.gz")
 
 
-def folder(path: str) -> str:
-    """The folder with the binary files: `path`, or the sub-folder that the published archive unpacks to."""
-    inner = os.path.join(absolute(path), "cifar-10-batches-bin")
-    return inner if os.path.isdir(inner) else absolute(path)
+def check_binary(
+    field: str, path: str | None, inner: str, rows: Mapping[str, int], row: int, whose: str, archive: str
+) -> None:
+    """Raises InputError where `path` has not the published binary files. rows: {file: how many it has as published};
+    row: bytes of one; inner, archive: the folder that the archive unpacks to."""
+    fix = f"unpack {archive} (the binary version) there"
+    folder_of(path, field, f"the folder of {whose} binary files")
+    for name, published in rows.items():
+        file = os.path.join(binary_folder(path, inner), name)
+        if not os.path.isfile(file):
+            raise wrong(field, path, f"{name} is missing", fix)
+        size = os.path.getsize(file)
+        if size == 0 or size % row:
+            reason = f"{name} has {size} bytes, not a multiple of {row} (published: {published * row})"
+            raise wrong(field, path, reason, f"{fix} again")
+        if not os.access(file, os.R_OK):
+            raise wrong(field, path, f"{name} is not readable by you", f"chmod +r {file!r}")
+
+
+def binary_folder(path: str, inner: str) -> str:
+    """The folder with the binary files: `path`, or the sub-folder `inner` that the published archive unpacks to."""
+    inside = os.path.join(absolute(path), inner)
+    return inside if os.path.isdir(inside) else absolute(path)
