@@ -37,6 +37,14 @@ class TaggedDataset(ImageDataset, Protocol):
     tags: np.ndarray  # int8 [N, classes]: 1 there, -1 not there, 0 not counted (difficult)
 
 
+class AttributedDataset(ImageDataset, Protocol):
+    """One whose classes are known by their attributes, also those that no train image shows. `labels` are there; the
+    train split has images of seen classes alone, the test split of all."""
+
+    attributes: np.ndarray  # float32 [classes, a], finite
+    seen: np.ndarray  # bool [classes]
+
+
 class CaptionedDataset(ImageDataset, Protocol):
     """One that has words beside its images; most have none, and no such method."""
 

@@ -79,25 +79,31 @@ def fit(
     iterations: int,
     slot: StoreSlot | None = None,
     stage: str = "logistic regression",
+    codes: torch.Tensor | None = None,
 ) -> Fitted:
     """Minimise mean cross-entropy + l2 |weight|^2 over the features of all ranks; the bias is free.
+
+    codes: float64 [classes, a], on the device: then weight is [a, d], bias [a], and the logits of features x are
+    codes (weight x + bias).
 
     features: float32 [n, d], labels: int64 [n], of this rank. Only sums of gradients travel, and all ranks take the
     same steps. Sums are in float64, and so are products on a CPU. slot: where it is kept between slices. Collective.
     """
-    device, classes = subject.job.world.device, subject.classes
+    device, classes = subject.job.world.device, subject.classes if codes is None else len(codes)
+    outputs = classes if codes is None else codes.shape[1]
     exact = torch.float64 if device.type == "cpu" else torch.float32
-    weight = torch.zeros(classes, features.shape[1], dtype=torch.float64, device=device)
-    bias = torch.zeros(classes, dtype=torch.float64, device=device)
+    weight = torch.zeros(outputs, features.shape[1], dtype=torch.float64, device=device)
+    bias = torch.zeros(outputs, dtype=torch.float64, device=device)
     total = int(subject.sum(torch.tensor([len(labels)], device=device)))
     done, ended, objective = _restored(subject, slot, weight, bias)
 
     def closure() -> float:
         subject.job.safe_point(stage, done, iterations)
         sums = torch.zeros(classes * (features.shape[1] + 1) + 1, dtype=torch.float64, device=device)
-        ofweight = sums[: weight.numel()].view_as(weight)
-        ofbias = sums[weight.numel() : -1]
-        w, b = weight.to(exact), bias.to(exact)
+        ofweight = sums[: -classes - 1].view(classes, -1)
+        ofbias = sums[-classes - 1 : -1]
+        w, b = (weight, bias) if codes is None else (codes @ weight, codes @ bias)
+        w, b = w.to(exact), b.to(exact)
         for rows, truth in _chunks(features, labels, device):
             logits = torch.addmm(b, rows.to(exact), w.T)
             scores = logits.log_softmax(1)
@@ -107,6 +113,8 @@ def fit(
             ofweight += residual.T @ rows.to(exact)
             ofbias += residual.sum(0, dtype=torch.float64)
         subject.sum(sums).div_(total)
+        if codes is not None:
+            ofweight, ofbias = codes.T @ ofweight, codes.T @ ofbias
         weight.grad, bias.grad = ofweight + 2 * l2 * weight, ofbias.clone()
         return float(sums[-1] + l2 * weight.square().sum())
 
