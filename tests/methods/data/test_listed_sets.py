@@ -1,11 +1,10 @@
-"""Files to the letter of the layouts of Places, iNaturalist, Flowers, Cars and CIFAR-100, and what of them is refused.
+"""Files to the letter of the layouts of Places, iNaturalist, Flowers and Cars, and what of them is refused.
 
 Where torchvision reads a data set, it says what is right.
 """
 
 import json
 import os
-import zlib
 
 import numpy as np
 import pytest
@@ -17,9 +16,7 @@ from launcher.compose.training import resolve
 from launcher.errors import InputError
 from methods.data import build
 from methods.data.dataset import BrokenImage
-from methods.data.sets import matlab
 from methods.data.sets.cars.spec import CarsData
-from methods.data.sets.cifar100.spec import Cifar100Data
 from methods.data.sets.flowers.spec import FlowersData
 from methods.data.sets.inaturalist.spec import INaturalistData
 from methods.data.sets.places.spec import Places205Data, Places365Data
@@ -106,26 +103,13 @@ def lay_inaturalist(root, year=2018, classes=8142):
             shot(root / f"train_val{year}" / name, 9 + place)
 
 
-def lay_cifar100(root, rows=4):
-    """{file: uint8 [rows, 3074]}."""
-    rng, made = np.random.default_rng(0), {}
-    for name in ("train.bin", "test.bin"):
-        made[name] = rng.integers(0, 256, (rows, 3074), np.uint8)
-        made[name][:, 0] %= 20
-        made[name][:, 1] %= 100
-        made[name].tofile(root / name)
-    return made
-
-
 LAYOUTS = {
     "places205": (lay_places205, Places205Data),
     "places365": (lay_places365, Places365Data),
     "flowers": (lay_flowers, FlowersData),
     "cars": (lay_cars, CarsData),
     "inaturalist": (lay_inaturalist, INaturalistData),
-    "cifar100": (lay_cifar100, Cifar100Data),
 }
-FILES = [name for name in LAYOUTS if name != "cifar100"]
 
 
 @pytest.fixture
@@ -217,31 +201,6 @@ def test_inaturalist_trains_on_train_and_judges_on_val(tmp_path, year, classes):
         check(INaturalistData(path=str(tmp_path), year=2016), at_hand=False)
 
 
-def test_cifar100_has_its_fine_labels(tmp_path):
-    (tmp_path / "cifar-100-binary").mkdir()
-    rows = lay_cifar100(tmp_path / "cifar-100-binary")
-    names = [f"thing{number}" for number in range(100)]
-    (tmp_path / "cifar-100-binary/fine_label_names.txt").write_text("\n".join(names) + "\n")
-    config = Cifar100Data(path=str(tmp_path))
-    check(config)
-    for split in ("train", "test"):
-        found, expected = build(config, split), rows[f"{split}.bin"]
-        assert found.labels.tolist() == expected[:, 1].tolist() and found.classes == tuple(names)
-        for index, row in enumerate(expected):
-            assert np.array_equal(np.asarray(found.image(index)), row[2:].reshape(3, 32, 32).transpose(1, 2, 0))
-
-
-def test_files_of_cifar10_are_no_cifar100(tmp_path):
-    lay_cifar100(tmp_path)
-    np.full((3, 3073), 7, np.uint8).tofile(tmp_path / "train.bin")
-    said = r"train.bin has 9219 bytes, not a multiple of 3074 \(published: 153700000\); unpack cifar-100-binary.tar.gz"
-    with pytest.raises(InputError, match=said):
-        check(Cifar100Data(path=str(tmp_path)))
-    np.full((3, 3074), 100, np.uint8).tofile(tmp_path / "train.bin")
-    with pytest.raises(InputError, match="label 100 is above 99; this is not CIFAR-100's binary version"):
-        _ = build(Cifar100Data(path=str(tmp_path)), "train").labels
-
-
 @pytest.mark.parametrize(
     ("name", "gone"),
     [
@@ -257,7 +216,6 @@ def test_files_of_cifar10_are_no_cifar100(tmp_path):
         ("cars", "cars_test_annos_withlabels.mat"),
         ("cars", "cars_test/00001.jpg"),
         ("inaturalist", "val2018.json"),
-        ("cifar100", "test.bin"),
     ],
 )
 def test_a_file_that_is_not_there_is_told_in_a_line_with_what_to_unpack(lay, tmp_path, name, gone):
@@ -299,7 +257,7 @@ def test_it_comes_through_composing_with_labels_of_a_known_number(lay, tmp_path,
         check_columns(spec.data, ("label",), classes=10)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_images_that_are_damaged_missing_or_no_file_are_broken_under_their_name(lay, tmp_path, name):
     config = lay(name)
     dataset = build(config, "train")
@@ -402,31 +360,3 @@ def test_names_of_cars_that_lead_elsewhere_are_refused(lay, tmp_path):
     savemat(tmp_path / "devkit/cars_train_annos.mat", annotations([("00001.jpg", 197)]))
     with pytest.raises(InputError, match="has something else than numbers from 1 to 196"):
         build(config, "train")
-
-
-@pytest.mark.parametrize("compressed", [True, False])
-def test_of_a_matlab_file_only_what_is_asked_for_is_read_and_nothing_without_bounds(tmp_path, monkeypatch, compressed):
-    file = tmp_path / "some.mat"
-    made = {"x": np.arange(5), "features": np.zeros((300, 300)), "a_long_name": np.array([["k", "mm"]], object)}
-    savemat(file, made, do_compression=compressed)
-    monkeypatch.setattr(matlab, "MOST", 10_000)  # features have 720,000 bytes
-    found = matlab.variables(str(file), ("x", "a_long_name"), "fix it")
-    assert found["x"].tolist() == [0, 1, 2, 3, 4] and found["a_long_name"].tolist() == ["k", "mm"]
-    with pytest.raises(InputError, match=r"is no sound MATLAB file \(features .*more than 10,000 bytes\); fix it"):
-        matlab.variables(str(file), ("features",), "fix it")
-
-
-def test_a_matlab_file_that_is_damaged_is_told_in_a_line(tmp_path):
-    file = tmp_path / "some.mat"
-    savemat(file, {"x": np.arange(50)}, do_compression=True)
-    whole = file.read_bytes()
-    for damaged in (b"", b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM", whole[:150], whole[:140] + bytes(60)):
-        file.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"^data.path: '.*some.mat' (is no sound MATLAB file|has no variable 'x')"):
-            matlab.variables(str(file), ("x",), "fix it")
-    body = bytearray(zlib.decompress(whole[136:]))
-    body[32:36] = (2**30).to_bytes(4, "little")  # a side of the array
-    packed = zlib.compress(bytes(body))
-    file.write_bytes(whole[:128] + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed)
-    with pytest.raises(InputError, match="x is said to be larger than it is"):
-        matlab.variables(str(file), ("x",), "fix it")
