@@ -87,7 +87,7 @@ def several(text: str) -> InputError:
     kinds, fix = _types(key), "give one value"
     if "(" in value:  # of the grammar's own functions
         pass
-    elif key == "eval_after" or key.startswith(_OPTIONS) or any("list" in str(kind) for kind in kinds):
+    elif key in ("eval_after", "probes") or key.startswith(_OPTIONS) or any("list" in str(kind) for kind in kinds):
         fix = f"for a list type {shlex.quote(f'{key}=[{value}]')}"
     elif kinds & _TEXTS:
         fix = f"if that is one value type {as_one(text)}"

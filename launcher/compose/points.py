@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from launcher.compose import clusters
+from launcher.compose import clusters, protocols
 from launcher.compose.overrides import parsed, refusal, refused, spelled
 from launcher.compose.training import composed, frozen, plain, refuse_unknown_fields, to_object, typed
 from launcher.errors import InputError
@@ -28,7 +28,7 @@ from launcher.spec.runspec import RunSpec
 DATA = registry.facts("data").DATA
 
 GROUPS = {"method": registry.names, "data": lambda: DATA, "eval_data": lambda: DATA, "cluster": clusters.files}
-STRUCTURE = (*GROUPS, "recipe")  # keys at the root that change what is composed
+STRUCTURE = (*GROUPS, "recipe", "probes")  # keys at the root that change what is composed
 MOST = 10_000  # points; more is a slip of the keyboard
 
 
@@ -104,7 +104,7 @@ def is_swept(text: str) -> bool:
 
 
 def _structural(word: str) -> bool:
-    return word.partition("=")[0].lstrip("+~").partition("@")[0] in STRUCTURE
+    return word.partition("=")[0].lstrip("+~").partition("@")[0] in STRUCTURE or protocols.is_setting(word)
 
 
 class _Base:

@@ -1,10 +1,12 @@
 """Which protocols an evaluation is made of, and their settings, from what a person typed.
 
 protocol=knn,linear linear.epochs=10 'knn.neighbours=[5,20]' -> {"knn": {...}, "linear": {...}}, everything filled in
+probes=[knn,linear] linear.epochs=5 linear.eval_every=10     -> {"knn": {}, "linear": {"epochs": 5, "eval_every": 10}}
 """
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -13,11 +15,15 @@ from yaml import YAMLError
 
 from launcher.errors import InputError, unknown
 from launcher.spec import registry
+from launcher.spec.runspec import PROBES, frozen
+from launcher.spec.schema import LaunchConfig
 
 PROTOCOLS, needs = registry.facts("evals").PROTOCOLS, registry.facts("evals").needs
 kind_of, refuse_unfit = registry.facts("evals").kind_of, registry.facts("evals").refuse_unfit
+changed = registry.facts("evals").changed
 
 Settings = dict[str, dict[str, Any]]  # of each protocol, in the order in which they were asked for
+EVERY = "eval_every"  # epochs; beside the settings of a protocol that judges a training
 
 
 def taken(overrides: Sequence[str], backbone: str) -> tuple[Settings, list[str]]:
@@ -34,8 +40,8 @@ def taken(overrides: Sequence[str], backbone: str) -> tuple[Settings, list[str]]
     of: dict[str, list[str]] = {name: [] for name in names}
     rest = []
     for text in overrides:
-        root, dot, _ = text.partition("=")[0].partition(".")
-        if dot and root in PROTOCOLS:
+        root = text.partition(".")[0]
+        if is_setting(text):
             if root not in of:
                 fix = f"say protocol={','.join([*names, root])}, or leave it out"
                 raise InputError.of(*text.partition("=")[::2], f"protocol={asked[-1]} has no {root}", fix)
@@ -48,7 +54,77 @@ def taken(overrides: Sequence[str], backbone: str) -> tuple[Settings, list[str]]
 def called_as(overrides: Sequence[str], backbone: str) -> str:
     """What the scores of one protocol with these overrides stand under: linear(epochs=10)."""
     ((name, settings),) = taken(overrides, backbone)[0].items()
-    return registry.facts("evals").called(name, registry.facts("evals").changed(name, settings))
+    return registry.facts("evals").called(name, changed(name, settings))
+
+
+def is_setting(text: str) -> bool:
+    """Whether an override is of a protocol: linear.epochs=10."""
+    root, dot, _ = text.partition("=")[0].partition(".")
+    return bool(dot) and root in PROTOCOLS
+
+
+def probes(asked: Any, settings: Sequence[str], backbone: str) -> Settings:
+    """What `probes=` and these `settings` ask for: of each protocol what is not the default, and its `eval_every`.
+    Raises InputError for a protocol, a setting or a value that cannot be."""
+    names = [str(name) for name in asked] if isinstance(asked, list | tuple) else [str(asked)] if asked else []
+    said = f"[{','.join(names)}]"
+    for name in names:
+        try:
+            kind_of(name)
+        except InputError as error:
+            raise error.about("probes") from None
+        if names.count(name) > 1:
+            raise InputError.of("probes", said, f"{name} comes twice", "leave one out")
+    for text in settings:
+        if (root := text.partition(".")[0]) not in names:
+            fix = f"say 'probes=[{','.join([*names, root])}]', or leave it out"
+            raise InputError.of(*text.partition("=")[::2], f"probes={said} has no {root}", fix)
+    found = {}
+    for name in names:
+        given = [text for text in settings if text.partition(".")[0] == name]
+        every = [text for text in given if text.partition("=")[0] == f"{name}.{EVERY}"]
+        own = changed(name, _settings(name, [text for text in given if text not in every], backbone, also=(EVERY,)))
+        found[name] = {**own, **({EVERY: _every(every[-1])} if every else {})}
+    return found
+
+
+def between(config: Mapping[str, Any], *, planning: bool) -> Settings:
+    """What judges a composed training between its steps. Raises InputError where somebody asked for what is not for
+    these images."""
+    found = config["probes"]
+    if found == LaunchConfig.probes:
+        return PROBES
+    data = config["eval_data"] or config["data"]
+    for name in found:
+        fit(name, data, "probes")
+    labels = data is not None and "label" in data.truth and any("label" in kind_of(name).needs for name in found)
+    reason = data.no_labels() if labels and not planning else None
+    if reason:
+        fix = "give labelled images: eval_data=image_folder eval_data.path=/path/to/them"
+        raise InputError.of("probes", f"[{','.join(found)}]", f"{data.name} has no labels ({reason})", fix)
+    return frozen(found)
+
+
+def afterwards(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """`eval_after=knn` and `eval_after=[knn,linear]`. Raises InputError for a protocol that is not there, or not for
+    this backbone or these images."""
+    given = config["eval_after"]
+    names = tuple(given) if isinstance(given, list) else (given,) if given else ()
+    for name in names:
+        fit(str(name), config["eval_data"] or config["data"], "eval_after")
+    defaults(names, config["method"].backbone)
+    return names
+
+
+def _every(text: str) -> float:
+    key, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise InputError.of(key, value, "no number of epochs", "give one, such as 2 or 0.5; 0 judges at the end only")
+    return int(number) if number.is_integer() else number
 
 
 def defaults(names: Sequence[str], backbone: str) -> Settings:
@@ -56,12 +132,15 @@ def defaults(names: Sequence[str], backbone: str) -> Settings:
     return {name: _settings(name, [], backbone) for name in names}
 
 
-def fit(name: str, data: Any) -> None:
-    """Raises InputError for a protocol that is not there, or that needs what is not known of the images of
-    `data`, a data set's config or None."""
-    kind_of(name)
-    if data is not None:
-        refuse_unfit([name], data)
+def fit(name: str, data: Any, field: str) -> None:
+    """Raises InputError, about `field`, for a protocol that is not there, or that needs what is not known of the images
+    of `data`, a data set's config or None."""
+    try:
+        kind_of(name)
+        if data is not None:
+            refuse_unfit([name], data)
+    except InputError as error:
+        raise error.about(field) from None
 
 
 def filled(settings: Settings) -> Settings:
@@ -71,7 +150,8 @@ def filled(settings: Settings) -> Settings:
     }
 
 
-def _settings(name: str, given: Sequence[str], backbone: str) -> dict[str, Any]:
+def _settings(name: str, given: Sequence[str], backbone: str, *, also: Sequence[str] = ()) -> dict[str, Any]:
+    """also: what else a person may set there, for whoever mistypes it."""
     kind = kind_of(name)
     known = {field.name for field in dataclasses.fields(kind)}
     for text in given:
@@ -79,7 +159,7 @@ def _settings(name: str, given: Sequence[str], backbone: str) -> dict[str, Any]:
         if not sign:
             raise InputError(f"{text}: not an override; write key=value")
         if key.partition(".")[2] not in known:
-            unknown(key, value, [f"{name}.{field}" for field in known], what="key")
+            unknown(key, value, [f"{name}.{field}" for field in (*known, *also)], what="key")
     try:
         changes = OmegaConf.from_dotlist([text.partition(".")[2] for text in given])
         settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), changes))

@@ -28,7 +28,7 @@ from launcher.errors import InputError, unknown
 from launcher.slurm import client
 from launcher.spec import paths, registry
 from launcher.spec.contract import Recipe
-from launcher.spec.runspec import RunSpec, freeze
+from launcher.spec.runspec import PROBES, RunSpec, freeze
 from launcher.spec.schema import ClusterConfig, LaunchConfig, TrainConfig
 
 DATA, check_data = registry.facts("data").DATA, registry.facts("data").check
@@ -49,6 +49,8 @@ def resolve(overrides: list[str], *, config_dir: Path | None = None, planning: b
 
 def composed(overrides: list[str], *, config_dir: Path | None = None, planning: bool = False) -> tuple[Any, Recipe]:
     """The composed config before it is frozen, for `--cfg`, and its recipe."""
+    settings = [text for text in overrides if protocols.is_setting(text)]
+    overrides = [text for text in overrides if text not in settings]
     chosen = _choices(overrides)
     own = _own_groups(config_dir)
     roots = {f.name for f in dataclasses.fields(LaunchConfig)}
@@ -86,7 +88,11 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     root = dataclasses.asdict(LaunchConfig(data=MISSING if recipe.data else None))
     store.store(name="sslrun", node={"defaults": defaults, **root})
     rest = [o for o in overrides if o.split("=")[0] not in ("method", "cluster") and o != "eval_data=null"]
-    return _compose("sslrun", rest, config_dir), recipe
+    composed = _compose("sslrun", rest, config_dir)
+    if settings or composed.probes != LaunchConfig.probes:
+        backbone = OmegaConf.select(composed, "method.backbone") or ""
+        composed.probes = protocols.probes(plain(composed.probes), settings, backbone)
+    return composed, recipe
 
 
 def placed(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
@@ -105,7 +111,7 @@ def placed(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = Non
     here |= {"cluster.spare_nodes": spec.cluster.spare_nodes} if "cluster" not in chosen else {}
     stays = [f"{key}={value}" for key, value in here.items() if key not in chosen]
     moved = for_evaluation(spec, [*stays, *overrides], config_dir=config_dir)
-    return dataclasses.replace(moved, eval_after=spec.eval_after)
+    return dataclasses.replace(moved, eval_after=spec.eval_after, probes=spec.probes)
 
 
 def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = None) -> RunSpec:
@@ -147,6 +153,7 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
         tasks_per_node=config["tasks_per_node"] or max(1, where.gpus_per_node),
         eval_data=spec.eval_data if config["eval_data"] is None else freeze(config["eval_data"]),
         eval_after=(),
+        probes=PROBES,
     )
 
 
@@ -321,7 +328,8 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
         init_from=pin_init_from(config["init_from"], Path(runs), config["method"].backbone),
         runs=runs,
         group=config["group"],
-        eval_after=_protocols(config),
+        eval_after=protocols.afterwards(config),
+        probes=protocols.between(config, planning=planning),
     )
     if config["continue_from"] is not None:
         spec = dataclasses.replace(spec, continue_from=pin_continue_from(config["continue_from"], Path(runs), spec))
@@ -357,20 +365,6 @@ def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:
     return cluster
 
 
-def _protocols(config: dict[str, Any]) -> tuple[str, ...]:
-    """`eval_after=knn` and `eval_after=[knn,linear]`. Raises InputError for a protocol that is not there, or not for
-    this backbone or these images."""
-    given = config["eval_after"]
-    names = tuple(given) if isinstance(given, list) else (given,) if given else ()
-    for name in names:
-        try:
-            protocols.fit(str(name), config["eval_data"] or config["data"])
-        except InputError as error:
-            raise error.about("eval_after") from None
-    protocols.defaults(names, config["method"].backbone)
-    return names
-
-
 def refuse_unknown_fields(overrides: Sequence[str], recipe: Recipe) -> None:
     """Hydra would take `+method.x=1` for a new field, and nobody would ever read it."""
     data = {f.name for kind in DATA.values() for f in dataclasses.fields(kind)}
@@ -383,6 +377,8 @@ def refuse_unknown_fields(overrides: Sequence[str], recipe: Recipe) -> None:
     for text in overrides:
         key, _, value = text.partition("=")
         group, _, field = key.lstrip("+~").partition(".")
+        if protocols.is_setting(text):  # `protocols.probes` knows those
+            continue
         if field and field not in fields.get(group, ()) and not _is_open(key):
             unknown(key, value, {f"{group}.{name}" for name in fields.get(group, ())} or fields, what="key")
 

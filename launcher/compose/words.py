@@ -35,7 +35,7 @@ def stays(spec: RunSpec, key: str, value: str) -> InputError:
     run, fix = spec.run_id, "leave it out"
     if not registry.method(spec.method.name).trains:
         pass
-    elif group in ("eval_data", "eval_after"):
+    elif group in ("eval_data", "eval_after", "probes"):
         fix = f"`sslrun eval {run} protocol=knn` judges it anew, also with eval_data=NAME"
     elif group in ("recipe", "init_from", "continue_from") or (group in ("method", "data") and not field):
         fix = "start another run"

@@ -22,7 +22,7 @@ from launcher.spec.runspec import flat
 LISTED = 30  # scores that one line names
 OWN_COLUMNS = ("recipe", "method.name", *NO_CONFIG)
 # Where a run lies and runs, what is computed beside its training, and what stands for a path that is shown.
-NO_MATTER = ("cluster", "nodes", "least_nodes", "tasks_per_node", "runs", "group", "eval_after", "identity")
+NO_MATTER = ("cluster", "nodes", "least_nodes", "tasks_per_node", "runs", "group", "eval_after", "probes", "identity")
 DIGESTS = ("digest", "identity")
 
 

@@ -4,6 +4,7 @@
         key.json                                                what the work starts from
         features.0000002048-0000004096.SHA256.safetensors       items 2048 to 4095 of `features`: one a sample
         super-clusters.0000000003-0000000004.SHA256.safetensors the state of `super-clusters` after iteration 3
+    <run>/features/step_00000400-002/                           another work at the same step: the second of its parts
 
 A file's name holds the sha256 of its content: one rename commits it, and one that is truncated or damaged is found when
 it is read, and deleted. Reading executes no code. The folder goes as soon as a checkpoint of a later step is committed:
@@ -213,15 +214,17 @@ def open_store(
     needed: int,
     reserve: int,
     every_s: float | None,
+    part: int | None = None,
     show: Callable[[str], None] | None = None,
 ) -> tuple[Store, str]:
     """(the store of the work at `step`, why it starts empty or keeps nothing). Collective; rank 0 decides for all.
+    part: which of several works at this step, each in a folder of its own.
 
     key: called on rank 0, what the work starts from: JSON; what was kept from another start goes. needed: bytes that
     the store will take, reserve: that must stay free beside it. every_s: None keeps nothing.
     show: see waiting.patiently. Raises Unreadable, on rank 0.
     """
-    folder = run.path / FOLDER / f"step_{step:08d}"
+    folder = run.path / FOLDER / (f"step_{step:08d}" if part is None else f"step_{step:08d}-{part:03d}")
     decided = None
     if world.is_main:
         if every_s is None:

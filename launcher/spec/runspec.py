@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from launcher.spec.fields import check_types
@@ -20,6 +20,18 @@ KEPT_APART = 2  # what is written where nothing is taken from a run
 BEFORE = 1  # and nothing is kept apart, either: a reader of long ago knows it, too
 APART = "kept-apart-"  # begins the word in the place of a value of `cluster.environment`; see run/private.py
 MASK = "***"
+
+
+class FrozenDict(dict):
+    """A dict that nobody changes: json and dataclasses.asdict take it for what it is."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise dataclasses.FrozenInstanceError("a spec never changes")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+
+PROBES = FrozenDict(knn=FrozenDict())  # that nobody asked for
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,8 @@ class RunSpec:
     eval_after: tuple[str, ...] = ()
     continue_from: ContinueFrom | None = None
     least_nodes: int | None = None  # it takes any count from here to `nodes`; None: `nodes` and no other
+    # What judges it between its steps: {protocol: its settings that were given, and `eval_every` in epochs}.
+    probes: dict[str, dict[str, Any]] = field(default_factory=lambda: PROBES)
 
     @property
     def world_size(self) -> int:
@@ -126,8 +140,8 @@ class RunSpec:
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """Those that follow its end, or that a file of weights is to be judged by."""
-        return (*self.eval_after, *getattr(self.method, "settings", ()))
+        """Those that judge it as it trains, that follow its end, or that a file of weights is to be judged by."""
+        return (*self.probes, *self.eval_after, *getattr(self.method, "settings", ()))
 
     @property
     def science(self) -> dict:
@@ -175,6 +189,8 @@ class RunSpec:
         fields = dataclasses.asdict(self)
         if self.least_nodes is None:
             del fields["least_nodes"]
+        if self.probes == PROBES:
+            del fields["probes"]
         for name in _SINCE:
             if not fields["cluster"][name]:
                 del fields["cluster"][name]
@@ -233,7 +249,7 @@ def freeze(config: Any) -> Any:
     What it holds is left as JSON can write it.
     """
     for item in dataclasses.fields(config):
-        setattr(config, item.name, _frozen(getattr(config, item.name)))
+        setattr(config, item.name, frozen(getattr(config, item.name)))
     config.__class__ = _frozen_kind(type(config))
     return config
 
@@ -243,20 +259,12 @@ def _frozen_kind(kind: type) -> type:
     return type(kind.__name__, (kind,), {"__setattr__": _refuse, "__delattr__": _refuse})
 
 
-class FrozenDict(dict):
-    """A dict that nobody changes: json and dataclasses.asdict take it for what it is."""
-
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise dataclasses.FrozenInstanceError("a spec never changes")
-
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
-
-
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
+    """Lists and mappings as nobody can change them, and what they hold."""
     if isinstance(value, list | tuple):
-        return tuple(_frozen(item) for item in value)
+        return tuple(frozen(item) for item in value)
     if isinstance(value, dict):
-        return FrozenDict((key, _frozen(item)) for key, item in value.items())
+        return FrozenDict((key, frozen(item)) for key, item in value.items())
     return value
 
 

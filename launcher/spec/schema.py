@@ -142,3 +142,4 @@ class LaunchConfig:
     runs: str = "runs"
     group: str | None = None  # a Unix group that may read the runs; they are private otherwise
     eval_after: Any = None  # protocols to run as jobs of their own once the run is done: knn or [knn,...]
+    probes: Any = "knn"  # protocols that judge it between its steps; null: none

@@ -16,6 +16,7 @@ from launcher.spec.runspec import (
     RunSpec,
     checksum,
     freeze,
+    frozen,
 )
 from launcher.spec.schema import ClusterConfig
 
@@ -34,6 +35,8 @@ def read(stored: Mapping[str, Any]) -> RunSpec:
     fields = {f.name: stored[f.name] for f in dataclasses.fields(RunSpec) if f.name in stored}
     after = fields.get("eval_after", ())
     fields["eval_after"] = tuple(after) if isinstance(after, list) else after
+    if "probes" in fields:
+        fields["probes"] = frozen(fields["probes"])
     method = registry.method(fields["method"]["name"]).config(**fields["method"])
     for name in pinned_fields(method):
         given = getattr(method, name)

@@ -113,8 +113,10 @@ def kept(folder: Path) -> tuple[int, int]:
     """(the step, an amount that only grows) of the work between steps that is kept in `folder` (runtime/store.py);
     (0, 0) where none is. An amount counts up in what the names of the files say: items, or the iteration of a state.
     Raises OSError."""
-    newest = max(filter(STEP.fullmatch, names(folder)), default=None)
+    works = [name for name in names(folder) if STEP.fullmatch(name.partition("-")[0])]
+    newest = max((work.partition("-")[0] for work in works), default=None)
     if newest is None:
         return 0, 0
-    found = (re.search(r"\.\d+-(\d+)\.\w+\.safetensors$", name) for name in names(folder / newest))
+    files = (name for work in works if work.startswith(newest) for name in names(folder / work))
+    found = (re.search(r"\.\d+-(\d+)\.\w+\.safetensors$", name) for name in files)
     return int(newest.removeprefix("step_")), sum(int(each[1]) for each in found if each)

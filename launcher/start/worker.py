@@ -111,7 +111,7 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     from methods.engine import loop
     from methods.engine.job import Job
     from methods.engine.staging import stage
-    from methods.evals.during import evaluate, labelled
+    from methods.evals.during import evaluate, judged
     from methods.evals.remarks import remarks
 
     uncompiled.leave_alone()
@@ -125,7 +125,7 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     def build() -> tuple:
         dataset = data.build(spec.data, "train")
         probe(dataset)
-        return dataset, labelled(spec, dataset)
+        return dataset, judged(spec, dataset)
 
     # Rank 0 first: it walks the folders and keeps the index that the others then read.
     show = waiting.shown_by(run.path, ledger.generation) if world.is_main else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.compose import evaluation, points
+from launcher.compose import evaluation, points, protocols
 from launcher.errors import InputError
 from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
@@ -18,7 +18,7 @@ from launcher.sweep.columns import OurNumber, refuse_strangers
 DATA = registry.facts("data").DATA
 
 # Where and how it runs: two submissions that differ only in these are the same experiment.
-PLACES = ("nodes", "tasks_per_node", "cluster", "runs", "group", "data.path", "eval_data.path", "eval_after")
+PLACES = ("nodes", "tasks_per_node", "cluster", "runs", "group", "data.path", "eval_data.path", "eval_after", "probes")
 JUDGES = ("method.knn_neighbours",)  # it changes the score of a run, and nothing else of it
 
 
@@ -40,7 +40,8 @@ class Asked:
     def science(self) -> list[str]:
         """Those of `given` that make it another experiment, or another number of the same."""
         places = _operational(self.ablation.method)
-        return sorted(w for w in self.given if not (key_of(w).startswith(PLACES) or key_of(w) in places))
+        given = (word for word in self.given if not protocols.is_setting(word))
+        return sorted(w for w in given if not (key_of(w).startswith(PLACES) or key_of(w) in places))
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,10 @@ UNKNOWN, GOOD, BROKEN = range(3)  # what is known of a sample
 Encode = Callable[[torch.Tensor], torch.Tensor]
 
 
+class NotFinite(Diverged):
+    """Features are no finite numbers: so are the weights of the backbone."""
+
+
 @torch.no_grad()
 def extract(
     job: Job, dataset: ImageDataset, encode: Encode, *, stage: str, store: Store | None = None
@@ -47,12 +51,12 @@ def extract(
 
 
 def refuse_unless_finite(job: Job, features: torch.Tensor, stage: str) -> None:
-    """features: of this rank [n, d]. Collective; raises Diverged on all ranks where those of an image are no finite
+    """features: of this rank [n, d]. Collective; raises NotFinite on all ranks where those of an image are no finite
     numbers on some rank: whatever is scored with them says nothing."""
     bad = sum(int((~rows.isfinite()).any(1).sum()) for rows in features.split(BATCH))
     bad, images = (sum(each) for each in zip(*job.world.gather((bad, len(features))), strict=True))
     if bad:
-        raise Diverged(f"{stage}: the features of {bad} of {images} images are not finite numbers; nothing is judged")
+        raise NotFinite(f"{stage}: the features of {bad} of {images} images are not finite numbers; nothing is judged")
 
 
 def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -28,20 +28,27 @@ class KeptWork:
 
     @contextlib.contextmanager
     def __call__(
-        self, step: int, key: Callable[[], Mapping[str, Any]], *, needed: int, every_s: float | None
+        self,
+        step: int,
+        key: Callable[[], Mapping[str, Any]],
+        *,
+        needed: int,
+        every_s: float | None,
+        part: int | None = None,
     ) -> Iterator[Store]:
         """Where the work between `step` and the next is kept until a checkpoint of a later step is committed, so that a
         stop or a kill in its middle costs `every_s` seconds of it. Collective.
 
         key: called on rank 0, what the work depends on, as JSON. needed: bytes that it will take. every_s: None keeps
-        nothing; nor does a disk that is too small. What the next start must do again is booked as lost_seconds.
+        nothing; nor does a disk that is too small. What the next start must do again is booked as lost_seconds. part:
+        which of several works at this step.
         """
         self._save()
         given = {"code": self._run.code()["digest"], "data": self._data.state()}
         reserve = int(2e9 * self._run.plan()["disk_gb"])  # the checkpoint after this one is written beside it
         store, why = open_store(
             self._run, self._world, step, lambda: {**given, **key()}, needed=needed, reserve=reserve, every_s=every_s,
-            show=waiting.shown_by(self._run.path, self._ledger.generation) if self._world.is_main else None,
+            part=part, show=waiting.shown_by(self._run.path, self._ledger.generation) if self._world.is_main else None,
         )  # fmt: skip
         keeps = store.active
         if self._world.is_main and why:

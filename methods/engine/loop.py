@@ -5,12 +5,13 @@ points, checkpoints, logging, evaluation. Read `train` from top to bottom.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from launcher.runtime import store
 from launcher.runtime.checkpoint import Checkpointer
 from launcher.runtime.pace import Pace, backward
 from launcher.runtime.preempt import Stopped
@@ -18,6 +19,7 @@ from launcher.runtime.stateful import ValueState
 from methods.backbones import dropout
 from methods.data.loader import Batch
 from methods.engine.collapse_watch import CollapseWatch
+from methods.engine.evaluations import Evaluate, Evaluations
 from methods.engine.initialise import continued
 from methods.engine.job import Job
 from methods.engine.loss_watch import LOSS_SCALE, LossWatch
@@ -28,11 +30,11 @@ from methods.engine.trainer import Trainer
 from methods.parts.schedules import learning_rate
 
 
-def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], None]) -> dict[str, Any]:
+def train(job: Job, trainer: Trainer, evaluate: Evaluate) -> dict[str, Any]:
     """Train to the end and return the closing figures.
 
-    `evaluate(job, trainer, step)` runs every `eval_every` epochs and at the end. Raises Stopped after a save when told
-    to stop, RunFailed on divergence, InputError on too many broken images or a disk that stays full.
+    `evaluate` runs as often as the spec and its probes say, and at the end. Raises Stopped after a save when told to
+    stop, RunFailed on divergence, InputError on too many broken images or a disk that stays full.
     """
     config, world, owners = job.config, job.world, job.owners
     per_epoch, steps = trainer.steps_per_epoch, trainer.steps_per_epoch * config.epochs
@@ -52,13 +54,13 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
     watch = LossWatch(job, checkpoints, trainer.networks)
     saves = Saves(job, checkpoints, watch, steps, restored=step)
     job.keeping.save_first(lambda: saves.before_work(step))
-    evaluations = _Evaluations(job, trainer, evaluate, step)
+    evaluations = Evaluations(job, trainer, evaluate, step)
     throughput = Throughput(config.global_batch)
     pace = Pace(job.run, world, job.ledger)
     try:
         while step < steps:
             epoch = step // per_epoch
-            evaluations.catch_up(step, epoch)
+            evaluations.catch_up(step)
             job.safe_point("epoch", epoch, config.epochs)
             with job.clock("clustering"):
                 trainer.begin_epoch(epoch)
@@ -87,14 +89,23 @@ def train(job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], No
                     job.heart.step = step
                     job.heart.point()
                     watch.decide(outcome)
-                    if step % saves.every == 0 and step < steps:
+                    saved = step % saves.every == 0 and step < steps
+                    if saved:
                         saves.save(step)
-                    else:  # the step after a save is unlike the others, and the first of an epoch, with its loader
+                    judged = evaluations.due(step)
+                    if judged:
+                        watch.decide(job.vote.now(max(job.verdict(), watch.verdict(wait=True))))
+                        evaluations.catch_up(step)
+                        throughput.restart()
+                    if not saved and not judged:
+                        # The step behind these is unlike the others, and the first of an epoch, with its loader.
                         pace.begin()
             pace.leave_out()
             watch.decide(job.vote.now(max(job.verdict(), watch.verdict(wait=True))))
         saves.last(step)
         evaluations.run(step)
+        if world.is_main:
+            store.remove(job.run.path / store.FOLDER)  # no checkpoint comes that would
         job.reporter.progress(force=True, stage="done", step=step, steps=steps, broken=job.load.broken)
     except Stopped:
         saves.stop(step)
@@ -165,33 +176,6 @@ def _say_restored(job: Job, step: int) -> None:
         lost = {"lost_steps": max(0, before.get("step", 0) - step), "lost_seconds": before.get("unkept_s", 0.0)}
         job.ledger.write("restored", step=step, **lost)
         print(f"restored step {step}", flush=True)
-
-
-class _Evaluations:
-    """Every `eval_every` epochs and at the end; one that a stop or a kill prevented is made up for."""
-
-    def __init__(self, job: Job, trainer: Trainer, evaluate: Callable[[Job, Trainer, int], None], restored: int):
-        self._job, self._trainer, self._evaluate = job, trainer, evaluate
-        # Those that ran as jobs of their own (`by`) left out: they know nothing of the trainer's own figures.
-        evals = [e for e in job.run.history().all("eval") if not e.get("by")]
-        done = [event["step"] for event in evals if event["step"] <= restored]
-        self._done = set(job.world.broadcast(done))
-
-    def catch_up(self, step: int, epoch: int) -> None:
-        """Evaluate if one is due before `epoch`, whose first step `step` then is."""
-        every = self._job.config.eval_every
-        if every and step == epoch * self._trainer.steps_per_epoch and epoch and epoch % every == 0:
-            self.run(step)
-
-    def run(self, step: int) -> None:
-        """Evaluate the state at `step`, once."""
-        if step in self._done:
-            return
-        with self._job.clock("evaluation"):
-            for network in self._trainer.networks:
-                network.eval()
-            self._evaluate(self._job, self._trainer, step)
-        self._done.add(step)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """What a protocol judges: a backbone, labelled images, and the features of these, extracted once for all protocols."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,22 @@ class Subject:
     """A backbone to be judged on the (train, test) images of `job.labelled`, frozen and on the device of its rank.
 
     weights: digest of where the backbone's weights come from; what is kept on disk depends on it. known: scores that
-    the run has already, by protocol.
+    the run has already, by protocol. step: of a run that trains on, where the work is kept until a later checkpoint;
+    None: in an evaluation of its own. keeps: whether it is.
     """
 
-    def __init__(self, job: Job, backbone: nn.Module, weights: str, known: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        job: Job,
+        backbone: nn.Module,
+        weights: str,
+        known: Mapping[str, Any] | None = None,
+        *,
+        step: int | None = None,
+        keeps: bool = True,
+    ):
         self.job, self.backbone, self.known = job, backbone.requires_grad_(False), known or {}
-        self.weights = weights
+        self.weights, self.step, self.keeps = weights, step, keeps
         self.so_far: Callable[[Mapping[str, Any]], None] = lambda scores: None  # judge's: for rank 0 to tell
         self._made: dict[str, tuple[torch.Tensor, np.ndarray]] = {}
 
@@ -84,8 +94,12 @@ class Subject:
     def keeping(self, work: str, key: Any, *, needed: int) -> AbstractContextManager[Store]:
         """Where a protocol keeps its work until the evaluation is done. `key`: JSON, what it depends on beside the
         weights and the images; needed: bytes. Collective."""
+        if not self.keeps:
+            return nullcontext(Store(None, every_s=0.0))
         given = {"weights": self.weights, "work": [work, key], "size": self.job.config.image_size}
-        return self.job.keeping(WORKS.index(work), lambda: given, needed=needed, every_s=KEEP_EVERY_S)
+        number = WORKS.index(work)
+        place = {"step": number} if self.step is None else {"step": self.step, "part": number}
+        return self.job.keeping(key=lambda: given, needed=needed, every_s=KEEP_EVERY_S, **place)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks of a tensor on the device, in place. Collective."""

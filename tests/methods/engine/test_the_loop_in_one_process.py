@@ -83,7 +83,9 @@ class Toy(Trainer):
 def train(tmp_path):
     """`train("method.lr=1", stop_after=5)`: the trainer of one life of the run in that folder, at its end."""
 
-    def evaluate(job, trainer, step):
+    def evaluate(job, trainer, step, due, told):
+        if "toy" in told:
+            return
         trainer.evaluated.append(step)
         job.ledger.write("eval", protocol="toy", step=step, scores={})
 
