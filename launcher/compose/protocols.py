@@ -63,28 +63,28 @@ def is_setting(text: str) -> bool:
     return bool(dot) and root in PROTOCOLS
 
 
-def probes(asked: Any, settings: Sequence[str], backbone: str) -> Settings:
-    """What `probes=` and these `settings` ask for: of each protocol what is not the default, and its `eval_every`.
-    Raises InputError for a protocol, a setting or a value that cannot be."""
+def probes(asked: Any, typed: Sequence[str], backbone: str) -> Settings:
+    """What `probes=` and the settings that were `typed` ask for: of each protocol what is not the default, and its
+    `eval_every`. Raises InputError for a protocol, a setting or a value that cannot be."""
     names = [str(name) for name in asked] if isinstance(asked, list | tuple) else [str(asked)] if asked else []
     said = f"[{','.join(names)}]"
     for name in names:
-        try:
-            kind_of(name)
-        except InputError as error:
-            raise error.about("probes") from None
+        fit(name, None, "probes")
         if names.count(name) > 1:
             raise InputError.of("probes", said, f"{name} comes twice", "leave one out")
-    for text in settings:
+    for text in typed:
         if (root := text.partition(".")[0]) not in names:
             fix = f"say 'probes=[{','.join([*names, root])}]', or leave it out"
             raise InputError.of(*text.partition("=")[::2], f"probes={said} has no {root}", fix)
     found = {}
     for name in names:
-        given = [text for text in settings if text.partition(".")[0] == name]
+        given = [text for text in typed if text.partition(".")[0] == name]
         every = [text for text in given if text.partition("=")[0] == f"{name}.{EVERY}"]
-        own = changed(name, _settings(name, [text for text in given if text not in every], backbone, also=(EVERY,)))
-        found[name] = {**own, **({EVERY: _every(every[-1])} if every else {})}
+        try:
+            settings = _settings(name, [text for text in given if text not in every], backbone, also=(EVERY,))
+        except InputError as error:
+            raise (error.about("probes") if error.field == "protocol" else error) from None
+        found[name] = {**changed(name, settings), **({EVERY: _every(every[-1])} if every else {})}
     return found
 
 

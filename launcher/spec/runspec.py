@@ -227,7 +227,8 @@ class RunSpec:
 
     def _typed(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """What `to_json` or `shown` gave, each under its name, in the words of who types it."""
-        said = flat({name: value for name, value in tree.items() if name != "least_nodes"})
+        said = flat({name: value for name, value in tree.items() if name not in ("least_nodes", "probes")})
+        said |= {"probes": f"[{','.join(self.probes)}]", **flat(self.probes)}
         return {**said, "nodes": self.asked_nodes, "cluster.spare_nodes": self.cluster.spare_nodes}
 
     def moves(self, other: "RunSpec") -> list[str]:

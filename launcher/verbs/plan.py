@@ -51,6 +51,8 @@ def run(options: Namespace) -> int:
     view.plan(plan, screen)
     for line in _in_words([submission]):
         screen.print(Text(line), soft_wrap=True)
+    if said := _judged(spec):
+        screen.print(f"It is judged as it trains, which the hours leave out: {said}", soft_wrap=True)
     if shown:
         screen.print("The container must show the ranks what they open; if it does not yet:", soft_wrap=True)
         screen.print(Text(f"  {shown}"), soft_wrap=True)
@@ -59,6 +61,15 @@ def run(options: Namespace) -> int:
     if spec.data.name in ("image_folder", "shards") and not spec.data.path:
         screen.print(f"data.path is not given yet; the size is the recipe's, {recipe.images:,} images.")
     return 0
+
+
+def _judged(spec: "RunSpec") -> str:
+    """How often each probe judges it; empty where nobody asked for any."""
+    from launcher.spec.runspec import PROBES
+
+    every = {name: probe.get("eval_every", spec.method.eval_every) for name, probe in spec.probes.items()}
+    said = [f"{name} {'every ' + f'{each:g} epochs' if each else 'at the end'}" for name, each in every.items()]
+    return "" if spec.probes == PROBES else ", ".join(said)
 
 
 def _submissions(specs: "Sequence[RunSpec]") -> "list[dict[str, Any]]":

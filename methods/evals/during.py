@@ -32,7 +32,7 @@ def evaluate(
     own = {name: values for name, values in own.items() if values and name not in told}
     asked = {name: probe for name, probe in settings_of(job.spec).items() if due is None or name in due}
     asked = {name: probe for name, probe in asked.items() if called(name, changed(name, probe)) not in told}
-    asked = {name: probe for name, probe in asked.items() if not _left_out(job, name, probe, trainer.backbone)}
+    asked = {name: probe for name, probe in asked.items() if not left_out(job, name, probe, trainer.backbone)}
 
     def tell(event: str, found: Mapping[str, Any]) -> None:
         """On rank 0: an event of a probe, and of the method's figures, which stand with the first that is complete."""
@@ -86,7 +86,7 @@ def copied(job: Job, backbone: nn.Module) -> nn.Module:
     return made.to(job.world.device).eval()
 
 
-def _left_out(job: Job, name: str, probe: Mapping[str, Any], backbone: nn.Module) -> bool:
+def left_out(job: Job, name: str, probe: Mapping[str, Any], backbone: nn.Module) -> bool:
     """Whether a training goes without a probe, which the log says, and the screen where scores are expected.
     Collective."""
     kind = kind_of(name)

@@ -24,7 +24,7 @@ class Subject:
 
     weights: digest of where the backbone's weights come from; what is kept on disk depends on it. known: scores that
     the run has already, by protocol. step: of a run that trains on, where the work is kept until a later checkpoint;
-    None: in an evaluation of its own. keeps: whether it is.
+    None: in an evaluation of its own. keeps: whether it is; not where one protocol alone is asked for, and is short.
     """
 
     def __init__(
@@ -60,6 +60,11 @@ class Subject:
             kept = np.flatnonzero(np.isin(ids, among))
             features, ids = features[torch.from_numpy(kept)], ids[kept]
         return features, self.labels(split, ids)
+
+    def let_go(self) -> None:
+        """Of the features, where nothing is kept and so nobody asks for them again."""
+        if not self.keeps:
+            self._made.clear()
 
     def numbers(self, split: str) -> np.ndarray:
         """The number in the data set of each row that `features` gives this rank, int64 [n]."""

@@ -1,7 +1,7 @@
 """k-NN of a backbone's features, beside the untrained backbone and raw pixels, which it must beat (thesis 5.3.2)."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from methods.engine.job import Job
 from methods.evals.knn.banks import collected, gathered, searched
 from methods.evals.knn.search import Bank
 from methods.evals.knn.spec import KNN
-from methods.evals.room import pixels_too_large, too_large
+from methods.evals.room import pixels_too_large
 from methods.evals.subject import Subject
 
 ADAPTED_TO = 8192  # images, at most
@@ -25,55 +25,29 @@ RANKED = 2048  # images whose features' rank is looked at
 
 
 def score(subject: Subject, settings: KNN) -> dict[str, float]:
-    """As `knn`, with the features that the other protocols use. Collective; raises Stopped."""
-    found = [subject.features(split) for split in subject.splits]
-    return knn(
-        subject.job,
-        subject.backbone,
-        known=subject.known.get(settings.name, {}),
-        settings=settings,
-        banks=tuple(gathered(subject.job, *each) for each in found),  # under no name here, so that `knn` can drop them
-        so_far=subject.so_far,
-    )
+    """k-NN accuracies in percent of the backbone: `trained` with the run's number of neighbours and `kN` with N of
+    them; the effective `rank` of its features; and accuracies of what it must beat, unless `subject.known` holds them
+    already. Without `raw_pixels` where it is they that are too large. Collective; raises Stopped.
 
-
-def knn(
-    job: Job,
-    backbone: torch.nn.Module,
-    *,
-    known: Mapping[str, float],
-    settings: KNN | None = None,
-    banks: tuple[Bank, Bank] | None = None,
-    so_far: Callable[[Mapping[str, float]], None] = lambda scores: None,
-) -> dict[str, float]:
-    """k-NN accuracies in percent of `backbone`: `trained` with the run's number of neighbours and `kN` with N of them;
-    the effective `rank` of its features; and accuracies of what it must beat, unless `known` holds them already.
-    Collective; raises Stopped. Empty without labels, or where rank 0's machine cannot hold the features; without
-    `raw_pixels` where it is they that are too large.
-
-    banks: on rank 0, (train, test) features of `backbone` where they are at hand; None on the other ranks.
-    so_far: called on rank 0 with the scores of `backbone` before the baselines are begun: whatever ends those, in an
-    hour of other networks and images, these stand.
+    `subject.so_far` is told the scores of the backbone before the baselines are begun: whatever ends those, in an hour
+    of other networks and images, these stand.
     """
-    why = "no labels in data or eval_data" if job.labelled is None else too_large(job, backbone.feature_dim)
-    if why:
-        _left_out(job, "k-NN", why)
-        return {}
-    settings = settings or KNN()
+    job, known = subject.job, subject.known.get(settings.name, {})
     wanted = [job.config.knn_neighbours, *settings.neighbours]
     few = len(job.labelled[0])
     if too_many := sorted({k for k in wanted if k > few}):
         job.notice(f"k-NN: there are {few} images to learn from, and all vote for k = {', '.join(map(str, too_many))}")
-    banks = banks or collected(job, backbone, "k-NN")
+    banks = tuple(gathered(job, *subject.features(split)) for split in subject.splits)
     own, *several = searched(job, banks, wanted, temperature=settings.temperature, stage="k-NN, search")
     scores = {"trained": own, **{f"k{k}": found for k, found in zip(settings.neighbours, several, strict=True)}}
     scores["rank"] = job.world.broadcast(_rank(banks[1]) if job.world.is_main else 0.0)
     del banks  # each baseline has some as large
+    subject.let_go()
     baselines = {name: value for name, value in known.items() if name in BASELINES}
     if baselines:  # what does not change was measured before
         return baselines | scores
     if job.world.is_main:
-        so_far(dict(scores))
+        subject.so_far(dict(scores))
 
     def baseline(encode: Callable[[torch.Tensor], torch.Tensor], stage: str) -> float:
         found, searching = collected(job, encode, stage), f"{stage}, search"
@@ -86,19 +60,10 @@ def knn(
     scores["untrained_adapted"] = baseline(untrained, "k-NN untrained, adapted")
     why = pixels_too_large(job)
     if why:
-        _left_out(job, "k-NN of raw pixels", why)
+        job.notice(f"k-NN of raw pixels is left out: {why}")
     else:
         scores["raw_pixels"] = baseline(_pixels, "k-NN raw pixels")
     return scores
-
-
-def _left_out(job: Job, what: str, why: str) -> None:
-    """Said in the log, and on the screen where there are labels and so a score is expected."""
-    said = f"{what} is left out: {why}"
-    if job.labelled is not None:
-        job.notice(said)
-    elif job.world.is_main:
-        print(said, flush=True)
 
 
 @torch.no_grad()

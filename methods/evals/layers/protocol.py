@@ -2,6 +2,7 @@
 
 import torch
 
+from launcher.errors import InputError
 from methods.evals.knn.banks import gathered, searched
 from methods.evals.layers.spec import Layers
 from methods.evals.layers.stages import encoder
@@ -21,12 +22,18 @@ def score(subject: Subject, settings: Layers) -> dict[str, float]:
         channels, size = job.labelled[0].channels, job.config.image_size
         with torch.no_grad(), job.autocast():
             total = encode(torch.zeros(1, channels, size, size, dtype=torch.uint8, device=job.world.device)).shape[1]
+        wanted = settings.stages or [*widths]
+        for stage in wanted:
+            if stage not in widths:
+                fix = f"use {', '.join(widths)}"
+                raise InputError.of("layers.stages", stage, "the backbone has no such stage", fix)
         for split in subject.splits:
             made[split] = subject.extracted(split, encode, "stages", work=f"layers {split}", width=total)
     scores, first = {}, 0
     for stage, width in widths.items():
-        found = [(f[:, first : first + width], subject.labels(split, ids)) for split, (f, ids) in made.items()]
-        scores[stage] = _of_stage(subject, settings, stage, *found)
+        if stage in wanted:
+            found = [(f[:, first : first + width], subject.labels(split, ids)) for split, (f, ids) in made.items()]
+            scores[stage] = _of_stage(subject, settings, stage, *found)
         first += width
     return scores
 

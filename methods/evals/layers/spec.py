@@ -12,6 +12,7 @@ PROBES = ("logistic", "knn")
 class Layers(Settings):
     name, title, place, zero = "layers", "stage", 4, ("l2",)
     probe: str = "logistic"  # logistic | knn
+    stages: list[str] | None = None  # by the names of the scores; null: all
     iterations: int = 200  # of logistic
     l2: float | None = None
     neighbours: int = 20  # of knn

@@ -10,7 +10,7 @@ import torch
 from launcher.runtime.dist import World
 from methods.engine.job import Job
 from methods.evals import room
-from methods.evals.knn.protocol import knn
+from methods.evals.during import left_out
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -49,7 +49,8 @@ def test_raw_pixels_of_imagenet_are_too_large_for_any_machine_and_the_features_a
 def test_features_that_do_not_fit_cost_the_score_and_not_the_run(monkeypatch, capsys):
     monkeypatch.setattr(room, "memory", lambda: 10**11)
     job = imagenet()
-    assert knn(job, SimpleNamespace(feature_dim=10_240), known={}) == {}
+    assert left_out(job, "knn", {}, SimpleNamespace(feature_dim=10_240))
+    assert not left_out(job, "linear", {}, SimpleNamespace(feature_dim=10_240)), "it gathers nothing"
     (said,) = job.notices
     assert capsys.readouterr().out == said + "\n"
     assert said.startswith("k-NN is left out: it gathers 54.5 GB of features") and "its machine has 100 GB" in said

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from launcher.errors import InputError
 from methods import backbones
 from methods.backbones.spec import BACKBONES
 from methods.evals.layers.stages import encoder, pooled
@@ -52,3 +53,15 @@ def test_a_map_is_averaged_whichever_way_it_lies():
     assert pooled(rows, (1, 2)).tolist() == [[10.0, 11.0, 12.0, 13.0]]
     with pytest.raises(ValueError, match="neither"):
         pooled(torch.zeros(1, 1, 1, 1, 1), (2, 3))
+
+
+def test_some_stages_score_as_they_do_among_all_and_one_that_is_not_there_is_refused(evaluated):
+    usual = evaluated.scores("protocol=layers", "layers.probe=knn", "layers.neighbours=3")["layers"]
+    *_, before, last = usual
+    chosen = f"layers.stages=[{last},{before}]"
+    found = evaluated.scores("protocol=layers", "layers.probe=knn", "layers.neighbours=3", chosen)["layers"]
+    assert found == {stage: usual[stage] for stage in (before, last)} and [*found] == [before, last]
+    with pytest.raises(
+        InputError, match=f"^layers.stages=top: the backbone has no such stage; use .*{before}, {last}$"
+    ):
+        evaluated.scores("protocol=layers", "layers.stages=[top]")
