@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from launcher.spec import registry
 from launcher.spec.runspec import flat
 
 LISTED = 30  # scores that one line names
+HINTED = 3  # names of other settings that one line names
 OWN_COLUMNS = ("recipe", "method.name", *NO_CONFIG)
 # Where a run lies and runs, what is computed beside its training, and what stands for a path that is shown.
 NO_MATTER = ("cluster", "nodes", "least_nodes", "tasks_per_node", "runs", "group", "eval_after", "probes", "identity")
@@ -82,9 +84,17 @@ def placed(
     ]
 
 
-def texts(found: Sequence[Placed], metric: str, total: int, folder: Path, width: int) -> Iterator[Text]:
-    """The table in `width` characters, and of how many runs of `folder` it is. What a run's id tells anyway, its method
-    and recipe, stands beside it where there is room."""
+def alike(protocol: str, rows: Iterable[RunRow]) -> list[str]:
+    """What the scores of this protocol with other settings, or on other data, stand under: sgd(epochs=5)."""
+    names = {name for row in rows for name in row.facts["evals"]} - {protocol}
+    return sorted(name for name in names if name.startswith((f"{protocol}(", f"{protocol}:")))
+
+
+def texts(
+    found: Sequence[Placed], metric: str, total: int, folder: Path, width: int, others: Sequence[str] = ()
+) -> Iterator[Text]:
+    """The table in `width` characters, and of how many runs of `folder` it is; where it is of none, which `others` to
+    ask for. What a run's id tells anyway, its method and recipe, stands beside it where there is room."""
     rows = [RunRow({**each.row.facts, "placed": each}) for each in found]
     columns = [
         Column("run", 0, lambda f: f["id"]),
@@ -98,6 +108,10 @@ def texts(found: Sequence[Placed], metric: str, total: int, folder: Path, width:
         yield listing.lines(rows, *listing.that_fit(rows, width, columns))
     said = f"{len(found)} of {total} runs in {folder} have {metric}" if total else f"no runs in {folder}"
     yield Text(f"{said}\n", style="dim", no_wrap=True, end="")
+    if others and not found:
+        more = f" and {len(others) - HINTED} more" if len(others) > HINTED else ""
+        names = ", ".join(map(shlex.quote, others[:HINTED]))
+        yield Text(f"there are scores of other settings or data: {names}{more}\n", style="dim", end="")
 
 
 def _protocols() -> Mapping[str, Any]:

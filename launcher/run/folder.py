@@ -315,11 +315,11 @@ class RunDir:
         progress = self.doing(state.name, history)
         saved = self.checkpoints()
         newest = manifest.read(saved[-1]) if saved else {}
-        # What is saved of a training counts; what trains nothing has no checkpoints.
+        # What is saved of a training counts; an evaluation says what it judges, and what trains nothing has no checkpoints.
         trains = registry.method(spec.method.name).trains
         begun = spec.continue_from.step if spec.continue_from else 0
         step = newest.get("step", begun)
-        step = step if digest and trains else max(step, progress.get("step", 0))
+        step = step if digest and trains and not self.owner else max(step, progress.get("step", 0))
         causes = Counter(e["cause"] for e in history.after(1).all("start"))
         health = {e.get("of"): e["what"] for e in history.all("health")}
         gpus = spec.tasks_per_node if spec.cluster.gpus_per_node else 0

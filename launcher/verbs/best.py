@@ -42,5 +42,6 @@ def run(options: Namespace) -> int:
     from launcher.report import screen
 
     console = screen.console()
-    screen.show(best.texts(found, ".".join(metric), len(every), folder, screen.width_of(console)), console)
+    others, width = best.alike(metric[0], rows), screen.width_of(console)
+    screen.show(best.texts(found, ".".join(metric), len(every), folder, width, others), console)
     return 0

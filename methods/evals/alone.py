@@ -50,6 +50,7 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
         place, saved = world.broadcast(chosen)
         path = Path(place)
         step = heart.step = saved["step"]
+        job.reporter.progress(step=step)
         own_labels = spec.eval_data == owner.spec().eval_data
         known = first_scores(owner.history().all("eval")) if own_labels else {}
         subject = Subject(job, _load(job, path), saved["digest"], world.broadcast(known))

@@ -77,6 +77,19 @@ def test_scores_of_other_settings_are_called_as_the_run_calls_them(letters, best
     assert best("layers.layer2")[2] == 2, "no number, no place"
 
 
+def test_where_there_are_scores_of_other_settings_alone_they_are_named(best, four):
+    said, _, code = best("linear", columns=200)
+    assert not code and said.splitlines()[-1] == f"there are scores of other settings or data: '{OTHER}'"
+    assert "other settings" not in best("linear", "--where", "method=deepercluster")[0]
+    assert "other settings" not in best("knn")[0] and "other settings" not in best("logistic")[0]
+
+
+def test_a_score_that_is_called_as_its_protocol_is_one_like_any_other(best, four, ledgers, letters):
+    for letter, number in (("a", 30), ("b", 8)):
+        ledgers.say(four[letter], "eval", protocol="groups", step=100, scores={"groups": number, "mean": 30.0 - number})
+    assert letters("groups") == letters("groups.groups") == "ab" and letters("groups.mean") == "ba"
+
+
 def test_what_differs_is_said_and_not_what_cannot_matter(best, four):
     rows = json.loads(best("knn", "--json")[0])
     assert [row["differs"] for row in rows] == [

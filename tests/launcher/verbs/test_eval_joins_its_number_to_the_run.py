@@ -34,6 +34,7 @@ def test_the_number_is_the_run_s_own_and_asked_again_it_is_shown_without_a_start
     assert f"{name}: done, step {before['step']} of {finished.name}" in answer.err
     shown = sslrun("show", name, f"runs={finished.parent}", "--json").json
     assert (shown["state"], shown["evals"]["knn"]) == ("done", before["evals"]["knn"])
+    assert shown["step"] == before["step"], "the step that is judged"
     after = sslrun.show(finished)
     assert {**after, "evaluations": {}} == before
     assert after["evaluations"] == {"knn-1": "done"}

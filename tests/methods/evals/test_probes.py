@@ -1,8 +1,10 @@
 """What judges a run between its steps changes nothing of it, stops within a batch, and goes on to the same score."""
 
+import contextlib
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.spec import registry, stored
 from methods import data
 from methods.engine import loop
-from methods.engine.evaluations import is_due
+from methods.engine.evaluations import Evaluations, is_due
 from methods.engine.job import Job
 from methods.evals import alone, during
 from methods.evals.linear import protocol as linear
@@ -193,3 +195,29 @@ def test_a_part_of_an_epoch_is_rounded_to_the_nearest_step(every, per_epoch, exp
 def test_no_drift_comes_of_spans_that_are_no_whole_steps():
     steps = [step for step in range(10_001) if is_due(0.3, step, 100)]
     assert steps == [30 * number for number in range(1, 334)]
+
+
+def test_what_is_drawn_behind_an_evaluation_is_what_would_have_been_drawn_without():
+    job = SimpleNamespace(
+        config=SimpleNamespace(name="toy", eval_every=1),
+        spec=SimpleNamespace(probes={}),
+        run=SimpleNamespace(history=lambda: SimpleNamespace(all=lambda _: [])),
+        world=ALONE,
+        clock=lambda _: contextlib.nullcontext(),
+    )
+    networks = [torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval())]
+    seen = []
+
+    def evaluate(job, trainer, step, due, told):
+        seen.append((step, due, networks[0][0].training))
+        torch.manual_seed(7)
+
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    evaluations = Evaluations(job, SimpleNamespace(networks=networks, steps_per_epoch=4), evaluate, 0)
+    for step in range(9):
+        evaluations.catch_up(step)
+    assert seen == [(4, ["toy"], False), (8, ["toy"], False)]
+    assert torch.equal(torch.rand(2), expected)
+    assert [module.training for module in networks[0].modules()] == [True, True, False]
