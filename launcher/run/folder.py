@@ -315,7 +315,7 @@ class RunDir:
         progress = self.doing(state.name, history)
         saved = self.checkpoints()
         newest = manifest.read(saved[-1]) if saved else {}
-        # What is saved of a training counts; an evaluation says what it judges, and what trains nothing has no checkpoints.
+        # What is saved of a training counts. An evaluation says what it judges; what trains nothing has no checkpoints.
         trains = registry.method(spec.method.name).trains
         begun = spec.continue_from.step if spec.continue_from else 0
         step = newest.get("step", begun)
