@@ -187,7 +187,8 @@ def _find_work(run: RunDir, found: Findings) -> None:
         if folder.name < newest:
             found.doomed.extend(_items([folder], TEMPORARY, found))
         else:
-            found.kept[folder] = "features of a clustering with which `sslrun resume` goes on"
+            what = "probe" if "-" in folder.name else "clustering"
+            found.kept[folder] = f"features of a {what} with which `sslrun resume` goes on"
 
 
 # -- what the runs of a folder share ---------------------------------------------------------------------------------

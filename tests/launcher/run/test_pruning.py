@@ -198,6 +198,16 @@ def test_features_are_of_use_until_a_checkpoint_of_a_later_step(run):
     assert doomed(run, 2) == {**gone, f"features/{STEPS[1]}": TEMPORARY}
 
 
+def test_so_is_what_a_probe_made_at_a_step(run):
+    for step in STEPS[1:3]:
+        make(run.path / "features" / f"{step}-002")
+    save(run, 10, 20)
+    found = pruning.find(run, 2, commands.jobs)
+    why = "features of a probe with which `sslrun resume` goes on"
+    assert {path.name for path, said in found.kept.items() if said == why} == {f"{STEPS[2]}-002"}
+    assert doomed(run, 2) == {f"features/{STEPS[1]}-002": TEMPORARY}
+
+
 # -- code ------------------------------------------------------------------------------------------------------------
 
 USERS = ("run/code", "run/submit/code", "run/evals/knn-1/code", "run/evals/knn-1/submit/code", ".arrays/token/code")

@@ -8,6 +8,7 @@ import torch
 from launcher.run.folder import RunDir
 from launcher.runtime.dist import World
 from launcher.runtime.store import FOLDER, discard, open_store
+from launcher.start import ending
 
 ALONE = World(0, 1, torch.device("cpu"))
 KEY = {"weights": "abc", "code": "def"}
@@ -116,3 +117,20 @@ def test_behind_a_link_nothing_is_kept_and_nothing_goes(begun, tmp_path, capsys)
     assert not store.active and "it is a link, and what it leads to stays" in why
     discard(RunDir(tmp_path), before=101)
     assert sorted(theirs.rglob("*")) == before and "it is a link" in capsys.readouterr().out
+
+
+def test_several_works_of_a_step_keep_apart_and_go_together(begun, tmp_path):
+    for part, size in ((None, 2), (0, 3), (12, 5)):
+        store, _ = begun(part=part)
+        keep(store, 0, size)
+        store.close()
+    assert [kept(begun(part=part)[0])[0]["rows"].numel() for part in (None, 0, 12)] == [2, 3, 5]
+    assert ending.kept(tmp_path / FOLDER) == (40, 10), "what a start has kept, all works of the newest step together"
+    store, _ = begun(step=39, part=1)
+    keep(store, 0, 100)
+    store.close()
+    assert ending.kept(tmp_path / FOLDER) == (40, 10)
+    discard(RunDir(tmp_path), before=40)
+    assert len(list((tmp_path / FOLDER).iterdir())) == 3
+    discard(RunDir(tmp_path), before=41)
+    assert not (tmp_path / FOLDER).exists()

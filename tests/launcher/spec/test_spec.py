@@ -129,7 +129,8 @@ def test_a_damaged_spec_is_one_line(tmp_path, text):
     [
         ("method.lr", "fast"), ("method.lr", True), ("method.epochs", 10**30), ("method.crop_scale", ["x"]),
         ("cluster.setup", "rm"), ("cluster.environment", {"A": 1}), ("nodes", "2"), ("nodes", 0), ("seed", 1.5),
-        ("eval_after", "knn"), ("init_from", {"path": 1, "digest": "x"}), ("data.images", None), ("runs", []),
+        ("eval_after", "knn"), ("probes", ["knn"]), ("probes", {"knn": 1}),
+        ("init_from", {"path": 1, "digest": "x"}), ("data.images", None), ("runs", []),
         ("init_from", {"path": "a", "identity": "b", "step": "3"}), ("init_from", {"identity": "b"}),
     ],
 )  # fmt: skip
