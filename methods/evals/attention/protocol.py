@@ -13,19 +13,21 @@ from torch import nn
 from launcher.errors import InputError
 from methods.backbones.spec import BACKBONES
 from methods.data.dataset import BrokenImage, ImageDataset
+from methods.evals.attention.picture import VOID, beside_truth, in_colours, of_heads
 from methods.evals.attention.spec import Attention
 from methods.evals.subject import Subject, percent
 
-VOID = 255  # in the masks of PASCAL VOC: neither object nor background
-GAP = 4  # pixels between the parts of a picture
-SMALLEST = 128  # pixels of the longer side of each part
+OF_OBJECTS = ("object_masks", "pixels")  # of a data set that knows where its objects are
 
 
 def score(subject: Subject, settings: Attention) -> dict[str, Any]:
-    """`pictures` written to the folder `attention` of the evaluation; with masks, Jaccard similarities in percent over
-    `images`: `jaccard` of the head that is best over all images, `jaccard_best` of the best head of each image,
-    `jaccard_heads` of each head; `jaccard_objects` of the best head of each object, mean over the objects of an image,
-    then over images (the authors' measure: facebookresearch/dino#54).
+    """`pictures` are in the folder `attention` of the evaluation: of each image NUMBER.png, every head by itself,
+    NUMBER_heads.png, all of them in colours, and NUMBER_masks.png, what the best one keeps beside the image's mask.
+
+    With masks, of `settings.masks` or else of the data set, Jaccard similarities in percent over `images`: `jaccard` of
+    the head that is best over all images, `jaccard_best` of the best head of each image, `jaccard_heads` of each head;
+    `jaccard_objects` of the best head of each object, mean over the objects of an image, then over images (the authors'
+    measure: facebookresearch/dino#54).
 
     The ranks take the images in turn. Collective; raises Stopped, and InputError where no image has a mask.
     """
@@ -36,7 +38,8 @@ def score(subject: Subject, settings: Attention) -> dict[str, Any]:
         folder.mkdir(exist_ok=True)
     job.world.barrier()
     looked = min(settings.pictures, len(dataset))
-    wanted = range(len(dataset)) if settings.masks else range(looked)
+    masked = settings.masks is not None or any(hasattr(dataset, name) for name in OF_OBJECTS)
+    wanted = range(len(dataset)) if masked else range(looked)
     turns = math.ceil(len(wanted) / job.world.size)
     for turn in range(turns):
         job.safe_point("attention", turn, turns)
@@ -45,22 +48,28 @@ def score(subject: Subject, settings: Attention) -> dict[str, Any]:
             continue
         try:
             image = dataset.image(number)
+            mask = mask_of(dataset, number, settings.masks) if masked else None
         except BrokenImage as error:
             print(f"attention: left out: {error}", flush=True)
             continue
-        mask = _mask(settings.masks, dataset, number) if settings.masks else None
         if mask is None and number >= looked:
             continue
         maps = attended(subject.backbone, job.config.backbone, _resized(subject, settings, image))
+        kept = covered(maps, settings.mass)
+        values = jaccard(kept, mask) if mask is not None else []
+        if values:
+            heads.append((values, of_objects(kept, mask)))
         if number < looked:
-            _picture(image, maps, settings.mass).save(folder / f"{number:04d}.png")
-        if mask is not None:
-            kept = covered(maps, settings.mass)
-            heads.append((jaccard(kept, mask), of_objects(kept, mask)))
+            of_heads(image, maps.numpy(), kept).save(folder / f"{number:04d}.png")
+            in_colours(image, maps.numpy(), kept).save(folder / f"{number:04d}_heads.png")
+            if values:
+                beside_truth(image, mask, kept, values).save(folder / f"{number:04d}_masks.png")
     rows = [row for part in job.world.gather(heads) for row in part]
     found = np.array([row for row, _ in rows])  # [images, heads]
     scores: dict[str, Any] = {"pictures": looked}
-    if settings.masks:
+    if masked:
+        if not len(found) and settings.masks is None:
+            raise InputError.of("eval_data", ..., "none of its images can be read", "look at its files")
         if not len(found):
             fix = "give a folder with PATH.png for images of the data at PATH"
             raise InputError.of("attention.masks", settings.masks, "no image has a mask there", fix)
@@ -139,30 +148,27 @@ def _resized(subject: Subject, settings: Attention, image: Image.Image) -> torch
     return torch.from_numpy(np.ascontiguousarray(planes))
 
 
-def _mask(folder: str, dataset: ImageDataset, number: int) -> np.ndarray | None:
-    """uint8 [H, W], or None where there is none. A palette's numbers are taken as they are."""
-    name = Path(dataset.name_of(number))
+def mask_of(dataset: ImageDataset, number: int, folder: str | None) -> np.ndarray | None:
+    """uint8 [H, W] of an image, 0 background, VOID neither, each other value an object: of a file in `folder`, whose
+    palette's numbers are taken as they are, or None where there is none; without `folder` what the data set says, of
+    which the objects are counted from 1, or without any its classes are the objects."""
+    if folder is not None:
+        return _read(folder, Path(dataset.name_of(number)))
+    pixels = dataset.pixels(number) if hasattr(dataset, "pixels") else None
+    if not hasattr(dataset, "object_masks"):
+        return pixels
+    objects = dataset.object_masks(number)
+    mask = np.zeros(objects.shape[1:], np.uint8)
+    for place, inside in enumerate(objects):
+        mask[inside] = min(place, VOID - 2) + 1
+    if pixels is not None:
+        mask[(pixels == VOID) & (mask == 0)] = VOID
+    return mask
+
+
+def _read(folder: str, name: Path) -> np.ndarray | None:
     for file in (Path(folder) / f"{name}.png", Path(folder) / name.with_suffix(".png")):
         if file.is_file():
             with Image.open(file, formats=("PNG",)) as image:
                 return np.array(image if image.mode in ("P", "L", "1") else image.convert("L")).astype(np.uint8)
     return None
-
-
-def _picture(image: Image.Image, maps: torch.Tensor, mass: float) -> Image.Image:
-    """RGB: the image, the attention of each head beside it, and below each what holds `mass` of it."""
-    scale = max(SMALLEST, *image.size) / max(image.size)
-    size = tuple(max(1, round(each * scale)) for each in image.size)
-    photo = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
-    columns = 1 + len(maps)
-    canvas = Image.new("RGB", (columns * (size[0] + GAP) - GAP, 2 * size[1] + GAP), "white")
-    canvas.paste(Image.fromarray(photo), (0, 0))
-    for number, (values, kept) in enumerate(zip(maps.numpy(), covered(maps, mass), strict=True), 1):
-        left = number * (size[0] + GAP)
-        spread = float(values.max() - values.min()) or 1.0
-        grey = Image.fromarray((255 * (values - values.min()) / spread).astype(np.uint8))
-        canvas.paste(grey.resize(size, Image.Resampling.NEAREST).convert("RGB"), (left, 0))
-        inside = np.asarray(Image.fromarray(255 * kept.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
-        shown = np.where(inside[..., None], photo, photo // 4 + 160)
-        canvas.paste(Image.fromarray(shown.astype(np.uint8)), (left, size[1] + GAP))
-    return canvas
