@@ -7,7 +7,8 @@ probes=[knn,linear] linear.epochs=5 linear.eval_every=10     -> {"knn": {}, "lin
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -160,11 +161,36 @@ def _settings(name: str, given: Sequence[str], backbone: str, *, also: Sequence[
             raise InputError(f"{text}: not an override; write key=value")
         if key.partition(".")[2] not in known:
             unknown(key, value, [f"{name}.{field}" for field in (*known, *also)], what="key")
-    try:
-        changes = OmegaConf.from_dotlist([text.partition(".")[2] for text in given])
-        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), changes))
-    except (OmegaConfBaseException, YAMLError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise InputError(f"{', '.join(given)}: {line}; give a value of its kind") from None
+    config = OmegaConf.structured(kind)
+    for text in given:  # one by one, so that what is wrong is known
+        key, _, value = text.partition("=")
+        field = key.partition(".")[2]
+        try:
+            config = OmegaConf.merge(config, OmegaConf.from_dotlist([f"{field}={value}"]))
+        except (OmegaConfBaseException, YAMLError):
+            raise InputError.of(key, value, f"it is not {_wanted(kind, field)}", "give one") from None
+    settings = OmegaConf.to_object(config)
     settings.check(backbone)
     return dataclasses.asdict(settings)
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _wanted(kind: type, field: str) -> str:
+    """What a setting takes, in words: a whole number, or null."""
+    told = []
+    for each in _parts(get_type_hints(kind)[field]):
+        if get_origin(each) is list:
+            (inner,) = get_args(each)
+            numbers = inner in (int, float)
+            of = f"{_KINDS[inner].removeprefix('a ')}s, such as [1]" if numbers else "texts, such as [a]"
+            told.append(f"a list of {of}")
+        else:
+            told.append("null" if each is NoneType else _KINDS.get(each, "a value of its kind"))
+    return " or ".join(told)
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """Those of a union; else itself."""
+    return get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from methods import backbones
+from methods.backbones.spec import BACKBONES
 from methods.engine.job import Job
 
 CHANNELS_FIRST = (2, 3)  # the sides of a convolutional network's map
@@ -21,7 +22,6 @@ def encoder(backbone: str, network: nn.Module, cells: int) -> Iterator[Callable[
 
     Of a transformer, Swin too, it is the usual feature. The hooks that it takes are gone behind the block.
     """
-    family = backbones.network(backbone)
     caught: list[torch.Tensor] = []
 
     def keep(_module: nn.Module, _given: tuple, output: torch.Tensor) -> None:
@@ -34,14 +34,19 @@ def encoder(backbone: str, network: nn.Module, cells: int) -> Iterator[Callable[
         feature = network(images)
         return caught[0] if caught else feature.float()
 
-    convolutional = getattr(family, "MAP", CHANNELS_FIRST) == CHANNELS_FIRST
-    stages = family.stages(network.trunk).values() if convolutional else ()
+    stages = backbones.network(backbone).stages(network.trunk).values() if has_map(backbone) else ()
     hooks = [module.register_forward_hook(keep) for module in stages]
     try:
         yield encode
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def has_map(backbone: str) -> bool:
+    """Whether it is a convolutional network, whose last map has places."""
+    sides = getattr(backbones.network(backbone), "MAP", CHANNELS_FIRST)
+    return sides == CHANNELS_FIRST and not BACKBONES[backbone].class_token
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ class Settings:
     # What must be known of the images, of `methods.data.sets.base.TRUTHS`: any one of these will do; () for nothing.
     needs: ClassVar[tuple[str, ...]] = ("label",)
     zero: ClassVar[tuple[str, ...]] = ()  # the numbers among its settings that may be 0; all others are positive
+    empty: ClassVar[tuple[str, ...]] = ()  # the lists among its settings that may be empty
 
     @classmethod
     def shown(cls, scores: Mapping[str, Any]) -> Mapping[str, str]:
@@ -37,7 +38,7 @@ class Settings:
         """Raises InputError naming the first setting that cannot be, of any kind or for this backbone."""
         for name, value in vars(self).items():
             numbers = value if isinstance(value, list | tuple) else [value]
-            self.refuse_unless(name, numbers, "it is empty", "give one value or more")
+            self.refuse_unless(name, numbers or name in self.empty, "it is empty", "give one value or more")
             zero = name in self.zero
             fix = f"give {'0 or more' if zero else 'a positive number'}"
             for number in numbers:
@@ -62,8 +63,60 @@ class SomeImages:
             self.subset = str(paths.absolute(self.subset))
 
     def check(self, backbone: str) -> None:
+        self.refuse_unless("share", 0 < self.share <= 1, "a share of the images", "give a number above 0, up to 1")
         super().check(backbone)
-        self.refuse_unless("share", self.share <= 1, "a share of the images", "give a number up to 1")
         if self.subset is not None:
-            self.refuse_unless("subset", os.path.isfile(self.subset), "there is no such file", "give a list of images")
+            fix = "give a list of images"
+            self.refuse_unless("subset", os.path.isfile(self.subset), "there is no such file", fix)
             self.refuse_unless("subset", self.share == 1, f"share={self.share:g} is there too", "leave one out")
+            try:
+                with open(self.subset, "rb") as lines:
+                    self.refuse_unless("subset", any(map(bytes.strip, lines)), "it names no image", fix)
+            except OSError as error:
+                self.refuse_unless("subset", False, error.strerror or str(error), fix)
+
+
+@dataclass
+class SomeCells:
+    """Settings of protocols that can have more than one number a channel; see `cells.py`. Transformers have no map."""
+
+    pool: int = 0  # cells a side that the last map is averaged over; 0: the backbone's usual feature
+    numbers: int = 0  # in place of `pool`: as many cells as give so many numbers an image at most
+
+    def check(self, backbone: str) -> None:
+        super().check(backbone)
+        self.refuse_unless(
+            "numbers", not (self.pool and self.numbers), f"pool={self.pool} is there too", "leave one out"
+        )
+
+
+@dataclass
+class SomeTrials:
+    """Settings of protocols that can search for some of their own, on images held out; see `subsets.parted`."""
+
+    trials: int = 0  # drawn by the seed; the best learns from all images. 0: no search
+
+    def check(self, backbone: str) -> None:
+        super().check(backbone)
+        usual = type(self)()
+        for name in ("rate", "l2"):
+            given = self.trials and getattr(self, name, None) != getattr(usual, name, None)
+            self.refuse_unless(name, not given, f"trials={self.trials} search for it", "leave one out")
+        for name in ("rate_range", "l2_range"):
+            ends = getattr(self, name, None)
+            if ends is not None:
+                ordered = len(ends) == 2 and ends[0] < ends[1]
+                self.refuse_unless(name, ordered, "no range", "give its two ends, the smaller first")
+                unused = not self.trials and ends != getattr(usual, name)
+                self.refuse_unless(name, not unused, "nothing is searched for", f"give {self.name}.trials=25, too")
+
+
+# Settings that came after there was kept work of their protocols.
+_LATER = ("pool", "numbers", "trials", "rate_range", "l2_range", "schedule")
+
+
+def key_of(settings: Settings) -> dict[str, Any]:
+    """Settings as what kept work depends on: the same as before there were those that came later, where these are as
+    they are by default."""
+    usual = vars(type(settings)())
+    return {name: value for name, value in vars(settings).items() if name not in _LATER or value != usual[name]}

@@ -13,6 +13,7 @@ from launcher.run import files, waiting
 from methods.data.dataset import ImageDataset
 from methods.evals.subject import Subject
 
+HELD_OUT = 0.2  # share of each class; Sariyildiz et al. 2020 do not say theirs
 SEVERAL = -1  # in place of a position
 LIST_BYTES = 64 * 2**20  # of a list, at most; the paths of all training images of ImageNet have 47 MB
 
@@ -31,8 +32,26 @@ class Chosen(NamedTuple):
 def chosen(subject: Subject, settings: Any) -> Chosen:
     """What a protocol learns from, as its settings say (`SomeImages`). Collective. Raises InputError, on all ranks, as
     `listed`, and where none of the images can be read."""
-    among, world = agreed(subject, settings), subject.job.world
+    return _of(subject, settings, agreed(subject, settings))
+
+
+def parted(subject: Subject, settings: Any) -> tuple[Chosen, Chosen]:
+    """(most of what a protocol learns from, a share HELD_OUT of each class, by which to choose among settings), drawn
+    by the seed. Collective. Raises as `chosen`, and where no image is left to choose by."""
+    labels, job = subject.splits["train"].labels, subject.job
+    among = agreed(subject, settings)
+    among = np.arange(len(labels)) if among is None else among
+    kept = share_of_each(labels[among], 1 - HELD_OUT, lambda label: job.seed_for("held out", label))
+    held_out = np.delete(among, kept)
+    if not len(held_out):
+        reason = f"of no class there are images enough to hold {HELD_OUT:.0%} out, by which to choose"
+        raise InputError.of(f"{settings.name}.trials", settings.trials, reason, "leave it out, or learn from more")
+    return _of(subject, settings, among[kept]), _of(subject, settings, held_out)
+
+
+def _of(subject: Subject, settings: Any, among: np.ndarray | None) -> Chosen:
     features, labels = subject.features("train", among)
+    world = subject.job.world
     counts = world.gather(len(labels))
     if not sum(counts):
         field = "subset" if settings.subset else "share"

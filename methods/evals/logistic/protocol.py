@@ -1,15 +1,18 @@
 """Multinomial logistic regression by L-BFGS on extracted features (Kolesnikov et al. 2019, supplement 2)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.optim import LBFGS
 
 from launcher.runtime.store import StoreSlot
+from methods.evals.cells import seen
 from methods.evals.logistic.spec import Logistic
+from methods.evals.settings import key_of
 from methods.evals.subject import Subject, percent
-from methods.evals.subsets import chosen
+from methods.evals.subsets import chosen, parted
 
 CHUNK = 16_384  # features multiplied at a time
 SLICE = 50  # iterations after which L-BFGS forgets its history: a stop costs at most so many, and changes nothing
@@ -33,16 +36,64 @@ class Fitted(NamedTuple):
 
 def score(subject: Subject, settings: Logistic) -> dict[str, Any]:
     """Accuracies in percent: `top1` and `top5` on the test split, `train` on what it was fitted to; the strength `l2`
-    of the penalty, and the `iterations` that were needed. Collective; raises Stopped."""
+    of the penalty, and the `iterations` that were needed. With trials `l2` is of the best of them, the first of
+    several, and `held_out` what it reached on the images held out. Collective; raises Stopped."""
+    subject = seen(subject, settings)
     taught, test = chosen(subject, settings), subject.features("test")
-    train = taught.features, taught.labels
+    width, tried = taught.features.shape[1], {}
     # What is kept of a fit to all images is under the name that it had when there was no choice.
-    key = {"iterations": settings.iterations, "l2": settings.l2, **({"images": taught.digest} if taught.digest else {})}
-    how = {"key": key, "work": "logistic", "name": "logistic", "stage": "logistic regression"}
-    found, strength = kept_fit(subject, settings, *train, **how)
+    given = {name: value for name, value in key_of(settings).items() if name not in ("share", "subset")}
+    key = {**given, **({"images": taught.digest} if taught.digest else {})}
+    needed = (2 if settings.trials else 1) * 3 * 8 * (width + 1) * subject.classes
+    with subject.keeping("logistic", key, needed=needed) as store:
+        strength = strength_of(settings.l2, width, subject.classes)
+        if settings.trials:
+            strength, tried = _searched(subject, settings, store.slot("trials"))
+        how = {"l2": strength, "iterations": settings.iterations, "slot": store.slot("logistic")}
+        found = fit(subject, taught.features, taught.labels, **how)
     top1, top5 = accuracy(subject, found, *test)
-    fitted, _ = accuracy(subject, found, *train)
-    return {"top1": top1, "top5": top5, "train": fitted, "l2": strength, "iterations": found.iterations}
+    fitted, _ = accuracy(subject, found, taught.features, taught.labels)
+    return {"top1": top1, "top5": top5, "train": fitted, "l2": strength, "iterations": found.iterations, **tried}
+
+
+def drawn(settings: Logistic, seed: int) -> list[float]:
+    """Strengths of the penalty, log-uniform. More trials begin with those of fewer."""
+    low, high = np.log(settings.l2_range)
+    shares = np.random.default_rng(seed).random(settings.trials)
+    return np.exp(low + shares * (high - low)).tolist()
+
+
+class _Part:
+    """The part of a slot that one of several fits has: its iterations are numbered behind those of the fits before,
+    and what these `reached` is kept beside it. found: what an earlier start kept of it."""
+
+    def __init__(self, slot: StoreSlot, first: int, reached: list[float], found: tuple[int, dict[str, Any]] | None):
+        self._slot, self._first, self._reached, self._found = slot, first, reached, found
+
+    def load(self) -> tuple[int, dict[str, Any]] | None:
+        return self._found and (self._found[0] - self._first, self._found[1])
+
+    def note(self, number: int, tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> None:
+        self._slot.note(self._first + number, tensors, {**values, "reached": [*self._reached]})
+
+
+def _searched(subject: Subject, settings: Logistic, slot: StoreSlot) -> tuple[float, dict[str, float]]:
+    """(the strength of the best trial, what it reached). Collective; raises Stopped."""
+    job, world, span = subject.job, subject.job.world, settings.iterations + 1
+    strengths = drawn(settings, job.seed_for("logistic trials"))
+    found = slot.load() if world.is_main else None
+    number, reached = world.broadcast((found[0], found[1]["reached"]) if found else (0, []))
+    learn, held_out = parted(subject, settings)
+    for trial in range(len(reached), settings.trials):
+        begun = found if found and trial * span < number < (trial + 1) * span else None
+        how = {"iterations": settings.iterations, "slot": _Part(slot, trial * span, reached, begun)}
+        stage = f"logistic regression, trial {trial + 1} of {settings.trials}"
+        tried = fit(subject, learn.features, learn.labels, l2=strengths[trial], stage=stage, **how)
+        reached.append(accuracy(subject, tried, held_out.features, held_out.labels)[0])
+        if world.is_main:
+            slot.note((trial + 1) * span, {}, {"reached": [*reached]})
+    best = int(np.argmax(reached))
+    return strengths[best], {"held_out": reached[best]}
 
 
 def kept_fit(

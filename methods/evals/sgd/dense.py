@@ -27,6 +27,10 @@ class Dense:
         parts = values.split([rows * columns for rows, columns in self._shapes])
         return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
+    def kept(self) -> dict[str, torch.Tensor]:
+        """All that steps change, to be kept and overwritten."""
+        return {"weights": self.values, "velocity": self.velocity}
+
     def draw(self, seed: int) -> None:
         """Weights and biases uniform within 1 / sqrt(inputs), as torch.nn.Linear has them."""
         generator = torch.Generator().manual_seed(seed)

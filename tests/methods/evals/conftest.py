@@ -46,8 +46,8 @@ class StopAt:
 class Evaluated:
     """One run, and what its evaluations find."""
 
-    def __init__(self, folder: Path, backbone: str = "small_resnet"):
-        where = ["method=swav", "recipe=tiny", f"method.backbone={backbone}", f"runs={folder / 'runs'}"]
+    def __init__(self, folder: Path, backbone: str = "small_resnet", *overrides: str):
+        where = ["method=swav", "recipe=tiny", f"method.backbone={backbone}", f"runs={folder / 'runs'}", *overrides]
         spec, recipe = resolve(where)
         self.run = RunDir(folder / "runs" / spec.run_id)
         code = Snapshot(folder / ".code", "digest", "")
@@ -91,7 +91,7 @@ def evaluated(tmp_path_factory) -> Evaluated:
 
 @pytest.fixture(scope="session")
 def evaluated_in() -> type[Evaluated]:
-    """`evaluated_in(folder, backbone)`."""
+    """`evaluated_in(folder, backbone, ...)`."""
     return Evaluated
 
 

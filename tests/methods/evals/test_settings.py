@@ -36,16 +36,33 @@ def test_settings_are_filled_in_and_typed():
         (("protocol=knn,knn",), "knn comes twice"),
         (("protocol=knn", "linear.epochs=2"), "linear.epochs=2: protocol=knn has no linear; say protocol=knn,linear"),
         (("protocol=linear", "linear.epoch=2"), "linear.epoch=2: there is no such key; did you mean linear.epochs?"),
-        (("protocol=linear", "linear.epochs=ten"), "linear.epochs=ten: Value 'ten'"),
+        (("protocol=linear", "linear.epochs=ten"), "linear.epochs=ten: it is not a whole number; give one"),
+        (("protocol=linear", "linear.epochs=null"), "linear.epochs=null: it is not a whole number; give one"),
+        (("protocol=linear", "linear.epochs=[1]"), "linear.epochs=[1]: it is not a whole number; give one"),
+        (("protocol=linear", "linear.epochs={a: 1}"), "linear.epochs={a: 1}: it is not a whole number; give one"),
+        (("protocol=linear", "linear.epochs=[1"), "linear.epochs=[1: it is not a whole number; give one"),
+        (("protocol=svm", "svm.folds=4", "svm.costs=abc"), "svm.costs=abc: it is not a list of numbers, such as [1]"),
+        (
+            ("protocol=svm", "svm.costs=[1,abc]"),
+            "svm.costs=[1,abc]: it is not a list of numbers, such as [1]",
+        ),
+        (("protocol=svm", "svm.costs=1"), "svm.costs=1: it is not a list of numbers, such as [1]; give one"),
+        (("protocol=sgd", "sgd.drops=[1.5]"), "sgd.drops=[1.5]: it is not a list of whole numbers, such as [1]"),
+        (("protocol=sgd", "sgd.l2=much"), "sgd.l2=much: it is not a number or null; give one"),
         (("protocol=linear", "linear.rates=[]"), "linear.rates=[]: it is empty"),
         (("protocol=linear", "linear.epochs=0"), "linear.epochs=0: out of range"),
         (("protocol=graph", "graph.split=val"), "graph.split=val: no such split; use train or test"),
         (("protocol=layers", "layers.probe=svm"), "layers.probe=svm: no such probe; use logistic or knn"),
         (("protocol=sgd", "sgd.hidden=0"), "sgd.hidden=0: out of range"),
-        (("protocol=sgd", "sgd.share=1.5"), "sgd.share=1.5: a share of the images; give a number up to 1"),
+        (("protocol=sgd", "sgd.share=1.5"), "sgd.share=1.5: a share of the images; give a number above 0, up to 1"),
+        (("protocol=sgd", "sgd.share=0"), "sgd.share=0.0: a share of the images; give a number above 0, up to 1"),
+        (("protocol=sgd", "sgd.share=nan"), "sgd.share=nan: a share of the images; give a number above 0, up to 1"),
+        (("protocol=sgd", "sgd.subset=/dev/null"), "sgd.subset=/dev/null: there is no such file"),
         (("protocol=sgd", "sgd.subset=no/list"), "/no/list: there is no such file"),
         (("protocol=sgd", f"sgd.subset={__file__}", "sgd.share=0.1"), ": share=0.1 is there too; leave one out"),
         (("protocol=sgd", "sgd.drops=[60,60]"), "one comes twice; leave one out"),
+        (("protocol=sgd", "sgd.epochs=60", "sgd.drops=[60,10]"), "with 60 epochs; give epochs from 1 to 59, or []"),
+        (("protocol=sgd", "sgd.drops=[0]"), "sgd.drops=[0]: out of range"),
         (("protocol=sgd", "sgd.dropout=1"), "sgd.dropout=1.0: out of range; give 0 to 0.99"),
         (("protocol=attention",), "has no class token"),
     ],
@@ -55,3 +72,19 @@ def test_bad_input_is_refused_when_it_is_asked_for(evaluated, overrides, said):
         evaluated.asked(*overrides)
     assert said in str(caught.value)
     assert not (evaluated.run.path / "evals").exists()
+
+
+@pytest.mark.parametrize("text", ["", " \n\n\t\n"])
+def test_a_list_that_names_no_image_is_refused_when_it_is_asked_for(evaluated, tmp_path, text):
+    (tmp_path / "list.txt").write_text(text)
+    for protocol in ("sgd", "logistic"):
+        with pytest.raises(
+            InputError, match=rf"{protocol}\.subset=.*list.txt: it names no image; give a list of images"
+        ):
+            evaluated.asked(f"protocol={protocol}", f"{protocol}.subset={tmp_path / 'list.txt'}")
+
+
+def test_a_rate_may_never_drop_and_drops_of_the_paper_need_not_be_reached():
+    for given in ("sgd.drops=[]", "sgd.epochs=5", "sgd.drops=[179]"):
+        settings, _ = protocols.taken(["protocol=sgd", given], "resnet50")
+        assert settings["sgd"]["drops"] == {"sgd.drops=[]": [], "sgd.drops=[179]": [179]}.get(given, [60, 120])
