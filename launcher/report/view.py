@@ -259,7 +259,7 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     files = list(dict.fromkeys(f for e in run.history().all("broken_images") for f in e["files"]))
     if files:
         screen.print(f"broken     {len(files)} images could not be decoded: {', '.join(files[:3])}", soft_wrap=True)
-    for folder in ("attention", "graph"):
+    for folder in ("attention", "graph", "tsne"):
         if (run.path / folder).exists():
             screen.print(f"pictures   {run.path / folder}", soft_wrap=True)
     if run.owner or summary["method"] == "weights":

@@ -36,6 +36,7 @@ def picture(
     width, height = _canvas(points, boxes)
     wanted = _placed(points, boxes, width, height)
     at = apart(wanted, boxes, (width, height), gap=GAPS[show]) if size else wanted
+    at, (width, height) = _cropped(at, boxes, _font(CAPTION).getlength(foot))
     canvas = Image.new("RGB", (width, height + FOOT), "white")
     draw = ImageDraw.Draw(canvas)
     for text, sample, (x, y), box in zip(texts, shown, at, boxes, strict=True):
@@ -107,6 +108,14 @@ def _placed(points: np.ndarray, boxes: np.ndarray, width: int, height: int) -> n
     scale = (room / np.maximum(spread, 1e-12)).min()
     placed = (points - low - spread / 2) * scale * [1, -1]
     return placed + np.array([width, height]) / 2
+
+
+def _cropped(at: np.ndarray, boxes: np.ndarray, narrowest: float) -> tuple[np.ndarray, tuple[int, int]]:
+    """(the centres moved, width and height) with MARGIN around all boxes; they lie in the middle of what is wider."""
+    low, high = (at - boxes / 2).min(axis=0) - MARGIN, (at + boxes / 2).max(axis=0) + MARGIN
+    width, height = np.ceil(high - low)
+    wider = max(0, narrowest + 2 * MARGIN - width)
+    return at - low + [wider / 2, 0], (int(width + wider), int(height))
 
 
 def _thumbnail(dataset: ImageDataset, sample: int, side: int) -> Image.Image:
