@@ -16,6 +16,7 @@ from methods.evals.tsne.spec import Tsne
 
 FEWEST = 5  # classes
 NEIGHBOURS = 5  # that should be those of the features, too: scikit-learn's default
+ROWS = 8192  # taken in float64 at once
 WAIT_S = 0.2  # between two questions whether to stop
 STEP = 2.0**-20  # cosine distances are told apart in steps of this size, so that their order is that of any ranks
 
@@ -58,18 +59,21 @@ def score(subject: Subject, settings: Tsne) -> dict[str, Any]:
 def means_of(subject: Subject, split: str) -> Means:
     """On every rank. Collective."""
     features, labels = subject.features(split)
-    device, numbers = subject.job.world.device, torch.from_numpy(subject.numbers(split))
+    device, numbers = subject.job.world.device, subject.numbers(split).tolist()
     sums = torch.zeros(subject.classes, features.shape[1] + 1, dtype=torch.float64)
-    sums[:, :-1].index_add_(0, labels, features.double())
+    for rows, truth in zip(features.split(ROWS), labels.split(ROWS), strict=True):
+        sums[:, :-1].index_add_(0, truth, rows.double())
     sums[:, -1] += labels.bincount(minlength=subject.classes)
     sums = subject.sum(sums.to(device)).cpu()
     # In float32, in which an order of adding up is seldom seen: t-SNE makes much of the last digit.
     means = (sums[:, :-1] / sums[:, -1:].clamp_min(1)).float()
     there = sums[:, -1] > 0
-    near = torch.nn.functional.cosine_similarity(features.double(), means[labels].double(), dim=1)
-    rounded = ((1 - near) / STEP).round().long()
+    far: list[int] = []
+    for rows, truth in zip(features.split(ROWS), labels.split(ROWS), strict=True):
+        near = torch.nn.functional.cosine_similarity(rows.double(), means[truth].double(), dim=1)
+        far += ((1 - near) / STEP).round().long().tolist()
     best: dict[int, tuple[int, int]] = {}
-    for label, key in zip(labels.tolist(), zip(rounded.tolist(), numbers.tolist(), strict=True), strict=True):
+    for label, key in zip(labels.tolist(), zip(far, numbers, strict=True), strict=True):
         best[label] = min(best.get(label, key), key)
     parts = subject.job.world.gather(sorted((label, *key) for label, key in best.items()))
     for label, *key in (row for part in parts for row in part):
