@@ -43,6 +43,13 @@ class AttributedDataset(ImageDataset, Protocol):
 
     attributes: np.ndarray  # float32 [classes, a], finite
     seen: np.ndarray  # bool [classes]
+class PixelDataset(ImageDataset, Protocol):
+    """One that knows the class of each pixel: truth "pixels" (`sets/base.py`). Where what is of no class is not judged,
+    `background` is False; most have no such attribute, and there it is a class of its own."""
+
+    def pixels(self, index: int) -> np.ndarray:
+        """uint8 [H, W], of the image's size: a position in `classes`, plus 1; 0 for none of them, 255 for void, which
+        counts neither for nor against. Raises BrokenImage."""
 
 
 class CaptionedDataset(ImageDataset, Protocol):

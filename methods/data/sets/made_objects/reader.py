@@ -24,6 +24,7 @@ SCALES = {1.0: "1", 1.5: "2/3"}  # window side / image side, and how an image's 
 RADIUS, SMALL = (0.14, 0.26), (0.07, 0.09)  # of an object, and of a difficult one, as shares of the side
 DIFFICULT = 0.2  # share of images with one of these beside the others
 CONTRAST = 50.0  # grey levels, at least, between an object's mean and that of what it covers
+VOID = 255  # a pixel that counts neither for nor against
 FINE = 4  # samples a pixel, in both directions, of a shape's border
 _ALLOWED = {"train": (VALIDATION, ALWAYS_TRAIN), "test": (TEST,)}
 
@@ -123,6 +124,13 @@ class MadeObjects:
         for number, each in enumerate(self._drawn(index)[1], 1):
             mask[self._cover(each) >= 0.5] = number
         return mask
+
+    def pixels(self, index: int) -> np.ndarray:
+        """uint8 [side, side], as `dataset.PixelDataset` has it; objects that are difficult are void."""
+        drawn = self._drawn(index)[1]
+        return np.array([0, *(VOID if each.difficult else each.label + 1 for each in drawn)], np.uint8)[
+            self.mask(index)
+        ]
 
     def name_of(self, index: int) -> str:
         """Which pixels it is made of: "moon[0:64,120:184]@1 + ring of coffee[8:32,40:64]"."""
