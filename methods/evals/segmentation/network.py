@@ -45,10 +45,8 @@ class Body(nn.Module):
 
     def __init__(self, name: str, backbone: nn.Module, stride: int):
         super().__init__()
-        self.backbone = backbone
-        stages = list(backbones.network(name).stages(backbone.trunk).values())
-        self._caught: list[torch.Tensor] = []
-        stages[-1].register_forward_hook(lambda _module, _given, output: self._caught.append(output))
+        self._name, self.backbone = name, backbone
+        stages = self._stages()
         self.width, now = self._measured()
         first = len(stages)  # of those that keep the resolution of what they are given
         while now > stride and first:
@@ -59,8 +57,16 @@ class Body(nn.Module):
         dilate(stages[first:])
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        self.backbone(images)
-        return {"out": self._caught.pop()}
+        caught: list[torch.Tensor] = []
+        hook = self._stages()[-1].register_forward_hook(lambda _module, _given, output: caught.append(output))
+        try:
+            self.backbone(images)
+        finally:
+            hook.remove()
+        return {"out": caught[0]}
+
+    def _stages(self) -> list[nn.Module]:
+        return list(backbones.network(self._name).stages(self.backbone.trunk).values())
 
     @torch.no_grad()
     def _measured(self) -> tuple[int, int]:

@@ -28,7 +28,7 @@ class Segmentation(Settings):
 
     name, title, place, zero = "segmentation", "semantic segmentation", 15, ("momentum", "weight_decay", "flip")
     needs: ClassVar = ("pixels",)
-    scores: ClassVar = {"miou": "mIoU", "pixel_accuracy": "pixels", "mean_accuracy": "pixels, mean of classes"}
+    scores: ClassVar = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "its mean over classes"}
     iterations: int = 30_000
     batch: int = 16  # images a step, over all ranks
     rate: float = 0.003  # of a step, whatever the batch

@@ -7,7 +7,7 @@ from PIL import Image
 
 from methods.augment.rng import view_rng
 from methods.backbones.spec import RGB_MEAN
-from methods.data.dataset import PixelDataset
+from methods.data.dataset import BrokenImage, PixelDataset
 
 VOID = 255  # of a pixel that counts neither for nor against
 BEYOND = (*(round(255 * mean) for mean in RGB_MEAN), VOID)  # what is seen beyond an image's border: nothing
@@ -27,10 +27,13 @@ class WithPixels:
         return len(self._dataset)
 
     def image(self, index: int) -> Image.Image:
-        """RGBA. Raises BrokenImage."""
+        """RGBA. Raises BrokenImage, also where there are not as many classes as pixels."""
         image, pixels = self._dataset.image(index).convert("RGB"), self._dataset.pixels(index)
+        if pixels.shape != image.size[::-1]:
+            height, width = pixels.shape
+            raise BrokenImage(self.name_of(index), f"its mask has other sides than itself: {width} x {height}")
         if self._first:
-            pixels = np.where(pixels == 0, VOID, np.where(pixels == VOID, VOID, pixels - self._first)).astype(np.uint8)
+            pixels = np.where((pixels == 0) | (pixels == VOID), VOID, pixels - self._first).astype(np.uint8)
         image.putalpha(Image.fromarray(pixels))
         return image
 

@@ -1,4 +1,4 @@
-"""PASCAL VOC's segmentation (Everingham et al., IJCV 2010) as the data set lays it: a list of images, and for each a PNG
+"""PASCAL VOC's segmentation (Everingham et al. 2010) as the data set lays it: a list of images, and for each a PNG
 whose colours in the palette are classes."""
 
 import os
