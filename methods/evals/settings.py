@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from launcher.errors import InputError
 from launcher.spec import paths
 from launcher.spec.fields import refuse
 
@@ -22,6 +23,8 @@ class Settings:
     place: ClassVar[int]
     # What must be known of the images, of `methods.data.sets.base.TRUTHS`: any one of these will do; () for nothing.
     needs: ClassVar[tuple[str, ...]] = ("label",)
+    # Whether it trains the network itself, by `batch` images a step, of which each rank takes as many.
+    trains: ClassVar[bool] = False
     zero: ClassVar[tuple[str, ...]] = ()  # the numbers among its settings that may be 0; all others are positive
     empty: ClassVar[tuple[str, ...]] = ()  # the lists among its settings that may be empty
 
@@ -33,6 +36,23 @@ class Settings:
     def gathers(self) -> bool:
         """Whether one rank comes to hold the features of all images."""
         return False
+
+    def planned_steps(self, images: int | None) -> int | None:
+        """How many steps of `batch` images it learns in, of so many to learn from; None where there are no such steps,
+        or they follow from a number of images that is not known."""
+        batch, epochs = getattr(self, "batch", None), getattr(self, "epochs", None)
+        if batch is None or epochs is None:
+            return getattr(self, "steps", None)
+        return epochs * max(1, images // batch) if images else None
+
+    def refuse_unshared(self, ranks: int) -> None:
+        """Raises InputError where the images of a step do not share out to so many ranks."""
+        if not self.trains or self.batch % ranks == 0:
+            return
+        *most, last = [str(each) for each in range(1, self.batch + 1) if self.batch % each == 0]
+        fix = f"use {', '.join(most)} or {last} ranks" if most else "use one rank"
+        reason = f"{self.batch} images a step do not share out to {ranks} ranks"
+        raise InputError.of(f"{self.name}.batch", self.batch, reason, fix)
 
     def check(self, backbone: str) -> None:
         """Raises InputError naming the first setting that cannot be, of any kind or for this backbone."""

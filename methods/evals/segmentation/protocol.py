@@ -36,8 +36,7 @@ def score(subject: Subject, settings: Segmentation) -> dict[str, Any]:
     """
     job, train = subject.job, subject.splits["train"]
     names = (("background",) if background(train) else ()) + tuple(train.classes)
-    if settings.batch % job.world.size:
-        raise batch_refused(settings, job.world.size)
+    settings.refuse_unshared(job.world.size)
     seed = job.seed_for("segmentation classifier")
     learner = network.build(job.config.backbone, subject.backbone, len(names), settings, seed)
     learner = synchronise(learner, job.world, job.world.size).train()
@@ -48,7 +47,7 @@ def score(subject: Subject, settings: Segmentation) -> dict[str, Any]:
         job.notice(f"segmentation: there are {len(train)} images to learn from, fewer than a batch of {settings.batch}")
     pixels = WithPixels(train)
     Fit(subject, settings.name, learner, optimizer).run(
-        settings.iterations,
+        settings.steps,
         lambda first: _batches(subject, settings, pixels, first),
         lambda batch, _step: _loss(learner, batch, settings),
         lambda step: share_at(settings, step),
@@ -64,14 +63,9 @@ def score(subject: Subject, settings: Segmentation) -> dict[str, Any]:
 
 def share_at(settings: Segmentation, step: int) -> float:
     """Of the learning rate, at a step from 0 on."""
-    done = step / settings.iterations
-    return (1 - done) ** POWER if settings.schedule == "poly" else 0.1 ** sum(done >= drop for drop in settings.drops)
-
-
-def batch_refused(settings: Segmentation, ranks: int) -> InputError:
-    reason = f"{settings.batch} images a step do not share out to {ranks} ranks"
-    *most, last = [str(each) for each in range(1, settings.batch + 1) if settings.batch % each == 0]
-    return InputError.of("segmentation.batch", settings.batch, reason, f"use {', '.join(most)} or {last} ranks")
+    if settings.schedule == "poly":
+        return (1 - step / settings.steps) ** POWER
+    return 0.1 ** sum(step >= drop for drop in settings.drops)
 
 
 def _batches(subject: Subject, settings: Segmentation, dataset: WithPixels, first: int) -> Iterator[Batch]:
@@ -84,7 +78,7 @@ def _batches(subject: Subject, settings: Segmentation, dataset: WithPixels, firs
     )
 
     def requests() -> Iterator[Request]:
-        for step in range(first, settings.iterations):
+        for step in range(first, settings.steps):
             epoch, number = divmod(step, per_epoch)
             order = Permutation(len(dataset), job.seed_for("segmentation", epoch))
             places = np.arange(number * settings.batch, (number + 1) * settings.batch)[world.rank :: world.size]

@@ -21,7 +21,7 @@ from methods.evals.segmentation.spec import Segmentation
 
 SHORT = (
     "protocol=segmentation", "eval_data=made/objects", "eval_data.images=76", "eval_data.side=48",
-    "segmentation.iterations=10", "segmentation.batch=8", "segmentation.rate=0.05", "segmentation.crop=48",
+    "segmentation.steps=10", "segmentation.batch=8", "segmentation.rate=0.05", "segmentation.crop=48",
     "segmentation.stride=8", "segmentation.channels=16", "segmentation.convolutions=1", "segmentation.dilation=1",
 )  # fmt: skip
 CLASSES = ("background", *MadeObjects.classes)
@@ -97,8 +97,8 @@ def test_it_learns_which_places_of_an_image_are_bright(evaluated, monkeypatch):
         return np.kron(grey > 110, np.ones((8, 8))).astype(np.uint8)
 
     monkeypatch.setattr(MadeObjects, "pixels", bright)
-    longer = [each for each in SHORT if "iterations" not in each and "stride" not in each]
-    found = evaluated.scores(*longer, "segmentation.iterations=60", "segmentation.stride=4")["segmentation"]
+    longer = [each for each in SHORT if "steps" not in each and "stride" not in each]
+    found = evaluated.scores(*longer, "segmentation.steps=60", "segmentation.stride=4")["segmentation"]
     made = MadeObjects("test", images=76, side=48)
     share = np.mean([made.pixels(index) for index in range(len(made))])
     assert 0.3 < share < 0.7
@@ -123,9 +123,7 @@ def test_steps_are_those_of_torch_s_sgd_on_the_crops_at_the_rate_of_the_step(eva
     monkeypatch.setattr(protocol.network, "build", build)
     monkeypatch.setattr(protocol, "_loss", of)
     monkeypatch.setattr(protocol, "_judged", learnt(looked, judged))
-    evaluated.scores(
-        *SHORT, "segmentation.drops=[0.4]", "segmentation.schedule=steps", "segmentation.weight_decay=0.01"
-    )
+    evaluated.scores(*SHORT, "segmentation.drops=[4]", "segmentation.weight_decay=0.01")
     settings = Segmentation(crop=48, batch=8, stride=8, channels=16, convolutions=1, dilation=1)
     theirs = make("small_resnet", evaluated.backbone, 7, settings, 0)
     theirs.load_state_dict(built[0])
@@ -148,9 +146,9 @@ def test_steps_are_those_of_torch_s_sgd_on_the_crops_at_the_rate_of_the_step(eva
 
 
 def test_the_rate_falls_in_steps_or_by_a_power():
-    steps = Segmentation(iterations=10)
+    steps = Segmentation(steps=10, drops=[7, 9])
     assert [protocol.share_at(steps, step) for step in (0, 6, 7, 8, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
-    poly = Segmentation(iterations=10, schedule="poly")
+    poly = Segmentation(steps=10, schedule="poly")
     assert [protocol.share_at(poly, step) for step in (0, 5, 9)] == pytest.approx([1, 0.5**0.9, 0.1**0.9])
 
 
@@ -180,8 +178,8 @@ def test_images_without_a_readable_mask_are_left_out_and_said(evaluated, monkeyp
         return pixels(self, index)
 
     monkeypatch.setattr(MadeObjects, "pixels", broken)
-    few = [each for each in SHORT if "iterations" not in each and "images" not in each]
-    asked = evaluated.asked(*few, "segmentation.iterations=1", "eval_data.images=400")
+    few = [each for each in SHORT if "steps" not in each and "images" not in each]
+    asked = evaluated.asked(*few, "segmentation.steps=1", "eval_data.images=400")
     evaluated.serve(asked)
     said = json.loads((asked.path / "progress.json").read_text())["notices"]
     assert "segmentation: 1 of 100 images cannot be read, and are not counted" in said

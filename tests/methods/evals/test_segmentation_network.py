@@ -97,7 +97,7 @@ def test_other_networks_are_refused_in_a_line():
 @pytest.mark.parametrize(
     "setting, value",
     [
-        ("stride", 2), ("schedule", "cosine"), ("drops", [0.5, 1.0]), ("scale", [2.0, 0.5]), ("scale", [1.0]),
+        ("stride", 2), ("schedule", "cosine"), ("drops", [5, 5]), ("scale", [2.0, 0.5]), ("scale", [1.0]),
         ("momentum", 1.0), ("flip", 1.5), ("crop", 8), ("batch", 0), ("rate", 0.0),
     ],
 )  # fmt: skip
