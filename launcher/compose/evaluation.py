@@ -92,6 +92,7 @@ def _composed(spec: RunSpec, overrides: list[str], config_dir: Path | None) -> t
     settings, rest = protocols.taken(overrides, getattr(spec.method, "backbone", "") or "")
     spec = for_evaluation(spec, rest, config_dir=config_dir)
     check_truth(spec, settings)
+    planning.make(spec, settings)
     return spec, settings
 
 
@@ -132,6 +133,12 @@ def prepare(run: RunDir, wanted: Wanted, queue: "Mapping[str, SlurmJob] | None" 
     """(the evaluation's folder, whether it was there before): the `known` one, else a new one."""
     found = known(run, wanted, queue)
     return found or _create(run, wanted), bool(found)
+
+
+def next_folder(run: RunDir, wanted: Wanted) -> Path:
+    """Where the next evaluation by these protocols would lie."""
+    folder, name = run.path / "evals", wanted.protocol
+    return folder / f"{name}-{1 + max((_number(path.name) for path in folder.glob(f'{name}-*')), default=0)}"
 
 
 def asked_of(evaluation: RunDir) -> dict[str, Any]:
@@ -176,16 +183,16 @@ def _said(spec: RunSpec, names: Sequence[str]) -> str:
 
 
 def _create(run: RunDir, wanted: Wanted) -> RunDir:
-    folder, name = run.path / "evals", wanted.protocol
+    folder, plan = run.path / "evals", planning.make(wanted.spec, wanted.settings)
     run.keep_private(wanted.spec)
     try:
         folder.mkdir(exist_ok=True)
         made = None
         while made is None:
-            number = 1 + max((_number(path.name) for path in folder.glob(f"{name}-*")), default=0)
+            free = next_folder(run, wanted)
             with contextlib.suppress(FileExistsError):  # somebody else asks at the same time
-                (folder / f"{name}-{number}").mkdir()
-                made = folder / f"{name}-{number}"
+                free.mkdir()
+                made = free
         write_json(made / FILE, wanted.to_json())
     except OSError as error:
         fix = "make it writable"
@@ -194,7 +201,7 @@ def _create(run: RunDir, wanted: Wanted) -> RunDir:
     if wanted.digest and not pins.done(run.history()):  # it saves on, and removes what it saved before
         path = run.path / "checkpoints" / f"step_{wanted.step:08d}"
         pins.keep(made, pins.JUDGED, InitFrom(str(path), wanted.digest))
-    evaluation.create(wanted.spec, planning.make(wanted.spec), lambda: _code(run, wanted))
+    evaluation.create(wanted.spec, plan, lambda: _code(run, wanted))
     return evaluation
 
 

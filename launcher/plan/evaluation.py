@@ -37,11 +37,11 @@ def make(spec: RunSpec, settings: Mapping[str, Mapping[str, Any]] | None = None)
         asked = kind_of(name)(**given)
         for nodes in range(spec.least_nodes or spec.nodes, spec.nodes + 1):
             asked.refuse_unshared(nodes * spec.tasks_per_node)
-        batch = getattr(asked, "batch", None)
+        steps = asked.planned(images)
         protocols[name] = {
-            "images_a_step": batch,
-            "images_a_rank": batch // spec.world_size if asked.trains else None,
-            "steps": asked.planned_steps(images),
+            "images_a_step": steps and steps.batch,
+            "images_a_rank": steps.batch // spec.world_size if asked.trains else None,
+            "steps": steps and steps.count,
         }
         if asked.trains:
             kept += _kept_gb(spec)

@@ -3,9 +3,9 @@ the run; on several runs one after the other; or on a file of weights, as a run 
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from launcher.errors import InputError, SslrunError
 from launcher.verbs import arguments, drive
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from launcher.compose.evaluation import Wanted
     from launcher.run.folder import RunDir
     from launcher.run.state import Queue
+    from launcher.spec.runspec import RunSpec
 
 STOPPED = 130  # exit code of what somebody has ended
 
@@ -30,6 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "precision, workers, seed"
     )
     parser.add_argument("overrides", nargs="*", default=[], metavar="RUN|key=value", help=what)
+    parser.add_argument("--plan", action="store_true", help="say what it would take, and stop")
     arguments.add_config_dir(parser)
     arguments.add_json(parser)
 
@@ -49,6 +51,10 @@ def run(options: Namespace) -> int:
     found = (find(name, folder) for name in dict.fromkeys((options.run, *named)))
     runs = {each.path: each for each in ((run.owner or run) for run in found)}
     asked = [(run, evaluation.want(run, overrides, config_dir=options.config_dir)) for run in runs.values()]
+    if options.plan:
+        found = [(run, evaluation.next_folder(run, wanted), wanted) for run, wanted in asked]
+        plans = [_planned(f"{run.id}/evals/{at.name}", at, wanted.spec, wanted.settings) for run, at, wanted in found]
+        return _show(plans, options)
     queues = [_check(run, wanted) for run, wanted in asked]  # whatever is wrong with one, none is begun
     if len(asked) > 1:
         return _several(asked, options)
@@ -69,7 +75,7 @@ def _check(run: "RunDir", wanted: "Wanted") -> "Queue | None":
         from launcher.plan import evaluation as planning
         from launcher.start import submit
 
-        submit.check(wanted.spec, planning.make(wanted.spec))
+        submit.check(wanted.spec, planning.make(wanted.spec, wanted.settings))
     return jobs
 
 
@@ -108,4 +114,50 @@ def _weights(options: Namespace) -> int:
     overrides = [options.run, *options.overrides]
     if not weights.asked(overrides):
         raise InputError("RUN is missing; say sslrun eval RUN protocol=NAME, or weights=FILE backbone=NAME")
-    return drive.submit_or_join(weights.want(overrides, config_dir=options.config_dir), options)
+    spec = weights.want(overrides, config_dir=options.config_dir)
+    if options.plan:
+        return _show([_planned(spec.run_id, Path(spec.runs, spec.run_id), spec, None)], options)
+    return drive.submit_or_join(spec, options)
+
+
+def _planned(
+    name: str, folder: Path, spec: "RunSpec", settings: "Mapping[str, Mapping[str, Any]] | None"
+) -> dict[str, Any]:
+    """What an evaluation called `name` takes, and on a cluster its batch script."""
+    from launcher.plan import evaluation as planning
+    from launcher.plan import script
+
+    plan, sbatch = planning.make(spec, settings), None
+    if spec.cluster.kind == "slurm":
+        folder = folder / "submit"
+        given = script.parameters(spec, signal_delay_s=plan.signal_delay_s, folder=folder)
+        given["job_name"] = script.job_name(name)
+        sbatch = script.text(folder, given, python=script.python_of(spec.cluster))
+    return {"run": name, **plan.to_json(), "sbatch": sbatch}
+
+
+def _show(plans: Sequence[dict[str, Any]], options: Namespace) -> int:
+    if options.json:
+        print(json.dumps(plans[0] if len(plans) == 1 else plans))
+        return 0
+    from rich.text import Text
+
+    from launcher.report import view
+    from launcher.report.screen import console
+
+    screen = console()
+    for plan in plans:
+        shown = {key: plan[key] for key in ("run", "nodes", "ranks", "disk_gb")}
+        view.show({**shown, "protocols": [_in_words(*each) for each in plan["protocols"].items()]}, screen)
+        if plan["sbatch"]:
+            screen.print("\nThe batch script, as it will be submitted:", soft_wrap=True)
+            screen.print(Text(plan["sbatch"]), style="dim", soft_wrap=True)
+    return 0
+
+
+def _in_words(name: str, takes: Mapping[str, int | None]) -> str:
+    if takes["images_a_step"] is None:
+        return name
+    steps = "steps" if takes["steps"] is None else f"{takes['steps']:,} steps"
+    each = "" if takes["images_a_rank"] is None else f", {takes['images_a_rank']:,} a rank"
+    return f"{name}: {steps} of {takes['images_a_step']:,} images{each}"

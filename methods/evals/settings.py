@@ -4,11 +4,27 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from launcher.errors import InputError
 from launcher.spec import paths
 from launcher.spec.fields import refuse
+
+
+@dataclass(frozen=True)
+class Steps:
+    """`batch` images each, over all ranks, and how many; None where that follows from a number of images that is not
+    known."""
+
+    batch: int
+    count: int | None
+
+    @classmethod
+    def of(cls, batch: int, images: int | None, *, steps: int | None = None, epochs: int | None = None) -> Self:
+        """So many steps, or epochs, which leave out what fills no batch."""
+        if epochs is None:
+            return cls(batch, steps)
+        return cls(batch, epochs * max(1, images // batch) if images else None)
 
 
 class Settings:
@@ -23,7 +39,7 @@ class Settings:
     place: ClassVar[int]
     # What must be known of the images, of `methods.data.sets.base.TRUTHS`: any one of these will do; () for nothing.
     needs: ClassVar[tuple[str, ...]] = ("label",)
-    # Whether it trains the network itself, by `batch` images a step, of which each rank takes as many.
+    # Whether it trains the network itself, by `batch` images a step, of which each rank takes as many, and keeps it.
     trains: ClassVar[bool] = False
     zero: ClassVar[tuple[str, ...]] = ()  # the numbers among its settings that may be 0; all others are positive
     empty: ClassVar[tuple[str, ...]] = ()  # the lists among its settings that may be empty
@@ -37,13 +53,12 @@ class Settings:
         """Whether one rank comes to hold the features of all images."""
         return False
 
-    def planned_steps(self, images: int | None) -> int | None:
-        """How many steps of `batch` images it learns in, of so many to learn from; None where there are no such steps,
-        or they follow from a number of images that is not known."""
-        batch, epochs = getattr(self, "batch", None), getattr(self, "epochs", None)
-        if batch is None or epochs is None:
-            return getattr(self, "steps", None)
-        return epochs * max(1, images // batch) if images else None
+    def planned(self, images: int | None) -> "Steps | None":
+        """What it learns in, of so many images; None where there are no such steps."""
+        batch = getattr(self, "batch", None)
+        if batch is None:
+            return None
+        return Steps.of(batch, images, steps=getattr(self, "steps", None), epochs=getattr(self, "epochs", None))
 
     def refuse_unshared(self, ranks: int) -> None:
         """Raises InputError where the images of a step do not share out to so many ranks."""

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from methods.evals.settings import Settings, SomeImages
+from launcher.errors import InputError
+from methods.evals.settings import Settings, SomeImages, Steps
 
 FEW = 0.05  # below this share the published rates of 1 % count, from it on those of 10 %: the limit is ours
 
@@ -44,7 +45,7 @@ RECIPES = ("swav", "deit")
 class Finetune(SomeImages, Settings):
     """What is not given is the recipe's: see RECIPES."""
 
-    name, title, place, zero = "finetune", "fine-tuning", 10, ("weight_decay",)
+    name, title, place, zero, trains = "finetune", "fine-tuning", 10, ("weight_decay",), True
     scores: ClassVar = {"top1": "top-1", "top5": "top-5"}
     recipe: str = "swav"  # swav | deit
     epochs: int | None = None
@@ -56,6 +57,17 @@ class Finetune(SomeImages, Settings):
     def check(self, backbone: str) -> None:
         super().check(backbone)
         self.refuse_unless("recipe", self.recipe in RECIPES, "no such recipe", f"use {' or '.join(RECIPES)}")
+
+    def planned(self, images: int | None) -> Steps:
+        recipe = self.chosen(self.share)
+        return Steps.of(recipe.batch, images and round(images * self.share), epochs=recipe.epochs)
+
+    def refuse_unshared(self, ranks: int) -> None:
+        """What does not share out is left out of a step, as long as something is left."""
+        batch = self.chosen(self.share).batch
+        if batch < ranks:
+            reason = f"{batch} images a step do not share out to {ranks} ranks"
+            raise InputError.of("finetune.batch", batch, reason, "use fewer ranks")
 
     def chosen(self, share: float) -> Tuning:
         """The recipe for this share of the training images, with what was given."""
