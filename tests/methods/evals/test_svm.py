@@ -217,8 +217,9 @@ def test_who_needs_one_label_an_image_says_so_before_anything_is_queued(evaluate
     with pytest.raises(InputError) as caught:
         evaluated.asked(f"protocol={protocols}", *MADE)
     name = protocols.rpartition(",")[2]
-    said = f"protocol={name}: it needs one label an image, and made/objects has several labels an image; use eval_data="
-    assert str(caught.value).startswith(said) and "protocol=svm" in str(caught.value)
+    said = f"protocol={name}: it needs one label an image, and made/objects has several labels an image"
+    assert str(caught.value).startswith(said)
+    assert "; use eval_data=NAME, of images with one label an image, or protocol=svm" in str(caught.value)
     assert evaluated.asked("protocol=svm", *MADE, "svm.trials=3").path.exists()
 
 
