@@ -43,6 +43,8 @@ class AttributedDataset(ImageDataset, Protocol):
 
     attributes: np.ndarray  # float32 [classes, a], finite
     seen: np.ndarray  # bool [classes]
+
+
 class PixelDataset(ImageDataset, Protocol):
     """One that knows the class of each pixel: truth "pixels" (`sets/base.py`). Where what is of no class is not judged,
     `background` is False; most have no such attribute, and there it is a class of its own."""

@@ -18,6 +18,7 @@ from methods.evals.knn.search import Bank
 from methods.evals.knn.spec import KNN
 from methods.evals.room import pixels_too_large
 from methods.evals.subject import Subject
+from methods.evals.subsets import chosen
 
 ADAPTED_TO = 8192  # images, at most
 BASELINES = ("untrained", "untrained_adapted", "raw_pixels")
@@ -27,22 +28,27 @@ RANKED = 2048  # images whose features' rank is looked at
 def score(subject: Subject, settings: KNN) -> dict[str, float]:
     """k-NN accuracies in percent of the backbone: `trained` with the run's number of neighbours and `kN` with N of
     them; the effective `rank` of its features; and accuracies of what it must beat, unless `subject.known` holds them
-    already. Without `raw_pixels` where it is they that are too large. Collective; raises Stopped.
+    already, or only some of the images teach. Without `raw_pixels` where it is they that are too large. Collective;
+    raises Stopped, and InputError as `subsets.chosen`.
 
     `subject.so_far` is told the scores of the backbone before the baselines are begun: whatever ends those, in an hour
     of other networks and images, these stand.
     """
     job, known = subject.job, subject.known.get(settings.name, {})
     wanted = [job.config.knn_neighbours, *settings.neighbours]
-    few = len(job.labelled[0])
+    taught = chosen(subject, settings)
+    few = taught.total
     if too_many := sorted({k for k in wanted if k > few}):
         job.notice(f"k-NN: there are {few} images to learn from, and all vote for k = {', '.join(map(str, too_many))}")
-    banks = tuple(gathered(job, *subject.features(split)) for split in subject.splits)
+    banks = tuple(gathered(job, *each) for each in ((taught.features, taught.labels), subject.features("test")))
     own, *several = searched(job, banks, wanted, temperature=settings.temperature, stage="k-NN, search")
     scores = {"trained": own, **{f"k{k}": found for k, found in zip(settings.neighbours, several, strict=True)}}
     scores["rank"] = job.world.broadcast(_rank(banks[1]) if job.world.is_main else 0.0)
-    del banks  # each baseline has some as large
+    some = taught.digest is not None
+    del banks, taught  # each baseline has some as large
     subject.let_go()
+    if some:  # what it must beat is measured with all images
+        return scores
     baselines = {name: value for name, value in known.items() if name in BASELINES}
     if baselines:  # what does not change was measured before
         return baselines | scores

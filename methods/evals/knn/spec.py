@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from methods.evals.settings import Settings
+from methods.evals.settings import Settings, SomeImages
 
 
 @dataclass
-class KNN(Settings):
+class KNN(SomeImages, Settings):
     """The released code of DINO tries these k; the temperature is Wu et al.'s, and DINO's."""
 
     name, title, place, no_percent = "knn", "k-NN", 1, ("rank",)

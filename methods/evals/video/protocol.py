@@ -28,7 +28,7 @@ GOOD = 0.5  # J and F above which a frame counts to the recall
 Encode = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Judged(NamedTuple):
+class Followed(NamedTuple):
     """Of the objects of a clip, mean over its frames without the first and the last, float64 [objects] each."""
 
     j: np.ndarray
@@ -54,7 +54,7 @@ def score(subject: Subject, settings: Video) -> dict[str, float]:
     if settings.pictures and world.is_main:
         (job.run.path / settings.name).mkdir(exist_ok=True)
     world.barrier()
-    objects = sum(len(clips) * 32 for _ in Judged._fields)
+    objects = sum(len(clips) * 32 for _ in Followed._fields)
     with (
         subject.keeping(settings.name, vars(settings), needed=8 * objects) as store,
         mapper(job.config.backbone, subject.backbone) as encode,
@@ -94,7 +94,7 @@ def score(subject: Subject, settings: Video) -> dict[str, float]:
     }
 
 
-def _followed(subject: Subject, settings: Video, encode: Encode, number: int) -> Iterator[Judged | None]:
+def _followed(subject: Subject, settings: Video, encode: Encode, number: int) -> Iterator[Followed | None]:
     """The frames of a clip, one a step; the last gives what it is worth."""
     dataset: ClipDataset = subject.splits["test"]
     clip, device = dataset.clips[number], subject.job.world.device
@@ -128,15 +128,15 @@ def _followed(subject: Subject, settings: Video, encode: Encode, number: int) ->
     if strips:
         picture.strip(*zip(*strips, strict=True)).save(subject.job.run.path / settings.name / f"{clip.name}.png")
     j, f = np.array(regions).reshape(-1, objects), np.array(contours).reshape(-1, objects)
-    yield Judged(j.mean(0), f.mean(0), (j > GOOD).mean(0), (f > GOOD).mean(0))
+    yield Followed(j.mean(0), f.mean(0), (j > GOOD).mean(0), (f > GOOD).mean(0))
 
 
-def _restored(world: World, store: Store) -> dict[int, Judged]:
+def _restored(world: World, store: Store) -> dict[int, Followed]:
     """By clip, what an earlier start kept; the ranks share the reading. Collective."""
     told = world.broadcast([(i.first, i.last, str(i.path)) for i in store.items(KEPT)] if world.is_main else [])
     found = {first: store.read(Item(first, last, Path(path))) for first, last, path in told[world.rank :: world.size]}
     return {
-        number: Judged(*(kept[name].numpy() for name in Judged._fields))
+        number: Followed(*(kept[name].numpy() for name in Followed._fields))
         for number, kept in found.items()
         if kept is not None
     }

@@ -303,5 +303,4 @@ def test_the_spec_needs_neither_torch_nor_numpy_nor_pil():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert run.stdout.strip() == "set()"
     assert [DATA[name]().name for name in DATA] == list(DATA)
-    folders = [DATA[name].__module__.split(".")[-2] for name in DATA]
-    assert [name.replace("/", "_") for name in DATA] == folders
+    assert {"photos", "image_folder", "cifar10", "shards", "voc", "made/objects"} <= {*DATA}

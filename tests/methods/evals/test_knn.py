@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
+from methods.evals.knn import protocol
 from methods.evals.knn import search as knn
 from methods.evals.knn.search import BLOCK, WORK, Bank, chunks, search
 from methods.evals.knn.spec import KNN
@@ -113,3 +114,21 @@ def test_no_chunk_of_imagenet_takes_long_and_none_is_left_out(d):
     parts = chunks(train, test)
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(50_000))
     assert max(part.stop - part.start for part in parts) * train.features.size < 2 * WORK
+
+
+def test_a_share_of_the_images_votes_and_has_no_baselines_of_all(evaluated, monkeypatch):
+    seen = []
+
+    def searched(job, banks, neighbours, **how):
+        seen.append(banks)
+        return whole(job, banks, neighbours, **how)
+
+    whole = protocol.searched
+    monkeypatch.setattr(protocol, "searched", searched)
+    asked = ("protocol=knn", "eval_data=photos", "eval_data.images=380", "knn.neighbours=[3]")
+    every, some = (evaluated.scores(*asked, f"knn.share={share}")["knn"] for share in (1, 0.25))
+    assert set(some) == {"trained", "k3", "rank"} and "raw_pixels" in every
+    train, test = seen[-1]
+    assert np.bincount(train.labels).tolist() == [5] * 19 and len(test.labels) == 95
+    expected = sum(search(train, test, neighbours=[3], classes=19, temperature=TEMPERATURE))[0]
+    assert some["k3"] == round(100 * expected / 95, 2)
