@@ -90,6 +90,14 @@ def test_boxes_are_tight_around_the_masks(splits):
             assert inside[0].any() and inside[-1].any() and inside[:, 0].any() and inside[:, -1].any()
 
 
+def test_each_object_has_a_mask_of_its_own(splits):
+    for index in range(30):
+        masks, mask = splits["test"].object_masks(index), splits["test"].mask(index)
+        assert masks.dtype == bool and masks.shape == (len(splits["test"].boxes(index)), 64, 64)
+        assert masks.any((1, 2)).all() and masks.sum(0).max() == 1
+        assert np.array_equal((masks * np.arange(1, len(masks) + 1)[:, None, None]).sum(0), mask)
+
+
 def test_an_object_stands_out_where_its_mask_is_and_nowhere_else(splits):
     for index in range(40):
         background = splits["train"]._drawn(index)[0].pixels().resize((64, 64), Image.Resampling.BILINEAR)

@@ -132,6 +132,10 @@ class MadeObjects:
             self.mask(index)
         ]
 
+    def object_masks(self, index: int) -> np.ndarray:
+        """bool [n, side, side]: the pixels of the object in each box."""
+        return self.mask(index)[None] == np.arange(1, len(self._drawn(index)[1]) + 1)[:, None, None]
+
     def name_of(self, index: int) -> str:
         """Which pixels it is made of: "moon[0:64,120:184]@1 + ring of coffee[8:32,40:64]"."""
         background, objects = self._drawn(index)

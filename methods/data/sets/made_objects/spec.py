@@ -14,7 +14,7 @@ FEWEST, MOST = 76, 100_000
 class MadeObjectsData(DataSet):
     """One to three labelled objects an image, pasted on patches of the embedded photographs; `reader.py` says how."""
 
-    truth: ClassVar = ("tags", "pixels")
+    truth: ClassVar = ("tags", "boxes", "masks", "pixels")
     name: str = "made/objects"
     images: int = 608  # train images; the test split has a quarter of them
     side: int = 64  # of an image, in pixels
