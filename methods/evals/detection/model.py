@@ -62,7 +62,7 @@ class Pyramid(nn.Module):
         _convolutions(self.body)(self.body.input(images))
         maps = OrderedDict(sorted(self._maps.items()))
         self._maps.clear()
-        return OrderedDict((key, value.float()) for key, value in self.fpn(maps).items())
+        return OrderedDict((key, _precise(value)) for key, value in self.fpn(maps).items())
 
 
 def stages_of(body: nn.Module, name: str) -> list[Stage]:
@@ -98,7 +98,7 @@ def detector(backbone: nn.Module, name: str, settings: Detection, classes: int, 
         model = _made(copy.deepcopy(backbone).cpu().requires_grad_(False), name, settings, 1 + classes)
     for module in (model.rpn.head, model.roi_heads.box_predictor, getattr(model.roi_heads, "mask_predictor", None)):
         if module is not None:  # coordinates of some hundred pixels need more digits than bf16 has
-            module.register_forward_hook(lambda _module, _given, made: _as_float(made))
+            module.register_forward_hook(lambda _module, _given, made: _precise(made))
     stages = model.backbone.stages
     for module in stages[-1].before[len(stages[settings.frozen - 1].before) if settings.frozen else 0 :]:
         module.requires_grad_(True)
@@ -230,7 +230,8 @@ def _convolutions(body: nn.Module) -> nn.Module:
     return getattr(body.trunk, "features", body.trunk)
 
 
-def _as_float(made: Any) -> Any:
+def _precise(made: Any) -> Any:
+    """Tensors, in rows or alone, as float32 at least."""
     if isinstance(made, torch.Tensor):
-        return made.float()
-    return type(made)(_as_float(each) for each in made)
+        return made.to(torch.promote_types(made.dtype, torch.float32))
+    return type(made)(_precise(each) for each in made)

@@ -66,7 +66,5 @@ class Detection(Settings):
         self.refuse_unless("momentum", self.momentum < 1, "out of range", "give 0 to 0.99")
         self.refuse_unless("frozen", self.frozen <= STAGES, f"there are {STAGES} stages", f"give 0 to {STAGES}")
         self.refuse_unless("longest", self.longest >= max(self.sides), "a shorter side is longer", "give more")
-        grow = all(smaller < larger for smaller, larger in pairwise(self.anchors))
-        self.refuse_unless(
-            "anchors", len(self.anchors) == LEVELS and grow, "not one a level", f"give {LEVELS}, growing"
-        )
+        fits = len(self.anchors) == LEVELS and all(smaller < larger for smaller, larger in pairwise(self.anchors))
+        self.refuse_unless("anchors", fits, f"there are {LEVELS} levels", f"give {LEVELS} sizes, the smallest first")
