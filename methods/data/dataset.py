@@ -54,6 +54,24 @@ class PixelDataset(ImageDataset, Protocol):
         counts neither for nor against. Raises BrokenImage."""
 
 
+class BoxedDataset(ImageDataset, Protocol):
+    """One that knows where its objects are: truth "boxes", and with `object_masks`, of the same objects, "masks" (see
+    `sets/base.py`). Those of an image are in one order, whatever is asked. Raises InputError where what the data set
+    says is wrong."""
+
+    def boxes(self, index: int) -> np.ndarray:
+        """float32 [n, 4]: x1, y1, x2, y2 in pixels of the stored image, borders from 0 on."""
+
+    def box_labels(self, index: int) -> np.ndarray:
+        """int64 [n]: positions in `classes`."""
+
+    def difficult(self, index: int) -> np.ndarray:
+        """bool [n]: which count neither for nor against, and are not learnt from."""
+
+    def object_masks(self, index: int) -> np.ndarray:
+        """bool [n, H, W], of the image's size."""
+
+
 class CaptionedDataset(ImageDataset, Protocol):
     """One that has words beside its images; most have none, and no such method."""
 

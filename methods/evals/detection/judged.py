@@ -16,7 +16,7 @@ MOST = 100  # boxes of an image and a class that count, as COCO has it
 WHOLE = [0.0, 1e10]  # square pixels: objects of any size
 
 
-class Coco:
+class CocoPrecision:
     """COCO's average precision (Lin et al. 2014), as its authors compute it. What is difficult is a crowd to it: a box
     that lies on it counts neither for nor against."""
 
@@ -40,7 +40,7 @@ class Coco:
         return np.where((precision < 0).any(1), np.nan, precision.mean(1))
 
 
-class Voc:
+class VocPrecision:
     """PASCAL VOC's (Everingham et al. 2010, 4.2): boxes in order of their scores, each the object that it overlaps
     most if that is more than is asked; an object is found once. Difficult ones count neither for nor against."""
 
@@ -49,7 +49,7 @@ class Voc:
         self._there, self._found, self._rule = there.table, found.table, rule
 
     def of_class(self, number: int) -> np.ndarray:
-        """As `Coco.of_class`."""
+        """As `CocoPrecision.of_class`."""
         there = self._there[self._there[:, 5] == number]
         found = self._found[self._found[:, 5] == number]
         found = found[np.argsort(-found[:, 6], kind="stable")]

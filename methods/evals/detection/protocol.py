@@ -20,7 +20,7 @@ from methods.data.dataset import tags_of
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation
 from methods.evals.detection.boxes import Boxes
-from methods.evals.detection.judged import Coco, Voc, scores_of
+from methods.evals.detection.judged import CocoPrecision, VocPrecision, scores_of
 from methods.evals.detection.model import NORM, detector, learning, loss_of
 from methods.evals.detection.spec import Detection
 from methods.evals.fit import Fit
@@ -43,10 +43,10 @@ def score(subject: Subject, settings: Detection) -> dict[str, Any]:
     judges: list[tuple[str, Any]] = []
     if job.world.is_main:
         classes, coco = subject.splits["train"].classes, settings.rule == "coco"
-        boxes = Coco(there, found, len(classes), "bbox") if coco else Voc(there, found, settings.rule)
+        boxes = CocoPrecision(there, found, len(classes), "bbox") if coco else VocPrecision(there, found, settings.rule)
         judges = [("", boxes)]
         if settings.detector == "mask_rcnn":
-            judges.append(("mask_", Coco(there, found, len(classes), "segm")))
+            judges.append(("mask_", CocoPrecision(there, found, len(classes), "segm")))
     made: dict[str, Any] = {}
     kinds = 1 + (settings.detector == "mask_rcnn")
     for kind in range(kinds):
@@ -75,14 +75,15 @@ def learnt(subject: Subject, settings: Detection) -> FasterRCNN:
     if settings.detector == "mask_rcnn" and not hasattr(train, "object_masks"):
         reason = "it learns from a mask of each object, and these images have boxes alone"
         raise InputError.of("detection.detector", settings.detector, reason, "use detection.detector=faster_rcnn")
+    if settings.batch % world.size:
+        reason = f"{settings.batch} images a step do not share out to {world.size} ranks"
+        raise InputError.of("detection.batch", settings.batch, reason, "use fewer ranks")
     tags = tags_of(train)
     among = np.arange(len(train)) if tags is None else np.flatnonzero((tags == 1).any(1))  # something can be learnt
-    batch = min(settings.batch, len(among)) // world.size * world.size
-    if not batch:
-        reason = f"{min(settings.batch, len(among))} images a step do not share out to {world.size} ranks"
-        raise InputError.of("detection.batch", settings.batch, reason, "use fewer ranks")
-    if batch < settings.batch:
-        job.notice(f"detection: a step has {batch} images, not {settings.batch}")
+    if not len(among):
+        raise InputError.of("eval_data", ..., "no image of its train split has an object", "give images that have some")
+    if len(among) < settings.batch:
+        job.notice(f"detection: there are {len(among)} images to learn from, fewer than a batch of {settings.batch}")
     name, seed = job.config.backbone, job.seed_for("detection weights")
     model = detector(subject.backbone, name, settings, subject.classes, seed)
     if settings.norm == "synchronised":
@@ -90,8 +91,8 @@ def learnt(subject: Subject, settings: Detection) -> FasterRCNN:
     fit = Fit(subject, settings.name, model, optimizer_of(model, settings))
     fit.run(
         settings.steps,
-        lambda first: _batches(subject, settings, among, batch, first),
-        lambda data, step: _loss(subject, settings, model, data, step) / batch,
+        lambda first: _batches(subject, settings, among, first),
+        lambda data, step: _loss(subject, settings, model, data, step) / settings.batch,
         lambda step: share_at(settings, step),
         key=vars(settings),
         stage="detector",
@@ -118,19 +119,18 @@ def share_at(settings: Detection, step: int) -> float:
     return share
 
 
-def _batches(
-    subject: Subject, settings: Detection, among: np.ndarray, batch: int, first: int
-) -> Iterator[list[tuple[int, Batch]]]:
+def _batches(subject: Subject, settings: Detection, among: np.ndarray, first: int) -> Iterator[list[tuple[int, Batch]]]:
     """This rank's images of each step, each a batch of its own with its number, because all have other sizes. An epoch
-    leaves out what fills no batch."""
-    job, per_epoch, mine = subject.job, len(among) // batch, batch // subject.job.world.size
+    leaves out what fills no batch; where there are fewer images than a batch, it takes some of them twice."""
+    job, batch, mine = subject.job, settings.batch, settings.batch // subject.job.world.size
+    per_epoch = max(1, len(among) // batch)
 
     def numbers() -> Iterator[tuple[int, np.ndarray]]:
         for step in range(first, settings.steps):
             epoch, number = divmod(step, per_epoch)
             order = Permutation(len(among), job.seed_for("detection", epoch))
             start = number * batch + job.world.rank * mine
-            yield epoch, among[order(np.arange(start, start + mine))]
+            yield epoch, among[order(np.arange(start, start + mine) % len(among))]
 
     requests = (Request(ids[at : at + 1], epoch, {}) for epoch, ids in numbers() for at in range(mine))
     with contextlib.closing(job.load(_whole, requests, dataset=subject.splits["train"], drop=True)) as stream:

@@ -2,9 +2,9 @@
 Table 6; thesis Table 4.2).
 
 sslrun eval RUN protocol=detection eval_data=coco eval_data.path=/data/coco
-sslrun eval RUN protocol=detection eval_data=made/objects detection.steps=300 detection.batch=8 detection.warmup=20 \
-    'detection.drops=[200,270]' 'detection.sides=[64]' 'detection.anchors=[8,12,16,24,32]' detection.width=32 \
-    detection.hidden=64 detection.proposals=100 detection.rois=64
+sslrun eval RUN protocol=detection eval_data=made/objects detection.steps=300 detection.batch=8 detection.rate=0.05 \
+    detection.warmup=20 'detection.drops=[200,270]' 'detection.sides=[64]' 'detection.anchors=[8,12,16,24,32]' \
+    detection.width=32 detection.hidden=64 detection.proposals=60 detection.rois=32
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Detection(Settings):
     networks that learnt without labels: nothing is frozen, and batch normalisation is synchronised. Its VOC07+12 is
     steps=24000 drops=[18000,22000] warmup=100 sides=[480,512,...,800] detector=faster_rcnn rule=voc07."""
 
-    name, title, place, needs = "detection", "detection", 14, ("boxes", "masks")
+    name, title, place, trains, needs = "detection", "detection", 14, True, ("boxes", "masks")
     zero = ("warmup", "frozen", "weight_decay", "momentum")
     scores: ClassVar = {
         **{"ap": "AP", "ap50": "AP50", "ap75": "AP75"},

@@ -20,7 +20,7 @@ from methods.data.dataset import BrokenImage
 from methods.data.sets.made_objects.reader import MadeObjects
 from methods.evals.alone import evaluate
 from methods.evals.detection import protocol
-from methods.evals.detection.judged import Voc, scores_of
+from methods.evals.detection.judged import VocPrecision, scores_of
 from methods.evals.detection.spec import Detection
 from methods.parts import batchnorm
 from methods.parts.batchnorm import RankBatchNorm
@@ -133,20 +133,18 @@ def test_two_ranks_learn_what_one_learns(evaluated, ranks, ends, tmp_path, monke
         assert (alone["backbone.body.trunk.conv1.weight"] - before).abs().max() > 1e-3
 
 
-def test_boxes_alone_are_no_ground_for_masks_and_ranks_need_an_image_each(evaluated, monkeypatch):
-    asked = evaluated.asked(*SHORT, "detection.batch=1")
+def test_boxes_alone_are_no_ground_for_masks_and_ranks_take_as_many_images_each(evaluated, monkeypatch):
+    asked = evaluated.asked(*SHORT, "detection.steps=7")
     with monkeypatch.context() as patched:
         patched.delattr(MadeObjects, "object_masks")
-        with pytest.raises(
-            InputError, match=r"^detection\.detector=mask_rcnn: .*; use detection\.detector=faster_rcnn$"
-        ):
+        said = r"^detection\.detector=mask_rcnn: .*; use detection\.detector=faster_rcnn$"
+        with pytest.raises(InputError, match=said):
             evaluated.serve(asked)
     world = World(0, 2, torch.device("cpu"))
     subject = SimpleNamespace(job=SimpleNamespace(world=world), splits={"train": MadeObjects("train", images=76)})
-    with pytest.raises(
-        InputError, match=r"^detection\.batch=1: 1 images a step do not share out to 2 ranks; use fewer"
-    ):
-        protocol.learnt(subject, Detection(batch=1))
+    said = r"^detection\.batch=3: 3 images a step do not share out to 2 ranks; use fewer ranks$"
+    with pytest.raises(InputError, match=said):
+        protocol.learnt(subject, Detection(batch=3))
 
 
 def test_it_is_judged_by_the_rule_that_is_asked_for_and_sees_each_image_once_an_epoch(evaluated, monkeypatch):
@@ -164,7 +162,7 @@ def test_it_is_judged_by_the_rule_that_is_asked_for_and_sees_each_image_once_an_
     assert len(set(epochs[0])) == 75 and {*epochs[0]} < {*range(76)} and len(set(seen[3])) == 25 and seen[3] != seen[0]
     (there, boxes), rows = found[0], []
     for number in range(6):
-        rows.append(Voc(there, boxes, "voc07").of_class(number))
+        rows.append(VocPrecision(there, boxes, "voc07").of_class(number))
     assert scores == {
         **{key: round(100 * value, 2) for key, value in scores_of(np.stack(rows)).items()},
         "ap_by_class": {n: round(100 * r.mean(), 2) for n, r in zip(MadeObjects.classes, rows, strict=True)},

@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from launcher.runtime.dist import World
 from methods.evals.detection.boxes import Boxes
-from methods.evals.detection.judged import OVERLAPS, Coco, Voc, average, scores_of
+from methods.evals.detection.judged import OVERLAPS, CocoPrecision, VocPrecision, average, scores_of
 
 SIDE = 60
 ALONE = World(0, 1, torch.device("cpu"))
@@ -81,7 +81,7 @@ def theirs(kind, path):
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 def test_coco_s_average_precision_is_that_of_pycocotools_on_its_own(kind, tmp_path, capsys):
-    ours = Coco(gathered(THERE), gathered(FOUND), 3, kind)
+    ours = CocoPrecision(gathered(THERE), gathered(FOUND), 3, kind)
     precision = np.stack([ours.of_class(number) for number in range(3)])
     judge = theirs(kind, tmp_path)
     expected = judge.eval["precision"][:, :, :, 0, -1].mean(1).T  # of all sizes, up to 100 boxes
@@ -120,7 +120,7 @@ def by_hand(number, overlap):
 
 @pytest.mark.parametrize("rule", ["voc07", "area"])
 def test_voc_s_average_precision_is_its_formula(rule):
-    ours = Voc(gathered(THERE), gathered(FOUND), rule)
+    ours = VocPrecision(gathered(THERE), gathered(FOUND), rule)
     values = []
     for number in range(3):
         objects = sum(row[1] == number and not row[6] for row in THERE)
@@ -155,9 +155,12 @@ def test_an_average_in_numbers():
 
 def test_what_is_found_where_nothing_is_there_counts_against():
     there, right = gathered(THERE), [row for row in FOUND if row[0] != 4]
-    for judge in (lambda found: Coco(there, found, 3, "bbox"), lambda found: Voc(there, found, "voc07")):
+    for judge in (
+        lambda found: CocoPrecision(there, found, 3, "bbox"),
+        lambda found: VocPrecision(there, found, "voc07"),
+    ):
         with_more, without = (judge(gathered(found)).of_class(0)[0] for found in (FOUND, right))
         assert with_more < without
     nothing = Boxes().collected(ALONE)
-    for judge in (Coco(there, nothing, 3, "segm"), Voc(there, nothing, "area")):
+    for judge in (CocoPrecision(there, nothing, 3, "segm"), VocPrecision(there, nothing, "area")):
         assert judge.of_class(0).tolist() == [0] * 10
