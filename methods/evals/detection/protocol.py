@@ -75,6 +75,8 @@ def learnt(subject: Subject, settings: Detection) -> FasterRCNN:
     if settings.detector == "mask_rcnn" and not hasattr(train, "object_masks"):
         reason = "it learns from a mask of each object, and these images have boxes alone"
         raise InputError.of("detection.detector", settings.detector, reason, "use detection.detector=faster_rcnn")
+    if train.classes != subject.splits["test"].classes:
+        raise InputError.of("eval_data", ..., "its two splits have other classes", "give splits of one data set")
     if settings.batch % world.size:
         reason = f"{settings.batch} images a step do not share out to {world.size} ranks"
         raise InputError.of("detection.batch", settings.batch, reason, "use fewer ranks")

@@ -141,10 +141,16 @@ def test_boxes_alone_are_no_ground_for_masks_and_ranks_take_as_many_images_each(
         with pytest.raises(InputError, match=said):
             evaluated.serve(asked)
     world = World(0, 2, torch.device("cpu"))
-    subject = SimpleNamespace(job=SimpleNamespace(world=world), splits={"train": MadeObjects("train", images=76)})
+    splits = {"train": MadeObjects("train", images=76), "test": MadeObjects("test", images=76)}
+    subject = SimpleNamespace(job=SimpleNamespace(world=world), splits=splits)
     said = r"^detection\.batch=3: 3 images a step do not share out to 2 ranks; use fewer ranks$"
     with pytest.raises(InputError, match=said):
         protocol.learnt(subject, Detection(batch=3))
+    monkeypatch.setattr(splits["test"], "classes", MadeObjects.classes[::-1])
+    with pytest.raises(
+        InputError, match=r"^eval_data: its two splits have other classes; give splits of one data set$"
+    ):
+        protocol.learnt(subject, Detection())
 
 
 def test_it_is_judged_by_the_rule_that_is_asked_for_and_sees_each_image_once_an_epoch(evaluated, monkeypatch):
