@@ -69,6 +69,9 @@ class Settings:
         reason = f"{self.batch} images a step do not share out to {ranks} ranks"
         raise InputError.of(f"{self.name}.batch", self.batch, reason, fix)
 
+    def check_images(self, data: Any) -> None:
+        """Raises InputError where a setting needs what is not known of the images of `data`, a data set's config."""
+
     def check(self, backbone: str) -> None:
         """Raises InputError naming the first setting that cannot be, of any kind or for this backbone."""
         for name, value in vars(self).items():

@@ -79,11 +79,13 @@ def needs(protocols: Iterable[str]) -> set[str]:
 
 
 def refuse_unfit(protocols: Iterable[str], data: DataSet, give: str = "eval_data") -> None:
-    """Raises InputError where one of them needs what is not known of the images of `data`. give: the field to set
-    instead."""
+    """Raises InputError where one of them needs what is not known of the images of `data`, or its settings do, where
+    they are a mapping to these. give: the field to set instead."""
     for name in protocols:
         wanted = kind_of(name).needs
         if not wanted or {*wanted} & {*data.truth}:
+            if isinstance(protocols, Mapping):
+                kind_of(name)(**protocols[name]).check_images(data)
             continue
         able = [other for other, kind in PROTOCOLS.items() if {*kind.needs} & {*data.truth}]
         sets = [other for other, kind in DATA.items() if {*kind.truth} & {*wanted}]

@@ -72,9 +72,6 @@ def learnt(subject: Subject, settings: Detection) -> FasterRCNN:
     """The detector after all steps. Collective."""
     job, train = subject.job, subject.splits["train"]
     world = job.world
-    if settings.detector == "mask_rcnn" and not hasattr(train, "object_masks"):
-        reason = "it learns from a mask of each object, and these images have boxes alone"
-        raise InputError.of("detection.detector", settings.detector, reason, "use detection.detector=faster_rcnn")
     if train.classes != subject.splits["test"].classes:
         raise InputError.of("eval_data", ..., "its two splits have other classes", "give splits of one data set")
     if settings.batch % world.size:

@@ -9,7 +9,7 @@ sslrun eval RUN protocol=detection eval_data=made/objects detection.steps=300 de
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from launcher.errors import InputError
 from methods.backbones.spec import PACKAGES
@@ -53,6 +53,11 @@ class Detection(Settings):
     proposals: int = 1000  # boxes of an image that are looked at
     rois: int = 512  # of them that are learnt from
     rule: str = "coco"  # of the boxes' average precision: coco | voc07, eleven points | area, under the curve
+
+    def check_images(self, data: Any) -> None:
+        masks = self.detector != "mask_rcnn" or "masks" in data.truth
+        reason = f"it learns from a mask of each object, and {data.name} has none"
+        self.refuse_unless("detector", masks, reason, "use detection.detector=faster_rcnn")
 
     def check(self, backbone: str) -> None:
         super().check(backbone)

@@ -18,6 +18,7 @@ from launcher.runtime.preempt import StopFlag
 from methods.data.broken import Tally
 from methods.data.dataset import BrokenImage
 from methods.data.sets.made_objects.reader import MadeObjects
+from methods.data.sets.made_objects.spec import MadeObjectsData
 from methods.evals.alone import evaluate
 from methods.evals.detection import protocol
 from methods.evals.detection.judged import VocPrecision, scores_of
@@ -133,13 +134,18 @@ def test_two_ranks_learn_what_one_learns(evaluated, ranks, ends, tmp_path, monke
         assert (alone["backbone.body.trunk.conv1.weight"] - before).abs().max() > 1e-3
 
 
-def test_boxes_alone_are_no_ground_for_masks_and_ranks_take_as_many_images_each(evaluated, monkeypatch):
-    asked = evaluated.asked(*SHORT, "detection.steps=7")
-    with monkeypatch.context() as patched:
-        patched.delattr(MadeObjects, "object_masks")
-        said = r"^detection\.detector=mask_rcnn: .*; use detection\.detector=faster_rcnn$"
-        with pytest.raises(InputError, match=said):
-            evaluated.serve(asked)
+def test_boxes_alone_are_no_ground_for_masks_which_is_said_before_anything_is_queued(evaluated, monkeypatch):
+    monkeypatch.setattr(MadeObjectsData, "truth", ("tags", "boxes"))
+    with pytest.raises(InputError) as error:
+        evaluated.asked(*SHORT, "detection.steps=7")
+    said = (
+        "detection.detector=mask_rcnn: it learns from a mask of each object, and made/objects has none; use detection."
+    )
+    assert str(error.value) == said + "detector=faster_rcnn"
+    assert evaluated.asked(*SHORT, "detection.steps=7", "detection.detector=faster_rcnn").path.exists()
+
+
+def test_ranks_take_as_many_images_each_and_splits_have_the_same_classes(monkeypatch):
     world = World(0, 2, torch.device("cpu"))
     splits = {"train": MadeObjects("train", images=76), "test": MadeObjects("test", images=76)}
     subject = SimpleNamespace(job=SimpleNamespace(world=world), splits=splits)
