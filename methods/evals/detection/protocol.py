@@ -38,34 +38,17 @@ def score(subject: Subject, settings: Detection) -> dict[str, Any]:
 
     Collective; raises Stopped, after keeping what was learnt, Diverged, and InputError where the images do not fit.
     """
-    model, job = learnt(subject, settings), subject.job
+    model = learnt(subject, settings)
     there, found = _boxes(subject, settings, model.eval())
-    judges: list[tuple[str, Any]] = []
-    if job.world.is_main:
-        classes, coco = subject.splits["train"].classes, settings.rule == "coco"
-        boxes = CocoPrecision(there, found, len(classes), "bbox") if coco else VocPrecision(there, found, settings.rule)
-        judges = [("", boxes)]
-        if settings.detector == "mask_rcnn":
-            judges.append(("mask_", CocoPrecision(there, found, len(classes), "segm")))
-    made: dict[str, Any] = {}
-    kinds = 1 + (settings.detector == "mask_rcnn")
-    for kind in range(kinds):
-        rows = []
-        for number in range(subject.classes):  # all ranks meet between any two
-            job.safe_point("average precision", kind * subject.classes + number, kinds * subject.classes)
-            if job.world.is_main:
-                rows.append(judges[kind][1].of_class(number))
-        if job.world.is_main and not np.isnan(rows).all():
-            made |= scores_of(np.stack(rows), judges[kind][0])
-            if not kind:
-                made["ap_by_class"] = {
-                    name: float(row.mean()) for name, row in zip(classes, rows, strict=True) if not np.isnan(row).any()
-                }
-    made = job.world.broadcast(made)
-    if not made:
+    classes = subject.splits["train"].classes
+    boxes = _precision(subject, settings, there, found, "bbox")
+    if np.isnan(boxes).all():
         raise InputError.of("eval_data", ..., "no image of its test split has an object", "give images that have some")
-    by_class = {name: percent(value) for name, value in made.pop("ap_by_class").items()}
-    return {**{key: percent(value) for key, value in made.items()}, "ap_by_class": by_class}
+    scores = scores_of(boxes)
+    if settings.detector == "mask_rcnn":
+        scores |= scores_of(_precision(subject, settings, there, found, "segm"), "mask_")
+    by_class = {name: percent(row.mean()) for name, row in zip(classes, boxes, strict=True) if not np.isnan(row).any()}
+    return {**{key: percent(value) for key, value in scores.items()}, "ap_by_class": by_class}
 
 
 def learnt(subject: Subject, settings: Detection) -> FasterRCNN:
@@ -102,10 +85,10 @@ def learnt(subject: Subject, settings: Detection) -> FasterRCNN:
 def optimizer_of(model: nn.Module, settings: Detection) -> torch.optim.Optimizer:
     """SGD; batch normalisation does not decay."""
     norms = {id(p) for module in model.modules() if isinstance(module, NORM) for p in module.parameters()}
-    learning = [p for p in model.parameters() if p.requires_grad]
+    trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in learning if id(p) not in norms], "weight_decay": settings.weight_decay},
-        {"params": [p for p in learning if id(p) in norms], "weight_decay": 0.0},
+        {"params": [p for p in trained if id(p) not in norms], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if id(p) in norms], "weight_decay": 0.0},
     ]
     return torch.optim.SGD([g for g in groups if g["params"]], lr=settings.rate, momentum=settings.momentum)
 
@@ -193,6 +176,23 @@ def _boxes(subject: Subject, settings: Detection, model: FasterRCNN) -> tuple[Bo
                 found.add(number, values[0], values[1] - 1, values[2], shapes)
         job.safe_point("detection", turns, turns)
     return there.collected(job.world), found.collected(job.world)
+
+
+def _precision(subject: Subject, settings: Detection, there: Boxes, found: Boxes, kind: str) -> np.ndarray:
+    """float64 [classes, overlaps], from 0 to 1; NaN of a class that is not there. kind: "bbox" or "segm". Rank 0 has
+    the boxes and computes it, class by class, and all ranks meet between any two. Collective."""
+    job, classes, rows = subject.job, subject.classes, []
+    if job.world.is_main:
+        if kind == "bbox" and settings.rule != "coco":
+            judge: CocoPrecision | VocPrecision = VocPrecision(there, found, settings.rule)
+        else:
+            judge = CocoPrecision(there, found, classes, kind)
+    for number in range(classes):
+        job.safe_point(f"average precision, {kind}", number, classes)
+        if job.world.is_main:
+            rows.append(judge.of_class(number).tolist())
+    job.safe_point(f"average precision, {kind}", classes, classes)
+    return np.array(job.world.broadcast(rows))
 
 
 def _whole(image: Image.Image, sample: int, epoch: int) -> np.ndarray:
