@@ -57,9 +57,7 @@ def learnt(subject: Subject, settings: Detection) -> FasterRCNN:
     world = job.world
     if train.classes != subject.splits["test"].classes:
         raise InputError.of("eval_data", ..., "its two splits have other classes", "give splits of one data set")
-    if settings.batch % world.size:
-        reason = f"{settings.batch} images a step do not share out to {world.size} ranks"
-        raise InputError.of("detection.batch", settings.batch, reason, "use fewer ranks")
+    settings.refuse_unshared(world.size)
     tags = tags_of(train)
     among = np.arange(len(train)) if tags is None else np.flatnonzero((tags == 1).any(1))  # something can be learnt
     if not len(among):

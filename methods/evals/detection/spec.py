@@ -30,7 +30,7 @@ class Detection(Settings):
     steps=24000 drops=[18000,22000] warmup=100 sides=[480,512,...,800] detector=faster_rcnn rule=voc07."""
 
     name, title, place, trains, needs = "detection", "detection", 14, True, ("boxes", "masks")
-    zero = ("warmup", "frozen", "weight_decay", "momentum")
+    zero, empty = ("warmup", "frozen", "weight_decay", "momentum"), ("drops",)
     scores: ClassVar = {
         **{"ap": "AP", "ap50": "AP50", "ap75": "AP75"},
         **{"mask_ap": "mask AP", "mask_ap50": "mask AP50", "mask_ap75": "mask AP75"},

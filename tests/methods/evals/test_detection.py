@@ -149,7 +149,7 @@ def test_ranks_take_as_many_images_each_and_splits_have_the_same_classes(monkeyp
     world = World(0, 2, torch.device("cpu"))
     splits = {"train": MadeObjects("train", images=76), "test": MadeObjects("test", images=76)}
     subject = SimpleNamespace(job=SimpleNamespace(world=world), splits=splits)
-    said = r"^detection\.batch=3: 3 images a step do not share out to 2 ranks; use fewer ranks$"
+    said = r"^detection\.batch=3: 3 images a step do not share out to 2 ranks; use 1 or 3 ranks$"
     with pytest.raises(InputError, match=said):
         protocol.learnt(subject, Detection(batch=3))
     monkeypatch.setattr(splits["test"], "classes", MadeObjects.classes[::-1])
