@@ -5,16 +5,26 @@ import shlex
 
 import pytest
 
+from launcher.compose import protocols
 from launcher.plan import plan as planning
 from launcher.spec import registry
 from launcher.sweep import ablation, asked
 from methods.augment.spec import MultiCropConfig
+from methods.data.spec import DATA
+from methods.evals.spec import PROTOCOLS
 
 FILES = ablation.names()
 # What tables need besides what is here: another name is a slip, and its points would never run.
 LATER_METHODS = {"deepcluster"}
-OTHERS = {"barlowtwins", "infomin", "obow", "simclrv2", "resnet200_w2"}  # of the papers' comparisons: not to be built
-OF_OTHER_DATA = {"deepercluster/clusters", "deepercluster/data"}  # of fewer images than a plan knows
+# Of the papers' comparisons: not to be built.
+OTHERS = {
+    "barlowtwins", "ct", "detr", "distillation", "fixmatch", "from_scratch", "infomin", "instance_discrimination",
+    "jft300m", "knn_of_several_labels", "masked_patch_prediction", "mast", "moco", "multigrain", "nnclr", "obow", "pcl",
+    "pirl", "resnet101", "resnet200_w2", "rmac", "simclrv2", "ssl_hsic", "stc", "stm", "supervised_on_few_labels", "uda",
+    "vit_recipe_of_dosovitskiy",
+}  # fmt: skip
+# Of fewer images than a plan knows.
+OF_OTHER_DATA = {"deepercluster/clusters", "deepercluster/data", "deepercluster/transfer", "swav/transfer"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -48,6 +58,23 @@ def test_its_points_are_runs_of_their_own_that_can_be_planned(name, scale, monke
         assert chosen.gpu_hours == pytest.approx(hours, rel=0.1), "python benchmarks/sweep_costs.py has the figure"
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if any(point.judged for point in ablation.load(name).points)])
+def test_its_columns_are_evaluations_that_can_be_asked_for(name):
+    for scale in ("paper", "demo"):
+        wanted = asked.read([f"sweep={name}", f"recipe={scale}", "cluster=generic"])
+        members, _ = asked.members(wanted, planning=True)
+        if scale == "demo":
+            assert any(asked.columns(wanted, members).values())
+        for member in members:
+            judged = wanted.judged(member.row)
+            _, rest = protocols.taken(
+                judged.asked or [f"protocol={judged.protocol}"], member.point.spec.method.backbone
+            )
+            assert {key.partition("=")[0].partition(".")[0] for key in rest} <= {"eval_data"}
+            protocols.fit(judged.protocol, DATA[judged.data]() if judged.data else None, "metric")
+            assert judged.score in {*PROTOCOLS[judged.protocol].scores, "ap50"}, judged
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_point_of_another_method_sets_only_what_all_methods_of_views_have(name):
     table = ablation.load(name)
@@ -65,7 +92,11 @@ def test_methods_of_one_table_have_the_network_the_augmentation_and_the_batch_of
     table = ablation.load(name)
     words = [_set(table, point, "demo") for point in table.points]
     if len({each["method"] for each in words}) > 1:
-        assert all({"method.backbone", "method.augment", "method.global_batch"} <= each.keys() for each in words)
+        for each in words:
+            here = each["method"] in registry.names()
+            fields = dataclasses.fields(registry.method(each["method"]).config) if here else ()
+            own = {f"method.{field.name}" for field in fields}
+            assert {"method.backbone", "method.augment", "method.global_batch"} & own <= each.keys(), each
 
 
 @pytest.mark.parametrize("name", FILES)
