@@ -19,7 +19,8 @@ LATER_METHODS = {"deepcluster"}
 # Of the papers' comparisons: not to be built.
 OTHERS = {
     "barlowtwins", "ct", "detr", "distillation", "fixmatch", "from_scratch", "infomin", "instance_discrimination",
-    "jft300m", "knn_of_several_labels", "masked_patch_prediction", "mast", "moco", "multigrain", "nnclr", "obow", "pcl",
+    "jft300m", "knn_of_several_labels", "masked_patch_prediction", "mast", "moco", "multigrain", "nnclr", "obow",
+    "pcl",
     "pirl", "resnet101", "resnet200_w2", "rmac", "simclrv2", "ssl_hsic", "stc", "stm", "supervised_on_few_labels", "uda",
     "vit_recipe_of_dosovitskiy",
 }  # fmt: skip
