@@ -22,7 +22,7 @@ from torchvision.ops.poolers import initLevelMapper
 
 from methods import backbones
 from methods.backbones.spec import RGB_MEAN, RGB_STD
-from methods.evals.detection.spec import STAGES, Detection
+from methods.evals.detection.spec import LEVELS, STAGES, Detection
 
 LOOK = 64  # pixels a side of the image by which stages are found
 RATIOS = (0.5, 1.0, 2.0)  # height / width of anchors
@@ -182,7 +182,7 @@ def _made(body: nn.Module, name: str, settings: Detection, classes: int) -> Fast
     width, norm = settings.width, nn.BatchNorm2d if settings.norm == "synchronised" else None
     pyramid = Pyramid(body, name, width, norm)
     parts: dict[str, Any] = {
-        "rpn_anchor_generator": AnchorGenerator(tuple((side,) for side in settings.anchors), (RATIOS,) * 5),
+        "rpn_anchor_generator": AnchorGenerator(tuple((side,) for side in settings.anchors), (RATIOS,) * LEVELS),
         "box_roi_pool": _pool(pyramid, BOX_CELLS),
         "box_head": TwoMLPHead(width * BOX_CELLS**2, settings.hidden),
         "box_predictor": FastRCNNPredictor(settings.hidden, classes),
