@@ -59,7 +59,8 @@ def learnt(subject: Subject, settings: Detection) -> FasterRCNN:
         raise InputError.of("eval_data", ..., "its two splits have other classes", "give splits of one data set")
     settings.refuse_unshared(world.size)
     tags = tags_of(train)
-    among = np.arange(len(train)) if tags is None else np.flatnonzero((tags == 1).any(1))  # something can be learnt
+    # Images of which something can be learnt.
+    among = np.arange(len(train)) if tags is None else np.flatnonzero((tags >= 1 - settings.difficult).any(1))
     if not len(among):
         raise InputError.of("eval_data", ..., "no image of its train split has an object", "give images that have some")
     if len(among) < settings.batch:
@@ -132,7 +133,7 @@ def _loss(
             targets.append(_nothing(device, masks))
             continue
         images.append(batch.images[0].to(device).float() / 255)
-        boxes, kept = train.boxes(number), ~train.difficult(number)
+        boxes, kept = train.boxes(number), settings.difficult | ~train.difficult(number)
         kept &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # some of COCO have no area
         target = {"boxes": boxes[kept], "labels": train.box_labels(number)[kept] + 1}
         if masks:

@@ -27,7 +27,8 @@ STAGES = 4
 class Detection(Settings):
     """COCO as Detectron2 trains it once ("1x": Base-RCNN-FPN.yaml), with what MoCo's released configuration changes for
     networks that learnt without labels: nothing is frozen, and batch normalisation is synchronised. Its VOC07+12 is
-    steps=24000 drops=[18000,22000] warmup=100 sides=[480,512,...,800] detector=faster_rcnn rule=voc07."""
+    steps=24000 drops=[18000,22000] warmup=100 sides=[480,512,...,800] detector=faster_rcnn rule=voc07 difficult=true.
+    """
 
     name, title, place, trains, needs = "detection", "detection", 14, True, ("boxes", "masks")
     zero, empty = ("warmup", "frozen", "weight_decay", "momentum"), ("drops",)
@@ -52,6 +53,7 @@ class Detection(Settings):
     hidden: int = 1024  # units of each of the two layers that tell what a box holds
     proposals: int = 1000  # boxes of an image that are looked at
     rois: int = 512  # of them that are learnt from
+    difficult: bool = False  # learn from difficult objects, too
     rule: str = "coco"  # of the boxes' average precision: coco | voc07, eleven points | area, under the curve
 
     def check_images(self, data: Any) -> None:

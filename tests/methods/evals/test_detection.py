@@ -208,6 +208,28 @@ def test_an_image_that_cannot_be_decoded_teaches_nothing_and_nothing_is_found_th
     assert {*boxes.table[:, 0]} == {*range(0, 19, 2)} and {*there.table[:, 0]} == {*range(19)}
 
 
+@pytest.mark.parametrize("difficult", [False, True])
+def test_difficult_objects_are_learnt_from_where_that_is_asked_for(evaluated, monkeypatch, difficult):
+    def told(subject, settings, model, data, step):
+        numbers.extend(number for number, _ in data)
+        return learnt(subject, settings, model, data, step)
+
+    def seen(model, images, targets, seeds, canvas):
+        found.extend(target["boxes"] for target in targets)
+        assert all(len(target["masks"]) == len(target["labels"]) == len(target["boxes"]) for target in targets)
+        return loss_of(model, images, targets, seeds, canvas=canvas)
+
+    numbers, found, learnt, loss_of = [], [], protocol._loss, protocol.loss_of
+    monkeypatch.setattr(protocol, "_loss", told)
+    monkeypatch.setattr(protocol, "loss_of", seen)
+    said = str(difficult).lower()
+    evaluated.scores(*SHORT, "detection.batch=38", "detection.steps=1", f"detection.difficult={said}")
+    train = MadeObjects("train", images=76, side=48)
+    every = [train.difficult(number) for number in numbers]
+    assert [len(boxes) for boxes in found] == [len(each) if difficult else (~each).sum() for each in every]
+    assert any(each.any() for each in every)
+
+
 @pytest.mark.parametrize("name", ["knn", "linear"])
 def test_others_share_the_line(evaluated, name):
     with pytest.raises(InputError, match=rf"^protocol={name}: it needs one label an image"):
