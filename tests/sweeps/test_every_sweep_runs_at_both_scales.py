@@ -21,7 +21,8 @@ OTHERS = {
     "barlowtwins", "ct", "detr", "distillation", "fixmatch", "from_scratch", "infomin", "instance_discrimination",
     "jft300m", "knn_of_several_labels", "masked_patch_prediction", "mast", "moco", "multigrain", "nnclr", "obow",
     "pcl",
-    "pirl", "resnet101", "resnet200_w2", "rmac", "simclrv2", "ssl_hsic", "stc", "stm", "supervised_on_few_labels", "uda",
+    "pirl", "resnet101", "resnet200_w2", "rmac", "simclrv2", "ssl_hsic", "stc", "stm", "supervised_on_few_labels",
+    "uda",
     "vit_recipe_of_dosovitskiy",
 }  # fmt: skip
 # Of fewer images than a plan knows.
