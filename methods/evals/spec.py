@@ -96,9 +96,10 @@ def refuse_unfit(protocols: Iterable[str], data: DataSet, give: str = "eval_data
 
 
 def changed(protocol: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a protocol's `settings` that are not the defaults."""
+    """Those of a protocol's `settings` that are not the defaults; a frozen spec has tuples for lists."""
     usual = vars(PROTOCOLS[protocol]())
-    return {name: value for name, value in settings.items() if value != usual.get(name)}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    return {name: value for name, value in plain.items() if value != usual.get(name)}
 
 
 def called(protocol: str, changes: Mapping[str, Any]) -> str:

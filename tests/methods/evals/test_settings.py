@@ -4,7 +4,7 @@ import pytest
 
 from launcher.compose import protocols
 from launcher.errors import InputError
-from methods.evals.spec import PROTOCOLS
+from methods.evals.spec import PROTOCOLS, called, changed
 
 
 def test_protocols_are_found_under_the_names_of_their_folders():
@@ -27,6 +27,12 @@ def test_settings_are_filled_in_and_typed():
     assert rest == ["nodes=2"] and list(settings) == ["knn", "linear"]
     assert settings["linear"]["epochs"] == 3 and settings["linear"]["rates"] == [0.5, 1.0]
     assert settings["knn"]["neighbours"] == [10, 20, 100, 200]
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS.values())
+def test_defaults_of_a_frozen_spec_are_defaults(kind):
+    frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(kind()).items()}
+    assert called(kind.name, changed(kind.name, frozen)) == kind.name
 
 
 @pytest.mark.parametrize(
