@@ -7,6 +7,7 @@ from PIL import Image
 
 SHOWN = 8  # frames
 SIDE, GAP = 160, 4  # pixels of a frame's shorter side at least, and between two
+VOID = 255  # white
 STRENGTH = 0.6  # of an object's colour over the image
 # The first colours of the palette of PASCAL VOC and DAVIS, by object.
 COLOURS = np.array(
@@ -34,6 +35,7 @@ def strip(images: Sequence[Image.Image], truths: Sequence[np.ndarray], found: Se
 def _painted(image: Image.Image, mask: np.ndarray) -> Image.Image:
     pixels = np.asarray(image.convert("RGB"), np.float64)
     thing = (mask != 0)[..., None]
-    colour = COLOURS[np.where(mask == 0, 0, 1 + (mask.astype(int) - 1) % (len(COLOURS) - 1))]
-    mixed = np.where(thing, (1 - STRENGTH) * pixels + STRENGTH * 1.6 * colour, pixels)
+    colour = 1.6 * COLOURS[np.where(mask == 0, 0, 1 + (mask.astype(int) - 1) % (len(COLOURS) - 1))]
+    colour[mask == VOID] = 255
+    mixed = np.where(thing, (1 - STRENGTH) * pixels + STRENGTH * colour, pixels)
     return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from launcher.errors import InputError
 from launcher.runtime.dist import World
 from launcher.runtime.store import Item, Store
-from methods.data.dataset import Clip, ClipDataset
+from methods.data.dataset import BrokenImage, Clip, ClipDataset
 from methods.evals.dense import mapper, stride_of
 from methods.evals.subject import Subject, percent
 from methods.evals.video import picture
@@ -42,8 +43,8 @@ def score(subject: Subject, settings: Video) -> dict[str, float]:
     `j_and_f`, the mean of both; `j_recall` and `f_recall`, the shares of frames above a half.
 
     The ranks take the clips in turn. With pictures, strips of frames in the evaluation's `video/`. Collective; raises
-    Stopped, with the clips that are done kept, BrokenImage where a frame or its mask is none, and InputError where a
-    clip is too short.
+    Stopped, with the clips that are done kept, and InputError where a clip is too short, or a frame or its mask cannot
+    be read or has another size than the clip's first.
     """
     job, world, dataset = subject.job, subject.job.world, subject.splits["test"]
     clips: tuple[Clip, ...] = dataset.clips
@@ -57,10 +58,14 @@ def score(subject: Subject, settings: Video) -> dict[str, float]:
     objects = sum(len(clips) * 32 for _ in Followed._fields)
     with (
         subject.keeping(settings.name, vars(settings), needed=8 * objects) as store,
-        mapper(job.config.backbone, subject.backbone) as encode,
-        job.autocast(),
+        mapper(job.config.backbone, subject.backbone) as mapped,
         torch.no_grad(),
     ):
+
+        def encode(images: torch.Tensor) -> torch.Tensor:
+            with job.autocast():  # what follows the features is float32 whatever the run's precision
+                return mapped(images)
+
         mine = _restored(world, store)
         done = {number for part in world.gather(list(mine)) for number in part}
         todo = [number for number in range(len(clips)) if number not in done]
@@ -70,18 +75,23 @@ def score(subject: Subject, settings: Video) -> dict[str, float]:
             numbers = todo[turn * world.size : (turn + 1) * world.size]
             lengths = [clips[number].last - clips[number].first for number in numbers]
             number = numbers[world.rank] if world.rank < len(numbers) else None
-            work = iter(()) if number is None else _followed(subject, settings, encode, number)
+            work, broken = iter(()) if number is None else _followed(subject, settings, encode, number), ""
             for frame in range(max(lengths)):  # all ranks meet between two frames
                 job.safe_point("frames", before + sum(min(frame, length) for length in lengths), total)
-                found = next(work, None)
+                try:
+                    found = next(work, None)
+                except BrokenImage as error:
+                    found, broken = None, str(error)
                 if found is not None and number is not None:
                     mine[number] = found
                     kept = {name: torch.from_numpy(values) for name, values in found._asdict().items()}
                     store.keep(KEPT, number, number + 1, kept, {})
             before += sum(lengths)
+            if reasons := [each for each in world.gather(broken) if each]:
+                raise InputError.of("eval_data", ..., reasons[0], "every frame of a clip and its mask are needed")
         job.safe_point("frames", total, total)
-    said = world.gather([[values.tolist() for values in found] for _, found in sorted(mine.items())])
-    parts = [found for part in said for found in part]
+    said = world.gather([(number, [values.tolist() for values in found]) for number, found in mine.items()])
+    parts = [found for _, found in sorted(each for part in said for each in part)]  # so that sums have one order
     if not any(part[0] for part in parts):
         raise InputError.of("eval_data", ..., "no first frame shows an object", "give clips with masks")
     j, f, j_recall, f_recall = (np.concatenate([part[n] for part in parts]).mean() for n in range(4))
@@ -98,13 +108,17 @@ def _followed(subject: Subject, settings: Video, encode: Encode, number: int) ->
     """The frames of a clip, one a step; the last gives what it is worth."""
     dataset: ClipDataset = subject.splits["test"]
     clip, device = dataset.clips[number], subject.job.world.device
-    truth = dataset.mask(clip.first)
+    first, truth = dataset.image(clip.first), dataset.mask(clip.first)
     objects = int(truth[truth != VOID].max(initial=0))
     shown = picture.shown(clip.last - clip.first) if number < settings.pictures else []
     strips: list[tuple[Image.Image, np.ndarray, np.ndarray]] = []
     regions, contours, propagation = [], [], None
     for index in range(clip.first, clip.last):
-        image = dataset.image(index)
+        image = first if index == clip.first else dataset.image(index)
+        if image.size != first.size:
+            raise BrokenImage(
+                dataset.name_of(index), f"{_sides(image)} pixels, and the clip's first has {_sides(first)}"
+            )
         pixels = _resized(image, settings.side, stride_of(subject.job.config.backbone))
         features = encode(pixels[None].to(device))[0]
         grid, scale = tuple(features.shape[1:]), pixels.shape[1] // features.shape[1]
@@ -115,8 +129,11 @@ def _followed(subject: Subject, settings: Video, encode: Encode, number: int) ->
             labels = of_pixels(propagation.next(features), scale).cpu().numpy().astype(np.uint8)
             found = np.asarray(Image.fromarray(labels).resize(image.size, Image.Resampling.NEAREST))
         judged = clip.first < index < clip.last - 1
-        if judged or index - clip.first in shown:
-            there = dataset.mask(index)
+        if judged or index in (clip.first, clip.last - 1):
+            there = truth if index == clip.first else dataset.mask(index)
+            if there.shape != image.size[::-1]:
+                sides = f"{there.shape[1]} x {there.shape[0]}"
+                raise BrokenImage(f"mask of {dataset.name_of(index)}", f"{sides} pixels, and the frame {_sides(image)}")
             if index - clip.first in shown:
                 strips.append((image, there, found))
         if judged:
@@ -127,7 +144,7 @@ def _followed(subject: Subject, settings: Video, encode: Encode, number: int) ->
             yield None
     if strips:
         picture.strip(*zip(*strips, strict=True)).save(subject.job.run.path / settings.name / f"{clip.name}.png")
-    j, f = np.array(regions).reshape(-1, objects), np.array(contours).reshape(-1, objects)
+    j, f = np.array(regions), np.array(contours)  # [frames, objects]
     yield Followed(j.mean(0), f.mean(0), (j > GOOD).mean(0), (f > GOOD).mean(0))
 
 
@@ -142,16 +159,25 @@ def _restored(world: World, store: Store) -> dict[int, Followed]:
     }
 
 
+def _sides(image: Image.Image) -> str:
+    return f"{image.width} x {image.height}"
+
+
 def _resized(image: Image.Image, side: int, stride: int) -> torch.Tensor:
     """uint8 [C, H, W]: the shorter side of `side` pixels and the longer one of a multiple of 64, as published; of a
-    smaller image both of the next smaller multiple of `stride`."""
+    smaller image both of the next smaller multiple of `stride`. Bilinear from the four pixels around, whatever the
+    scale, as published (OpenCV's)."""
     shorter = min(image.size)
     if shorter < side:
         width, height = (max(1, each // stride) * stride for each in image.size)
     else:
+        step = math.lcm(STEP, stride)
         width, height = (
-            side if each == shorter else max(1, each * side // shorter // STEP) * STEP for each in image.size
+            side if each == shorter else max(1, each * side // shorter // step) * step for each in image.size
         )
-    pixels = np.array(image.resize((width, height), Image.Resampling.BILINEAR))
-    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes))
+    pixels = np.array(image)
+    planes = torch.from_numpy(np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)))
+    if (width, height) == image.size:
+        return planes
+    resized = interpolate(planes[None].float(), size=(height, width), mode="bilinear", align_corners=False)[0]
+    return resized.round().to(torch.uint8)

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from methods.backbones.spec import BACKBONES
 from methods.evals.settings import Settings
+
+CELL = 32  # pixels a side that a convolutional network's last map has one cell for
 
 
 @dataclass
@@ -19,3 +22,9 @@ class Video(Settings):
     temperature: float = 0.1
     side: int = 480  # pixels of a frame's shorter side, at most
     pictures: int = 0  # clips of which a strip of frames is shown
+
+    def check(self, backbone: str) -> None:
+        super().check(backbone)
+        stride = (BACKBONES[backbone].patch if backbone in BACKBONES else None) or CELL
+        fix = f"give a multiple of {stride}"
+        self.refuse_unless("side", self.side % stride == 0, f"{backbone} takes {stride} pixels at a time", fix)

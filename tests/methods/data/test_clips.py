@@ -61,6 +61,13 @@ def test_another_layout_is_refused_in_a_line_with_the_file_that_was_looked_for(d
     assert said in str(found.value) and "\n" not in str(found.value)
 
 
+def test_a_frame_without_a_mask_is_told_before_anything_is_computed(davis):
+    (davis / "Annotations/480p/bike-packing/00001.png").unlink()
+    assert len(build(DavisData(path=str(davis)), "test")) == 3
+    with pytest.raises(InputError, match=r"bike-packing/00001.png is missing; unpack DAVIS-2017-trainval-480p.zip"):
+        build(DavisData(path=str(davis)), "train")
+
+
 def test_a_list_that_leads_elsewhere_and_files_that_are_no_masks_are_refused(davis):
     (davis / "Annotations/480p/bear/00001.png").write_bytes(b"no PNG")
     (davis / "JPEGImages/480p/bear/00002.jpg").unlink()

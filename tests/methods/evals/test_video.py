@@ -13,9 +13,11 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
+from methods.backbones.small_vit.network import TransformerBlock
 from methods.data.sets.made_clips.reader import MadeClips
 from methods.evals.alone import evaluate
 from methods.evals.dense import mapper
+from methods.evals.video import protocol
 from methods.evals.video.propagation import Propagation, of_patches, of_pixels
 from methods.evals.video.similarity import contour, region
 from methods.evals.video.spec import Video
@@ -135,36 +137,135 @@ def test_empty_masks_and_void_pixels_count_as_in_the_published_evaluation():
     assert (region(thing, nothing, thing), contour(thing, nothing, thing)) == (1.0, 1.0)
 
 
-def test_scores_are_those_of_the_procedure_written_down_on_clips_made_here(evaluated_vit):
-    """From frames to the last printed decimal, beside the very features of the network."""
-    found = evaluated_vit.scores(*SHORT)["video"]
+def bilinear(plane, height, width):
+    """float64 [H, W] -> [height, width], from the four pixels around each place, the border repeated."""
+    rows, columns = plane.shape
+    found = np.zeros((height, width))
+    for y in range(height):
+        for x in range(width):
+            v = max(0.0, (y + 0.5) * rows / height - 0.5)
+            u = max(0.0, (x + 0.5) * columns / width - 0.5)
+            top, left = math.floor(v), math.floor(u)
+            low, right, a, b = min(top + 1, rows - 1), min(left + 1, columns - 1), v - top, u - left
+            above = (1 - b) * plane[top, left] + b * plane[top, right]
+            found[y, x] = (1 - a) * above + a * ((1 - b) * plane[low, left] + b * plane[low, right])
+    return found
+
+
+def nearest(mask, height, width):
+    """PIL's, as in the released script: where a centre lies between two pixels its rounding says which is meant."""
+    return np.array(Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST))
+
+
+@pytest.mark.parametrize("side", [48, 32])
+def test_scores_are_those_of_the_procedure_written_down_on_clips_made_here(evaluated_vit, side):
+    """From frames to the last printed decimal, beside the very features of the network; also of smaller frames."""
+    found = evaluated_vit.scores(*SHORT, f"video.side={side}")["video"]
     clips, network, settings = MadeClips(clips=2, frames=4, side=48), evaluated_vit.backbone, Video(radius=2)
-    regions, contours = [], []
+    regions, contours = {}, {}
     for clip in clips.clips:
-        numbers = range(clip.first, clip.last)
-        pixels = [torch.from_numpy(np.array(clips.image(n)).transpose(2, 0, 1)) for n in numbers]
-        with mapper("small_vit", network) as encode, torch.no_grad():
-            frames = [encode(each[None])[0].double().numpy() for each in pixels]
-        objects = int(clips.mask(clip.first).max())
-        small = np.array(Image.fromarray(clips.mask(clip.first)).resize((12, 12), Image.Resampling.NEAREST))
+        frames, numbers = [], range(clip.first, clip.last)
+        for number in numbers:
+            planes = np.array(clips.image(number)).transpose(2, 0, 1).astype(np.float64)
+            pixels = np.rint([bilinear(plane, side, side) for plane in planes]).astype(np.uint8)
+            with mapper("small_vit", network) as encode, torch.no_grad():
+                frames.append(encode(torch.from_numpy(pixels)[None])[0].double().numpy())
+        objects, grid = int(clips.mask(clip.first).max()), side // 4
+        small = nearest(clips.mask(clip.first), grid, grid)
         labels = carried(frames, np.eye(1 + objects)[small].transpose(2, 0, 1), settings)
         for number, each in list(zip(numbers, [None, *labels], strict=True))[1:-1]:
-            large = torch.nn.functional.interpolate(torch.from_numpy(each)[None], scale_factor=4, mode="bilinear")[0]
-            for channel in large:
+            large = []
+            for channel in each:
+                channel = bilinear(channel, side, side)
                 if channel.max() > 0:
-                    channel -= channel.min()
-                    channel /= channel.max()
-            mine, truth, nowhere = large.argmax(0).numpy(), clips.mask(number), np.zeros((48, 48), bool)
+                    channel = channel - channel.min()
+                    channel = channel / channel.max()
+                large.append(channel)
+            mine, truth = nearest(np.argmax(large, axis=0), 48, 48), clips.mask(number)
             for thing in range(1, objects + 1):
-                regions.append(((clip.name, thing), region(mine == thing, truth == thing, nowhere)))
-                contours.append(((clip.name, thing), contour_by_definition(mine == thing, truth == thing)))
-    j, f = (
-        np.mean([np.mean([v for k, v in rows if k == key]) for key in {k for k, _ in rows}])
-        for rows in (regions, contours)
-    )
+                a, b = mine == thing, truth == thing
+                regions.setdefault((clip.name, thing), []).append((a & b).sum() / (a | b).sum() if (a | b).any() else 1)
+                contours.setdefault((clip.name, thing), []).append(contour_by_definition(a, b))
+    j, f = (np.mean([np.mean(each) for each in values.values()]) for values in (regions, contours))
     assert (found["j_mean"], found["f_mean"]) == (round(100 * j, 2), round(100 * f, 2))
     assert found["j_and_f"] == round(50 * (j + f), 2) and 0 < found["j_mean"] < 100
-    assert 0 <= found["f_recall"] <= 100
+    recalls = (np.mean([np.mean(np.array(each) > 0.5) for each in kind.values()]) for kind in (regions, contours))
+    assert (found["j_recall"], found["f_recall"]) == tuple(round(100 * each, 2) for each in recalls)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((854, 480), (832, 480)), ((480, 854), (480, 832)), ((1920, 1080), (832, 480)), ((95, 64), (80, 64))],
+)
+def test_frames_of_davis_have_the_published_size(size, expected):
+    found = protocol._resized(Image.new("RGB", size, (9, 20, 31)), 480, 16)
+    assert tuple(found.shape) == (3, *expected[::-1]) and found.dtype == torch.uint8
+    assert found.amin((1, 2)).tolist() == found.amax((1, 2)).tolist() == [9, 20, 31]
+
+
+def test_labels_are_carried_in_float32_whatever_the_precision_of_the_run(evaluated_in, tmp_path, monkeypatch):
+    seen = []
+
+    def looked_at(self, features):
+        found = carry(self, features)
+        seen.append((torch.is_autocast_enabled("cpu"), features.dtype, found.dtype))
+        return found
+
+    carry, block, blocks = Propagation.next, TransformerBlock.forward, []
+    monkeypatch.setattr(Propagation, "next", looked_at)
+    run = evaluated_in(tmp_path, "small_vit", "method.precision=bf16")
+
+    def within(self, tokens):
+        blocks.append(torch.is_autocast_enabled("cpu"))
+        return block(self, tokens)
+
+    monkeypatch.setattr(TransformerBlock, "forward", within)
+    run.scores(*SHORT)
+    assert len(seen) == 6 and set(seen) == {(False, torch.float32, torch.float32)}
+    assert set(blocks) == {True}
+
+
+def test_a_clip_without_an_object_counts_nothing_also_when_it_was_kept(evaluated, monkeypatch):
+    def none_in_the_first(self, index):
+        return mask(self, index) * (index >= 4)
+
+    whole, mask = evaluated.scores(*SHORT, "eval_data.clips=1", "eval_data.seed=3")["video"], MadeClips.mask
+    assert 0 < whole["j_mean"] < 100
+    monkeypatch.setattr(MadeClips, "mask", none_in_the_first)
+    asked = evaluated.asked(*SHORT)
+    assert evaluated.stopped(asked, questions=6)
+    found = evaluated.serve(asked)["video"]
+    assert [event for event in asked.history().all("work") if event.get("clips_restored") == 1]
+    monkeypatch.setattr(protocol, "region", lambda *_: 0.25)
+    shutil.rmtree(asked.path)
+    assert evaluated.scores(*SHORT)["video"]["j_mean"] == 25.0 != found["j_mean"]
+    asked = evaluated.asked(*SHORT, "eval_data.clips=1")
+    with pytest.raises(InputError, match=r"^eval_data: no first frame shows an object"):
+        evaluated.serve(asked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("mask", "mask of clip0000/00002: 48 x 40 pixels, and the frame 48 x 48;"),
+        ("image", "clip0000/00002: 48 x 40 pixels, and the clip's first has 48 x 48;"),
+    ],
+)
+def test_a_frame_or_a_mask_of_another_size_is_refused_by_name(evaluated, monkeypatch, kind, said):
+    right = getattr(MadeClips, kind)
+    cut = {
+        "mask": lambda self, n: right(self, n)[: 40 if n == 2 else 48],
+        "image": lambda self, n: right(self, n).crop((0, 0, 48, 40 if n == 2 else 48)),
+    }
+    monkeypatch.setattr(MadeClips, kind, cut[kind])
+    with pytest.raises(InputError) as found:
+        evaluated.scores(*SHORT, f"eval_data.seed={5 if kind == 'mask' else 6}")
+    assert said in str(found.value) and "\n" not in str(found.value)
+
+
+def test_a_size_that_is_no_whole_number_of_patches_is_refused(evaluated):
+    with pytest.raises(InputError, match=r"^video.side=100: .* 32 pixels at a time; give a multiple of 32"):
+        evaluated.asked(*SHORT, "video.side=100")
 
 
 def test_masks_are_enlarged_class_by_class():

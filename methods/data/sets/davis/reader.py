@@ -16,7 +16,7 @@ from methods.data.sets.davis.spec import LAID, LIST_BYTES, LISTS, NAME, DavisDat
 
 class Davis:
     """RGB frames, clip after clip; `mask` tells the objects of each. Raises InputError where a list names no clip, or
-    one whose frames are not there."""
+    one whose frames, or the mask of one of them, are not there."""
 
     channels = 3
     classes = labels = None
@@ -78,14 +78,23 @@ class Davis:
         return found
 
     def _numbers(self, clip: str) -> list[str]:
-        where = os.path.join(self._root, "JPEGImages", "480p", clip)
+        frames, masks = (os.path.join(self._root, kind, "480p", clip) for kind in ("JPEGImages", "Annotations"))
+        found, masked = self._of(frames, ".jpg"), set(self._of(masks, ".png"))
+        if not found:
+            raise InputError.of("data.path", ..., f"{frames!r} holds no frame", LAID)
+        if missing := [number for number in found if number not in masked]:
+            raise InputError.of("data.path", ..., f"{os.path.join(masks, missing[0])}.png is missing", LAID)
+        return found
+
+    def _of(self, where: str, suffix: str) -> list[str]:
+        """The numbers of a folder's files, in order."""
         try:
-            found = sorted(name[:-4] for name in os.listdir(where) if name[:-4].isdigit() and name.endswith(".jpg"))
+            names = os.listdir(where)
         except OSError as error:
             raise InputError.of("data.path", ..., f"{where!r} cannot be listed ({error.strerror})", LAID) from None
-        if not found:
-            raise InputError.of("data.path", ..., f"{where!r} holds no frame", LAID)
-        return found
+        return sorted(
+            stem for stem in (name.removesuffix(suffix) for name in names if name.endswith(suffix)) if stem.isdigit()
+        )
 
 
 def read(config: DavisData, split: str) -> Davis:
