@@ -57,8 +57,12 @@ def _of(subject: Subject, settings: Any, among: np.ndarray | None) -> Chosen:
         field = "subset" if settings.subset else "share"
         reason = "none of the images that it chooses can be read"
         raise InputError.of(f"{settings.name}.{field}", getattr(settings, field), reason, "choose others")
-    digest = None if among is None else hashlib.sha256(among.tobytes()).hexdigest()
-    return Chosen(features, labels, sum(counts[: world.rank]), sum(counts), digest)
+    return Chosen(features, labels, sum(counts[: world.rank]), sum(counts), digest_of(among))
+
+
+def digest_of(among: np.ndarray | None) -> str | None:
+    """Of `positions`; None for all."""
+    return None if among is None else hashlib.sha256(among.tobytes()).hexdigest()
 
 
 def agreed(subject: Subject, settings: Any) -> np.ndarray | None:

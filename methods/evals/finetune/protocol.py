@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from launcher.errors import InputError
 from methods import backbones
 from methods.augment.distorted import Distortion
 from methods.augment.mixing import Mixing, partners
 from methods.augment.spec import interpolation_of
 from methods.augment.views import TrainView
+from methods.backbones.dropout import DropPath, begin_pass, begin_step
 from methods.backbones.spec import GREY_MEAN, GREY_STD, RGB_MEAN, RGB_STD
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation, shares
@@ -23,7 +23,7 @@ from methods.evals.finetune.views import TuningView
 from methods.evals.fit import Fit
 from methods.evals.logistic.protocol import accuracy
 from methods.evals.subject import Subject
-from methods.evals.subsets import agreed
+from methods.evals.subsets import agreed, digest_of
 from methods.parts.batchnorm import synchronise
 from methods.parts.optim import UNDECAYED, parameter_groups
 from methods.parts.schedules import cosine, linear
@@ -59,7 +59,7 @@ def score(subject: Subject, settings: Finetune) -> dict[str, float]:
     per_epoch = len(ids) // batch
     network = _network(subject, recipe)
     fit = Fit(subject, settings.name, network, _optimizer(network, recipe, batch))
-    key = [vars(settings), None if among is None else ids.tolist()]
+    key = [vars(settings), batch, digest_of(among)]
     fit.run(
         per_epoch * recipe.epochs,
         functools.partial(_batches, subject, recipe, ids, batch),
@@ -75,26 +75,24 @@ def score(subject: Subject, settings: Finetune) -> dict[str, float]:
 
 
 def _batch(subject: Subject, settings: Finetune, recipe: Tuning, images: int) -> int:
-    """Images a step; of a multiple of the ranks, and where they are mixed of pairs on each."""
-    job, pairs = subject.job, 2 if recipe.mixup or recipe.cutmix else 1
-    batch = min(recipe.batch, images) // (pairs * job.world.size) * pairs * job.world.size
-    if batch < 2:
-        reason = f"{min(recipe.batch, images)} images a step do not share out to {job.world.size} ranks"
-        raise InputError.of("finetune.batch", recipe.batch, reason, "use fewer ranks, or more images")
+    """Images a step."""
+    job = subject.job
+    batch = settings.shared(recipe, job.world.size, images)
     if batch < recipe.batch:
-        job.notice(f"finetune: a step takes {batch} images, as there are {images} to learn from")
+        said = f"finetune: a step takes {batch} images in place of {recipe.batch}"
+        job.notice(f"{said}: there are {images} to learn from, and {job.world.size} ranks")
     return batch
 
 
 def _network(subject: Subject, recipe: Tuning) -> Tuned:
-    """On the device, ready to train; what the architecture has that never trains (MoCo v3's patches) does not here."""
+    """On the device, ready to train: all of it learns."""
     job = subject.job
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed_for("finetune classifier"))
-        trunk = copy.deepcopy(subject.backbone)
-        fresh = dict(backbones.build(job.config.backbone).named_parameters())
-        for name, parameter in trunk.named_parameters():
-            parameter.requires_grad_(fresh[name].requires_grad)
+        trunk = copy.deepcopy(subject.backbone).requires_grad_()
+        for name, module in backbones.build(job.config.backbone, drop_path=recipe.drop_path).named_modules():
+            if isinstance(module, DropPath):  # which the backbone that is judged goes without
+                trunk.set_submodule(name, module)
         network = Tuned(trunk, subject.classes)
         if recipe.optimizer == "adamw":
             nn.init.trunc_normal_(network.head.weight, std=SPREAD)
@@ -148,9 +146,10 @@ def _loss(subject: Subject, recipe: Tuning, network: Tuned, batch: int, data: Ba
     """What this rank's images give to the mean cross-entropy over the batch."""
     job, device = subject.job, subject.job.world.device
     images, labels = data.images.to(device, non_blocking=True), subject.labels("train", data.ids.numpy()).to(device)
-    torch.manual_seed(job.seed_for("finetune dropout", step, job.world.rank))  # of AlexNet and VGG
+    begin_step([network], lambda number: job.seed_for("finetune dropout", step, number))
+    begin_pass([network], (job.world.rank * len(images), len(images), batch))
     smoothing = {"label_smoothing": recipe.smoothing, "reduction": "none"}
-    if not (recipe.mixup or recipe.cutmix):
+    if recipe.together == 1:
         return cross_entropy(network(images), labels, **smoothing).sum() / batch
     mixing = Mixing(job.seed_for("finetune mixing"), recipe.mixup, recipe.cutmix, 0.5)
     first = job.world.rank * len(images) // 2

@@ -1,5 +1,6 @@
 """Fine-tuning of the whole network with all labels or a few (thesis Tables 4.1, 5.7 and 5.8; SMoG, Table 4)."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -26,16 +27,34 @@ class Tuning:
     cutmix: float = 0.0
     rand_augment: int = 0
     erasing: float = 0.0
+    drop_path: float = 0.0  # of transformers
+
+    @property
+    def together(self) -> int:
+        """Images that a rank takes at once, or none of them: the pairs of mixtures."""
+        return 2 if self.mixup or self.cutmix else 1
 
 
 # eval_semisup.py of facebookresearch/swav, 8 GPUs with 32 images each; the rates of 1 % are its README's.
 SWAV = Tuning("sgd", 20, 256, 0.01, 0.2, 0.0)
 SWAV_FEW = replace(SWAV, rate=0.02, head_rate=5.0)
 DROPS, FACTOR = (0.6, 0.8), 0.2  # after these shares of the epochs, 12 and 16 of 20, a rate is so much of what it was
-# main.py of facebookresearch/deit, by which the thesis goes (5.5.3), without stochastic depth, repeated augmentation
-# and averaged weights. On other images than ImageNet the authors take smaller rates: docs/evaluation.md has them.
+# main.py of facebookresearch/deit, by which the thesis goes (5.5.3), without repeated augmentation and averaged
+# weights. On other images than ImageNet the authors take smaller rates: docs/evaluation.md has them.
 DEIT = Tuning(
-    "adamw", 300, 1024, 5e-4, 5e-4, 0.05, of=512, smoothing=0.1, mixup=0.8, cutmix=1.0, rand_augment=9, erasing=0.25
+    "adamw",
+    epochs=300,
+    batch=1024,
+    rate=5e-4,
+    head_rate=5e-4,
+    weight_decay=0.05,
+    of=512,
+    smoothing=0.1,
+    mixup=0.8,
+    cutmix=1.0,
+    rand_augment=9,
+    erasing=0.25,
+    drop_path=0.1,
 )
 WARMUP, FLOOR = 5, 0.01  # epochs of warm-up; what a rate ends at: 1e-5 of 1e-3
 RECIPES = ("swav", "deit")
@@ -64,10 +83,16 @@ class Finetune(SomeImages, Settings):
 
     def refuse_unshared(self, ranks: int) -> None:
         """What does not share out is left out of a step, as long as something is left."""
-        batch = self.chosen(self.share).batch
-        if batch < ranks:
-            reason = f"{batch} images a step do not share out to {ranks} ranks"
-            raise InputError.of("finetune.batch", batch, reason, "use fewer ranks")
+        self.shared(self.chosen(self.share), ranks)
+
+    def shared(self, recipe: Tuning, ranks: int, images: float = math.inf) -> int:
+        """Images a step, over all ranks, of so many in all. Raises InputError where that is fewer than two, of which
+        there are no batch statistics."""
+        most, part = int(min(recipe.batch, images)), recipe.together * ranks
+        if (batch := most // part * part) < 2:
+            reason = f"{most} images a step do not share out to {ranks} ranks"
+            raise InputError.of("finetune.batch", recipe.batch, reason, "use fewer ranks, or more images")
+        return batch
 
     def chosen(self, share: float) -> Tuning:
         """The recipe for this share of the training images, with what was given."""
