@@ -96,6 +96,32 @@ class ClipDataset(ImageDataset, Protocol):
         """uint8 [H, W], as large as the frame: 0 background, the number of an object, 255 void. Raises BrokenImage."""
 
 
+class Query(NamedTuple):
+    """A search among the first images of a `QueryDataset`: which of these are relevant, positions among them, int64;
+    all others are not."""
+
+    image: int  # what is searched with, a position in the data set
+    box: tuple[float, float, float, float] | None  # x1, y1, x2, y2 in its pixels: what is looked for
+    easy: np.ndarray
+    hard: np.ndarray
+    junk: np.ndarray  # counts neither for nor against
+
+
+class QueryDataset(ImageDataset, Protocol):
+    """One to be searched; `classes` and `labels` are None."""
+
+    database: int  # how many of its images are searched: the first; those of the queries follow
+    queries: tuple[Query, ...]
+
+
+class CopyDataset(ImageDataset, Protocol):
+    """One of images and copies of some of them; `classes` and `labels` are None. Its train split has other images, or
+    none, and neither of both attributes."""
+
+    database: int  # how many of its images are searched: the first; the copies follow
+    originals: tuple[np.ndarray, ...]  # of each copy, int64: which of these it was made of
+
+
 def tags_of(dataset: ImageDataset) -> np.ndarray | None:
     """As `TaggedDataset` has them; None of others."""
     return getattr(dataset, "tags", None)

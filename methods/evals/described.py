@@ -1,0 +1,133 @@
+"""Features of whole images, in whatever size a protocol wants them, kept as they are made."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import pad
+
+from launcher.runtime.preempt import Stopped
+from launcher.runtime.store import Item, Store
+from methods.backbones.spec import BACKBONES, GREY_MEAN, GREY_STD, RGB_MEAN, RGB_STD
+from methods.data.dataset import ImageDataset
+from methods.engine.features import refuse_unless_finite
+from methods.evals.dense import stride_of
+from methods.evals.subject import Subject
+
+KEPT = "described"  # of the items in the store
+THREADS = 4  # that decode images
+LARGEST = 512  # images in a file: a stop waits for it
+
+
+def described(
+    subject: Subject,
+    dataset: ImageDataset,
+    pixels: Callable[[int], torch.Tensor],
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    work: str,
+    key: object,
+    width: int,
+    batch: int,
+) -> np.ndarray | None:
+    """What `encode` makes of all images of `dataset`, float64 [n, d], on rank 0; None elsewhere.
+
+    pixels(i): float32 [C, H, W], of one size in a batch. encode: [B, C, H, W] on the device -> [B, d]. work: of
+    `subject.WORKS`, the name under which it is kept; key: what it depends on beside the weights; width: about d; batch:
+    images at once. The ranks share the images that no earlier start kept. Collective; raises Stopped, BrokenImage, and
+    Diverged where features are no finite numbers.
+    """
+    job, world = subject.job, subject.job.world
+    with subject.keeping(work, key, needed=4 * len(dataset) * width) as store:
+        mine = dict(_restored(subject, store))
+        done = {number for part in world.gather([*mine]) for number in part}
+        todo = [number for number in range(len(dataset)) if number not in done]
+        store.figures |= {"images": len(dataset), "restored": len(done)}
+        first, last = (len(todo) * rank // world.size for rank in (world.rank, world.rank + 1))
+        share, turns = todo[first:last], -(-max(world.gather(last - first)) // batch)
+        batches = [share[start : start + batch] for start in range(0, len(share), batch)]
+        unkept: list[int] = []
+        try:
+            with ThreadPoolExecutor(THREADS) as pool, job.autocast(), torch.no_grad():
+                for turn in range(turns):
+                    job.safe_point(work, turn, turns)
+                    numbers = batches[turn] if turn < len(batches) else []
+                    if not numbers:
+                        continue
+                    images = torch.stack([*pool.map(pixels, numbers)]).to(world.device)
+                    mine |= zip(numbers, encode(images).float().cpu(), strict=True)
+                    unkept += numbers
+                    if store.due() or len(unkept) >= LARGEST:
+                        _keep(store, unkept, mine)
+                        unkept = []
+            job.safe_point(work, turns, turns)
+        except Stopped:
+            _keep(store, unkept, mine)
+            raise
+        _keep(store, unkept, mine)
+    numbers = sorted(mine)
+    rows = torch.stack([mine[number] for number in numbers]) if numbers else None
+    wide = max(world.gather(0 if rows is None else rows.shape[1]))
+    rows = torch.empty(0, wide) if rows is None else rows
+    refuse_unless_finite(job, rows, work)
+    rows, ids = world.collect(rows), world.collect(torch.tensor(numbers, dtype=torch.int64))
+    return rows[ids.argsort()].double().numpy() if world.is_main else None
+
+
+def normalised(image: Image.Image) -> torch.Tensor:
+    """float32 [C, H, W], as a backbone takes colours that are floats."""
+    pixels = np.array(image)
+    planes = torch.from_numpy(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy()).float() / 255
+    mean, std = ((GREY_MEAN,), (GREY_STD,)) if len(planes) == 1 else (RGB_MEAN, RGB_STD)
+    return (planes - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+
+
+def whole_patches(images: torch.Tensor, backbone: str) -> torch.Tensor:
+    """[B, C, H, W] without what fills no patch of a vision transformer, at the right and the bottom, as the convolution
+    of the published one leaves it out; padded by zeros where an image is smaller than a patch, or than a convolutional
+    network's stride."""
+    stride = stride_of(backbone)
+    height, width = images.shape[2:]
+    images = pad(images, (0, max(0, stride - width), 0, max(0, stride - height)))
+    if not BACKBONES[backbone].patch:
+        return images
+    height, width = (side // stride * stride for side in images.shape[2:])
+    return images[:, :, :height, :width]
+
+
+def _keep(store: Store, numbers: list[int], found: dict[int, torch.Tensor]) -> None:
+    """A file for each run of neighbours among `numbers`, which rise."""
+    for first, last in _runs(numbers):
+        rows = torch.stack([found[number] for number in range(first, last)])
+        store.keep(KEPT, first, last, {"features": rows}, {})
+    store.wait()
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """[first, last) of each.
+
+    >>> [*_runs([1, 2, 3, 7, 8])]
+    [(1, 4), (7, 9)]
+    """
+    first = last = None
+    for number in numbers:
+        if number != last:
+            if first is not None:
+                yield first, last
+            first = number
+        last = number + 1
+    if first is not None:
+        yield first, last
+
+
+def _restored(subject: Subject, store: Store) -> Iterator[tuple[int, torch.Tensor]]:
+    """What an earlier start kept; the ranks share the reading. Collective."""
+    world = subject.job.world
+    told = world.broadcast([(i.first, i.last, str(i.path)) for i in store.items(KEPT)] if world.is_main else [])
+    for first, last, path in told[world.rank :: world.size]:
+        found = store.read(Item(first, last, Path(path)))
+        if found is not None:
+            yield from zip(range(first, last), found["features"], strict=True)
