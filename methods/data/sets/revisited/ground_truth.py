@@ -36,9 +36,10 @@ def read(content: bytes) -> Any:
             if number >= MOST or (operation.name in PLACES and int(argument) >= MOST):
                 raise ValueError(f"it takes more than {MOST:,} operations")
         return _plain(_Reader(io.BytesIO(content), encoding="latin1").load())
-    except (ValueError, RecursionError) as error:
-        said = str(error).splitlines()[0] if str(error) else "it nests without end"
-        raise ValueError(said[:200]) from None
+    except RecursionError:
+        raise ValueError("it nests without end") from None
+    except ValueError as error:
+        raise ValueError(str(error).splitlines()[0][:200] if str(error) else "it is damaged") from None
     except Exception as error:  # a damaged program fails anywhere
         raise ValueError(f"it is damaged ({type(error).__name__})") from None
 
@@ -91,6 +92,8 @@ class _Maker(_Named):
             if coding != "latin1":
                 raise ValueError("it holds bytes in an unknown coding")
             return text.encode("latin1")
+        if self.name == "bytes" and not given:  # so are none pickled
+            return b""
         if self.name == "dtype":
             return _Kind(given[0])
         if self.name == "_reconstruct":
@@ -110,6 +113,7 @@ _NAMES = {
     ("numpy", "dtype"): "dtype",
     ("numpy", "ndarray"): "ndarray",
     ("_codecs", "encode"): "encode",
+    ("__builtin__", "bytes"): "bytes",
 }
 
 

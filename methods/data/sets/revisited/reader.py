@@ -8,20 +8,22 @@ import numpy as np
 from methods.data.dataset import Query
 from methods.data.sets.listed import ListedImages, content_of, is_inside, refuse_unless
 from methods.data.sets.revisited import ground_truth
-from methods.data.sets.revisited.spec import IMAGES, OxfordData
+from methods.data.sets.revisited.spec import IMAGES, OxfordData, ParisData
 
 MOST_BYTES = 64 << 20  # of the ground truth
+MOST_NUMBER = 2**53  # up to which a float64 holds each whole number
 GRADES = ("easy", "hard", "junk")
+SAYS = "it does not say {imlist, qimlist, gnd: [{bbx, easy, hard, junk}, ...]}"
 
 
-class Revisited(ListedImages):
+class Landmarks(ListedImages):
     """RGB images: those that are searched, then those of the queries; the train split has none.
 
     Raises InputError where the ground truth is missing, does anything else than hold values, or says something else
     than the published one.
     """
 
-    def __init__(self, config: OxfordData, split: str):
+    def __init__(self, config: OxfordData | ParisData, split: str):
         file = config.file
         database, queries = _told(file, config.laid)
         names = [f"{name}.jpg" for name in (*database, *(name for name, _ in queries))] if split == "test" else []
@@ -35,31 +37,29 @@ class Revisited(ListedImages):
 
 def _told(file: str, laid: str) -> tuple[list[str], list[tuple[str, tuple]]]:
     """(names that are searched, (name, (box, easy, hard, junk)) of each query)."""
+    content = content_of(file, MOST_BYTES, laid)
     try:
-        said = ground_truth.read(content_of(file, MOST_BYTES, laid))
+        said = ground_truth.read(content)
     except ValueError as error:
         refuse_unless(False, file, f"no ground truth: {error}", laid)
-    refuse_unless(isinstance(said, dict) and {"imlist", "qimlist", "gnd"} <= said.keys(), file, _SAYS, laid)
+    refuse_unless(isinstance(said, dict) and {"imlist", "qimlist", "gnd"} <= said.keys(), file, SAYS, laid)
     lists = []
     for key in ("imlist", "qimlist"):
         found = said[key].tolist() if isinstance(said[key], np.ndarray) else said[key]
-        refuse_unless(isinstance(found, list | tuple) and found and all(map(is_inside, found)), file, _SAYS, laid)
+        refuse_unless(isinstance(found, list | tuple) and found and all(map(is_inside, found)), file, SAYS, laid)
         lists.append([*found])
     database, queries = lists
     truths = said["gnd"]
-    refuse_unless(isinstance(truths, list | tuple) and len(truths) == len(queries), file, _SAYS, laid)
+    refuse_unless(isinstance(truths, list | tuple) and len(truths) == len(queries), file, SAYS, laid)
     graded = []
     for name, truth in zip(queries, truths, strict=True):
-        refuse_unless(isinstance(truth, dict) and {*GRADES} <= truth.keys(), file, _SAYS, laid)
+        refuse_unless(isinstance(truth, dict) and {*GRADES} <= truth.keys(), file, SAYS, laid)
         places = [_places(truth[grade], len(database)) for grade in GRADES]
         box = _numbers(truth.get("bbx"))
         fits = box is None or len(box) == 4
-        refuse_unless(fits and not any(each is None for each in places), file, f"{name}: {_SAYS}", laid)
+        refuse_unless(fits and not any(each is None for each in places), file, f"{name}: {SAYS}", laid)
         graded.append((name, (None if box is None else tuple(box), *places)))
     return database, graded
-
-
-_SAYS = "it does not say {imlist, qimlist, gnd: [{bbx, easy, hard, junk}, ...]}"
 
 
 def _places(value: Any, most: int) -> np.ndarray | None:
@@ -76,8 +76,8 @@ def _numbers(value: Any) -> list[float] | None:
         value = value.ravel().tolist()
     if not isinstance(value, list | tuple) or not all(type(each) in (int, float) for each in value):
         return None
-    return [*value] if np.isfinite(np.array(value, np.float64)).all() else None
+    return [*value] if all(abs(each) < MOST_NUMBER for each in value) else None  # nor is NaN
 
 
-def read(config: OxfordData, split: str) -> Revisited:
-    return Revisited(config, split)
+def read(config: OxfordData | ParisData, split: str) -> Landmarks:
+    return Landmarks(config, split)

@@ -11,12 +11,12 @@ IMAGES = "jpg"
 
 
 @dataclass
-class OxfordData(DataSet):
-    """70 queries of 11 buildings of Oxford, among 4,993 images. `path` holds roxford5k/, or is that folder."""
+class Revisited:
+    """What both have in common."""
 
     truth: ClassVar = ("queries",)
-    archives: ClassVar[str] = "oxbuild_images.tgz"
-    name: str = "roxford5k"
+    archives: ClassVar[str]
+    name: str = ""
     path: str | None = None
     max_broken: float = 0.01
     max_pixels: int = field(default=MAX_PIXELS, metadata={"science": "given"})
@@ -50,8 +50,16 @@ class OxfordData(DataSet):
 
 
 @dataclass
-class ParisData(OxfordData):
-    """70 queries of 11 landmarks of Paris, among 6,322 images. `path` holds rparis6k/, or is that folder."""
+class OxfordData(Revisited, DataSet):
+    """70 queries of buildings of Oxford, among 4,993 images. `path` holds roxford5k/, or is that folder."""
 
-    archives: ClassVar[str] = "paris_1.tgz and paris_2.tgz"
+    archives: ClassVar = "oxbuild_images.tgz"
+    name: str = "roxford5k"
+
+
+@dataclass
+class ParisData(Revisited, DataSet):
+    """70 queries of landmarks of Paris, among 6,322 images. `path` holds rparis6k/, or is that folder."""
+
+    archives: ClassVar = "paris_1.tgz and paris_2.tgz"
     name: str = "rparis6k"
