@@ -1,5 +1,7 @@
 """Features of whole images, in whatever size a protocol wants them, kept as they are made."""
 
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +20,7 @@ from methods.evals.dense import stride_of
 from methods.evals.subject import Subject
 
 KEPT = "described"  # of the items in the store
-THREADS = 4  # that decode images
+THREADS, AHEAD = 4, 16  # that decode images, and how many images they are ahead
 LARGEST = 512  # images in a file: a stop waits for it
 
 
@@ -52,12 +54,13 @@ def described(
         unkept: list[int] = []
         try:
             with ThreadPoolExecutor(THREADS) as pool, job.autocast(), torch.no_grad():
+                decoded = _ahead(pool, pixels, share)
                 for turn in range(turns):
                     job.safe_point(work, turn, turns)
                     numbers = batches[turn] if turn < len(batches) else []
                     if not numbers:
                         continue
-                    images = torch.stack([*pool.map(pixels, numbers)]).to(world.device)
+                    images = torch.stack([*itertools.islice(decoded, len(numbers))]).to(world.device)
                     mine |= zip(numbers, encode(images).float().cpu(), strict=True)
                     unkept += numbers
                     if store.due() or len(unkept) >= LARGEST:
@@ -96,6 +99,17 @@ def whole_patches(images: torch.Tensor, backbone: str) -> torch.Tensor:
         return images
     height, width = (side // stride * stride for side in images.shape[2:])
     return images[:, :, :height, :width]
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, pixels: Callable[[int], torch.Tensor], numbers: list[int]
+) -> Iterator[torch.Tensor]:
+    """What `pixels` gives for each of `numbers`, in order, of which some are always worked on."""
+    waiting = deque(pool.submit(pixels, number) for number in numbers[:AHEAD])
+    for position in range(len(numbers)):
+        yield waiting.popleft().result()
+        if position + AHEAD < len(numbers):
+            waiting.append(pool.submit(pixels, numbers[position + AHEAD]))
 
 
 def _keep(store: Store, numbers: list[int], found: dict[int, torch.Tensor]) -> None:

@@ -5,14 +5,14 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Found(NamedTuple):
+class Ranked(NamedTuple):
     """Of one query: average precision, and precision among the first 10."""
 
     ap: float
     p10: float
 
 
-def judged(order: np.ndarray, relevant: np.ndarray, junk: np.ndarray) -> Found | None:
+def judged(order: np.ndarray, relevant: np.ndarray, junk: np.ndarray) -> Ranked | None:
     """order: [n], positions, best first; relevant, junk: positions, all of them somewhere in `order`. From 0 to 1;
     None where nothing is relevant.
 
@@ -21,10 +21,10 @@ def judged(order: np.ndarray, relevant: np.ndarray, junk: np.ndarray) -> Found |
     """
     if not len(relevant):
         return None
-    counted = order[~np.isin(order, junk)]
+    counted = order[~np.isin(order, junk) | np.isin(order, relevant)]
     ranks = np.flatnonzero(np.isin(counted, relevant))  # from 0
     looked_at = min(int(ranks[-1]) + 1, 10)
-    return Found(trapezoids(ranks, len(relevant)), int((ranks < looked_at).sum()) / looked_at)
+    return Ranked(trapezoids(ranks, len(relevant)), int((ranks < looked_at).sum()) / looked_at)
 
 
 def trapezoids(ranks: np.ndarray, relevant: int) -> float:

@@ -25,7 +25,7 @@ SHORT = (
     "eval_data=made/copies",
     "eval_data.originals=6",
     "eval_data.distractors=6",
-    "eval_data.images=160",
+    "eval_data.images=96",
     "copies.size=32",
 )
 
@@ -101,7 +101,7 @@ def test_features_are_the_backbones_beside_its_last_map(evaluated_in, tmp_path, 
 def test_scores_are_those_of_the_procedure_written_down_on_copies_made_here(evaluated_vit):
     found = evaluated_vit.scores(*SHORT)["copies"]
     network, features = evaluated_vit.backbone, []
-    for data in (MadeCopies(originals=6, distractors=6), Others(images=160)):
+    for data in (MadeCopies(originals=6, distractors=6), Others(images=96)):
         rows = []
         for number in range(len(data)):
             pixels = normalised(data.image(number).resize((32, 32), Image.Resampling.BICUBIC))
