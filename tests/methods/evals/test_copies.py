@@ -129,7 +129,7 @@ def test_stopped_and_on_two_ranks_it_finds_what_it_finds_undisturbed_on_one(eval
     assert 0 < alone["unwhitened"] <= 100
     shutil.rmtree(asked.path)
     asked, starts = evaluated.asked(*SHORT), 0
-    while evaluated.stopped(asked, questions=6):
+    while evaluated.stopped(asked, questions=4):
         starts += 1
         assert starts < 10
     assert starts >= 2 and evaluated.serve(asked)["copies"] == alone
