@@ -215,7 +215,7 @@ def test_another_layout_of_copydays_is_refused_in_one_line(tmp_path):
         build(config, "test")
     config = copydays(tmp_path / "b")
     config.distractors = str(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"^data\.distractors\.path.*does not exist"):
+    with pytest.raises(InputError, match=r"^data\.distractors=.*nowhere: no folder that you can read; give"):
         build(config, "test")
 
 

@@ -64,6 +64,7 @@ def test_a_ranking_worked_by_hand():
     """Relevant ones at the first and the fourth place, of which the second is junk: then at the first and the third."""
     found = judged(np.array([7, 1, 5, 9, 3]), np.array([7, 9]), np.array([1]))
     assert found.ap == pytest.approx((1 + 1) / 4 + (1 / 2 + 2 / 3) / 4) and found.p10 == pytest.approx(2 / 3)
+    assert judged(np.array([7, 1]), np.array([7]), np.array([7, 1])) == (1.0, 1.0)  # what is both is relevant
     assert judged(np.array([0, 1]), np.array([], np.int64), np.array([0])) is None
 
 

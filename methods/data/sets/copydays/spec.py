@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from launcher.errors import InputError
 from methods.data.listing import MAX_PIXELS, absolute
 from methods.data.sets.base import DataSet, folder_of, unlisted, wrong
 
@@ -49,5 +50,6 @@ class CopydaysData(DataSet):
             if not found:
                 raise wrong(field, self.path, f"{folder!r} holds no .jpg", LAID)
         for name in ("distractors", "whitening"):
-            if getattr(self, name):
-                folder_of(getattr(self, name), f"{field}.{name}", "a folder of images")
+            value = getattr(self, name)
+            if value and not (os.path.isdir(value) and os.access(value, os.R_OK | os.X_OK)):
+                raise InputError.of(f"{field}.{name}", value, "no folder that you can read", "give a folder of images")
