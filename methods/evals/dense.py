@@ -14,7 +14,8 @@ CHANNELS_FIRST = (2, 3)  # the sides of a convolutional network's map
 
 def stride_of(backbone: str) -> int:
     """Pixels a side that images of one size want to be a multiple of: a patch, or what the last map is reduced by."""
-    return BACKBONES[backbone].patch or 32
+    size = BACKBONES[backbone]
+    return size.patch if size.class_token else 32  # Swin joins its patches until they have 32 pixels
 
 
 @contextlib.contextmanager
@@ -25,7 +26,7 @@ def mapper(backbone: str, network: nn.Module) -> Iterator[Callable[[torch.Tensor
     behind the block.
     """
     family, trunk = backbones.network(backbone), network.trunk
-    if BACKBONES[backbone].patch:
+    if BACKBONES[backbone].class_token:
 
         def tokens(images: torch.Tensor) -> torch.Tensor:
             found = trunk.forward_features(network.input(images))[:, 1:]

@@ -16,7 +16,6 @@ from launcher.runtime.store import Item, Store
 from methods.backbones.spec import BACKBONES, GREY_MEAN, GREY_STD, RGB_MEAN, RGB_STD
 from methods.data.dataset import ImageDataset
 from methods.engine.features import refuse_unless_finite
-from methods.evals.dense import stride_of
 from methods.evals.subject import Subject
 
 KEPT = "described"  # of the items in the store
@@ -89,15 +88,14 @@ def normalised(image: Image.Image) -> torch.Tensor:
 
 
 def whole_patches(images: torch.Tensor, backbone: str) -> torch.Tensor:
-    """[B, C, H, W] without what fills no patch of a vision transformer, at the right and the bottom, as the convolution
-    of the published one leaves it out; padded by zeros where an image is smaller than a patch, or than a convolutional
-    network's stride."""
-    stride = stride_of(backbone)
+    """[B, C, H, W] without what fills no patch of a transformer, at the right and the bottom, as the convolution of the
+    published one leaves it out; padded by zeros where an image is smaller than the network takes."""
+    least, patch = BACKBONES[backbone].smallest, BACKBONES[backbone].patch
     height, width = images.shape[2:]
-    images = pad(images, (0, max(0, stride - width), 0, max(0, stride - height)))
-    if not BACKBONES[backbone].patch:
+    images = pad(images, (0, max(0, least - width), 0, max(0, least - height)))
+    if not patch:
         return images
-    height, width = (side // stride * stride for side in images.shape[2:])
+    height, width = (side // patch * patch for side in images.shape[2:])
     return images[:, :, :height, :width]
 
 

@@ -80,7 +80,7 @@ def traced(features: np.ndarray, dataset: CopyDataset, found: int) -> float:
 def encoder(backbone: str, network: nn.Module, power: float) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
     """[B, C, H, W] -> float32 [B, d + d']: the backbone's feature, a transformer's class token, beside the generalised
     mean of its last map (GeM: Radenovic et al. 2018b)."""
-    if BACKBONES[backbone].patch:
+    if BACKBONES[backbone].class_token:
 
         def of_tokens(images: torch.Tensor) -> torch.Tensor:
             tokens = network.trunk.forward_features(network.input(whole_patches(images, backbone))).float()

@@ -13,12 +13,13 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
+from methods import backbones
 from methods.data.sets.made_copies.reader import MadeCopies, Others
 from methods.evals.alone import evaluate
 from methods.evals.copies.protocol import encoder, generalised_mean, traced
 from methods.evals.copies.whitening import whitened
 from methods.evals.dense import mapper
-from methods.evals.described import normalised
+from methods.evals.described import normalised, whole_patches
 
 SHORT = (
     "protocol=copies",
@@ -96,6 +97,36 @@ def test_features_are_the_backbones_beside_its_last_map(evaluated_in, tmp_path, 
         expected = torch.cat([network(images), last.clamp(min=1e-6).pow(4).mean((2, 3)).pow(0.25)], 1)
     assert torch.allclose(found, expected, atol=1e-6)
     assert not network._forward_hooks
+
+
+def test_swin_has_patches_and_no_class_token_and_is_described_by_its_last_map():
+    torch.manual_seed(0)
+    network, images = backbones.build("swin_tiny").eval(), torch.rand(2, 3, 64, 96)
+    with encoder("swin_tiny", network, 4.0) as encode, mapper("swin_tiny", network) as mapped, torch.no_grad():
+        found, feature, last = encode(images), network(images), mapped(images)
+        normed = network.trunk.norm(last.movedim(1, 3))
+    assert last.shape == (2, 768, 2, 3)  # it joins its patches of 4 pixels until they have 32
+    assert torch.allclose(normed.mean((1, 2)), feature, atol=1e-5)
+    pooled = last.double().clamp(min=1e-6).pow(4).mean((2, 3)).pow(0.25)
+    assert torch.allclose(found.double(), torch.cat([feature.double(), pooled], 1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size"),
+    [("swin_tiny", (68, 100)), ("vit_small_16", (64, 96)), ("resnet50", (70, 101)), ("vgg16_bn", (70, 101))],
+)
+def test_what_fills_no_patch_is_left_out(backbone, size):
+    image = torch.rand(1, 3, 70, 101)
+    assert torch.equal(whole_patches(image, backbone), image[..., : size[0], : size[1]])
+
+
+@pytest.mark.parametrize(("backbone", "least"), [("swin_tiny", 32), ("alexnet_bn", 63), ("small_resnet", 8)])
+def test_an_image_too_small_for_the_network_has_a_border(backbone, least):
+    image, network = torch.rand(1, 3, 6, 80), backbones.build(backbone).eval()
+    found = whole_patches(image, backbone)
+    assert torch.equal(found[:, :, :6], image) and found.shape == (1, 3, least, 80) and not found[:, :, 6:].any()
+    with torch.no_grad():
+        assert network(found).isfinite().all()
 
 
 def test_scores_are_those_of_the_procedure_written_down_on_copies_made_here(evaluated_vit):
