@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from launcher.compose import evaluation, points, protocols
 from launcher.compose.overrides import text_of
 from launcher.errors import InputError, SslrunError
@@ -21,12 +23,14 @@ from launcher.run import goodput
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.slurm import queue, reasons
-from launcher.spec import paths
+from launcher.spec import paths, registry
 from launcher.spec.runspec import RunSpec
 from launcher.sweep import record
 from launcher.sweep.ablation import Ablation, PaperRow
 from launcher.sweep.asked import Asked, judges
 from launcher.sweep.columns import OurNumber
+
+DATA = registry.facts("data").DATA
 
 # What deserves a look first. Besides the states of a run: `absent`, nobody asked for it; `gone`, its folder is;
 # `damaged`, it cannot be read; `unjudged`, done without the number that the table is about.
@@ -163,11 +167,12 @@ def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
     if asked.seed:
         seeds = [_seed(text) for text in points.values_of(f"seed={asked.seed}")]
     found = _Finder(folder, [row["run"] for row in mine.values()])
+    of_table = [asked.judged(point) for point in table.points]
     rows = []
-    for point in table.points:
+    for point, judged in zip(table.points, of_table, strict=True):
         here = [mine.get((point.series, str(point.value), seed)) for seed in seeds]
-        judged = asked.judged(point)
-        runs = [_run(judged, seed, row, found) for seed, row in zip(seeds, here, strict=True)]
+        wanted = _Wanted.among(judged, of_table)
+        runs = [_run(wanted, seed, row, found) for seed, row in zip(seeds, here, strict=True)]
         at = next((row["at"] for row in here if row), table.value_at(point, asked.scale))
         lacks = tuple(table.lacks(point, asked.scale, own))
         metric = judged.metric if point.judged else ""
@@ -243,27 +248,68 @@ class _Finder:
         return RunDir(paths.led_to(path)) if path else None
 
 
-def _run(judged: OurNumber, seed: int, row: Mapping[str, Any] | None, finder: _Finder) -> Run:
+@dataclass(frozen=True)
+class _Wanted:
+    """Our number of a row, and what tells its images from those of other columns that judge on the same data set, such
+    as another year of it: {field: value}. What nobody's column says of a data set may be typed by whoever asks."""
+
+    number: OurNumber
+    images: Mapping[str, Any]
+
+    @classmethod
+    def among(cls, number: OurNumber, of_table: Sequence[OurNumber]) -> "_Wanted":
+        kind = DATA.get(number.data)
+        if kind is None:
+            return cls(number, {})
+        telling = {key for each in of_table if each.data == number.data for key in each.of_data}
+        said = OmegaConf.from_dotlist([f"{key}={value}" for key, value in number.of_data.items()])
+        chosen = vars(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), said)))
+        return cls(number, {key: chosen[key] for key in telling})
+
+    def on(self, each: RunDir) -> bool:
+        """Whether an evaluation judges on these images; one that is gone may have."""
+        there = _in_spec(each.path / "spec.json", "eval_data")
+        if there is None or not self.number.data:
+            return True
+        usual = vars(DATA[self.number.data]()) if self.images else {}
+        mine = all(there.get(key, usual[key]) == value for key, value in self.images.items())
+        return there.get("name") == self.number.data and mine
+
+    def asked_of(self, each: RunDir, backbone: str) -> bool:
+        """Whether an evaluation was to give this number: its protocol with these settings, on these images."""
+        name = self.number.protocol
+        if name not in each.path.name.rpartition("-")[0].split("+") or not self.on(each):
+            return False
+        try:
+            there = protocols.filled(evaluation.asked_of(each)["settings"])
+        except (OSError, ValueError, KeyError, InputError):  # from before there were any, or damaged
+            return True
+        return there.get(name) == protocols.taken(self.number.asked or [f"protocol={name}"], backbone)[0][name]
+
+
+def _run(wanted: _Wanted, seed: int, row: Mapping[str, Any] | None, finder: _Finder) -> Run:
     if row is None:
         return Run(seed, "absent")
     found = finder.find(row)
     if found is None:
         return Run(seed, "gone", row["run"], message=f"its folder {row['run']} is gone")
     try:
-        return _read(ReadOnce(found.path), seed, judged, row, finder.jobs)
+        return _read(ReadOnce(found.path), seed, wanted, row, finder.jobs)
     except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = str(error) if isinstance(error, SslrunError) else f"{type(error).__name__}: {error}"
         return Run(seed, "damaged", found.path.name, str(found.path), " ".join(said.split()))
 
 
-def _read(found: RunDir, seed: int, judged: OurNumber, row: Mapping[str, Any], jobs: Any) -> Run:
+def _read(found: RunDir, seed: int, wanted: _Wanted, row: Mapping[str, Any], jobs: Any) -> Run:
     summary, history = found.summary(jobs, digest=False), found.history()
     gpus = found.spec().world_size if found.spec().cluster.gpus_per_node else 0
-    # One of an earlier step is not its number.
-    last = {e["protocol"]: e for e in history.judged() if e["step"] == summary["step"]}
-    score, state, message = _score(found.spec(), last, judged, row), summary["state"], summary["message"]
+    # One of an earlier step is not its number, nor one of other images of the same data set.
+    others = {f"evals/{each.path.name}" for each in evaluation.every(found) if not wanted.on(each)}
+    events = (e for e in history.judged() if e["step"] == summary["step"] and e.get("by") not in others)
+    score = _score(found.spec(), {e["protocol"]: e for e in events}, wanted.number, row)
+    state, message = summary["state"], summary["message"]
     if state == "done" and score is None:
-        state, message = _unjudged(found, judged, jobs)
+        state, message = _unjudged(found, wanted, jobs)
     heard = found.spoke() if summary["state"] == "running" else 0.0
     hours = goodput.worked_seconds(history, heard) / 3600
     gpu_hours = goodput.worked_gpu_seconds(history, gpus, heard) / 3600
@@ -274,22 +320,15 @@ def _read(found: RunDir, seed: int, judged: OurNumber, row: Mapping[str, Any], j
     )  # fmt: skip
 
 
-def _unjudged(found: RunDir, judged: OurNumber, jobs: Any) -> tuple[str, str]:
+def _unjudged(found: RunDir, wanted: _Wanted, jobs: Any) -> tuple[str, str]:
     """(state, message) of a run that is done and has no score: those of the evaluation that was to give it one."""
-    asked = [each for each in evaluation.every(found) if _is_of(each, judged)]
+    asked = [each for each in evaluation.every(found) if wanted.asked_of(each, found.spec().method.backbone)]
     there = asked[-1].state(jobs) if asked else None
     if there is None or there.name == "done":
-        words = shlex.join(judged.asked or [f"protocol={judged.protocol}"])
+        words = shlex.join(wanted.number.asked or [f"protocol={wanted.number.protocol}"])
         return "unjudged", f"`sslrun eval {found.typed} {words}` judges it"
     said = there.message or reasons.of(there.why_pending).short()
     return there.name, f"trained; its evaluation evals/{asked[-1].path.name} is {there.name}{said and ': '}{said}"
-
-
-def _is_of(each: RunDir, judged: OurNumber) -> bool:
-    """Whether an evaluation is one that gives such a number: its protocol, and of a column its data."""
-    if judged.protocol not in each.path.name.rpartition("-")[0].split("+"):
-        return False
-    return not judged.data or _in_spec(each.path / "spec.json", "eval_data", "name") == judged.data
 
 
 def _score(spec: RunSpec, evals: Mapping[str, Any], judged: OurNumber, row: Mapping[str, Any]) -> float | None:

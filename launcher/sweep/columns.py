@@ -46,6 +46,12 @@ class OurNumber:
         """The data set that it judges on; empty where that is the run's own."""
         return next((word.partition("=")[2] for word in self.words if word.startswith("eval_data=")), "")
 
+    @property
+    def of_data(self) -> dict[str, str]:
+        """What is said of the data set, besides where it lies: {"year": "2019"}."""
+        said = (word.removeprefix("eval_data.").partition("=") for word in self.words if word.startswith("eval_data."))
+        return {key: value for key, _, value in said if key != "path"}
+
     def at(self, typed: Iterable[str]) -> "OurNumber":
         """With what a person typed of its data set: `places205.path=/mnt/places205`."""
         mine = [word for word in typed if self.data and word.startswith(f"{self.data}.")]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from launcher.compose import evaluation
 from launcher.errors import InputError
 from launcher.sweep import asked
 
@@ -70,6 +71,41 @@ def test_each_number_is_of_its_columns_own_evaluation(columns):
         "knn.trained (own), knn.trained (later, own), svm.map (objects), svm.map (later, objects)"
     )
     assert found["spearman"] is None and found["verdict"].count("\n") == 3  # of each its own sentence
+
+
+def test_columns_on_one_data_set_with_other_settings_are_told_apart(columns):
+    """Their scores have one name in the run: of two years of iNaturalist, say."""
+    others = "  other objects:\n    paper: [svm.map, eval_data=voc]\n    demo: [svm.map, svm.folds=2, {}]\npoints:"
+    columns.write(ABOVE.replace("points:", others.format("eval_data=made/objects, eval_data.seed=1")))
+    run = columns.submit()[0.01, 0]
+    columns.done(run, 40.0)
+    asked = ["protocol=svm", "svm.folds=2", "eval_data=made/objects"]
+    wanted = (evaluation.want(run, [*asked, *more]) for more in ((), ("eval_data.seed=1", "eval_data.images=76")))
+    first, second = (evaluation.prepare(run, each)[0] for each in wanted)
+    event = {"protocol": "svm(folds=2):made/objects", "step": 100, "data": "made/objects"}
+    columns.ledgers.say(run, "eval", **event, by="evals/svm-1", scores={"map": 70.0})
+    for made, state in ((first, "done"), (second, "failed")):
+        columns.ledgers.start(made)
+        columns.ledgers.end(made, state, "no room")
+    rows = {row.series: row.runs[0] for row in columns.table().rows if row.value == 0.01}
+    assert (rows["objects"].score, rows["objects"].state) == (70.0, "done")
+    assert (rows["other objects"].score, rows["other objects"].state) == (None, "failed")
+    assert rows["other objects"].message == "trained; its evaluation evals/svm-2 is failed: no room"
+    columns.ledgers.say(run, "eval", **event, by="evals/svm-2", scores={"map": 60.0})
+    means = {row.series: row.mean for row in columns.table().rows if row.value == 0.01}
+    assert means == {"own": 40.0, "objects": 70.0, "other objects": 60.0}
+
+
+def test_of_evaluations_by_one_protocol_the_one_with_the_columns_settings_says_why_there_is_no_number(columns):
+    run = columns.submit()[0.01, 0]
+    columns.done(run, 40.0)
+    for folds, state in ((2, "failed"), (3, "done")):
+        words = ["protocol=svm", f"svm.folds={folds}", "eval_data=made/objects"]
+        made, _ = evaluation.prepare(run, evaluation.want(run, words))
+        columns.ledgers.start(made)
+        columns.ledgers.end(made, state, "no room")
+    (shown,) = [row.runs[0] for row in columns.table().rows if (row.value, row.series) == (0.01, "objects")]
+    assert (shown.state, shown.message) == ("failed", "trained; its evaluation evals/svm-1 is failed: no room")
 
 
 def test_where_a_data_set_of_a_column_lies_is_typed_by_its_name_and_changes_no_experiment(columns):
