@@ -17,6 +17,7 @@ from launcher.spec.runspec import RunSpec
 
 weights, BACKBONES = registry.facts("weights"), registry.facts("backbones").BACKBONES
 SUFFIXES = registry.facts("backbones").SUFFIXES
+kind_of, key_of = registry.facts("evals").kind_of, registry.facts("evals").key_of
 
 
 def asked(overrides: Sequence[str]) -> bool:
@@ -40,7 +41,8 @@ def want(overrides: Sequence[str], *, config_dir: Path | None = None) -> RunSpec
     told = work.translated("weights", weights.RECIPE, rest, weights.GIVEN, also=("protocol",))
     config = work.config_of(told, config_dir)
     method = config["method"]
-    method.weights, method.content, method.settings = str(path), _digest(path), settings
+    method.weights, method.content = str(path), _digest(path)
+    method.settings = {name: key_of(kind_of(name)(**given)) for name, given in settings.items()}
     method.image_size = method.image_size or BACKBONES[backbone].image_size
     if "interpolation" not in given and not BACKBONES[backbone].batch_norm:
         method.interpolation = "bicubic"

@@ -43,6 +43,7 @@ class Settings:
     trains: ClassVar[bool] = False
     zero: ClassVar[tuple[str, ...]] = ()  # the numbers among its settings that may be 0; all others are positive
     empty: ClassVar[tuple[str, ...]] = ()  # the lists among its settings that may be empty
+    later: ClassVar[tuple[str, ...]] = ()  # its settings that came when there were scores, and kept work, already
 
     @classmethod
     def shown(cls, scores: Mapping[str, Any]) -> Mapping[str, str]:
@@ -149,12 +150,8 @@ class SomeTrials:
                 self.refuse_unless(name, not unused, "nothing is searched for", f"give {self.name}.trials=25, too")
 
 
-# Settings that came after there was kept work of their protocols.
-_LATER = ("pool", "numbers", "trials", "rate_range", "l2_range", "schedule")
-
-
 def key_of(settings: Settings) -> dict[str, Any]:
-    """Settings as what kept work depends on: the same as before there were those that came later, where these are as
-    they are by default."""
+    """Settings as kept work, and the identity of who is judged by them, depend on them: the same as before there were
+    those that came `later`, where these are as they are by default."""
     usual = vars(type(settings)())
-    return {name: value for name, value in vars(settings).items() if name not in _LATER or value != usual[name]}
+    return {name: value for name, value in vars(settings).items() if name not in settings.later or value != usual[name]}

@@ -18,6 +18,7 @@ from launcher.spec.schema import LaunchConfig
 from methods.data.sets.base import DataSet, told
 from methods.data.spec import DATA
 from methods.evals.settings import Settings
+from methods.evals.settings import key_of as key_of
 
 for _file in Path(__file__).parent.glob("*/spec.py"):
     import_module(f"{__package__}.{_file.parent.name}.spec")

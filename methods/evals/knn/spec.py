@@ -12,6 +12,7 @@ class KNN(SomeImages, Settings):
     """The released code of DINO tries these k; the temperature is Wu et al.'s, and DINO's."""
 
     name, title, place, no_percent = "knn", "k-NN", 1, ("rank",)
+    later = ("share", "subset")
     scores: ClassVar = {
         "trained": "trained",
         "untrained": "same network untrained",

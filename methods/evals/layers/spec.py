@@ -10,7 +10,7 @@ PROBES = ("logistic", "knn")
 
 @dataclass
 class Layers(Settings):
-    name, title, place, zero = "layers", "stage", 4, ("l2",)
+    name, title, place, zero, later = "layers", "stage", 4, ("l2",), ("stages",)
     probe: str = "logistic"  # logistic | knn
     stages: list[str] | None = None  # by the names of the scores; null: all
     iterations: int = 200  # of logistic

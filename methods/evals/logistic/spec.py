@@ -12,7 +12,7 @@ class Logistic(SomeImages, SomeCells, SomeTrials, Settings):
     log-uniformly; its range is ours."""
 
     name, title, place = "logistic", "logistic regression", 3
-    zero = ("l2", "pool", "numbers", "trials")
+    zero, later = ("l2", "pool", "numbers", "trials"), ("pool", "numbers", "trials", "l2_range")
     scores: ClassVar = {
         "top1": "top-1",
         "top5": "top-5",

@@ -23,6 +23,7 @@ class Sgd(SomeImages, SomeCells, SomeTrials, Settings):
     name, title, place = "sgd", "classifier by SGD", 8
     zero = ("dropout", "l2", "momentum", "pool", "numbers", "trials", "l2_range")
     empty = ("drops",)
+    later = ("pool", "numbers", "trials", "rate_range", "l2_range", "schedule")
     scores: ClassVar = {
         "top1": "top-1",
         "top5": "top-5",

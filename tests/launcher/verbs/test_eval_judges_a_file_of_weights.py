@@ -82,3 +82,16 @@ def test_a_file_that_cannot_be_judged_is_one_line(sslrun, one_line, weights, tmp
     line = one_line(sslrun("eval", "protocol=knn", code=2))
     assert "RUN is missing" in line
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "known"),
+    [("knn", "e6759185"), ("layers", "be1253b8"), ("logistic", "0260430d"), ("sgd", "b62b124e")],
+)
+def test_settings_that_came_later_leave_a_line_its_run(protocol, known, tmp_path):
+    """The ids are those of before there were `knn.share`, `layers.stages`, `logistic.pool` and `sgd.trials`."""
+    (tmp_path / "w.pth").write_bytes(b"x")
+    asked = [f"weights={tmp_path}/w.pth", "backbone=resnet50", f"protocol={protocol}", "data=photos"]
+    assert files.want(asked).run_id == f"weights-eval-{known}"
+    later = {"knn": "share=0.5", "layers": "stages=[stem]", "logistic": "pool=2", "sgd": "trials=25"}[protocol]
+    assert files.want([*asked, f"{protocol}.{later}"]).run_id != f"weights-eval-{known}"
