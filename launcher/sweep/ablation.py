@@ -144,7 +144,7 @@ def read(name: str, file: Path) -> Ablation:
         shared = _column(given, file) if "rows_of" in given else {}
         points = given.pop("points", None)
         if "columns" in given:
-            points = spread(given.pop("columns"), points or (), given.get("scales") or {})
+            points = spread(given.pop("columns"), points, given.get("scales"))
         ablation = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Ablation), shared, given, {"name": name}))
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise InputError(f"{file}: {_reason(error)}; see sweeps/README.md for the format") from None

@@ -8,7 +8,7 @@ columns:
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,13 +66,15 @@ class Columns(dict[str, OurNumber]):
     series = ""
 
 
-def spread(columns: Any, rows: Sequence[Any], scales: Mapping[str, Any]) -> list[dict[str, Any]]:
+def spread(columns: Any, rows: Any, scales: Any) -> list[dict[str, Any]]:
     """The points of a table: each row once a column, whose series is called after the column. scales: as the file has
     them; each gets the first column's metric. Raises ValueError where the columns cannot be read."""
-    if not isinstance(columns, dict) or not all(isinstance(column, dict) for column in columns.values()):
+    if not (columns and isinstance(columns, dict) and all(isinstance(column, dict) for column in columns.values())):
         raise ValueError("columns: each has a name, and below it the scales and `papers`")
-    if not all(isinstance(row, dict) for row in rows):
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
         raise ValueError("points: each is written like {value: SwAV}")
+    if not (isinstance(scales, dict) and all(isinstance(scale, dict) for scale in scales.values())):
+        raise ValueError("scales: each has a name, and below it what it costs")
     points = []
     for name, column in columns.items():
         where, papers = f"columns.{name}", column.get("papers", [None] * len(rows))
@@ -115,4 +117,5 @@ def _judged(where: str, given: Any) -> OurNumber:
 
 
 def _listed(given: Any) -> list[Any]:
-    return [given] if isinstance(given, str) else list(given or ())
+    """What is no list is for whoever checks the point."""
+    return given if isinstance(given, list) else [] if given is None else [given]

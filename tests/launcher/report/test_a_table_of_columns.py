@@ -133,6 +133,12 @@ def test_an_evaluation_that_cannot_be_is_refused_with_its_column_before_anything
         ("[knn.trained]", "knn.trained", r"columns.own.demo: write it like \[linear.top1, eval_data=places205\]"),
         ("[knn.trained]", "[knn]", "columns.own.demo=knn: it is protocol.score"),
         ("svm.folds=2, ", "folds, ", "behind the metric stand overrides"),
+        ("{value: 0.01}", "{value: 0.01, needs: 3}", r"points\[0\].needs=\[3\]: it is no text"),
+        ("  own:\n", "  own:\n    needs: {a: 1}\n", "needs=.*: it is no text"),
+        ("  demo: {minutes: 2}\n", "  demo:\n", "scales: each has a name"),
+        (ABOVE[ABOVE.index("scales:") : ABOVE.index("columns:")], "scales: 3\n", "scales: each has a name"),
+        (ABOVE[ABOVE.index("columns:") : ABOVE.index("points:")], "columns: {}\n", "columns: each has a name"),
+        (ABOVE[ABOVE.index("points:") :], "points: 5\n", "points: each is written like"),
         ("points:\n", "points:\n  - {value: 3, judged: {demo: knn.trained}}\n", "columns.own.papers: of 4 points"),
     ],
 )
