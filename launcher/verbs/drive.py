@@ -185,11 +185,16 @@ def afterwards(found: "RunDir", options: Namespace, *, job: str | None = None, a
 def judged(found: "RunDir", asked: Sequence[Sequence[str]], options: Namespace, *, job: str | None = None) -> int:
     """The evaluations `asked` for of a run, each as the overrides of `sslrun eval RUN`; as `afterwards`."""
     from launcher.compose import evaluation
+    from launcher.report import view
 
-    if not asked:
-        return 0
-    wanted = [evaluation.want(found, [*words], config_dir=options.config_dir) for words in asked]
-    return _evaluate(found, wanted, options, job)
+    wanted, worst = [], 0
+    for words in asked:
+        try:
+            wanted.append(evaluation.want(found, [*words], config_dir=options.config_dir))
+        except SslrunError as error:
+            view.console().print(f"{found.id}: evaluation {' '.join(words)}: {error}", soft_wrap=True)
+            worst = max(worst, error.exit_code)
+    return max(worst, _evaluate(found, wanted, options, job)) if wanted else worst
 
 
 def _evaluate(found: "RunDir", asked: "Sequence[Wanted]", options: Namespace, job: str | None) -> int:

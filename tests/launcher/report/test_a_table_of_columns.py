@@ -1,10 +1,13 @@
 """A paper's table with several numbers of each run: trained once, each column an evaluation of its own."""
 
+from argparse import Namespace
+
 import pytest
 
 from launcher.compose import evaluation
 from launcher.errors import InputError
 from launcher.sweep import asked
+from launcher.verbs import drive
 
 COLUMNS = """
 paper: Nobody (1999)
@@ -146,6 +149,17 @@ def test_columns_that_cannot_be_read_are_refused_in_a_line(columns, old, new, sa
     columns.write(ABOVE.replace(old, new))
     with pytest.raises(InputError, match=said):
         columns.asked()
+
+
+def test_a_column_whose_images_are_gone_keeps_no_other_from_being_judged(columns, monkeypatch, capsys):
+    judged = []
+    monkeypatch.setattr(drive, "_evaluate", lambda run, asked, options, job: judged.extend(asked) or 0)
+    gone = ("protocol=knn", "eval_data=image_folder", "eval_data.path=/nobody/has/it")
+    there = ("protocol=svm", "eval_data=made/objects")
+    run = columns.submit()[0.01, 0]
+    assert drive.judged(run, [gone, there], Namespace(config_dir=None)) == InputError.exit_code
+    assert [each.protocol for each in judged] == ["svm"]
+    assert f"{run.id}: evaluation {' '.join(gone)}: eval_data.path='/nobody/has/it'" in capsys.readouterr().err
 
 
 def test_a_column_that_needs_what_is_not_here_waits_for_it(columns):
