@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from launcher.errors import InputError, unknown
 from launcher.spec import registry
-from launcher.spec.runspec import PROBES, frozen
+from launcher.spec.runspec import PROBES, RunSpec, frozen
 from launcher.spec.schema import LaunchConfig
 
 PROTOCOLS, needs = registry.facts("evals").PROTOCOLS, registry.facts("evals").needs
@@ -104,6 +104,15 @@ def between(config: Mapping[str, Any], *, planning: bool) -> Settings:
         fix = "give labelled images: eval_data=image_folder eval_data.path=/path/to/them"
         raise InputError.of("probes", f"[{','.join(found)}]", f"{data.name} has no labels ({reason})", fix)
     return frozen(found)
+
+
+def refuse_unshared(spec: RunSpec) -> None:
+    """Raises InputError where the images of a probe's steps do not share out to the ranks, on any number of nodes that
+    the training may get: hours later it would be left out."""
+    for name, probe in spec.probes.items() if spec.probes != PROBES else ():
+        asked = kind_of(name)(**{key: value for key, value in probe.items() if key != EVERY})
+        for count in range(spec.least_nodes or spec.nodes, spec.nodes + 1):
+            asked.refuse_unshared(count * spec.tasks_per_node)
 
 
 def afterwards(config: Mapping[str, Any]) -> tuple[str, ...]:

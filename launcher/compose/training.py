@@ -331,6 +331,7 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
         eval_after=protocols.afterwards(config),
         probes=protocols.between(config, planning=planning),
     )
+    protocols.refuse_unshared(spec)
     if config["continue_from"] is not None:
         spec = dataclasses.replace(spec, continue_from=pin_continue_from(config["continue_from"], Path(runs), spec))
     return as_made(spec)

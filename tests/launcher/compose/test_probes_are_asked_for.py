@@ -55,6 +55,10 @@ def test_the_spec_has_what_is_not_the_default_and_the_run_stays_the_same(given, 
         (("knn.evalevery=2",), "^knn.evalevery=2: there is no such key; did you mean knn.eval_every"),
         (("probes=[linear]", "linear.epochs=0"), "^linear.epochs=0: out of range"),
         (("probes=[attention]",), "^probes=attention: the backbone small_vgg has no class token"),
+        (
+            ("probes=[finetune]", "finetune.batch=1", "tasks_per_node=2"),
+            "^finetune.batch=1: 1 images a step do not share out to 2 ranks; use fewer ranks",
+        ),
         (("probes=knn,linear",), r"several values; add --multirun, or for a list type 'probes=\[knn,linear\]'"),
         (
             ("data=made/objects", "probes=[knn]"),
