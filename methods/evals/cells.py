@@ -15,7 +15,9 @@ class Pooled(Subject):
     called `name` alone, since other protocols want others."""
 
     def __init__(self, subject: Subject, name: str, cells: int):
-        super().__init__(subject.job, subject.backbone, subject.weights, subject.known)
+        kept = {"step": subject.step, "keeps": subject.keeps}
+        super().__init__(subject.job, subject.backbone, subject.weights, subject.known, **kept)
+        self.so_far = subject.so_far
         self._name, self._cells = name, cells
 
     def features(self, split: str, among: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -157,6 +157,14 @@ def test_the_curves_of_a_run_have_its_steps_alone(planned, tmp_path):
     assert f"{NAME}/top1" in rows and "loss_of_best" not in rows
 
 
+def test_features_in_cells_are_kept_as_work_of_the_step_that_is_judged(planned, tmp_path):
+    words = "probes=[logistic]", "logistic.iterations=2", "logistic.pool=1", "logistic.eval_every=1"
+    train(ALONE, tmp_path, planned(*words))
+    run = RunDir(tmp_path / "run")
+    assert {step for name, step in scores(run) if name.startswith("logistic")} == {9, 18}
+    assert {event["step"] for event in run.history().all("work")} == {9, 18}
+
+
 def test_k_nn_alone_saves_nothing_more_than_without(planned, tmp_path):
     train(ALONE, tmp_path, planned("method.eval_every=1"))
     history = RunDir(tmp_path / "run").history()
