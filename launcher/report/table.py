@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from launcher.compose import evaluation, points, protocols
-from launcher.compose.overrides import text_of
-from launcher.errors import InputError, SslrunError
+from launcher.compose.overrides import refusal, text_of
+from launcher.errors import InputError, SslrunError, unknown
 from launcher.report import trend
 from launcher.report.readonce import ReadOnce
 from launcher.run import goodput
@@ -30,7 +31,7 @@ from launcher.sweep.ablation import Ablation, PaperRow
 from launcher.sweep.asked import Asked, judges
 from launcher.sweep.columns import OurNumber
 
-DATA = registry.facts("data").DATA
+DATA, images_of = registry.facts("data").DATA, registry.facts("evals").images_of
 
 # What deserves a look first. Besides the states of a run: `absent`, nobody asked for it; `gone`, its folder is;
 # `damaged`, it cannot be read; `unjudged`, done without the number that the table is about.
@@ -167,15 +168,14 @@ def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
     if asked.seed:
         seeds = [_seed(text) for text in points.values_of(f"seed={asked.seed}")]
     found = _Finder(folder, [row["run"] for row in mine.values()])
-    of_table = [asked.judged(point) for point in table.points]
     rows = []
-    for point, judged in zip(table.points, of_table, strict=True):
+    for point in table.points:
         here = [mine.get((point.series, str(point.value), seed)) for seed in seeds]
-        wanted = _Wanted.among(judged, of_table)
+        wanted = _Wanted.of(asked.judged(point))
         runs = [_run(wanted, seed, row, found) for seed, row in zip(seeds, here, strict=True)]
         at = next((row["at"] for row in here if row), table.value_at(point, asked.scale))
         lacks = tuple(table.lacks(point, asked.scale, own))
-        metric = judged.metric if point.judged else ""
+        metric = wanted.number.metric if point.judged else ""
         rows.append(TableRow(point.value, at, point.series, point.paper, lacks, tuple(runs), metric))
     notes = _notes(table.points, mine, older, found.trouble)
     return Table(table, asked.scale, given, tuple(k for k in kinds if k != given), tuple(rows), notes, folder)
@@ -250,30 +250,36 @@ class _Finder:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Our number of a row, and what tells its images from those of other columns that judge on the same data set, such
-    as another year of it: {field: value}. What nobody's column says of a data set may be typed by whoever asks."""
+    """Our number of a row, and what its images are called where they are of its own: inaturalist(year=2019)."""
 
     number: OurNumber
-    images: Mapping[str, Any]
+    images: str
 
     @classmethod
-    def among(cls, number: OurNumber, of_table: Sequence[OurNumber]) -> "_Wanted":
-        kind = DATA.get(number.data)
-        if kind is None:
-            return cls(number, {})
-        telling = {key for each in of_table if each.data == number.data for key in each.of_data}
+    def of(cls, number: OurNumber) -> "_Wanted":
+        """Raises InputError for what a data set does not have."""
+        if number.data not in DATA:  # the run's own, or one of the user's own
+            return cls(number, number.data)
+        known = {field.name for field in dataclasses.fields(DATA[number.data])}
+        for key in number.of_data.keys() - known:
+            unknown(
+                f"{number.data}.{key}", number.of_data[key], [f"{number.data}.{name}" for name in known], what="key"
+            )
         said = OmegaConf.from_dotlist([f"{key}={value}" for key, value in number.of_data.items()])
-        chosen = vars(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), said)))
-        return cls(number, {key: chosen[key] for key in telling})
+        try:
+            return cls(number, images_of(OmegaConf.to_object(OmegaConf.merge(DATA[number.data], said))))
+        except OmegaConfBaseException as error:
+            raise refusal(error) from None
 
     def on(self, each: RunDir) -> bool:
         """Whether an evaluation judges on these images; one that is gone may have."""
         there = _in_spec(each.path / "spec.json", "eval_data")
-        if there is None or not self.number.data:
+        if there is None or not self.images:
             return True
-        usual = vars(DATA[self.number.data]()) if self.images else {}
-        mine = all(there.get(key, usual[key]) == value for key, value in self.images.items())
-        return there.get("name") == self.number.data and mine
+        try:
+            return images_of(DATA[there["name"]](**there)) == self.images
+        except (KeyError, TypeError):  # of another version
+            return False
 
     def asked_of(self, each: RunDir, backbone: str) -> bool:
         """Whether an evaluation was to give this number: its protocol with these settings, on these images."""
@@ -306,7 +312,7 @@ def _read(found: RunDir, seed: int, wanted: _Wanted, row: Mapping[str, Any], job
     # One of an earlier step is not its number, nor one of other images of the same data set.
     others = {f"evals/{each.path.name}" for each in evaluation.every(found) if not wanted.on(each)}
     events = (e for e in history.judged() if e["step"] == summary["step"] and e.get("by") not in others)
-    score = _score(found.spec(), {e["protocol"]: e for e in events}, wanted.number, row)
+    score = _score(found.spec(), {e["protocol"]: e for e in events}, wanted, row)
     state, message = summary["state"], summary["message"]
     if state == "done" and score is None:
         state, message = _unjudged(found, wanted, jobs)
@@ -331,20 +337,21 @@ def _unjudged(found: RunDir, wanted: _Wanted, jobs: Any) -> tuple[str, str]:
     return there.name, f"trained; its evaluation evals/{asked[-1].path.name} is {there.name}{said and ': '}{said}"
 
 
-def _score(spec: RunSpec, evals: Mapping[str, Any], judged: OurNumber, row: Mapping[str, Any]) -> float | None:
+def _score(spec: RunSpec, evals: Mapping[str, Any], wanted: _Wanted, row: Mapping[str, Any]) -> float | None:
     """The number that was asked for. How a run is judged while it trains is no part of its identity: one that somebody
     launched to be judged otherwise is the same run, and has another number."""
-    name, own = judged.score, judges(spec)
-    wanted = own | row.get("judges", {})
-    if wanted["labels"] != own["labels"]:
+    judged, own = wanted.number, judges(spec)
+    name, by = judged.score, own | row.get("judges", {})
+    if by["labels"] != own["labels"]:
         return None
-    if judged.metric == "knn.trained" and wanted["neighbours"] != own["neighbours"]:
-        name = f"k{wanted['neighbours']}"
+    if judged.metric == "knn.trained" and by["neighbours"] != own["neighbours"]:
+        name = f"k{by['neighbours']}"
     called = protocols.called_as(judged.asked, spec.method.backbone) if judged.asked else judged.protocol
-    event = evals.get(f"{called}:{judged.data}") if judged.data else None
+    beside = [f"{called}:{each}" for each in (wanted.images, judged.data) if each]  # the latter by older versions
+    event = next((evals[each] for each in beside if each in evals), None)
     if event is None and called in evals:  # on the run's own labels, or those that it was first judged with
         on = evals[called].get("data", (spec.eval_data or spec.data).name)
-        event = evals[called] if judged.data in ("", on) else None
+        event = evals[called] if on in (wanted.images, judged.data) or not judged.data else None
     score = event["scores"].get(name) if event else None
     known = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
     return float(score) if known else None

@@ -29,7 +29,7 @@ from methods.engine.job import Job
 from methods.evals.during import first_scores, labelled
 from methods.evals.judge import judge
 from methods.evals.remarks import remarks, unlabelled
-from methods.evals.spec import kind_of, needs, refuse_unfit
+from methods.evals.spec import images_of, kind_of, needs, refuse_unfit
 from methods.evals.subject import Subject
 
 LABELS = {"label", "tags"}  # what classifiers learn from
@@ -60,7 +60,7 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
         def tell(event: str, found: dict[str, Any]) -> None:
             found, scores = {**found, "step": step}, found["scores"]
             # On other labels than those that the run was judged with so far its numbers stand beside the former.
-            data = (spec.eval_data or spec.data).name
+            data = images_of(spec.eval_data or spec.data)
             name = found["protocol"] if own_labels or data == usual else f"{found['protocol']}:{data}"
             # The run's first: what the evaluation knows it has told already is not told again.
             joined.write(event, **{**found, "protocol": name}, data=data, by=f"evals/{run.path.name}")
@@ -76,11 +76,11 @@ def evaluate(run: RunDir, world: World, ledger: Ledger, stop: StopFlag, heart: H
 
 
 def _first_data(owner: RunDir, spec: RunSpec) -> str:
-    """The data set that a run without labels of its own was first judged on, by name; this one where there is none."""
+    """What a run without labels of its own was first judged on, as `images_of` calls it; this where there is none."""
     if not no_labels(owner.spec().eval_data or owner.spec().data):
         return ""
     judged = [event["data"] for event in owner.history().all("eval") if event.get("data")]
-    return judged[0] if judged else spec.eval_data.name if spec.eval_data else ""
+    return judged[0] if judged else images_of(spec.eval_data) if spec.eval_data else ""
 
 
 @contextlib.contextmanager

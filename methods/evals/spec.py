@@ -28,6 +28,7 @@ BROKEN: dict[str, InputError] = {}  # why those of other packages cannot be used
 # Names that would mean two things: words of a command line, kept features, and scores that a training has of its own.
 TAKEN = {field.name for field in dataclasses.fields(LaunchConfig)} | {"protocol", "step", "weights", "backbone"}
 TAKEN |= {"train", "test", "clusters"}
+OF_THE_PLACE = ("path", "max_broken", "max_pixels")  # fields of a data set that say nothing of which images it has
 MOST_SETS = 3  # data sets that a line names
 
 
@@ -101,6 +102,15 @@ def changed(protocol: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     usual = vars(PROTOCOLS[protocol]())
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
     return {name: value for name, value in plain.items() if value != usual.get(name)}
+
+
+def images_of(data: Any) -> str:
+    """What images are called where scores on them stand beside others: inaturalist, or inaturalist(year=2019). data: a
+    data set's config, frozen or not; where it lies, and what it makes of broken images, is no part of it."""
+    usual = DATA[data.name]()
+    fields = (field.name for field in dataclasses.fields(usual) if field.name not in OF_THE_PLACE)
+    said = {name: getattr(data, name) for name in fields if getattr(data, name) != getattr(usual, name)}
+    return called(data.name, said)
 
 
 def called(protocol: str, changes: Mapping[str, Any]) -> str:

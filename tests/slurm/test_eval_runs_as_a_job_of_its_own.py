@@ -85,7 +85,7 @@ def test_the_columns_of_a_table_are_jobs_behind_their_run(cluster, slurm_sslrun,
         assert begin["job"] != found["job"]
     points = sslrun("report", *words, "--json").json["points"]
     shown = sslrun.show(run)["evals"]
-    scores = shown["logistic(iterations=3)"]["top1"], shown["svm(costs=[1.0],folds=2):made/objects"]["map"]
+    scores = shown["logistic(iterations=3)"]["top1"], shown["svm(costs=[1.0],folds=2):made/objects(images=76)"]["map"]
     assert [point["mean"] for point in points] == [*scores]
 
 
@@ -114,7 +114,7 @@ def test_asked_for_later_it_is_a_job_on_the_partition_asked_for_and_starts_again
     assert (shown["state"], shown["restarts"]) == ("done", {"preempted": 1}), shown
     first, second = ledger(folder, "start")
     assert first["job"] == second["job"] == answer["job"]
-    assert sslrun.show(run)["evals"]["knn:photos"] == shown["evals"]["knn"]
+    assert sslrun.show(run)["evals"]["knn:photos(images=4000)"] == shown["evals"]["knn"]
     again = sslrun(*wanted, "--json").json
     assert again == {**answer, "state": "done", "job": None, "joined": True}
     assert sslrun.show(run)["evaluations"] == {"knn-1": "done", folder.name: "done"}

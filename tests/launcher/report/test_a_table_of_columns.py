@@ -77,13 +77,13 @@ def test_each_number_is_of_its_columns_own_evaluation(columns):
 
 
 def test_columns_on_one_data_set_with_other_settings_are_told_apart(columns):
-    """Their scores have one name in the run: of two years of iNaturalist, say."""
+    """Two years of iNaturalist, say, also where an older version gave their scores one name."""
     others = "  other objects:\n    paper: [svm.map, eval_data=voc]\n    demo: [svm.map, svm.folds=2, {}]\npoints:"
     columns.write(ABOVE.replace("points:", others.format("eval_data=made/objects, eval_data.seed=1")))
     run = columns.submit()[0.01, 0]
     columns.done(run, 40.0)
     asked = ["protocol=svm", "svm.folds=2", "eval_data=made/objects"]
-    wanted = (evaluation.want(run, [*asked, *more]) for more in ((), ("eval_data.seed=1", "eval_data.images=76")))
+    wanted = (evaluation.want(run, [*asked, *more]) for more in ((), ("eval_data.seed=1",)))
     first, second = (evaluation.prepare(run, each)[0] for each in wanted)
     event = {"protocol": "svm(folds=2):made/objects", "step": 100, "data": "made/objects"}
     columns.ledgers.say(run, "eval", **event, by="evals/svm-1", scores={"map": 70.0})
@@ -97,6 +97,14 @@ def test_columns_on_one_data_set_with_other_settings_are_told_apart(columns):
     columns.ledgers.say(run, "eval", **event, by="evals/svm-2", scores={"map": 60.0})
     means = {row.series: row.mean for row in columns.table().rows if row.value == 0.01}
     assert means == {"own": 40.0, "objects": 70.0, "other objects": 60.0}
+
+
+def test_what_the_images_of_a_column_do_not_have_is_refused_where_a_table_is_asked_for(columns):
+    columns.submit()
+    with pytest.raises(InputError, match="could not be converted to Integer"):
+        columns.table("made/objects.images=many")
+    with pytest.raises(InputError, match=r"^made/objects.imagse=3: there is no such key; .* made/objects.images"):
+        columns.table("made/objects.imagse=3")
 
 
 def test_of_evaluations_by_one_protocol_the_one_with_the_columns_settings_says_why_there_is_no_number(columns):

@@ -61,12 +61,12 @@ def events(run: Path) -> list[dict]:
 def test_other_labels_give_another_number_whatever_the_number_of_ranks(sslrun, finished):
     labels = ("eval_data=photos", "eval_data.images=380")
     alone = sslrun("eval", finished, "protocol=knn", *labels, "--json").json
-    found = sslrun.show(finished)["evals"]["knn:photos"]
+    found = sslrun.show(finished)["evals"]["knn:photos(images=380)"]
     assert found != sslrun.show(finished)["evals"]["knn"]
     shutil.rmtree(alone["path"])
     together = sslrun("eval", finished, "protocol=knn", *labels, "tasks_per_node=2", "--json").json
     assert together["joined"] is False
-    assert sslrun.show(finished)["evals"]["knn:photos"] == found
+    assert sslrun.show(finished)["evals"]["knn:photos(images=380)"] == found
     assert {e["world_size"] for e in started(Path(together["path"]))} == {2}
 
 
