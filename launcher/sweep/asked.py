@@ -13,7 +13,7 @@ from launcher.spec.runspec import RunSpec
 from launcher.spec.schema import TrainConfig
 from launcher.sweep import ablation
 from launcher.sweep.ablation import Ablation, key_of
-from launcher.sweep.columns import OurNumber, refuse_strangers
+from launcher.sweep.columns import PATH, OurNumber, refuse_strangers
 
 DATA = registry.facts("data").DATA
 
@@ -129,17 +129,22 @@ def _protocols(word: str) -> list[str]:
 def columns(
     asked: Asked, members: Sequence[Member], config_dir: Path | None = None
 ) -> dict[str, list[tuple[str, ...]]]:
-    """Of each run's id the evaluations that the table's columns want, as the overrides of `sslrun eval RUN`. Raises
-    InputError, with the column, for one that cannot be asked for."""
+    """Of each run's id the evaluations that the table's columns want, as the overrides of `sslrun eval RUN`, without
+    those of data sets that are left out. Raises InputError, with the column, for one that cannot be asked for."""
     wanted: dict[str, list[tuple[str, ...]]] = {}
     for member in members:
-        words = tuple(asked.judged(member.row).asked) if member.row.judged else ()
+        judged = asked.judged(member.row)
+        words = tuple(judged.asked) if member.row.judged and not judged.left_out else ()
         mine = wanted.setdefault(member.point.spec.run_id, [])
         if words and words not in mine:
             try:
                 evaluation.refuse_unasked(member.point.spec, words, config_dir)
             except InputError as error:
-                raise error.about(f"column {member.row.series}: {error.field}") from None
+                field = f"column {member.row.series}: {error.field}"
+                if not error.field.startswith(PATH):
+                    raise error.about(field) from None
+                fix = f"say {judged.data}.path=/where/it/lies, or {judged.data}.path=null to leave its columns out"
+                raise InputError.of(field, error.value, error.reason, fix) from None
             mine.append(words)
     return wanted
 

@@ -15,6 +15,7 @@ from typing import Any
 from launcher.errors import InputError
 
 OWN_SCORES = ("knn", "clusters")  # evaluations that a training makes by itself
+PATH = "eval_data.path"
 METRIC = re.compile(r"\w+\.\w+")
 KEYS = ("papers", "needs")  # of a column, beside the scales
 
@@ -45,6 +46,11 @@ class OurNumber:
     def data(self) -> str:
         """The data set that it judges on; empty where that is the run's own."""
         return next((word.partition("=")[2] for word in self.words if word.startswith("eval_data=")), "")
+
+    @property
+    def left_out(self) -> bool:
+        """Whether somebody does not have its data set: `coco.path=null`."""
+        return f"{PATH}=null" in self.words
 
     @property
     def of_data(self) -> dict[str, str]:

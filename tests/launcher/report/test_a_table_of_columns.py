@@ -128,6 +128,22 @@ def test_where_a_data_set_of_a_column_lies_is_typed_by_its_name_and_changes_no_e
         columns.asked("recipe=paper", "cifar10.path=/x")
 
 
+def test_a_data_set_that_somebody_does_not_have_leaves_its_columns_out(columns):
+    words = ("recipe=paper", f"runs={columns.folder}", "nodes=1", "data.path=" + str(columns.folder.parent))
+    wanted = columns.asked(*words)
+    members, _ = asked.members(wanted, columns.config_dir, planning=True)
+    said = (
+        "column objects: eval_data.path='/data/VOCdevkit': does not exist on this machine; "
+        "say voc.path=/where/it/lies, or voc.path=null to leave its columns out"
+    )
+    with pytest.raises(InputError) as found:
+        asked.columns(wanted, [m for m in members if "objects" in m.row.series], columns.config_dir)
+    assert str(found.value) == said
+    wanted = columns.asked(*words, "voc.path=null")
+    members, _ = asked.members(wanted, columns.config_dir, planning=True)
+    assert [*asked.columns(wanted, [m for m in members if "objects" in m.row.series]).values()] == [[], []]
+
+
 def test_an_evaluation_that_cannot_be_is_refused_with_its_column_before_anything_runs(columns):
     columns.write(ABOVE.replace("eval_data=made/objects", "eval_data=photos").replace("svm.folds=2", "svm.folds=1"))
     wanted = columns.asked(f"runs={columns.folder}")
