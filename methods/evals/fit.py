@@ -1,6 +1,7 @@
 """Training inside an evaluation: all ranks take the same steps, and a start after a stop goes on where it was."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -55,7 +56,8 @@ class Fit:
     ) -> None:
         """All steps, from where an earlier start was stopped.
 
-        batches(first): this rank's share of the batch of each step from `first` on, closed in the end.
+        batches(first): this rank's share of the batch of each step from `first` on, asked for a step ahead, and closed
+        in the end.
         loss(data, step): what this rank's images give to the loss of the whole batch: the sum over ranks is that loss.
         Whatever is random in it is a function of the seed and the step, or the image. rate(step): what each rate is
         multiplied by. key: JSON, what the weights depend on beside the backbone and the images. stage: on the screen.
@@ -69,12 +71,14 @@ class Fit:
             step = self._restore(slot)
             try:
                 with contextlib.closing(batches(step)) as stream:
+                    data = next(stream, None)
                     while step < steps:
                         job.decide(job.vote.cast(job.verdict()))
                         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
                             group["lr"] = peak * rate(step)
-                        total = self._step(lambda step=step: loss(next(stream), step), clip)
+                        total = self._step(functools.partial(loss, data, step), clip)
                         step += 1
+                        data = next(stream, None)  # made ready while a GPU works on the step
                         self._say(stage, step, steps, total)
                         self._keep(store, slot, step)
                 job.safe_point(stage, steps, steps)

@@ -5,9 +5,10 @@ on any number of ranks; all that is drawn follows from (seed, step, image).
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN
 
 from launcher.errors import InputError
-from methods.data.dataset import tags_of
+from methods.data.dataset import BoxedDataset, tags_of
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation
 from methods.evals.detection.boxes import Boxes
@@ -30,6 +31,15 @@ from methods.parts.batchnorm import synchronise
 FIRST_SHARE = 1e-3  # of the rate, in the first step: Detectron2's
 SURE = 0.5  # of a pixel of a mask
 BLANK = 256  # pixels a side of what stands for an image that cannot be decoded
+
+
+class Example(NamedTuple):
+    """An image to learn from: its number in the data set, a batch of it alone, or of none where it cannot be decoded,
+    and what is there."""
+
+    number: int
+    batch: Batch
+    target: dict[str, torch.Tensor]
 
 
 def score(subject: Subject, settings: Detection) -> dict[str, Any]:
@@ -100,11 +110,11 @@ def share_at(settings: Detection, step: int) -> float:
     return share
 
 
-def _batches(subject: Subject, settings: Detection, among: np.ndarray, first: int) -> Iterator[list[tuple[int, Batch]]]:
-    """This rank's images of each step, each a batch of its own with its number, because all have other sizes. An epoch
-    leaves out what fills no batch; where there are fewer images than a batch, it takes some of them twice."""
+def _batches(subject: Subject, settings: Detection, among: np.ndarray, first: int) -> Iterator[list[Example]]:
+    """This rank's images of each step, each a batch of its own, because all have other sizes. An epoch leaves out what
+    fills no batch; where there are fewer images than a batch, it takes some of them twice."""
     job, batch, mine = subject.job, settings.batch, settings.batch // subject.job.world.size
-    per_epoch = max(1, len(among) // batch)
+    per_epoch, train = max(1, len(among) // batch), subject.splits["train"]
 
     def numbers() -> Iterator[tuple[int, np.ndarray]]:
         for step in range(first, settings.steps):
@@ -114,31 +124,37 @@ def _batches(subject: Subject, settings: Detection, among: np.ndarray, first: in
             yield epoch, among[order(np.arange(start, start + mine) % len(among))]
 
     requests = (Request(ids[at : at + 1], epoch, {}) for epoch, ids in numbers() for at in range(mine))
-    with contextlib.closing(job.load(_whole, requests, dataset=subject.splits["train"], drop=True)) as stream:
+    with contextlib.closing(job.load(_whole, requests, dataset=train, drop=True)) as stream:
         for _, ids in numbers():
-            yield [(int(each), next(stream)) for each in ids]
+            examples = zip(ids.tolist(), itertools.islice(stream, mine), strict=True)
+            yield [
+                Example(number, found, _target(settings, train, number) if len(found.ids) else {})
+                for number, found in examples
+            ]
 
 
-def _loss(
-    subject: Subject, settings: Detection, model: FasterRCNN, data: list[tuple[int, Batch]], step: int
-) -> torch.Tensor:
+def _target(settings: Detection, train: BoxedDataset, number: int) -> dict[str, torch.Tensor]:
+    """What there is to learn of an image, as torchvision's detectors want it, in host memory."""
+    boxes, kept = train.boxes(number), settings.difficult | ~train.difficult(number)
+    kept &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # some of COCO have no area
+    target = {"boxes": boxes[kept], "labels": train.box_labels(number)[kept] + 1}
+    if settings.detector == "mask_rcnn":
+        target["masks"] = train.object_masks(number)[kept].astype(np.uint8)
+    return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in target.items()}
+
+
+def _loss(subject: Subject, settings: Detection, model: FasterRCNN, data: list[Example], step: int) -> torch.Tensor:
     """The sum of the losses of this rank's images."""
-    job, train = subject.job, subject.splits["train"]
-    device, masks = job.world.device, settings.detector == "mask_rcnn"
+    job, device = subject.job, subject.job.world.device
     images, targets, seeds = [], [], []
-    for number, batch in data:
+    for number, batch, target in data:
         seeds.append(tuple(job.seed_for("detection draws", step, number, which) for which in (0, 1)))
-        if not len(batch.ids):  # cannot be decoded: black, so that all ranks have equally many
+        if len(batch.ids):
+            images.append(batch.images[0].to(device).float() / 255)
+            targets.append({key: value.to(device) for key, value in target.items()})
+        else:  # cannot be decoded: black, so that all ranks have equally many
             images.append(torch.zeros(3, BLANK, BLANK, device=device))
-            targets.append(_nothing(device, masks))
-            continue
-        images.append(batch.images[0].to(device).float() / 255)
-        boxes, kept = train.boxes(number), settings.difficult | ~train.difficult(number)
-        kept &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # some of COCO have no area
-        target = {"boxes": boxes[kept], "labels": train.box_labels(number)[kept] + 1}
-        if masks:
-            target["masks"] = train.object_masks(number)[kept].astype(np.uint8)
-        targets.append({key: torch.from_numpy(np.ascontiguousarray(v)).to(device) for key, v in target.items()})
+            targets.append(_nothing(device, settings.detector == "mask_rcnn"))
     canvas = None if settings.norm == "frozen" else lambda sizes: _largest(subject, sizes)
     return loss_of(model, images, targets, seeds, canvas=canvas)
 

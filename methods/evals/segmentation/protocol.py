@@ -19,7 +19,7 @@ from methods.evals.fit import Fit
 from methods.evals.segmentation import network
 from methods.evals.segmentation.confusion import counted, scores
 from methods.evals.segmentation.spec import Segmentation
-from methods.evals.segmentation.views import VOID, CropView, WholeView, WithPixels, background, scaled
+from methods.evals.segmentation.views import BEYOND, VOID, CropView, WholeView, WithPixels, background, scaled
 from methods.evals.subject import Subject
 from methods.parts.batchnorm import synchronise
 
@@ -84,7 +84,18 @@ def _batches(subject: Subject, settings: Segmentation, dataset: WithPixels, firs
             places = np.arange(number * settings.batch, (number + 1) * settings.batch)[world.rank :: world.size]
             yield Request(order(places % len(dataset)), epoch, {})
 
-    return job.load(view, requests(), dataset=dataset)
+    with contextlib.closing(job.load(view, requests(), dataset=dataset, drop=True)) as stream:
+        for batch in stream:
+            yield batch._replace(images=_filled(batch.images, settings.batch // world.size))
+
+
+def _filled(images: torch.Tensor, count: int) -> torch.Tensor:
+    """`count` of them: for one that cannot be read there is nothing but what lies beyond an image, so that ranks have
+    equally many, of which the same is learnt however they share them."""
+    if len(images) == count:
+        return images
+    beyond = torch.tensor(BEYOND, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
+    return torch.cat([images, beyond.expand(count - len(images), *images.shape[1:])])
 
 
 def _loss(learner: nn.Module, batch: Batch, settings: Segmentation) -> torch.Tensor:

@@ -163,7 +163,7 @@ def test_it_is_judged_by_the_rule_that_is_asked_for_and_sees_each_image_once_an_
     seen, learnt = [], protocol._loss
 
     def told(subject, settings, model, data, step):
-        seen.append([number for number, _ in data])
+        seen.append([each.number for each in data])
         return learnt(subject, settings, model, data, step)
 
     monkeypatch.setattr(protocol, "_loss", told)
@@ -211,7 +211,7 @@ def test_an_image_that_cannot_be_decoded_teaches_nothing_and_nothing_is_found_th
 @pytest.mark.parametrize("difficult", [False, True])
 def test_difficult_objects_are_learnt_from_where_that_is_asked_for(evaluated, monkeypatch, difficult):
     def told(subject, settings, model, data, step):
-        numbers.extend(number for number, _ in data)
+        numbers.extend(each.number for each in data)
         return learnt(subject, settings, model, data, step)
 
     def seen(model, images, targets, seeds, canvas):

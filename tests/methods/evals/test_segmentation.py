@@ -13,11 +13,14 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
+from methods.data.broken import Tally
 from methods.data.dataset import BrokenImage
 from methods.data.sets.made_objects.reader import MadeObjects
 from methods.evals.alone import evaluate
+from methods.evals.fit import Fit
 from methods.evals.segmentation import protocol
 from methods.evals.segmentation.spec import Segmentation
+from methods.evals.segmentation.views import BEYOND
 
 SHORT = (
     "protocol=segmentation", "eval_data=made/objects", "eval_data.images=76", "eval_data.side=48",
@@ -145,6 +148,21 @@ def test_steps_are_those_of_torch_s_sgd_on_the_crops_at_the_rate_of_the_step(eva
     assert len(set(epoch.tolist())) == 72  # of 76: what fills no batch is left out
 
 
+def test_the_next_batch_is_made_while_a_gpu_would_work_on_the_step(evaluated, monkeypatch):
+    order, made, loss, say = [], protocol._batches, protocol._loss, Fit._say
+
+    def batches(*how):
+        for batch in made(*how):
+            order.append("made")
+            yield batch
+
+    monkeypatch.setattr(protocol, "_batches", batches)
+    monkeypatch.setattr(protocol, "_loss", lambda *how: order.append("begun") or loss(*how))
+    monkeypatch.setattr(Fit, "_say", lambda *how: order.append("waited") or say(*how))
+    evaluated.scores(*SHORT, "segmentation.steps=3")
+    assert order == ["made", *2 * ["begun", "made", "waited"], "begun", "waited"]
+
+
 def test_the_rate_falls_in_steps_or_by_a_power():
     steps = Segmentation(steps=10, drops=[7, 9])
     assert [protocol.share_at(steps, step) for step in (0, 6, 7, 8, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
@@ -183,6 +201,30 @@ def test_images_without_a_readable_mask_are_left_out_and_said(evaluated, monkeyp
     evaluated.serve(asked)
     said = json.loads((asked.path / "progress.json").read_text())["notices"]
     assert "segmentation: 1 of 100 images cannot be read, and are not counted" in said
+
+
+def test_an_image_that_cannot_be_read_teaches_nothing_whoever_has_it(evaluated, monkeypatch):
+    """Two images a rank, of which often neither can be read."""
+    pixels, loss, seen = MadeObjects.pixels, protocol._loss, []
+
+    def broken(self, index):
+        if len(self) == 76 and index % 4:
+            raise BrokenImage(str(index), "gone")
+        return pixels(self, index)
+
+    def told(learner, batch, settings):
+        seen.append((len(batch.ids), batch.images))
+        return loss(learner, batch, settings)
+
+    monkeypatch.setattr(MadeObjects, "pixels", broken)
+    monkeypatch.setattr(Tally, "too_many", False)
+    monkeypatch.setattr(protocol, "_loss", told)
+    evaluated.scores(*SHORT, "segmentation.batch=2", "segmentation.steps=8")
+    assert {good for good, _ in seen} >= {0, 1}
+    for good, images in seen:
+        assert images.shape == (2, 4, 48, 48)
+        assert all((each == torch.tensor(BEYOND)[:, None, None]).all() for each in images[good:])
+        assert all((each[3] != 255).any() for each in images[:good])
 
 
 def test_a_batch_that_the_ranks_do_not_share_is_refused_with_the_ranks_that_do():
