@@ -93,6 +93,7 @@ def test_what_cannot_be_added_is_refused(devkit):
     [
         ("<annotation><object>", "it is no XML"),
         ('<!DOCTYPE a [<!ENTITY b SYSTEM "/etc/passwd">]><annotation/>', "it has a declaration"),
+        ('\ufeff<!DOCTYPE a [<!ENTITY b "bb">]><annotation/>'.encode("utf-16-le"), "it has a declaration"),
         (annotation(OBJECT.format("unicorn", 0, 1, 1, 2, 2, "")), "'unicorn' is none of the classes"),
         (annotation(OBJECT.format("dog", 0, "x", 1, 2, 2, "")), "bndbox/xmin is 'x', no number of pixels"),
         (annotation(OBJECT.format("dog", 0, 1, "nan", 2, 2, "")), "bndbox/ymin is 'nan', no number of pixels"),
@@ -102,7 +103,7 @@ def test_what_cannot_be_added_is_refused(devkit):
     ],
 )
 def test_a_file_that_tells_no_boxes_is_one_clear_error(devkit, text, said):
-    (devkit / "VOC2007/Annotations/000007.xml").write_text(text)
+    (devkit / "VOC2007/Annotations/000007.xml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError) as error:
         Voc(devkit, "train").boxes(1)
     assert f"Annotations/000007.xml: {said}" in str(error.value) and "\n" not in str(error.value)

@@ -20,7 +20,7 @@ def boxes_of(text: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     coordinates are those of borders, from 0, so that x2 - x1 is the number of columns. Parts of persons (`part`) are
     left out. Raises WrongBoxes.
     """
-    if b"<!" in text:  # no entities: a file can grow without end by them, or name other files
+    if b"<!" in text or b"\0" in text:  # no entities, in UTF-16 neither: by them a file grows, or names other files
         raise WrongBoxes("it has a declaration, and those of the data set have none")
     try:
         root = ElementTree.fromstring(text)
