@@ -37,7 +37,15 @@ def head(width: int, classes: int, settings: Segmentation) -> nn.Sequential:
         convolution = nn.Conv2d(width, settings.channels, 3, padding=around, dilation=around, bias=False)
         rows += [convolution, nn.BatchNorm2d(settings.channels), nn.ReLU(inplace=True)]
         width = settings.channels
-    return nn.Sequential(*rows, nn.Conv2d(width, classes, 1))
+    return nn.Sequential(*rows, PixelClassifier(width, classes, 1))
+
+
+class PixelClassifier(nn.Conv2d):
+    """One of float32 whatever the precision: in bf16 the largest of some logits would often be the largest twice."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.to(self.weight.dtype))
 
 
 class Body(nn.Module):

@@ -82,8 +82,21 @@ def test_the_judged_backbone_stays_as_it_was_and_a_seed_draws_the_head():
     assert backbone.trunk.blocks[3].conv1.stride == (2, 2)
     first, second, third = (each.classifier[0].weight for each in (ours, again, other))
     assert torch.equal(first, second) and not torch.equal(first, third)
-    assert [type(each).__name__ for each in ours.classifier] == 2 * ["Conv2d", "BatchNorm2d", "ReLU"] + ["Conv2d"]
+    assert [type(each).__name__ for each in ours.classifier] == 2 * ["Conv2d", "BatchNorm2d", "ReLU"] + [
+        "PixelClassifier"
+    ]
     assert ours.classifier[3].dilation == (6, 6) and ours.classifier[6].kernel_size == (1, 1)
+
+
+def test_logits_are_those_of_float32_whatever_the_precision():
+    made = network.head(8, 21, Segmentation(convolutions=1, channels=16)).eval()
+    features = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        before = made[:-1](features)
+        found = made(features)
+    assert before.dtype == torch.bfloat16 and found.dtype == torch.float32
+    last = made[-1]
+    assert torch.equal(found, torch.nn.functional.conv2d(before.float(), last.weight, last.bias))
 
 
 def test_other_networks_are_refused_in_a_line():
