@@ -11,8 +11,9 @@ from PIL import Image
 from launcher.errors import InputError
 from launcher.run import files, waiting
 from methods.data.dataset import BrokenImage
-from methods.data.decoding import OF_THE_MACHINE, decode, why_broken
+from methods.data.decoding import OF_THE_MACHINE
 from methods.data.listing import MAX_PIXELS
+from methods.data.pixel_maps import picture
 from methods.data.sets.coco.objects import Objects, WrongObjects
 from methods.data.sets.coco.spec import LAID, PARTS, CocoData, coco_images, coco_list
 
@@ -48,13 +49,8 @@ class CocoObjects:
 
     def image(self, index: int) -> Image.Image:
         """RGB, at the size stored."""
-        # A link leads to a plain file, or is broken: a pipe would be waited for.
-        file = os.path.realpath(os.path.join(self._images, self._objects.files[self._row(index)]))
-        try:
-            with open(files.opened(file), "rb") as stream:
-                image = decode(stream, max_pixels=self._max_pixels)
-        except Exception as error:  # as in ImageFolder: damaged bytes lead a decoder anywhere
-            raise BrokenImage(self.name_of(index), why_broken(error)) from error
+        file = os.path.join(self._images, self._objects.files[self._row(index)])
+        image = picture(file, self.name_of(index), self._max_pixels)
         height, width = self._objects.sizes[index].tolist()
         if image.size != (width, height):
             said = f"it has {image.width} x {image.height} pixels, and its boxes are of {width} x {height}"

@@ -8,10 +8,11 @@ from PIL import Image
 
 from launcher.errors import InputError
 from launcher.run import files
-from methods.data.dataset import BrokenImage, Clip
-from methods.data.decoding import decode, why_broken
-from methods.data.listing import MAX_PIXELS
+from methods.data.dataset import Clip
+from methods.data.pixel_maps import LEVELS, picture, pixel_map
 from methods.data.sets.davis.spec import LAID, LIST_BYTES, LISTS, NAME, DavisData, folder
+
+OBJECTS = {number: number for number in range(LEVELS)}  # a palette's places are the objects
 
 
 class Davis:
@@ -36,23 +37,12 @@ class Davis:
 
     def image(self, index: int) -> Image.Image:
         """RGB, at the size stored."""
-        file = self._file("JPEGImages", index, "jpg")
-        try:
-            with open(files.opened(file), "rb") as stream:
-                return decode(stream, max_pixels=MAX_PIXELS)
-        except Exception as error:  # damaged bytes lead a decoder anywhere
-            raise BrokenImage(self.name_of(index), why_broken(error)) from error
+        return picture(self._file("JPEGImages", index, "jpg"), self.name_of(index))
 
     def mask(self, index: int) -> np.ndarray:
         """uint8 [H, W]: 0 background, the number of an object, or 255, void. Raises BrokenImage."""
         file = self._file("Annotations", index, "png")
-        try:
-            with open(files.opened(file), "rb") as stream, Image.open(stream, formats=("PNG",)) as image:
-                if image.width * image.height > MAX_PIXELS or image.mode not in ("P", "L"):
-                    raise ValueError(f"no mask: {image.mode}, {image.width} x {image.height} pixels")
-                return np.array(image, np.uint8)  # a palette's numbers are the objects
-        except Exception as error:
-            raise BrokenImage(f"mask of {self.name_of(index)}", why_broken(error)) from error
+        return pixel_map(file, f"mask of {self.name_of(index)}", OBJECTS)
 
     def name_of(self, index: int) -> str:
         """bike-packing/00012."""
@@ -61,8 +51,7 @@ class Davis:
         return "/".join(self._frames[index])
 
     def _file(self, kind: str, index: int, suffix: str) -> str:
-        # A link leads to a plain file, or is broken: a pipe would be waited for.
-        return os.path.realpath(os.path.join(self._root, kind, "480p", f"{self.name_of(index)}.{suffix}"))
+        return os.path.join(self._root, kind, "480p", f"{self.name_of(index)}.{suffix}")
 
     def _listed(self, name: str) -> list[str]:
         file = os.path.join(self._root, "ImageSets", "2017", name)

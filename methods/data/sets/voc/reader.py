@@ -12,9 +12,9 @@ from PIL import Image
 
 from launcher.errors import InputError
 from launcher.run import files, waiting
-from methods.data.dataset import BrokenImage
-from methods.data.decoding import OF_THE_MACHINE, decode, why_broken
+from methods.data.decoding import OF_THE_MACHINE
 from methods.data.listing import MAX_PIXELS
+from methods.data.pixel_maps import picture
 from methods.data.sets.voc.boxes import WrongBoxes, boxes_of
 from methods.data.sets.voc.spec import (
     BOXES_BYTES,
@@ -78,13 +78,7 @@ class Voc:
     def image(self, index: int) -> Image.Image:
         """RGB, at the size stored."""
         part, identity = self._at(index)
-        # A link leads to a plain file, or is broken: a pipe would be waited for.
-        file = os.path.realpath(voc_image(part.folder, identity))
-        try:
-            with open(files.opened(file), "rb") as stream:
-                return decode(stream, max_pixels=self._max_pixels)
-        except Exception as error:  # as in ImageFolder: damaged bytes lead a decoder anywhere
-            raise BrokenImage(self.name_of(index), why_broken(error)) from error
+        return picture(voc_image(part.folder, identity), self.name_of(index), self._max_pixels)
 
     def boxes(self, index: int) -> np.ndarray:
         """float32 [n, 4]: x1, y1, x2, y2 in pixels from the image's corner: x2 - x1 is the number of columns. Raises
