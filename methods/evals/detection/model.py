@@ -65,6 +65,14 @@ class Pyramid(nn.Module):
         return OrderedDict((key, _precise(value)) for key, value in self.fpn(maps).items())
 
 
+class BoxPredictor(FastRCNNPredictor):
+    """torchvision's, in float32 whatever the precision: in bf16 many scores would be one, and boxes have no order."""
+
+    def forward(self, units: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast(units.device.type, enabled=False):
+            return super().forward(units.to(self.cls_score.weight.dtype))
+
+
 def stages_of(body: nn.Module, name: str) -> list[Stage]:
     """Those that give the last map of each size, the four smallest sizes. Raises ValueError where they are fewer."""
     seen: list[nn.Module] = []
@@ -96,7 +104,7 @@ def detector(backbone: nn.Module, name: str, settings: Detection, classes: int, 
     device = next(backbone.parameters()).device
     with drawn_from(seed, device):
         model = _made(copy.deepcopy(backbone).cpu().requires_grad_(False), name, settings, 1 + classes)
-    for module in (model.rpn.head, model.roi_heads.box_predictor, getattr(model.roi_heads, "mask_predictor", None)):
+    for module in (model.rpn.head, getattr(model.roi_heads, "mask_predictor", None)):
         if module is not None:  # coordinates of some hundred pixels need more digits than bf16 has
             module.register_forward_hook(lambda _module, _given, made: _precise(made))
     stages = model.backbone.stages
@@ -185,7 +193,7 @@ def _made(body: nn.Module, name: str, settings: Detection, classes: int) -> Fast
         "rpn_anchor_generator": AnchorGenerator(tuple((side,) for side in settings.anchors), (RATIOS,) * LEVELS),
         "box_roi_pool": _pool(pyramid, BOX_CELLS),
         "box_head": TwoMLPHead(width * BOX_CELLS**2, settings.hidden),
-        "box_predictor": FastRCNNPredictor(settings.hidden, classes),
+        "box_predictor": BoxPredictor(settings.hidden, classes),
         # Of a level, before those that overlap are left out: Detectron2 has 2000 and 1000 for 1000.
         "rpn_pre_nms_top_n_train": 2 * settings.proposals,
         "rpn_pre_nms_top_n_test": settings.proposals,

@@ -164,6 +164,14 @@ def test_coordinates_have_all_their_digits_in_half_precision():
         with torch.no_grad():
             (found, _) = model.eval()(images)
     assert {lost.dtype, *seen, found["boxes"].dtype, found["scores"].dtype} == {torch.float32}
+    head, units = (
+        model.roi_heads.box_predictor,
+        torch.randn(5, 32, generator=torch.Generator().manual_seed(1)).bfloat16(),
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores, coordinates = head(units)
+    assert torch.equal(scores, nn.functional.linear(units.float(), head.cls_score.weight, head.cls_score.bias))
+    assert torch.equal(coordinates, nn.functional.linear(units.float(), head.bbox_pred.weight, head.bbox_pred.bias))
 
 
 @pytest.mark.parametrize(
