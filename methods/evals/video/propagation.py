@@ -46,12 +46,13 @@ class Propagation:
     ) -> torch.Tensor:
         """The labels of the patches from `start` on [classes, m]."""
         likeness = torch.exp(bank.T @ queries / self._settings.temperature)  # [n h w, m]
-        rows, columns = (each.flatten() for each in torch.meshgrid(*map(torch.arange, grid), indexing="ij"))
+        cells = torch.arange(grid[0] * grid[1], device=bank.device)
+        rows, columns = cells // grid[1], cells % grid[1]
         mine = slice(start, start + queries.shape[1])
         near = (rows[:, None] - rows[None, mine]).abs() <= self._settings.radius
         near &= (columns[:, None] - columns[None, mine]).abs() <= self._settings.radius
         frames = bank.shape[1] // len(rows)
-        likeness *= near.to(likeness.device).repeat(frames, 1)
+        likeness *= near.repeat(frames, 1)
         most = min(self._settings.nearest, len(likeness))
         least = likeness.topk(most, dim=0).values[-1]
         likeness = torch.where(likeness < least, 0.0, likeness)  # those that are as alike as the last one count, too

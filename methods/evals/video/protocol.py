@@ -164,17 +164,13 @@ def _sides(image: Image.Image) -> str:
 
 
 def _resized(image: Image.Image, side: int, stride: int) -> torch.Tensor:
-    """uint8 [C, H, W]: the shorter side of `side` pixels and the longer one of a multiple of 64, as published; of a
-    smaller image both of the next smaller multiple of `stride`. Bilinear from the four pixels around, whatever the
-    scale, as published (OpenCV's)."""
-    shorter = min(image.size)
-    if shorter < side:
-        width, height = (max(1, each // stride) * stride for each in image.size)
-    else:
-        step = math.lcm(STEP, stride)
-        width, height = (
-            side if each == shorter else max(1, each * side // shorter // step) * step for each in image.size
-        )
+    """uint8 [C, H, W]: the shorter side of `side` pixels and the longer one of a multiple of 64, as published, of a
+    smaller image as they are; then both of the next smaller multiple of `stride`. Bilinear from the four pixels around,
+    whatever the scale, as published (OpenCV's)."""
+    shorter, sides = min(image.size), image.size
+    if shorter >= side:
+        sides = [side if each == shorter else max(1, each * side // shorter // STEP) * STEP for each in sides]
+    width, height = (max(1, each // stride) * stride for each in sides)
     pixels = np.array(image)
     planes = torch.from_numpy(np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)))
     if (width, height) == image.size:

@@ -199,6 +199,7 @@ def test_scores_are_those_of_the_procedure_written_down_on_clips_made_here(evalu
 )
 def test_frames_of_davis_have_the_published_size(size, expected):
     found = protocol._resized(Image.new("RGB", size, (9, 20, 31)), 480, 16)
+    assert tuple(protocol._resized(Image.new("RGB", (854, 480)), 480, 5).shape) == (3, 480, 830)  # of whole patches
     assert tuple(found.shape) == (3, *expected[::-1]) and found.dtype == torch.uint8
     assert found.amin((1, 2)).tolist() == found.amax((1, 2)).tolist() == [9, 20, 31]
 
