@@ -18,7 +18,7 @@ from methods.backbones.dropout import DropPath, begin_pass, begin_step
 from methods.backbones.spec import GREY_MEAN, GREY_STD, RGB_MEAN, RGB_STD
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation, shares
-from methods.evals.finetune.spec import DROPS, FACTOR, FLOOR, WARMUP, Finetune, Tuning
+from methods.evals.finetune.spec import DROPS, FACTOR, FLOOR, START, WARMUP, Finetune, Tuning
 from methods.evals.finetune.views import TuningView
 from methods.evals.fit import Fit
 from methods.evals.logistic.protocol import accuracy
@@ -118,7 +118,7 @@ def _share(recipe: Tuning, step: int, per_epoch: int) -> float:
         return FACTOR ** sum(epoch >= round(drop * recipe.epochs) for drop in DROPS)
     warmup, total = min(WARMUP, recipe.epochs // 2) * per_epoch, recipe.epochs * per_epoch
     if step < warmup:
-        return linear(step, warmup, FLOOR, 1.0)
+        return linear(step, warmup, START, 1.0)
     return cosine(step - warmup, total - warmup, 1.0, FLOOR)
 
 

@@ -56,7 +56,8 @@ DEIT = Tuning(
     erasing=0.25,
     drop_path=0.1,
 )
-WARMUP, FLOOR = 5, 0.01  # epochs of warm-up; what a rate ends at: 1e-5 of 1e-3
+WARMUP = 5  # epochs
+START, FLOOR = 0.001, 0.01  # of the rates, which begin at 1e-6 and end at 1e-5 where they are 1e-3
 RECIPES = ("swav", "deit")
 
 

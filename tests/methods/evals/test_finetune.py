@@ -45,10 +45,10 @@ def test_swavs_rates_fall_after_12_and_16_epochs_of_20_as_torchs_schedule_has_it
         schedule.step()
 
 
-def test_deits_rate_warms_up_for_5_epochs_and_ends_at_a_hundredth():
+def test_deits_rate_warms_up_for_5_epochs_from_a_thousandth_and_ends_at_a_hundredth():
     shares = [_share(DEIT, step, 10) for step in range(3000)]
-    assert shares[0] == 0.01 and shares[50] == 1.0 and max(shares) == 1.0
-    assert shares[25] == pytest.approx(0.505) and shares[50 + 1475] == pytest.approx(0.505)
+    assert shares[0] == 0.001 and shares[50] == 1.0 and max(shares) == 1.0
+    assert shares[25] == pytest.approx(0.5005) and shares[50 + 1475] == pytest.approx(0.505)
     assert shares[-1] == pytest.approx(0.01, abs=1e-5)
 
 
