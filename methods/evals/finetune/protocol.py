@@ -18,6 +18,7 @@ from methods.backbones.dropout import DropPath, begin_pass, begin_step
 from methods.backbones.spec import GREY_MEAN, GREY_STD, RGB_MEAN, RGB_STD
 from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation, shares
+from methods.engine import features
 from methods.evals.finetune.spec import DROPS, FACTOR, FLOOR, START, WARMUP, Finetune, Tuning
 from methods.evals.finetune.views import TuningView
 from methods.evals.fit import Fit
@@ -40,9 +41,9 @@ class Tuned(nn.Module):
         self.trunk, self.head = trunk, nn.Linear(trunk.feature_dim, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features = self.trunk(images)
-        with torch.autocast(features.device.type, enabled=False):
-            return self.head(features.float())
+        found = self.trunk(images)
+        with torch.autocast(found.device.type, enabled=False):
+            return self.head(found.float())
 
 
 def score(subject: Subject, settings: Finetune) -> dict[str, float]:
@@ -69,6 +70,7 @@ def score(subject: Subject, settings: Finetune) -> dict[str, float]:
         stage=STAGE,
     )
     network.eval()
+    key.append(features.digest_of(network.state_dict()))  # a GPU does not learn the very same twice
     logits, numbers = subject.extracted("test", network, key, work=f"{settings.name} test", width=subject.classes)
     top1, top5 = accuracy(subject, nn.Identity(), logits, subject.labels("test", numbers))
     return {"top1": top1, "top5": top5}

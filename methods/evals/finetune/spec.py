@@ -79,8 +79,8 @@ class Finetune(SomeImages, Settings):
         self.refuse_unless("recipe", self.recipe in RECIPES, "no such recipe", f"use {' or '.join(RECIPES)}")
 
     def planned(self, images: int | None) -> Steps:
-        recipe = self.chosen(self.share)
-        return Steps.of(recipe.batch, images and round(images * self.share), epochs=recipe.epochs)
+        recipe, few = self.chosen(self.share), images and round(images * self.share)
+        return Steps.of(min(recipe.batch, few or recipe.batch), few, epochs=recipe.epochs)
 
     def refuse_unshared(self, ranks: int) -> None:
         """What does not share out is left out of a step, as long as something is left."""

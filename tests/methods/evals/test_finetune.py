@@ -1,6 +1,7 @@
 """Fine-tuning with all labels or a few: against SwAV's and DeiT's released recipes, stopped, and on two ranks."""
 
 import copy
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from launcher.errors import InputError
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
-from launcher.runtime.preempt import StopFlag
+from launcher.runtime.preempt import StopFlag, Stopped
 from methods.augment.mixing import Mixing
 from methods.backbones.dropout import DropPath
 from methods.data import build
@@ -21,6 +22,8 @@ from methods.evals.finetune import protocol
 from methods.evals.finetune.protocol import _network, _optimizer, _share
 from methods.evals.finetune.spec import DEIT, SWAV, SWAV_FEW, Finetune
 from methods.evals.fit import Fit
+from methods.evals.settings import Steps
+from methods.evals.subject import Subject
 
 SHORT = ("protocol=finetune", "finetune.epochs=2", "finetune.batch=32", "eval_data=photos", "eval_data.images=152")
 DEITS = (*SHORT, "finetune.recipe=deit")
@@ -215,6 +218,26 @@ def test_on_two_ranks_it_learns_what_it_learns_on_one(on, how, request, ranks):
     assert apart(alone, first, start, (*LEARNT, "token", "embed")) < 0.01  # the order of sums in float32
     if how is SHORT:
         assert apart(alone, first, start, SEEN) < 0.01
+
+
+def test_answers_that_are_kept_are_of_the_weights_that_gave_them(evaluated, monkeypatch):
+    keys, asked = [], evaluated.asked(*SHORT, "finetune.share=0.4")
+
+    def answered(self, split, network, key, **_):
+        keys.append(json.dumps(key))
+        raise Stopped
+
+    monkeypatch.setattr(Subject, "extracted", answered)
+    monkeypatch.setattr(Fit, "run", lambda self, *_, **__: None)
+    assert evaluated.stopped(asked, questions=100) and evaluated.stopped(asked, questions=100)
+    monkeypatch.setattr(Fit, "run", lambda self, *_, **__: self.network.head.bias.data.add_(1))
+    assert evaluated.stopped(asked, questions=100)
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_more_images_a_step_than_there_are_are_not_planned():
+    assert Finetune(share=0.1).planned(300) == Steps(30, 20)
+    assert Finetune(epochs=3).planned(1000) == Steps(256, 9)
 
 
 def test_it_learns_what_labels_teach(evaluated):
