@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from torch.nn.functional import pad
 
+from launcher.errors import InputError
 from launcher.runtime.preempt import Stopped
 from launcher.runtime.store import Item, Store
 from methods.backbones.spec import BACKBONES, GREY_MEAN, GREY_STD, RGB_MEAN, RGB_STD
-from methods.data.dataset import ImageDataset
+from methods.data.dataset import BrokenImage, ImageDataset
 from methods.engine.features import refuse_unless_finite
 from methods.evals.subject import Subject
 
@@ -33,13 +34,15 @@ def described(
     key: object,
     width: int,
     batch: int,
+    spare: Collection[int] = (),
 ) -> np.ndarray | None:
     """What `encode` makes of all images of `dataset`, float64 [n, d], on rank 0; None elsewhere.
 
     pixels(i): float32 [C, H, W], of one size in a batch. encode: [B, C, H, W] on the device -> [B, d]. work: of
     `subject.WORKS`, the name under which it is kept; key: what it depends on beside the weights; width: about d; batch:
-    images at once. The ranks share the images that no earlier start kept. Collective; raises Stopped, BrokenImage, and
-    Diverged where features are no finite numbers.
+    images at once. spare: images that may be left out where they are broken; their rows are no numbers. The ranks share
+    the images that no earlier start kept. Collective; raises Stopped, BrokenImage, Diverged where features are not
+    finite, and InputError where more are broken than the data set's `max_broken`.
     """
     job, world = subject.job, subject.job.world
     with subject.keeping(work, key, needed=4 * len(dataset) * width) as store:
@@ -51,6 +54,7 @@ def described(
         share, turns = todo[first:last], -(-max(world.gather(last - first)) // batch)
         batches = [share[start : start + batch] for start in range(0, len(share), batch)]
         unkept: list[int] = []
+        broken: dict[int, str] = {}
         try:
             with ThreadPoolExecutor(THREADS) as pool, job.autocast(), torch.no_grad():
                 decoded = _ahead(pool, pixels, share)
@@ -59,9 +63,17 @@ def described(
                     numbers = batches[turn] if turn < len(batches) else []
                     if not numbers:
                         continue
-                    images = torch.stack([*itertools.islice(decoded, len(numbers))]).to(world.device)
-                    mine |= zip(numbers, encode(images).float().cpu(), strict=True)
-                    unkept += numbers
+                    images = dict(zip(numbers, itertools.islice(decoded, len(numbers)), strict=True))
+                    for number, image in images.items():
+                        if isinstance(image, BrokenImage):
+                            if number not in spare:
+                                raise image
+                            broken[number] = str(image)
+                    read = {number: image for number, image in images.items() if number not in broken}
+                    if read:
+                        found = encode(torch.stack([*read.values()]).to(world.device))
+                        mine |= zip(read, found.float().cpu(), strict=True)
+                    unkept += read
                     if store.due() or len(unkept) >= LARGEST:
                         _keep(store, unkept, mine)
                         unkept = []
@@ -70,13 +82,29 @@ def described(
             _keep(store, unkept, mine)
             raise
         _keep(store, unkept, mine)
+    _refuse_too_many(subject, dataset, [line for part in world.gather(sorted(broken.values())) for line in part], work)
     numbers = sorted(mine)
     rows = torch.stack([mine[number] for number in numbers]) if numbers else None
     wide = max(world.gather(0 if rows is None else rows.shape[1]))
     rows = torch.empty(0, wide) if rows is None else rows
     refuse_unless_finite(job, rows, work)
     rows, ids = world.collect(rows), world.collect(torch.tensor(numbers, dtype=torch.int64))
-    return rows[ids.argsort()].double().numpy() if world.is_main else None
+    if not world.is_main:
+        return None
+    whole = np.full((len(dataset), wide), np.nan)
+    whole[ids.numpy()] = rows.numpy()
+    return whole
+
+
+def _refuse_too_many(subject: Subject, dataset: ImageDataset, broken: list[str], work: str) -> None:
+    """Collective: `broken` are the reasons of all ranks."""
+    job, given = subject.job, subject.job.spec.eval_data or subject.job.spec.data
+    if not broken:
+        return
+    said = f"{len(broken)} of {len(dataset)} images cannot be read, the first: {broken[0]}"
+    if len(broken) > given.max_broken * len(dataset):
+        raise InputError.of("eval_data.max_broken", given.max_broken, said, "mend them, or allow a larger share")
+    job.notice(f"{work}: {said}; these are left out")
 
 
 def normalised(image: Image.Image) -> torch.Tensor:
@@ -101,13 +129,20 @@ def whole_patches(images: torch.Tensor, backbone: str) -> torch.Tensor:
 
 def _ahead(
     pool: ThreadPoolExecutor, pixels: Callable[[int], torch.Tensor], numbers: list[int]
-) -> Iterator[torch.Tensor]:
+) -> Iterator[torch.Tensor | BrokenImage]:
     """What `pixels` gives for each of `numbers`, in order, of which some are always worked on."""
-    waiting = deque(pool.submit(pixels, number) for number in numbers[:AHEAD])
+
+    def read(number: int) -> torch.Tensor | BrokenImage:
+        try:
+            return pixels(number)
+        except BrokenImage as error:
+            return error
+
+    waiting = deque(pool.submit(read, number) for number in numbers[:AHEAD])
     for position in range(len(numbers)):
         yield waiting.popleft().result()
         if position + AHEAD < len(numbers):
-            waiting.append(pool.submit(pixels, numbers[position + AHEAD]))
+            waiting.append(pool.submit(read, numbers[position + AHEAD]))
 
 
 def _keep(store: Store, numbers: list[int], found: dict[int, torch.Tensor]) -> None:

@@ -27,8 +27,8 @@ def score(subject: Subject, settings: Copies) -> dict[str, float]:
     own. Features are whitened by those of the train images; without any they are not. `unwhitened` is the same with
     features as they are.
 
-    Collective; raises Stopped, with what is done kept, BrokenImage where an image is none, and InputError where there
-    is no copy.
+    Collective; raises Stopped, with what is done kept, BrokenImage where an original or a copy is no image, and
+    InputError where there is no copy, or more of the others are none than `max_broken` allows.
     """
     job, side = subject.job, settings.size
     train, test = subject.splits["train"], subject.splits["test"]
@@ -39,7 +39,8 @@ def score(subject: Subject, settings: Copies) -> dict[str, float]:
     key = {"size": side, "power": settings.power}
     parts: list[np.ndarray | None] = []
     with encoder(job.config.backbone, subject.backbone, settings.power) as encode:
-        for split, dataset in (("train", train), ("test", test)):
+        others = np.setdiff1d(np.arange(test.database), np.concatenate(test.originals))  # that nothing was copied from
+        for split, dataset, spare in (("train", train, range(len(train))), ("test", test, {*others.tolist()})):
             parts.append(
                 described(
                     subject,
@@ -50,23 +51,25 @@ def score(subject: Subject, settings: Copies) -> dict[str, float]:
                     key=key,
                     width=2 * subject.backbone.feature_dim,
                     batch=BATCH,
+                    spare=spare,
                 )
                 if len(dataset)
                 else None
             )
     scores = None
     if job.world.is_main:
-        others, features = parts
+        learnt, features = parts
         plain = percent(traced(features, test, settings.found))
         scores = {"map": plain, "unwhitened": plain}
-        if others is not None:
-            scores["map"] = percent(traced(whitened(features, others), test, settings.found))
+        if learnt is not None:
+            known = learnt[np.isfinite(learnt).all(1)]
+            scores["map"] = percent(traced(whitened(features, known), test, settings.found))
     return job.world.broadcast(scores)
 
 
 def traced(features: np.ndarray, dataset: CopyDataset, found: int) -> float:
     """Mean over the copies of the average precision of their originals among the first `found` of all, by cosine.
-    features: float64 [n, d]. From 0 to 1."""
+    features: float64 [n, d]; one that is no numbers is found last. From 0 to 1."""
     features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     database, copies = features[: dataset.database], features[dataset.database :]
     values = []

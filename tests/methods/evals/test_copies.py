@@ -14,8 +14,10 @@ from launcher.run.ledger import Ledger
 from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
 from methods import backbones
+from methods.data.dataset import BrokenImage
 from methods.data.sets.made_copies.reader import MadeCopies, Others
 from methods.evals.alone import evaluate
+from methods.evals.copies import protocol
 from methods.evals.copies.protocol import encoder, generalised_mean, traced
 from methods.evals.copies.whitening import whitened
 from methods.evals.dense import mapper
@@ -147,6 +149,29 @@ def test_scores_are_those_of_the_procedure_written_down_on_copies_made_here(eval
     values[values < values.max() * 1e-5] = values.max() * 1e-5
     turned = (np.diag(values**-0.5) @ axes.T @ (test - others.mean(0)).T).T
     assert found["map"] == round(100 * by_definition(turned, 12, originals, 20), 2)
+
+
+def test_a_few_distractors_and_teachers_that_are_broken_are_left_out_and_others_end_it(evaluated, monkeypatch, capsys):
+    gone = {(MadeCopies, 8), (Others, 3)}
+    for kind in (MadeCopies, Others):
+
+        def image(self, number, kind=kind, whole=kind.image):
+            if (kind, number) in gone:
+                raise BrokenImage(self.name_of(number), "cut short")
+            return whole(self, number)
+
+        monkeypatch.setattr(kind, "image", image)
+    seen = []
+    monkeypatch.setattr(protocol, "whitened", lambda rows, others: seen.append((rows, others)) or rows)
+    evaluated.scores(*SHORT, "eval_data.max_broken=0.1")
+    (rows, others) = seen[0]
+    assert np.flatnonzero(np.isnan(rows).any(1)).tolist() == [8] and len(others) == 95 and np.isfinite(others).all()
+    assert "1 of 96 images cannot be read, the first: " in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"^eval_data.max_broken=0.001: 1 of 96 images cannot be read"):
+        evaluated.scores(*SHORT, "eval_data.max_broken=0.001")
+    gone.add((MadeCopies, 0))
+    with pytest.raises(BrokenImage, match="cut short"):
+        evaluated.scores(*SHORT, "eval_data.max_broken=0.5")
 
 
 def evaluate_on_a_rank(world, folder):
