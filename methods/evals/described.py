@@ -4,7 +4,6 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch.nn.functional import pad
 
 from launcher.errors import InputError
 from launcher.runtime.preempt import Stopped
-from launcher.runtime.store import Item, Store
+from launcher.runtime.store import Store
 from methods.backbones.spec import BACKBONES, GREY_MEAN, GREY_STD, RGB_MEAN, RGB_STD
 from methods.data.dataset import BrokenImage, ImageDataset
 from methods.engine.features import refuse_unless_finite
@@ -46,7 +45,9 @@ def described(
     """
     job, world = subject.job, subject.job.world
     with subject.keeping(work, key, needed=4 * len(dataset) * width) as store:
-        mine = dict(_restored(subject, store))
+        mine: dict[int, torch.Tensor] = {}
+        for first, last, kept in subject.restored(store, KEPT):
+            mine |= zip(range(first, last), kept["features"], strict=True)
         done = {number for part in world.gather([*mine]) for number in part}
         todo = [number for number in range(len(dataset)) if number not in done]
         store.figures |= {"images": len(dataset), "restored": len(done)}
@@ -168,13 +169,3 @@ def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
         last = number + 1
     if first is not None:
         yield first, last
-
-
-def _restored(subject: Subject, store: Store) -> Iterator[tuple[int, torch.Tensor]]:
-    """What an earlier start kept; the ranks share the reading. Collective."""
-    world = subject.job.world
-    told = world.broadcast([(i.first, i.last, str(i.path)) for i in store.items(KEPT)] if world.is_main else [])
-    for first, last, path in told[world.rank :: world.size]:
-        found = store.read(Item(first, last, Path(path)))
-        if found is not None:
-            yield from zip(range(first, last), found["features"], strict=True)

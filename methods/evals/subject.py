@@ -1,14 +1,15 @@
 """What a protocol judges: a backbone, labelled images, and the features of these, extracted once for all protocols."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from launcher.runtime.store import Store
+from launcher.runtime.store import Item, Store
 from methods.data.dataset import ImageDataset, tags_of
 from methods.engine.features import Encode, extract, refuse_unless_finite
 from methods.engine.job import Job
@@ -105,6 +106,16 @@ class Subject:
         number = WORKS.index(work)
         place = {"step": number} if self.step is None else {"step": self.step, "part": number}
         return self.job.keeping(key=lambda: given, needed=needed, every_s=KEEP_EVERY_S, **place)
+
+    def restored(self, store: Store, name: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """(first, last, its tensors and values) of each item of `name` that an earlier start kept and that is sound;
+        the ranks share the reading. Collective."""
+        world = self.job.world
+        told = world.broadcast([(i.first, i.last, str(i.path)) for i in store.items(name)] if world.is_main else [])
+        for first, last, path in told[world.rank :: world.size]:
+            found = store.read(Item(first, last, Path(path)))
+            if found is not None:
+                yield first, last, found
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks of a tensor on the device, in place. Collective."""

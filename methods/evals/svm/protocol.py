@@ -3,7 +3,6 @@
 import math
 import platform
 from collections import Counter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 
 from launcher.errors import InputError
 from launcher.runtime.dist import World
-from launcher.runtime.store import Item, Store
+from launcher.runtime.store import Store
 from methods.engine.job import Job
 from methods.evals import pooled
 from methods.evals.average_precision import by_class
@@ -73,7 +72,7 @@ def _fitted(subject: Subject, settings: SVM, features: torch.Tensor, ids: np.nda
     tags = world.collect(subject.tags("train", ids))
     tags = tags if world.is_main else torch.empty(len(rows), classes, dtype=torch.int8)
     world.overwrite(tags)
-    costs, mine = costs_of(job, settings), _restored(world, store)
+    costs, mine = costs_of(job, settings), {first: kept for first, _, kept in subject.restored(store, KEPT)}
     done = {number for part in world.gather(list(mine)) for number in part}
     todo = [number for number in range(classes) if number not in done]
     store.figures |= {"classes": classes, "classes_restored": len(done)}
@@ -99,13 +98,6 @@ def _fitted(subject: Subject, settings: SVM, features: torch.Tensor, ids: np.nda
         weight[number] = kept["weight"].to(world.device)
     chosen = {number: cost for part in world.gather([(n, k["cost"]) for n, k in mine.items()]) for number, cost in part}
     return Machines(subject.sum(weight).cpu().numpy(), [chosen[number] for number in range(classes)])
-
-
-def _restored(world: World, store: Store) -> dict[int, dict[str, Any]]:
-    """By class, what an earlier start kept; the ranks share the reading. Collective."""
-    told = world.broadcast([(i.first, i.last, str(i.path)) for i in store.items(KEPT)] if world.is_main else [])
-    found = {first: store.read(Item(first, last, Path(path))) for first, last, path in told[world.rank :: world.size]}
-    return {number: kept for number, kept in found.items() if kept is not None}
 
 
 def _judged(subject: Subject, settings: SVM, found: Machines, features: torch.Tensor, ids: np.ndarray) -> dict:

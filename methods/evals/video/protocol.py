@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +10,6 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from launcher.errors import InputError
-from launcher.runtime.dist import World
-from launcher.runtime.store import Item, Store
 from methods.data.dataset import BrokenImage, Clip, ClipDataset
 from methods.evals.dense import mapper, stride_of
 from methods.evals.subject import Subject, percent
@@ -66,7 +63,10 @@ def score(subject: Subject, settings: Video) -> dict[str, float]:
             with job.autocast():  # what follows the features is float32 whatever the run's precision
                 return mapped(images)
 
-        mine = _restored(world, store)
+        mine = {
+            number: Followed(*(kept[name].numpy() for name in Followed._fields))
+            for number, _, kept in subject.restored(store, KEPT)
+        }
         done = {number for part in world.gather(list(mine)) for number in part}
         todo = [number for number in range(len(clips)) if number not in done]
         store.figures |= {"clips": len(clips), "clips_restored": len(done)}
@@ -146,17 +146,6 @@ def _followed(subject: Subject, settings: Video, encode: Encode, number: int) ->
         picture.strip(*zip(*strips, strict=True)).save(subject.job.run.path / settings.name / f"{clip.name}.png")
     j, f = np.array(regions), np.array(contours)  # [frames, objects]
     yield Followed(j.mean(0), f.mean(0), (j > GOOD).mean(0), (f > GOOD).mean(0))
-
-
-def _restored(world: World, store: Store) -> dict[int, Followed]:
-    """By clip, what an earlier start kept; the ranks share the reading. Collective."""
-    told = world.broadcast([(i.first, i.last, str(i.path)) for i in store.items(KEPT)] if world.is_main else [])
-    found = {first: store.read(Item(first, last, Path(path))) for first, last, path in told[world.rank :: world.size]}
-    return {
-        number: Followed(*(kept[name].numpy() for name in Followed._fields))
-        for number, kept in found.items()
-        if kept is not None
-    }
 
 
 def _sides(image: Image.Image) -> str:
