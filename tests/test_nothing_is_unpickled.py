@@ -15,6 +15,9 @@ PICKLES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "mars
 READS = {"load", "loads", "Unpickler", "open"}
 # What a call must say, or must not say, to read no pickle.
 SAFE = {"torch.load": ("weights_only", "True", None), "np.load": ("allow_pickle", "False", "False")}
+# The ground truths of Oxford and Paris are published in no other form. This reader takes no operation but those that
+# build plain values, and whatever they name is a recipient of its own: tests/methods/data/test_searched.py attacks it.
+PLAIN_VALUES = {"methods/data/sets/revisited/ground_truth.py": ["pickle.Unpickler"]}
 
 
 def unpickled(source: str) -> list[str]:
@@ -38,7 +41,7 @@ def unpickled(source: str) -> list[str]:
 def test_no_source_reads_a_pickle():
     sources = [file for room in ("launcher", "methods", "benchmarks") for file in (ROOT / room).rglob("*.py")]
     found = {str(file.relative_to(ROOT)): unpickled(file.read_text()) for file in sources}
-    assert found and not {file: places for file, places in found.items() if places}
+    assert found and {file: places for file, places in found.items() if places} == PLAIN_VALUES
 
 
 @pytest.mark.parametrize(
