@@ -6,7 +6,7 @@ sslrun eval RUN protocol=linear linear.epochs=10 'linear.rates=[0.1,1]'
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,10 +20,35 @@ from methods.data.spec import DATA
 from methods.evals.settings import Settings
 from methods.evals.settings import key_of as key_of
 
-for _file in Path(__file__).parent.glob("*/spec.py"):
-    import_module(f"{__package__}.{_file.parent.name}.spec")
-_ours = [kind for kind in Settings.__subclasses__() if kind.__module__.startswith(f"{__package__}.")]
-PROTOCOLS: dict[str, type[Settings]] = {kind.name: kind for kind in sorted(_ours, key=lambda kind: kind.place)}
+
+class _Protocols(Mapping[str, type[Settings]]):
+    """By name: ours in the order of their places, then those of other packages. A launch asks for few of many: each of
+    ours is imported when it is asked for, which whoever wants to see them all does of all."""
+
+    def __init__(self) -> None:
+        self._ours = frozenset(file.parent.name for file in Path(__file__).parent.glob("*/spec.py"))
+        self._read: dict[str, type[Settings]] = {}
+        self.others: dict[str, type[Settings]] = {}
+
+    def __getitem__(self, name: str) -> type[Settings]:
+        if name in self._ours and name not in self._read:
+            kinds = vars(import_module(f"{__package__}.{name}.spec")).values()
+            ours = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Settings))
+            self._read[name] = next(kind for kind in ours if getattr(kind, "name", "") == name)
+        return self._read[name] if name in self._ours else self.others[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ours or name in self.others
+
+    def __iter__(self) -> Iterator[str]:
+        yield from sorted(self._ours, key=lambda name: self[name].place)
+        yield from self.others
+
+    def __len__(self) -> int:
+        return len(self._ours) + len(self.others)
+
+
+PROTOCOLS = _Protocols()
 BROKEN: dict[str, InputError] = {}  # why those of other packages cannot be used: nobody else's work is to suffer
 # Names that would mean two things: words of a command line, kept features, and scores that a training has of its own.
 TAKEN = {field.name for field in dataclasses.fields(LaunchConfig)} | {"protocol", "step", "weights", "backbone"}
@@ -59,7 +84,7 @@ for _name, _point in sorted(registry.installed(registry.PROTOCOLS).items()):  # 
         _kind = registry.loaded(_point, "protocol")
         if _reason := _wrong(_name, _kind):
             raise InputError.of("protocol", _name, f"{_point.value}: {_reason}", "mend the package")
-        PROTOCOLS[_name] = _kind
+        PROTOCOLS.others[_name] = _kind
     except InputError as _error:
         BROKEN[_name] = _error
 
