@@ -32,7 +32,8 @@ class Settings:
 
     name: ClassVar[str]  # of its folder, or of its entry point
     title: ClassVar[str]  # on a screen
-    scores: ClassVar[Mapping[str, str]] = {}  # {key: name there}; where none is given all are shown
+    # {key: name there}, first the one that a table of runs has of it; where none is given all are shown.
+    scores: ClassVar[Mapping[str, str]] = {}
     no_percent: ClassVar[tuple[str, ...]] = ()  # the scores that are other numbers
     # In lists that people read; new ones come last, as work kept on disk is numbered by it, and other packages', which
     # have none, behind them.
@@ -44,6 +45,7 @@ class Settings:
     zero: ClassVar[tuple[str, ...]] = ()  # the numbers among its settings that may be 0; all others are positive
     empty: ClassVar[tuple[str, ...]] = ()  # the lists among its settings that may be empty
     later: ClassVar[tuple[str, ...]] = ()  # its settings that came when there were scores, and kept work, already
+    drawn: ClassVar[tuple[str, ...]] = ()  # the settings of its pictures, which change no score and not its name
 
     @classmethod
     def shown(cls, scores: Mapping[str, Any]) -> Mapping[str, str]:

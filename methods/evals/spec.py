@@ -139,6 +139,9 @@ def images_of(data: Any) -> str:
 
 
 def called(protocol: str, changes: Mapping[str, Any]) -> str:
-    """What the scores of a protocol with these `changes` stand under: linear, or linear(epochs=1,rates=[0.1,1.0])."""
+    """What the scores of a protocol with these `changes` stand under: linear, or linear(epochs=1,rates=[0.1,1.0]).
+    Settings of pictures are left out."""
+    drawn = PROTOCOLS[protocol].drawn if protocol in PROTOCOLS else ()  # a data set has none
+    changes = {k: v for k, v in changes.items() if k not in drawn}
     texts = {k: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for k, v in changes.items()}
     return f"{protocol}({','.join(f'{k}={v}' for k, v in texts.items())})" if changes else protocol

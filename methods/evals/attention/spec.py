@@ -15,12 +15,13 @@ from methods.evals.settings import Settings
 class Attention(Settings):
     name, title, place, needs, zero = "attention", "attention", 6, (), ("pictures",)
     scores: ClassVar = {
-        "images": "images with masks",
         "jaccard": "Jaccard, best head",
         "jaccard_best": "best head of each image",
         "jaccard_objects": "best head of each object",
+        "images": "images with masks",
     }
     no_percent = ("images",)
+    drawn = ("pictures",)
     pictures: int = 8
     size: int | None = None  # pixels of an image's shorter side; the run's image_size by default; thesis: 480
     mass: float = 0.6

@@ -15,6 +15,7 @@ class NeighbourGraph(Settings):
     joins each training image to 5 others, by Euclidean distance of L2-normalised descriptors (3.2.1, 3.2.2)."""
 
     name, title, place, zero = "graph", "nearest neighbours", 9, ("pictures",)
+    drawn = ("pictures",)
     scores: ClassVar = {"within": "edges within a class", "chance": "of edges at random"}
     neighbours: int = 5
     split: str = "train"  # train | test

@@ -13,11 +13,11 @@ class GroupEntropy(Settings):
 
     name, title, place = "groups", "groups", 5
     scores: ClassVar = {
-        "groups": "number",
-        "mean": "entropy of labels, mean",
-        "median": "median",
+        "mean": "mean entropy of labels, nats",
+        "median": "median entropy of labels, nats",
         "low": "share of low entropy",
         "use": "share of ln k in use",
+        "groups": "number",
     }
     no_percent = tuple(scores)
     groups: int | None = None  # 3,000, or a tenth of the images where that is less

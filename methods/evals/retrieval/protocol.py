@@ -66,6 +66,10 @@ def several(
         total = None
         for scale in scales:
             scaled = images
+            if scale * min(images.shape[2:]) < 1:
+                height, width = images.shape[2:]
+                reason = f"nothing is left of an image of {width} x {height} pixels"
+                raise InputError.of("retrieval.scales", scale, reason, "give larger ones")
             if scale != 1:
                 scaled = interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
             found = network(whole_patches(scaled, backbone)).float()

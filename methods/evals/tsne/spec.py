@@ -17,7 +17,8 @@ class Tsne(Settings):
 
     name, title, place = "tsne", "map of the classes", 17
     no_percent = ("classes", "trustworthiness")
-    scores: ClassVar = {"classes": "classes", "trustworthiness": "trustworthiness"}
+    drawn = ("show",)
+    scores: ClassVar = {"trustworthiness": "trustworthiness", "classes": "classes"}
     split: str = "test"  # train | test
     components: int = 30  # as many as there can be where that is less
     perplexity: float = 20.0  # a third of the other classes where that is less

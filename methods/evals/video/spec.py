@@ -15,6 +15,7 @@ class Video(Settings):
 
     name, title, place, zero = "video", "video segmentation", 13, ("pictures",)
     needs: ClassVar = ("clips",)
+    drawn = ("pictures",)
     scores: ClassVar = {"j_and_f": "J&F", "j_mean": "J", "f_mean": "F", "j_recall": "J recall", "f_recall": "F recall"}
     frames: int = 7  # before the present one, beside the first, whose labels are propagated
     nearest: int = 5  # patches of all these that a patch has its label from

@@ -87,7 +87,7 @@ def test_where_there_are_scores_of_other_settings_alone_they_are_named(best, fou
 def test_a_score_that_is_called_as_its_protocol_is_one_like_any_other(best, four, ledgers, letters):
     for letter, number in (("a", 30), ("b", 8)):
         ledgers.say(four[letter], "eval", protocol="groups", step=100, scores={"groups": number, "mean": 30.0 - number})
-    assert letters("groups") == letters("groups.groups") == "ab" and letters("groups.mean") == "ba"
+    assert letters("groups.groups") == "ab" and letters("groups") == letters("groups.mean") == "ba"
 
 
 def test_what_differs_is_said_and_not_what_cannot_matter(best, four):

@@ -99,6 +99,11 @@ def test_an_image_smaller_than_a_patch_is_padded(evaluated_vit):
         assert torch.equal(several(network, [1.0], "small_vit")(image), network(padded))
 
 
+def test_a_scale_that_leaves_nothing_of_an_image_is_named():
+    with pytest.raises(InputError, match=r"retrieval.scales=0.1: nothing is left of an image of 30 x 9 pixels; give"):
+        several(torch.nn.Identity(), [1.0, 0.1], "small_vit")(torch.ones(1, 3, 9, 30))
+
+
 @pytest.mark.parametrize("crop", [False, True])
 def test_scores_are_those_of_the_definition_on_landmarks_made_here(evaluated_vit, crop):
     """Beside the very features of the network, one scale."""

@@ -35,6 +35,12 @@ def test_defaults_of_a_frozen_spec_are_defaults(kind):
     assert called(kind.name, changed(kind.name, frozen)) == kind.name
 
 
+def test_pictures_change_nothing_of_what_a_score_is_called():
+    assert called("graph", {"pictures": 3}) == "graph" and called("tsne", {"show": "names"}) == "tsne"
+    assert called("video", {"frames": 2, "pictures": 1}) == "video(frames=2)"
+    assert called("attention", {"pictures": 0, "mass": 0.5}) == "attention(mass=0.5)"
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
