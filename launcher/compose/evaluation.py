@@ -118,9 +118,9 @@ def check_truth(spec: RunSpec, asked: Sequence[str], give: str = "eval_data") ->
 
 
 def every(run: RunDir) -> list[RunDir]:
-    """All evaluations of a run that are complete on disk, oldest first."""
-    files = (run.path / "evals").glob("*/spec.json")
-    return sorted((RunDir(file.parent) for file in files), key=lambda found: _number(found.path.name))
+    """All evaluations of a run that are complete on disk, by their protocols, and of the same ones the oldest first."""
+    names = (file.parent for file in (run.path / "evals").glob("*/spec.json"))
+    return [RunDir(path) for path in sorted(names, key=lambda path: (path.name.rpartition("-")[0], _number(path.name)))]
 
 
 def known(run: RunDir, wanted: Wanted, queue: "Mapping[str, SlurmJob] | None" = None) -> RunDir | None:

@@ -237,8 +237,8 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     screen.print(done, style="bold", soft_wrap=True)
     clustering = summary["evals"].get("kmeans")
     table = Table(box=SIMPLE_HEAD)
-    table.add_column("clustering" if clustering else "evaluation")
-    table.add_column("" if clustering else "score", justify="right")
+    table.add_column("clustering" if clustering else "evaluation", overflow="fold")
+    table.add_column("" if clustering else "score", justify="right", no_wrap=True)
     for key, value in (clustering or {}).items():
         table.add_row(key.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else str(value))
     for label, score in scores.labelled(summary["evals"]):
@@ -259,9 +259,8 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     files = list(dict.fromkeys(f for e in run.history().all("broken_images") for f in e["files"]))
     if files:
         screen.print(f"broken     {len(files)} images could not be decoded: {', '.join(files[:3])}", soft_wrap=True)
-    for folder in ("attention", "graph", "tsne"):
-        if (run.path / folder).exists():
-            screen.print(f"pictures   {run.path / folder}", soft_wrap=True)
+    for folder in sorted({file.parent for file in run.path.glob("*/*.png")}):
+        screen.print(f"pictures   {folder}", soft_wrap=True)
     if run.owner or summary["method"] == "weights":
         return
     if clustering:
@@ -305,5 +304,8 @@ def in_words(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(found: Mapping[str, Any]) -> str:
-    """Without those of single classes or rates, which are many: `--json` has them."""
-    return ", ".join(f"{name} {value}" for name, value in found.items() if not isinstance(value, Mapping))
+    """Without those of single classes, rates or ranges, which are many: `--json` has them, with all their digits."""
+    few = {name: value for name, value in found.items() if not isinstance(value, Mapping | list)}
+    return ", ".join(
+        f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}" for name, value in few.items()
+    )
