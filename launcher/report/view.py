@@ -233,8 +233,9 @@ def closing(run: RunDir, screen: Console, where: str) -> None:
     """
     summary = run.summary()
     of = run.history().first("eval") if run.owner else None
-    done = f"{run.id}: done, step {of['step']} of {run.owner.id}" if of else f"{run.id}: done, {summary['step']} steps"
-    screen.print(done, style="bold", soft_wrap=True)
+    steps = "" if summary["method"] == "weights" else f", {summary['step']} steps"
+    done = f", step {of['step']} of {run.owner.id}" if of else steps
+    screen.print(f"{run.id}: done{done}", style="bold", soft_wrap=True)
     clustering = summary["evals"].get("kmeans")
     table = Table(box=SIMPLE_HEAD)
     table.add_column("clustering" if clustering else "evaluation", overflow="fold")

@@ -33,7 +33,7 @@ def test_the_last_screen_cuts_no_label_and_names_each_folder_of_pictures(tmp_pat
         owner=SimpleNamespace(id="a"),
         path=tmp_path,
         history=lambda: told,
-        summary=lambda: {"evals": {MANY: {"top1": 50.0}}, "method": "rotnet"},
+        summary=lambda: {"evals": {MANY: {"top1": 50.0}}, "method": "rotnet", "step": 3},
     )
     screen = Console(width=60, record=True, file=io.StringIO())
     view.closing(run, screen, "")
@@ -47,10 +47,18 @@ def test_the_last_screen_cuts_no_label_and_names_each_folder_of_pictures(tmp_pat
 
 def test_show_has_numbers_that_fit_a_line_and_evaluations_by_their_names(tmp_path):
     evals = {"logistic": {"l2": 0.02055921052631579, "iterations": 250, "by": {"a": 1}, "density": [0.5, 0.5]}}
-    empty = {"interruptions": [], "where": {}, "asked_nodes": 1, "in_place": 0, "spares": None}
+    empty = {"interruptions": [], "where": {}, "asked_nodes": "1", "granted_nodes": 1, "in_place": 0, "spares": None}
     assert view.in_words({**empty, "evals": evals})["evals"] == ["logistic: l2 0.0205592, iterations 250"]
     for name in ("svm-1", "knn-10", "knn,linear-1", "knn-2"):
         (tmp_path / "evals" / name).mkdir(parents=True)
         (tmp_path / "evals" / name / "spec.json").touch()
     found = [each.path.name for each in evaluation.every(RunDir(tmp_path))]
     assert found == ["knn-2", "knn-10", "knn,linear-1", "svm-1"]
+
+
+def test_an_evaluation_of_a_file_of_weights_counts_no_steps(tmp_path):
+    told = SimpleNamespace(first=lambda kind: None, all=lambda kind: [])
+    summary = {"evals": {}, "method": "weights", "step": 0}
+    run = SimpleNamespace(id="w", owner=None, path=tmp_path, history=lambda: told, summary=lambda: summary)
+    view.closing(run, screen := Console(record=True, file=io.StringIO()), "")
+    assert screen.export_text().splitlines()[0] == "w: done"
