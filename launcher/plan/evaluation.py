@@ -37,7 +37,7 @@ def make(spec: RunSpec, settings: Mapping[str, Mapping[str, Any]] | None = None)
         asked = kind_of(name)(**given)
         for nodes in range(spec.least_nodes or spec.nodes, spec.nodes + 1):
             asked.refuse_unshared(nodes * spec.tasks_per_node)
-        steps = asked.planned(images)
+        steps = asked.planned(images, spec.world_size)
         protocols[name] = {
             "images_a_step": steps and steps.batch,
             "images_a_rank": steps.batch // spec.world_size if asked.trains else None,

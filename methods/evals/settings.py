@@ -56,12 +56,19 @@ class Settings:
         """Whether one rank comes to hold the features of all images."""
         return False
 
-    def planned(self, images: int | None) -> "Steps | None":
-        """What it learns in, of so many images; None where there are no such steps."""
+    def planned(self, images: int | None, ranks: int = 1) -> "Steps | None":
+        """What it learns in, of so many images, on so many ranks; None where there are no such steps."""
         batch = getattr(self, "batch", None)
         if batch is None:
             return None
+        images = self.learnt_of(images)
         return Steps.of(batch, images, steps=getattr(self, "steps", None), epochs=getattr(self, "epochs", None))
+
+    def learnt_of(self, images: int | None) -> int | None:
+        """How many of so many images it learns from, but for the last one of a class; None where a list says which."""
+        if images is None or getattr(self, "subset", None):
+            return None
+        return round(images * getattr(self, "share", 1.0))
 
     def refuse_unshared(self, ranks: int) -> None:
         """Raises InputError where the images of a step do not share out to so many ranks."""

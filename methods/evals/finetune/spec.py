@@ -78,9 +78,11 @@ class Finetune(SomeImages, Settings):
         super().check(backbone)
         self.refuse_unless("recipe", self.recipe in RECIPES, "no such recipe", f"use {' or '.join(RECIPES)}")
 
-    def planned(self, images: int | None) -> Steps:
-        recipe, few = self.chosen(self.share), images and round(images * self.share)
-        return Steps.of(min(recipe.batch, few or recipe.batch), few, epochs=recipe.epochs)
+    def planned(self, images: int | None, ranks: int = 1) -> Steps:
+        recipe, some = self.chosen(self.share), self.learnt_of(images)
+        whole = self.share == 1 and some is not None  # of a share there is one of each class, which may be more
+        batch = self.shared(recipe, ranks, some if whole else math.inf)
+        return Steps.of(min(batch, some or batch), some, epochs=recipe.epochs)
 
     def refuse_unshared(self, ranks: int) -> None:
         """What does not share out is left out of a step, as long as something is left."""

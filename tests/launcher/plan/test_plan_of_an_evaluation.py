@@ -58,6 +58,24 @@ def test_epochs_are_steps_where_the_number_of_images_is_known(training):
     assert steps == {"sgd": 180 * 60, "finetune": 20 * 2, "linear": 3 * 5}
 
 
+def test_steps_are_those_of_the_images_that_are_learnt_from(tmp_path):
+    (tmp_path / "few.txt").write_text("a.png")
+    photos = resolve(["method=rotnet", "recipe=tiny", "eval_data=photos", "eval_data.images=6080"], planning=True)[0]
+
+    def steps(*words, ranks=1):
+        settings = protocols.taken(words, "resnet50")[0]
+        spec = dataclasses.replace(photos, tasks_per_node=ranks)
+        return [tuple(each.values()) for each in evaluation.make(spec, settings).protocols.values()]
+
+    assert steps("protocol=finetune", ranks=3) == [(255, 85, 20 * 23)]
+    assert steps("protocol=finetune", "finetune.batch=100000", "finetune.epochs=2") == [(6080, 6080, 2)]
+    assert steps("protocol=finetune", "finetune.share=0.05", ranks=8) == [(256, 32, 20)]
+    assert steps("protocol=finetune", "finetune.share=0.001", ranks=8), "there is one of each class at least"
+    assert steps("protocol=sgd", "sgd.share=0.1") == [(512, None, 180)]
+    for name, images in (("sgd", (512, None, None)), ("finetune", (256, 256, None))):
+        assert steps(f"protocol={name}", f"{name}.subset={tmp_path / 'few.txt'}") == [images]
+
+
 def test_images_of_a_step_that_do_not_share_out_are_refused_with_the_ranks_that_do(training):
     words = "protocol=segmentation", "segmentation.batch=12"
     for ranks in (1, 2, 6):
