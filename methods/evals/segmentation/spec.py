@@ -29,7 +29,7 @@ class Segmentation(Settings):
 
     name, title, place, trains = "segmentation", "semantic segmentation", 15, True
     needs: ClassVar = ("pixels",)
-    zero = ("momentum", "weight_decay", "flip")
+    zero, empty = ("momentum", "weight_decay", "flip"), ("drops",)
     scores: ClassVar = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "its mean over classes"}
     steps: int = 30_000
     batch: int = 16  # images a step, over all ranks

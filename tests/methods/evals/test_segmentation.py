@@ -164,6 +164,7 @@ def test_the_next_batch_is_made_while_a_gpu_would_work_on_the_step(evaluated, mo
 
 
 def test_the_rate_falls_in_steps_or_by_a_power():
+    Segmentation(drops=[]).check("resnet50")
     steps = Segmentation(steps=10, drops=[7, 9])
     assert [protocol.share_at(steps, step) for step in (0, 6, 7, 8, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
     poly = Segmentation(steps=10, schedule="poly")
