@@ -148,7 +148,7 @@ def fit(name: str, data: Any, field: str) -> None:
     try:
         kind_of(name)
         if data is not None:
-            refuse_unfit([name], data)
+            refuse_unfit([name], data, asked=field)
     except InputError as error:
         raise error.about(field) from None
 

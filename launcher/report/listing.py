@@ -55,7 +55,7 @@ def columns() -> list[Column]:
     return [
         Column("run", 0, lambda f: f["id"]),
         Column("state", 0, lambda f: f["state"]),
-        Column("step", 0, lambda f: f"{f['step']}/{f['steps']}", right=True),
+        Column("step", 0, lambda f: f"{f['step']}/{f['steps']}" if f["steps"] else "", right=True),
         Column("waits for", 1, _waiting, short=True),
         Column("left", 2, lambda f: durations.short(f["seconds_left"]) if f["state"] in ACTIVE else "", right=True),
         Column("k-NN", 3, _knn, right=True),

@@ -105,9 +105,9 @@ def needs(protocols: Iterable[str]) -> set[str]:
     return {each for name in protocols for each in kind_of(name).needs}
 
 
-def refuse_unfit(protocols: Iterable[str], data: DataSet, give: str = "eval_data") -> None:
+def refuse_unfit(protocols: Iterable[str], data: DataSet, give: str = "eval_data", asked: str = "protocol") -> None:
     """Raises InputError where one of them needs what is not known of the images of `data`, or its settings do, where
-    they are a mapping to these. give: the field to set instead."""
+    they are a mapping to these. give: the field to set instead; asked: the one that names the protocols."""
     for name in protocols:
         wanted = kind_of(name).needs
         if not wanted or {*wanted} & {*data.truth}:
@@ -117,9 +117,9 @@ def refuse_unfit(protocols: Iterable[str], data: DataSet, give: str = "eval_data
         able = [other for other, kind in PROTOCOLS.items() if {*kind.needs} & {*data.truth}]
         sets = [other for other, kind in DATA.items() if {*kind.truth} & {*wanted}]
         other = " or ".join(sets) if len(sets) <= MOST_SETS else f"NAME, of images with {told(wanted, ' or ')}"
-        fix = f"use {give}={other}" + (f", or protocol={' or '.join(able)}" if able else "")
+        fix = f"use {give}={other}" + (f", or {asked}={' or '.join(able)}" if able else "")
         reason = f"it needs {told(wanted, ' or ')}, and {data.name} has {told(data.truth)}"
-        raise InputError.of("protocol", name, reason, fix)
+        raise InputError.of(asked, name, reason, fix)
 
 
 def changed(protocol: str, settings: Mapping[str, Any]) -> dict[str, Any]:

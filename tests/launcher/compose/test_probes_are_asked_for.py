@@ -62,7 +62,7 @@ def test_the_spec_has_what_is_not_the_default_and_the_run_stays_the_same(given, 
         (("probes=knn,linear",), r"several values; add --multirun, or for a list type 'probes=\[knn,linear\]'"),
         (
             ("data=made/objects", "probes=[knn]"),
-            "^probes=knn: it needs one label an image, and made/objects has several",
+            "^probes=knn: it needs one label an image, and made/objects has several.*, or probes=svm or detection",
         ),
     ],
 )

@@ -185,3 +185,8 @@ def test_a_moment_has_its_date_where_that_is_not_todays(monkeypatch, now, when, 
     clock = type("Clock", (datetime,), {"now": staticmethod(lambda: datetime.fromisoformat(now))})
     monkeypatch.setattr(listing, "datetime", clock)
     assert listing.moment(datetime.fromisoformat(when).timestamp()) == said
+
+
+def test_what_has_no_steps_counts_none():
+    (cell,) = (column.cell for column in listing.columns() if column.title == "step")
+    assert (cell({"step": 0, "steps": 0}), cell({"step": 0, "steps": 9})) == ("", "0/9")
