@@ -12,8 +12,11 @@ eval.json tells its ranks to evaluate instead of training. Its numbers join the 
 
 import contextlib
 import dataclasses
+import fcntl
 import json
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +26,7 @@ from launcher.compose.sources import NEWEST, at_step
 from launcher.errors import InputError
 from launcher.plan import evaluation as planning
 from launcher.run import manifest, pins, snapshot
-from launcher.run.files import write_json
+from launcher.run.files import lock, opened, write_json
 from launcher.run.folder import RunDir
 from launcher.run.shapes import ASKED
 from launcher.run.snapshot import Snapshot
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 refuse_unfit = registry.facts("evals").refuse_unfit
 
 FILE = "eval.json"
+TURN = 10.0  # seconds that one waits for another who makes the folder of an evaluation
 SCIENCE, PLACE = ("eval_data", "method"), ("cluster", "nodes", "least_nodes", "tasks_per_node")  # of its spec
 
 
@@ -131,8 +135,28 @@ def known(run: RunDir, wanted: Wanted, queue: "Mapping[str, SlurmJob] | None" = 
 
 def prepare(run: RunDir, wanted: Wanted, queue: "Mapping[str, SlurmJob] | None" = None) -> tuple[RunDir, bool]:
     """(the evaluation's folder, whether it was there before): the `known` one, else a new one."""
-    found = known(run, wanted, queue)
-    return found or _create(run, wanted), bool(found)
+    run.keep_private(wanted.spec)
+    with _in_turn(run):
+        found = known(run, wanted, queue)
+        return found or _create(run, wanted), bool(found)
+
+
+@contextlib.contextmanager
+def _in_turn(run: RunDir) -> Iterator[None]:
+    """Of those who ask at the same time the next one looks when the one before has made what was asked for. Nobody
+    waits for long: where there is no lock to be had, the same work may be done twice, and no more than that."""
+    held = None
+    try:
+        with contextlib.suppress(OSError, InputError):  # `_create` says what is wrong
+            (run.path / "evals").mkdir(exist_ok=True)
+            held = opened(run.path / "evals" / "lock", os.O_RDWR | os.O_CREAT)
+            until = time.monotonic() + TURN
+            while not lock(held, fcntl.LOCK_EX | fcntl.LOCK_NB, run.runs) and time.monotonic() < until:
+                time.sleep(0.05)
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 def next_folder(run: RunDir, wanted: Wanted) -> Path:
@@ -184,7 +208,6 @@ def _said(spec: RunSpec, names: Sequence[str]) -> str:
 
 def _create(run: RunDir, wanted: Wanted) -> RunDir:
     folder, plan = run.path / "evals", planning.make(wanted.spec, wanted.settings)
-    run.keep_private(wanted.spec)
     try:
         folder.mkdir(exist_ok=True)
         made = None

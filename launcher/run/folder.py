@@ -16,6 +16,7 @@
         logs/rank0.log ...         stdout and stderr of each rank
         heartbeats/rank0.json ...  a sign of life of each; see runtime/health.py
         evals/knn-1/               an evaluation as a job of its own: a folder like this one; see evaluation.py
+        evals/lock                 held by whoever looks for one or makes one, for an instant
         tensorboard/  clusters.png
         clusters/                  of `sslrun kmeans`, which has no checkpoints; see methods/kmeans/results.py
         first_node_lost            why its job went back into the queue; see plan/steps.py

@@ -1,9 +1,12 @@
 """What a run takes from another is known before that one has ended: its identity, and its end or a step."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import shlex
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -246,6 +249,19 @@ def test_an_evaluation_is_the_same_before_and_after_the_end(ledgers, source):
     end(ledgers, source)
     again, joined = evaluation.prepare(source, want(source))
     assert joined and again.path == early[0].path
+
+
+def test_those_who_ask_at_the_same_time_have_one_evaluation(ledgers, source, monkeypatch):
+    create, wanted = evaluation._create, want(source)
+    monkeypatch.setattr(evaluation, "_create", lambda *asked: time.sleep(0.3) or create(*asked))
+    with ThreadPoolExecutor(3) as askers:
+        found = list(askers.map(lambda _: evaluation.prepare(source, wanted), range(3)))
+    assert len({each.path for each, _ in found}) == 1 and sorted(joined for _, joined in found) == [False, True, True]
+    other = want(source, "step=9")
+    monkeypatch.setattr(evaluation, "TURN", 0.1)
+    with open(source.path / "evals" / "lock") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert evaluation.prepare(source, other)[1] is False, "a lock that is never let go stops nobody"
 
 
 def test_of_a_run_that_trains_the_named_checkpoint_is_kept(ledgers, source):

@@ -44,8 +44,8 @@ class Revisited:
     @property
     def laid(self) -> str:
         return (
-            f"give the folder with {self.name}/{{gnd_{self.name}.pkl,{IMAGES}/NAME.jpg}}, the ground truth beside what "
-            f"{self.archives} holds in one folder"
+            f"give the folder with {self.name}/{{gnd_{self.name}.pkl,{IMAGES}/NAME.jpg}}, the ground truth beside all "
+            f"images of {self.archives} in one folder"
         )
 
 
