@@ -111,7 +111,7 @@ def _followed(subject: Subject, settings: Video, encode: Encode, number: int) ->
     first, truth = dataset.image(clip.first), dataset.mask(clip.first)
     objects = int(truth[truth != VOID].max(initial=0))
     shown = picture.shown(clip.last - clip.first) if number < settings.pictures else []
-    strips: list[tuple[Image.Image, np.ndarray, np.ndarray]] = []
+    strips: list[tuple[int, Image.Image, np.ndarray, np.ndarray]] = []
     regions, contours, propagation = [], [], None
     for index in range(clip.first, clip.last):
         image = first if index == clip.first else dataset.image(index)
@@ -135,7 +135,7 @@ def _followed(subject: Subject, settings: Video, encode: Encode, number: int) ->
                 sides = f"{there.shape[1]} x {there.shape[0]}"
                 raise BrokenImage(f"mask of {dataset.name_of(index)}", f"{sides} pixels, and the frame {_sides(image)}")
             if index - clip.first in shown:
-                strips.append((image, there, found))
+                strips.append((index - clip.first, image, there, found))
         if judged:
             void, numbers = there == VOID, range(1, objects + 1)
             regions.append([region(found == n, there == n, void) for n in numbers])

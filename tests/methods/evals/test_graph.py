@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from sklearn.neighbors import NearestNeighbors
 
 from launcher.errors import InputError
@@ -21,7 +21,7 @@ from methods.data.photos import Photos
 from methods.evals.alone import evaluate
 from methods.evals.graph import nearest, protocol
 from methods.evals.graph.nearest import Nearest
-from methods.evals.graph.picture import OTHER, SAME, picture
+from methods.evals.graph.picture import OTHER, SAME, _fitting, picture
 from methods.evals.graph.spec import NeighbourGraph
 from methods.evals.subject import Subject
 
@@ -158,3 +158,11 @@ def test_a_neighbour_of_the_class_of_its_image_has_another_frame_than_one_of_ano
     top, bottom = (half.nonzero()[1].mean() for half in np.array_split(same, 2))
     assert top < bottom  # of the first image the nearest is of its class, of the other the second
     assert Image.fromarray(shown).mode == "RGB"
+
+
+def test_a_class_whose_name_is_too_long_for_a_column_is_cut_with_a_sign():
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    cut = _fitting("motorcycle_left", draw)
+    assert _fitting("motor", draw) == "motor" and cut.endswith("\u2026") and "motorcycle_left".startswith(cut[:-1])
+    one_more = "motorcycle_left"[: len(cut)] + "\u2026"
+    assert draw.textlength(cut, font_size=11) <= 70 < draw.textlength(one_more, font_size=11)

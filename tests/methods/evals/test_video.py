@@ -286,7 +286,9 @@ def test_stopped_and_on_two_ranks_it_finds_what_it_finds_undisturbed_on_one(eval
     strips = sorted((asked.path / "video").iterdir())
     assert [file.name for file in strips] == ["clip0000.png", "clip0001.png"]
     with Image.open(strips[0]) as strip:
-        assert strip.size == (4 * (144 + 4) - 4, 2 * 144 + 4)
+        assert strip.size == (4 * (144 + 4) - 4, 2 * (20 + 144))
+        captions = np.asarray(strip.convert("L"))[[*range(20), *range(164, 184)]].reshape(2, 20, -1)
+        assert captions.max() == 255 and all((row < 100).any() for row in captions), "each row says what it is"
     shutil.rmtree(asked.path)
     asked, starts = evaluated.asked(*SHORT, "video.pictures=2"), 0
     while evaluated.stopped(asked, questions=5):
