@@ -307,6 +307,5 @@ def in_words(summary: dict[str, Any]) -> dict[str, Any]:
 def _numbers(found: Mapping[str, Any]) -> str:
     """Without those of single classes, rates or ranges, which are many: `--json` has them, with all their digits."""
     few = {name: value for name, value in found.items() if not isinstance(value, Mapping | list)}
-    return ", ".join(
-        f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}" for name, value in few.items()
-    )
+    plain = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in few.items()}
+    return ", ".join(f"{name} {value}" for name, value in plain.items())
