@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 ROOM = 40  # characters of settings that each label has room for; more stand once, in a line above
-NAME = re.compile(r"([^(:]*)(\(.*\))?(?::(.*))?", re.DOTALL)  # protocol(settings):data
+NAME = re.compile(r"([^(:]*)(\(.*?\))?(?::(.*))?", re.DOTALL)  # protocol(settings):data(settings)
 
 
 def labelled(evals: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,11 @@ def test_few_settings_stand_at_each_score_and_many_once_above_them():
     assert not list(labelled({MANY: {}}))
 
 
+def test_settings_of_a_protocol_and_of_its_images_are_told_apart():
+    ((label, _),) = labelled({"svm(folds=2):voc(year=2012)": {"map": 1.0}})
+    assert label == "linear SVM (folds=2) on voc(year=2012), mAP"
+
+
 def test_the_last_screen_cuts_no_label_and_names_each_folder_of_pictures(tmp_path):
     for name in ("video/clip.png", "graph/neighbours.png", "tsne/classes.npz"):
         (tmp_path / name).parent.mkdir()
