@@ -20,12 +20,12 @@ from methods.data.sets.made_attributes.reader import MadeAttributes
 from methods.data.sets.made_objects import reader as made_objects
 from methods.data.spec import check
 
-# As published: paths of the authors' machine, with what everybody has at their ends.
+# As in the published files, whose paths are of their authors: what everybody has is at their ends.
 PLACES = {
-    "cub": (CubData, "/BS/Deep_Fragments/work/MSc/CUB_200_2011/CUB_200_2011/images/", "CUB_200_2011/images", "CUB"),
+    "cub": (CubData, "/authors/work/CUB_200_2011/CUB_200_2011/images/", "CUB_200_2011/images", "CUB"),
     "awa2": (
         Awa2Data,
-        "/BS/xian/work/data/Animals_with_Attributes2//JPEGImages/",
+        "/authors/work/data/Animals_with_Attributes2//JPEGImages/",
         "Animals_with_Attributes2/JPEGImages",
         "AWA2",
     ),
