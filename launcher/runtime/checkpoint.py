@@ -273,7 +273,10 @@ class Checkpointer:
         return next(filter(None, self._world.gather(problem)), "")
 
     def last(self) -> Path | None:
-        """The newest committed checkpoint."""
+        """The newest committed checkpoint, for the last word of a run: a save under way is waited for. Collective;
+        raises Superseded as `settle`."""
+        with contextlib.suppress(SaveFailed):
+            self.settle()
         return next(reversed(self._run.checkpoints()), None)
 
     def _newest(self) -> tuple[int, str, str, str]:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,23 @@ def test_the_same_step_is_saved_once(store):
     store.shared.value = 11
     store._checkpoints.save(10, 100)
     assert manifest(store.folder / "step_00000010") == before and store.restore() == 10
+
+
+def test_the_last_word_of_a_run_waits_for_the_save_under_way(store, monkeypatch):
+    write, failed = shard.write, []
+
+    def slowly(*args, **more):
+        time.sleep(0.2)
+        if failed:
+            raise failed[0]
+        return write(*args, **more)
+
+    monkeypatch.setattr(shard, "write", slowly)
+    store._checkpoints.begin(15, 100)
+    assert store._checkpoints.last().name == "step_00000015"
+    failed.append(OSError(errno.ENOSPC, "No space left on device"))
+    store._checkpoints.begin(20, 100)
+    assert store._checkpoints.last().name == "step_00000015"
 
 
 # -- what is broken is set aside ---------------------------------------------------------------------------------------
