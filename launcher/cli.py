@@ -5,6 +5,7 @@ Nothing here imports torch; what a verb needs beyond the standard library is imp
 
 import contextlib
 import errno
+import gc
 import importlib
 import json
 import locale
@@ -46,18 +47,23 @@ VERBS = (
     "eval", "export", "report", "sweep", "doctor", "drill", "kmeans", "shards",
 )  # fmt: skip
 
+SELDOM = 100_000, 20, 20  # new objects until garbage is looked for among them: most of a plan's are modules, and stay
 READING = ("plan", "status", "best", "show", "logs", "report", "sweep")  # nothing is lost where their reader goes
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script. Exit codes: 0 done or joined, 2 input, 3 cluster, 4 failed, 5 no progress, 130 stopped."""
-    if arguments is None:
+    alone = arguments is None
+    if alone:
+        gc.set_threshold(*SELDOM)
         _in_utf8()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     streams.never_fail(reading=bool(arguments) and arguments[0] in READING)
     code = _ended(arguments)
     if trouble := streams.lost_answer():
         print(f"sslrun: the answer on stdout could not be written: {trouble}", file=sys.stderr)
+    if alone:
+        gc.freeze()  # in all that ends now Python would look for garbage: a fifth of a plan's time
     sys.exit(code or (RunFailed.exit_code if trouble else 0))
 
 

@@ -56,8 +56,7 @@ EXCEPTIONS = {
     },
     ("launcher/verbs/export.py", "run"): {"methods.backbones.export"},  # the one verb that touches weights
     ("launcher/verbs/shards.py", "run"): {"methods.data.convert", "methods.data.shard_index"},  # and one, images
-    # What renders the batch script, and what submits it: both are imported only where there is one.
-    ("launcher/plan/script.py", "text"): {"submitit.slurm.slurm"},
+    # What submits: imported only where there is something to submit.
     ("launcher/start/executor.py", ""): {"submitit.core.utils", "submitit.slurm.slurm"},
 }  # fmt: skip
 

@@ -11,10 +11,11 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.conf import HydraConf
+from hydra.conf import JobConf, OverridesConf, RuntimeConf
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
@@ -23,11 +24,11 @@ from yaml import YAMLError
 
 from launcher.compose import clusters, nodes, protocols, words, yamlfile
 from launcher.compose.overrides import parsed, refusal, several, spelled
-from launcher.compose.sources import as_made, pin_continue_from, pin_init_from, pin_networks
 from launcher.errors import InputError, unknown
 from launcher.slurm import client
 from launcher.spec import paths, registry
 from launcher.spec.contract import Recipe
+from launcher.spec.fields import pinned_fields
 from launcher.spec.runspec import PROBES, RunSpec, freeze
 from launcher.spec.schema import ClusterConfig, LaunchConfig, TrainConfig
 
@@ -198,10 +199,11 @@ def _empty_store() -> ConfigStore:
 
 @cache
 def _store() -> ConfigStore:
-    """Without the settings of Hydra itself, which nobody here reads: they take longer than all else. Nor can anybody's
-    YAML set them."""
+    """Of the settings of Hydra itself it has what composing writes and reads, and nobody looks at afterwards: with all
+    of them it takes longer than all else. Nor can anybody's YAML set them."""
+    node = {"overrides": OverridesConf(), "runtime": RuntimeConf(), "job": JobConf()}
     store = ConfigStore.instance()
-    store.store(group="hydra", name="config", node=HydraConf(defaults=[]), provider="hydra")
+    store.store(group="hydra", name="config", node=node, provider="hydra")
     return store
 
 
@@ -307,14 +309,15 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
     if not config["runs"]:
         raise InputError.of("runs", "", "it is empty", "give a folder")
     runs = str(paths.absolute(config["runs"]))
-    pin_networks(config["method"], Path(runs))
+    if any(isinstance(getattr(config["method"], name), str) for name in pinned_fields(config["method"])):
+        _sources().pin_networks(config["method"], Path(runs))
     images = getattr(config["data"], "images", None)
     if planning and not images and not getattr(config["data"], "path", None):  # a plan counts with the recipe's
         images = method.recipe(config["recipe"]).images
     method.validate(config["method"], images)
     classes = getattr(config["method"], "classes", None)
     registry.facts("data").check_columns(config["data"], method.columns, at_hand=not planning, classes=classes)
-    cluster = _checked_cluster(config)
+    cluster, begins, goes_on = _checked_cluster(config), config["init_from"], config["continue_from"]
     spec = RunSpec(
         method=freeze(config["method"]),
         data=config["data"] and freeze(config["data"]),
@@ -325,16 +328,23 @@ def frozen(config: dict[str, Any], *, planning: bool = False) -> RunSpec:
         least_nodes=config["least_nodes"],
         tasks_per_node=config["tasks_per_node"] or max(1, cluster.gpus_per_node),
         seed=config["seed"],
-        init_from=pin_init_from(config["init_from"], Path(runs), config["method"].backbone),
+        init_from=None if begins is None else _sources().pin_init_from(begins, Path(runs), config["method"].backbone),
         runs=runs,
         group=config["group"],
         eval_after=protocols.afterwards(config),
         probes=protocols.between(config, planning=planning),
     )
     protocols.refuse_unshared(spec)
-    if config["continue_from"] is not None:
-        spec = dataclasses.replace(spec, continue_from=pin_continue_from(config["continue_from"], Path(runs), spec))
-    return as_made(spec)
+    if goes_on is not None:
+        spec = dataclasses.replace(spec, continue_from=_sources().pin_continue_from(goes_on, Path(runs), spec))
+    return _sources().as_made(spec) if spec.sources else spec
+
+
+def _sources() -> ModuleType:
+    """Few specs name what others have made, for which it looks into runs and the queue."""
+    from launcher.compose import sources
+
+    return sources
 
 
 def _check_shape(config: dict[str, Any]) -> None:
@@ -368,20 +378,16 @@ def _checked_cluster(config: dict[str, Any]) -> ClusterConfig:
 
 def refuse_unknown_fields(overrides: Sequence[str], recipe: Recipe) -> None:
     """Hydra would take `+method.x=1` for a new field, and nobody would ever read it."""
-    data = {f.name for kind in DATA.values() for f in dataclasses.fields(kind)}
-    fields = {
-        "method": {f.name for f in dataclasses.fields(recipe.method)},
-        "data": data,
-        "eval_data": data,
-        "cluster": {f.name for f in dataclasses.fields(ClusterConfig)},
-    }
     for text in overrides:
         key, _, value = text.partition("=")
         group, _, field = key.lstrip("+~").partition(".")
-        if protocols.is_setting(text):  # `protocols.probes` knows those
+        if not field or protocols.is_setting(text) or _is_open(key):  # `protocols.probes` knows settings
             continue
-        if field and field not in fields.get(group, ()) and not _is_open(key):
-            unknown(key, value, {f"{group}.{name}" for name in fields.get(group, ())} or fields, what="key")
+        kinds = {"method": (recipe.method,), "cluster": (ClusterConfig,)}.get(group, ())
+        kinds = DATA.values() if group in ("data", "eval_data") else kinds
+        if not any(field == each.name for kind in kinds for each in dataclasses.fields(kind)):  # the first that has it
+            known = {f"{group}.{each.name}" for kind in kinds for each in dataclasses.fields(kind)}
+            unknown(key, value, known or GROUPS, what="key")
 
 
 def _is_open(key: str) -> bool:

@@ -5,7 +5,7 @@ puts behind its own."""
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -17,6 +17,31 @@ from launcher.errors import InputError, unknown
 from launcher.spec.contract import Work
 
 METHODS, PROTOCOLS = "sslrun.methods", "sslrun.protocols"  # groups of entry points
+
+
+class ByName(Mapping[str, type[Any]]):
+    """Classes that are found in folders, by their `name`. A launch asks for few of many: a folder is imported when one
+    of its classes is asked for, which whoever wants to see them all does of all. What there is it knows without."""
+
+    def __init__(self, places: Mapping[str, str], base: type):
+        """places: the module of each name; base: of all these classes."""
+        self._places, self._base, self._read = places, base, dict[str, type[Any]]()
+
+    def __getitem__(self, name: str) -> type[Any]:
+        if name not in self._read:
+            there = vars(importlib.import_module(self._places[name])).values()
+            ours = (each for each in there if isinstance(each, type) and issubclass(each, self._base))
+            self._read[name] = next(each for each in ours if getattr(each, "name", "") == name)
+        return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 @cache

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,11 @@ def add_composing(parser: ArgumentParser) -> None:
     add_config_dir(parser)
     parser.add_argument("--cfg", action="store_true", help="print the composed config and stop")
     add_json(parser)
+
+
+def names_sweep(words: Iterable[str]) -> bool:
+    """Whether they ask for `sweep=NAME`, about which `launcher.sweep.asked` knows more."""
+    return any(word.partition("=")[0].lstrip("+~") == "sweep" for word in words)
 
 
 def find(options: Namespace) -> "RunDir":

@@ -13,7 +13,6 @@ from launcher.verbs import arguments
 
 if TYPE_CHECKING:
     from launcher.spec.runspec import RunSpec
-    from launcher.sweep.asked import Asked
 
 EXAMPLE = "sslrun plan method=deepercluster nodes=8, sslrun plan sweep=smog/groups nodes=8"
 
@@ -28,11 +27,9 @@ def run(options: Namespace) -> int:
     from launcher.compose import mounts
     from launcher.compose.training import resolve
     from launcher.plan import plan as planning
-    from launcher.sweep import asked
 
-    table = asked.read(options.overrides, options.config_dir)
-    if table:
-        return _sweep(table, options)
+    if arguments.names_sweep(options.overrides):
+        return _sweep(options)
     if options.cfg:
         return arguments.print_config(options, planning=True)
     spec, recipe = resolve(options.overrides, config_dir=options.config_dir, planning=True)
@@ -76,8 +73,28 @@ def _submissions(specs: "Sequence[RunSpec]") -> "list[dict[str, Any]]":
     """Of each run `dependency`, sbatch's options that have it wait for those that it needs, why it would be `refused`,
     `srun`, the options that its steps are given, and `packed`, the environment of which nodes have a copy."""
     from launcher.plan import script
+
+    behind = _behind(specs) if any(spec.sources for spec in specs) else [{"dependency": [], "refused": ""}] * len(specs)
+    found = []
+    for spec, waits in zip(specs, behind, strict=True):
+        srun = script.options_of_steps(spec.cluster) if spec.cluster.kind == "slurm" else []
+        told = {**waits, "srun": srun, "packed": ""}
+        if spec.cluster.local_env:
+            from launcher.start import packed
+
+            try:
+                told["packed"] = str(packed.of_ranks(spec, Path(spec.runs)).prefix)
+            except InputError as error:
+                told["refused"] = told["refused"] or str(error)
+        found.append(told)
+    return found
+
+
+def _behind(specs: "Sequence[RunSpec]") -> "list[dict[str, Any]]":
+    """Of each run `dependency` and `refused`, as `_submissions` has them."""
+    from launcher.plan import script
     from launcher.slurm import queue
-    from launcher.start import packed, stages
+    from launcher.start import stages
 
     awaited = [stages.of_spec(spec) for spec in specs]
     jobs, trouble = queue.of_runs({each.run.path: each.run for some in awaited for each in some}.values())
@@ -91,14 +108,7 @@ def _submissions(specs: "Sequence[RunSpec]") -> "list[dict[str, Any]]":
                 known[key] = {"dependency": before, "refused": trouble if some else ""}
             except InputError as error:
                 known[key] = {"dependency": [], "refused": str(error)}
-        srun = script.options_of_steps(spec.cluster) if spec.cluster.kind == "slurm" else []
-        told = {**known[key], "srun": srun, "packed": ""}
-        if spec.cluster.local_env:
-            try:
-                told["packed"] = str(packed.of_ranks(spec, Path(spec.runs)).prefix)
-            except InputError as error:
-                told["refused"] = told["refused"] or str(error)
-        found.append(told)
+        found.append(known[key])
     return found
 
 
@@ -119,7 +129,7 @@ def _in_words(submissions: "Sequence[Mapping[str, Any]]") -> list[str]:
     return lines
 
 
-def _sweep(wanted: "Asked", options: Namespace) -> int:
+def _sweep(options: Namespace) -> int:
     """One line a run: where it runs, and what it takes."""
     from rich.text import Text
 
@@ -128,6 +138,7 @@ def _sweep(wanted: "Asked", options: Namespace) -> int:
     from launcher.report.screen import console
     from launcher.sweep import asked
 
+    wanted = asked.read(options.overrides, options.config_dir)
     name = wanted.ablation.name
     if options.cfg:
         raise InputError.of("--cfg", name, "a sweep is several runs", "leave it out")

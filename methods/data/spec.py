@@ -4,10 +4,12 @@ PIL.
 A data set is a folder in `sets/`, which is found by itself: `sets/base.py` says what it has.
 """
 
-from importlib import import_module
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.errors import InputError
+from launcher.spec.registry import ByName
 from methods.data import splits as splits
 from methods.data import tars as tars
 from methods.data.listing import MAX_PIXELS as MAX_PIXELS
@@ -17,9 +19,19 @@ from methods.data.sets.base import TRUTHS as TRUTHS
 from methods.data.sets.base import DataSet
 from methods.data.sets.base import told as told
 
-for _file in sorted(Path(__file__).parent.glob("sets/*/spec.py")):
-    import_module(f"{__package__}.sets.{_file.parent.name}.spec")
-DATA: dict[str, type[DataSet]] = {kind.name: kind for kind in DataSet.__subclasses__()}
+# What a folder has that is called otherwise than its data set; made_objects/ has made/objects.
+SEVERAL = {
+    "attributes": ("cub", "awa2"),
+    "places": ("places205", "places365"),
+    "revisited": ("roxford5k", "rparis6k"),
+}
+_FOLDERS = sorted(file.parent.name for file in Path(__file__).parent.glob("sets/*/spec.py"))
+_PLACES = {
+    name: f"{__package__}.sets.{folder}.spec"
+    for folder in _FOLDERS
+    for name in SEVERAL.get(folder, (re.sub("^made_", "made/", folder),))
+}
+DATA: Mapping[str, type[DataSet]] = ByName(_PLACES, DataSet)
 
 # What a batch may bring beside its images: `methods.data.beside` tells what each is.
 COLUMNS = ("label", "position", "text")

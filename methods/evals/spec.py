@@ -7,7 +7,6 @@ sslrun eval RUN protocol=linear linear.epochs=10 'linear.rates=[0.1,1]'
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,31 +20,26 @@ from methods.evals.settings import Settings
 from methods.evals.settings import key_of as key_of
 
 
-class _Protocols(Mapping[str, type[Settings]]):
-    """By name: ours in the order of their places, then those of other packages. A launch asks for few of many: each of
-    ours is imported when it is asked for, which whoever wants to see them all does of all."""
+class _Protocols(registry.ByName):
+    """By name: ours in the order of their places, then those of other packages."""
 
     def __init__(self) -> None:
-        self._ours = frozenset(file.parent.name for file in Path(__file__).parent.glob("*/spec.py"))
-        self._read: dict[str, type[Settings]] = {}
+        ours = (file.parent.name for file in Path(__file__).parent.glob("*/spec.py"))
+        super().__init__({name: f"{__package__}.{name}.spec" for name in ours}, Settings)
         self.others: dict[str, type[Settings]] = {}
 
     def __getitem__(self, name: str) -> type[Settings]:
-        if name in self._ours and name not in self._read:
-            kinds = vars(import_module(f"{__package__}.{name}.spec")).values()
-            ours = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Settings))
-            self._read[name] = next(kind for kind in ours if getattr(kind, "name", "") == name)
-        return self._read[name] if name in self._ours else self.others[name]
+        return self.others[name] if name in self.others else super().__getitem__(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._ours or name in self.others
+        return name in self.others or super().__contains__(name)
 
     def __iter__(self) -> Iterator[str]:
-        yield from sorted(self._ours, key=lambda name: self[name].place)
+        yield from sorted(super().__iter__(), key=lambda name: self[name].place)
         yield from self.others
 
     def __len__(self) -> int:
-        return len(self._ours) + len(self.others)
+        return super().__len__() + len(self.others)
 
 
 PROTOCOLS = _Protocols()

@@ -8,13 +8,16 @@ writes them anew; read the difference before committing it.
 
 import difflib
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
 from launcher.compose.training import resolve
 from launcher.plan import plan as planning
+from launcher.plan import script
 
 GOLDEN = Path(__file__).with_name("golden")
 # Fixed, because the real ones differ from machine to machine.
@@ -40,14 +43,34 @@ def written(words):
 
 @pytest.mark.parametrize("name", WORDS)
 def test_the_script_is_the_golden_one(name):
-    file, script = GOLDEN / f"deepercluster-{name}.sh", written(WORDS[name])
+    file, planned = GOLDEN / f"deepercluster-{name}.sh", written(WORDS[name])
     if os.environ.get("SSLRUN_REWRITE_GOLDEN"):
-        file.write_text(script)
+        file.write_text(planned)
     golden = file.read_text() if file.exists() else ""
     difference = difflib.unified_diff(
-        golden.splitlines(), script.splitlines(), f"golden/{file.name}", "planned now", lineterm=""
+        golden.splitlines(), planned.splitlines(), f"golden/{file.name}", "planned now", lineterm=""
     )
-    assert golden == script, "\n" + "\n".join(difference)
+    assert golden == planned, "\n" + "\n".join(difference)
+
+
+HARD = (
+    *WORDS.values(),
+    ("cluster.partition=two words", "cluster.gres=gpu:a100:8", "cluster.constraint='a&b'", "cluster.exclude='n[1,3]'"),
+    ("cluster.cpus_per_gpu=7", "cluster.mem_per_gpu=60G", "cluster.account=null", "nodes=2-8"),
+    ("cluster.additional_parameters.exclusive=true", "cluster.additional_parameters.mail_user='a b@c'"),
+    ("cluster.additional_parameters.time-min=10", "cluster.signal_delay_s=77", "runs='/the runs'"),
+)
+
+
+@pytest.mark.parametrize("words", HARD, ids=" ".join)
+def test_submitit_writes_the_same(words):
+    fixed = [word for word in FIXED if word.partition("=")[0] not in {each.partition("=")[0] for each in words}]
+    spec, _ = resolve(["method=deepercluster", *words, *fixed], planning=True)
+    folder, python = Path(spec.runs, spec.run_id, "submit"), script.python_of(spec.cluster)
+    given = script.parameters(spec, signal_delay_s=spec.cluster.signal_delay_s or 90, folder=folder, python=python)
+    command = SlurmExecutor(folder, python=shlex.quote(python))._submitit_command_str
+    theirs = _make_sbatch_string(command=command, folder=folder, **given)
+    assert script.text(folder, given, python=python) == theirs
 
 
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.sh")), ids=lambda file: file.stem)

@@ -23,8 +23,9 @@ try:
     main(sys.argv[1:])
 except SystemExit as end:
     assert not end.code, end.code
-print(*{name.partition(".")[0] for name in sys.modules})
+print(*sys.modules)
 """
+ROOMS = ("methods", "methods.data.sets", "methods.evals")
 COMMANDS = {
     "help": ["--help"],
     "plan": ["plan", "method=deepercluster", "nodes=8", "--json"],
@@ -46,6 +47,22 @@ COMMANDS = {
 def test_it_imports_nothing_heavy(undisturbed, sslrun, words):
     run = undisturbed()
     words = [word.format(run=run, runs=run.parent) for word in words]
+    assert not HEAVY.intersection(name.partition(".")[0] for name in imported(sslrun, words))
+
+
+def test_a_plan_imports_what_it_is_of_and_no_more(sslrun):
+    names = imported(sslrun, ["plan", "method=swav", "nodes=8", "data=places205", "--json"])
+    kinds = {name.removesuffix(".spec") for name in names if name.startswith("methods.") and name.endswith(".spec")}
+    of = {room: {k.rpartition(".")[2] for k in kinds if k.rpartition(".")[0] == room} for room in ROOMS}
+    assert of["methods"] - {"augment", "backbones", "data", "evals"} == {"swav"}
+    # Those of all recipes, and what it names.
+    assert of["methods.data.sets"] == {"image_folder", "photos", "places"}
+    assert not of["methods.evals"]
+    assert not {"submitit", "asyncio", "numpy", "rich", "launcher.sweep", "launcher.slurm.queue"} & names
+
+
+def imported(sslrun, words):
+    """The modules that a command has loaded at its end."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", PROBE, *words],
         cwd=sslrun.home,
@@ -54,4 +71,4 @@ def test_it_imports_nothing_heavy(undisturbed, sslrun, words):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert not HEAVY.intersection(done.stdout.splitlines()[-1].split())
+    return {*done.stdout.splitlines()[-1].split()}

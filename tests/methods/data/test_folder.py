@@ -1,17 +1,20 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from launcher.errors import InputError
-from methods.data import build
+from methods.data import build, spec
 from methods.data import index as index_module
 from methods.data.dataset import BrokenImage
 from methods.data.folder import ImageFolder
 from methods.data.index import open_index
+from methods.data.sets.base import DataSet
 from methods.data.sets.image_folder.spec import ImageFolderData
 from methods.data.sets.photos.spec import PhotosData
 from methods.data.spec import DATA, check
@@ -303,4 +306,17 @@ def test_the_spec_needs_neither_torch_nor_numpy_nor_pil():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert run.stdout.strip() == "set()"
     assert [DATA[name]().name for name in DATA] == list(DATA)
+
+
+def test_every_data_set_in_a_folder_is_known_by_its_name():
+    files = sorted(Path(spec.__file__).parent.glob("sets/*/spec.py"))
+    modules = [import_module(f"methods.data.sets.{file.parent.name}.spec") for file in files]
+    kinds = [
+        kind
+        for module in modules
+        for kind in vars(module).values()
+        if getattr(kind, "__module__", "") == module.__name__
+    ]
+    written = [kind.name for kind in kinds if isinstance(kind, type) and issubclass(kind, DataSet)]
+    assert written == list(DATA)
     assert {"photos", "image_folder", "cifar10", "shards", "voc", "made/objects"} <= {*DATA}
