@@ -118,6 +118,15 @@ def _dispatch(arguments: list[str]) -> int:
 class _Parser(ArgumentParser):
     """argparse with our exit code and one line."""
 
+    def format_help(self) -> str:
+        if self.get_default("verb") == "launch":  # it asks every method, of which a launch needs one
+            from launcher.spec import registry
+
+            width = shutil.get_terminal_size().columns - MARGIN
+            methods = _listed({method: registry.summary(method) for method in registry.names()}, width)
+            self.description, self.epilog = _about(width), f"methods:\n{methods}"
+        return super().format_help()
+
     def error(self, message: str) -> None:  # type: ignore[override]
         raise InputError(f"{message}; see `{self.prog} --help`")
 
@@ -126,12 +135,7 @@ def _parser(name: str | None, verb: ModuleType) -> ArgumentParser:
     if name:
         about = {"prog": f"sslrun {name}", "description": verb.run.__doc__, "epilog": f"example: {verb.EXAMPLE}"}
     else:
-        from launcher.spec import registry
-
-        width = shutil.get_terminal_size().columns - MARGIN
-        methods = _listed({method: registry.summary(method) for method in registry.names()}, width)
-        about = {"prog": "sslrun", "description": _about(width), "epilog": f"methods:\n{methods}"}
-        about["formatter_class"] = RawDescriptionHelpFormatter
+        about = {"prog": "sslrun", "formatter_class": RawDescriptionHelpFormatter}
     parser = _Parser(**about, allow_abbrev=False)
     parser.set_defaults(verb=name or "launch")
     verb.add_arguments(parser)

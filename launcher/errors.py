@@ -1,6 +1,5 @@
 """What a person is told when something is wrong: one line, and the exit code that goes with it."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
@@ -156,6 +155,8 @@ def _each_of(names: Sequence[str]) -> str:
 
 def unknown(field: str, value: str, known: Iterable[str], *, what: str = "name") -> NoReturn:
     """Refuse an unknown name (the value) or key (the field) with the nearest known one."""
+    import difflib
+
     known = sorted(known)
     near = difflib.get_close_matches(field if what == "key" else str(value), known, n=1, cutoff=0.5)
     fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"

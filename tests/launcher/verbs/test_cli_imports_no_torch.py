@@ -50,8 +50,9 @@ def test_it_imports_nothing_heavy(undisturbed, sslrun, words):
     assert not HEAVY.intersection(name.partition(".")[0] for name in imported(sslrun, words))
 
 
-def test_a_plan_imports_what_it_is_of_and_no_more(sslrun):
-    names = imported(sslrun, ["plan", "method=swav", "nodes=8", "data=places205", "--json"])
+@pytest.mark.parametrize("words", [["plan", "nodes=8", "--json"], ["recipe=demo", "--cfg"]], ids=" ".join)
+def test_what_is_typed_imports_what_it_is_of_and_no_more(sslrun, words):
+    names = imported(sslrun, [*words[:-1], "method=swav", "data=places205", words[-1]])
     kinds = {name.removesuffix(".spec") for name in names if name.startswith("methods.") and name.endswith(".spec")}
     of = {room: {k.rpartition(".")[2] for k in kinds if k.rpartition(".")[0] == room} for room in ROOMS}
     assert of["methods"] - {"augment", "backbones", "data", "evals"} == {"swav"}
