@@ -8,22 +8,18 @@ clusters.py.
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.conf import JobConf, OverridesConf, RuntimeConf
-from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from launcher.compose import clusters, nodes, protocols, words, yamlfile
-from launcher.compose.overrides import parsed, refusal, several, spelled
+from launcher.compose.overrides import parsed, refusal, several
+from launcher.compose.store import GROUPS, compose, empty_store, store_clusters, store_data
 from launcher.errors import InputError, unknown
 from launcher.slurm import client
 from launcher.spec import paths, registry
@@ -35,7 +31,6 @@ from launcher.spec.schema import ClusterConfig, LaunchConfig, TrainConfig
 DATA, check_data = registry.facts("data").DATA, registry.facts("data").check
 
 OF_THE_RUN = "of-the-run"  # what the cluster of a run is called while one of its evaluations is composed
-GROUPS = ("method", "data", "eval_data", "cluster")
 
 
 def resolve(overrides: list[str], *, config_dir: Path | None = None, planning: bool = False) -> tuple[RunSpec, Recipe]:
@@ -70,15 +65,15 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     ):
         if group in chosen and chosen[group] not in {*known, *own.get(group, ()), *also}:
             unknown(group, chosen[group], {*known, *own.get(group, ())})
-    store, cluster = _empty_store(), _cluster(chosen, recipe, planning)
+    store, cluster = empty_store(), _cluster(chosen, recipe, planning)
     default = recipe.data.name if recipe.data else ""
     # What is stored takes milliseconds each; a YAML of one's own may extend any of it.
     named = {*(text.partition("=")[2].strip("'\"") for text in overrides), cluster, default}
     store.store(group="method", name=method_name, node=recipe.method)
     for name in DATA if config_dir else named.intersection(DATA):
         for group in ("data", "eval_data"):
-            _store_data(store, group, name, recipe.data if name == default else DATA[name]())
-    _store_clusters(store, clusters.files() if config_dir else named.intersection(clusters.files()))
+            store_data(store, group, name, recipe.data if name == default else DATA[name]())
+    store_clusters(store, clusters.files() if config_dir else named.intersection(clusters.files()))
     defaults = [
         "_self_",
         {"method": chosen.get("method")},
@@ -89,7 +84,7 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     root = dataclasses.asdict(LaunchConfig(data=MISSING if recipe.data else None))
     store.store(name="sslrun", node={"defaults": defaults, **root})
     rest = [o for o in overrides if o.split("=")[0] not in ("method", "cluster") and o != "eval_data=null"]
-    composed = _compose("sslrun", rest, config_dir)
+    composed = compose("sslrun", rest, config_dir)
     if settings or composed.probes != LaunchConfig.probes:
         backbone = OmegaConf.select(composed, "method.backbone") or ""
         composed.probes = protocols.probes(plain(composed.probes), settings, backbone)
@@ -132,15 +127,15 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
         if key in groups and value not in {*groups[key], *own.get(key, ())}:
             unknown(key, value, {*groups[key], *own.get(key, ())})
     refuse_unknown_fields(overrides, registry.method(spec.method.name).recipe(spec.recipe))
-    store, cluster = _empty_store(), chosen.get("cluster", OF_THE_RUN)
+    store, cluster = empty_store(), chosen.get("cluster", OF_THE_RUN)
     named = {*chosen.values()}
-    _store_clusters(store, clusters.files() if config_dir else named.intersection(clusters.files()))
+    store_clusters(store, clusters.files() if config_dir else named.intersection(clusters.files()))
     store.store(group="cluster", name=OF_THE_RUN, node=spec.cluster_but(spare_nodes=0))
     for name in DATA if config_dir else named.intersection(DATA):
-        _store_data(store, "eval_data", name, DATA[name]())
+        store_data(store, "eval_data", name, DATA[name]())
     defaults = ["_self_", {"optional eval_data": None}, {"cluster": cluster}]
     store.store(name="evaluation", node={"defaults": defaults, "nodes": 1, "tasks_per_node": None})
-    root = _compose("evaluation", [o for o in overrides if o.partition("=")[0] != "cluster"], config_dir)
+    root = compose("evaluation", [o for o in overrides if o.partition("=")[0] != "cluster"], config_dir)
     config = to_object(typed(root, _Evaluation))
     _check_shape(config)
     _check_data(config, ("eval_data",), at_hand=True)
@@ -166,56 +161,6 @@ class _Evaluation:
     tasks_per_node: int | None = None
     cluster: Any = None
     eval_data: Any = None
-
-
-def _compose(name: str, overrides: list[str], config_dir: Path | None) -> Any:
-    # To Hydra every folder is a group: with `--config-dir .` the key `runs` would be one where ./runs is.
-    fields = {f.name for f in dataclasses.fields(LaunchConfig)}.difference(GROUPS)
-    folders = {name for name in fields if config_dir and (config_dir / name).is_dir()}
-    overrides = [spelled(o) for o in overrides]
-    shadowed = [o for o in overrides if o.partition("=")[0] in folders]
-    folder = config_dir or clusters.FOLDER  # which holds no groups
-    try:
-        with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
-            # Hydra wants a sign before a field that is new to it: a key of a mapping, or a field that one's own cluster
-            # leaves to the schema. Fields that do not exist were refused before.
-            signed = [f"++{o}" if o.startswith("cluster.") else o for o in overrides if o not in shadowed]
-            root = compose(name, overrides=signed)
-        for override in map(parsed, shadowed):
-            OmegaConf.update(root, override.key_or_group, override.value())
-        return root
-    except (HydraException, OmegaConfBaseException) as error:
-        raise refusal(error) from None
-    except YAMLError as error:
-        raise InputError(f"--config-dir={config_dir}: {error}; mend the YAML") from None
-
-
-def _empty_store() -> ConfigStore:
-    """Without what an earlier composition of this process left in it: Hydra copies all of it each time."""
-    for group in GROUPS:
-        _store().repo.pop(group, None)
-    return _store()
-
-
-@cache
-def _store() -> ConfigStore:
-    """Of the settings of Hydra itself it has what composing writes and reads, and nobody looks at afterwards: with all
-    of them it takes longer than all else. Nor can anybody's YAML set them."""
-    node = {"overrides": OverridesConf(), "runtime": RuntimeConf(), "job": JobConf()}
-    store = ConfigStore.instance()
-    store.store(group="hydra", name="config", node=node, provider="hydra")
-    return store
-
-
-def _store_data(store: ConfigStore, group: str, name: str, node: Any) -> None:
-    """name: Hydra looks for "made/objects" of `data` in `data/made`, and would put it under `data.made`."""
-    *inner, last = name.split("/")
-    store.store(group="/".join([group, *inner]), name=last, node=node, package=group if inner else None)
-
-
-def _store_clusters(store: ConfigStore, names: Iterable[str]) -> None:
-    for name in names:
-        store.store(group="cluster", name=name, node=clusters.shipped(name))
 
 
 def _choices(overrides: list[str]) -> dict[str, str]:
