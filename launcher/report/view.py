@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -16,7 +16,9 @@ from launcher.plan.layouts import OnNodes
 from launcher.plan.plan import Plan
 from launcher.report import nodes, scores
 from launcher.report.screen import console as on_screen
-from launcher.run.folder import RunDir
+
+if TYPE_CHECKING:
+    from launcher.run.folder import RunDir
 
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 # Of progress.json, in this order.
@@ -122,7 +124,7 @@ class _Pace:
 class Watch:
     """Shows progress.json while a local run works: a bar on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, run: RunDir, screen: Console):
+    def __init__(self, run: "RunDir", screen: Console):
         self._run, self._screen = run, screen
         self._before = run.progress()  # of an earlier start: not news
         self._said, self._shown, self._noticed, self._pace = 0.0, "", 0, _Pace()
@@ -226,7 +228,7 @@ def _figures(now: dict[str, Any]) -> str:
     return ", ".join(FIGURES[key].format(value) for key, value in now.items())
 
 
-def closing(run: RunDir, screen: Console, where: str) -> None:
+def closing(run: "RunDir", screen: Console, where: str) -> None:
     """The last screen of a finished run: scores beside what they must beat, and where everything lies.
 
     `where`: what a command needs behind the run's id to find it from here.

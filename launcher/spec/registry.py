@@ -3,18 +3,24 @@ elsewhere. A folder with a job.py in place of the trainer is a kind of work that
 of its own. Packages elsewhere may have protocols, too: entry points `sslrun.protocols`, which methods/evals/spec.py
 puts behind its own."""
 
+import contextlib
 import importlib
 import importlib.util
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.machinery import PathFinder
 from pathlib import Path
 from pkgutil import resolve_name
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.errors import InputError, unknown
 from launcher.spec.contract import Work
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 METHODS, PROTOCOLS = "sslrun.methods", "sslrun.protocols"  # groups of entry points
 
@@ -57,13 +63,38 @@ def jobs() -> tuple[str, ...]:
 
 
 @cache
-def installed(group: str) -> dict[str, EntryPoint]:
-    """What other packages register there. Read once: it takes a hundredth of a second, and a plan may ask for every
-    method."""
+def installed(group: str) -> "dict[str, EntryPoint]":
+    """What other packages register there. Read once: a plan may ask for every method."""
+    if not _any_installed():
+        return {}
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group=group)}
 
 
-def loaded(point: EntryPoint, field: str) -> Any:
+@cache
+def _any_installed() -> bool:
+    """Whether a package may register anything here. `importlib.metadata` knows, and takes a twelfth of a plan's time:
+    not where all that it would look through are folders, and no list of entry points in them names a group of ours."""
+    if any(hasattr(finder, "find_distributions") for finder in sys.meta_path if finder is not PathFinder):
+        return True
+    for folder in sys.path:
+        if folder.endswith(".egg") or os.path.isfile(folder):
+            return True
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder or "."):
+                if name.lower().endswith((".dist-info", ".egg-info")) and _names_ours(Path(folder, name)):
+                    return True
+    return False
+
+
+def _names_ours(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return b"sslrun." in (folder / "entry_points.txt").read_bytes()
+    return False
+
+
+def loaded(point: "EntryPoint", field: str) -> Any:
     """What an entry point leads to. Raises InputError, of `field`, where its package cannot be imported."""
     try:
         return point.load()
