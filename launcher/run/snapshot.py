@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -20,7 +21,7 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NoReturn
@@ -42,6 +43,7 @@ PRIVATE = (
     "credentials*", ".git-credentials", ".netrc", "_netrc", ".pgpass", ".pypirc", ".npmrc", "secrets.y*ml",
     "secrets.json", "secrets.toml", "*.token",
 )  # fmt: skip
+_PRIVATE = re.compile("|".join(map(translate, PRIVATE)))  # all at once, of hundreds of files
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def _put(path: Path, content: bytes) -> None:
 
 def _ask_about_private(folder: Path, in_git: list[Path] | None) -> None:
     files = _all_files(folder) if in_git is None else in_git
-    named = [file for file in files if any(fnmatchcase(file.name.lower(), name) for name in PRIVATE)]
+    named = [file for file in files if _PRIVATE.match(file.name.lower())]
     if named and in_git is not None:
         listed = _git(folder, "ls-files", "-oz", "--exclude-standard", "--", ".") or ""
         uncommitted = {folder / name for name in listed.split("\0")}

@@ -78,7 +78,7 @@ def _any_installed() -> bool:
     not where all that it would look through are folders, and no list of entry points in them names a group of ours."""
     if any(hasattr(finder, "find_distributions") for finder in sys.meta_path if finder is not PathFinder):
         return True
-    for folder in sys.path:
+    for folder in map(os.fsdecode, sys.path):
         if folder.endswith(".egg") or os.path.isfile(folder):
             return True
         with contextlib.suppress(OSError):
