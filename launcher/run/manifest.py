@@ -1,6 +1,11 @@
 """A checkpoint's manifest: what its files must be. Read without torch, by the job and by the verbs.
 
-manifest.json    step, steps, generation, files {name: {size, sha256}}, digest
+manifest.json    step, steps, generation, files {name: {size, xxh3}}, digest
+
+xxh3 is XXH3-128, made to find what a disk or a network changed, at the speed of memory; who means to can make two files
+of one sum. Checkpoints of earlier versions have sha256 in its place, and are read and verified by that. Whoever can
+change a checkpoint can change its manifest, too, so that a sum here speaks of accidents, whichever it is.
+https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
 """
 
 import hashlib
@@ -10,11 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from launcher.run import waiting
 from launcher.run.files import opened
 from launcher.run.shapes import MANIFEST
 
 STEP = re.compile(r"step_\d{8}")  # a checkpoint's name
+SUMS = {"xxh3": xxhash.xxh3_128, "sha256": hashlib.sha256}  # what an entry of a file may have, the usual one first
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -36,7 +44,7 @@ def verify(path: Path) -> str:
             if size != entry["size"]:
                 return f"{name} has {size:,} bytes, not {entry['size']:,}"
         for name, entry in manifest["files"].items():
-            if sha256(path / name) != entry["sha256"]:
+            if checked(path / name, entry) != entry:
                 return f"{name} is not what was written"
         if manifest["digest"] != digest(manifest["files"]):
             return "the manifest contradicts itself"
@@ -48,10 +56,23 @@ def verify(path: Path) -> str:
 
 
 def digest(files: Mapping[str, Any]) -> str:
-    """One hash over all registered state: of the files' hashes, by name."""
-    return hashlib.sha256(json.dumps({n: e["sha256"] for n, e in sorted(files.items())}).encode()).hexdigest()
+    """One hash over all registered state: of the files' sums, by name. Equal state, saved by one version of sslrun, has
+    an equal digest, and no other has it by accident; versions whose manifests have other sums cannot be compared."""
+    sums = {name: files[name][_kind(files[name])] for name in sorted(files)}
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+
+
+def checked(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """`entry` with the sum, of the kind that it has, of what the file at `path` holds. Raises NotOurs, OSError."""
+    kind = _kind(entry)
+    with open(opened(path), "rb") as file:
+        return {**entry, kind: hashlib.file_digest(file, SUMS[kind]).hexdigest()}
 
 
 def sha256(path: Path) -> str:
-    with open(opened(path), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Of a file that others may change and whose digest is frozen in a spec. Raises NotOurs, OSError."""
+    return str(checked(path, {"sha256": ""})["sha256"])
+
+
+def _kind(entry: Mapping[str, Any]) -> str:
+    return next(kind for kind in SUMS if kind in entry)

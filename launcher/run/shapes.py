@@ -86,7 +86,8 @@ def each_value(shape: Shape) -> Shape:
 
 def each_file(value: Any) -> bool:
     """Of a manifest: {name: what it must be}."""
-    return isinstance(value, dict) and all(map(name, value)) and all(map(FILE, value.values()))
+    summed = isinstance(value, dict) and all(FILE(v) and ("xxh3" in v or "sha256" in v) for v in value.values())
+    return summed and all(map(name, value))
 
 
 def pair(value: Any) -> bool:
@@ -119,7 +120,7 @@ class Form:
 
 # -- files that are replaced whole -----------------------------------------------------------------------------------
 
-FILE = Form({"size": count, "sha256": text}, ("size", "sha256"))
+FILE = Form({"size": count, "xxh3": text, "sha256": text}, ("size",))  # of a checkpoint, with one of the two
 MANIFEST = Form(
     {"step": count, "steps": count, "generation": count, "digest": text, "files": each_file},
     ("step", "digest", "files"),

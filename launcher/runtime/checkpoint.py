@@ -1,22 +1,30 @@
 """Checkpoints: folders of safetensors and one JSON manifest, committed by one rename, never half-seen.
 
     checkpoints/step_00000300/
-        manifest.json              step, digest, and for each file its size and sha256
+        manifest.json              step, digest, and for each file its size and sum
         shared.safetensors         what is equal on every rank; written by rank 0
         group_003.safetensors ...  what a group or a rank owns; written by one rank that holds it
 
 Whatever changes during training is registered under a name with `state()` and `load_state()`. Tensors go into the file
 as they are, other JSON values into its header. Reading one executes no code.
+
+A periodic save is read back from the disk, or its server, and not from memory, before it is committed; older ones are
+deleted only then. It gives way to all others that want a core or the disk. One in haste, which a kill follows, waits
+for nothing but the disk: it is verified when it is read, and nothing is deleted for it. A file that would hold what it
+held in the checkpoint before becomes a hard link of that one, which is read back as well; and is written anew after
+LINKS of them, so that damage to one file takes few checkpoints with it.
 """
 
 import contextlib
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,6 +43,10 @@ from launcher.runtime.dist import World
 SHARED = "shared"
 TAKEN_OVER = "taken over"
 DROPPED = "dropped: the run was told to stop while it was being written"
+LINKS = 3  # of one file in later checkpoints
+WRITERS = 8  # files that a rank writes at once in haste: more than one disk or server may be behind them
+LOWEST = 19  # the nicest that a thread can be
+Shard = tuple[str, dict[str, torch.Tensor], dict[str, Any]]  # file, tensors, values
 
 
 class Stateful(Protocol):
@@ -91,8 +103,10 @@ class Checkpointer:
         self._keep, self._generation = keep, generation
         self._show = waiting.shown_by(run.path, generation) if world.is_main else None
         self._copies: dict[str, torch.Tensor] = {}
+        self._elders: dict[str, shard.Elder] = {}  # this rank's files of the newest one that it has read back
         self._under_way: _Save | None = None
-        self.seconds: float | None = None  # that the latest save took, from its copy until it was on the disk
+        # That the latest save took, from its copy until it was on the disk, but for what it waited to let others go on.
+        self.seconds: float | None = None
 
     def save(self, step: int, steps: int) -> Path:
         """`begin` and `settle`. Raises SaveFailed, on all ranks alike, and leaves no trace."""
@@ -102,7 +116,8 @@ class Checkpointer:
     def begin(self, step: int, steps: int, *, haste: bool = False) -> None:
         """Copy the registered state as that of `step` and start to write it. The one before must be settled.
 
-        haste: a deadline is near. It is not read back before it is committed; no older one is deleted for it.
+        haste: a deadline is near. It is not read back before it is committed; no older one is deleted for it; and what
+        is on the CPU is not copied: it must not change before `settle`.
         """
         assert self._under_way is None
         save = _Save(self._folder / f"step_{step:08d}", step, steps, haste)
@@ -112,7 +127,10 @@ class Checkpointer:
             return
         name = f".saving-{step:08d}-{uuid.uuid4().hex[:8]}"
         save.beside = Path(self._world.broadcast(str(self._folder / name)))
-        shards = [self._copied(file, entries) for file, entries in sorted(self._owners.shards().items())]
+        shards = [self._copied(save, file, entries) for file, entries in sorted(self._owners.shards().items())]
+        if self._world.device.type == "cuda":
+            save.copied = torch.cuda.Event()
+            save.copied.record()
         save.thread = threading.Thread(target=self._write, args=(save, [s for s in shards if s]), daemon=True)
         save.thread.start()
 
@@ -129,7 +147,7 @@ class Checkpointer:
             save.dropped.set()
         if save.thread is not None:
             save.thread.join()
-            self.seconds = save.on_disk - save.begun if save.on_disk else self.seconds
+            self.seconds = save.seconds or self.seconds
         if save.reason.startswith(TAKEN_OVER):
             raise Superseded(save.reason)
         if save.reason:
@@ -152,20 +170,23 @@ class Checkpointer:
         said = f"{TAKEN_OVER}: start {newest} of this run has begun, and this is start {self._generation}"
         return said if newest > self._generation else ""
 
-    def _copied(self, file: str, entries: Mapping[str, _Entry]) -> tuple[str, dict, dict] | None:
-        """(file, tensors, values) as they are now, where this rank writes any of them. Buffers are used again."""
+    def _copied(self, save: "_Save", file: str, entries: Mapping[str, _Entry]) -> Shard | None:
+        """(file, tensors, values) as they are now, where this rank writes any of them. Buffers are used again.
+
+        From a GPU the copies are queued behind the steps so far, and before the next one: only the thread waits.
+        """
         if not any(entry.writes for entry in entries.values()):
             return None
         tensors: dict[str, torch.Tensor] = {}
         values: dict[str, Any] = {}
         for name, entry in entries.items():
             for key, value in entry.owner.state().items():
-                if isinstance(value, torch.Tensor):
-                    tensors[f"{name}/{key}"] = self._copy(f"{file}/{name}/{key}", value)
-                else:
+                if not isinstance(value, torch.Tensor):
                     values[f"{name}/{key}"] = value
-        if self._world.device.type == "cuda":
-            torch.cuda.synchronize()
+                elif save.haste and not value.is_cuda:
+                    tensors[f"{name}/{key}"] = value.detach().contiguous()
+                else:
+                    tensors[f"{name}/{key}"] = self._copy(f"{file}/{name}/{key}", value)
         return file, tensors, json.loads(json.dumps(values))
 
     def _copy(self, name: str, value: torch.Tensor) -> torch.Tensor:
@@ -175,14 +196,18 @@ class Checkpointer:
             self._copies[name] = copy
         return copy.copy_(value.detach(), non_blocking=True)
 
-    def _write(self, save: "_Save", shards: list[tuple[str, dict, dict]]) -> None:
+    def _write(self, save: "_Save", shards: list[Shard]) -> None:
         """In the thread: write this rank's part, agree, and have rank 0 commit."""
+        if not save.haste:
+            _give_way()
         try:
+            if save.copied is not None:
+                save.copied.synchronize()
             save.reason = self._written_and_committed(save, shards)
         except Exception as error:  # a peer died; the main thread will meet the same
             save.reason = f"rank {self._world.rank}: {type(error).__name__}: {error}"
 
-    def _written_and_committed(self, save: "_Save", shards: list[tuple[str, dict, dict]]) -> str:
+    def _written_and_committed(self, save: "_Save", shards: list[Shard]) -> str:
         world, reason = self._behind, ""
         if world.is_main:
             try:
@@ -192,32 +217,48 @@ class Checkpointer:
         reason = world.broadcast(reason)
         if reason:
             return reason
-        files: dict[str, Any] = {}
+        mine: dict[str, shard.Elder] = {}
         try:
-            for name, tensors, values in shards:
-                path = save.beside / f"{name}.safetensors"
-                files[path.name] = shard.write(path, tensors, values, abandon=save.dropped.is_set, haste=save.haste)
-            save.on_disk = time.monotonic()
-            for name, entry in files.items() if not save.haste else ():
-                shard.read_back(save.beside / name, entry, abandon=save.dropped.is_set)
+            mine = self._written(save, shards)
         except OSError as error:
             reason = f"rank {world.rank}: {error.strerror or error}"
         except shard.Abandoned:
             reason = DROPPED
         except Exception as error:  # the others wait for this rank's word, whatever it met
             reason = f"rank {world.rank}: {type(error).__name__}: {error}"
-        reports = world.gather((reason, files))
+        reports = world.gather((reason, {name: file.entry for name, file in mine.items()}))
         files = {name: entry for _, part in reports for name, entry in part.items()}
         reason = "; ".join(dict.fromkeys(text for text, _ in reports if text))
         if world.is_main and not reason:
             reason = self._commit(save, files)
         reason = world.broadcast(reason)
+        self._elders = {} if reason or save.haste else mine
         if world.is_main:
             shutil.rmtree(save.beside, ignore_errors=True)  # gone already when it was committed
             if not reason and not save.haste:
                 self._prune()
                 store.discard(self._run, before=save.step)
         return reason
+
+    def _written(self, save: "_Save", shards: list[Shard]) -> dict[str, shard.Elder]:
+        """This rank's files, as the next save may link them. Raises OSError, shard.Abandoned, and as `shard.write`."""
+
+        def written(each: Shard) -> tuple[str, shard.Elder]:
+            file, tensors, values = each
+            name = f"{file}.safetensors"
+            elder = self._elders.get(name) if not save.haste else None
+            if elder and elder.links == LINKS:
+                elder = None
+            entry, linked = shard.write(save.beside / name, tensors, values, abandon=save.dropped.is_set, elder=elder)
+            return name, shard.Elder(save.target / name, entry, elder.links + 1 if linked else 0)
+
+        with ThreadPoolExecutor(WRITERS if save.haste else 1) as pool:
+            files = dict(pool.map(written, shards))
+        save.seconds = time.monotonic() - save.begun - (0 if save.haste else _waited_for_a_core())
+        for name, file in files.items() if not save.haste else ():
+            if not file.links:
+                shard.read_back(save.beside / name, file.entry, abandon=save.dropped.is_set)
+        return files
 
     def _commit(self, save: "_Save", files: Mapping[str, Any]) -> str:
         """On rank 0; returns why it could not be, or nothing."""
@@ -314,6 +355,21 @@ class Checkpointer:
                 sweep(path, under=f".saving-pruned-{path.name}")
 
 
+def _give_way() -> None:
+    """Of this thread, and of those that it starts: whoever else wants a core goes first, and also to a disk, as Linux
+    takes that from it (ioprio_set(2)). It cannot be taken back without privileges: a save in haste has a new thread."""
+    if sys.platform == "linux":  # elsewhere it is the process that is meant
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+
+
+def _waited_for_a_core() -> float:
+    """Seconds in which this thread could have run and others did. proc(5): schedstat."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
+
+
 def load_tensors(path: Path, owner: str, file: str = SHARED) -> dict[str, torch.Tensor]:
     """The tensors that `owner` saved in the checkpoint at `path`."""
     state = shard.read(path / f"{file}.safetensors").get(owner, {})
@@ -330,7 +386,8 @@ class _Save:
     haste: bool
     beside: Path | None = None
     thread: threading.Thread | None = None
+    copied: torch.cuda.Event | None = None  # from the GPU
     begun: float = field(default_factory=time.monotonic)
-    on_disk: float = 0.0
+    seconds: float = 0.0  # until it was on the disk
     dropped: threading.Event = field(default_factory=threading.Event)
     reason: str = ""  # why it is not there; written by the thread

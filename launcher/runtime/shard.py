@@ -1,25 +1,30 @@
 """One file of a checkpoint in the safetensors format, written in pieces so that training goes on meanwhile.
 
-safetensors' own writer holds the interpreter's lock for the whole file. Writing and hashing a piece at a time releases
+safetensors' own writer holds the interpreter's lock for the whole file. Writing and summing a piece at a time releases
 it, can be given up half-way, and needs no second copy in memory. Layout (8-byte length, JSON header, raw tensors):
 https://huggingface.co/docs/safetensors/index#format
+
+What is written goes on to the disk at once, and out of the system's memory as soon as it is there: fsync has little
+left to do, no data set is pushed out for a checkpoint, and what reads it back asks the disk, or its server, for it.
 """
 
-import hashlib
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
 
+from launcher.run.files import opened
+from launcher.run.manifest import SUMS
 from launcher.run.waiting import refuse_unanswered
 
-PIECE = 4 << 20  # bytes; still in a core's cache when it is hashed after it was written
-READ = 1 << 20
+PIECE = 8 << 20  # bytes; each costs some turns of the interpreter's lock, and is how soon a save can be given up
+KIND = "xxh3"  # of manifest.SUMS: what is written now
 NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -30,43 +35,42 @@ class Abandoned(Exception):
     """The writing was given up because somebody asked for it."""
 
 
+class Elder(NamedTuple):
+    """A file of a checkpoint, its entry of the manifest, and how often it was linked since it was written."""
+
+    path: Path
+    entry: Mapping[str, Any]
+    links: int = 0
+
+
 def write(
     path: Path,
     tensors: Mapping[str, torch.Tensor],
     values: Mapping[str, Any],
     *,
     abandon: Callable[[], bool],
-    haste: bool = False,
-) -> dict[str, Any]:
-    """Write one shard to the disk; returns its entry of the manifest: size in bytes, sha256.
+    elder: Elder | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Write one shard to the disk; returns its entry of the manifest (size in bytes, xxh3), and whether it is a link.
 
-    tensors: contiguous, on the CPU, not changed until this returns. values: JSON. haste: hash on another core.
-    Raises OSError where the disk does not hold it, Abandoned as soon as `abandon()` is true, TypeError for a dtype that
-    the format does not have.
+    tensors: contiguous, on the CPU, not changed until this returns. values: JSON. elder: where it is to hold the same,
+    and the disk, which is asked, still does, `path` becomes a hard link of it. Raises OSError where the disk does not
+    hold it, Abandoned as soon as `abandon()` is true, TypeError for a dtype that the format does not have.
     """
     # Wide types first keeps every tensor aligned.
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    pieces, size = list(_pieces(_header(order, tensors, values), [tensors[name] for name in order])), 0
-    hasher = hashlib.sha256()
-    with path.open("wb", buffering=0) as file, ThreadPoolExecutor(1) as beside:
-        hashing = beside.submit(_sha256, pieces, abandon) if haste else None
-        for piece in pieces:
-            if abandon():
-                raise Abandoned
-            rest = piece
-            while rest:  # a raw file may take less than it was given
-                written = file.write(rest)
-                size, rest = size + written, rest[written:]
-            if not hashing:
-                hasher.update(piece)
-        os.fsync(file.fileno())
-        hashed = hashing.result() if hashing else hasher.hexdigest()
-    return {"size": size, "sha256": hashed}
+    pieces = list(_pieces(_header(order, tensors, values), [tensors[name] for name in order]))
+    with ThreadPoolExecutor(1) as beside:
+        summing = beside.submit(_sum, pieces, abandon)
+        if elder and summing.result() == elder.entry[KIND] and _linked(elder, path, abandon):
+            return dict(elder.entry), True
+        _write(path, pieces, abandon)
+        return {"size": sum(map(len, pieces)), KIND: summing.result()}, False
 
 
 def read_back(path: Path, entry: Mapping[str, Any], *, abandon: Callable[[], bool]) -> None:
     """Raises OSError where `path` does not hold what `write` said of it, Abandoned as soon as `abandon()` is true."""
-    if _sha256(_stored(path), abandon) != entry["sha256"]:
+    if _sum(_stored(path), abandon) != entry[KIND]:
         raise OSError(f"{path.name} reads back otherwise than it was written")
 
 
@@ -91,8 +95,39 @@ def owners(path: Path) -> set[str]:
     return {key.partition("/")[0] for key in keys}
 
 
-def _sha256(pieces: Iterable[bytes | memoryview], abandon: Callable[[], bool]) -> str:
-    hasher = hashlib.sha256()
+def _write(path: Path, pieces: list[memoryview], abandon: Callable[[], bool]) -> None:
+    at = 0
+    with path.open("wb", buffering=0) as file:
+        for piece in pieces:
+            if abandon():
+                raise Abandoned
+            rest = piece
+            while rest:  # a raw file may take less than it was given
+                rest = rest[file.write(rest) :]
+            _out_of_memory(file.fileno(), at, len(piece))
+            at += len(piece)
+        os.fsync(file.fileno())
+        _out_of_memory(file.fileno())
+
+
+def _out_of_memory(descriptor: int, at: int = 0, length: int = 0) -> None:
+    """Begin to write to the disk what is not there yet of some bytes, or of all; and forget those that are. It is a
+    hint, which a file system may refuse: posix_fadvise(2)."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.posix_fadvise(descriptor, at, length, os.POSIX_FADV_DONTNEED)
+
+
+def _linked(elder: Elder, path: Path, abandon: Callable[[], bool]) -> bool:
+    """Whether `path` is a hard link of `elder` now, which was read back."""
+    with contextlib.suppress(OSError):  # a file system without links; or it is damaged
+        read_back(elder.path, elder.entry, abandon=abandon)
+        os.link(elder.path, path, follow_symlinks=False)
+        return True
+    return False
+
+
+def _sum(pieces: Iterable[bytes | memoryview], abandon: Callable[[], bool]) -> str:
+    hasher = SUMS[KIND]()
     for piece in pieces:
         if abandon():
             raise Abandoned
@@ -101,10 +136,13 @@ def _sha256(pieces: Iterable[bytes | memoryview], abandon: Callable[[], bool]) -
 
 
 def _stored(path: Path) -> Iterator[memoryview]:
-    buffer = memoryview(bytearray(READ))
-    with path.open("rb", buffering=0) as file:
+    """The pieces of what the disk holds: what others have read of it meanwhile is forgotten first."""
+    buffer = memoryview(bytearray(PIECE))
+    with open(opened(path), "rb", buffering=0) as file:
+        _out_of_memory(file.fileno())
         while count := file.readinto(buffer):
             yield buffer[:count]
+        _out_of_memory(file.fileno())
 
 
 def _header(order: list[str], tensors: Mapping[str, torch.Tensor], values: Mapping[str, Any]) -> bytes:

@@ -2,13 +2,13 @@
 
     <run>/features/step_00000400/
         key.json                                                what the work starts from
-        features.0000002048-0000004096.SHA256.safetensors       items 2048 to 4095 of `features`: one a sample
-        super-clusters.0000000003-0000000004.SHA256.safetensors the state of `super-clusters` after iteration 3
+        features.0000002048-0000004096.XXH3.safetensors         items 2048 to 4095 of `features`: one a sample
+        super-clusters.0000000003-0000000004.XXH3.safetensors   the state of `super-clusters` after iteration 3
     <run>/features/step_00000400-002/                           another work at the same step: the second of its parts
 
-A file's name holds the sha256 of its content: one rename commits it, and one that is truncated or damaged is found when
-it is read, and deleted. Reading executes no code. The folder goes as soon as a checkpoint of a later step is committed:
-that one holds what the work was for.
+A file's name holds the sum of its content (run/manifest.py): one rename commits it, and one that is truncated or
+damaged is found when it is read, and deleted. Reading executes no code. The folder goes as soon as a checkpoint of a
+later step is committed: that one holds what the work was for.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ import torch
 from launcher.run import waiting
 from launcher.run.files import NotOurs, inside, names, read_json, sweep, write_json
 from launcher.run.folder import RunDir
-from launcher.run.manifest import sha256
+from launcher.run.manifest import checked
 from launcher.runtime import shard
 from launcher.runtime.dist import World
 
@@ -126,7 +126,8 @@ class Store:
         Unreadable."""
 
         def read() -> dict[str, Any] | None:
-            return shard.read(item.path)[OWNER] if sha256(item.path) == item.path.name.split(".")[-2] else None
+            entry = {shard.KIND: item.path.name.split(".")[-2]}
+            return shard.read(item.path)[OWNER] if checked(item.path, entry) == entry else None
 
         try:
             found = waiting.patiently(read, self._show)
@@ -143,9 +144,9 @@ class Store:
         tensors = {f"{OWNER}/{key}": value for key, value in tensors.items()}
         values = {f"{OWNER}/{key}": value for key, value in values.items()}
         try:
-            entry = shard.write(beside, tensors, values, abandon=lambda: False)
+            entry, _ = shard.write(beside, tensors, values, abandon=lambda: False)
             shard.read_back(beside, entry, abandon=lambda: False)
-            beside.rename(self._folder / f"{name}.{entry['sha256']}.safetensors")
+            beside.rename(self._folder / f"{name}.{entry[shard.KIND]}.safetensors")
         finally:
             beside.unlink(missing_ok=True)
         self._kept_at = max(self._kept_at, at)

@@ -167,5 +167,4 @@ def _digest_of_checkpoint(path: Path) -> str:
     """That of its manifest, as far as what is read of it is what was written."""
     files = manifest.read(path)["files"]
     file = f"{SHARED}.safetensors"
-    read = {**files[file], "sha256": manifest.sha256(path / file)}
-    return manifest.digest({**files, file: read})
+    return manifest.digest({**files, file: manifest.checked(path / file, files[file])})
