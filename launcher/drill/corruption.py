@@ -1,6 +1,5 @@
 """Faults: a checkpoint whose files were damaged, cut short or lost after it was written."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,17 @@ def _shard(checkpoint: Path) -> Path:
 def _flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
+    _replace(file, content)
+
+
+def _halve(file: Path) -> None:
+    content = file.read_bytes()
+    _replace(file, content[: len(content) // 2])
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Another checkpoint, or a pin, may be a link to the same file: that one stays as it is."""
+    file.unlink()
     file.write_bytes(content)
 
 
@@ -47,7 +57,7 @@ def _resume_from(run: DrilledRun, older: Path, newest: Path) -> None:
 @fault(12, "truncated-shard", **STOPPED, by_hand=OLDER_LOADED)
 def truncated_shard(run: DrilledRun) -> None:
     """Half of a shard of the newest checkpoint is gone"""
-    _damaged(run, lambda path: os.truncate(_shard(path), _shard(path).stat().st_size // 2))
+    _damaged(run, lambda path: _halve(_shard(path)))
 
 
 @fault(12, "flipped-bit", **STOPPED, by_hand=OLDER_LOADED)

@@ -1,0 +1,86 @@
+"""A save behind the training takes what nobody else wants; one in haste takes its share."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from launcher.run.folder import RunDir
+from launcher.runtime import shard
+from launcher.runtime.checkpoint import LOWEST, Checkpointer, Owners, verify
+from launcher.runtime.dist import World
+from launcher.runtime.stateful import ValueState
+
+ALONE = World(0, 1, torch.device("cpu"))
+NUMBERS = torch.arange(300_000)
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    owners = Owners(ALONE)
+    for file in ("shared", "group_000"):
+        owners.add(file, ValueState(lambda: {"numbers": NUMBERS}, lambda _: None), shard=file)
+    return Checkpointer(RunDir(tmp_path), ALONE, owners, keep=2, generation=1)
+
+
+def niceness():
+    """Of this thread, as the kernel says; proc(5): stat, field 19."""
+    return int(Path("/proc/thread-self/stat").read_text().rpartition(")")[2].split()[16])
+
+
+@pytest.mark.parametrize("haste", [False, True])
+def test_who_writes_and_sums_is_the_nicest_and_in_haste_as_the_training(checkpoints, monkeypatch, haste):
+    found = {}
+
+    def noted(name):
+        call = getattr(shard, name)
+
+        def counted(*given, **more):
+            found.setdefault(name, []).append((niceness(), threading.get_ident()))
+            return call(*given, **more)
+
+        monkeypatch.setattr(shard, name, counted)
+
+    for name in ("_write", "_sum", "read_back"):
+        noted(name)
+    mine = niceness()
+    checkpoints.begin(1, 10, haste=haste)
+    assert verify(checkpoints.settle()) == ""
+    assert niceness() == mine  # of the training, which goes on
+    wanted = mine if haste else LOWEST
+    assert {nice for calls in found.values() for nice, _ in calls} == {wanted}
+    assert set(found) == {"_write", "_sum"} | (set() if haste else {"read_back"})
+
+
+def test_in_haste_the_files_are_written_at_once(checkpoints, monkeypatch):
+    write, both = shard._write, threading.Barrier(2, timeout=60)
+
+    def met(*given):
+        both.wait()
+        write(*given)
+
+    monkeypatch.setattr(shard, "_write", met)
+    checkpoints.begin(1, 10, haste=True)
+    assert verify(checkpoints.settle()) == ""
+
+
+def fetched():
+    """Bytes that this process has had read from disks. proc(5): io."""
+    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["read_bytes"])
+
+
+def test_what_is_read_back_comes_from_the_disk_and_not_from_memory(tmp_path):
+    path, none = tmp_path / "file", {"abandon": lambda: False}
+    entry, _ = shard.write(path, {"owner/numbers": NUMBERS}, {}, **none)
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        before = fetched()
+        file.read()
+    if fetched() - before < entry["size"]:
+        pytest.skip("the temporary files lie in memory")
+    before = fetched()
+    shard.read_back(path, entry, **none)  # it is in memory, since it was read
+    assert fetched() - before >= entry["size"]
