@@ -1,16 +1,19 @@
-"""python benchmarks/saves.py [--gb 2] [--turns 8] [--folder DIR]        some minutes.
+"""python benchmarks/saves.py [--gb 2] [--turns 8] [--device cuda] [--folder DIR] [--json FILE]        some minutes.
 
 By how much a save delays the training: `Checkpointer.begin`, its thread and `settle` beside a plain torch.save with
-fsync of the same state. The training is matmuls on one thread, whose step time is known from the steps just before and
-after each save; what the steps meanwhile take longer than that, and what they wait for, is the delay. A third side is
-the save of a run that was told to stop, which nothing goes on beside: it must fit into the grace. All save in turns in
-one process, to one folder, in several files; each turn lasts until the save is on the disk.
+fsync of the same state. The training is matmuls on one thread, or on a GPU, whose step time is known from the steps
+just before and after each save; what the steps meanwhile take longer than that, and what they wait for, is the delay.
+A third side is the save of a run that was told to stop, which nothing goes on beside: it must fit into the grace. All
+save in turns in one process, to one folder, in several files; each turn lasts until the save is on the disk, and read
+back where it is. All state changes between two saves, so that nothing is linked. Ratios are of the sides of one turn.
 
 For a core the training waits only where others use the machine, too, or where it has fewer cores than threads: that
-part of the delay, which Linux tells, is shown beside it, and the ratio is given with it and without.
+part of the delay, which Linux tells, is shown beside it, and the ratio is given with it and without. A save that is not
+in haste lets all others go first: on a machine that is busy otherwise it takes as long as they please.
 """
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -27,7 +30,7 @@ from launcher.runtime.checkpoint import Checkpointer, Owners
 from launcher.runtime.dist import World
 from launcher.runtime.stateful import ValueState
 
-LIMIT = 0.15  # of the plain save's delay
+LIMITS = {"Checkpointer": 0.15, "in haste": 1.0}  # of the plain save's delay
 QUIET_STEPS = 30  # before each save, and after it
 TENSORS = 16  # a file
 
@@ -35,10 +38,12 @@ TENSORS = 16  # a file
 class Training:
     """Steps of `milliseconds` each (about): matmuls, and a change of every tensor's first number."""
 
-    def __init__(self, state, milliseconds):
-        self._state = state
-        self._a, self._b = torch.randn(512, 512), torch.randn(512, 512)
+    def __init__(self, state, device, milliseconds):
+        self._state, self._device = state, device
+        size = 512 if device.type == "cpu" else 4096
+        self._a, self._b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
         self._matmuls = 1
+        self.step()
         rows = []
         self.time(rows)
         own = (torch.stack(rows) * torch.tensor([1, -1])).sum(1).median().item()
@@ -50,6 +55,8 @@ class Training:
         for tensors in self._state.values():
             for tensor in tensors.values():
                 tensor[0] += 1
+        if self._device.type == "cuda":  # as one that looks at its loss
+            torch.cuda.synchronize()
 
     def time(self, rows):
         """Take some steps, and add each one's Clock to `rows`."""
@@ -78,11 +85,11 @@ class Asynchronous:
 
     name = "Checkpointer"
 
-    def __init__(self, folder, state):
+    def __init__(self, folder, state, device):
         self._run = RunDir(folder / type(self).__name__)
         for name in ("checkpoints", "events"):
             (self._run.path / name).mkdir(parents=True)
-        world = World(0, 1, torch.device("cpu"))
+        world = World(0, 1, device)
         owners = Owners(world)
         for file, tensors in state.items():
             owners.add(file, ValueState(lambda tensors=tensors: tensors, lambda _: None), shard=file)
@@ -121,7 +128,7 @@ class Plain:
 
     name = "torch.save + fsync"
 
-    def __init__(self, folder, state):
+    def __init__(self, folder, state, device):
         self._folder, self._state = folder / "plain", state
         self._folder.mkdir()
 
@@ -163,23 +170,36 @@ def measure(side, training):
     return [float(x) for x in (delay, ended[1] - steps * usual, (blocked + ended - lasted)[0], lasted[0])]
 
 
+def ratios(rows):
+    """side -> {which delay: [lowest, median, highest] over the turns of its ratio to the plain save}."""
+    found = {}
+    for name in LIMITS:
+        for what, value in (("all of it", lambda row: row[0]), ("with a core", lambda row: row[0] - row[1])):
+            of = sorted(value(a) / value(b) for a, b in zip(rows[name], rows[Plain.name], strict=True))
+            found.setdefault(name, {})[what] = [of[0], statistics.median(of), of[-1]]
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gb", type=float, default=2.0, help="of state")
     parser.add_argument("--files", type=int, default=4)
     parser.add_argument("--turns", type=int, default=8, help="of each side, after one that is not counted")
     parser.add_argument("--milliseconds", type=float, default=50, help="a training step")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="where the state is")
     parser.add_argument("--folder", type=Path, help="on the disk to save to, if not that of temporary files")
+    parser.add_argument("--json", type=Path, help="where to write all that was measured")
     options = parser.parse_args()
     torch.set_num_threads(1)
     scalars = int(options.gb * 1e9 / 4 / options.files / TENSORS)
     state = {
-        f"part_{file}": {f"tensor_{n}": torch.randn(scalars) for n in range(TENSORS)} for file in range(options.files)
+        f"part_{file}": {f"tensor_{n}": torch.randn(scalars, device=options.device) for n in range(TENSORS)}
+        for file in range(options.files)
     }
-    folder = Path(tempfile.mkdtemp(dir=options.folder))
+    folder, load = Path(tempfile.mkdtemp(dir=options.folder)), os.getloadavg()[0]
     try:
-        training = Training(state, options.milliseconds)
-        sides = [Asynchronous(folder, state), InHaste(folder, state), Plain(folder, state)]
+        training = Training(state, options.device, options.milliseconds)
+        sides = [kind(folder, state, options.device) for kind in (Asynchronous, InHaste, Plain)]
         for side in sides:
             print(f"first save, {side.name}: {measure(side, training)[0]:.2f} s of delay (buffers are new)", flush=True)
         rows = {side.name: [] for side in sides}
@@ -188,17 +208,24 @@ def main():
                 rows[side.name].append(measure(side, training))
     finally:
         shutil.rmtree(folder)
-    print(f"\n{options.gb:g} GB in {options.files} files, {options.turns} saves a side; medians (lowest to highest)\n")
+    loads = [round(load, 1), round(os.getloadavg()[0], 1)]
+    print(f"\n{options.gb:g} GB on {options.device} in {options.files} files, {options.turns} saves a side", end="; ")
+    print(f"load average {loads[0]} to {loads[1]}; medians (lowest to highest)\n")
     print(f"{'':20} {'delay':>24} {'of it for a core':>18} {'blocked':>10} {'on the disk after':>18}")
     for name, taken in rows.items():
         delays = [row[0] for row in taken]
         delay, waited, blocked, lasted = (statistics.median(column) for column in zip(*taken, strict=True))
         spread = f"{delay:.2f} s ({min(delays):.2f} to {max(delays):.2f})"
         print(f"{name:20} {spread:>24} {waited:16.2f} s {blocked:8.2f} s {lasted:16.2f} s")
-    ours, plain = rows[Asynchronous.name], rows[Plain.name]
-    for what, value in (("all of it", lambda row: row[0]), ("with a core", lambda row: row[0] - row[1])):
-        ratio = statistics.median(map(value, ours)) / statistics.median(map(value, plain))
-        print(f"ratio of the delays, {what:12} {ratio:.3f}   (limit {LIMIT})")
+    found = ratios(rows)
+    for name, each in found.items():
+        for what, (lowest, median, highest) in each.items():
+            print(f"{name} / plain, {what:12} {median:.3f} ({lowest:.3f} to {highest:.3f})   limit {LIMITS[name]}")
+    if options.json:
+        given = {"gb": options.gb, "files": options.files, "device": str(options.device), "load": loads}
+        columns = "delay_s", "for_a_core_s", "blocked_s", "lasted_s"
+        turns = {name: [dict(zip(columns, row, strict=True)) for row in taken] for name, taken in rows.items()}
+        options.json.write_text(json.dumps({**given, "turns": turns, "ratios": found, "limits": LIMITS}, indent=1))
 
 
 if __name__ == "__main__":
