@@ -202,6 +202,7 @@ OF_ONE_EVENT: Mapping[str, Shape] = {
     "code": Form({}, ("digest", "origin")),
     "checkpoint": Form({"step": count}, ("step", "path")),
     "restored": Form({"step": count}, ("step",)),
+    "first_step": Form({"step": count, "seconds": each_value(finite)}, ("step", "seconds")),
     "pinned": Form({"step": count, "digest": text}, ("field", "path", "step", "digest")),
     "waits": Form({}, ("source", "why")),
     "awaited": Form({}, ("path",)),

@@ -22,6 +22,7 @@ from typing import Any
 from launcher.run.files import write_json
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
+from launcher.runtime.opening import Opening
 from launcher.runtime.watchdog import CLOCK, FATAL, MARKED, STALL, TOLD, Watchdog, cells
 
 SHORTEST_BEAT, LONGEST_BEAT = 2.0, 15.0  # seconds
@@ -38,6 +39,7 @@ class Heart:
     ):
         """Without a `watchdog` nothing is called a stall."""
         self.step: int | None = None
+        self.opening = Opening()
         self._run, self._generation, self._rank = run, generation, rank
         self._file = run.path / "heartbeats" / f"rank{rank}.json"
         # As Slurm calls the node: that is the name to leave out of the next submission.

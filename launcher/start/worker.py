@@ -55,10 +55,12 @@ def _rank(stop: StopFlag, watchdog: Watchdog) -> int:
         heart.start(60 * spec.cluster.stall_minutes)
         from launcher.runtime import dist
 
+        heart.opening.passed("torch")
         os.environ |= {"RANK": str(start.rank), "LOCAL_RANK": str(start.local_rank)}
         os.environ |= start.network(os.environ.get("SLURMD_NODENAME", ""), os.environ)
         world = dist.init(start.rendezvous, start.secret(run.path))
         heart.joined(dist.wait_as_long_as_it_takes)
+        heart.opening.passed("meeting")
         if start.threads:
             import torch
 
@@ -114,6 +116,7 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     from methods.evals.during import evaluate, judged
     from methods.evals.remarks import remarks
 
+    heart.opening.passed("imports")
     uncompiled.leave_alone()
     spec = run.spec()
     before = run.history().last("environment")
@@ -141,7 +144,9 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     if before:
         changes = environment.changes(before, now)
         job.notices += [f"the environment changed, results may differ in rounding: {change}" for change in changes]
+    heart.opening.passed("data")
     trainer = registry.load_trainer(spec.method.name)(job)
+    heart.opening.passed("networks")
     return loop.train(job, trainer, evaluate)
 
 

@@ -45,18 +45,19 @@ def train(job: Job, trainer: Trainer, evaluate: Evaluate) -> dict[str, Any]:
     checkpoints = Checkpointer(job.run, world, owners, keep=config.keep_checkpoints, generation=generation)
     health = CollapseWatch(job, checkpoints, trainer.watched, per_epoch)
 
-    step = checkpoints.restore() or continued(job, checkpoints, per_epoch)
+    restored = step = checkpoints.restore() or continued(job, checkpoints, per_epoch)
     job.reporter.start(purge_step=step + 1)
     job.heart.step = step
     job.heart.end_when_stuck()
     _say_restored(job, step)
     job.reporter.progress(force=True, stage="starting", step=step, steps=steps, notices=job.notices)
     watch = LossWatch(job, checkpoints, trainer.networks)
-    saves = Saves(job, checkpoints, watch, steps, restored=step)
+    saves = Saves(job, checkpoints, watch, steps, restored=restored)
     job.keeping.save_first(lambda: saves.before_work(step))
     evaluations = Evaluations(job, trainer, evaluate, step)
     throughput = Throughput(config.global_batch)
     pace = Pace(job.run, world, job.ledger)
+    job.heart.opening.passed("restoring")
     try:
         while step < steps:
             epoch = step // per_epoch
@@ -75,6 +76,8 @@ def train(job: Job, trainer: Trainer, evaluate: Evaluate) -> dict[str, Any]:
                         step += 1
                         pace.end(step)
                         watch.note(step, scalars, [batch.ids for batch in batches])
+                    if step == restored + 1:
+                        _say_begun(job, step)
                     throughput.count()
                     job.reporter.progress(
                         stage="training", step=step, steps=steps, epoch=epoch, loss=watch.latest,
@@ -176,6 +179,12 @@ def _say_restored(job: Job, step: int) -> None:
         lost = {"lost_steps": max(0, before.get("step", 0) - step), "lost_seconds": before.get("unkept_s", 0.0)}
         job.ledger.write("restored", step=step, **lost)
         print(f"restored step {step}", flush=True)
+
+
+def _say_begun(job: Job, step: int) -> None:
+    job.heart.opening.passed("step")
+    if job.world.is_main:
+        job.ledger.write("first_step", step=step, seconds=job.heart.opening.seconds)
 
 
 @contextlib.contextmanager
