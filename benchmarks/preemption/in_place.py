@@ -87,14 +87,15 @@ sys.meta_path.insert(0, Paced())
 @dataclass
 class Blow:
     """One fault, and what came of it, in seconds since: the first and the last rank of that start gone, stacks written
-    by the watch (0: none), the next start, its checkpoint loaded, its first step, the first step beyond those that had
-    been done."""
+    by the watch (0: none), the next start, rank 0 at work (0: the code does not tell), its checkpoint loaded, its
+    first step, the first step beyond those that had been done."""
 
     load: float
     first_gone: float
     all_gone: float
     stacks: float = 0.0
     start: float = 0.0
+    ranks: float = 0.0
     restored: float = 0.0
     step: float = 0.0
     new: float = 0.0
@@ -243,6 +244,8 @@ class Bench:
         blow.stacks = min((each for each in stacks if each > 0), default=0.0)  # a slow start has some, too
         restored = run.events("restored", generation + 1)[0]["time"]
         blow.restored = restored - struck
+        for told in run.events("first_step", generation + 1):  # code before 2026-12 tells of none
+            blow.ranks = told["time"] - sum(told["seconds"].values()) - struck
         steps = run.steps()
         last = max(row["step"] for row in steps if row["time"] < after["time"])
         later = [row for row in steps if row["time"] > restored]
@@ -316,7 +319,7 @@ def table(results: dict[tuple[str, str], Result]) -> str:
 
 def parts(results: dict[tuple[str, str], Result]) -> str:
     """Where the seconds go: medians, since the fault."""
-    names = ("stacks", "first_gone", "all_gone", "start", "restored", "step", "new")
+    names = ("stacks", "first_gone", "all_gone", "start", "ranks", "restored", "step", "new")
     lines = [f"{'since the fault, medians':32}" + "".join(f"{name.replace('_', ' '):>12}" for name in names)]
     for (code, fault), result in results.items():
         if result.blows:

@@ -138,19 +138,21 @@ def unpack(
     ]  # fmt: skip
 
 
-def ranks(spec: RunSpec, run: Path, nodes: Sequence[str], name: str, *, beside: bool = False) -> list[str]:
+def ranks(
+    spec: RunSpec, run: Path, nodes: Sequence[str], name: str, *, beside: bool = False, waits: bool = False
+) -> list[str]:
     """The ranks of the run in the folder `run`, spec.tasks_per_node on each of `nodes`, as a step called `name`.
 
-    beside: as `look` has it.
+    beside: as `look` has it. waits: beside ranks that are at work, for a line on their stdin.
 
     When one fails, nothing happens to the others: whoever starts them ends them, and need not wait for KillWait as with
     --kill-on-bad-exit=1, during which Slurm takes no other signal for them (measured on 22.05).
     """
     tasks = spec.tasks_per_node
     return [
-        "srun", f"--job-name={name}", "--kill-on-bad-exit=0", f"--immediate={WAIT_SECONDS}", *_on(nodes, beside),
-        f"--ntasks={len(nodes) * tasks}", f"--ntasks-per-node={tasks}",
-        f"--cpus-per-task={script.cpus_per_task(spec)}", "--input=none",
+        "srun", f"--job-name={name}", "--kill-on-bad-exit=0", f"--immediate={WAIT_SECONDS}",
+        *_on(nodes, beside or waits), f"--ntasks={len(nodes) * tasks}", f"--ntasks-per-node={tasks}",
+        f"--cpus-per-task={script.cpus_per_task(spec)}", f"--input={'all' if waits else 'none'}",
         # From there: srun makes something else of some paths with a % in them, however it is written.
         f"--chdir={run / 'logs'}", "--output=rank%t.log", "--error=rank%t.log", "--open-mode=append",
         *script.options_of_steps(spec.cluster),

@@ -12,8 +12,9 @@ from typing import Any
 
 from launcher.errors import first_few
 from launcher.run.folder import RunDir
-from launcher.run.shapes import HEARTBEAT
+from launcher.run.shapes import HEARTBEAT, WAITING
 
+READY = "standby{}.json"  # in the folder of heartbeats: of a rank that waits for its start to begin (start/ahead.py)
 BEATS_MISSED = 3  # before a rank counts as gone
 BEATS_STILL = 2  # without progress, on every rank, before the slowest is named: ranks do not write at the same moment
 SLACK_SECONDS = 1.0
@@ -81,6 +82,15 @@ def stalled(run: RunDir) -> list[int]:
 def alive(run: RunDir, generation: int) -> int:
     """How many ranks of this generation were heard of."""
     return len(_read(run, generation))
+
+
+def ready(run: RunDir, generation: int) -> int:
+    """How many ranks of this generation wait for it to begin."""
+    found = 0
+    for file in run.path.glob(f"heartbeats/{READY.format('*')}"):
+        with contextlib.suppress(OSError, ValueError):
+            found += WAITING.read(file)["generation"] == generation
+    return found
 
 
 def processes(run: RunDir, generation: int) -> dict[int, tuple[str, int]]:

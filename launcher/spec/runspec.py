@@ -191,8 +191,8 @@ class RunSpec:
             del fields["least_nodes"]
         if self.probes == PROBES:
             del fields["probes"]
-        for name in _SINCE:
-            if not fields["cluster"][name]:
+        for name, usual in _SINCE.items():
+            if fields["cluster"][name] == usual:
                 del fields["cluster"][name]
         return fields
 
@@ -240,7 +240,8 @@ def checksum(stored: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
 
-_SINCE = ("spare_nodes", "srun", "local_env")  # fields of a cluster that were added when there were runs
+# Fields of a cluster that were added when there were runs, and what they say where nobody has set them.
+_SINCE = {"spare_nodes": 0, "srun": {}, "local_env": None, "standby": True}
 _PLACE = ("cluster", "nodes", "least_nodes", "tasks_per_node")
 
 

@@ -77,6 +77,8 @@ class ClusterConfig:
     stall_minutes: float = _not_negative(30)  # without progress, before a rank writes its stacks and ends; 0: never
     # Asked for beside `nodes`: they idle until one of those is lost, and the run goes on without a place in the queue.
     spare_nodes: int = _not_negative(0)
+    # Ranks of a next start in the same job wait beside those at work, with PyTorch in memory; see docs/preemption.md.
+    standby: bool = True
 
     # The queue. None: as the cluster has it.
     partition: str | None = None

@@ -37,6 +37,7 @@ from launcher.spec.runspec import RunSpec
 from launcher.start import chain, evidence, job, network, preflight, ranks, requeue, stages, streams, unpacking
 from launcher.start.allocation import Allocation
 from launcher.start.ending import Outcome, judge, note_commits
+from launcher.start.standby import Standby
 from launcher.start.told import EARLY_SECONDS, Told
 from launcher.start.understudy import Understudy
 
@@ -52,6 +53,7 @@ class Lasting:
     told: Told
     nodes: Allocation
     understudy: Understudy
+    standby: Standby
     pause: float = 0.0  # seconds before the next one
 
 
@@ -89,12 +91,13 @@ def main(path: str) -> None:
     except SslrunError as error:
         print(f"sslrun: {error}", flush=True)
         sys.exit(error.exit_code)
-    here, follows = Lasting(told, Allocation(), Understudy()), Next.HERE
+    here, follows = Lasting(told, Allocation(), Understudy(), Standby()), Next.HERE
     while follows is Next.HERE:
         ledger = Ledger(run.path, generation, "batch")
         here.told.rest(here.pause)
         outcome, follows = _one(run, ledger, cause, here)
         cause, generation = outcome.cause, generation + 1
+    here.standby.end()
     os.close(lock)
     if follows is Next.QUEUE:
         _requeue(run, ledger, outcome, here.nodes)
@@ -237,7 +240,7 @@ def _work(run: RunDir, spec: RunSpec, taken: list[str], ledger: Ledger, here: La
     _give_back(nodes, spec.cluster.spare_nodes)  # once it is known that those it takes are good
     if spec.cluster.spare_nodes:
         here.understudy.stand_by(run, spec, nodes)
-    ended = ranks.start(run, spec, code, taken, meeting, ledger.generation, told, beside=nodes.leftover)
+    ended = ranks.start(run, spec, code, taken, meeting, ledger.generation, told, here.standby, beside=nodes.leftover)
     nodes.leftover |= bool(ended.lost) or not ended.over  # of a node that is lost Slurm may not know all at once
     said = waiting.patiently(run.history).of(ledger.generation)
     outcome = judge(said, ended.exit_code, ended.rank, f"{ended.how}; see `sslrun logs {run.typed} --all`")

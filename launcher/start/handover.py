@@ -29,6 +29,7 @@ VARIABLES = {
     "threads": "SSLRUN_THREADS",
     "interfaces": "SSLRUN_INTERFACES",
 }
+STANDBY = "SSLRUN_STANDBY"  # 1: begun ahead of its start (ahead.py), of which it hears later
 SECRET_BYTES = 32
 SRUNS = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID"}  # how srun tells each task who it is
 

@@ -19,11 +19,13 @@ from launcher.errors import ClusterError
 from launcher.plan import script, steps
 from launcher.run import heartbeats
 from launcher.run.folder import RunDir
-from launcher.slurm import commands, notation
+from launcher.slurm import commands
 from launcher.slurm.meeting import Meeting
 from launcher.spec.runspec import RunSpec
 from launcher.start import handover, job, preflight
 from launcher.start.handover import Start
+from launcher.start.heard import Heard
+from launcher.start.standby import Standby, standby_name
 from launcher.start.told import Told
 
 END_SECONDS, GONE_SECONDS = 5.0, 30.0  # from the first death to the kill of the others; from there until they are gone
@@ -31,10 +33,6 @@ POLL_SECONDS, AGAIN_SECONDS = 0.1, 0.5
 LONGEST_SECONDS = 20.0  # of one time; scancel waits for a node that is lost
 # Slurm counts another step, or this one, as one that has not ended.
 NOT_OVER = re.compile("Unable to create step|Timed out waiting for job step")
-# srun: error: n2: task 3: Killed        srun: error: n2: tasks 2-3: Exited with exit code 4
-# srun: error: task 3 launch failed: Slurmd could not execve job
-BLAME = re.compile(r"error: (?:(?P<node>\S+): )?tasks? (?P<rank>\d+)\S*:? (?P<how>.+)")
-GONE = re.compile(r"Node failure on (?P<nodes>\S+)")
 
 
 @dataclass
@@ -57,24 +55,26 @@ def start(
     meeting: Meeting,
     generation: int,
     told: Told,
+    standby: Standby,
     *,
     beside: bool,
 ) -> Ended:
-    """Start the ranks from `code` on `nodes`, and see them to their end. `meeting`: where they meet; beside: see
-    steps.ranks."""
+    """Start the ranks from `code` on `nodes`, and see them to their end. `meeting`: where they meet; standby: has those
+    that may be there already, and begins those of the next start; beside: see steps.ranks."""
     world, name = len(nodes) * spec.tasks_per_node, f"start{generation}"
     with handover.secret(run.path, generation, ranks=world):
         told.ranks_begun = True
-        step = subprocess.Popen(
-            steps.ranks(spec, run.path, nodes, name, beside=beside),
-            env=_of_ranks(spec, code, nodes, meeting, generation),
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
+        environment = _of_ranks(spec, code, nodes, meeting, generation)
+        if there := standby.take(run, spec, nodes, environment):
+            (step, heard), name = there, standby_name(generation)
+        else:
+            words = steps.ranks(spec, run.path, nodes, name, beside=beside)
+            step = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, errors="replace")
+            heard = Heard(step)
+        standby.begin_behind(run, spec, nodes, _of_ranks(spec, code, nodes, meeting, generation + 1))
         threading.Thread(target=told.pass_on, args=(step, run, generation, world), daemon=True).start()
-        heard = _Heard(step)
         over = _see_through(step, heard, name)
+        standby.begin_none()
         failed, lost = heard.failed, dict.fromkeys(heard.lost, "is lost")
         if not over:
             known = heartbeats.processes(run, generation).values()
@@ -94,7 +94,7 @@ def start(
     )
 
 
-def _see_through(step: subprocess.Popen, heard: "_Heard", name: str) -> bool:
+def _see_through(step: subprocess.Popen, heard: Heard, name: str) -> bool:
     """Wait for the ranks; when one has failed, the others have END_SECONDS and are killed. False where the step has not
     ended for Slurm after that."""
     died, killing = 0.0, None
@@ -152,27 +152,6 @@ def _lost(spec: RunSpec, left: Mapping[str, Sequence[int]]) -> dict[str, str]:
     found = preflight.unusable(spec, left)
     silent = [node for node, why in found.items() if why == preflight.SILENT]
     return {node: why for node, why in found.items() if node not in silent or len(silent) < len(left)}
-
-
-class _Heard:
-    """What srun says, passed on to the job's log. `failed`: the line about the first rank that did; `lost`: nodes of
-    which Slurm knows that they are gone."""
-
-    def __init__(self, step: subprocess.Popen):
-        self.failed: re.Match | None = None
-        self.lost: set[str] = set()
-        self.last = ""
-        self._step = step
-        self.listening = threading.Thread(target=self._listen, daemon=True)
-        self.listening.start()
-
-    def _listen(self) -> None:
-        for line in self._step.stderr:
-            print(line, end="", flush=True)
-            self.last = line.strip() or self.last
-            self.failed = self.failed or BLAME.search(line)
-            if gone := GONE.search(line):
-                self.lost |= {*notation.expand(gone["nodes"])}
 
 
 def _of_ranks(spec: RunSpec, code: Path, nodes: Sequence[str], meeting: Meeting, generation: int) -> dict[str, str]:

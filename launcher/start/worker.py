@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from launcher.errors import InputError, SslrunError, line_of
@@ -20,10 +21,14 @@ from launcher.runtime.health import Heart
 from launcher.runtime.patient import PatientRunDir
 from launcher.runtime.preempt import StopFlag, Stopped
 from launcher.runtime.watchdog import Watchdog
-from launcher.start import streams, unpacked
+from launcher.start import ahead, streams, unpacked
 from launcher.start.handover import Start
 
 FAILED_CODE = 4
+AHEAD = (
+    "launcher.runtime.dist", "launcher.runtime.uncompiled", "methods.engine.loop", "methods.engine.staging",
+    "methods.evals.during", "methods.evals.remarks", "torch.utils.tensorboard",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -32,9 +37,28 @@ def main() -> int:
     unpacked.hold()
     watchdog = Watchdog()  # before there are threads, and PyTorch in memory
     try:
+        if ahead.asked() and not _stands_by(stop):
+            return 0
         return _rank(stop, watchdog)
     finally:
         watchdog.end()
+
+
+def _stands_by(stop: StopFlag) -> bool:
+    """Whether the start for which this rank was begun ahead has come."""
+    run, start = RunDir(Path(sys.argv[1])), Start.read()
+    return ahead.wait(run, start.generation, start.rank, partial(_load, run), stop)
+
+
+def _load(run: RunDir) -> None:
+    """What a training imports before its first step, and would import later without this."""
+    spec = run.spec()
+    for name in AHEAD:
+        import_module(name)
+    from launcher.spec import registry
+
+    registry.load_trainer(spec.method.name)
+    import_module("methods.backbones").network(spec.method.backbone)  # torchvision's and timm's take seconds
 
 
 def _rank(stop: StopFlag, watchdog: Watchdog) -> int:

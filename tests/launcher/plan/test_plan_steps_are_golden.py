@@ -61,6 +61,7 @@ def written() -> dict[str, str]:
         "unpack": steps.unpack(spec, NODES, "unpack1", RUN / "code", COPY.parents[3], COPY, '{"digest": "1a97"}'),
         "ranks": steps.ranks(spec, RUN, NODES, "start1"),
         "ranks-beside": steps.ranks(spec, RUN, NODES, "start2", beside=True),
+        "ranks-waiting": steps.ranks(spec, RUN, NODES, "standby2", waits=True),
         "gone": steps.gone(spec, "n2", [4711, 4712]),
         "understudy": steps.understudy(spec, RUN, "7", "n1", 2, "n2"),
     }
@@ -68,8 +69,8 @@ def written() -> dict[str, str]:
 
 
 STEPS = (
-    "look", "look-beside", "meet", "meet-beside", "meet-doctor", "doctor", "unpack", "ranks", "ranks-beside", "gone",
-    "understudy",
+    "look", "look-beside", "meet", "meet-beside", "meet-doctor", "doctor", "unpack", "ranks", "ranks-beside",
+    "ranks-waiting", "gone", "understudy",
 )  # fmt: skip
 CONTAINED = (
     "look-within", "meet-within", "doctor-within", "ranks-within", "gone-within", "on-node-within", "understudy-within",

@@ -20,6 +20,7 @@ from launcher.slurm.meeting import Meeting
 from launcher.spec.runspec import freeze
 from launcher.spec.schema import ClusterConfig
 from launcher.start import batch, ranks, submit
+from launcher.start.standby import Standby
 from launcher.sweep import record
 
 WORDS = ("method=rotnet", "recipe=tiny", "cluster=generic", "cluster.environment.KEY=geheim", "cluster.environment.A=1")
@@ -107,6 +108,7 @@ def test_ranks_of_a_job_get_them(run, tmp_path, monkeypatch):
         Meeting("127.0.0.1", 1, {}),
         1,
         SimpleNamespace(pass_on=lambda *_: None),
+        Standby(),
         beside=False,
     )
     assert "KEY=geheim\n" in (tmp_path / "seen").read_text()

@@ -11,6 +11,7 @@ from launcher.run.files import write_json
 from launcher.slurm.meeting import Meeting
 from launcher.start import preflight, ranks
 from launcher.start.handover import Start
+from launcher.start.standby import Standby
 from launcher.start.told import Told
 
 FAILED = "echo 'srun: error: n2: task 1: Exited with exit code 1' >&2"
@@ -78,7 +79,7 @@ def ended(run, tmp_path, monkeypatch):
     monkeypatch.setattr(Told, "pass_on", lambda *_: None)
 
     def start(nodes=NODES, **more) -> ranks.Ended:
-        given = {"meeting": MEETING, "generation": 1, "told": Told(), "beside": False, **more}
+        given = {"meeting": MEETING, "generation": 1, "told": Told(), "standby": Standby(), "beside": False, **more}
         found = []
         thread = threading.Thread(
             target=lambda: found.append(ranks.start(run, run.spec(), tmp_path, nodes, **given)), daemon=True

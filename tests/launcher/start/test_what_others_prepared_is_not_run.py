@@ -11,6 +11,7 @@ from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
 from launcher.start import batch, local, submit
 from launcher.start.allocation import Allocation
+from launcher.start.standby import Standby
 from launcher.start.told import Told
 from launcher.start.understudy import Understudy
 from launcher.verbs import drill, drive
@@ -75,7 +76,7 @@ def test_code_that_others_can_exchange_is_not_run(runs, theirs):
 def test_nothing_of_somebody_elses_run_is_run(runs, job, kind):
     run = runs.make(kind=kind)
     os.chown(run.path, STRANGER, STRANGER)
-    here = batch.Lasting(Told(), Allocation(), Understudy())
+    here = batch.Lasting(Told(), Allocation(), Understudy(), Standby())
     for start in (
         lambda: drive.go_on(run, Namespace(), joined=True),
         lambda: local.run(run, run.spec(), cause="submitted", watch=None),

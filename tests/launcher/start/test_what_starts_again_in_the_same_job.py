@@ -274,7 +274,7 @@ def with_ranks(monkeypatch):
                 raise error
             return {node: f"{node}.cluster" for node in nodes}
 
-        def start(run, spec, code, nodes, meeting, generation, told, *, beside) -> Ended:
+        def start(run, spec, code, nodes, meeting, generation, told, standby, *, beside) -> Ended:
             begun.append((list(nodes), meeting.address, beside))
             if ends:
                 return ends.pop(0)

@@ -1,0 +1,81 @@
+"""A rank that was begun before its start (start/standby.py has why): it imports what it will need, and waits for word.
+
+The imports are a thread's, which takes the CPU only where nobody else wants it: the priority of a thread ends with it,
+and what a process has once given away it does not get back. NumPy comes first, by the main thread: the threads of its
+BLAS keep the priority at which they are made.
+"""
+
+import contextlib
+import json
+import os
+import select
+import threading
+import traceback
+from collections.abc import Callable
+
+from launcher.run.files import write_json
+from launcher.run.folder import RunDir
+from launcher.run.heartbeats import READY
+from launcher.runtime.preempt import StopFlag
+from launcher.start.handover import STANDBY
+
+LEAST = 19  # nice
+POLL_SECONDS = 1.0  # of a signal that came; word of the start is heard at once
+LONGEST = 1 << 16  # bytes of that word
+
+
+def asked() -> bool:
+    """Whether this process was begun ahead. Its children are not told so."""
+    return os.environ.pop(STANDBY, "") == "1"
+
+
+def wait(run: RunDir, generation: int, rank: int, load: Callable[[], object], stop: StopFlag) -> bool:
+    """`load` what is needed, say so, and wait until the start begins: True, and what it has to say is in the
+    environment. False where there will be none, or this process is told to stop: it ends without a word."""
+    import numpy  # noqa: F401
+
+    loaded = threading.Thread(target=_load, args=(load, failed := []), daemon=True)
+    loaded.start()
+    while loaded.is_alive() and not stop:
+        loaded.join(POLL_SECONDS)
+    if stop or failed:
+        return False
+    with contextlib.suppress(OSError):  # then nobody knows, and the start begins as any other
+        write_json(run.path / "heartbeats" / READY.format(rank), {"generation": generation}, durable=False)
+    word = _word(stop)
+    if not word:
+        with contextlib.suppress(OSError):
+            (run.path / "heartbeats" / READY.format(rank)).unlink()
+        return False
+    for name, value in json.loads(word).items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    with contextlib.suppress(OSError):  # as the stdin of any rank
+        os.dup2(nothing := os.open(os.devnull, os.O_RDONLY), 0)
+        os.close(nothing)
+    return True
+
+
+def _load(load: Callable[[], object], failed: list[str]) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST)  # on Linux: of this thread
+    try:
+        load()
+    except Exception:
+        failed.append(f"what the next start needs cannot be imported:\n{traceback.format_exc()}")
+        print(failed[0], flush=True)
+
+
+def _word(stop: StopFlag) -> bytes:
+    """A line of stdin; empty at its end, and where this process is told to stop before."""
+    heard, waiting = b"", select.poll()
+    waiting.register(0, select.POLLIN)
+    while not stop and not heard.endswith(b"\n"):
+        if waiting.poll(1000 * POLL_SECONDS):
+            more = os.read(0, LONGEST)
+            if not more:
+                return b""
+            heard += more
+    return heard if heard.endswith(b"\n") else b""
