@@ -150,7 +150,7 @@ HEARTBEAT = Form(
         "alive_s",
     ),
 )  # fmt: skip
-WAITING = Form({"generation": count}, ("generation",))  # a rank whose start has not begun
+WAITING = Form({"generation": count, "pid": positive}, ("generation",))  # a rank whose start has not begun
 ASKED = Form(
     {"protocol": text, "settings": each_value(mapping), "step": maybe(count), "digest": maybe(text), "after": flag},
     ("protocol", "step"),

@@ -41,7 +41,8 @@ def wait(run: RunDir, generation: int, rank: int, load: Callable[[], object], st
     if stop or failed:
         return False
     with contextlib.suppress(OSError):  # then nobody knows, and the start begins as any other
-        write_json(run.path / "heartbeats" / READY.format(rank), {"generation": generation}, durable=False)
+        ready = {"generation": generation, "pid": os.getpid()}
+        write_json(run.path / "heartbeats" / READY.format(rank), ready, durable=False)
     word = _word(stop)
     if not word:
         with contextlib.suppress(OSError):
