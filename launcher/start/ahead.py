@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import threading
 import traceback
 from collections.abc import Callable
@@ -29,17 +30,19 @@ def asked() -> bool:
     return os.environ.pop(STANDBY, "") == "1"
 
 
-def wait(run: RunDir, generation: int, rank: int, load: Callable[[], object], stop: StopFlag) -> bool:
-    """`load` what is needed, say so, and wait until the start begins: True, and what it has to say is in the
-    environment. False where there will be none, or this process is told to stop: it ends without a word."""
+def wait(run: RunDir, generation: int, rank: int, load: Callable[[], object], stop: StopFlag) -> int | None:
+    """`load` what is needed, say so, and wait until the start begins: None, and what it has to say is in the
+    environment. Else the code with which this process is to end: 0 where nobody needs it, 1 where it cannot load.
+
+    Told to stop before, it ends by that signal, as an interpreter does that has not come so far."""
     import numpy  # noqa: F401
 
     loaded = threading.Thread(target=_load, args=(load, failed := []), daemon=True)
     loaded.start()
     while loaded.is_alive() and not stop:
         loaded.join(POLL_SECONDS)
-    if stop or failed:
-        return False
+    if failed:
+        return 1
     with contextlib.suppress(OSError):  # then nobody knows, and the start begins as any other
         ready = {"generation": generation, "pid": os.getpid()}
         write_json(run.path / "heartbeats" / READY.format(rank), ready, durable=False)
@@ -47,7 +50,10 @@ def wait(run: RunDir, generation: int, rank: int, load: Callable[[], object], st
     if not word:
         with contextlib.suppress(OSError):
             (run.path / "heartbeats" / READY.format(rank)).unlink()
-        return False
+        if stop:
+            signal.signal(stop.signal, signal.SIG_DFL)
+            os.kill(os.getpid(), stop.signal)
+        return 0
     for name, value in json.loads(word).items():
         if value is None:
             os.environ.pop(name, None)
@@ -56,7 +62,7 @@ def wait(run: RunDir, generation: int, rank: int, load: Callable[[], object], st
     with contextlib.suppress(OSError):  # as the stdin of any rank
         os.dup2(nothing := os.open(os.devnull, os.O_RDONLY), 0)
         os.close(nothing)
-    return True
+    return None
 
 
 def _load(load: Callable[[], object], failed: list[str]) -> None:
@@ -70,13 +76,16 @@ def _load(load: Callable[[], object], failed: list[str]) -> None:
 
 
 def _word(stop: StopFlag) -> bytes:
-    """A line of stdin; empty at its end, and where this process is told to stop before."""
+    """A line of stdin; empty at its end, and where this process is told to stop and no word is there."""
     heard, waiting = b"", select.poll()
     waiting.register(0, select.POLLIN)
-    while not stop and not heard.endswith(b"\n"):
-        if waiting.poll(1000 * POLL_SECONDS):
+    while not heard.endswith(b"\n"):
+        told = bool(stop)  # asked before: who is told, and has word, is a rank that is told
+        if waiting.poll(0 if told else 1000 * POLL_SECONDS):
             more = os.read(0, LONGEST)
             if not more:
                 return b""
             heard += more
-    return heard if heard.endswith(b"\n") else b""
+        elif told:
+            return b""
+    return heard

@@ -37,15 +37,15 @@ def main() -> int:
     unpacked.hold()
     watchdog = Watchdog()  # before there are threads, and PyTorch in memory
     try:
-        if ahead.asked() and not _stands_by(stop):
-            return 0
+        if ahead.asked() and (code := _stand_by(stop)) is not None:
+            return code
         return _rank(stop, watchdog)
     finally:
         watchdog.end()
 
 
-def _stands_by(stop: StopFlag) -> bool:
-    """Whether the start for which this rank was begun ahead has come."""
+def _stand_by(stop: StopFlag) -> int | None:
+    """Until the start comes for which this rank was begun ahead; or the exit code of one that is not needed."""
     run, start = RunDir(Path(sys.argv[1])), Start.read()
     return ahead.wait(run, start.generation, start.rank, partial(_load, run), stop)
 
