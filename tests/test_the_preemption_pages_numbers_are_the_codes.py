@@ -10,7 +10,7 @@ from launcher.run.state import ACTIVE
 from launcher.runtime import dist
 from launcher.slurm import badnodes
 from launcher.spec.schema import ClusterConfig
-from launcher.start import ending, job, preflight, ranks, requeue
+from launcher.start import ahead, ending, job, preflight, ranks, requeue
 from methods.engine import saves
 
 TEXT = (Path(__file__).parents[1] / "docs" / "preemption.md").read_text()
@@ -70,6 +70,7 @@ def test_how_long_things_take():
     assert f"A pause of {ending.LONG_PAUSE_SECONDS:.0f} s or more that ends ranks" in TEXT
     assert waiting.SECONDS == 120 and "up to two minutes" in row("a file cannot be read for a moment")
     assert f"for {job.CONTROLLER_SECONDS / 60:.0f} minutes" in row("slurmctld restarts")
+    assert f"imports what the\ntraining needs, at nice {ahead.LEAST}, and waits" in TEXT and ClusterConfig().standby
     assert f"`stall_minutes`, {ClusterConfig().stall_minutes:.0f} by default" in row("until a hang is noticed")
     assert badnodes.HOURS == 24 and "for a day" in row("a node is lost")
     assert f"the {WORDS[saves.SAVES_THAT_MAY_FAIL]}".replace("three", "third") in row("a save fails")

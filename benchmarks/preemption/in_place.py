@@ -99,6 +99,7 @@ class Blow:
     restored: float = 0.0
     step: float = 0.0
     new: float = 0.0
+    account: dict[str, float] = field(default_factory=dict)  # rank 0's own, of its seconds up to the first step
     cause: str = ""
     queued: bool = False  # did it start again through the queue?
 
@@ -245,7 +246,8 @@ class Bench:
         restored = run.events("restored", generation + 1)[0]["time"]
         blow.restored = restored - struck
         for told in run.events("first_step", generation + 1):  # code before 2026-12 tells of none
-            blow.ranks = told["time"] - sum(told["seconds"].values()) - struck
+            blow.account = told["seconds"]
+            blow.ranks = told["time"] - sum(blow.account.values()) - struck
         steps = run.steps()
         last = max(row["step"] for row in steps if row["time"] < after["time"])
         later = [row for row in steps if row["time"] > restored]
@@ -325,6 +327,9 @@ def parts(results: dict[tuple[str, str], Result]) -> str:
         if result.blows:
             medians = (statistics.median(getattr(blow, name) for blow in result.blows) for name in names)
             lines.append(f"{f'{code}, {fault}':32}" + "".join(f"{value:12.1f}" for value in medians))
+            accounts = [blow.account for blow in result.blows if blow.account]
+            words = (f"{name} {statistics.median(a[name] for a in accounts):.2f}" for name in (accounts or [{}])[0])
+            lines.append("    of rank 0: " + ", ".join(words))
     return "\n".join(lines)
 
 
