@@ -13,7 +13,7 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 
-from launcher.plan import containers, steps
+from launcher.plan import containers, script, steps
 from launcher.run import heartbeats
 from launcher.run.folder import RunDir
 from launcher.spec.runspec import RunSpec
@@ -22,6 +22,7 @@ from launcher.start.heard import Heard
 
 POLL_SECONDS = 1.0
 END_SECONDS = 10.0  # that an srun has whose tasks have heard that they are not needed
+TAKES_GB, SHARE = 0.5, 0.1  # of host memory for each (measured); of the job's memory on a node for all, at most
 # What the ranks may learn as late as that: nothing reads it while it is imported.
 LATE = {"MASTER_ADDR", "MASTER_PORT", "SSLRUN_INTERFACES", "GLOO_SOCKET_IFNAME"}
 
@@ -42,9 +43,10 @@ class Standby:
         training: before, a start may end for reasons that the next one has, too, and the CPUs are theirs. Returns at
         once. told: the environment of the next ones, as far as it is known.
 
-        Does nothing where `cluster.standby` says so, and with containers, of which a node would hold two.
+        Does nothing where `cluster.standby` says so, where the job's memory is scarce, and with containers, of which a
+        node would hold two.
         """
-        if spec.cluster.standby and not containers.contained(spec.cluster):
+        if spec.cluster.standby and _has_room(spec) and not containers.contained(spec.cluster):
             self._over = threading.Event()
             self._thread = threading.Thread(target=self._begin, args=(run, spec, nodes, told, self._over), daemon=True)
             self._thread.start()
@@ -108,6 +110,11 @@ class Standby:
 def standby_name(generation: int) -> str:
     """Of the step, which is not that of an ordinary start: who kills one must not kill the other."""
     return f"standby{generation}"
+
+
+def _has_room(spec: RunSpec) -> bool:
+    asked = script.asked_memory_gb(spec)
+    return asked is None or TAKES_GB * spec.tasks_per_node <= SHARE * asked
 
 
 def _has_begun(run: RunDir, generation: int) -> bool:

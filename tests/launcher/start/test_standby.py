@@ -111,8 +111,8 @@ def test_none_begins_before_the_first_step_nor_after_the_last(run, environment):
     assert here._step is None
 
 
-@pytest.mark.parametrize("cluster", [{"standby": False}, {"srun": {"container-image": "a#b"}}])
-def test_none_begins_where_it_is_not_wanted_or_would_be_a_second_container(runs, job, environment, run, cluster):
+@pytest.mark.parametrize("cluster", [{"standby": False}, {"srun": {"container-image": "a#b"}}, {"mem_gb": 4}])
+def test_none_begins_where_it_is_not_wanted_or_would_not_fit(runs, job, environment, run, cluster):
     here = Standby()
     here.begin_behind(run, runs.spec(nodes=2, **cluster), NODES, environment(HERE))
     time.sleep(0.05)
