@@ -43,13 +43,13 @@ def wait(run: RunDir, generation: int, rank: int, load: Callable[[], object], st
         loaded.join(POLL_SECONDS)
     if failed:
         return 1
+    file = run.path / "heartbeats" / READY.format(rank)
     with contextlib.suppress(OSError):  # then nobody knows, and the start begins as any other
-        ready = {"generation": generation, "pid": os.getpid()}
-        write_json(run.path / "heartbeats" / READY.format(rank), ready, durable=False)
+        write_json(file, {"generation": generation, "pid": os.getpid()}, durable=False)
     word = _word(stop)
+    with contextlib.suppress(OSError):
+        file.unlink()
     if not word:
-        with contextlib.suppress(OSError):
-            (run.path / "heartbeats" / READY.format(rank)).unlink()
         if stop:
             signal.signal(stop.signal, signal.SIG_DFL)
             os.kill(os.getpid(), stop.signal)

@@ -68,6 +68,7 @@ def test_it_hears_where_the_ranks_meet_and_is_a_rank_of_the_usual_priority(begun
     said, _ = process.communicate('{"MASTER_PORT": "4711", "GLOO_SOCKET_IFNAME": null}\n', timeout=60)
     words = {"MASTER_PORT": "4711", "GLOO_SOCKET_IFNAME": None, "SSLRUN_STANDBY": None}
     assert (said, process.returncode) == (f"{words} None True 0 1\n", 0)
+    assert not ready.file.exists()
 
 
 def test_word_that_came_before_it_was_ready_is_heard(begun):
