@@ -231,6 +231,8 @@ def config_dir(tmp_path_factory) -> Callable[..., Path]:
             "cpus_per_node": cluster.cpus,
             # All nodes are this machine, whose own name may lead nowhere.
             "environment": {"GLOO_SOCKET_IFNAME": "lo"},
+            # Each would import PyTorch, on few cores, for nothing: a test of what they are for says True.
+            "standby": False,
             **fields,
         }
         (folder / "cluster" / "fake.yaml").write_text(json.dumps(about) + "\n")  # JSON is YAML

@@ -16,7 +16,7 @@ SHAPE = ("nodes=2", "tasks_per_node=1", "cluster=fake", "cluster.cpus_per_task=1
 @pytest.fixture
 def typed(cluster, slurm_sslrun, config_dir, watched):
     sslrun = slurm_sslrun(cluster)
-    sslrun(*RUN, *SHAPE, "--config-dir", config_dir(cluster), f"runs={watched.runs}")
+    sslrun(*RUN, *SHAPE, "--config-dir", config_dir(cluster, standby=True), f"runs={watched.runs}")
     return sslrun
 
 

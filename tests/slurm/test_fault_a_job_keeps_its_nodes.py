@@ -40,7 +40,7 @@ def typed(own, slurm_sslrun, config_dir, watched, tmp_path):
     (tmp_path / "site" / "sitecustomize.py").write_text(CRASHES)
     sslrun = slurm_sslrun(own)
     sslrun.environment["PYTHONPATH"] = str(tmp_path / "site")
-    return sslrun, (*RUN, *SHAPE, "--config-dir", config_dir(own), f"runs={watched.runs}")
+    return sslrun, (*RUN, *SHAPE, "--config-dir", config_dir(own, standby=True), f"runs={watched.runs}")
 
 
 def kill(ranks, rank, number=signal.SIGKILL):

@@ -57,7 +57,7 @@ def alive(process) -> bool:
 
 
 def test_nothing_is_lost(cluster, slurm_sslrun, config_dir, watched, hold, preempt, settled, undisturbed, until):
-    sslrun, config = slurm_sslrun(cluster), config_dir(cluster, partition="low")
+    sslrun, config = slurm_sslrun(cluster), config_dir(cluster, standby=True, partition="low")
     sslrun.environment["PATH"] = f"{hold.parent / 'bin'}:{sslrun.environment['PATH']}"
     sslrun(*RUN, *SHAPE, "--config-dir", config, f"runs={watched.runs}")
 

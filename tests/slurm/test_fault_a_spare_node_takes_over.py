@@ -26,7 +26,7 @@ def typed(slurm_sslrun, config_dir, watched):
 
     def run(cluster, *words, spares=1, runs=None):
         sslrun = slurm_sslrun(cluster)
-        there = ("--config-dir", config_dir(cluster), f"runs={runs or watched.runs}", "--json")
+        there = ("--config-dir", config_dir(cluster, standby=True), f"runs={runs or watched.runs}", "--json")
         return sslrun, sslrun(*words, *SHAPE, f"cluster.spare_nodes={spares}", *there).json["path"]
 
     return run
