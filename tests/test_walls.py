@@ -59,6 +59,8 @@ EXCEPTIONS = {
     ("launcher/start/ahead.py", "wait"): {"numpy"},
     ("launcher/verbs/export.py", "run"): {"methods.backbones.export"},  # the one verb that touches weights
     ("launcher/verbs/shards.py", "run"): {"methods.data.convert", "methods.data.shard_index"},  # and one, images
+    # What simulates thousands of starts at once; only who simulates imports it.
+    ("launcher/plan/foresight.py", ""): {"numpy"},
     # What submits: imported only where there is something to submit.
     ("launcher/start/executor.py", ""): {"submitit.core.utils", "submitit.slurm.slurm"},
 }  # fmt: skip
@@ -116,6 +118,13 @@ def test_the_launcher_starts_without_torch_and_knows_methods_through_its_registr
 def test_every_exception_is_still_needed():
     used = {(str(f.relative_to(ROOT)), function, name) for f in FILES for function, name in imports(f)}
     assert {(file, function, m) for (file, function), names in EXCEPTIONS.items() for m in names} <= used
+
+
+def test_only_who_simulates_imports_numpy():
+    file = "launcher.plan.foresight"
+    users = {(module(f), function) for f in FILES for function, name in imports(f) if name == file}
+    typed = {"launcher.report.outlook"}  # whose own import at the top is for a reader of types
+    assert users and not {user for user, function in users if not function} - typed
 
 
 def test_specs_import_nothing_heavy():

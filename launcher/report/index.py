@@ -56,6 +56,7 @@ EMPTY: dict[str, Any] = {
     "loss": None,
     "images_per_s": None,
     "seconds_left": None,  # of the run, as it last said itself
+    "foreseen": None,  # seconds to its end, p10, p50 and p90, with what may befall it; see ahead.py
     "checkpoint_step": None,
     "checkpoint_time": None,  # seconds since 1970, as all times here
     "started": None,  # its last start

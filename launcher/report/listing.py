@@ -15,7 +15,7 @@ from rich.text import Text
 
 from launcher import durations
 from launcher.errors import harmless
-from launcher.report import behind, nodes, query
+from launcher.report import ahead, behind, nodes, query
 from launcher.report.index import RunRow
 from launcher.run import slow_ranks
 from launcher.run.state import ACTIVE
@@ -59,6 +59,7 @@ def columns() -> list[Column]:
         Column("waits for", 1, _waiting, short=True),
         Column("left", 2, lambda f: durations.short(f["seconds_left"]) if f["state"] in ACTIVE else "", right=True),
         Column("k-NN", 3, _knn, right=True),
+        Column("done in", 3, lambda f: ahead.cell(f["foreseen"]), right=True),
         Column("loss", 4, lambda f: "" if f["loss"] is None else f"{f['loss']:.3f}", right=True),
         Column("images/s", 5, lambda f: f"{f['images_per_s']:,.0f}" if f["images_per_s"] else "", right=True),
         Column("nodes", 8, lambda f: _nodes(f) if f["state"] in ("running", "failed") else ""),

@@ -12,8 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from launcher.durations import short
 from launcher.errors import InputError
+from launcher.report import outlook as outlooks
 from launcher.report import svg, words
 from launcher.report.life import Life
+from launcher.report.outlook import Outlook
 from launcher.report.table import Run, Table, TableRow
 from launcher.report.terminal import SAME_UNIT, remarks
 from launcher.run.files import cache_folder, replacing
@@ -57,6 +59,21 @@ def run(life: Life, file: Path, command: str) -> None:
         timelines=[svg.timeline(life.spans, width) for width in (WIDE, NARROW)],
         folder=quote(os.path.relpath(life.path, file.parent)), short=short,
     )  # fmt: skip
+
+
+def simulation(outlook: Outlook, file: Path, command: str) -> None:
+    """Write the page of a simulated run. Raises InputError where one cannot write."""
+    rows = [
+        svg.Ends(f"{each.journey.nodes} x {each.journey.every:,}", [each.seconds(n / 100) for n in range(5, 96, 5)])
+        for each in outlook.forecasts
+    ]
+    picture = Panel(
+        "When it ends, over all lives; half of them by the mark",
+        [],
+        svg.ends(rows, WIDE, short),
+        svg.ends(rows, NARROW, short),
+    )
+    _write(file, "simulation.html", outlook=outlook, picture_of=picture, command=command, **outlooks.shown(outlook))
 
 
 @dataclass(frozen=True)

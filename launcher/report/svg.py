@@ -3,9 +3,10 @@
 A picture is as wide as it is told to be, in CSS pixels; a page holds a wide one and a narrow one and shows either.
 """
 
+import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -94,6 +95,48 @@ def timeline(spans: Sequence[Span], width: int) -> str:
             f"<title>{escape(span.said)}</title></rect>"
         )
     return _svg(out, width, 22)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """When the lives of a simulated run end, in seconds: the levels 5, 10, ... 95 %; some may be inf."""
+
+    label: str
+    levels: Sequence[float]
+
+
+def ends(rows: Sequence[Ends], width: int, said: Callable[[float], str]) -> str:
+    """A hill for each row: as high as many lives end then, from their 5 to their 95 %, with a mark at half of them and
+    a bar from 10 to 90 %. said: how seconds are written."""
+    left, high = min(130, width // 3), 34
+    known = [seconds for row in rows for seconds in row.levels if seconds < math.inf]
+    low, top = min(known, default=0.0), max(known, default=1.0)
+    scale = (width - left - RIGHT) / ((top - low) or 1.0)
+    out = []
+    for tick, _ in ticks(low, top) if top > low else ():
+        x = left + (tick - low) * scale
+        out.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{high * len(rows):.1f}"/>')
+        out.append(_text(x, high * len(rows) + 16, said(tick), "small middle"))
+    for number, row in enumerate(rows):
+        ground = high * (number + 1) - 6
+        out.append(_text(left - 8, ground, row.label, "end"))
+        at = [left + (min(seconds, top) - low) * scale for seconds in row.levels if seconds < math.inf]
+        if len(at) < len(row.levels):
+            out.append(_text(left + 4, ground, "some do not end", "small"))
+            continue
+        gaps = [max(1.0, after - before) for before, after in itertools.pairwise(at)]
+        tallest = 1 / min(gaps)
+        hill = [(at[0], ground)]
+        for (before, after), gap in zip(itertools.pairwise(at), gaps, strict=True):
+            hill.append(((before + after) / 2, ground - (high - 12) / gap / tallest))
+        out.append(f'<path class="ours thin" d="{_path([*hill, (at[-1], ground)])}"/>')
+        out.append(f'<line class="ours bar" x1="{at[1]:.1f}" x2="{at[-2]:.1f}" y1="{ground}" y2="{ground}"/>')
+        said_here = f"{row.label}: {said(row.levels[1])} to {said(row.levels[-2])}"
+        middle = at[len(at) // 2]
+        out.append(
+            f'<circle class="ours" cx="{middle:.1f}" cy="{ground}" r="3.5"><title>{escape(said_here)}</title></circle>'
+        )
+    return _svg(out, width, high * len(rows) + 22)
 
 
 class _Scale:

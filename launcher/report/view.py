@@ -20,6 +20,7 @@ from launcher.report.screen import console as on_screen
 if TYPE_CHECKING:
     from launcher.run.folder import RunDir
 
+LATE_SECONDS = 1.0  # of work that is not worth a bar
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 # Of progress.json, in this order.
 FIGURES = {
@@ -216,6 +217,26 @@ class Bar:
             left = (now - self._began[0]) * (of - done) / (done - self._began[1])
             figures = f"{done / of:.0%}, {durations.exact(left)} left" if of else f"{done:,}"
             self._screen.print(f"{stage}: {figures}", soft_wrap=True)
+
+
+class LateBar:
+    """A Bar that nobody sees of what is over within LATE_SECONDS."""
+
+    def __init__(self, stopped: str) -> None:
+        self._stopped, self._began, self._bar = stopped, time.monotonic(), None
+
+    def __enter__(self) -> "LateBar":
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        if self._bar:
+            self._bar.__exit__(*raised)
+
+    def __call__(self, stage: str, done: int, of: int) -> None:
+        if self._bar is None and time.monotonic() - self._began > LATE_SECONDS:
+            self._bar = Bar(self._stopped).__enter__()
+        if self._bar:
+            self._bar(stage, done, of)
 
 
 def _figures(now: dict[str, Any]) -> str:

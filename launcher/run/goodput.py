@@ -62,16 +62,16 @@ def spares(history: History, gpus_per_node: int, heard: float = 0.0) -> dict[str
     idle_gpu_hours: of the nodes that waited while a start worked. gpus_per_node: 0 where ranks have none; heard: as of
     `worked_seconds`.
     """
-    worked, ends = _worked(history, heard), history.ends
-    if not any(start.get("spares") for start, _ in worked):
+    starts, ends = worked(history, heard), history.ends
+    if not any(start.get("spares") for start, _ in starts):
         return None
     after: list[float | None] = []
-    for (before_it, _), (start, _) in itertools.pairwise(worked):
+    for (before_it, _), (start, _) in itertools.pairwise(starts):
         end = ends.get(before_it["generation"], {})
         if end.get("in_place") and start.get("spares", 0) < before_it.get("spares", 0):
             restored = history.of(start["generation"]).first("restored")
             after.append(round(max(0.0, restored["time"] - end["time"]), 1) if restored else None)
-    idle = sum(seconds * start.get("spares", 0) for start, seconds in worked) / 3600
+    idle = sum(seconds * start.get("spares", 0) for start, seconds in starts) / 3600
     return {
         "restarts": len(after),
         "went_on_after_s": after,
@@ -93,15 +93,16 @@ def gpus_of(start: Event, gpus: int) -> int:
 def worked_seconds(history: History, heard: float = 0.0) -> float:
     """Wall time of all starts, from each start to its end; where nobody could write that down, to the last word.
     heard: when a start that still works was heard of last, outside the ledger."""
-    return sum(seconds for _, seconds in _worked(history, heard))
+    return sum(seconds for _, seconds in worked(history, heard))
 
 
 def worked_gpu_seconds(history: History, gpus: int, heard: float = 0.0) -> float:
     """That time by the GPUs of each start; see `interruptions`."""
-    return sum(seconds * gpus_of(start, gpus) for start, seconds in _worked(history, heard))
+    return sum(seconds * gpus_of(start, gpus) for start, seconds in worked(history, heard))
 
 
-def _worked(history: History, heard: float) -> list[tuple[Event, float]]:
+def worked(history: History, heard: float = 0.0) -> list[tuple[Event, float]]:
+    """(each start, the seconds that it worked), as `worked_seconds` adds them up."""
     ends, newest = history.ends, history.generation
 
     def until(generation: int) -> float:

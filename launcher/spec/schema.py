@@ -5,6 +5,7 @@ where and how comfortably a run runs; all other fields are the science and make 
 added to the science later is made with `later()`, so that the runs that there are keep theirs. See fields.py.
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -74,6 +75,9 @@ class ClusterConfig:
     # From the signal of a preemption to the kill; Slurm's GraceTime, 0 unless somebody set it.
     grace_s: int = _not_negative(0)
     interruptions_per_node_day: float = _not_negative(0.1)  # preemptions and failures
+    # Of these. 0: nobody knows; then failures are what they are elsewhere where it is preemptible, and all where not.
+    preemptions_per_node_day: float = _not_negative(0.0)
+    queue_minutes: list[float] = field(default_factory=list)  # that a job waits: the median, and what 90 % wait at most
     stall_minutes: float = _not_negative(30)  # without progress, before a rank writes its stacks and ends; 0: never
     # Asked for beside `nodes`: they idle until one of those is lost, and the run goes on without a place in the queue.
     spare_nodes: int = _not_negative(0)
@@ -112,6 +116,12 @@ class ClusterConfig:
         refused = partial(refuse, self, prefix="cluster.")
         if self.local_env is not None and self.kind == "local":
             refused("local_env", "cluster=local is this one machine", "leave it out")
+        if self.preemptions_per_node_day > self.interruptions_per_node_day:
+            reason = f"cluster.interruptions_per_node_day={self.interruptions_per_node_day:g} counts them, too"
+            refused("preemptions_per_node_day", reason, "give at most that, or raise that")
+        waits = [*self.queue_minutes]
+        if waits and not (len(waits) == 2 and 0 <= waits[0] <= waits[1] < math.inf):
+            refused("queue_minutes", "it is no median and 90 % of a wait", "give two, such as [10,120]")
         if self.efficiency > 1:
             refused("efficiency", "it is a share of the peak", "give 0 to 1")
         limit = min(30 * self.timeout_min - 1, _LONGEST_SIGNAL)

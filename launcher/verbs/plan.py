@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.errors import InputError
+from launcher.errors import InputError, harmless
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
+    from launcher.plan.plan import Plan
+    from launcher.spec.contract import Recipe
     from launcher.spec.runspec import RunSpec
 
 EXAMPLE = "sslrun plan method=deepercluster nodes=8, sslrun plan sweep=smog/groups nodes=8"
@@ -20,6 +22,13 @@ EXAMPLE = "sslrun plan method=deepercluster nodes=8, sslrun plan sweep=smog/grou
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value")
     arguments.add_composing(parser)
+    told = "how it would go on a cluster that preempts, fails and queues: when it ends, steps lost, GPU-hours, restarts"
+    parser.add_argument("--simulate", action="store_true", help=told)
+    told = "a folder of runs whose ledgers tell how often that happens, or `config`; runs= by default, then the config"
+    parser.add_argument("--like", metavar="FOLDER", help=told)
+    told = "a page with the picture; with --simulate"
+    parser.add_argument("--out", type=lambda text: Path(text).expanduser(), metavar="FILE", help=told)
+    parser.add_argument("--seed", type=int, metavar="N", help="of what is drawn; 0 by default")
 
 
 def run(options: Namespace) -> int:
@@ -28,12 +37,16 @@ def run(options: Namespace) -> int:
     from launcher.compose.training import resolve
     from launcher.plan import plan as planning
 
-    if arguments.names_sweep(options.overrides):
+    sweep = arguments.names_sweep(options.overrides)
+    _refuse_contradictions(options, sweep=sweep)
+    if sweep:
         return _sweep(options)
     if options.cfg:
         return arguments.print_config(options, planning=True)
     spec, recipe = resolve(options.overrides, config_dir=options.config_dir, planning=True)
     plan = planning.make(spec, recipe)
+    if options.simulate:
+        return _simulate(spec, recipe, plan, options)
     shown = mounts.line(spec)
     (submission,) = _submissions([spec])
     if options.json:
@@ -57,6 +70,37 @@ def run(options: Namespace) -> int:
         screen.print("No cluster is named: a generic one of 8 GPUs a node is assumed (cluster=NAME picks another).")
     if spec.data.name in ("image_folder", "shards") and not spec.data.path:
         screen.print(f"data.path is not given yet; the size is the recipe's, {recipe.images:,} images.")
+    return 0
+
+
+def _refuse_contradictions(options: Namespace, *, sweep: bool) -> None:
+    for name in ("like", "out", "seed"):
+        if not options.simulate and getattr(options, name) is not None:
+            raise InputError.of(f"--{name}", getattr(options, name), "it is of --simulate", "add that, or leave it out")
+    if options.simulate and (sweep or options.cfg):
+        reason, fix = ("a sweep is several runs", "give one run") if sweep else ("it simulates nothing", "leave it out")
+        raise InputError.of("--simulate" if sweep else "--cfg", ..., reason, fix)
+    if options.seed is not None and options.seed < 0:
+        raise InputError.of("--seed", options.seed, "it is negative", "give 0 or more")
+
+
+def _simulate(spec: "RunSpec", recipe: "Recipe", plan: "Plan", options: Namespace) -> int:
+    """How it might go; the plan itself stays in the JSON."""
+    from launcher.report import outlook, page
+    from launcher.report.view import LateBar
+
+    with LateBar("nothing was simulated to its end") as bar:
+        found = outlook.of(spec, recipe, options.like, seed=options.seed or 0, say=bar)
+    file = str(options.out) if options.out else None
+    if options.out:
+        page.simulation(found, options.out, shlex.join(["sslrun", "plan", *options.overrides, "--simulate"]))
+    if options.json:
+        print(json.dumps({**plan.to_json(), "simulation": {**found.to_json(), "page": file}}))
+    else:
+        for line in outlook.lines(found):
+            print(harmless(line))
+    if file:
+        arguments.say(f"page: {file}")
     return 0
 
 

@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """One run: state, progress, restarts, evaluations."""
     from launcher.compose import evaluation
-    from launcher.report import behind, view
+    from launcher.report import ahead, behind, view
     from launcher.report.screen import console
     from launcher.run import heartbeats, slow_ranks
     from launcher.run.waiting import WAITS
@@ -35,10 +35,24 @@ def run(options: Namespace) -> int:
     before = behind.standing([found], jobs).get(found.path, []) if pending else []
     job = (jobs or {}).get(summary["job"])
     reason = reasons.of(job.reason if job and job.state == "PENDING" else "")
+    saved, doing = summary["checkpoint"], found.doing(summary["state"], found.history())
+    now = {
+        "step": doing.get("step", 0),
+        "seconds_left": doing.get("seconds_left"),
+        "checkpoint_step": int(saved.rpartition("_")[2]) if saved else None,
+        "job_left": job.left if job else "",
+    }
+    foreseen = ahead.of_run(found, {**summary, **now})
     if options.json:
-        found_out = {"why_pending": reason.word, "behind": before, "waits_for": [asdict(suspect) for suspect in late]}
+        found_out = {
+            "foreseen": foreseen,
+            "why_pending": reason.word,
+            "behind": before,
+            "waits_for": [asdict(suspect) for suspect in late],
+        }
         print(json.dumps({**summary, **found_out}))
         return 0
+    summary["done"] = ahead.said(foreseen)
     summary["slow_ranks"] = slow_ranks.said(summary["slow_ranks"])
     summary["leave_out"] = slow_ranks.what_to_type(summary, arguments.runs_option(found))
     if summary["message"] == reason.word:  # which `waits_for` says in words

@@ -88,12 +88,13 @@ class _View:
 
     def rows(self) -> "tuple[list[RunRow], int, str]":
         """(the rows, of how many runs, why the queue could not be asked). Raises InputError for an unknown key."""
-        from launcher.report import listing, query
+        from launcher.report import ahead, listing, query
 
         rows, trouble = self._index.rows()
         for option, names in self._asked.items():
             query.refuse_unknown(option, names, rows)
         self._total = len(rows)
+        ahead.add(rows)
         rows = [row for row in listing.by_state(rows) if all(condition.holds(row) for condition in self._where)]
         return query.ordered(rows, self._sort) if self._sort else rows, self._total, trouble
 

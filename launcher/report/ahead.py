@@ -1,0 +1,115 @@
+"""When a run that is under way will be done, as `status` and `show` say it: from the step where it is, under the
+weather that its own ledger and those of the newest runs beside it tell. Only runs of a cluster have one.
+
+It is to cost nothing that a person would notice: few lives, few ledgers, and nothing imported for it, numpy least of
+all, where no run is under way.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from launcher import durations
+from launcher.durations import rough
+from launcher.errors import SslrunError
+from launcher.run.folder import RunDir
+
+if TYPE_CHECKING:
+    from launcher.report.climate import Observed
+    from launcher.report.index import RunRow
+
+DRAWS = 200
+MOST = 20  # runs under way; and runs beside them whose ledgers are read
+UNDER_WAY = ("running", "preempted")
+DAMAGED = SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError
+
+Foreseen = Mapping[str, float | None]  # p10, p50, p90: seconds from now; None: not within reason
+
+
+def add(rows: "Sequence[RunRow]") -> None:
+    """Put `foreseen` into the facts of the first MOST of the rows that are under way on a cluster."""
+    going = [row.facts for row in rows if _under_way(row.facts)][:MOST]
+    if not going:
+        return
+    newest = sorted((row.facts for row in rows), key=lambda facts: facts["started"] or 0.0, reverse=True)
+    beside: dict[str, Observed] = {}  # by the cluster's name
+    for facts in newest[:MOST]:
+        _add_ledger(beside, RunDir(facts["path"]))
+    for facts in going:
+        with suppress(*DAMAGED):
+            run = RunDir(facts["path"])
+            name = run.spec().cluster.name
+            if facts not in newest[:MOST]:
+                _add_ledger(beside, run)
+            facts["foreseen"] = _forecast(run, facts, beside[name])
+
+
+def of_run(run: RunDir, facts: Mapping[str, Any]) -> Foreseen | None:
+    """facts: as a row of `status` has them. None where nothing can be said."""
+    if not _under_way(facts):
+        return None
+    from launcher.report import climate
+
+    with suppress(*DAMAGED):
+        others = climate.alike(run.runs, run.spec().cluster.name, most=MOST)
+        paths = {each.path: each for each in (run, *others)}
+        return _forecast(run, facts, climate.of_runs(paths.values()))
+    return None
+
+
+def said(foreseen: Foreseen | None) -> str:
+    """In words: done in 3.2 days (2.6 to 4.5 days, in 8 of 10 cases)."""
+    if not foreseen or foreseen["p50"] is None:
+        return ""
+    low, middle, high = (foreseen[level] for level in ("p10", "p50", "p90"))
+    return f"in {rough(middle)} ({rough(low)} to {rough(high) if high else 'no end'}, in 8 of 10 cases)"
+
+
+def cell(foreseen: Foreseen | None) -> str:
+    """For a table: 3.2d (2.6d-4.5d)."""
+    if not foreseen or foreseen["p50"] is None:
+        return ""
+    low, middle, high = (durations.short(foreseen[level]) for level in ("p10", "p50", "p90"))
+    return f"{middle} ({low}-{high})"
+
+
+def _under_way(facts: Mapping[str, Any]) -> bool:
+    known = facts["state"] in UNDER_WAY and facts["job"] and not facts["suspended"]
+    return bool(known and facts["seconds_left"] and facts["steps"] > facts["step"])
+
+
+def _add_ledger(beside: "dict[str, Observed]", run: RunDir) -> None:
+    from launcher.report import climate
+
+    with suppress(*DAMAGED):
+        beside.setdefault(run.spec().cluster.name, climate.Observed()).add(run.history(), run.spoke())
+
+
+def _forecast(run: RunDir, facts: Mapping[str, Any], seen: "Observed") -> Foreseen:
+    from launcher.plan import foresight
+    from launcher.plan.weather import Journey
+    from launcher.report import climate
+
+    spec, plan, mine = run.spec(), run.plan(), climate.of_runs([run])
+    layouts = {each["world_size"]: each["checkpoint_every"] for each in plan.get("layouts", ())}
+    step = facts["seconds_left"] / (facts["steps"] - facts["step"])
+    save = climate.middle(mine.saves, plan["save_seconds"])
+    left = float("inf")
+    with suppress(ValueError):
+        left = max(1.0, durations.seconds(facts.get("job_left") or "") - plan["signal_delay_s"])
+    journey = Journey(
+        steps=facts["steps"],
+        step=step,
+        every=spec.method.checkpoint_every or layouts.get(facts["world_size"], plan["checkpoint_every"]),
+        stall=climate.STALL_SHARE * save,
+        save=save,
+        nodes=facts["granted_nodes"] or spec.nodes,
+        done=facts["step"],
+        saved=min(facts["step"], facts["checkpoint_step"] or 0),
+        waits=facts["state"] != "running",
+        left=left,
+    )
+    weather = seen.weather(climate.expected(spec, save, step, plan["signal_delay_s"]))
+    (found,) = foresight.simulate([journey], weather, draws=DRAWS)
+    seconds = {name: found.seconds(level) for name, level in (("p10", 0.1), ("p50", 0.5), ("p90", 0.9))}
+    return {name: round(value, 1) if value < float("inf") else None for name, value in seconds.items()}
