@@ -6,7 +6,7 @@ that are drawn from exponential laws and counted while the run has its node. --p
 a save and the queue take is measured in their ledgers, by the reader that `--like` uses. Then --runs runs, each
 foreseen from there alone.
 
-Printed: how many of them end within the 10 to 90 % and the 25 to 75 % of what was foreseen, and how wide these bands
+--speed times `sslrun plan --simulate` itself instead. Printed: how many of them end within the 10 to 90 % and the 25 to 75 % of what was foreseen, and how wide these bands
 are, for two laws: the rates as they were drawn from, and the rates as the pilots' ledgers have them. --keep leaves the
 runs and what came of them in FOLDER; --again FOLDER compares without running anything.
 """
@@ -35,13 +35,14 @@ from in_place import PACED, PER_EPOCH, Run, clusters  # noqa: E402 (Python is to
 
 from launcher.plan.foresight import Forecast, simulate  # noqa: E402
 from launcher.plan.weather import Journey  # noqa: E402
-from launcher.report import climate  # noqa: E402
+from launcher.report import climate, observed  # noqa: E402
 from launcher.run.folder import RunDir  # noqa: E402
 
 POLL_SECONDS = 0.1
 SPACE = 8  # nodes for each run at work: a node on which a rank dies twice in a row is left out by all that come later
 PATIENCE = 900.0  # seconds of one run
 LEVELS = 0.1, 0.25, 0.5, 0.75, 0.9
+LARGE = "method=deepercluster", "nodes=64", "method.epochs=260"  # thirty days on 512 GPUs
 BANDS = (0.1, 0.9), (0.25, 0.75)
 RESULTS = "results.jsonl"  # a line a run: its path, seconds from its first start to its end, how it ended, strikes
 ABOUT = {
@@ -156,26 +157,34 @@ class Reality:
 
 @dataclass(frozen=True)
 class Foreseen:
-    """One law's forecast, beside what came: `ends` are seconds from the submission to the end, of the runs."""
+    """One law's forecast, beside what came: `ends` are seconds from the submission to the end, of the runs that no
+    budget ended; of the lives that were drawn, those without a hand are compared."""
 
     law: str
     forecast: Forecast
     ends: list[float]
 
+    def seconds(self, level: float) -> float:
+        unhelped = self.forecast.by_hand == 0
+        return replace(self.forecast, finish=self.forecast.finish[unhelped]).seconds(level)
+
     def inside(self, low: float, high: float) -> int:
-        first, last = self.forecast.seconds(low), self.forecast.seconds(high)
-        return sum(first <= end <= last for end in self.ends)
+        return sum(self.seconds(low) <= end <= self.seconds(high) for end in self.ends)
 
     def width(self, low: float, high: float) -> float:
         """Of the band, as a share of the median."""
-        return (self.forecast.seconds(high) - self.forecast.seconds(low)) / self.forecast.seconds(0.5)
+        return (self.seconds(high) - self.seconds(low)) / self.seconds(0.5)
 
     def row(self) -> str:
-        seconds = self.forecast.seconds
-        below = sum(end <= seconds(0.5) for end in self.ends)
-        told = [f"{seconds(level):.0f}" for level in LEVELS]
+        told = [f"{self.seconds(level):.0f}" for level in LEVELS]
         inside = [f"{self.inside(*band)} of {len(self.ends)} ({self.width(*band):.2f})" for band in BANDS]
-        return f"| {self.law} | {' '.join(told)} | {' | '.join(inside)} | {below} of {len(self.ends)} |"
+        return f"| {self.law} | {' '.join(told)} | {' | '.join(inside)} | {self.inside(0.0, 0.5)} of {len(self.ends)} |"
+
+    def told(self) -> str:
+        forecast = self.forecast
+        restarts = sum(row.mean() for row in forecast.restarts.values())
+        hands = (forecast.by_hand > 0).mean()
+        return f"{self.law}: {restarts:.2f} restarts, {forecast.lost.mean():.1f} steps lost, {hands:.0%} end for good"
 
 
 def compare(options: argparse.Namespace, folder: Path) -> str:
@@ -187,16 +196,16 @@ def compare(options: argparse.Namespace, folder: Path) -> str:
     if not pilots or not others:
         raise SystemExit(f"{folder}: {len(pilots)} pilots and {len(others)} runs are done, which is too few")
     ends = sorted(_seconds(run) for run in others)
-    seen, spec, plan = climate.of_runs(pilots), pilots[0].spec(), pilots[0].plan()
+    seen, spec, plan = observed.of_runs(pilots), pilots[0].spec(), pilots[0].plan()
     journey = Journey(
         steps=plan["steps"],
-        step=climate.middle(seen.steps, options.step_seconds),
+        step=observed.middle(seen.steps, options.step_seconds),
         every=spec.method.checkpoint_every,
-        stall=climate.middle(seen.stalls, 0.0),
-        save=climate.middle(seen.saves, 0.0),
-        closing=climate.middle(seen.closings, 0.0),
+        stall=observed.middle(seen.stalls, 0.0),
+        save=observed.middle(seen.saves, 0.0),
+        closing=observed.middle(seen.closings, 0.0),
     )
-    measured = seen.weather(climate.expected(spec, journey.save, journey.step, plan["signal_delay_s"]))
+    measured = climate.measured(seen, climate.expected(spec, journey.save, journey.step, plan["signal_delay_s"]))
     rates = {"preempted": 3600 / options.preempted_every, "killed": 3600 / options.killed_every}
     drawn = [replace(h, per_node_hour=rates.get(h.cause, 0.0), counted=None) for h in measured.hazards]
     laws = {
@@ -207,12 +216,14 @@ def compare(options: argparse.Namespace, folder: Path) -> str:
     found = [Foreseen(law, simulate([journey], each, seed=options.seed)[0], ends) for law, each in laws.items()]
     real = [f"{ends[round(level * (len(ends) - 1))]:.0f}" for level in LEVELS]
     strikes = [len(row["strikes"]) for row in rows if row["number"] in runs and row["number"] >= options.pilots]
+    failed = sum(row["state"] != "done" and row["number"] >= options.pilots for row in rows)
     lost, loads = statistics.mean(run.history().lost_steps for run in others), [row["load"] for row in rows]
     lines = [
         f"{len(others)} runs of {journey.steps} steps of {journey.step:.3f} s, saved every {journey.every}; pilots:",
         *(f"  {name}: {said}" for name, said in measured.said.items()),
-        f"{statistics.mean(strikes):.2f} blows a run ({min(strikes)} to {max(strikes)}), {lost:.1f} steps lost a run,",
-        f"{len(rows) - len(runs)} runs not done, load average {min(loads)} to {max(loads)}",
+        f"{statistics.mean(strikes):.2f} blows a run ({min(strikes)} to {max(strikes)}), {lost:.1f} steps lost a run;",
+        f"{failed} of {len(others) + failed} ended for good, what is forgiven being used up; load average {min(loads)} to "
+        f"{max(loads)}",
         "",
         "| law | 10, 25, 50, 75, 90 % end by (s) | in 10 to 90 % (width) | in 25 to 75 % (width) | by 50 % |",
         "|---|---|---|---|---|",
@@ -220,16 +231,28 @@ def compare(options: argparse.Namespace, folder: Path) -> str:
         f"| what came | {' '.join(real)} | | | |",
         "",
     ]
-    for each in found:
-        restarts = sum(row.mean() for row in each.forecast.restarts.values())
-        lines.append(f"{each.law}: {restarts:.2f} restarts and {each.forecast.lost.mean():.1f} steps lost a run")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(each.told() for each in found)])
 
 
 def _seconds(run: RunDir) -> float:
     """From the submission to the end."""
     history = run.history()
     return history.last("end")["time"] - history.first("submitted")["time"]
+
+
+def speed(turns: int = 7) -> str:
+    """How long the command takes for a run of thirty days on 512 GPUs, beside the same without --simulate, in turn."""
+    plain = [sys.executable, "-P", "-m", "launcher.cli", "plan", *LARGE]
+    sides = {"plan": plain, "plan --simulate": [*plain, "--simulate", "--like=config"]}
+    environment, took = {**os.environ, "PYTHONPATH": str(HERE.parent)}, {name: [] for name in sides}
+    for _ in range(turns):
+        for name, command in sides.items():
+            began = time.perf_counter()
+            said = subprocess.run(command, env=environment, cwd=HERE.parent, check=True, capture_output=True, text=True)
+            took[name].append(time.perf_counter() - began)
+    told = (f"{name} {statistics.median(s):.2f} s ({min(s):.2f} to {max(s):.2f})" for name, s in took.items())
+    lives = said.stdout.splitlines()[0].partition(": ")[2]
+    return f"{' '.join(LARGE)}: {', '.join(told)}; {turns} turns, {lives}, load average {os.getloadavg()[0]:.1f}"
 
 
 def main() -> None:
@@ -244,10 +267,14 @@ def main() -> None:
     parser.add_argument("--killed-every", type=float, default=100.0, help="mean seconds of work")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, metavar="FOLDER")
+    parser.add_argument("--speed", action="store_true", help="nothing but how long the command itself takes")
     parser.add_argument("--again", type=Path, metavar="FOLDER")
     options = parser.parse_args()
     if options.steps % PER_EPOCH:
         parser.error(f"--steps: epochs have {PER_EPOCH} of them")
+    if options.speed:
+        print(speed())
+        return
     folder = options.again or options.keep or Path(tempfile.mkdtemp(prefix="foreseen-"))
     try:
         if not options.again:

@@ -15,8 +15,8 @@ from launcher.errors import SslrunError
 from launcher.run.folder import RunDir
 
 if TYPE_CHECKING:
-    from launcher.report.climate import Observed
     from launcher.report.index import RunRow
+    from launcher.report.observed import Observed
 
 DRAWS = 200
 MOST = 20  # runs under way; and runs beside them whose ledgers are read
@@ -48,12 +48,12 @@ def of_run(run: RunDir, facts: Mapping[str, Any]) -> Foreseen | None:
     """facts: as a row of `status` has them. None where nothing can be said."""
     if not _under_way(facts):
         return None
-    from launcher.report import climate
+    from launcher.report import observed
 
     with suppress(*DAMAGED):
-        others = climate.alike(run.runs, run.spec().cluster.name, most=MOST)
+        others = observed.alike(run.runs, run.spec().cluster.name, most=MOST)
         paths = {each.path: each for each in (run, *others)}
-        return _forecast(run, facts, climate.of_runs(paths.values()))
+        return _forecast(run, facts, observed.of_runs(paths.values()))
     return None
 
 
@@ -79,21 +79,21 @@ def _under_way(facts: Mapping[str, Any]) -> bool:
 
 
 def _add_ledger(beside: "dict[str, Observed]", run: RunDir) -> None:
-    from launcher.report import climate
+    from launcher.report import observed
 
     with suppress(*DAMAGED):
-        beside.setdefault(run.spec().cluster.name, climate.Observed()).add(run.history(), run.spoke())
+        beside.setdefault(run.spec().cluster.name, observed.Observed()).add(run.history(), run.spoke())
 
 
 def _forecast(run: RunDir, facts: Mapping[str, Any], seen: "Observed") -> Foreseen:
     from launcher.plan import foresight
     from launcher.plan.weather import Journey
-    from launcher.report import climate
+    from launcher.report import climate, observed
 
-    spec, plan, mine = run.spec(), run.plan(), climate.of_runs([run])
+    spec, plan, mine = run.spec(), run.plan(), observed.of_runs([run])
     layouts = {each["world_size"]: each["checkpoint_every"] for each in plan.get("layouts", ())}
     step = facts["seconds_left"] / (facts["steps"] - facts["step"])
-    save = climate.middle(mine.saves, plan["save_seconds"])
+    save = observed.middle(mine.saves, plan["save_seconds"])
     left = float("inf")
     with suppress(ValueError):
         left = max(1.0, durations.seconds(facts.get("job_left") or "") - plan["signal_delay_s"])
@@ -109,7 +109,7 @@ def _forecast(run: RunDir, facts: Mapping[str, Any], seen: "Observed") -> Forese
         waits=facts["state"] != "running",
         left=left,
     )
-    weather = seen.weather(climate.expected(spec, save, step, plan["signal_delay_s"]))
+    weather = climate.measured(seen, climate.expected(spec, save, step, plan["signal_delay_s"]))
     (found,) = foresight.simulate([journey], weather, draws=DRAWS)
     seconds = {name: found.seconds(level) for name, level in (("p10", 0.1), ("p50", 0.5), ("p90", 0.9))}
     return {name: round(value, 1) if value < float("inf") else None for name, value in seconds.items()}

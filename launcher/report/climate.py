@@ -5,22 +5,13 @@ come. A rate that is measured is not known, and how unsure it is goes into what 
 as they were seen.
 """
 
-import itertools
-import os
-import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from launcher.errors import InputError
 from launcher.plan.weather import Hazard, Spread, Weather
-from launcher.run import causes, folder, goodput
-from launcher.run.folder import RunDir
-from launcher.run.ledger import History
-from launcher.slurm import notation
+from launcher.report.observed import Observed
+from launcher.run import causes
 from launcher.spec.runspec import RunSpec
 from launcher.start import requeue
 
@@ -35,8 +26,6 @@ STALL_SHARE = 0.5  # of a save, by which it delays the training at most: 0.20 to
 STOPS, SAME_JOB = 10.0, 5.0  # from a blow to the end, and from there to the next start in place: docs/preemption.md
 PRIOR = 0.5  # events that what a config says counts for, where none was seen
 FEWEST = 3  # of anything, before it is taken as seen
-MOST_RUNS = 50  # whose ledgers are read, the newest first
-LOOKED_AT = 400  # runs of a folder, for those
 
 
 def expected(spec: RunSpec, save: float, step: float, signal_delay: float) -> Weather:
@@ -82,167 +71,48 @@ def _hazard(cause: str, rate: float, **told: Any) -> Hazard:
     return Hazard(cause, rate, **kept, **{"stops": Spread.always(STOPS), **told})
 
 
-@dataclass
-class Observed:
-    """What ledgers tell, added up. Seconds; `blows`: {cause: how many}, `saved`: {cause: of each that is known whether
-    nothing was lost}, `stops`: from the safe point of a start that was told to stop to its end, `cuts`: from the last
-    step of one that lost some to its end; of each run that is done, in its last start, `steps`: a step, `stalls`: what
-    a save delayed it, `closings`: what came after the last."""
+def measured(seen: Observed, prior: Weather) -> Weather:
+    """`prior`, a config's, with what was seen in its place."""
+    hazards = {each.cause: each for each in prior.hazards}
+    for cause in seen.blows:
+        hazards.setdefault(cause, _hazard(cause, 0.0))
+    found = tuple(_measured(seen, each) for each in hazards.values())
+    counts = ", ".join(f"{cause} {count}" for cause, count in seen.blows.items()) or "none"
+    said = {
+        **prior.said,
+        "ledgers": f"{seen.runs} runs, {seen.node_hours:,.1f} node-hours; ends that a run goes on after: {counts}",
+    }
+    for name in ("preemptions", "failures"):
+        said.pop(name, None)
+    for name, some in (("queue", seen.queue), ("start", seen.starts)):
+        if len(some) >= FEWEST:
+            low, high = sorted(some)[len(some) // 2], sorted(some)[int(0.9 * len(some))]
+            said[name] = f"half take at most {low:,.0f} s, 90 % at most {high:,.0f} ({len(some)} in ledgers)"
+    return replace(
+        prior,
+        hazards=found,
+        start=_seen(seen.starts, prior.start),
+        queue=_seen(seen.queue, prior.queue),
+        same_job=_seen(seen.same_job, prior.same_job),
+        said=said,
+    )
 
-    runs: int = 0
-    node_hours: float = 0.0
-    blows: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    saved: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
-    starts: list[float] = field(default_factory=list)
-    queue: list[float] = field(default_factory=list)
-    same_job: list[float] = field(default_factory=list)
-    stops: list[float] = field(default_factory=list)
-    cuts: list[float] = field(default_factory=list)
-    saves: list[float] = field(default_factory=list)
-    steps: list[float] = field(default_factory=list)
-    stalls: list[float] = field(default_factory=list)
-    closings: list[float] = field(default_factory=list)
 
-    def add(self, history: History, heard: float = 0.0) -> None:
-        """heard: as of `goodput.worked_seconds`, where the run works."""
-        worked, ends, self.runs = goodput.worked(history, heard), history.ends, self.runs + 1
-        for start, seconds in worked:
-            nodes = len(notation.expand(start.get("nodes") or "")) or 1
-            self.node_hours += nodes * seconds / 3600
-            self._add_start(start, history.of(start["generation"]))
-        if worked and (asked := history.of(1).first("submitted")):
-            self.queue.append(max(0.0, worked[0][0]["time"] - asked["time"]))
-        for (before, _), (start, _) in itertools.pairwise(worked):
-            end = ends.get(before["generation"], {})
-            through = goodput.where(start, end, history)
-            if end and through != "by hand":
-                gap = max(0.0, start["time"] - end["time"])
-                (self.same_job if through == "same job" else self.queue).append(gap)
-            restored = history.of(start["generation"]).first("restored")
-            if restored and through != "by hand":
-                nothing = not restored.get("lost_steps") and not restored.get("lost_seconds")
-                self.saved[start["cause"]].append(nothing)
-        self._add_cuts(history)
-        for end in {each["generation"]: each for each in history.all("end")}.values():
-            if end["cause"] != "time_limit" and causes.of(end["cause"]).forgiven != 0:
-                self.blows[end["cause"]] += 1
-
-    def _add_start(self, start: Any, mine: History) -> None:
-        restored, told, end = mine.first("restored"), mine.first("stopped_at_safe_point"), mine.last("end")
-        if restored:
-            self.starts.append(max(0.0, restored["time"] - start["time"]))
-        if told and end and end["writer"] != "afterwards":
-            self.stops.append(max(0.0, end["time"] - told["time"]))
-        saves = [each["seconds"] for each in mine.all("checkpoint") if each.get("seconds") is not None]
-        self.saves += saves
-        finished = mine.first("finished")
-        steps = finished.get("step", 0) - restored.get("step", 0)
-        if steps > 0:
-            took = finished["seconds"]
-            closing = took.get("evaluation", 0.0)
-            self.steps.append((sum(took.values()) - closing - took.get("checkpointing", 0.0)) / steps)
-            self.stalls.append(took.get("checkpointing", 0.0) / max(1, len(saves)))
-            self.closings.append(closing + max(0.0, end.get("time", finished["time"]) - finished["time"]))
-
-    def _add_cuts(self, history: History) -> None:
-        """Of a run that is done, whose pace is known."""
-        last = history.last("finished")
-        first = history.of(last.get("generation", 0)).first("restored").get("step", 0)
-        if last.get("step", 0) <= first:
-            return
-        pace = (sum(last["seconds"].values()) - last["seconds"].get("evaluation", 0.0)) / (last["step"] - first)
-        for end in history.ends.values():
-            began = history.of(end["generation"]).first("restored")
-            after = history.of(end["generation"] + 1).first("restored")
-            if began and after.get("lost_steps"):
-                done = after["step"] + after["lost_steps"] - began["step"]
-                self.cuts.append(max(0.0, end["time"] - began["time"] - done * pace))
-
-    def weather(self, prior: Weather) -> Weather:
-        """`prior`, a config's, with what was seen in its place."""
-        hazards = {each.cause: each for each in prior.hazards}
-        for cause in self.blows:
-            hazards.setdefault(cause, _hazard(cause, 0.0))
-        found = tuple(self._measured(each) for each in hazards.values())
-        counts = ", ".join(f"{cause} {count}" for cause, count in self.blows.items()) or "none"
-        said = {
-            **prior.said,
-            "ledgers": f"{self.runs} runs, {self.node_hours:,.1f} node-hours; ends that a run goes on after: {counts}",
-        }
-        for name in ("preemptions", "failures"):
-            said.pop(name, None)
-        for name, seen in (("queue", self.queue), ("start", self.starts)):
-            if len(seen) >= FEWEST:
-                low, high = sorted(seen)[len(seen) // 2], sorted(seen)[int(0.9 * len(seen))]
-                said[name] = f"half take at most {low:,.0f} s, 90 % at most {high:,.0f} ({len(seen)} in ledgers)"
-        return replace(
-            prior,
-            hazards=found,
-            start=_seen(self.starts, prior.start),
-            queue=_seen(self.queue, prior.queue),
-            same_job=_seen(self.same_job, prior.same_job),
-            said=said,
-        )
-
-    def _measured(self, hazard: Hazard) -> Hazard:
-        """Gamma of the events and the node-hours. Of what was never seen, so that a few quiet hours do not promise that
-        it never comes, the config's rate counts: as half an event, in the hours that it would take."""
-        rate, events = hazard.per_node_hour, self.blows.get(hazard.cause, 0)
-        shape, hours = float(events), self.node_hours
-        if not events and rate:
-            shape, hours = PRIOR, self.node_hours + PRIOR / rate
-        seen = self.saved.get(hazard.cause, [])
-        # Beside what was seen, what the config says counts as one.
-        saved = (sum(seen) + hazard.saved) / (len(seen) + 1) if seen else hazard.saved
-        stops = _seen(self.stops if saved > 0.5 else self.cuts, hazard.stops)
-        mean = shape / hours if hours else rate
-        counted = (shape, hours) if hours else None
-        return replace(hazard, per_node_hour=mean, counted=counted, saved=saved, stops=stops)
+def _measured(seen: Observed, hazard: Hazard) -> Hazard:
+    """Gamma of the events and the node-hours. Of what was never seen, so that a few quiet hours do not promise that
+    it never comes, the config's rate counts: as half an event, in the hours that it would take."""
+    rate, events = hazard.per_node_hour, seen.blows.get(hazard.cause, 0)
+    shape, hours = float(events), seen.node_hours
+    if not events and rate:
+        shape, hours = PRIOR, seen.node_hours + PRIOR / rate
+    known = seen.saved.get(hazard.cause, [])
+    # Beside what was seen, what the config says counts as one.
+    saved = (sum(known) + hazard.saved) / (len(known) + 1) if known else hazard.saved
+    stops = _seen(seen.stops if saved > 0.5 else seen.cuts, hazard.stops)
+    mean = shape / hours if hours else rate
+    counted = (shape, hours) if hours else None
+    return replace(hazard, per_node_hour=mean, counted=counted, saved=saved, stops=stops)
 
 
 def _seen(seconds: Sequence[float], otherwise: Spread) -> Spread:
     return Spread.of(seconds) if len(seconds) >= FEWEST else otherwise
-
-
-def middle(seconds: Sequence[float], otherwise: float) -> float:
-    """The median of what was seen, where something was."""
-    return statistics.median(seconds) if seconds else otherwise
-
-
-def of_runs(runs: Iterable[RunDir]) -> Observed:
-    """What their ledgers tell; what cannot be read is left out."""
-    seen = Observed()
-    for run in runs:
-        with suppress(InputError, OSError, ValueError, KeyError, TypeError):
-            seen.add(run.history(), run.spoke())
-    return seen
-
-
-def alike(runs: Path, cluster: str | None, *, most: int = MOST_RUNS) -> Iterator[RunDir]:
-    """The newest runs of a folder that ran on the cluster of that name; None: on any but this machine."""
-    found = 0
-    for run in _newest(runs):
-        with suppress(InputError, OSError):
-            here = run.spec().cluster
-            fits = here.name == cluster if cluster else here.kind == "slurm"
-            if fits and run.history().generation:
-                yield run
-                found += 1
-        if found == most:
-            return
-
-
-def _newest(runs: Path) -> list[RunDir]:
-    times = {}
-    with suppress(OSError), os.scandir(runs) as entries:
-        for entry in entries:
-            with suppress(OSError):
-                times[entry.name] = os.stat(f"{entry.path}/events").st_mtime
-    return [RunDir(runs / name) for name in sorted(times, key=times.__getitem__, reverse=True)[:LOOKED_AT]]
-
-
-def folder_of(given: Path) -> Path:
-    """What `--like` names. Raises InputError where there are no runs."""
-    if not next(folder.every(given), None):
-        raise InputError.of("--like", given, "there are no runs in it", "name a folder of runs, as of runs=")
-    return given

@@ -12,7 +12,7 @@ from launcher.errors import InputError
 from launcher.plan import plan as planning
 from launcher.plan import worlds
 from launcher.plan.weather import Journey, Weather, young_daly
-from launcher.report import climate
+from launcher.report import climate, observed
 from launcher.spec.contract import Recipe
 from launcher.spec.runspec import RunSpec
 
@@ -155,12 +155,12 @@ def _as_seen(spec: RunSpec, weather: Weather, like: str | None) -> tuple[Weather
         return weather, named
     runs = Path(like).expanduser() if like else Path(spec.runs)
     # Whoever names a folder says that its runs are alike, whatever their cluster is called.
-    seen = climate.of_runs(
-        climate.alike(climate.folder_of(runs) if like else runs, None if like else spec.cluster.name)
+    seen = observed.of_runs(
+        observed.alike(observed.folder_of(runs) if like else runs, None if like else spec.cluster.name)
     )
     if not seen.node_hours:
         return weather, named
-    return seen.weather(weather), f"the ledgers of {seen.runs} runs in {runs}, before {named}"
+    return climate.measured(seen, weather), f"the ledgers of {seen.runs} runs in {runs}, before {named}"
 
 
 def _young_daly(journey: Journey, weather: Weather) -> int | None:

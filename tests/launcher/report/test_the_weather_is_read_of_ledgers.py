@@ -6,7 +6,8 @@ import pytest
 
 from launcher.compose.training import resolve
 from launcher.report import climate
-from launcher.report.climate import Observed
+from launcher.report import observed as reading
+from launcher.report.observed import Observed
 from launcher.run.causes import CAUSES
 from launcher.run.ledger import History
 
@@ -64,14 +65,14 @@ def test_blows_are_counted_by_cause_over_the_node_hours_of_all_starts():
     found = observed(weathered(), weathered())
     assert found.blows == {"preempted": 2, "killed": 2}  # that it was done is none
     assert found.node_hours == pytest.approx(2 * 4 * 4)
-    weather = found.weather(config())
+    weather = climate.measured(found, config())
     assert rates(weather)["preempted"] == pytest.approx(2 / 32) == rates(weather)["killed"]
     assert {each.cause: each.counted for each in weather.hazards}["killed"] == (2.0, 32.0)
 
 
 def test_what_was_never_seen_is_as_the_config_says_the_less_the_longer_nobody_saw_it():
     prior = config()
-    hours = {count: observed(*[weathered()] * count).weather(prior) for count in (1, 1000)}
+    hours = {count: climate.measured(observed(*[weathered()] * count), prior) for count in (1, 1000)}
     lost = {count: rates(weather)["node_failure"] for count, weather in hours.items()}
     assert 0.9 * rates(prior)["node_failure"] < lost[1] < rates(prior)["node_failure"]
     assert lost[1000] == pytest.approx(0.5 / (16_000 + 0.5 / rates(prior)["node_failure"]))
@@ -79,7 +80,7 @@ def test_what_was_never_seen_is_as_the_config_says_the_less_the_longer_nobody_sa
 
 def test_waits_starts_and_gaps_are_those_that_were_seen():
     found = observed(*(weathered(wait=wait) for wait in (600.0, 1200.0, 60.0)))
-    weather = found.weather(config())
+    weather = climate.measured(found, config())
     assert weather.queue.values == (60.0, 300.0, 300.0, 300.0, 600.0, 1200.0)
     assert weather.start.values == (60.0, 60.0, 60.0, 90.0, 90.0, 90.0)
     assert weather.same_job.values == (5.0, 5.0, 5.0)
@@ -91,12 +92,14 @@ def test_waits_starts_and_gaps_are_those_that_were_seen():
 
 def test_a_few_of_anything_are_not_taken_for_how_it_is():
     prior = config()
-    weather = observed(weathered()).weather(prior)
+    weather = climate.measured(observed(weathered()), prior)
     assert weather.queue == prior.queue and weather.same_job == prior.same_job
 
 
 def test_how_many_save_in_time_is_counted_too_and_the_config_counts_as_one_more():
-    found = {each.cause: each.saved for each in observed(weathered()).weather(config("cluster.grace_s=1")).hazards}
+    found = {
+        each.cause: each.saved for each in climate.measured(observed(weathered()), config("cluster.grace_s=1")).hazards
+    }
     assert found == {"preempted": 0.5, "killed": 0.0, "node_failure": 0.0}
     assert {each.cause: each.saved for each in config().hazards}["preempted"] == 1.0  # 10 s fit into KillWait
 
@@ -104,7 +107,7 @@ def test_how_many_save_in_time_is_counted_too_and_the_config_counts_as_one_more(
 def test_what_a_run_did_in_its_last_start_tells_its_pace_and_what_a_save_costs():
     found = observed(weathered())
     assert found.steps == [10.0] and found.stalls == [30.0] and found.closings == [pytest.approx(510.0)]
-    assert climate.middle(found.saves, 0.0) == 10.0
+    assert reading.middle(found.saves, 0.0) == 10.0
 
 
 def test_every_end_that_a_run_goes_on_after_is_a_blow_but_for_the_limit_of_its_job():
@@ -138,7 +141,7 @@ def test_what_the_config_says_becomes_hazards():
 
 def test_no_two_hazards_are_lost_where_the_config_has_none():
     (history,) = [replace_cause(weathered(), "killed", "node_failure")]
-    found = {each.cause: each for each in observed(history).weather(replace(config(), hazards=())).hazards}
+    found = {each.cause: each for each in climate.measured(observed(history), replace(config(), hazards=())).hazards}
     assert {cause: (each.in_place, each.forgiven) for cause, each in found.items()} == {
         "preempted": (False, None),
         "node_failure": (False, 20),
@@ -152,9 +155,9 @@ def replace_cause(history, before, after):
 def test_runs_of_another_cluster_tell_nothing(ledgers):
     mine, other = (ledgers.create("method=rotnet", "recipe=tiny", f"seed={seed}") for seed in (0, 1))
     ledgers.start(mine)
-    assert [run.id for run in climate.alike(ledgers.folder, "local")] == [mine.id]  # the other one never started
+    assert [run.id for run in reading.alike(ledgers.folder, "local")] == [mine.id]  # the other one never started
     ledgers.start(other)
-    assert {run.id for run in climate.alike(ledgers.folder, "local")} == {mine.id, other.id}
-    assert not [*climate.alike(ledgers.folder, "h100")] and not [*climate.alike(ledgers.folder / "no", "local")]
-    assert not [*climate.alike(ledgers.folder, None)]  # whoever names a folder means runs of a cluster
-    assert len([*climate.alike(ledgers.folder, "local", most=1)]) == 1
+    assert {run.id for run in reading.alike(ledgers.folder, "local")} == {mine.id, other.id}
+    assert not [*reading.alike(ledgers.folder, "h100")] and not [*reading.alike(ledgers.folder / "no", "local")]
+    assert not [*reading.alike(ledgers.folder, None)]  # whoever names a folder means runs of a cluster
+    assert len([*reading.alike(ledgers.folder, "local", most=1)]) == 1
