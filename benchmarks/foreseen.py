@@ -6,15 +6,16 @@ that are drawn from exponential laws and counted while the run has its node. --p
 a save and the queue take is measured in their ledgers, by the reader that `--like` uses. Then --runs runs, each
 foreseen from there alone.
 
---speed times `sslrun plan --simulate` itself instead. Printed: how many of them end within the 10 to 90 % and the 25 to 75 % of what was foreseen, and how wide these bands
+Printed: how many of them end within the 10 to 90 % and the 25 to 75 % of what was foreseen, and how wide these bands
 are, for two laws: the rates as they were drawn from, and the rates as the pilots' ledgers have them. --keep leaves the
-runs and what came of them in FOLDER; --again FOLDER compares without running anything.
+runs and what came of them in FOLDER; --again FOLDER compares without running anything; --speed times the command.
 """
 
 import argparse
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import statistics
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -222,8 +224,8 @@ def compare(options: argparse.Namespace, folder: Path) -> str:
         f"{len(others)} runs of {journey.steps} steps of {journey.step:.3f} s, saved every {journey.every}; pilots:",
         *(f"  {name}: {said}" for name, said in measured.said.items()),
         f"{statistics.mean(strikes):.2f} blows a run ({min(strikes)} to {max(strikes)}), {lost:.1f} steps lost a run;",
-        f"{failed} of {len(others) + failed} ended for good, what is forgiven being used up; load average {min(loads)} to "
-        f"{max(loads)}",
+        f"{failed} of {len(others) + failed} ended for good, what is forgiven being used up;",
+        f"load average {min(loads)} to {max(loads)}",
         "",
         "| law | 10, 25, 50, 75, 90 % end by (s) | in 10 to 90 % (width) | in 25 to 75 % (width) | by 50 % |",
         "|---|---|---|---|---|",
@@ -247,12 +249,25 @@ def speed(turns: int = 7) -> str:
     environment, took = {**os.environ, "PYTHONPATH": str(HERE.parent)}, {name: [] for name in sides}
     for _ in range(turns):
         for name, command in sides.items():
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), _worked()
             said = subprocess.run(command, env=environment, cwd=HERE.parent, check=True, capture_output=True, text=True)
-            took[name].append(time.perf_counter() - began)
-    told = (f"{name} {statistics.median(s):.2f} s ({min(s):.2f} to {max(s):.2f})" for name, s in took.items())
+            took[name].append((time.perf_counter() - began, _worked() - worked))
+    told = []
+    for name, seconds in took.items():
+        wall, cpu = zip(*seconds, strict=True)
+        told.append(f"{name} {_middle(wall)}, CPU {_middle(cpu)}")
     lives = said.stdout.splitlines()[0].partition(": ")[2]
-    return f"{' '.join(LARGE)}: {', '.join(told)}; {turns} turns, {lives}, load average {os.getloadavg()[0]:.1f}"
+    return f"{' '.join(LARGE)}: {'; '.join(told)}; {turns} turns, {lives}, load average {os.getloadavg()[0]:.1f}"
+
+
+def _worked() -> float:
+    """CPU seconds of all commands so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _middle(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
 
 
 def main() -> None:

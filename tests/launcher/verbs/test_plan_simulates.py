@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,10 @@ from launcher.run.folder import RunDir
 
 PLAN = "plan", "method=swav", "nodes=64", "--simulate"
 SIMULATED = (*PLAN, "cluster.preemptible=true", "cluster.grace_s=300")
+
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "foresight.md"
+COMMANDS = re.search(r"^```sh foresight\n(.*?)^```", DOCUMENT.read_text(), flags=re.M | re.S)[1].splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +113,13 @@ def test_ledgers_of_the_cluster_come_before_its_config(sslrun, ledgers):
     assert source("cluster=a100_80gb")["source"] == "cluster_configs: a100_80gb"
     assert source("cluster=h100", "--like=config")["source"] == "cluster_configs: h100"
     assert "1 runs" in source("cluster=a100_80gb", f"--like={ledgers.folder}")["source"]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_page_can_be_typed(sslrun, tmp_path, line):
+    name, *words = shlex.split(line, comments=True)
+    said = sslrun(*words, "--like=config", cwd=tmp_path).out
+    assert name == "sslrun" and ("simulation" in json.loads(said) if "--json" in words else "as it might go" in said)
 
 
 REFUSED = {
