@@ -64,15 +64,11 @@ def run(life: Life, file: Path, command: str) -> None:
 def simulation(outlook: Outlook, file: Path, command: str) -> None:
     """Write the page of a simulated run. Raises InputError where one cannot write."""
     rows = [
-        svg.Ends(f"{each.journey.nodes} x {each.journey.every:,}", [each.seconds(n / 100) for n in range(5, 96, 5)])
+        svg.Ends(f"{each.journey.nodes} x {each.journey.every:,}", [each.seconds(n / 100) for n in svg.LEVELS])
         for each in outlook.forecasts
     ]
-    picture = Panel(
-        "When it ends, over all lives; half of them by the mark",
-        [],
-        svg.ends(rows, WIDE, short),
-        svg.ends(rows, NARROW, short),
-    )
+    title = "When it ends, by nodes x steps between saves: half of the lives by the mark, 80 % of them on the bar"
+    picture = Panel(title, [], svg.ends(rows, WIDE), svg.ends(rows, NARROW))
     _write(file, "simulation.html", outlook=outlook, picture_of=picture, command=command, **outlooks.shown(outlook))
 
 

@@ -6,7 +6,7 @@ A picture is as wide as it is told to be, in CSS pixels; a page holds a wide one
 import itertools
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -97,46 +97,59 @@ def timeline(spans: Sequence[Span], width: int) -> str:
     return _svg(out, width, 22)
 
 
+LEVELS = (5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95)  # percent, of `Ends`
+UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
 @dataclass(frozen=True)
 class Ends:
-    """When the lives of a simulated run end, in seconds: the levels 5, 10, ... 95 %; some may be inf."""
+    """When the lives of a simulated run end, in seconds, at LEVELS; some may be inf."""
 
     label: str
-    levels: Sequence[float]
+    seconds: Sequence[float]
 
 
-def ends(rows: Sequence[Ends], width: int, said: Callable[[float], str]) -> str:
-    """A hill for each row: as high as many lives end then, from their 5 to their 95 %, with a mark at half of them and
-    a bar from 10 to 90 %. said: how seconds are written."""
+def ends(rows: Sequence[Ends], width: int) -> str:
+    """A hill for each row, as high as lives are dense there, from their 5 to their 95 %; a mark at half of them, and a
+    bar from 10 to 90 %."""
     left, high = min(130, width // 3), 34
-    known = [seconds for row in rows for seconds in row.levels if seconds < math.inf]
-    low, top = min(known, default=0.0), max(known, default=1.0)
-    scale = (width - left - RIGHT) / ((top - low) or 1.0)
+    known = [seconds for row in rows for seconds in row.seconds if seconds < math.inf]
+    low, top = min(known, default=0.0), max(known, default=0.0)
+    top = max(top, low + 1.0)
+    unit, name = next(each for each in UNITS if top >= 2 * each[0] or each[0] == 1)
+
+    def place(seconds: float) -> float:
+        return left + (width - left - RIGHT) * (seconds - low) / (top - low)
+
     out = []
-    for tick, _ in ticks(low, top) if top > low else ():
-        x = left + (tick - low) * scale
+    for tick, text in ticks(low / unit, top / unit):
+        x = place(tick * unit)
         out.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{high * len(rows):.1f}"/>')
-        out.append(_text(x, high * len(rows) + 16, said(tick), "small middle"))
+        out.append(_text(x, high * len(rows) + 16, f"{text} {name}", "small middle"))
     for number, row in enumerate(rows):
         ground = high * (number + 1) - 6
         out.append(_text(left - 8, ground, row.label, "end"))
-        at = [left + (min(seconds, top) - low) * scale for seconds in row.levels if seconds < math.inf]
-        if len(at) < len(row.levels):
-            out.append(_text(left + 4, ground, "some do not end", "small"))
-            continue
-        gaps = [max(1.0, after - before) for before, after in itertools.pairwise(at)]
-        tallest = 1 / min(gaps)
-        hill = [(at[0], ground)]
-        for (before, after), gap in zip(itertools.pairwise(at), gaps, strict=True):
-            hill.append(((before + after) / 2, ground - (high - 12) / gap / tallest))
-        out.append(f'<path class="ours thin" d="{_path([*hill, (at[-1], ground)])}"/>')
-        out.append(f'<line class="ours bar" x1="{at[1]:.1f}" x2="{at[-2]:.1f}" y1="{ground}" y2="{ground}"/>')
-        said_here = f"{row.label}: {said(row.levels[1])} to {said(row.levels[-2])}"
-        middle = at[len(at) // 2]
-        out.append(
-            f'<circle class="ours" cx="{middle:.1f}" cy="{ground}" r="3.5"><title>{escape(said_here)}</title></circle>'
-        )
+        if max(row.seconds) < math.inf:
+            out += _hill([place(seconds) for seconds in row.seconds], ground, high - 12, row.label)
+        else:
+            out.append(_text(left + 4, ground, "some lives do not end", "small"))
     return _svg(out, width, high * len(rows) + 22)
+
+
+def _hill(xs: Sequence[float], ground: float, high: float, label: str) -> list[str]:
+    """xs: at LEVELS."""
+    pairs = [*itertools.pairwise(zip(xs, LEVELS, strict=True))]
+    dense = [(share - before) / max(1.0, after - x) for (x, before), (after, share) in pairs]
+    tops = [
+        ((x + after) / 2, ground - high * each / max(dense))
+        for ((x, _), (after, _)), each in zip(pairs, dense, strict=True)
+    ]
+    middle = xs[LEVELS.index(50)]
+    return [
+        f'<path class="ours thin" d="{_path([(xs[0], ground), *tops, (xs[-1], ground)])}"/>',
+        f'<line class="ours bar" x1="{xs[1]:.1f}" x2="{xs[-2]:.1f}" y1="{ground}" y2="{ground}"/>',
+        f'<circle class="ours" cx="{middle:.1f}" cy="{ground}" r="3.5"><title>{escape(label)}</title></circle>',
+    ]
 
 
 class _Scale:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.report import life, page, table
+from launcher.compose.training import resolve
+from launcher.report import life, outlook, page, table
 from launcher.run.files import write_json
 from launcher.sweep import asked
 
@@ -132,6 +133,16 @@ def test_a_runs_page_fits_and_can_be_read(browser, run_page, width, dark):
     check(shown, width)
     assert shown.evaluate("document.images[0].naturalWidth") == 1600
     assert shown.evaluate("document.querySelectorAll('.starts tbody tr').length") == 3
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_of_a_simulated_run_fits_and_can_be_read(browser, tmp_path, width, dark):
+    spec, recipe = resolve(["method=deepercluster", "nodes=64", "cluster=generic"], planning=True)
+    found = outlook.of(spec, recipe, outlook.CONFIG)
+    page.simulation(found, tmp_path / "ahead.html", "sslrun plan method=deepercluster nodes=64 --simulate")
+    shown = browser.open(tmp_path / "ahead.html", width=width, dark=dark)
+    check(shown, width)
+    assert shown.evaluate("document.querySelectorAll('tbody tr').length") == len(found.forecasts)
 
 
 def ground(shown) -> str:
