@@ -5,6 +5,8 @@ It is to cost nothing that a person would notice: few lives, few ledgers, and no
 all, where no run is under way.
 """
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from launcher.report.observed import Observed
 
 DRAWS = 200
+GOOD_SECONDS = 60.0
 MOST = 20  # runs under way; and runs beside them whose ledgers are read
 UNDER_WAY = ("running", "preempted")
 DAMAGED = SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError
@@ -26,22 +29,29 @@ DAMAGED = SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError
 Foreseen = Mapping[str, float | None]  # p10, p50, p90: seconds from now; None: not within reason
 
 
-def add(rows: "Sequence[RunRow]") -> None:
-    """Put `foreseen` into the facts of the first MOST of the rows that are under way on a cluster."""
-    going = [row.facts for row in rows if _under_way(row.facts)][:MOST]
+def add(rows: "Sequence[RunRow]", said: dict[tuple, tuple[float, Foreseen]]) -> None:
+    """Put `foreseen` into the facts of the first MOST of the rows that are under way on a cluster.
+
+    said: what was found before, in the same start and state of a run; for GOOD_SECONDS it only comes nearer.
+    """
+    going, now = [], time.monotonic()
+    for facts in [row.facts for row in rows if _under_way(row.facts)][:MOST]:
+        when, before = said.get(_key(facts), (-math.inf, {}))
+        if now - when > GOOD_SECONDS:
+            going.append(facts)
+        else:
+            facts["foreseen"] = {level: seconds and max(0.0, seconds - now + when) for level, seconds in before.items()}
     if not going:
         return
     newest = sorted((row.facts for row in rows), key=lambda facts: facts["started"] or 0.0, reverse=True)
     beside: dict[str, Observed] = {}  # by the cluster's name
-    for facts in newest[:MOST]:
-        _add_ledger(beside, RunDir(facts["path"]))
+    for path in dict.fromkeys(facts["path"] for facts in (*newest[:MOST], *going)):
+        _add_ledger(beside, RunDir(path))
     for facts in going:
         with suppress(*DAMAGED):
             run = RunDir(facts["path"])
-            name = run.spec().cluster.name
-            if facts not in newest[:MOST]:
-                _add_ledger(beside, run)
-            facts["foreseen"] = _forecast(run, facts, beside[name])
+            facts["foreseen"] = found = _forecast(run, facts, beside[run.spec().cluster.name])
+            said[_key(facts)] = now, found
 
 
 def of_run(run: RunDir, facts: Mapping[str, Any]) -> Foreseen | None:
@@ -71,6 +81,10 @@ def cell(foreseen: Foreseen | None) -> str:
         return ""
     low, middle, high = (durations.short(foreseen[level]) for level in ("p10", "p50", "p90"))
     return f"{middle} ({low}-{high})"
+
+
+def _key(facts: Mapping[str, Any]) -> tuple:
+    return facts["path"], facts["started"], facts["state"]
 
 
 def _under_way(facts: Mapping[str, Any]) -> bool:

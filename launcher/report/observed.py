@@ -18,7 +18,7 @@ from launcher.slurm import notation
 from launcher.start import requeue
 
 MOST_RUNS = 50  # whose ledgers are read, the newest first
-LOOKED_AT = 400  # runs of a folder, for those
+LOOKED_AT = 4  # times as many runs of a folder, for those
 
 
 @dataclass
@@ -128,7 +128,7 @@ def of_runs(runs: Iterable[RunDir]) -> Observed:
 def alike(runs: Path, cluster: str | None, *, most: int = MOST_RUNS) -> Iterator[RunDir]:
     """The newest runs of a folder that ran on the cluster of that name; None: on any but this machine."""
     found = 0
-    for run in _newest(runs):
+    for run in _newest(runs)[: LOOKED_AT * most]:
         with suppress(InputError, OSError):
             here = run.spec().cluster
             fits = here.name == cluster if cluster else here.kind == "slurm"
@@ -145,7 +145,7 @@ def _newest(runs: Path) -> list[RunDir]:
         for entry in entries:
             with suppress(OSError):
                 times[entry.name] = os.stat(f"{entry.path}/events").st_mtime
-    return [RunDir(runs / name) for name in sorted(times, key=times.__getitem__, reverse=True)[:LOOKED_AT]]
+    return [RunDir(runs / name) for name in sorted(times, key=times.__getitem__, reverse=True)]
 
 
 def folder_of(given: Path) -> Path:

@@ -85,6 +85,7 @@ class _View:
         self._total = 0
         self._words: dict[tuple[str, str], str] = {}  # (run, job) -> why the job ended before the run began
         self._asking: threading.Thread | None = None
+        self._foreseen: dict[tuple, Any] = {}  # when runs end; see ahead.py
 
     def rows(self) -> "tuple[list[RunRow], int, str]":
         """(the rows, of how many runs, why the queue could not be asked). Raises InputError for an unknown key."""
@@ -94,7 +95,7 @@ class _View:
         for option, names in self._asked.items():
             query.refuse_unknown(option, names, rows)
         self._total = len(rows)
-        ahead.add(rows)
+        ahead.add(rows, self._foreseen)
         rows = [row for row in listing.by_state(rows) if all(condition.holds(row) for condition in self._where)]
         return query.ordered(rows, self._sort) if self._sort else rows, self._total, trouble
 

@@ -90,6 +90,18 @@ def test_waits_starts_and_gaps_are_those_that_were_seen():
     assert stops["killed"].values == pytest.approx([HOUR - 60 - 343 * 10.1] * 3)
 
 
+def test_the_launchers_own_pause_is_no_gap_of_the_cluster():
+    """After a start that brought nothing it waits for ten seconds, and then for thirty."""
+    told = {"job": "7", "nodes": "n1", "world_size": 1}
+    rows, moment = [], 0.0
+    for generation, gap in ((1, 12.0), (2, 32.0), (3, 0.0)):
+        rows.append(event("start", generation, moment, cause="killed", **told))
+        moment += 100.0
+        rows.append(event("end", generation, moment, cause="killed", state="preempted", in_place=True))
+        moment += gap
+    assert observed(History(rows)).same_job == [pytest.approx(2.0), pytest.approx(2.0)]
+
+
 def test_a_few_of_anything_are_not_taken_for_how_it_is():
     prior = config()
     weather = climate.measured(observed(weathered()), prior)

@@ -156,8 +156,8 @@ def under_way(run, **facts):
 def test_a_run_under_way_is_foreseen_by_what_befell_it(ledgers):
     run = weathered(ledgers)
     row, *others = (RunRow(under_way(run, **facts)) for facts in ({}, {"state": "done"}, {"job": None}))
-    ahead.add([row])
-    ahead.add(others)
+    ahead.add([row], {})
+    ahead.add(others, {})
     foreseen = row.facts["foreseen"]
     assert [each.facts["foreseen"] for each in others] == [None, None]  # it is over; nobody preempts what runs here
     assert 7000 <= foreseen["p10"] < foreseen["p50"] < foreseen["p90"]
@@ -168,11 +168,25 @@ def test_a_run_under_way_is_foreseen_by_what_befell_it(ledgers):
     assert ahead.cell(None) == ahead.said(None) == ""
 
 
+def test_what_was_foreseen_a_moment_ago_is_not_drawn_again(ledgers, monkeypatch):
+    run, said = weathered(ledgers), {}
+    first, again, later = (RunRow(under_way(run)) for _ in range(3))
+    clock = iter([100.0, 130.0, 200.0])
+    monkeypatch.setattr(ahead.time, "monotonic", lambda: next(clock))
+    ahead.add([first], said)
+    with monkeypatch.context() as patched:
+        patched.setattr(ahead, "_forecast", None)  # nobody asks for it
+        ahead.add([again], said)
+    ahead.add([later], said)
+    assert again.facts["foreseen"] == {level: seconds - 30.0 for level, seconds in first.facts["foreseen"].items()}
+    assert later.facts["foreseen"] == first.facts["foreseen"]
+
+
 def test_a_damaged_run_is_left_out_of_what_is_foreseen(ledgers):
     run = weathered(ledgers)
     (run.path / "spec.json").write_text("{}")
     row = RunRow(under_way(run))
-    ahead.add([row])
+    ahead.add([row], {})
     assert row.facts["foreseen"] is None
 
 
