@@ -118,14 +118,17 @@ def simulate(
 
 
 class _Lives:
-    """All lives of all journeys: life number c x draws + d is the d-th of journey c. Times are seconds, and so is work:
+    """All lives of all journeys: life number j x draws + d is the d-th of journey j. Times are seconds, and so is work:
     of training without saves."""
 
     def __init__(self, journeys: Sequence[Journey], weather: Weather, draws: int, seed: int):
         self._journeys, self._weather, self._draws = journeys, weather, draws
         self._random = np.random.default_rng(seed)
         self.count = len(journeys) * draws
-        of = lambda name, dtype=float: np.repeat(np.array([getattr(c, name) for c in journeys], dtype), draws)  # noqa: E731
+
+        def of(name: str, kind: type = float) -> np.ndarray:
+            return np.repeat(np.array([getattr(each, name) for each in journeys], kind), draws)
+
         self._step, self._stall, self._save, self._nodes = of("step"), of("stall"), of("save"), of("nodes")
         self._whole, self._interval = of("steps") * self._step, of("every") * self._step
         self._closing, self._waits = of("closing"), of("waits", bool)
@@ -141,9 +144,9 @@ class _Lives:
         longest = max(max(each.values) for each in (weather.queue, weather.start, weather.same_job))
         self._patience = PATIENCE * (of("undisturbed") + longest)
 
-        zeros = lambda kind=float: np.zeros(self.count, kind)  # noqa: E731
-        self._wall, self._held, self._lost, self._saves = zeros(), zeros(), zeros(), zeros()
-        self._idle, self._hands, self._spares = zeros(int), zeros(int), np.full(self.count, weather.spares)
+        self._wall, self._held, self._lost, self._saves = np.zeros((4, self.count))
+        self._idle, self._hands = np.zeros((2, self.count), int)
+        self._spares = np.full(self.count, weather.spares)
         self._blows = np.zeros((len(self._table), self.count), int)
         self._alive, self._turns = np.arange(self.count), 0
         self._wall += np.where(self._waits, self._drawn(weather.queue, self._alive), 0.0)
@@ -185,8 +188,8 @@ class _Lives:
         rates = self._rates[:, i]
         total = rates.sum(axis=0)
         blow = np.divide(lasts, total, out=np.full(len(i), np.inf), where=total > 0)
-        saves_left = np.maximum(0, np.ceil(whole / interval - 1e-9) - 1 - np.floor(at / interval + 1e-9))
-        trains = whole - at + stall * saves_left
+        due = _saves_due(at, whole, interval)
+        trains = whole - at + stall * due
         over = begins + trains + save + self._closing[i]
         left = self._left[i]
         done, limited = (over <= blow) & (over <= left), (left < over) & (left <= blow)
@@ -200,17 +203,9 @@ class _Lives:
         heeds = ~done & (kept < saved)
         lasted = np.where(heeds, np.maximum(lasted, begins), lasted)
 
-        # How far it came, and what of that is safe: saves begin at multiples of the interval, and count `save` later.
         trained = np.maximum(0.0, lasted - begins)
-        first = np.floor(at / interval + 1e-9) * interval
-        since, period = trained + at - first, interval + stall
-        periods = np.floor(since / period)
-        came = np.minimum(whole, first + periods * interval + np.minimum(since - periods * period, interval))
-        begun = np.clip(np.floor((since + stall) / period), 0, saves_left)
-        committed = np.clip(np.floor((since + stall - save) / period), 0, saves_left)
-        stands = np.where(committed > 0, first + committed * interval, safe)
+        came, stands, begun = _reached(trained, at, safe, whole, interval, stall, save)
         stands = np.where(trained >= trains + save, whole, stands)
-
         holds = heeds & (came > stands)
         stands = np.where(holds | done, np.where(done, whole, came), stands)
         ending = lasted + np.where(done, 0.0, stopping + np.where(holds, save, 0.0))
@@ -255,6 +250,31 @@ class _Lives:
                 )
             )  # fmt: skip
         return found
+
+
+def _saves_due(at: np.ndarray, whole: np.ndarray, interval: np.ndarray) -> np.ndarray:
+    """How many saves begin from `at` on, before the last one at `whole`: at multiples of the interval."""
+    return np.maximum(0, np.ceil(whole / interval - 1e-9) - 1 - np.floor(at / interval + 1e-9))
+
+
+def _reached(
+    trained: np.ndarray,
+    at: np.ndarray,
+    safe: np.ndarray,
+    whole: np.ndarray,
+    interval: np.ndarray,
+    stall: np.ndarray,
+    save: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(the work that was done, what of it stands on the disk, how many saves were begun) after so many seconds of
+    training from `at` on, where `safe` stood: each save delays it by `stall`, and counts `save` after it began."""
+    first, period = np.floor(at / interval + 1e-9) * interval, interval + stall
+    since, due = trained + at - first, _saves_due(at, whole, interval)
+    periods = np.floor(since / period)
+    came = np.minimum(whole, first + periods * interval + np.minimum(since - periods * period, interval))
+    begun = np.clip(np.floor((since + stall) / period), 0, due)
+    committed = np.clip(np.floor((since + stall - save) / period), 0, due)
+    return came, np.where(committed > 0, first + committed * interval, safe), begun
 
 
 def cheapest(forecasts: Sequence[Forecast]) -> Forecast:
