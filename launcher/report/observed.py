@@ -23,8 +23,8 @@ LOOKED_AT = 4  # times as many runs of a folder, for those
 
 @dataclass
 class Observed:
-    """What ledgers tell, added up. Seconds; `blows`: {cause: how many}; `saved`: {cause: of each whether the run
-    stopped at a safe point and nothing was lost}; `starts`: from a start to its first step; `queue`, `same_job`: from
+    """What ledgers tell, added up. Seconds; `blows`: {cause: how many}; `saved`: {cause: of each that could cost steps
+    whether it cost none}; `starts`: from a start to its first step; `queue`, `same_job`: from
     an end to the next start, the latter without the pause that the launcher itself makes; `stops`: from the safe point
     of a start that was told to stop to its end; `cuts`: from the last step of one that lost some to its end; of each
     run that is done, in its last start, `steps`: a step, `stalls`: what a save delayed it, `closings`: what came after
@@ -96,7 +96,8 @@ class Observed:
                 self.same_job.append(max(0.0, gap - paused))
         if restored:
             lost = bool(restored.get("lost_steps") or restored.get("lost_seconds"))
-            self.saved[start["cause"]].append(not lost and bool(before.first("stopped_at_safe_point")))
+            if lost or before.first("stopped_at_safe_point"):  # else there was nothing to lose
+                self.saved[start["cause"]].append(not lost)
             began = before.first("restored")
             if lost and end and began and pace:
                 done = restored["step"] + restored.get("lost_steps", 0) - began["step"]
