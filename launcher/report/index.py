@@ -1,40 +1,40 @@
-"""Rows about all runs of a folder, fast: what has ended is read once and remembered in the reader's own cache, never in
-the folder, where somebody else may have laid a database that does what they want.
+"""Rows about all runs of a folder, fast: what does not work is read once and remembered (remembered.py).
 
 The index is derived: it may be deleted, corrupted or unwritable at any time, and the answer stays the same. A row is
-believed only while its run's files look exactly as they did when it was made, and only when its own checksum holds; so
-two processes may write at once, and an older or newer sslrun's rows are never mixed in. A run that works, waits or is
-held is always read anew.
+believed only while its run's files look exactly as they did when it was made and, where a job may have the run, only
+while Slurm's queue says of that job what it said then. A run that works, or waits for another, is always read anew.
 """
 
+import collections
 import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import os
-import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from launcher.errors import SslrunError
-from launcher.report import behind, readonce
+from launcher.report import behind, readonce, remembered
 from launcher.report.readonce import ReadOnce
+from launcher.report.remembered import PARTS, Memory, Remembered
 from launcher.run import files, folder, goodput, ledger, shapes, slow_ranks, state
-from launcher.run.files import cache_folder, opened
+from launcher.run.files import cache_folder
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE, Queue
-from launcher.slurm import queue
+from launcher.slurm import commands, queue
 from launcher.spec import fields, runspec, schema, stored
+from launcher.spec.runspec import FromRun, RunSpec
 
-LOCK_SECONDS = 0.25  # how long another process's write is waited for; without the index it only takes longer
 THREADS = 8  # a shared file system answers many at once; one after the other, each file would cost a round trip
 TOLD = ("submitted", "start")
 PART = 64  # runs that a thread takes at once
+PORTION = 2048  # runs after which what was read of them is remembered: whoever interrupts a first look keeps that
 
 # What each row holds; the values are those of a run of which nothing is known.
 EMPTY: dict[str, Any] = {
@@ -70,14 +70,21 @@ EMPTY: dict[str, Any] = {
 }  # fmt: skip
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
+Show = Callable[[str, int, int], None]  # (what is done, of it so far, all of it), as bar.Bar has it
+GONE = repr(None)  # what the queue says of a job that it does not have
+SCORES = ("protocol", "step", "scores", "by", "data")  # of the events that judged a run
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """`facts`: the keys of EMPTY. `config`: the run's spec, where it runs now; empty unless it was asked for."""
+    """`facts`: the keys of EMPTY. `config`: the run's spec, where it runs now. `work`: `seconds` and `gpu_seconds`, of
+    all its starts, and `judged`, the SCORES of what judged its step. Both are empty unless they were asked for.
+    `damaged`: it could not be read, and its message says why."""
 
     facts: dict[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
+    work: Mapping[str, Any] = field(default_factory=dict)
+    damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,65 +96,57 @@ class _Reading:
     row: RunRow | None = None
     job: str | None = None  # that it was last given to
     final: bool = False  # nothing but a new file, or a longer one, can change it
-
-
-Known = dict[str, tuple[bytes, RunRow]]  # by the run's name: its signature, and the row that it had then
+    behind: bool = False  # the end of others
 
 
 class RunIndex:
-    """`config`: whether rows carry their run's config, which triples what is to be read of the index."""
+    """`config`, `work`: whether rows carry these, each of which doubles what is to be read of the index. `only`: names
+    of the runs that are asked for, where not all are."""
 
-    def __init__(self, runs: Path, *, config: bool = False):
-        self.runs, self._config = runs.resolve(), config
-        self._file = place(self.runs)
-        self._known: Known | None = None
+    def __init__(self, runs: Path, *, config: bool = False, work: bool = False, only: Collection[str] | None = None):
+        self.runs, self._only = runs.resolve(), only
+        self._parts = [name for name, asked in zip(PARTS, (True, config, work), strict=True) if asked]
+        self._memory = Memory(place(self.runs), _version)
+        self._known: dict[str, Remembered] | None = None
 
-    def rows(self) -> tuple[list[RunRow], str]:
+    def rows(self, show: Show | None = None) -> tuple[list[RunRow], str]:
         """(a row a run, by id; why the queue could not be asked, or ""). A damaged run is a row that says so."""
         linked = self._folders()
         if self._known is None:
-            self._known = self._load() if linked else {}
-        known, fresh = self._known, {}
+            self._known = self._memory.load(self._parts, self._only) if linked else {}
+        known = self._known
         plain = [name for name, link in linked.items() if not link]  # a link may lead somewhere else tomorrow
-        looks = dict(zip(plain, _parallel(self._look, plain), strict=True))
-        rows = {name: known[name][1] for name, look in looks.items() if look and look == known.get(name, [b""])[0]}
-        unknown = [name for name in linked if name not in rows]
-        read = zip(unknown, _parallel(lambda name: _read((self.runs / name).resolve()), unknown), strict=True)
-        readings = {name: reading for name, reading in read if reading.row}
-        for name, reading in readings.items():
-            rows[name] = reading.row
-            if reading.final and looks.get(name):
-                fresh[name] = looks[name], reading.row
+        looks = dict(zip(plain, _shown(_parallel(self._look, plain), "looking at runs", len(plain), show), strict=True))
+        same = [name for name, look in looks.items() if look and name in known and known[name].signature == look]
+        rows = {name: self._row(name, known[name]) for name in same}
+        unknown = [name for name in linked if name not in rows and os.path.exists(f"{self.runs}/{name}/spec.json")]
+        readings = self._read(unknown, looks, rows, show)
         unfinished = [name for name, row in rows.items() if row.facts["state"] != "done"]
-        found = _parallel(lambda name: behind.evaluations(RunDir(self.runs / name)), unfinished)
+        found = [*_parallel(lambda name: behind.evaluations(RunDir(self.runs / name)), unfinished)]
         judging = dict(zip(unfinished, found, strict=True))
-        jobs, trouble = self._ask_queue(rows, readings, itertools.chain(*found))
-        judging = {name: behind.waiting(some, jobs) for name, some in judging.items()}
+        jobs, trouble = self._ask_queue(rows, readings, looks, itertools.chain(*found))
+        judging = {name: behind.waiting(some, jobs) for name, some in judging.items() if some}
         pending = {name: reading.run for name, reading in readings.items() if rows[name].facts["state"] == "pending"}
         before = behind.standing([*pending.values(), *itertools.chain(*judging.values())], jobs)
         for name, run in pending.items():
             rows[name].facts["behind"] = before.get(run.path, [])
-        for name, some in judging.items():
+        for name in unfinished:
+            some = judging.get(name, ())
             rows[name].facts["awaited_by"] = [{"id": each.id, "behind": before.get(each.path, [])} for each in some]
-        gone = known.keys() - rows.keys()
-        if gone or fresh:
-            known.update(fresh)
-            for name in gone:
-                del known[name]
-            self._save(fresh, gone)
-        return [row if self._config else RunRow(row.facts) for _, row in sorted(rows.items())], trouble
+        self._remember({}, known.keys() - rows.keys())
+        return [self._asked_for(row) for _, row in sorted(rows.items())], trouble
 
     def _folders(self) -> dict[str, bool]:
-        """The runs that one can see -> whether it is a link. Those of others may be closed; links may lead nowhere."""
+        """What may be a run and can be seen -> whether it is a link. Those of others may be closed."""
         try:
             with os.scandir(self.runs) as entries:
-                found = [(entry.name, entry.is_symlink()) for entry in entries if entry.name[0] != "."]
+                found = {entry.name: entry.is_symlink() for entry in entries if entry.name[0] != "."}
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        return {name: link for name, link in found if os.path.exists(f"{self.runs}/{name}/spec.json")}
+        return found if self._only is None else {name: found[name] for name in self._only if name in found}
 
     def _look(self, name: str) -> bytes | None:
-        """What a remembered row must agree with; None for a run that may not be remembered."""
+        """What a remembered row must agree with; None for what may not be remembered, or is no run."""
         path = f"{self.runs}/{name}"
         try:
             # The lock before the files: whoever lets go of it has written how it ended.
@@ -155,76 +154,80 @@ class RunIndex:
         except (OSError, SslrunError):
             return None
 
+    def _read(
+        self, names: Sequence[str], looks: Mapping[str, bytes | None], rows: dict[str, RunRow], show: Show | None
+    ) -> dict[str, _Reading]:
+        """Read what nobody remembers into `rows`, and remember what has ended; returns the readings of all else."""
+        left, fresh = {}, {}
+        found = _parallel(lambda name: read((self.runs / name).resolve()), names)
+        for name, reading in zip(names, _shown(found, "reading runs", len(names), show), strict=True):
+            if not reading.row:
+                continue
+            rows[name] = reading.row
+            if reading.final and looks.get(name):
+                fresh[name] = _remembered(looks[name], None, reading.row)
+            else:
+                left[name] = reading
+            if len(fresh) == PORTION:
+                self._remember(fresh)
+                fresh = {}
+        self._remember(fresh)
+        return left
+
     def _ask_queue(
-        self, rows: dict[str, RunRow], readings: Mapping[str, _Reading], also: Iterable[RunDir]
+        self,
+        rows: dict[str, RunRow],
+        readings: dict[str, _Reading],
+        looks: Mapping[str, bytes | None],
+        also: Iterable[RunDir],
     ) -> tuple[behind.Jobs | None, str]:
         """Look again at what may be in the queue, now that the queue is known: (it, why it could not be asked)."""
         given = {name: reading for name, reading in readings.items() if reading.job and not reading.final}
-        jobs, trouble = queue.of_runs([*(reading.run for reading in given.values()), *also])
-        for name, before in given.items() if jobs is not None else ():
-            now = _read(before.run.path, jobs, before)
+        told = {name: self._known[name].queue for name in rows.keys() - readings.keys() if name in self._known}
+        told = {name: said for name, said in told.items() if said}
+        for name, (job, _) in told.items():
+            row = RunRow({**rows[name].facts, "job": job})
+            given[name] = _Reading(ReadOnce(self.runs / name), looks[name], row, job)
+        # Of a job that was cancelled and is gone nobody asks.
+        over = {name for name, (job, said) in told.items() if rows[name].facts["state"] == "cancelled" and said == GONE}
+        jobs, trouble = queue.of_runs([*(given[name].run for name in given if name not in over), *also])
+        fresh = {}
+        for name, before in given.items():
+            if told.get(name) == _said(jobs or {}, before.job) and (jobs is not None or name in over):
+                continue
+            if jobs is None and name not in told:  # it was read without the queue
+                continue
+            now = read(before.run.path, jobs, before)
             if now.job != before.job:  # given since: it was not there yet when the queue was asked
-                now = _read(now.run.path)
-            rows[name] = now.row or rows[name]
+                now = read(now.run.path)
+            elif jobs is not None and now.row and looks.get(name) and not (now.behind or now.row.damaged):
+                fresh[name] = _remembered(looks[name], _said(jobs, now.job), now.row)
+            rows[name], readings[name] = now.row or rows[name], now
+        self._remember(fresh)
         return jobs, trouble
 
-    # -- the file --------------------------------------------------------------------------------------------------
+    # -- what is remembered ----------------------------------------------------------------------------------------
 
-    def _load(self) -> Known:
-        config = "config, config_sum" if self._config else "NULL, NULL"
+    def _remember(self, fresh: Mapping[str, Remembered], gone: Collection[str] = ()) -> None:
+        if fresh or gone:
+            self._memory.save(fresh, gone)
+        for name, row in fresh.items():
+            wanted = (part for name, part in zip(PARTS, row.parts, strict=True) if name in self._parts)
+            self._known[name] = Remembered(row.signature, row.queue, [*wanted])
+        for name in gone:
+            del self._known[name]
 
-        def load(database: sqlite3.Connection) -> Known:
-            found = {}
-            for cells in database.execute(f"SELECT name, signature, facts, facts_sum, {config} FROM runs"):
-                with contextlib.suppress(TypeError, AttributeError, ValueError):  # a damaged cell has any type
-                    name, signature, facts, facts_sum, settings, settings_sum = cells
-                    sound = facts_sum == _sum(name, signature, facts)
-                    sound &= not self._config or settings_sum == _sum(name, signature, settings)
-                    row = self._placed(os.fsdecode(name), facts, settings or b"{}") if sound else RunRow({})
-                    found[os.fsdecode(name)] = signature if sound else b"", row
-            return found
-
-        return (self._with_database(load) if os.path.exists(self._file) else None) or {}
-
-    def _placed(self, name: str, facts: bytes, config: bytes) -> RunRow:
+    def _row(self, name: str, known: Remembered) -> RunRow:
         """With the paths as they are here and now: a folder of runs may be moved."""
-        found = json.loads(facts)
-        found["path"] = path = f"{self.runs}/{name}"
-        found["checkpoint"] = found["checkpoint"] and f"{path}/checkpoints/{found['checkpoint']}"
-        return RunRow(found, json.loads(config))
+        parts = dict(zip(self._parts, known.parts, strict=True))
+        path = f"{self.runs}/{name}"
+        saved = parts["facts"].get("checkpoint")
+        facts = {**EMPTY, **parts["facts"], "path": path, "checkpoint": saved and f"{path}/checkpoints/{saved}"}
+        return RunRow(facts, parts.get("config", {}), parts.get("work", {}))
 
-    def _save(self, fresh: Known, gone: Iterable[str]) -> None:
-        def save(database: sqlite3.Connection) -> None:
-            columns = "name PRIMARY KEY, signature, facts, facts_sum, config, config_sum"
-            database.execute("BEGIN IMMEDIATE")
-            database.execute(f"CREATE TABLE IF NOT EXISTS runs ({columns})")
-            database.executemany("DELETE FROM runs WHERE name = ?", [(os.fsencode(name),) for name in gone])
-            database.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", map(_cells, fresh.items()))
-            database.execute("COMMIT")
-
-        with contextlib.suppress(OSError, ValueError):
-            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(opened(self._file, os.O_RDWR | os.O_CREAT))  # 0600: it holds what private runs hold
-            self._with_database(save)
-
-    def _with_database(self, work: Callable[[sqlite3.Connection], Result]) -> Result | None:
-        """None where the index cannot be used. One that is damaged goes, so that the next write makes a new one."""
-        for _ in range(2):
-            try:
-                with contextlib.closing(
-                    sqlite3.connect(self._file, timeout=LOCK_SECONDS, isolation_level=None)
-                ) as database:
-                    database.text_factory = bytes  # damaged text need not be Unicode
-                    database.execute("PRAGMA synchronous = OFF")  # a power cut costs the index, and nothing else
-                    return work(database)
-            except sqlite3.Error as error:
-                name = getattr(error, "sqlite_errorname", "")
-                if name != "SQLITE_ERROR" and not name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-                    return None  # busy, unwritable, full: somebody else's, or no reason to complain
-                with contextlib.suppress(OSError):
-                    for suffix in ("-journal", ""):
-                        self._file.with_name(f"{self._file.name}{suffix}").unlink(missing_ok=True)
-        return None
+    def _asked_for(self, row: RunRow) -> RunRow:
+        kept = {name: getattr(row, name) for name in self._parts}
+        return RunRow(**kept, damaged=row.damaged)
 
 
 def place(runs: Path) -> Path:
@@ -232,7 +235,7 @@ def place(runs: Path) -> Path:
     return cache_folder() / f"runs-{hashlib.sha256(os.fsencode(runs.resolve())).hexdigest()[:16]}.sqlite"
 
 
-def _read(path: Path, jobs: Queue | None = None, before: _Reading | None = None) -> _Reading:
+def read(path: Path, jobs: Queue | None = None, before: _Reading | None = None) -> _Reading:
     """The row of the run at `path`, with what the queue knows. `before`: what was read when nobody had asked the queue;
     it counts where the files have not changed since."""
     signature = None
@@ -240,20 +243,46 @@ def _read(path: Path, jobs: Queue | None = None, before: _Reading | None = None)
         signature = _signature(str(path))
     run = before.run if before and signature and signature == before.signature else ReadOnce(path)
     try:
-        facts, history = _facts(run, jobs), run.history()
+        facts, history, spec = _facts(run, jobs), run.history(), run.spec()
         if before and facts["state"] in ("failed", "stopped"):  # the queue has lost the job of which the ledger knows
             facts["lost_job"] = before.row.facts["job"]
-        row = RunRow(facts, json.loads(json.dumps(run.spec().shown())))
+        row = RunRow(facts, json.loads(json.dumps(spec.shown())), _work(run, facts, spec))
         # While a job may still come, the queue has the last word, also on what was cancelled.
         waits = history.last(*TOLD).get("event") == "submitted"
         final = jobs is None and not waits and facts["job"] is None and facts["state"] not in ACTIVE
-        return _Reading(run, signature, row, history.job, final)
+        awaits = any(isinstance(source, FromRun) for source in spec.sources.values())
+        return _Reading(run, signature, row, history.job, final, awaits)
     except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if not os.path.exists(path / "spec.json"):
             return _Reading(run, signature)
         said = str(error) if isinstance(error, SslrunError) else f"damaged: {type(error).__name__}: {error}"
         said = {"id": run.id, "path": str(path), "message": " ".join(said.split())}
-        return _Reading(run, signature, RunRow({**EMPTY, **said}))
+        return _Reading(run, signature, RunRow({**EMPTY, **said}, damaged=True))
+
+
+def _work(run: RunDir, facts: Mapping[str, Any], spec: RunSpec) -> dict[str, Any]:
+    heard = run.spoke() if facts["state"] == "running" else 0.0
+    gpus = spec.world_size if spec.cluster.gpus_per_node else 0
+    history = run.history()
+    judged = [e for e in history.judged() if e["step"] == facts["step"]]  # one of an earlier step is not its number
+    return {
+        "seconds": goodput.worked_seconds(history, heard),
+        "gpu_seconds": goodput.worked_gpu_seconds(history, gpus, heard),
+        "judged": [{name: event[name] for name in SCORES if name in event} for event in judged],
+    }
+
+
+def _said(jobs: Queue, job: str | None) -> list[str | None]:
+    """What a row that Slurm's queue was asked for depends on."""
+    return [job, repr(jobs.get(job))]
+
+
+def _remembered(signature: bytes, queue: Any, row: RunRow) -> Remembered:
+    """Of the facts those that not all runs have: they are most of what is to be read."""
+    saved = row.facts["checkpoint"]
+    facts = {**row.facts, "path": "", "checkpoint": saved and Path(saved).name, "behind": [], "awaited_by": []}
+    facts = {name: value for name, value in facts.items() if name not in EMPTY or value != EMPTY[name]}
+    return Remembered(signature, queue, (facts, row.config, row.work))
 
 
 def _facts(run: RunDir, jobs: Queue | None) -> dict[str, Any]:
@@ -286,39 +315,44 @@ def _facts(run: RunDir, jobs: Queue | None) -> dict[str, Any]:
 
 def _signature(path: str) -> bytes:
     """Everything that a row is made of: the ledger's files with their sizes and times, which checkpoints there are, and
-    the files that are replaced whole. Raises OSError where a folder is missing.
+    the files that are replaced whole. Raises OSError where a folder, or the spec, is missing.
     """
-    events = [f"events/{name}" for name in sorted(os.listdir(f"{path}/events"))]
-    look: list[Any] = [sorted(os.listdir(f"{path}/checkpoints"))]
-    for name in (*events, "spec.json", "placement.json", "progress.json"):
+    look = [*sorted(os.listdir(f"{path}/checkpoints"))]
+    for name in (*(f"events/{name}" for name in sorted(os.listdir(f"{path}/events"))), "spec.json"):
+        found = os.stat(f"{path}/{name}")
+        look.append(f"{name} {found.st_size} {found.st_mtime_ns}")
+    for name in ("placement.json", "progress.json"):
         with contextlib.suppress(FileNotFoundError):
             found = os.stat(f"{path}/{name}")
-            look += [name, found.st_size, found.st_mtime_ns]
-    return repr(look).encode()
+            look.append(f"{name} {found.st_size} {found.st_mtime_ns}")
+    return os.fsencode("/".join(look))
 
 
-def _parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """`function` of each item, in their order."""
-    parts = [items[first : first + PART] for first in range(0, len(items), PART)]
+def _parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """`function` of each item, in their order, and not far ahead of who takes them."""
+    parts = (items[first : first + PART] for first in range(0, len(items), PART))
     with ThreadPoolExecutor(THREADS) as pool:
-        return [result for part in pool.map(lambda part: [*map(function, part)], parts) for result in part]
+        begun = collections.deque(pool.submit(_each, function, part) for part in itertools.islice(parts, 2 * THREADS))
+        while begun:
+            done = begun.popleft().result()
+            begun.extend(pool.submit(_each, function, part) for part in itertools.islice(parts, 1))
+            yield from done
 
 
-def _cells(item: tuple[str, tuple[bytes, RunRow]]) -> tuple[Any, ...]:
-    """A row of the file."""
-    name, (signature, row) = os.fsencode(item[0]), item[1]
-    saved = row.facts["checkpoint"]
-    facts = json.dumps({**row.facts, "path": "", "checkpoint": saved and Path(saved).name}).encode()
-    config = json.dumps(row.config).encode()
-    return name, signature, facts, _sum(name, signature, facts), config, _sum(name, signature, config)
+def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [*map(function, items)]
 
 
-def _sum(name: bytes, signature: bytes, text: bytes) -> int:
-    return zlib.crc32(b"\0".join((name, signature, text)), _version())
+def _shown(found: Iterable[Result], stage: str, of: int, show: Show | None) -> Iterator[Result]:
+    for number, each in enumerate(found):
+        if show and number % PART == 0:
+            show(stage, number, of)
+        yield each
 
 
 @functools.cache
 def _version() -> int:
     """Of the code that makes rows: those of any other version are not believed."""
-    modules = (fields, files, folder, goodput, ledger, readonce, runspec, schema, shapes, slow_ranks, state, stored)
+    modules = (commands, fields, files, folder, goodput, ledger, readonce, remembered)
+    modules += (runspec, schema, shapes, slow_ranks, state, stored)
     return zlib.crc32(b"".join(Path(file).read_bytes() for file in (__file__, *(m.__file__ for m in modules))))

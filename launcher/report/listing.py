@@ -285,4 +285,6 @@ def _cut(text: str, width: int = WIDEST) -> str:
 
 
 def _one_line(text: str) -> str:
+    if text.isprintable() and "  " not in text and text == text.strip():  # nearly all are, of a hundred thousand
+        return text
     return harmless(" ".join(text.split()))

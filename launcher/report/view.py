@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -15,13 +14,12 @@ from launcher import durations
 from launcher.plan.layouts import OnNodes
 from launcher.plan.plan import Plan
 from launcher.report import nodes, scores
+from launcher.report.bar import PLAIN_SECONDS
 from launcher.report.screen import console as on_screen
 
 if TYPE_CHECKING:
     from launcher.run.folder import RunDir
 
-LATE_SECONDS = 1.0  # of work that is not worth a bar
-PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 # Of progress.json, in this order.
 FIGURES = {
     "steps": "{}", "loss": "loss {:.3f}", "inertia": "inertia {:.6g}", "reassigned": "{:.2%} reassigned",
@@ -177,66 +175,6 @@ class Watch:
     def stopping(self, *, again: bool) -> None:
         told = "killing the ranks" if again else "stopping at the next safe point, to save first; once more kills"
         self._screen.print(told, soft_wrap=True)
-
-
-class Bar:
-    """For work that the command does itself: called with (what is done, of it so far, all of it or 0 where that is not
-    known).
-
-    A bar on a terminal, a line now and then elsewhere; `stopped` is said on Ctrl-C.
-    """
-
-    def __init__(self, stopped: str) -> None:
-        self._screen, self._stopped = console(), stopped
-        percent = TextColumn("{task.percentage:>3.0f} %")
-        columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), percent
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._screen, transient=True)
-        self._stage, self._task, self._said, self._began = "", None, time.monotonic(), (0.0, 0)
-
-    def __enter__(self) -> "Bar":
-        if self._screen.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._screen.is_terminal:
-            self._bar.stop()
-        if kind is KeyboardInterrupt:
-            self._screen.print(self._stopped, soft_wrap=True)
-
-    def __call__(self, stage: str, done: int, of: int) -> None:
-        now = time.monotonic()
-        if stage != self._stage:
-            self._stage, self._began = stage, (now, done)
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(stage, total=of or None)
-        self._bar.update(self._task, completed=done)
-        if not self._screen.is_terminal and now - self._said > PLAIN_SECONDS and done > self._began[1]:
-            self._said = now
-            left = (now - self._began[0]) * (of - done) / (done - self._began[1])
-            figures = f"{done / of:.0%}, {durations.exact(left)} left" if of else f"{done:,}"
-            self._screen.print(f"{stage}: {figures}", soft_wrap=True)
-
-
-class LateBar:
-    """A Bar that nobody sees of what is over within LATE_SECONDS."""
-
-    def __init__(self, stopped: str) -> None:
-        self._stopped, self._began, self._bar = stopped, time.monotonic(), None
-
-    def __enter__(self) -> "LateBar":
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        if self._bar:
-            self._bar.__exit__(*raised)
-
-    def __call__(self, stage: str, done: int, of: int) -> None:
-        if self._bar is None and time.monotonic() - self._began > LATE_SECONDS:
-            self._bar = Bar(self._stopped).__enter__()
-        if self._bar:
-            self._bar(stage, done, of)
 
 
 def _figures(now: dict[str, Any]) -> str:

@@ -381,19 +381,20 @@ def find(name: str, runs: Path) -> RunDir:
         if (path / "spec.json").is_file():
             return RunDir(paths.led_to(path))
     beginning, _, judged = name.partition("/evals/")
-    there = [*every(runs)]
-    matches = [run for run in there if run.id.startswith(beginning)]
+    matches = there = [run for run in every(runs, beginning) if run.id.startswith(beginning)]
     if judged and len(matches) == 1:
         there = [RunDir(path.parent) for path in matches[0].path.glob("evals/*/spec.json")]
         matches = [evaluation for evaluation in there if evaluation.path.name == judged]
     if len(matches) == 1:
         return matches[0]
     why, fix = ("several runs begin like this", "they are") if matches else ("there is no such run", "runs there:")
-    listed = ", ".join(sorted(run.id for run in matches or there)[:LISTED]) or "none"
+    listed = ", ".join(sorted(run.id for run in matches or there or every(runs))[:LISTED]) or "none"
     raise InputError.of("RUN", name, f"{why} in {runs}", f"{fix} {listed}")
 
 
-def every(runs: Path) -> Iterator[RunDir]:
-    """All runs of a folder."""
-    for path in sorted(runs.glob("*/spec.json")):
-        yield RunDir(paths.led_to(path.parent))
+def every(runs: Path, beginning: str = "") -> Iterator[RunDir]:
+    """All runs of a folder; without those that are called otherwise, unless a link leads to them."""
+    for name in files.names(runs):
+        path = f"{runs}/{name}"
+        if (name.startswith(beginning) or os.path.islink(path)) and os.path.exists(f"{path}/spec.json"):
+            yield RunDir(paths.led_to(runs / name))

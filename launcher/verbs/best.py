@@ -23,13 +23,15 @@ def run(options: Namespace) -> int:
     """The runs that have a score, the best first: each with its newest, of which step that is, and in what the runs
     differ."""
     from launcher.report import best, query
+    from launcher.report.bar import STOPPED, Bar
     from launcher.report.index import RunIndex
 
     if options.last is not None and options.last < 1:
         raise InputError.of("--last", options.last, "that is no run", "give a positive number")
     where = [query.Condition.read(said) for said in options.where]
     folder = arguments.runs_folder(options.overrides)
-    every, trouble = RunIndex(folder, config=True).rows()
+    with Bar(STOPPED) as bar:
+        every, trouble = RunIndex(folder, config=True).rows(bar)
     query.refuse_unknown("--where", [condition.key for condition in where], every)
     metric = best.named(options.metric, every)
     rows = [row for row in every if all(condition.holds(row) for condition in where)]

@@ -117,10 +117,10 @@ def _on_slurm(run: "RunDir", options: Namespace, *, joined: bool) -> int:
 
 def _submitted(run: "RunDir") -> "Submitted":
     """Raises ClusterError where the queue takes no more jobs for now."""
-    from launcher.report import view
+    from launcher.report.bar import STOPPED, Bar
     from launcher.start import submit
 
-    with view.Bar("stopped; the same command goes on") as bar:
+    with Bar(STOPPED) as bar:
         given = submit.submit([run], show=bar)[run.id]
     if given.full:
         raise ClusterError(f"{run.id} is not submitted: {given.full}; the same command submits it once some have ended")

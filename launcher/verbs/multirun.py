@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ClusterError, InputError, RunFailed
 from launcher.report import behind, view
+from launcher.report.bar import STOPPED, Bar
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE
 from launcher.slurm import queue
@@ -93,7 +94,7 @@ def _submit(
             screen.print(f"{found.id}: left as it is: {diverged}", soft_wrap=True)
         else:
             good.append(found)
-    with view.Bar("stopped; the same command goes on") as bar:
+    with Bar(STOPPED) as bar:
         outcome = submit.submit(good, name=name, show=bar) if good else {}
     left = [s.full for s in outcome.values() if s.full]
     fresh = [s.job for s in outcome.values() if s.job and not s.joined]

@@ -87,9 +87,9 @@ def _refuse_contradictions(options: Namespace, *, sweep: bool) -> None:
 def _simulate(spec: "RunSpec", recipe: "Recipe", plan: "Plan", options: Namespace) -> int:
     """How it might go; the plan itself stays in the JSON."""
     from launcher.report import outlook, page
-    from launcher.report.view import LateBar
+    from launcher.report.bar import Bar
 
-    with LateBar("nothing was simulated to its end") as bar:
+    with Bar("nothing was simulated to its end") as bar:
         found = outlook.of(spec, recipe, options.like, seed=options.seed or 0, say=bar)
     file = str(options.out) if options.out else None
     if options.out:

@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Convert a folder of images into shards for data=shards, or, without OUT, index a folder of tars. Started again it
     goes on where it was stopped; finished shards stay."""
-    from launcher.report import view
+    from launcher.report.bar import Bar
     from methods.data.convert import convert
     from methods.data.shard_index import index_all
 
@@ -42,7 +42,7 @@ def run(options: Namespace) -> int:
         if getattr(options, name) not in known:
             raise InputError.of(f"--{name}", getattr(options, name), "unknown", f"choose one of {', '.join(known)}")
     folder, made = absolute(options.out or options.folder), {}
-    with view.Bar("stopped; the same command goes on where this one was") as bar:
+    with Bar("stopped; the same command goes on where this one was") as bar:
         if options.out:
             made = convert(
                 options.folder,

@@ -17,7 +17,7 @@ from launcher.verbs import arguments
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from launcher.report.index import RunIndex, RunRow
+    from launcher.report.index import RunIndex, RunRow, Show
     from launcher.report.query import Condition
 
 EXAMPLE = "sslrun status --watch, sslrun status --where state=done --where 'method.lr>=0.1' --sort=-evals.knn.trained"
@@ -38,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """The runs of a folder: state, progress, checkpoints, restarts, time left, k-NN; what is going on comes first."""
     from launcher.report import query
+    from launcher.report.bar import STOPPED, Bar
     from launcher.report.index import RunIndex
 
     _refuse_contradictions(options)
@@ -49,7 +50,8 @@ def run(options: Namespace) -> int:
     view = _View(RunIndex(arguments.runs_folder(options.overrides), config=config), where, options.sort, asked)
     if options.watch:
         return _watch(view)
-    rows, _, trouble = view.rows()
+    with Bar(STOPPED) as bar:
+        rows, _, trouble = view.rows(bar)
     if trouble:
         arguments.say(trouble)
     view.explain(rows)
@@ -87,11 +89,11 @@ class _View:
         self._asking: threading.Thread | None = None
         self._foreseen: dict[tuple, Any] = {}  # when runs end; see ahead.py
 
-    def rows(self) -> "tuple[list[RunRow], int, str]":
+    def rows(self, show: "Show | None" = None) -> "tuple[list[RunRow], int, str]":
         """(the rows, of how many runs, why the queue could not be asked). Raises InputError for an unknown key."""
         from launcher.report import ahead, listing, query
 
-        rows, trouble = self._index.rows()
+        rows, trouble = self._index.rows(show)
         for option, names in self._asked.items():
             query.refuse_unknown(option, names, rows)
         self._total = len(rows)
