@@ -111,6 +111,11 @@ class RunIndex:
 
     def rows(self, show: Show | None = None) -> tuple[list[RunRow], str]:
         """(a row a run, by id; why the queue could not be asked, or ""). A damaged run is a row that says so."""
+        found, trouble = self.by_name(show)
+        return [row for _, row in sorted(found.items())], trouble
+
+    def by_name(self, show: Show | None = None) -> tuple[dict[str, RunRow], str]:
+        """The same by what the runs are called in this folder."""
         linked = self._folders()
         if self._known is None:
             self._known = self._memory.load(self._parts, self._only) if linked else {}
@@ -134,7 +139,7 @@ class RunIndex:
             some = judging.get(name, ())
             rows[name].facts["awaited_by"] = [{"id": each.id, "behind": before.get(each.path, [])} for each in some]
         self._remember({}, known.keys() - rows.keys())
-        return [self._asked_for(row) for _, row in sorted(rows.items())], trouble
+        return {name: self._asked_for(row) for name, row in rows.items()}, trouble
 
     def _folders(self) -> dict[str, bool]:
         """What may be a run and can be seen -> whether it is a link. Those of others may be closed."""

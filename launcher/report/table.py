@@ -2,12 +2,11 @@
 
 import dataclasses
 import functools
-import itertools
 import math
 import operator
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,11 @@ from launcher.compose import evaluation, points, protocols
 from launcher.compose.overrides import refusal, text_of
 from launcher.errors import InputError, SslrunError, unknown
 from launcher.report import trend
-from launcher.report.readonce import ReadOnce
-from launcher.run import goodput
+from launcher.report.index import RunIndex, RunRow, Show
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.slurm import queue, reasons
-from launcher.spec import paths, registry
-from launcher.spec.runspec import RunSpec
+from launcher.spec import registry
 from launcher.sweep import record
 from launcher.sweep.ablation import Ablation, PaperRow
 from launcher.sweep.asked import Asked, judges
@@ -149,8 +146,9 @@ class Table:
         }  # fmt: skip
 
 
-def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
-    """The table of what is asked for, from the runs of `folder`. `own`: methods of the user's own.
+def gather(asked: Asked, folder: Path, own: Sequence[str] = (), show: Show | None = None) -> Table:
+    """The table of what is asked for, from the runs of `folder`. `own`: methods of the user's own. `show`: as of
+    bar.Bar.
 
     Where no overrides are asked for and it was never submitted without, those of the newest submission count. Raises
     InputError where it was submitted with others than those asked for only.
@@ -167,7 +165,7 @@ def gather(asked: Asked, folder: Path, own: Sequence[str] = ()) -> Table:
     seeds = sorted({row["seed"] for row in mine.values()}) or list(table.scale(asked.scale).seeds)
     if asked.seed:
         seeds = [_seed(text) for text in points.values_of(f"seed={asked.seed}")]
-    found = _Finder(folder, [row["run"] for row in mine.values()])
+    found = _Finder(folder, {row["run"] for row in mine.values()}, show)
     rows = []
     for point in table.points:
         here = [mine.get((point.series, str(point.value), seed)) for seed in seeds]
@@ -231,21 +229,31 @@ def _notes(points: Sequence[PaperRow], mine: Mapping[tuple[str, str, int], Any],
 
 
 class _Finder:
-    """Where the runs lie now, and what Slurm's queue says of them; a run that was moved is known by its identity."""
+    """What became of the runs, and where they lie now; one that was moved is known by its identity."""
 
-    def __init__(self, folder: Path, names: Sequence[str]):
-        self._folder, self._moved = folder, None
-        here = [RunDir(folder / name) for name in names if (folder / name / "spec.json").exists()]
-        judges = (each for run in here for each in evaluation.every(run))
-        self.jobs, self.trouble = queue.of_runs(itertools.chain(here, judges))
+    def __init__(self, folder: Path, names: Collection[str], show: Show | None):
+        self._folder = folder
+        self._rows, self.trouble = RunIndex(folder, config=True, work=True, only=names).by_name(show)
 
-    def find(self, row: Mapping[str, Any]) -> RunDir | None:
-        if (self._folder / row["run"] / "spec.json").exists():
-            return RunDir(self._folder / row["run"])
-        if self._moved is None:
-            self._moved = {_in_spec(file, "identity"): file.parent for file in self._folder.glob("*/spec.json")}
-        path = self._moved.get(row["identity"])
-        return RunDir(paths.led_to(path)) if path else None
+    def find(self, row: Mapping[str, Any]) -> tuple[RunDir, RunRow] | None:
+        name = row["run"]
+        if name not in self._rows:
+            name = self._moved.get(row["identity"])
+            if name and name not in self._rows:
+                self._rows |= RunIndex(self._folder, config=True, work=True, only=[name]).by_name()[0]
+        return (RunDir(self._folder / name), self._rows[name]) if name in self._rows else None
+
+    @functools.cached_property
+    def _moved(self) -> dict[Any, str]:
+        return {_in_spec(file, "identity"): file.parent.name for file in self._folder.glob("*/spec.json")}
+
+    @functools.cached_property
+    def jobs(self) -> Any:
+        """The queue, where an evaluation of a run may be in it."""
+        every = (each for name in self._rows for each in evaluation.every(RunDir(self._folder / name)))
+        jobs, trouble = queue.of_runs(every)
+        self.trouble = self.trouble or trouble
+        return jobs
 
 
 @dataclass(frozen=True)
@@ -296,40 +304,41 @@ class _Wanted:
 def _run(wanted: _Wanted, seed: int, row: Mapping[str, Any] | None, finder: _Finder) -> Run:
     if row is None:
         return Run(seed, "absent")
-    found = finder.find(row)
-    if found is None:
+    there = finder.find(row)
+    if there is None:
         return Run(seed, "gone", row["run"], message=f"its folder {row['run']} is gone")
+    found, told = there
+    if told.damaged:
+        message = told.facts["message"].removeprefix("damaged: ")
+        return Run(seed, "damaged", found.id, str(found.path), message)
     try:
-        return _read(ReadOnce(found.path), seed, wanted, row, finder.jobs)
+        return _read(found, told, seed, wanted, row, finder)
     except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = str(error) if isinstance(error, SslrunError) else f"{type(error).__name__}: {error}"
-        return Run(seed, "damaged", found.path.name, str(found.path), " ".join(said.split()))
+        return Run(seed, "damaged", found.id, str(found.path), " ".join(said.split()))
 
 
-def _read(found: RunDir, seed: int, wanted: _Wanted, row: Mapping[str, Any], jobs: Any) -> Run:
-    summary, history = found.summary(jobs, digest=False), found.history()
-    gpus = found.spec().world_size if found.spec().cluster.gpus_per_node else 0
-    # One of an earlier step is not its number, nor one of other images of the same data set.
-    others = {f"evals/{each.path.name}" for each in evaluation.every(found) if not wanted.on(each)}
-    events = (e for e in history.judged() if e["step"] == summary["step"] and e.get("by") not in others)
-    score = _score(found.spec(), {e["protocol"]: e for e in events}, wanted, row)
-    state, message = summary["state"], summary["message"]
+def _read(found: RunDir, told: RunRow, seed: int, wanted: _Wanted, row: Mapping[str, Any], finder: _Finder) -> Run:
+    facts, events = told.facts, told.work["judged"]
+    state, message, backbone = facts["state"], facts["message"], told.config["method"].get("backbone")
+    if any("by" in event for event in events):  # one of other images of the same data set is not its number
+        others = {f"evals/{each.path.name}" for each in evaluation.every(found) if not wanted.on(each)}
+        events = [event for event in events if event.get("by") not in others]
+    score = _score(told.config, {e["protocol"]: e for e in events}, wanted, row)
     if state == "done" and score is None:
-        state, message = _unjudged(found, wanted, jobs)
-    heard = found.spoke() if summary["state"] == "running" else 0.0
-    hours = goodput.worked_seconds(history, heard) / 3600
-    gpu_hours = goodput.worked_gpu_seconds(history, gpus, heard) / 3600
+        state, message = _unjudged(found, wanted, backbone, finder)
     return Run(
         seed, state, found.id, str(found.path), message,
-        score if summary["state"] == "done" else None,
-        summary["step"], summary["steps"], hours, gpu_hours, sum(summary["restarts"].values()),
+        score if facts["state"] == "done" else None,
+        facts["step"], facts["steps"], told.work["seconds"] / 3600, told.work["gpu_seconds"] / 3600,
+        sum(facts["restarts"].values()),
     )  # fmt: skip
 
 
-def _unjudged(found: RunDir, wanted: _Wanted, jobs: Any) -> tuple[str, str]:
+def _unjudged(found: RunDir, wanted: _Wanted, backbone: str, finder: _Finder) -> tuple[str, str]:
     """(state, message) of a run that is done and has no score: those of the evaluation that was to give it one."""
-    asked = [each for each in evaluation.every(found) if wanted.asked_of(each, found.spec().method.backbone)]
-    there = asked[-1].state(jobs) if asked else None
+    asked = [each for each in evaluation.every(found) if wanted.asked_of(each, backbone)]
+    there = asked[-1].state(finder.jobs) if asked else None
     if there is None or there.name == "done":
         words = shlex.join(wanted.number.asked or [f"protocol={wanted.number.protocol}"])
         return "unjudged", f"`sslrun eval {found.typed} {words}` judges it"
@@ -337,20 +346,22 @@ def _unjudged(found: RunDir, wanted: _Wanted, jobs: Any) -> tuple[str, str]:
     return there.name, f"trained; its evaluation evals/{asked[-1].path.name} is {there.name}{said and ': '}{said}"
 
 
-def _score(spec: RunSpec, evals: Mapping[str, Any], wanted: _Wanted, row: Mapping[str, Any]) -> float | None:
+def _score(
+    config: Mapping[str, Any], evals: Mapping[str, Any], wanted: _Wanted, row: Mapping[str, Any]
+) -> float | None:
     """The number that was asked for. How a run is judged while it trains is no part of its identity: one that somebody
     launched to be judged otherwise is the same run, and has another number."""
-    judged, own = wanted.number, judges(spec)
+    judged, own = wanted.number, judges(config)
     name, by = judged.score, own | row.get("judges", {})
     if by["labels"] != own["labels"]:
         return None
     if judged.metric == "knn.trained" and by["neighbours"] != own["neighbours"]:
         name = f"k{by['neighbours']}"
-    called = protocols.called_as(judged.asked, spec.method.backbone) if judged.asked else judged.protocol
+    called = protocols.called_as(judged.asked, config["method"]["backbone"]) if judged.asked else judged.protocol
     beside = [f"{called}:{each}" for each in (wanted.images, judged.data) if each]  # the latter by older versions
     event = next((evals[each] for each in beside if each in evals), None)
     if event is None and called in evals:  # on the run's own labels, or those that it was first judged with
-        on = evals[called].get("data", (spec.eval_data or spec.data).name)
+        on = evals[called].get("data", (config["eval_data"] or config["data"])["name"])
         event = evals[called] if on in (wanted.images, judged.data) or not judged.data else None
     score = event["scores"].get(name) if event else None
     known = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)

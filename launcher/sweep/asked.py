@@ -1,7 +1,7 @@
 """`sweep=<paper>/<table>` on a command line: which sweep, at which scale, with which other overrides, and its runs."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Any
 from launcher.compose import evaluation, points, protocols
 from launcher.errors import InputError
 from launcher.spec import registry
-from launcher.spec.runspec import RunSpec
 from launcher.spec.schema import TrainConfig
 from launcher.sweep import ablation
 from launcher.sweep.ablation import Ablation, key_of
@@ -163,14 +162,15 @@ def described(asked: Asked, member: Member) -> dict[str, Any]:
         "seed": member.point.spec.seed,
         "kind": member.kind,
         "identity": member.point.spec.identity,
-        "judges": judges(member.point.spec),
+        "judges": judges(member.point.spec.to_json()),
     }
 
 
-def judges(spec: RunSpec) -> dict[str, Any]:
-    """What changes a run's scores but not its identity: asked for with other values, it is still the same run."""
-    labels = spec.to_json()["eval_data"]
+def judges(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes a run's scores but not its identity: asked for with other values, it is still the same run. stored:
+    its spec, as JSON holds it."""
+    labels = stored["eval_data"]
     return {
-        "neighbours": spec.method.knn_neighbours,
+        "neighbours": stored["method"]["knn_neighbours"],
         "labels": labels and {key: value for key, value in labels.items() if key != "path"},
     }

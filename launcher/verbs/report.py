@@ -51,9 +51,11 @@ def run(options: Namespace) -> int:
 
 def _sweep(wanted: "Asked", folder: Path, options: Namespace) -> int:
     from launcher.report import page, table, terminal
+    from launcher.report.bar import STOPPED, Bar
     from launcher.sweep import ablation
 
-    found = table.gather(wanted, folder, ablation.own_methods(options.config_dir))
+    with Bar(STOPPED) as bar:
+        found = table.gather(wanted, folder, ablation.own_methods(options.config_dir), bar)
     if options.markdown:
         print(harmless(terminal.markdown(found, _command(options, markdown=True))))
         return 0

@@ -11,7 +11,6 @@ from launcher.errors import InputError
 from launcher.verbs import arguments
 
 if TYPE_CHECKING:
-    from launcher.run.folder import RunDir
     from launcher.sweep.ablation import Ablation
 
 EXAMPLE = "sslrun sweep list, sslrun sweep list dino"
@@ -59,26 +58,18 @@ def _row(table: "Ablation", here: Mapping[tuple[str, str], Mapping[str, int]], o
 
 def _here(folder: Path) -> Mapping[tuple[str, str], Mapping[str, int]]:
     """{(table, scale): its runs in the folder, by state}."""
-    from launcher.run.folder import RunDir
-    from launcher.slurm import queue
+    from launcher.report.bar import STOPPED, Bar
+    from launcher.report.index import RunIndex
     from launcher.sweep import record
 
     member = {(row["sweep"], row["scale"], row["run"]) for row in record.recorded(folder)}
-    there = {run: RunDir(folder / run) for _, _, run in member if (folder / run / "spec.json").exists()}
-    jobs, _ = queue.of_runs(there.values())
-    states = {name: _state(run, jobs) for name, run in there.items()}
+    with Bar(STOPPED) as bar:
+        rows, _ = RunIndex(folder, only={run for _, _, run in member}).by_name(bar)
     found: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for name, scale, run in sorted(member):
-        if run in states:
-            found[name, scale][states[run]] += 1
+        if run in rows:
+            found[name, scale]["damaged" if rows[run].damaged else rows[run].facts["state"]] += 1
     return found
-
-
-def _state(run: "RunDir", jobs: Any) -> str:
-    try:
-        return run.state(jobs).name
-    except (OSError, ValueError):
-        return "damaged"
 
 
 def _show(rows: list[dict[str, Any]], folder: Path) -> None:
