@@ -21,6 +21,7 @@ from launcher.compose import clusters, protocols
 from launcher.compose.overrides import parsed, refusal, refused, spelled
 from launcher.compose.training import composed, frozen, plain, refuse_unknown_fields, to_object, typed
 from launcher.errors import InputError
+from launcher.run.at_once import Show, shown
 from launcher.spec import registry
 from launcher.spec.contract import Recipe
 from launcher.spec.runspec import RunSpec
@@ -41,7 +42,9 @@ class Point:
     recipe: Recipe
 
 
-def expand(overrides: Sequence[str], config_dir: Path | None = None, *, planning: bool = False) -> list[Point]:
+def expand(
+    overrides: Sequence[str], config_dir: Path | None = None, *, planning: bool = False, show: Show | None = None
+) -> list[Point]:
     """Every combination of the values in `overrides`, the last key varying fastest, as Hydra orders them.
 
     `planning` accepts data that are not at hand. Raises InputError with the override that cannot be read, or the point
@@ -53,7 +56,8 @@ def expand(overrides: Sequence[str], config_dir: Path | None = None, *, planning
         raise InputError(f"--multirun: this is {number:,} runs, more than {MOST:,}; vary fewer values")
     bases: dict[tuple[str, ...], _Base] = {}
     points = []
-    for combination in itertools.product(*(values for _, values in axes)):
+    combinations = itertools.product(*(values for _, values in axes))
+    for combination in shown(combinations, "composing runs", number, show):
         command = [f"{key}={value}" for (key, _), value in zip(axes, combination, strict=True)]
         varied = tuple(word for word, (_, values) in zip(command, axes, strict=True) if len(values) > 1)
         structure = tuple(filter(_structural, command))

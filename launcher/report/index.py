@@ -5,7 +5,6 @@ believed only while its run's files look exactly as they did when it was made an
 while Slurm's queue says of that job what it said then. A run that works, or waits for another, is always read anew.
 """
 
-import collections
 import contextlib
 import functools
 import hashlib
@@ -13,17 +12,17 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from launcher.errors import SslrunError
 from launcher.report import behind, readonce, remembered
 from launcher.report.readonce import ReadOnce
-from launcher.report.remembered import PARTS, Memory, Remembered
+from launcher.report.remembered import PARTS, IndexFile, Remembered
 from launcher.run import files, folder, goodput, ledger, shapes, slow_ranks, state
+from launcher.run.at_once import Show, at_once, shown
 from launcher.run.files import cache_folder
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE, Queue
@@ -31,7 +30,6 @@ from launcher.slurm import commands, queue
 from launcher.spec import fields, runspec, schema, stored
 from launcher.spec.runspec import FromRun, RunSpec
 
-THREADS = 8  # a shared file system answers many at once; one after the other, each file would cost a round trip
 TOLD = ("submitted", "start")
 PART = 64  # runs that a thread takes at once
 PORTION = 2048  # runs after which what was read of them is remembered: whoever interrupts a first look keeps that
@@ -69,8 +67,6 @@ EMPTY: dict[str, Any] = {
     "awaited_by": [],  # its evaluations that need its end: id, and behind, as of a run
 }  # fmt: skip
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
-Show = Callable[[str, int, int], None]  # (what is done, of it so far, all of it), as bar.Bar has it
 GONE = repr(None)  # what the queue says of a job that it does not have
 SCORES = ("protocol", "step", "scores", "by", "data")  # of the events that judged a run
 
@@ -78,8 +74,8 @@ SCORES = ("protocol", "step", "scores", "by", "data")  # of the events that judg
 @dataclass(frozen=True)
 class RunRow:
     """`facts`: the keys of EMPTY. `config`: the run's spec, where it runs now. `work`: `seconds` and `gpu_seconds`, of
-    all its starts, and `judged`, the SCORES of what judged its step. Both are empty unless they were asked for.
-    `damaged`: it could not be read, and its message says why."""
+    all its starts, `judged`, the SCORES of what judged its step, and whether others ever `awaited` its end. Both are
+    empty unless they were asked for. `damaged`: it could not be read, and its message says why."""
 
     facts: dict[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -106,7 +102,7 @@ class RunIndex:
     def __init__(self, runs: Path, *, config: bool = False, work: bool = False, only: Collection[str] | None = None):
         self.runs, self._only = runs.resolve(), only
         self._parts = [name for name, asked in zip(PARTS, (True, config, work), strict=True) if asked]
-        self._memory = Memory(place(self.runs), _version)
+        self._memory = IndexFile(place(self.runs), _version)
         self._known: dict[str, Remembered] | None = None
 
     def rows(self, show: Show | None = None) -> tuple[list[RunRow], str]:
@@ -121,13 +117,14 @@ class RunIndex:
             self._known = self._memory.load(self._parts, self._only) if linked else {}
         known = self._known
         plain = [name for name, link in linked.items() if not link]  # a link may lead somewhere else tomorrow
-        looks = dict(zip(plain, _shown(_parallel(self._look, plain), "looking at runs", len(plain), show), strict=True))
+        seen = shown(at_once(self._look, plain, PART), "looking at runs", len(plain), show)
+        looks = dict(zip(plain, seen, strict=True))
         same = [name for name, look in looks.items() if look and name in known and known[name].signature == look]
         rows = {name: self._row(name, known[name]) for name in same}
         unknown = [name for name in linked if name not in rows and os.path.exists(f"{self.runs}/{name}/spec.json")]
         readings = self._read(unknown, looks, rows, show)
         unfinished = [name for name, row in rows.items() if row.facts["state"] != "done"]
-        found = [*_parallel(lambda name: behind.evaluations(RunDir(self.runs / name)), unfinished)]
+        found = [*at_once(lambda name: behind.evaluations(RunDir(self.runs / name)), unfinished, PART)]
         judging = dict(zip(unfinished, found, strict=True))
         jobs, trouble = self._ask_queue(rows, readings, looks, itertools.chain(*found))
         judging = {name: behind.waiting(some, jobs) for name, some in judging.items() if some}
@@ -164,8 +161,8 @@ class RunIndex:
     ) -> dict[str, _Reading]:
         """Read what nobody remembers into `rows`, and remember what has ended; returns the readings of all else."""
         left, fresh = {}, {}
-        found = _parallel(lambda name: read((self.runs / name).resolve()), names)
-        for name, reading in zip(names, _shown(found, "reading runs", len(names), show), strict=True):
+        found = at_once(lambda name: read((self.runs / name).resolve()), names, PART)
+        for name, reading in zip(names, shown(found, "reading runs", len(names), show), strict=True):
             if not reading.row:
                 continue
             rows[name] = reading.row
@@ -273,6 +270,7 @@ def _work(run: RunDir, facts: Mapping[str, Any], spec: RunSpec) -> dict[str, Any
     return {
         "seconds": goodput.worked_seconds(history, heard),
         "gpu_seconds": goodput.worked_gpu_seconds(history, gpus, heard),
+        "awaited": bool(history.all("awaited")),
         "judged": [{name: event[name] for name in SCORES if name in event} for event in judged],
     }
 
@@ -331,28 +329,6 @@ def _signature(path: str) -> bytes:
             found = os.stat(f"{path}/{name}")
             look.append(f"{name} {found.st_size} {found.st_mtime_ns}")
     return os.fsencode("/".join(look))
-
-
-def _parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """`function` of each item, in their order, and not far ahead of who takes them."""
-    parts = (items[first : first + PART] for first in range(0, len(items), PART))
-    with ThreadPoolExecutor(THREADS) as pool:
-        begun = collections.deque(pool.submit(_each, function, part) for part in itertools.islice(parts, 2 * THREADS))
-        while begun:
-            done = begun.popleft().result()
-            begun.extend(pool.submit(_each, function, part) for part in itertools.islice(parts, 1))
-            yield from done
-
-
-def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    return [*map(function, items)]
-
-
-def _shown(found: Iterable[Result], stage: str, of: int, show: Show | None) -> Iterator[Result]:
-    for number, each in enumerate(found):
-        if show and number % PART == 0:
-            show(stage, number, of)
-        yield each
 
 
 @functools.cache

@@ -33,7 +33,7 @@ class Remembered:
     parts: Sequence[Mapping[str, Any]]
 
 
-class Memory:
+class IndexFile:
     """`version`: of the code that makes what is remembered."""
 
     def __init__(self, file: Path, version: Callable[[], int]):

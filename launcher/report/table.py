@@ -18,7 +18,8 @@ from launcher.compose import evaluation, points, protocols
 from launcher.compose.overrides import refusal, text_of
 from launcher.errors import InputError, SslrunError, unknown
 from launcher.report import trend
-from launcher.report.index import RunIndex, RunRow, Show
+from launcher.report.index import RunIndex, RunRow
+from launcher.run.at_once import Show
 from launcher.run.files import read_json
 from launcher.run.folder import RunDir
 from launcher.slurm import queue, reasons

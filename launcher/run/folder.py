@@ -321,7 +321,6 @@ class RunDir:
         begun = spec.continue_from.step if spec.continue_from else 0
         step = newest.get("step", begun)
         step = step if digest and trains and not self.owner else max(step, progress.get("step", 0))
-        causes = Counter(e["cause"] for e in history.after(1).all("start"))
         health = {e.get("of"): e["what"] for e in history.all("health")}
         gpus = spec.tasks_per_node if spec.cluster.gpus_per_node else 0
         interrupted = interruptions(history, spec.nodes * gpus)
@@ -348,7 +347,7 @@ class RunDir:
             "world_size": ranks,  # of its latest start
             "granted_nodes": ranks and -(-ranks // spec.tasks_per_node),  # those that it took
             "asked_nodes": spec.asked_nodes,
-            "restarts": dict(causes),
+            "restarts": dict(Counter(e["cause"] for e in history.after(1).all("start"))),
             "lost_steps": history.lost_steps,
             "goodput": goodput(history, step - begun),
             "in_place": sum(each["in_place"] for each in interrupted),

@@ -7,6 +7,7 @@ What such a record says of a run, the run's own ledger says too, so that a run w
 
 import contextlib
 import hashlib
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.plan import plan as planning
 from launcher.run import snapshot
+from launcher.run.at_once import Show, at_once, shown
 from launcher.run.files import NotOurs, write_json
 from launcher.run.folder import RunDir, every
 from launcher.run.ledger import Ledger
 from launcher.run.shapes import IN_A_TABLE, RECORD
 from launcher.spec.planned import Planned
-from launcher.spec.runspec import MASK, RunSpec
+from launcher.spec.runspec import MASK
 from launcher.start import stages
 
 if TYPE_CHECKING:
@@ -39,37 +41,47 @@ def members(name: str, folder: Path) -> list[RunDir] | None:
     return [RunDir(folder / _inside(point["run"])) for point in RECORD.read(found[0])["points"]]
 
 
-def create(points: "list[Point]") -> list[RunDir]:
+def create(points: "list[Point]", show: Show | None = None) -> list[RunDir]:
     """The run of every point, on disk. Nothing is written before every point is known to be good."""
-    stages.check(point.spec for point in points if not _of(point.spec).exists())
-    plans: list[Planned] = []
+    runs = [RunDir(Path(point.spec.runs) / point.spec.run_id) for point in points]
+    new = {run.path: point for run, point in zip(runs, points, strict=True) if not _is_there(run)}
+    stages.check(point.spec for point in new.values())
+    plans: dict[Path, Planned] = {}
     checked = set()
-    for point in points:
-        plans.append(planning.make(point.spec, point.recipe))
-        kind = (repr(point.spec.cluster), point.spec.asked_nodes, point.spec.tasks_per_node)
-        if point.spec.cluster.kind == "slurm" and kind not in checked:
+    for run, point in shown(zip(runs, points, strict=True), "planning runs", len(runs), show):
+        spec = point.spec
+        kind = spec.cluster.kind == "slurm" and (repr(spec.cluster), spec.asked_nodes, spec.tasks_per_node)
+        if run.path in new or (kind and kind not in checked):
+            plans[run.path] = planning.make(spec, point.recipe)
+        if kind and kind not in checked:
             from launcher.start import submit
 
-            submit.check(point.spec, plans[-1])
+            submit.check(spec, plans[run.path])
             checked.add(kind)
     take = cache(snapshot.take)
-    runs = []
-    for point, plan in zip(points, plans, strict=True):
-        spec = point.spec
-        found = RunDir(_of(spec).parent)
-        if not _of(spec).exists():
-            found.create(spec, plan, lambda spec=spec: take(spec.method.name, Path(spec.runs)))
-        runs.append(found)
+
+    def make(path: Path) -> None:
+        spec = new[path].spec
+        RunDir(path).create(spec, plans[path], lambda: take(spec.method.name, Path(spec.runs)))
+
+    paths = [*new]
+    for path in paths[:1]:  # with the folder of runs, and the code
+        make(path)
+    for _ in shown(at_once(make, paths[1:]), "making runs", len(paths), show):
+        pass
     return runs
 
 
-def _of(spec: RunSpec) -> Path:
-    """Where its run has a spec.json, once that is made."""
-    return Path(spec.runs) / spec.run_id / "spec.json"
+def _is_there(run: RunDir) -> bool:
+    return os.path.exists(f"{run.path}/spec.json")
 
 
 def record(
-    overrides: list[str], points: "list[Point]", runs: list[RunDir], rows: Sequence[Mapping[str, Any]] = ()
+    overrides: list[str],
+    points: "list[Point]",
+    runs: list[RunDir],
+    rows: Sequence[Mapping[str, Any]] = (),
+    show: Show | None = None,
 ) -> str:
     """Write down what the sweep consists of, and return its name. `rows`: of a paper's table, what asked.described
     says of each point."""
@@ -84,13 +96,33 @@ def record(
     listed = [
         {"run": run.id, "varied": list(point.varied), **row} for run, point, row in zip(runs, points, rows, strict=True)
     ]
-    for run, row in zip(runs, rows, strict=True):
-        said = run.history().all("sweep")  # by an earlier submission: once is enough
+
+    def tell(told: tuple[RunDir, Mapping[str, Any]]) -> None:
+        run, row = told
+        history = run.history()
+        said = history.all("sweep")  # by an earlier submission: once is enough
         if not any(all(event.get(key) == value for key, value in row.items()) for event in said):
-            Ledger(run.path, run.generation() + 1, "submit").write("sweep", **row)
+            Ledger(run.path, history.generation + 1, "submit").write("sweep", **row)
+
+    since = _written(folder / f"{name}.json", listed)
+    untold = [(run, row) for run, row in zip(runs, rows, strict=True) if _made(run) >= since]
+    for _ in shown(at_once(tell, untold), "noting the sweep", len(untold), show):
+        pass
     words = [_masked(word) for word in overrides]
     write_json(folder / f"{name}.json", {"overrides": words, "time": round(time.time(), 3), "points": listed})
     return name
+
+
+def _written(file: Path, points: Sequence[Mapping[str, Any]]) -> float:
+    """When the record of just these points was written: each run that there was then has been told. 0: it is not."""
+    with contextlib.suppress(OSError, ValueError):
+        if RECORD.read(file)["points"] == json.loads(json.dumps(points)):
+            return file.stat().st_mtime
+    return 0.0
+
+
+def _made(run: RunDir) -> float:
+    return os.stat(f"{run.path}/spec.json").st_mtime
 
 
 def _masked(word: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.errors import ClusterError, InputError, RunFailed
 from launcher.report import behind, view
 from launcher.report.bar import STOPPED, Bar
+from launcher.report.index import RunIndex, RunRow
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE
 from launcher.slurm import queue
@@ -41,32 +42,50 @@ def run(options: Namespace) -> int:
         if not points:
             raise InputError.of("sweep", table.ablation.name, "none of its points can run yet", "choose another")
     else:
-        points = expand(options.overrides, options.config_dir)
+        with Bar(STOPPED) as bar:
+            points = expand(options.overrides, options.config_dir, show=bar)
     runs_folder = Path(points[0].spec.runs)
-    runs = record.create(points)
-    name = record.record(options.overrides, points, runs, rows)
-    once = {run.path: (run, point) for run, point in zip(runs, points, strict=True)}  # a run may be of several columns
-    runs, points = [run for run, _ in once.values()], [point for _, point in once.values()]
-    if points[0].spec.cluster.kind == "slurm":
-        worst = _submit(runs, points, columns, name, screen, options)
-    else:
+    with Bar(STOPPED) as bar:
+        runs = record.create(points, bar)
+        name = record.record(options.overrides, points, runs, rows, bar)
+        once = {run.path.name: (run, point) for run, point in zip(runs, points, strict=True)}
+        index = RunIndex(runs_folder, config=True, work=True, only=once)
+        before, _ = index.by_name(bar)
+    left = [each for name, each in once.items() if not _settled(before.get(name), each[1], columns.get(name))]
+    runs, points = [run for run, _ in left], [point for _, point in left]
+    if not left:
+        screen.print("nothing is missing", soft_wrap=True)
+    elif len(left) < len(once):
+        screen.print(f"{len(once) - len(left):,} of {len(once):,} runs are done, or in the queue", soft_wrap=True)
+    worst = 0
+    if left and points[0].spec.cluster.kind == "slurm":
+        worst = _submit(runs, points, columns, name, screen, options, of=len(once))
+    elif left:
         worst = _one_after_the_other(runs, points, columns, options)
     if options.wait:
-        worst = max(worst, _wait(runs, screen))
-    states = _states(runs)
+        worst = max(worst, _wait(index, screen))
+    now = index.by_name()[0] if left or options.wait else before
+    states = [now[run] for run in once if run in now]
     if options.json:
-        rows = [
-            {"id": run.id, "path": str(run.path), "state": state.name, "job": state.job}
-            for run, state in zip(runs, states, strict=True)
-        ]
+        rows = [{name: row.facts[name] for name in ("id", "path", "state", "job")} for row in states]
         print(json.dumps({"sweep": name, "runs": rows}))
-    counted = ", ".join(f"{n} {state}" for state, n in Counter(s.name for s in states).items())
-    screen.print(f"sweep {name}: {len(runs)} runs in {runs_folder}, {counted}", soft_wrap=True)
+    counted = ", ".join(f"{n} {state}" for state, n in Counter(row.facts["state"] for row in states).items())
+    screen.print(f"sweep {name}: {len(once)} runs in {runs_folder}, {counted}", soft_wrap=True)
     if table:
-        runs_option = arguments.runs_option(runs[0])
+        runs_option = arguments.runs_option_of(runs_folder)
         command = f"sslrun report sweep={table.ablation.name} recipe={table.scale}{runs_option}"
         screen.print(f"beside the paper's: {command}", soft_wrap=True)
     return worst
+
+
+def _settled(row: RunRow | None, point: "Point", asked: Sequence[Sequence[str]] | None) -> bool:
+    """Whether nothing is left to do about a run: it is done or in the queue, nobody waits for its end, and nobody wants
+    it to be judged afterwards."""
+    if row is None or row.damaged or asked or point.spec.eval_after or row.config["eval_after"]:
+        return False
+    facts = row.facts
+    stands = facts["state"] == "done" or (facts["state"] in ACTIVE and facts["job"])
+    return bool(stands) and not (row.work["awaited"] or facts["behind"])
 
 
 def _say_absent(table: "Asked", absent: "Sequence[tuple[PaperRow, list[str]]]", screen: "view.Console") -> None:
@@ -84,6 +103,8 @@ def _submit(
     name: str,
     screen: "view.Console",
     options: Namespace,
+    *,
+    of: int,
 ) -> int:
     from launcher.start import submit
 
@@ -103,7 +124,7 @@ def _submit(
         said = f"submitted {len(fresh)} runs as job {', '.join(jobs)}" if fresh else "nothing is missing"
         screen.print(said, soft_wrap=True)
     if left:
-        said = f"{len(left)} of {len(good)} runs are not submitted: {left[0]}"
+        said = f"{len(left)} of {of} runs are not submitted: {left[0]}"
         screen.print(f"{said}; the same command submits them once some have ended", soft_wrap=True)
     before = behind.standing(good, queue.of_runs(good)[0]).values()
     waits = {behind.in_words(each, good[0].runs, arguments.runs_option(good[0])) for each in before}
@@ -141,34 +162,29 @@ def _one_after_the_other(runs: list[RunDir], points: "list[Point]", columns: Col
     return worst
 
 
-def _states(runs: list[RunDir]) -> list[Any]:
-    jobs, _ = queue.of_runs(runs)
-    return [found.state(jobs) for found in runs]
-
-
-def _wait(runs: list[RunDir], screen: "view.Console") -> int:
+def _wait(index: RunIndex, screen: "view.Console") -> int:
     """A live table until every run has ended. Exit code 4 when one failed."""
     from rich.live import Live
 
     with Live(console=screen, refresh_per_second=2) as live:
         while True:
-            states = _states(runs)
-            live.update(_table(runs, states))
-            if not any(state.name in ACTIVE for state in states):
+            rows, _ = index.rows()
+            live.update(_table(rows))
+            states = [row.facts["state"] for row in rows]
+            if not any(state in ACTIVE for state in states):
                 break
             time.sleep(WAIT_SECONDS)
-    return RunFailed.exit_code if any(state.name == "failed" for state in states) else 0
+    return RunFailed.exit_code if "failed" in states else 0
 
 
-def _table(runs: list[RunDir], states: list[Any]) -> Any:
+def _table(rows: Sequence[RunRow]) -> Any:
     from rich.table import Table
 
     table = Table(box=view.SIMPLE_HEAD)
     for name in ("run", "state", "step", "loss"):
         table.add_column(name)
-    for found, state in zip(runs, states, strict=True):
-        now: Mapping[str, Any] = found.doing(state.name, found.history())
-        loss = now.get("loss")
-        steps = f"{now['step']}/{now['steps']}" if now.get("steps") else ""
-        table.add_row(found.id, state.name, steps, "" if loss is None else f"{loss:.3f}")
+    for facts in (row.facts for row in rows):
+        steps = f"{facts['step']}/{facts['steps']}" if facts["steps"] else ""
+        loss = "" if facts["loss"] is None else f"{facts['loss']:.3f}"
+        table.add_row(facts["id"], facts["state"], steps, loss)
     return table

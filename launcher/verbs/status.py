@@ -17,8 +17,9 @@ from launcher.verbs import arguments
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from launcher.report.index import RunIndex, RunRow, Show
+    from launcher.report.index import RunIndex, RunRow
     from launcher.report.query import Condition
+    from launcher.run.at_once import Show
 
 EXAMPLE = "sslrun status --watch, sslrun status --where state=done --where 'method.lr>=0.1' --sort=-evals.knn.trained"
 WATCH_SECONDS = 5.0
