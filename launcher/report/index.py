@@ -251,8 +251,10 @@ def read(path: Path, jobs: Queue | None = None, before: _Reading | None = None) 
         row = RunRow(facts, json.loads(json.dumps(spec.shown())), _work(run, facts, spec))
         # While a job may still come, the queue has the last word, also on what was cancelled.
         waits = history.last(*TOLD).get("event") == "submitted"
-        final = jobs is None and not waits and facts["job"] is None and facts["state"] not in ACTIVE
         awaits = any(isinstance(source, FromRun) for source in spec.sources.values())
+        # Of those that are neither at work nor in a queue: whoever starts one here says so in its files.
+        rests = facts["state"] not in ACTIVE or (facts["state"] == "pending" and not awaits)
+        final = jobs is None and not waits and facts["job"] is None and rests
         return _Reading(run, signature, row, history.job, final, awaits)
     except (SslrunError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if not os.path.exists(path / "spec.json"):

@@ -131,6 +131,7 @@ def _ranged(default: Any, holds: Callable[[Any], bool], reason: str, fix: str) -
     return _field(default, range=Range(holds, reason, fix))
 
 
+@functools.cache
 def _range(config: type, name: str) -> Any:
     """None where it may hold anything. A subclass that gives a field nothing but another default leaves its range."""
     declared = (vars(kind).get("__dataclass_fields__", {}).get(name) for kind in config.__mro__)

@@ -125,15 +125,15 @@ def test_it_is_never_stale(warm, ledgers, ended):
     assert states >= {"running", "pending", "failed", "done", "cancelled"}
 
 
-def test_a_run_that_slurm_may_still_start_is_not_remembered(warm, ledgers, ended):
+def test_a_run_that_slurm_may_still_start_is_not_remembered_where_nobody_asked_the_queue(warm, ledgers, ended):
     ledgers.submit(ended[0], "7")
     Ledger(ended[0].path, 2, "cancel").write("cancel", by=1, job="7")
-    ledgers.create("method=rotnet", "recipe=tiny", "seed=100")
+    waits = ledgers.create("method=rotnet", "recipe=tiny", "seed=100")
     place(warm).unlink()
     states = {row.facts["id"]: row.facts["state"] for row in asked(warm)}
-    assert states[ended[0].id] == "cancelled"
+    assert states[ended[0].id] == "cancelled" and states[waits.id] == "pending"
     known = {name.decode() for (name,) in sqlite3.connect(place(warm)).execute("SELECT name FROM runs")}
-    assert known == {run.id for run in ended[1:]}
+    assert known == {waits.id, *(run.id for run in ended[1:])}
 
 
 def test_a_folder_that_was_moved_says_where_it_is(warm, tmp_path):
