@@ -10,6 +10,7 @@ side: cutting the views in a plain loop, forward, backward, SGD. Not counted: cl
 """
 
 import argparse
+import contextlib
 import copy
 import os
 import statistics
@@ -21,20 +22,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the launcher starts it
 
 import numpy as np
 import torch
+from jobs import created, started
 from torch.nn.functional import cross_entropy, linear
 
-from launcher.compose.training import resolve
-from launcher.plan import plan
-from launcher.run import snapshot
 from launcher.run.folder import RunDir
-from launcher.run.ledger import Ledger
-from launcher.runtime.dist import World
-from launcher.runtime.preempt import StopFlag
-from launcher.spec import registry
-from methods import data
 from methods.augment.views import TrainView
 from methods.engine import loop
-from methods.engine.job import Job
 
 SETTINGS = {
     "deepercluster": [
@@ -98,14 +91,18 @@ class BareLoop:
             loss.item()
 
 
+class Enough(Exception):
+    """All turns have been."""
+
+
 class Turns:
     """Between two of the engine's steps, every `length` steps: note its time, and give the bare loop its turn.
 
     Times are (wall, CPU) seconds a step; CPU seconds say more on a machine that others use too.
     """
 
-    def __init__(self, job, trainer, length):
-        self._job, self._trainer, self._length = job, trainer, length
+    def __init__(self, job, trainer, length, turns):
+        self._job, self._trainer, self._length, self._turns = job, trainer, length, turns
         self._bare, self._steps, self._done = None, trainer.steps, 0
         self._began = self._now()
         self.engine, self.bare = [], []  # one row a turn
@@ -131,6 +128,8 @@ class Turns:
             began = self._now()
             self._bare.steps(self._length)
             self.bare.append((self._now() - began) / self._length)
+            if len(self.bare) == self._turns:
+                raise Enough
         self._began = self._now()
 
     @staticmethod
@@ -140,22 +139,14 @@ class Turns:
 
 def measure(method, turns, length, threads):
     """((wall, CPU) seconds a step of the engine, of the bare loop: [turns, 2] each; global batch)."""
+    torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
-        overrides = [f"method={method}", "recipe=demo", f"runs={folder}", *SETTINGS[method]]
-        spec, recipe = resolve([*overrides, "method.checkpoint_every=1000000"])
-        per_epoch = spec.data.images // spec.method.global_batch
-        epochs = -(-turns * length // per_epoch) + 1
-        spec, recipe = resolve([*overrides, "method.checkpoint_every=1000000", f"method.epochs={epochs}"])
-        run = RunDir(Path(folder) / spec.run_id)
-        run.create(spec, plan.make(spec, recipe), lambda: snapshot.take(method, Path(folder)))
-        torch.set_num_threads(threads)
-        world = World(0, 1, torch.device("cpu"))
-        layout = registry.method(method).layout(spec.method, 1)
-        job = Job(run, spec, world, layout, Ledger(run.path, 1, "rank0"), StopFlag(), data.build(spec.data, "train"))
-        trainer = registry.load_trainer(method)(job)
-        measured = Turns(job, trainer, length)
-        loop.train(job, trainer, lambda *_: None)
-    return *(np.stack(side[WARM_UP:turns]) for side in (measured.engine, measured.bare)), spec.method.global_batch
+        spec, run = created([f"method={method}", "recipe=demo", *SETTINGS[method]], folder)
+        job, trainer = started(spec, run)
+        measured = Turns(job, trainer, length, turns)
+        with contextlib.suppress(Enough):
+            loop.train(job, trainer, lambda *_: None)
+    return *(np.stack(side[WARM_UP:]) for side in (measured.engine, measured.bare)), spec.method.global_batch
 
 
 def shares(path):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from launcher.run.files import append, write_json
@@ -20,6 +21,9 @@ class Reporter:
         """generation: of the start that speaks, so that nobody takes its word for that of the next one."""
         self._run, self._main, self._speaks = run, main, False
         self._said = 0.0
+        # A rename over a file that is there takes a disk milliseconds, which no step waits for.
+        self._behind, self._written = ThreadPoolExecutor(1, "progress"), Future[None]()
+        self._written.set_result(None)
         self._row: dict[str, Any] = {"generation": generation}
         self._board, self._at_the_end = None, []
 
@@ -58,14 +62,21 @@ class Reporter:
                 self._board.add_scalar(name, value, step)
 
     def progress(self, *, force: bool = False, **values: Any) -> None:
-        """Replace what the run is doing now; calls closer together than PROGRESS_SECONDS only remember."""
+        """Replace what the run is doing now, behind what it does; calls closer together than PROGRESS_SECONDS, or than
+        the disk takes, only remember. force: it is there when this returns."""
         if not self._speaks:
             return
         self._row |= values
-        if force or time.monotonic() - self._said > PROGRESS_SECONDS:
+        if force or (time.monotonic() - self._said > PROGRESS_SECONDS and self._written.done()):
             self._said = time.monotonic()
-            with _said_if_full("progress"):
-                write_json(self._run.path / "progress.json", self._row, durable=False)
+            self._written.result()  # raises what the one before met
+            self._written = self._behind.submit(self._replace, dict(self._row))
+            if force:
+                self._written.result()
+
+    def _replace(self, row: dict[str, Any]) -> None:
+        with _said_if_full("progress"):
+            write_json(self._run.path / "progress.json", row, durable=False)
 
     def image(self, name: str, pixels: Any, step: int) -> None:
         """pixels: uint8 [H, W, 3]."""
@@ -74,6 +85,7 @@ class Reporter:
                 self._board.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
+        self._behind.shutdown()  # after what is under way
         if self._board is not None:
             with _said_if_full("tensorboard"):
                 for part in self._at_the_end if self._row.get("stage") == "done" else ():

@@ -49,10 +49,13 @@ class DropPath(Dropout):
         return torch.Size([1] * (x.dim() - 1))
 
 
-def begin_step(networks: Iterable[nn.Module], seed: Callable[[int], int]) -> None:
-    """Before a step: seed(number) gives the seed of the dropout `number`."""
-    for number, module in enumerate(_of(networks)):
+def begin_step(networks: Iterable[nn.Module], seed: Callable[[int], int]) -> list[Dropout]:
+    """Before a step: seed(number) gives the seed of the dropout `number`. Returns those that there are, which is all
+    that `begin_pass` needs of the networks."""
+    found = _of(networks)
+    for number, module in enumerate(found):
         module.seed = seed(number)
+    return found
 
 
 def begin_pass(networks: Iterable[nn.Module], rows: tuple[int, int, int]) -> None:

@@ -125,7 +125,7 @@ def take_step(
 ) -> dict[str, torch.Tensor]:
     """One optimiser step over the micro-batches `batches`. Returns the mean of what they had to log, on the device."""
     _seed(job, step)
-    dropout.begin_step(trainer.networks, lambda number: job.seed_for("dropout", step, number))
+    dropouts = dropout.begin_step(trainer.networks, lambda number: job.seed_for("dropout", step, number))
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
@@ -134,21 +134,22 @@ def take_step(
     scalars: dict[str, torch.Tensor] = {}
     statistics = RunningStatistics(job, trainer.networks, len(batches))
     for number, batch in enumerate(batches):
-        dropout.begin_pass(trainer.networks, rows_of_pass(job, number))
+        dropout.begin_pass(dropouts, rows_of_pass(job, number))
         with _last_synchronises(trainer.networks, number == len(batches) - 1):
             with job.autocast():
                 loss, parts = trainer.loss(batch, step)
             backward(scaler.scale(loss / len(batches)))
         statistics.after_pass()
         for name, value in {"loss": loss.detach(), **parts}.items():
-            scalars[name] = scalars.get(name, 0) + value / len(batches)
+            value = value / len(batches)
+            scalars[name] = scalars[name] + value if number else value
     _agree_on_overflow(job, trainer, scaler)
     for optimizer in trainer.optimizers:
-        if _gradients(optimizer):
+        if _has_gradients(optimizer):
             scaler.unscale_(optimizer)
     trainer.after_backward(step)
     for optimizer in trainer.optimizers:
-        if _gradients(optimizer):  # heads that a phase does not use have none
+        if _has_gradients(optimizer):  # heads that a phase does not use have none
             scaler.step(optimizer)
     scaler.update()
     if scaler.is_enabled():
@@ -195,6 +196,10 @@ def _last_synchronises(networks: list[nn.Module], last: bool) -> Iterator[None]:
             if not last and hasattr(network, "no_sync"):
                 stack.enter_context(network.no_sync())
         yield
+
+
+def _has_gradients(optimizer: torch.optim.Optimizer) -> bool:
+    return any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
 
 
 def _gradients(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

@@ -1,5 +1,6 @@
 """A loss that is not a number ends the run, and so do fp16 gradients that are none; the step is named."""
 
+import math
 from collections import deque
 from typing import NoReturn
 
@@ -29,7 +30,7 @@ class LossWatch:
         self._job, self._checkpoints, self._networks = job, checkpoints, networks
         self._waiting: deque[tuple[int, list[str], torch.Tensor, torch.cuda.Event | None, list[torch.Tensor]]] = deque()
         self._values: dict[str, float] = {}
-        self._read_step, self._read_ids = 0, []
+        self._read_step, self._read_ids = 0, []  # the samples of each pass
         self._bad: tuple[int, list[int], tuple[str, str]] | None = None
         self._lag = 1 if job.world.device.type == "cuda" else 0
 
@@ -70,7 +71,7 @@ class LossWatch:
             self._read()
         parameters = (parameter for network in self._networks for parameter in network.parameters())
         if wait and self._bad is None and not all(bool(each.isfinite().all()) for each in parameters):
-            self._bad = (self._read_step, self._read_ids, NOT_A_NUMBER)
+            self._note_bad(NOT_A_NUMBER)
         return DIVERGED if self._bad else GO
 
     def raise_diverged(self) -> NoReturn:
@@ -89,9 +90,11 @@ class LossWatch:
         self._read_step, names, values, arrived, ids = self._waiting.popleft()
         if arrived is not None:
             arrived.synchronize()
-        self._read_ids = [int(i) for part in ids for i in part]
-        self._values = dict(zip(names, values.tolist(), strict=True))
-        if self._bad is None and not bool(torch.isfinite(values).all()):
-            self._bad = (self._read_step, self._read_ids, NOT_A_NUMBER)
+        self._read_ids, self._values = ids, dict(zip(names, values.tolist(), strict=True))
+        if self._bad is None and not all(map(math.isfinite, self._values.values())):
+            self._note_bad(NOT_A_NUMBER)
         if self._bad is None and self._values.get(LOSS_SCALE, 1.0) < SMALLEST_SCALE:
-            self._bad = (self._read_step, self._read_ids, OVERFLOW)
+            self._note_bad(OVERFLOW)
+
+    def _note_bad(self, what: tuple[str, str]) -> None:
+        self._bad = self._read_step, [int(i) for part in self._read_ids for i in part], what

@@ -18,24 +18,23 @@ class RunningStatistics:
         self._job, self._passes = job, passes
         self._alike = job.world.size == 1 or job.layout.batch_norm_ranks == job.world.size
         wanted = passes > 1 or not self._alike
-        self._buffers = [b for n in networks for k, b in n.named_buffers() if k.endswith(names)] if wanted else []
+        named = [each for network in networks for each in network.named_buffers()]
+        self._buffers = [b for k, b in named if k.endswith(names)] if wanted else []
         self._before = [b.clone() for b in self._buffers] if passes > 1 else []
-        self._counters = [b for n in networks for k, b in n.named_buffers() if k.endswith("num_batches_tracked")]
-        self._counted = [b.clone() for b in self._counters]
+        self._counters = [b for k, b in named if k.endswith("num_batches_tracked")]
+        self._counted = torch._foreach_add(self._counters, 1) if self._counters else []
         self._sums = [torch.zeros_like(b) for b in self._before]
 
-    @torch.no_grad()
     def after_pass(self) -> None:
         """Add what the pass made of them, and put back what it found."""
-        if self._sums:
-            for total, buffer, before in zip(self._sums, self._buffers, self._before, strict=True):
-                total += buffer
-                buffer.copy_(before)
+        for total, buffer, before in zip(self._sums, self._buffers, self._before, strict=False):  # no sums of one pass
+            total += buffer
+            buffer.copy_(before)
 
     @torch.no_grad()
     def settle(self) -> None:
-        for counter, before in zip(self._counters, self._counted, strict=True):
-            counter.copy_(before + 1)  # also where several resolutions go through in one pass
+        if self._counters:
+            torch._foreach_copy_(self._counters, self._counted)  # also where one pass has several resolutions
         if not self._buffers:
             return
         mean = torch.cat([b.flatten() for b in self._sums or self._buffers]) / (self._passes if self._sums else 1)
