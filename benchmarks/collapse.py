@@ -7,11 +7,11 @@ Prints a table of what the last row of each run's metrics says of a collapse, wh
 the seeds. Entropies are shares of ln K, where K is how many classes the method's heads tell apart.
 """
 
+import argparse
 import json
 import math
 import statistics
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,4 +78,8 @@ def _cell(values: Sequence[float | None]) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep")
+    parser.add_argument("given", nargs="*", help="what else was typed behind --multirun")
+    options = parser.parse_args()
+    main(options.sweep, *options.given)

@@ -4,9 +4,9 @@ Counted are spec.py and trainer.py of each folder, by default of every method he
 recipes, functions that return a `Recipe`.
 """
 
+import argparse
 import ast
 import io
-import sys
 import tokenize
 from pathlib import Path
 
@@ -52,7 +52,9 @@ def methods() -> list[Path]:
 
 
 if __name__ == "__main__":
-    folders = [Path(given) for given in sys.argv[1:]] or methods()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path)
+    folders = parser.parse_args().folders or methods()
     counted = {folder.name: count(folder) for folder in folders}
     counted["together"] = tuple(map(sum, zip(*counted.values(), strict=True)))
     for name, (whole, without) in counted.items():

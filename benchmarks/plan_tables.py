@@ -7,6 +7,7 @@ A recipe's rate is the hours of one row, so that row would say nothing: its hour
 operations, as the plan itself does it for all that nobody timed. The column "by" says which row it was.
 """
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -113,4 +114,6 @@ def _off(ours: float, theirs: float | None) -> str:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
     print("\n".join(table()))

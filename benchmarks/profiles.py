@@ -325,7 +325,7 @@ def parts(turns):
 
 
 def spread(values):
-    return dict(zip(("low", "median", "high"), statistics.quantiles(values, n=4), strict=True))
+    return dict(zip(("low", "median", "high"), statistics.quantiles(values, n=4, method="inclusive"), strict=True))
 
 
 def figures(method, ranks, batch, options):

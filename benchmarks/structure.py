@@ -6,6 +6,7 @@ A room is a folder or a file directly in launcher/ or methods/. tests/test_walls
 picture with the document; how many files and lines there are changes every day.
 """
 
+import argparse
 import ast
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -119,4 +120,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
     main()

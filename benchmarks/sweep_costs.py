@@ -8,9 +8,9 @@ here yet" it knows nothing. Figures are rounded to two digits, to hundreds from 
 says how else it comes to its figure, leave it out.
 """
 
+import argparse
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,15 +18,14 @@ from launcher.plan import plan
 from launcher.sweep import ablation, asked
 
 
-def main(words: Sequence[str]) -> None:
-    wanted = [word for word in words if word != "--write"]
+def main(wanted: Sequence[str], writes: bool) -> None:
     print("| sweep | GPU-hours, file | plan | rows | not here yet |\n|---|---:|---:|---:|---:|")
     for name in wanted or ablation.names():
         file = ablation.names()[name]
         hours, rows, absent = planned(file)
         said = ablation.load(name).scales["paper"].gpu_hours
         print(f"| {name} | {said:,.0f} | {rounded(hours):,} | {rows} | {absent} |")
-        if wanted and "--write" in words:
+        if wanted and writes:
             write(file, rounded(hours))
 
 
@@ -55,4 +54,8 @@ def write(file: Path, hours: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweeps", nargs="*", help="none: all of them")
+    parser.add_argument("--write", action="store_true", help="the plan's figure into their files")
+    options = parser.parse_args()
+    main(options.sweeps, options.write)

@@ -41,6 +41,7 @@ def test_in_the_interpreter():
 
 
 @needs_triton
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("dtype", fused.DTYPES)
 def test_on_a_gpu(dtype):

@@ -143,6 +143,7 @@ def test_an_empty_batch_has_the_shapes_of_a_full_one():
     assert [tuple(each.shape) for each in made] == [(0, 3, 24, 24)]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("recipe", AUGMENTATIONS)
 def test_a_gpu_makes_the_same_and_never_waits_for_the_host(recipe):

@@ -34,6 +34,7 @@ def test_closing_ends_the_stream_below():
     assert closed == ["closed"]
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_batches_come_in_order_with_their_images_there():
     device = torch.device("cuda")
