@@ -9,7 +9,7 @@
 #                            over there, for example:
 #         pip wheel --no-deps -w .wheels antlr4-python3-runtime==4.9.3
 #         pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 -d .wheels \
-#             hydra-core omegaconf submitit hydra-submitit-launcher lightly lightly-utils aenum pycocotools faiss-cpu
+#             hydra-core omegaconf==2.3.1 submitit hydra-submitit-launcher lightly lightly-utils aenum pycocotools faiss-cpu
 #     DEVICE=cpu SMALL=1     shows on a CPU that every part runs, and nothing else
 #     PARTS="kmeans saves"   some of them
 #
@@ -32,7 +32,7 @@ if [ -n "$WHEELS" ]; then
     PYTHONPATH=$site:$PYTHONPATH
 fi
 export PYTHONPATH PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=PASSIVE
-small=${SMALL:+--small}
+small=${SMALL:+--small --turns 2} steps=${SMALL:+--length 2}
 times=1 # of its limit that a part may take
 [ -n "$SMALL" ] && times=10
 failed= rows=
@@ -45,6 +45,7 @@ part() {
     limit=$((limit * times))
     began=$(date +%s)
     echo "== $name"
+    rm -f "$OUT/$name.json" # of another time
     timeout -k 10 "$limit" "$@" >"$OUT/$name.log" 2>&1
     code=$?
     tail -n 30 "$OUT/$name.log"
@@ -61,14 +62,14 @@ bench() {
 }
 
 part versions 30 "$PYTHON" benchmarks/gpu_versions.py "$OUT/versions.json"
-part tests 60 "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu tests/launcher/kmeans tests/methods/augment \
-    tests/methods/data --junitxml "$OUT/tests.xml"
+part tests 60 "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu --junitxml "$OUT/tests.xml" \
+    $(grep -rl "pytest.mark.gpu" tests --include="test_*.py")
 bench kmeans 90 kmeans.py --only gpu --device "$DEVICE" ${SMALL:+--share 4000x32x40}
-bench bf16 90 gpu_steps.py --device "$DEVICE" $small
+bench bf16 90 gpu_steps.py --device "$DEVICE" $small $steps
 bench photometrics 30 gpu_photometrics.py --device "$DEVICE" $small
-bench saves 50 saves.py --device "$DEVICE" --turns 3 ${SMALL:+--gb 0.05}
-bench fp16 40 gpu_steps.py --device "$DEVICE" $small --precision fp16 --turns 5
-bench compiled 80 gpu_steps.py dino simclr --device "$DEVICE" $small --compile --turns 5
+bench saves 50 saves.py --device "$DEVICE" --turns 3 ${SMALL:+--gb 0.05 --turns 1}
+bench fp16 40 gpu_steps.py --device "$DEVICE" --turns 5 $small $steps --precision fp16
+bench compiled 80 gpu_steps.py simclr dino --device "$DEVICE" --turns 5 $small $steps --compile
 part table 10 "$PYTHON" benchmarks/gpu_table.py "$OUT"
 
 echo "parts that failed:${failed:- none}; all is in $OUT"

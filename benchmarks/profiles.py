@@ -289,6 +289,8 @@ def batch_of(method, options):
     """Images a rank, from the recipe's on, so that a step takes --milliseconds or more; the most that is tried is 16
     times that."""
     batch = registry.method(method).recipe("demo").method.global_batch
+    if not options.milliseconds:
+        return batch
     short = argparse.Namespace(length=2, turns=3)
     for _ in range(5):
         turns = measure(method, 1, batch, short)["turns"]
@@ -354,7 +356,9 @@ def main():
     parser.add_argument("--ranks", default="1,2", help="worlds, one after the other")
     parser.add_argument("--turns", type=int, default=12, help=f"counted; the first {UNCOUNTED} are not")
     parser.add_argument("--length", type=int, default=20, help="steps a turn")
-    parser.add_argument("--milliseconds", type=float, default=50, help="of CPU time, that a step is to take at least")
+    parser.add_argument(
+        "--milliseconds", type=float, default=50, help="of CPU, that a step is to take; 0: the recipe's batch"
+    )
     parser.add_argument("--parts", action="store_true", help="what the engine's share consists of")
     parser.add_argument("--json", type=Path, help="a file for all figures")
     options = parser.parse_args()

@@ -85,7 +85,7 @@ class Reporter:
                 self._board.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
-        self._behind.shutdown()  # after what is under way
+        self._written.result()
         if self._board is not None:
             with _said_if_full("tensorboard"):
                 for part in self._at_the_end if self._row.get("stage") == "done" else ():
