@@ -101,7 +101,7 @@ class Turns:
         before = self._allocated()
         side = kind(self._job, self._trainer)
         if self._options.compile:
-            side.network = torch.compile(side.network)
+            side.network = torch.compile(side.network, dynamic=False)  # crops have two sizes
         side.steps(1)
         self.peaks[name] = self._peak() - before
         self._others[name], self.seconds[name] = side, []
@@ -163,7 +163,7 @@ def measure(method, options):
         spec, run = created([*words(method, options), "cluster=local"], folder)
         job, trainer = started(spec, run, World(0, 1, device))
         if options.compile:
-            trainer.network = torch.compile(trainer.network)
+            trainer.network = torch.compile(trainer.network, dynamic=False)
         turns = Turns(job, trainer, options)
         with contextlib.suppress(Enough):
             loop.train(job, trainer, lambda *_: None)

@@ -307,9 +307,11 @@ def total(turn, column):
 
 def shares(turn, column, ranks):
     """{stage: share of the step}, the engine's among them."""
-    whole = total(turn, column) + (column and ranks == 1 and others(turn))
+    whole = total(turn, column)
     found = {stage: turn.get(stage, (0.0, 0.0))[column] / whole for stage in SHARES}
-    return found | {"engine": 1 - sum(found.values())}
+    # Other threads do what is due every so many seconds, however long a step takes beside others' work.
+    beside = others(turn) / total(turn, 0) if column and ranks == 1 else 0.0
+    return found | {"engine": 1 - sum(found.values()) + beside}
 
 
 def others(turn):
