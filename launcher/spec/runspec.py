@@ -243,7 +243,7 @@ def checksum(stored: Mapping[str, Any]) -> str:
 # Fields of a cluster that were added when there were runs, and what they say where nobody has set them.
 _SINCE = {
     "spare_nodes": 0, "srun": {}, "local_env": None, "standby": True, "preemptions_per_node_day": 0.0,
-    "queue_minutes": [],
+    "queue_minutes": (),
 }  # fmt: skip
 _PLACE = ("cluster", "nodes", "least_nodes", "tasks_per_node")
 
