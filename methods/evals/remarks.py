@@ -1,7 +1,7 @@
 """What whoever reads the scores should know of the labelled images: why there are none, and what no score can be."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from launcher.spec.runspec import RunSpec
 from methods.data import build
 from methods.data.dataset import ImageDataset, tags_of
 from methods.data.folder import printable
+from methods.evals.settings import EPOCH_STEPS, FEW_STEPS
 
 NAMED = 3  # classes that stand for all
 
@@ -49,6 +50,26 @@ def unlabelled(spec: RunSpec, dataset: ImageDataset | None) -> str:
         return getattr(train, "unlabelled", "") or ("eval_data has no labels" if spec.eval_data else "")
     test = build(given, "test")
     return "the images that judge have no labels" if len(test) else "no image is left to judge with"
+
+
+def few_steps(name: str, steps: int, batch: int, images: int) -> str:
+    """What is said of a classifier that learns in so few steps that its score says little; empty of others."""
+    if steps >= FEW_STEPS:
+        return ""
+    smaller = f", or a smaller {name}.batch than {batch}" if batch > images // EPOCH_STEPS else ""
+    return (
+        f"{name}: {steps} steps are few to learn from {images} images; give more {name}.epochs{smaller}, or use "
+        "protocol=logistic, which has no steps"
+    )
+
+
+def tied(name: str, reached: Mapping[float, float]) -> str:
+    """What is said where more than half of the rates, {rate: top-1}, are equally good; empty elsewhere."""
+    best = max(reached.values())
+    equal = [rate for rate, value in reached.items() if value == best]
+    if len(reached) < 2 or 2 * len(equal) <= len(reached):
+        return ""
+    return f"{name}: {len(equal)} of {len(reached)} rates have the same top-1, {best:g}: no rate is the best"
 
 
 def _images_of(dataset: ImageDataset, classes: int) -> np.ndarray:

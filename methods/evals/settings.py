@@ -10,6 +10,9 @@ from launcher.errors import InputError
 from launcher.spec import paths
 from launcher.spec.fields import refuse
 
+EPOCH_STEPS = 8  # of an epoch at least, where nobody asked for another batch
+FEW_STEPS = 500  # fewer teach a classifier on frozen features little, at any rate
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -44,6 +47,7 @@ class Settings:
     trains: ClassVar[bool] = False
     zero: ClassVar[tuple[str, ...]] = ()  # the numbers among its settings that may be 0; all others are positive
     empty: ClassVar[tuple[str, ...]] = ()  # the lists among its settings that may be empty
+    usual_batch: ClassVar[int | None] = None  # images a step where its `batch` is null; see `batch_of`
     later: ClassVar[tuple[str, ...]] = ()  # its settings that came when there were scores, and kept work, already
     drawn: ClassVar[tuple[str, ...]] = ()  # the settings of its pictures, which change no score and not its name
 
@@ -56,12 +60,20 @@ class Settings:
         """Whether one rank comes to hold the features of all images."""
         return False
 
+    def batch_of(self, images: int | None) -> int | None:
+        """How many images a step takes, of so many that there are: those asked for, else `usual_batch`, or an eighth of
+        the images where that is fewer. A training of an epoch of one step learns next to nothing."""
+        asked = getattr(self, "batch", None)
+        if asked is not None or self.usual_batch is None:
+            return asked
+        return self.usual_batch if images is None else max(1, min(self.usual_batch, images // EPOCH_STEPS))
+
     def planned(self, images: int | None, ranks: int = 1) -> "Steps | None":
         """What it learns in, of so many images, on so many ranks; None where there are no such steps."""
-        batch = getattr(self, "batch", None)
+        images = self.learnt_of(images)
+        batch = self.batch_of(images)
         if batch is None:
             return None
-        images = self.learnt_of(images)
         return Steps.of(batch, images, steps=getattr(self, "steps", None), epochs=getattr(self, "epochs", None))
 
     def learnt_of(self, images: int | None) -> int | None:

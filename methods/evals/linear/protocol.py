@@ -6,6 +6,7 @@ The backbone sees an image once a step, whatever the number of rates: all classi
 import contextlib
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from methods.data.loader import Batch, Request
 from methods.data.sampler import Permutation, shares
 from methods.engine.features import BATCH
 from methods.evals.linear.spec import Linear
+from methods.evals.remarks import few_steps, tied
 from methods.evals.subject import Subject, percent
 from methods.parts.schedules import cosine
 
@@ -63,13 +65,15 @@ class Probes:
 
 
 def score(subject: Subject, settings: Linear) -> dict[str, Any]:
-    """Accuracies in percent on the test split: `top1` and `top5` at the best rate, that `rate`, `top1_by_rate` at each.
+    """Accuracies in percent on the test split: `top1` and `top5` at the best rate, that `rate`, `top1_by_rate` at each;
+    and the `steps` that it learnt in.
 
     The best is chosen by accuracy on the test split itself, as the papers do: an optimistic choice, which is why all
     are given. Collective; raises Stopped, after keeping what it has learnt.
     """
     job, classes = subject.job, subject.classes
     dataset, world = subject.splits["train"], job.world
+    settings = replace(settings, batch=settings.batch_of(len(dataset)))
     batch = min(settings.batch, len(dataset)) // world.size * world.size
     if not batch:
         reason = f"{min(settings.batch, len(dataset))} images a step do not share out to {world.size} ranks"
@@ -78,6 +82,8 @@ def score(subject: Subject, settings: Linear) -> dict[str, Any]:
         job.notice(f"linear: there are {len(dataset)} images to learn from, fewer than a batch of {settings.batch}")
     per_epoch = len(dataset) // batch
     steps = per_epoch * settings.epochs
+    if said := few_steps("linear", steps, batch, len(dataset)):
+        job.notice(said)
     rates = [rate * batch / REFERENCE for rate in settings.rates]
     probes = Probes(rates, subject.backbone.feature_dim, classes, world.device)
     subject.features("test")  # weights that make no numbers are found out before all the epochs
@@ -103,7 +109,10 @@ def score(subject: Subject, settings: Linear) -> dict[str, Any]:
             raise
         _note(subject, probes, slot, step)
         store.flush()
-    return _judged(subject, probes, settings)
+    scores = _judged(subject, probes, settings)
+    if said := tied("linear", scores["top1_by_rate"]):
+        job.notice(said)
+    return {**scores, "steps": steps}
 
 
 def _batches(subject: Subject, settings: Linear, batch: int, first: int, steps: int) -> Iterator[Batch]:

@@ -12,10 +12,15 @@ class Linear(Settings):
     ours."""
 
     name, title, place, zero = "linear", "linear probe", 2, ("weight_decay", "momentum")
-    scores: ClassVar = {"top1": "top-1 (the best rate on the test split)", "top5": "top-5", "rate": "that rate"}
-    no_percent = ("rate",)
+    scores: ClassVar = {
+        "top1": "top-1 (the best rate on the test split)",
+        "top5": "top-5",
+        "rate": "that rate",
+        "steps": "steps",
+    }
+    no_percent, usual_batch = ("rate", "steps"), 1024
     epochs: int = 100
-    batch: int = 1024  # images a step, over all ranks; all of them where there are fewer
+    batch: int | None = None  # images a step, over all ranks; null: 1024, or an eighth of the images if fewer
     rates: list[float] = field(default_factory=lambda: [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])  # at 256
     momentum: float = 0.9
     weight_decay: float = 0.0

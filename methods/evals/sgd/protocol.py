@@ -18,6 +18,7 @@ from launcher.runtime.store import Store, StoreSlot
 from methods.data.sampler import Permutation
 from methods.evals.cells import seen
 from methods.evals.logistic.protocol import accuracy, strength_of
+from methods.evals.remarks import few_steps
 from methods.evals.settings import key_of
 from methods.evals.sgd.dense import Dense
 from methods.evals.sgd.spec import Sgd
@@ -37,16 +38,22 @@ class Trials(NamedTuple):
 
 
 def score(subject: Subject, settings: Sgd) -> dict[str, Any]:
-    """Accuracies in percent: `top1` and `top5` on the test split, `train` on what it learnt from. With trials also the
-    `rate` and the `l2` of the best of them, the first of several, and what it reached on the images `held_out`.
+    """Accuracies in percent: `top1` and `top5` on the test split, `train` on what it learnt from, in so many `steps`.
+    With trials also the `rate` and the `l2` of the best of them, the first of several, and what it reached on the
+    images `held_out`.
 
     A function of the seed: the order of the images of (seed, epoch), what is dropped of (seed, step). Collective;
     raises Stopped, after keeping what it has learnt, and Diverged.
     """
     subject = seen(subject, settings)
     taught, test = chosen(subject, settings), subject.features("test")
+    settings = replace(settings, batch=settings.batch_of(taught.total))
     if taught.total < settings.batch:
         said = f"sgd: there are {taught.total} images to learn from, fewer than a batch of {settings.batch}"
+        subject.job.notice(said)
+    batch = min(settings.batch, taught.total)
+    steps = taught.total // batch * settings.epochs
+    if said := few_steps("sgd", steps, batch, taught.total):
         subject.job.notice(said)
     dense, tried = _new(subject, settings, taught), {}
     needed = (2 if settings.trials else 1) * 3 * 8 * len(dense.values)
@@ -59,7 +66,7 @@ def score(subject: Subject, settings: Sgd) -> dict[str, Any]:
         store.flush()
     top1, top5 = accuracy(subject, dense, *test)
     train, _ = accuracy(subject, dense, taught.features, taught.labels)
-    return {"top1": top1, "top5": top5, "train": train, **tried}
+    return {"top1": top1, "top5": top5, "train": train, **tried, "steps": steps}
 
 
 def rate_at(settings: Sgd, epoch: float) -> float:

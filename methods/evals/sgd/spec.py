@@ -31,12 +31,13 @@ class Sgd(SomeImages, SomeCells, SomeTrials, Settings):
         "held_out": "top-1 on what was held out",
         "rate": "rate of the best trial",
         "l2": "its penalty",
+        "steps": "steps",
     }
-    no_percent = ("rate", "l2")
+    no_percent, usual_batch = ("rate", "l2", "steps"), 512
     hidden: int | None = 1000  # units; null: a linear classifier
     dropout: float = 0.5  # of the hidden units
     epochs: int = 180
-    batch: int = 512  # images a step, over all ranks; all of them where there are fewer
+    batch: int | None = None  # images a step, over all ranks; null: 512, or an eighth of the images if fewer
     rate: float = 0.01  # of a step, whatever the batch
     drops: list[int] = field(default_factory=lambda: [60, 120])  # epochs from which on the rate is a tenth
     momentum: float = 0.9

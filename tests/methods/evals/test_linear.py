@@ -89,7 +89,7 @@ def test_a_probe_that_was_stopped_ends_as_one_that_was_not(evaluated):
     wanted = "protocol=linear", *SHORT
     asked = evaluated.asked(*wanted)
     undisturbed = evaluated.serve(asked)["linear"]
-    assert set(undisturbed) == {"top1", "top5", "rate", "top1_by_rate"}
+    assert set(undisturbed) == {"top1", "top5", "rate", "top1_by_rate", "steps"}
     assert undisturbed["top1"] == max(undisturbed["top1_by_rate"].values())
     assert undisturbed["top1"] == undisturbed["top1_by_rate"][f"{undisturbed['rate']:g}"]
     assert len(set(undisturbed["top1_by_rate"].values())) > 1

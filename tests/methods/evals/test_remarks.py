@@ -11,6 +11,7 @@ from PIL import Image
 from methods.data.sets.image_folder.spec import ImageFolderData
 from methods.data.sets.shards.spec import ShardsData
 from methods.evals.during import labelled
+from methods.evals.linear.spec import Linear
 from methods.evals.remarks import remarks
 
 
@@ -113,5 +114,24 @@ def test_fewer_images_than_neighbours_are_said(evaluated):
 
 
 def test_fewer_images_than_a_batch_are_said(evaluated):
-    (line,) = notices(evaluated, "protocol=linear", "linear.epochs=1", "linear.batch=77")
+    line, few, *_ = notices(evaluated, "protocol=linear", "linear.epochs=1", "linear.batch=77")
     assert line == "linear: there are 76 images to learn from, fewer than a batch of 77"
+    assert few == (
+        "linear: 1 steps are few to learn from 76 images; give more linear.epochs, or a smaller linear.batch than 76, "
+        "or use protocol=logistic, which has no steps"
+    )
+
+
+def test_few_steps_and_rates_that_tie_are_said_once_a_batch_was_cut_to_the_images(evaluated):
+    """A batch of all images is one step an epoch, at whose end no rate is better than another."""
+    few, tie = notices(evaluated, "protocol=linear", "linear.epochs=2", "linear.rates=[1e-9,1e-8,1e-7]")
+    assert few.startswith("linear: 16 steps are few to learn from 76 images; give more linear.epochs, or use")
+    assert tie.startswith("linear: 3 of 3 rates have the same top-1, ") and tie.endswith(": no rate is the best")
+
+
+@pytest.mark.parametrize(("images", "batch"), [(10**6, 1024), (8192, 1024), (240, 30), (5, 1), (None, 1024)])
+def test_a_batch_is_at_most_an_eighth_of_the_images_unless_asked_for(images, batch):
+    assert Linear().batch_of(images) == batch
+    assert Linear(batch=300).batch_of(images) == 300
+    planned = Linear(epochs=3).planned(images)
+    assert (planned.batch, planned.count) == (batch, images and 3 * (images // batch))

@@ -115,7 +115,7 @@ def test_what_was_stopped_ends_as_what_was_not(evaluated, monkeypatch):
     monkeypatch.setattr(protocol, "accuracy", lambda s, dense, *of: ends.append(dense.values) or judged(s, dense, *of))
     asked = evaluated.asked("protocol=sgd", *SHORT)
     undisturbed = evaluated.serve(asked)["sgd"]
-    assert set(undisturbed) == {"top1", "top5", "train"} and undisturbed["train"] > 15
+    assert set(undisturbed) == {"top1", "top5", "train", "steps"} and undisturbed["train"] > 15
     shutil.rmtree(asked.path)
     again = evaluated.asked("protocol=sgd", *SHORT)
     assert evaluated.stopped(again, 40)

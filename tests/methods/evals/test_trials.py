@@ -105,7 +105,7 @@ def test_sgd_takes_the_best_of_its_trials_and_learns_from_all_with_it(evaluated,
     assert (scores["rate"], scores["l2"]) == learnt[best][:2] == learnt[4][:2]
     given = f"sgd.rate={scores['rate']!r}", f"sgd.l2={scores['l2']!r}", "sgd.trials=0"
     alone = evaluated.scores(*LINEAR, *given)["sgd"]
-    assert alone == {name: scores[name] for name in ("top1", "top5", "train")}
+    assert alone == {name: scores[name] for name in ("top1", "top5", "train", "steps")}
 
 
 def test_logistic_regression_takes_the_best_of_its_trials_as_scikit_learn_finds_them(evaluated, monkeypatch):
@@ -206,7 +206,7 @@ def test_without_trials_what_is_kept_is_what_it_was_before_there_were_any(evalua
     before = {"iterations": 3, "l2": None}
     if protocol == "sgd":
         names = "share subset hidden dropout epochs batch rate drops momentum l2"
-        before = [{name: getattr(Sgd(epochs=1), name) for name in names.split()}, None]
+        before = [{name: getattr(Sgd(epochs=1, batch=152 // 8), name) for name in names.split()}, None]
     assert kept[protocol] == before
     evaluated.scores(f"protocol={protocol}", *DATA, *quick, f"{protocol}.trials=2")
     assert kept[protocol] != before
