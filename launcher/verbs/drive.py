@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from launcher.start.submit import Submitted
 
 
-def submit_or_join(spec: "RunSpec", options: Namespace) -> int:
-    """Make the run of `spec` unless it is there, and go on with it."""
+def submit_or_join(spec: "RunSpec", options: Namespace, *, anyway: bool = False) -> int:
+    """Make the run of `spec` unless it is there, and go on with it. anyway: also where it needs more memory than this
+    machine has."""
     from launcher.plan import kinds
     from launcher.report import view
     from launcher.run import snapshot
     from launcher.run.folder import RunDir
-    from launcher.start import stages
+    from launcher.start import at_hand, stages
 
     run = RunDir(Path(spec.runs) / spec.run_id)
     plan, joined, changes = kinds.make(spec), (run.path / "spec.json").exists(), []
@@ -42,8 +43,9 @@ def submit_or_join(spec: "RunSpec", options: Namespace) -> int:
             from launcher.start import submit
 
             submit.check(spec, plan)
+        said = at_hand.check([(spec, plan)], anyway=anyway)
         run.create(spec, plan, lambda: snapshot.take(spec.method.name, Path(spec.runs), spec.protocols))
-        for remark in plan.remarks:
+        for remark in (*plan.remarks, *said):
             screen.print(remark, soft_wrap=True)
     return go_on(run, options, joined=joined, kept=changes)
 

@@ -10,6 +10,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("-m", "--multirun", action="store_true", help="several runs: key=a,b or key=range(0,4)")
     parser.add_argument("--wait", action="store_true", help="with --multirun: show a table until all have ended")
+    parser.add_argument("--anyway", action="store_true", help="also where this machine has too little memory for it")
     arguments.add_composing(parser)
 
 
@@ -31,4 +32,4 @@ def run(options: Namespace) -> int:
     if options.cfg:
         return arguments.print_config(options, planning=False)
     spec, _ = resolve(options.overrides, config_dir=options.config_dir)
-    return drive.submit_or_join(spec, options)
+    return drive.submit_or_join(spec, options, anyway=options.anyway)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ClusterError, InputError, RunFailed
+from launcher.plan import kinds
 from launcher.report import behind, view
 from launcher.report.bar import STOPPED, Bar
 from launcher.report.index import RunIndex, RunRow
 from launcher.run.folder import RunDir
 from launcher.run.state import ACTIVE
 from launcher.slurm import queue
+from launcher.start import at_hand
 from launcher.sweep import record
 from launcher.verbs import arguments, drive
 
@@ -45,6 +47,8 @@ def run(options: Namespace) -> int:
         with Bar(STOPPED) as bar:
             points = expand(options.overrides, options.config_dir, show=bar)
     runs_folder = Path(points[0].spec.runs)
+    if points[0].spec.cluster.kind == "local":
+        _say_too_much(points, screen, anyway=options.anyway)
     with Bar(STOPPED) as bar:
         runs = record.create(points, bar)
         name = record.record(options.overrides, points, runs, rows, bar)
@@ -86,6 +90,13 @@ def _settled(row: RunRow | None, point: "Point", asked: Sequence[Sequence[str]] 
     facts = row.facts
     stands = facts["state"] == "done" or (facts["state"] in ACTIVE and facts["job"])
     return bool(stands) and not (row.work["awaited"] or facts["behind"])
+
+
+def _say_too_much(points: "list[Point]", screen: "view.Console", *, anyway: bool) -> None:
+    """Raises InputError where one that is not made yet needs more memory than this machine has."""
+    new = [point.spec for point in points if not Path(point.spec.runs, point.spec.run_id, "spec.json").exists()]
+    for said in at_hand.check(((spec, kinds.make(spec)) for spec in new), anyway=anyway):
+        screen.print(said, soft_wrap=True)
 
 
 def _say_absent(table: "Asked", absent: "Sequence[tuple[PaperRow, list[str]]]", screen: "view.Console") -> None:

@@ -45,6 +45,8 @@ LAUNCHES = {
     (*TINY, "method.global_batch=640"): ("method.global_batch=640", "304 images", "at most 304"),
     (*TINY, "tasks_per_node=3"): ("tasks_per_node", "4m = 8", "use 1, 2, 4, 8, 16, 32, 64 ranks"),
     (*TINY, "nodes=2", "cluster=local"): ("nodes=2", "tasks_per_node"),
+    ("method=dino", "recipe=tiny", "method.image_size=40000"): ("cluster=local", "GB of memory", "--anyway"),
+    ("--multirun", *TINY, "method.image_size=32,200000"): ("cluster=local", "GB of memory", "--anyway"),
     (*TINY, "nodes=8-4"): ("nodes=8-4", "use nodes=4-8"),
     (*TINY, "nodes=1-2", "cluster=local"): ("nodes=1-2", "tasks_per_node"),
     (*TINY, "cluster.spare_nodes=1"): ("cluster.spare_nodes=1", "cluster=local is this one machine"),
