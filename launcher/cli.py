@@ -48,6 +48,7 @@ VERBS = (
 )  # fmt: skip
 
 SELDOM = 100_000, 20, 20  # new objects until garbage is looked for among them: most of a plan's are modules, and stay
+DELETING = ("prune",)
 READING = ("plan", "status", "best", "show", "logs", "report", "sweep")  # nothing is lost where their reader goes
 
 
@@ -105,14 +106,29 @@ def _in_utf8() -> None:
 def _dispatch(arguments: list[str]) -> int:
     name = arguments[0] if arguments and arguments[0] in VERBS else None
     if name is None and arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
-        unknown("verb", arguments[0], VERBS)
+        if meant := _meant(arguments):
+            raise InputError(f"{arguments[0]}: there is no such verb; type `{meant}`")
+        unknown("verb", arguments[0], VERBS, never=DELETING)
     verb = importlib.import_module(f"launcher.verbs.{name or 'launch'}")
     parser = _parser(name, verb)
-    options = parser.parse_intermixed_args(arguments[1:] if name else arguments)
+    try:
+        options = parser.parse_intermixed_args(arguments[1:] if name else arguments)
+    except InputError:
+        if name is None and (meant := _meant(arguments)):
+            raise InputError(f"fields are set as key=value; type `{meant}`") from None
+        raise
     if name is None and not options.overrides:
         parser.print_help()
         return 0
     return verb.run(options)
+
+
+def _meant(arguments: list[str]) -> str:
+    """The command that somebody may have meant."""
+    from launcher.compose import other_words
+    from launcher.spec import registry
+
+    return other_words.line(arguments, VERBS, registry.names())
 
 
 class _Parser(ArgumentParser):

@@ -153,11 +153,12 @@ def _each_of(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"each of {', '.join(names[:NAMED])}{more}"
 
 
-def unknown(field: str, value: str, known: Iterable[str], *, what: str = "name") -> NoReturn:
-    """Refuse an unknown name (the value) or key (the field) with the nearest known one."""
+def unknown(field: str, value: str, known: Iterable[str], *, what: str = "name", never: Iterable[str] = ()) -> NoReturn:
+    """Refuse an unknown name (the value) or key (the field) with the nearest known one. never: what nobody is led to by
+    a slip of the hand."""
     import difflib
 
     known = sorted(known)
     near = difflib.get_close_matches(field if what == "key" else str(value), known, n=1, cutoff=0.5)
-    fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    fix = f"did you mean {near[0]}?" if near and near[0] not in never else f"known: {', '.join(known)}"
     raise InputError.of(field, value, f"there is no such {what}", fix)

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from launcher.errors import InputError, unknown
+from launcher.compose.other_words import unknown_key
+from launcher.errors import InputError
 from launcher.spec import registry
 from launcher.spec.runspec import PROBES, RunSpec, frozen
 from launcher.spec.schema import LaunchConfig
@@ -169,7 +170,7 @@ def _settings(name: str, given: Sequence[str], backbone: str, *, also: Sequence[
         if not sign:
             raise InputError(f"{text}: not an override; write key=value")
         if key.partition(".")[2] not in known:
-            unknown(key, value, [f"{name}.{field}" for field in (*known, *also)], what="key")
+            unknown_key(key, value, [f"{name}.{field}" for field in (*known, *also)])
     config = OmegaConf.structured(kind)
     for text in given:  # one by one, so that what is wrong is known
         key, _, value = text.partition("=")

@@ -8,7 +8,7 @@ clusters.py.
 import dataclasses
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from launcher.compose import clusters, nodes, protocols, words, yamlfile
-from launcher.compose.overrides import parsed, refusal, several
+from launcher.compose.other_words import unknown_key
+from launcher.compose.overrides import as_one, parsed, refusal, several
 from launcher.compose.store import GROUPS, compose, empty_store, store_clusters, store_data
 from launcher.errors import InputError, unknown
 from launcher.slurm import client
@@ -52,9 +53,9 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
     roots = {f.name for f in dataclasses.fields(LaunchConfig)}
     for key in chosen:
         if "." not in key and key.partition("@")[0] not in roots:
-            if key in {field.name for field in dataclasses.fields(TrainConfig)}:
-                raise InputError.of(key, chosen[key], "there is no such key at the root", f"did you mean method.{key}?")
-            unknown(key, chosen[key], roots, what="key")
+            kinds = {"method": TrainConfig, "cluster": ClusterConfig}
+            inner = [f"{group}.{each.name}" for group, kind in kinds.items() for each in dataclasses.fields(kind)]
+            unknown_key(key, chosen[key], roots, also=inner)
     method_name = _method_name(chosen, own, config_dir)
     recipe = registry.method(method_name).recipe(chosen.get("recipe", "paper"))
     refuse_unknown_fields(overrides, recipe)
@@ -64,9 +65,14 @@ def composed(overrides: list[str], *, config_dir: Path | None = None, planning: 
         ("cluster", clusters.files(), ("auto",)),
     ):
         if group in chosen and chosen[group] not in {*known, *own.get(group, ()), *also}:
+            if known is DATA and os.path.isdir(os.path.expanduser(chosen[group])):
+                fix = f"type {group}=image_folder {as_one(f'{group}.path={chosen[group]}')}"
+                raise InputError.of(group, chosen[group], "that is a folder, and no data set", fix)
             unknown(group, chosen[group], {*known, *own.get(group, ())})
     store, cluster = empty_store(), _cluster(chosen, recipe, planning)
     default = recipe.data.name if recipe.data else ""
+    for group, usual in (("data", default), ("eval_data", "")):
+        _refuse_fields_of_another(group, chosen.get(group, usual), chosen)
     # What is stored takes milliseconds each; a YAML of one's own may extend any of it.
     named = {*(text.partition("=")[2].strip("'\"") for text in overrides), cluster, default}
     store.store(group="method", name=method_name, node=recipe.method)
@@ -101,7 +107,7 @@ def placed(spec: RunSpec, overrides: list[str], *, config_dir: Path | None = Non
         if group in ("cluster", "nodes", "tasks_per_node"):
             continue
         if group not in {each.name for each in dataclasses.fields(LaunchConfig)}:
-            unknown(key, value, ("cluster", "nodes", "tasks_per_node", "runs"), what="key")
+            unknown_key(key, value, ("cluster", "nodes", "tasks_per_node", "runs"))
         raise words.stays(spec, key, value)
     here = {"nodes": spec.asked_nodes, "tasks_per_node": spec.tasks_per_node}
     here |= {"cluster.spare_nodes": spec.cluster.spare_nodes} if "cluster" not in chosen else {}
@@ -121,7 +127,7 @@ def for_evaluation(spec: RunSpec, overrides: list[str], *, config_dir: Path | No
     for key, value in chosen.items():
         group = key.lstrip("+~").partition(".")[0]
         if group not in (*groups, "nodes", "tasks_per_node"):
-            unknown(key, value, (*groups, "nodes", "tasks_per_node", "protocol", "step", "runs"), what="key")
+            unknown_key(key, value, (*groups, "nodes", "tasks_per_node", "protocol", "step", "runs"))
         if group == "eval_data" and "eval_data" not in chosen:
             raise InputError.of(key, value, "it belongs to no data set yet", "say eval_data=NAME, too")
         if key in groups and value not in {*groups[key], *own.get(key, ())}:
@@ -332,7 +338,19 @@ def refuse_unknown_fields(overrides: Sequence[str], recipe: Recipe) -> None:
         kinds = DATA.values() if group in ("data", "eval_data") else kinds
         if not any(field == each.name for kind in kinds for each in dataclasses.fields(kind)):  # the first that has it
             known = {f"{group}.{each.name}" for kind in kinds for each in dataclasses.fields(kind)}
-            unknown(key, value, known or GROUPS, what="key")
+            unknown_key(key, value, known or GROUPS)
+
+
+def _refuse_fields_of_another(group: str, name: str, chosen: Mapping[str, str]) -> None:
+    """Fields that other data sets have, and not the one called `name`; one's own YAML is Hydra's to judge."""
+    if name not in DATA:
+        return
+    fields = {each.name for each in dataclasses.fields(DATA[name])}
+    for key, value in chosen.items():
+        inside, _, field = key.partition(".")
+        if inside == group and field and field not in fields:
+            fix = f"add {group}=image_folder" if field == "path" else f"it has {', '.join(sorted(fields - {'name'}))}"
+            raise InputError.of(key, value, f"{group}={name} has no {field}", fix)
 
 
 def _is_open(key: str) -> bool:

@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from launcher.compose.other_words import unknown_key
 from launcher.compose.training import composed, to_object, typed
-from launcher.errors import InputError, unknown
+from launcher.errors import InputError
 
 ROOTS = ("cluster", "data", "nodes", "tasks_per_node", "seed", "runs", "group")  # what else a person may give
 
@@ -24,7 +25,7 @@ def translated(
         if key in given:
             text = f"method.{text}"
         elif key.lstrip("+~").partition(".")[0] not in ROOTS:
-            unknown(key, value, (*given, *ROOTS, *also), what="key")
+            unknown_key(key, value, (*given, *ROOTS, *also))
         told.append(text)
     return told
 

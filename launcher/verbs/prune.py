@@ -43,7 +43,9 @@ def run(options: Namespace) -> int:
         _say(found, findings)
         if not findings.doomed:
             return _answer(found, findings, [], options)
-        if sys.stdin.isatty() and not options.yes and not agreed("delete?"):
+        if not options.yes and not sys.stdin.isatty():
+            raise InputError.of("--yes", ..., "nothing is deleted unasked, and nobody is here to be asked", "add --yes")
+        if not options.yes and not agreed("delete?"):
             return 130
         gone = pruning.delete(findings.doomed, found.path.parent)
         names = [item.path.name for item in gone if item.what == pruning.CHECKPOINT]

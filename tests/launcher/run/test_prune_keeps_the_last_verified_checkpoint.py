@@ -52,7 +52,7 @@ def digest(run: Path) -> str:
 def test_the_newest_stays_and_goes_on_to_the_same_end(sslrun, run, undisturbed):
     old, new = checkpoints(run)
     size = sum(file.stat().st_size for file in (run / "checkpoints" / old).iterdir())
-    answer = sslrun("prune", run, "--json")
+    answer = sslrun("prune", run, "-y", "--json")
     assert checkpoints(run) == [new]
     assert answer.json["freed_gb"] == size / 1e9 > 0
     assert [(Path(item["path"]).name, item["bytes"]) for item in answer.json["deleted"]] == [(old, size)]
@@ -60,14 +60,14 @@ def test_the_newest_stays_and_goes_on_to_the_same_end(sslrun, run, undisturbed):
     assert f"{size / 1e9:.3f} GB" in answer.err
     sslrun("resume", run)
     assert sslrun.show(run)["state_digest"] == sslrun.show(undisturbed())["state_digest"]
-    again = sslrun("prune", run, "--keep", "9", "--json").json
+    again = sslrun("prune", run, "-y", "--keep", "9", "--json").json
     assert "checkpoint" not in {item["what"] for item in again["deleted"]}
 
 
 def test_what_does_not_verify_is_no_reason_to_delete_what_does(sslrun, run):
     old, new = checkpoints(run)
     flip_a_byte(run / "checkpoints" / new)
-    answer = sslrun("prune", run, "--json")
+    answer = sslrun("prune", run, "-y", "--json")
     assert checkpoints(run) == [old, new]
     assert answer.json["deleted"] == []
     assert f"stays: {new}, does not verify (shared.safetensors is not what was written)" in answer.err
@@ -80,7 +80,7 @@ def test_nothing_goes_while_no_checkpoint_verifies(sslrun, run):
     (run / "checkpoints" / old).rename(run / "checkpoints" / f"broken-{old}-abcd")
     (run / "checkpoints" / new / "shared.safetensors").write_bytes(b"")
     (run / "checkpoints" / ".saving-00000099-abcd").mkdir()
-    answer = sslrun("prune", run)
+    answer = sslrun("prune", run, "-y")
     assert checkpoints(run) == [f"broken-{old}-abcd", new]
     assert "no checkpoint verifies" in answer.err
 
@@ -89,7 +89,7 @@ def test_leftovers_of_saves_go(sslrun, run):
     old, new = checkpoints(run)
     (run / "checkpoints" / old).rename(run / "checkpoints" / f"broken-{old}-abcd")
     (run / "checkpoints" / ".saving-00000099-abcd").mkdir()
-    answer = sslrun("prune", run, "--json")
+    answer = sslrun("prune", run, "-y", "--json")
     assert checkpoints(run) == [new]
     assert {item["what"] for item in answer.json["deleted"]} == {"quarantined checkpoint", "temporary folder"}
 
@@ -98,7 +98,7 @@ def test_what_another_run_starts_from_goes_and_stays_with_that_one(sslrun, run):
     old, new = checkpoints(run)
     source = f"init_from={run}@{int(old[5:])}"
     other = sslrun("method=rotnet", "recipe=tiny", source, f"runs={run.parent}", "--json").json["id"]
-    sslrun("prune", run)
+    sslrun("prune", run, "-y")
     assert checkpoints(run) == [new]
     assert (run.parent / other / "pinned" / "init_from" / old / "shared.safetensors").is_file()
 
@@ -128,12 +128,12 @@ def test_submissions_of_long_ago_go(sslrun, run, tmp_path):
     for folder in (run / "submit", run.parent / ".arrays" / "token"):
         folder.mkdir(parents=True)
         (folder / "script.sh").write_text("#!/bin/bash\n")
-    sslrun("prune", run)
+    sslrun("prune", run, "-y")
     assert (run / "submit").exists()
     for folder in (run / "submit", run.parent / ".arrays" / "token"):
         for path in (folder / "script.sh", folder):
             os.utime(path, (LONG_AGO, LONG_AGO))
-    answer = sslrun("prune", run)
+    answer = sslrun("prune", run, "-y")
     assert not (run / "submit").exists()
     # Nobody can say whether jobs of the array still wait: no controller answers.
     assert (run.parent / ".arrays" / "token").exists()
@@ -171,6 +171,12 @@ def test_a_run_that_slurm_may_start_any_moment_is_left_alone(sslrun, one_line, r
 @pytest.mark.parametrize("keep", ["0", "-1", "many"])
 def test_at_least_one_stays(sslrun, one_line, run, keep):
     assert "--keep" in one_line(sslrun("prune", run, "--keep", keep, code=2))
+    assert len(checkpoints(run)) == 2
+
+
+def test_where_nobody_can_be_asked_nothing_goes_unless_told(sslrun, run):
+    line = "sslrun: --yes: nothing is deleted unasked, and nobody is here to be asked; add --yes"
+    assert sslrun("prune", run, code=2).complaint == line
     assert len(checkpoints(run)) == 2
 
 

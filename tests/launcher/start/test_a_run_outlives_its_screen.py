@@ -158,7 +158,13 @@ def test_a_verb_that_only_reads_ends_with_its_reader(sslrun):
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [("prune RUN --json", 4), ("show RUN --json", 4), ("prune --help", 4), ("show --help", 4), ("show no --json", 2)],
+    [
+        ("prune RUN -y --json", 4),
+        ("show RUN --json", 4),
+        ("prune --help", 4),
+        ("show --help", 4),
+        ("show no --json", 2),
+    ],
 )
 def test_an_answer_that_could_not_be_written_is_a_failure(fresh, sslrun, words, code):
     command = [SSLRUN, *(fresh.path if word == "RUN" else word for word in words.split())]
