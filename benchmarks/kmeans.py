@@ -151,7 +151,7 @@ def serve(rank, world_size, folder, n, d, k, iterations, turns):
         if rank == 0:
             ratios.append(single / both)
     if rank == 0:
-        expected = 8 * (k * (d + 2) + 1)
+        expected = 8 * (k * (d + 2) + 2)
         print(f"\n2 ranks of one thread, N={n:,} d={d} k={k:,}: {statistics.median(ratios):.2f} times as fast as one "
               f"({min(ratios):.2f} to {max(ratios):.2f}; limit 1.8); {clusters.bytes_per_iteration:,} bytes an "
               f"iteration, expected {expected:,}; load average {os.getloadavg()[0]:.1f}")  # fmt: skip

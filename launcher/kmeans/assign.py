@@ -9,9 +9,10 @@ import torch
 from launcher.kmeans import fused
 from launcher.kmeans.crew import Crew
 from launcher.kmeans.exact import snap
-from launcher.kmeans.nearest import Blocks, Scratch, Tiles, blocks, multiplies_bfloat16, ones_for
+from launcher.kmeans.nearest import Blocks, Scratch, Tiles, blocks, multiplies_bfloat16, ones_for, piece_rows
 from launcher.kmeans.resume import Stretch, legs
 from launcher.kmeans.shards import Ranks
+from launcher.kmeans.skipping import Skipping
 from launcher.kmeans.space import Space
 
 # Up to so many numbers, the sums of the last iteration are kept, and only what moved is added and taken away.
@@ -47,7 +48,8 @@ class FeaturePartition:
 
     Over all ranks, float64: counts [k] of features, their weights' sums mass [k] (the counts where there are none),
     sums [k, d] of the weighted features and squares [k] of the weighted squared norms in each cluster, as they are
-    measured (`Space`); changed: features that were in another cluster before.
+    measured (`Space`); changed: features that were in another cluster before; compared: pairs of a feature and a
+    centroid that were.
     """
 
     counts: torch.Tensor
@@ -55,6 +57,7 @@ class FeaturePartition:
     sums: torch.Tensor
     squares: torch.Tensor
     changed: int
+    compared: int
 
     def means(self, rows: slice | torch.Tensor = slice(None)) -> torch.Tensor:
         """Mean of each cluster, float64 [k, d]; zero where it is empty."""
@@ -97,10 +100,11 @@ class Assigner:
         ranks: Ranks,
         exact: bool,
         workers: int = 1,
+        skip: bool = True,
     ):
         """order: int64 [n], this rank's rows group after group; None: one group, in the order in which they lie.
         exact: near ties are decided exactly, so that the assignment does not depend on rounding. workers: as many as
-        any rank has."""
+        any rank has. skip: leave out what bounds exclude, where that pays."""
         self.space, self.groups, self.order, self.ranks, self.exact = space, groups, order, ranks, exact
         n, d, device = space.features.n, space.features.d, space.features.device
         self.k = sum(group.k for group in groups)
@@ -112,12 +116,14 @@ class Assigner:
         needs_factors = space.spherical
         self._factors = torch.zeros(n, dtype=torch.float64, device=device) if needs_factors else space.weights
         self._mass = snap(space.weights.clone(), space.weighing) if weighted else None
-        # Group after group: sums, squares, counts, mass where there are weights, and how many changed.
-        self._sizes = [group.k * (d + 2 + weighted) + 1 for group in groups]
+        # Group after group: sums, squares, counts, mass where there are weights, how many changed and were compared.
+        self._sizes = [group.k * (d + 2 + weighted) + 2 for group in groups]
         self._kept = sum(self._sizes) <= KEPT
         self._wire = torch.zeros(sum(self._sizes), dtype=torch.float64, device=device)
         self._lock = threading.Lock()
         self._workers = workers
+        self._skip = skip and (order is not None or space.features.scattered)
+        self._skipping: dict[int, Skipping] = {}
 
         half = space.features.dtype in (torch.bfloat16, torch.float16) and space.origin is None
         self._half = half and space.features.dtype == torch.bfloat16 and multiplies_bfloat16(device)
@@ -128,7 +134,7 @@ class Assigner:
         if self.space.features.device.type != "cpu":
             return None
         d, k = self.space.features.d, max(group.k for group in self.groups)
-        return Scratch(rows, d, ones_for(self._half, d), k)
+        return Scratch(min(rows, piece_rows(k)), d, ones_for(self._half, d), k)
 
     def assign(
         self,
@@ -145,7 +151,9 @@ class Assigner:
         features = self.space.features
         blocks_of = dict(enumerate(self._wire.split(self._sizes)))
         prepared = {g: self._prepare(self.space.place(centroids[self.groups[g].centroids])) for g in active}
-        changed = dict.fromkeys(active, 0)
+        changed, compared = dict.fromkeys(active, 0), dict.fromkeys(active, 0)
+        for g in active if self._skip else ():
+            self._begin_skipping(g, prepared[g], chunk)
         add_all = self._fresh or not self._kept
         for g in active if add_all else ():
             blocks_of[g].zero_()
@@ -153,9 +161,10 @@ class Assigner:
         def work(own: Scratch | None, part: Stretch) -> None:
             group = self.groups[part.group]
             sums = blocks_of[part.group][: group.k * features.d].view(group.k, features.d)
-            moved = self._work(own, part, prepared[part.group], sums, add_all)
+            moved, pairs = self._work(own, part, prepared[part.group], sums, add_all)
             with self._lock:
                 changed[part.group] += moved
+                compared[part.group] += pairs
 
         wanted = [(g, self.groups[g]) for g in active]
         todo = [(g, group.rows, group.longest, 2.0 * group.k * features.d) for g, group in wanted]
@@ -169,7 +178,7 @@ class Assigner:
             if self._half and features.device.type == "cpu":
                 torch.set_float32_matmul_precision(before)
         self._fresh = False
-        self._tally(active, blocks_of, changed)
+        self._tally(active, blocks_of, changed, compared)
         return self._reduce(active, blocks_of)
 
     def _prepare(self, centroids: torch.Tensor) -> "Tiles | Blocks | fused.Kernel":
@@ -181,21 +190,38 @@ class Assigner:
             return fused.Kernel(centroids, spherical, self._dtype)
         return Blocks(centroids, spherical, self._dtype, self.exact)
 
-    def _work(self, own: Scratch | None, part: Stretch, prepared, sums: torch.Tensor, add_all: bool) -> int:
-        """One chunk: labels, and sums of what moved. Returns how many moved."""
-        group, n = self.groups[part.group], part.stop - part.start
-        rows: slice | torch.Tensor = slice(group.begin + part.start, group.begin + part.stop)
-        if self.order is not None:
-            rows = self.order[rows]
+    def _begin_skipping(self, g: int, prepared, chunk: int) -> None:
+        group, features = self.groups[g], self.space.features
+        rows = slice(group.begin, group.begin + group.rows)
+        order = torch.arange(rows.start, rows.stop, device=features.device) if self.order is None else self.order[rows]
+        if g not in self._skipping:
+            size = group.rows * features.d * features.dtype.itemsize
+            self._skipping[g] = Skipping(group.rows, chunk, self.space.spherical, size)
+        self._skipping[g].begin(prepared, order, self.labels[order] - group.first, self._read)
+
+    def _read(self, rows: slice | torch.Tensor) -> torch.Tensor:
+        """Features [m, d] as they are multiplied on this device."""
         x = self.space.read(rows)
-        if own is not None:
-            x = x.float()
-            nearest = prepared.nearest(x, own)
+        return x.float() if x.device.type == "cpu" else x
+
+    def _work(self, own: Scratch | None, part: Stretch, prepared, sums: torch.Tensor, add_all: bool) -> tuple[int, int]:
+        """One chunk: labels, and sums of what moved. Returns how many moved, and how many pairs were compared."""
+        group, n = self.groups[part.group], part.stop - part.start
+        skipping = self._skipping.get(part.group)
+        bounds = skipping and skipping.bounds
+        rows: slice | torch.Tensor = slice(group.begin + part.start, group.begin + part.stop)
+        if bounds is not None:
+            rows = bounds.order[part.start : part.stop]
+        elif self.order is not None:
+            rows = self.order[rows]
+        x, pairs = self._read(rows), n * group.k
+        old = self.labels[rows] - group.first
+        if bounds is not None:
+            nearest, pairs = bounds.nearest(prepared, skipping.reach, x, part.start, old, own)
         else:
-            nearest = prepared.nearest(x)
+            nearest = prepared.nearest(x) if own is None else prepared.nearest(x, own)
         if self._fresh:
             self._measure(x, rows)
-        old = self.labels[rows] - group.first
         moved = nearest != old
         count = n if self._fresh else int(moved.sum())
         self.labels[rows] = nearest + group.first
@@ -209,7 +235,7 @@ class Assigner:
             with self._lock:
                 sums.index_add_(0, nearest[moved], addends)
                 sums.index_add_(0, old[moved], addends, alpha=-1)
-        return count
+        return count, pairs
 
     def _measure(self, x: torch.Tensor, rows: slice | torch.Tensor) -> None:
         """Take down what does not change from one iteration to the next."""
@@ -226,7 +252,13 @@ class Assigner:
         with self._lock:
             sums.index_add_(0, nearest, addends)
 
-    def _tally(self, active: Sequence[int], blocks_of: dict[int, torch.Tensor], changed: dict[int, int]) -> None:
+    def _tally(
+        self,
+        active: Sequence[int],
+        blocks_of: dict[int, torch.Tensor],
+        changed: dict[int, int],
+        compared: dict[int, int],
+    ) -> None:
         """Counts, squares and weights of the clusters, behind their sums."""
         d = self.space.features.d
         columns = [torch.bincount(self.labels, weights=self._squares, minlength=self.k)]
@@ -235,8 +267,8 @@ class Assigner:
             columns.append(torch.bincount(self.labels, weights=self._mass, minlength=self.k))
         for g in active:
             group, block = self.groups[g], blocks_of[g]
-            block[group.k * d : -1] = torch.cat([column[group.centroids] for column in columns])
-            block[-1] = changed[g]
+            block[group.k * d : -2] = torch.cat([column[group.centroids] for column in columns])
+            block[-2], block[-1] = changed[g], compared[g]
 
     def _reduce(self, active: Sequence[int], blocks_of: dict[int, torch.Tensor]) -> list[FeaturePartition]:
         """The partitions over all ranks."""
@@ -251,7 +283,8 @@ class Assigner:
         partitions = []
         for g, block in zip(active, wire.split([self._sizes[g] for g in active]), strict=True):
             k = self.groups[g].k
-            squares, counts, *mass = block[k * d : -1].split(k)
-            sums = block[: k * d].view(k, d)
-            partitions.append(FeaturePartition(counts, mass[0] if mass else counts, sums, squares, int(block[-1])))
+            squares, counts, *mass = block[k * d : -2].split(k)
+            sums, (changed, compared) = block[: k * d].view(k, d), block[-2:].long().tolist()
+            weights = mass[0] if mass else counts
+            partitions.append(FeaturePartition(counts, weights, sums, squares, changed, compared))
         return partitions

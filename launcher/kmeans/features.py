@@ -1,5 +1,7 @@
 """This rank's features, wherever they lie: in memory, on a GPU, or in a file larger than memory."""
 
+import os
+
 import numpy as np
 import torch
 
@@ -31,6 +33,13 @@ class Features:
             {2: torch.float16, 4: torch.float32, 8: torch.float64}[kind.itemsize] if kind.kind == "f" else torch.int64
         )
 
+    @property
+    def scattered(self) -> bool:
+        """Whether reading rows one by one, in any order, costs little: not where a file does not fit into memory."""
+        given = self._given
+        mapped = given.untyped_storage().filename if isinstance(given, torch.Tensor) else isinstance(given, np.memmap)
+        return not mapped or given.nbytes < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+
     def complaint(self) -> str | None:
         """Why these are no features."""
         given = self._given
@@ -47,8 +56,9 @@ class Features:
         rows: a slice, or int64 indices on any device.
         """
         if isinstance(self._given, torch.Tensor):
-            where = rows if isinstance(rows, slice) else rows.to(self._given.device)
-            return self._given.detach()[where].to(self.device, non_blocking=True)
+            given = self._given.detach()
+            some = given[rows] if isinstance(rows, slice) else given.index_select(0, rows.to(given.device))
+            return some.to(self.device, non_blocking=True)
         where = rows if isinstance(rows, slice) else rows.cpu().numpy()
         # A copy, in this machine's byte order: a view would tie the tensor to the file.
         chunk = np.array(self._given[where], dtype=self._given.dtype.newbyteorder("="))

@@ -52,13 +52,14 @@ def hierarchical(
     progress: Progress | None = None,
     chunk: int | None = None,
     resume: Callable[[str], StateSlot] | None = None,
+    skip: bool = True,
 ) -> Hierarchy:
     """k-means into m clusters, then into k within each of these; sizes: (m, k); collective.
 
     features: this rank's shard [n, d]. It stays where it is: every rank holds its members of all m clusters, and the
     m clusterings move forward together on all ranks, one iteration of all of them at a time with one all-reduce of
-    8 (K (d + 2) + m) bytes, K = m k. That balances the load whatever the sizes of the super-clusters. (The thesis gives
-    each super-cluster to a group of its own and moves the features there.) One that has converged is left alone.
+    8 (K (d + 2) + 2 m) bytes, K = m k. That balances the load whatever the sizes of the super-clusters. (The thesis
+    gives each super-cluster to a group of its own and moves the features there.) One that has converged is left alone.
     A super-cluster of fewer than k members gets as many sub-clusters as members; the counts beyond are 0.
     The other arguments: as for `fit`, iterations at each level; the stage that safe_point is told names the level.
     resume: name of a level, "super-clusters" or "sub-clusters" -> where its state is kept; a level that had ended costs
@@ -80,7 +81,7 @@ def hierarchical(
     chunk = chunk or chunk_rows(rows.device, k)
     first, second = (named(safe_point, stage) for stage in ("super-clusters", "sub-clusters"))
     space = space_of(rows, None, metric, ranks, shards, chunk, first and (lambda: first("", 0, iterations)))
-    options = Options(iterations, init, empty, tolerance, deterministic, chunk, shards.workers)
+    options = Options(iterations, init, empty, tolerance, deterministic, chunk, shards.workers, skip)
 
     whole = Group(m, 0, rows.n, 0, shards.total, shards.offset, shards.longest, seed)
     upper = lloyd(space, [whole], None, options, ranks, first, resume and resume("super-clusters"), progress)

@@ -23,12 +23,14 @@ EMPTY = ("split", "keep", "resample")
 
 class Iteration(NamedTuple):
     """What an iteration came to, over all ranks and groups: its number from 1, the sum of the weighted squared
-    distances to the centroids, the share of features that moved, and how many clusters are empty."""
+    distances to the centroids, the share of features that moved, how many clusters are empty, and the share of the
+    comparisons of features with centroids that bounds spared."""
 
     number: int
     inertia: float
     reassigned: float
     empty: int
+    skipped: float
 
 
 Progress = Callable[[Iteration], None]
@@ -44,6 +46,7 @@ class Options(NamedTuple):
     exact: bool
     chunk: int
     workers: int
+    skip: bool
 
 
 @dataclass(eq=False)
@@ -54,6 +57,7 @@ class Course:
     inertia: list[float] = field(default_factory=list)
     reassigned: list[float] = field(default_factory=list)
     empty: list[int] = field(default_factory=list)
+    skipped: list[float] = field(default_factory=list)
     splits: int | None = None
     ended: bool = False
     converged: bool = False
@@ -67,6 +71,7 @@ class Course:
             self.inertia.append(partition.inertia(centroids))
             self.reassigned.append(partition.changed / group.total)
             self.empty.append(int((partition.counts == 0).sum()))
+            self.skipped.append(1 - partition.compared / (group.total * group.k))
             self.converged = self.splits == 0 and (partition.changed == 0 or self._slow(options.tolerance))
         over = len(self.inertia) - options.iterations
         repair = options.empty != "keep" and 0 <= over < REPAIRS and all(map(len, empty_and_donors(partition)))
@@ -118,7 +123,7 @@ def lloyd(
             centroids = torch.nn.functional.normalize(centroids, dim=1)
     done = max(len(course.inertia) for course in courses)
 
-    assigner = Assigner(space, groups, order, ranks, options.exact, options.workers)
+    assigner = Assigner(space, groups, order, ranks, options.exact, options.workers, options.skip)
     counts: list[torch.Tensor] = [torch.empty(0)] * len(groups)
     busiest = 0
     # Of groups that had ended, all that is missing are the assignments.
@@ -209,10 +214,13 @@ def _fits(values: dict[str, Any], groups: int) -> bool:
 def _summary(number: int, courses: Sequence[Course], groups: Sequence[Group]) -> Iteration:
     """Of all groups; those that have ended count with their last iteration."""
     known = [(course, group) for course, group in zip(courses, groups, strict=True) if course.inertia]
-    moved = sum(course.reassigned[-1] * group.total for course, group in known if len(course.inertia) == number)
+    going = [(course, group) for course, group in known if len(course.inertia) == number]
+    moved = sum(course.reassigned[-1] * group.total for course, group in going)
+    spared = sum(course.skipped[-1] * group.total * group.k for course, group in going)
     return Iteration(
         number,
         sum(course.inertia[-1] for course, _ in known),
         moved / sum(group.total for group in groups),
         sum(course.empty[-1] for course, _ in known),
+        spared / max(1, sum(group.total * group.k for _, group in going)),
     )

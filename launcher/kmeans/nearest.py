@@ -8,6 +8,7 @@ import torch
 
 from launcher.kmeans.exact import nearest_of
 
+FEW = 64  # centroids up to which an argmax takes less time than the operations that spare it
 GROUP = 16  # centroids whose scores are compared element by element before anything looks for an index
 TILE = 5120  # centroids on a CPU; with the chunk below, their scores stay in a core's share of the cache
 LOWEST = -3e38  # the score of no centroid
@@ -17,9 +18,9 @@ ROUNDING = 2.0**-23
 
 
 def chunk_rows(device: torch.device, k: int) -> int:
-    """Rows whose scores are computed at a time."""
+    """Rows that a worker takes at a time."""
     if device.type == "cpu":
-        return min(4096, max(256, 2**20 // k))  # few calls: Python's threads get in one another's way between them
+        return min(4096, max(256, 2**22 // k // 256 * 256))  # whole blocks of skipping.py
     return 33_792  # two programs of the kernel (128 rows) for each of 132 multiprocessors
 
 
@@ -30,10 +31,16 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def piece_rows(k: int) -> int:
+    """Rows whose scores are computed at a time on a CPU: few calls, as Python's threads get in one another's way."""
+    return min(4096, max(256, 2**20 // k))
+
+
 class Scratch:
-    """What one worker needs for a chunk of rows on a CPU, allocated once."""
+    """What one worker needs on a CPU for so many rows whose scores are computed at a time, allocated once."""
 
     def __init__(self, rows: int, d: int, ones: int, k: int):
+        self.rows = rows
         tile = min(TILE, k + GROUP)
         self.x = torch.ones(rows, d + ones)  # features, then ones that the biases are multiplied with
         self.scores = torch.empty(tile * rows)
@@ -85,11 +92,12 @@ class Tiles:
         k, d = centroids.shape
         if half:
             centroids = centroids.bfloat16().float()
-        self.k, self.spherical, self.exact, self.centroids = k, spherical, exact, centroids
+        self.k, self.spherical, self.exact, self.compared = k, spherical, exact, centroids
         self.ones = ones_for(half, d)
         self._packed = torch.zeros(-(-k // GROUP) * GROUP, d + self.ones)
         self._packed[:k, :d] = centroids
         bias = torch.zeros(k, dtype=torch.float64) if spherical else -0.5 * centroids.double().square().sum(dim=1)
+        self.bias = bias.float()
         for column in range(d, d + self.ones):
             # In bfloat16 it takes three terms of 8 bits each to add what is as exact as float32.
             self._packed[:k, column] = bias.bfloat16().float() if half else bias.float()
@@ -101,42 +109,117 @@ class Tiles:
 
     def nearest(self, x: torch.Tensor, scratch: Scratch) -> torch.Tensor:
         """int64 [n] for x, float32 [n, d]; among equals, the first wins."""
+        return torch.cat([self._scan(rows, scratch)[0] for rows in x.split(scratch.rows)])
+
+    def scores_of(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """float32 [n], of each row of x with the centroid of its label, int64 [n]."""
+        return scores_of(x, labels, self.compared, self.bias)
+
+    def among(
+        self,
+        x: torch.Tensor,
+        wanted: torch.Tensor,
+        block: int,
+        own: torch.Tensor,
+        scale: torch.Tensor | None,
+        scratch: Scratch | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The nearest where every block of rows is compared with some centroids only.
+
+        x: float32 [n, d]; wanted: bool [b, k], for each `block` rows; own: float32 [n], a score that each row reaches;
+        scale: float32 [n] or None, what the row's scores are multiplied with before rows are compared.
+        Returns (int64 [n], among equals the first; float32 [n], its score; float32 [b, k], by how much the score of a
+        centroid is above the best of a row, in the row where that is most; -inf where it is not wanted).
+        """
+        scratch = scratch or Scratch(block, x.shape[1], self.ones, self.k)
+        excess = torch.full(wanted.shape, -torch.inf)
+        found = []
+        for number, rows in enumerate(x.split(block)):
+            part = slice(number * block, number * block + len(rows))
+            columns = wanted[number].nonzero().flatten()
+            least = own[part], None if scale is None else scale[part]
+            nearest, top, over = self._scan(rows, scratch, columns, least)
+            excess[number, columns] = over
+            found.append((nearest, top))
+        nearest, top = (torch.cat(column) for column in zip(*found, strict=True))
+        return nearest, top, excess
+
+    def _scan(
+        self,
+        x: torch.Tensor,
+        scratch: Scratch,
+        columns: torch.Tensor | None = None,
+        least: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """`among` for one block, float32 [n, d]; of all centroids where no columns are given, int64 [m], ascending."""
         n, d = x.shape
-        near = Near(margin(x, self.centroids)) if self.exact else None
-        wide = x
+        near = Near(margin(x, self.compared)) if self.exact else None
+        wide, packed, bias, every = x, self._packed, self._bias, columns
         if self.ones:
             wide = scratch.x[:n]
             wide[:, :d] = x
+        if columns is not None and len(columns) < self.k:
+            if len(columns) > FEW and len(columns) % GROUP:  # the last one fills a group
+                every = torch.cat([columns, columns[-1:].expand(-len(columns) % GROUP)])
+            packed = torch.index_select(packed, 0, every)
+            bias = bias.index_select(0, every)
         top = nearest = None
-        for first in range(0, self.k, TILE):
-            packed = self._packed[first : first + TILE]
-            groups = len(packed) // GROUP
-            scores = scratch.scores[: len(packed) * n].view(len(packed), n)
+        excess = []
+        for first in range(0, len(packed), TILE):
+            some = packed[first : first + TILE]
+            scores = scratch.scores[: len(some) * n].view(len(some), n)
             if self.ones:
-                torch.mm(packed, wide.T, out=scores)
+                torch.mm(some, wide.T, out=scores)
             else:
-                torch.addmm(self._bias[first : first + TILE], packed, wide.T, out=scores)
-            scores = scores.view(groups, GROUP, n)
-            best = torch.amax(scores, dim=1, out=scratch.best[: groups * n].view(groups, n))
-            value = best.amax(dim=0)
-            group = _first(best, value)
-            members = scores.gather(0, group.expand(1, GROUP, n))[0]
-            index = _first(members, value).add_(group, alpha=GROUP)
+                torch.addmm(bias[first : first + TILE], some, wide.T, out=scores)
+            group = GROUP if len(some) % GROUP == 0 and len(some) > FEW else 1
+            value, index, best = _best(scores.view(-1, group, n), scratch)
             if top is None:
                 top, nearest = value, index
             else:
                 nearest = torch.where(value > top, index + first, nearest)
                 top = torch.maximum(top, value)
             if near is not None:
-                self._collect(near, top, scores, best, first)
-        return nearest if near is None else near.settle(nearest, top, x, self.centroids, self.spherical)
+                self._collect(near, top, scores.view(-1, group, n), best, first, every)
+            if least is not None:
+                own, scale = least
+                over = scores.sub_(torch.maximum(top, own))
+                excess.append((over if scale is None else over.mul_(scale)).amax(dim=1))
+        nearest = nearest if every is None else every[nearest]
+        if near is not None:
+            nearest = near.settle(nearest, top, x, self.compared, self.spherical)
+        return nearest, top, torch.cat(excess)[: len(columns)] if excess else None
 
-    def _collect(self, near: Near, top: torch.Tensor, scores: torch.Tensor, best: torch.Tensor, first: int) -> None:
+    @staticmethod
+    def _collect(
+        near: Near,
+        top: torch.Tensor,
+        scores: torch.Tensor,
+        best: torch.Tensor,
+        first: int,
+        columns: torch.Tensor | None,
+    ) -> None:
+        """scores: [groups, members, n]; best: [groups, n], of each group."""
         floor = top - near.margin
         row, group = (best >= floor).T.nonzero(as_tuple=True)
         members = scores[group, :, row]
         pair, member = (members >= floor[row, None]).nonzero(as_tuple=True)
-        near.add(row[pair], first + group[pair] * GROUP + member, members[pair, member])
+        place = first + group[pair] * scores.shape[1] + member
+        near.add(row[pair], place if columns is None else columns[place], members[pair, member])
+
+
+def _best(scores: torch.Tensor, scratch: Scratch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(The highest of each column [n], the first place that has it [n], the highest by group [groups, n]) of scores
+    [groups, members, n]."""
+    groups, members, n = scores.shape
+    if members == 1:
+        value, index = scores[:, 0].max(dim=0)
+        return value, index, scores[:, 0]
+    best = torch.amax(scores, dim=1, out=scratch.best[: groups * n].view(groups, n))
+    value = best.amax(dim=0)
+    group = _first(best, value)
+    own = scores.gather(0, group.expand(1, members, n))[0]
+    return value, _first(own, value).add_(group, alpha=members), best
 
 
 def _first(values: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -192,6 +275,14 @@ def rounded(centroids: torch.Tensor, spherical: bool, dtype: torch.dtype) -> tup
     for rows in blocks(*centroids.shape) if not spherical else ():
         bias[rows] = -0.5 * compared[rows].double().square().sum(dim=1).float()
     return compared, bias
+
+
+def scores_of(x: torch.Tensor, labels: torch.Tensor, compared: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """float32 [n], of each row of x [n, d] with the centroid of its label, int64 [n]."""
+    scores = [
+        (x[rows].float() * compared.index_select(0, labels[rows]).float()).sum(dim=1) for rows in blocks(*x.shape)
+    ]
+    return torch.cat(scores).add_(bias[labels])
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """What an iteration of sharded k-means costs: seconds and bytes from N, k, d, ranks and the rates of a machine. Pure.
 
-    T = max(2 N k d / (G eta P), N d b / (G B_feat)) + T_update + 2 (G - 1)/G 8 m (k (d + 2) + 1) / B_net
+    T = max(2 N k d / (G eta P), N d b / (G B_feat)) + T_update + 2 (G - 1)/G 8 m (k (d + 2) + 2) / B_net
 
 N features of d numbers of b bytes each, on G ranks; P: FLOP/s of a rank, of which k-means reaches the share eta;
 B_feat: what a rank reads its features with; B_net: what sums, squares and counts travel with, once an iteration, by a
@@ -44,7 +44,7 @@ class Problem:
     @property
     def reduced_bytes(self) -> float:
         """Sums, squares and counts of all clusters, and how many features moved."""
-        return float(self.sum_bytes * self.m * (self.k * (self.d + 2) + 1))
+        return float(self.sum_bytes * self.m * (self.k * (self.d + 2) + 2))
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 # Of progress.json, in this order.
 FIGURES = {
     "steps": "{}", "loss": "loss {:.3f}", "inertia": "inertia {:.6g}", "reassigned": "{:.2%} reassigned",
-    "empty": "{} empty clusters", "images_per_s": "{:,.0f} images/s", "seconds_left": "{} left",
-    "broken": "{} broken images",
+    "empty": "{} empty clusters", "skipped": "{:.0%} skipped", "images_per_s": "{:,.0f} images/s",
+    "seconds_left": "{} left", "broken": "{} broken images",
 }  # fmt: skip
-SILENT_AT_0 = ("steps", "empty", "images_per_s", "broken")
+SILENT_AT_0 = ("steps", "empty", "skipped", "images_per_s", "broken")
 
 
 def console() -> Console:

@@ -136,6 +136,7 @@ PROGRESS = Form(
         "generation": count, "stage": text, "step": count, "steps": maybe(count), "done": count, "total": count,
         "loss": maybe(real), "images_per_s": maybe(finite), "seconds_left": maybe(finite), "unkept_s": finite,
         "notices": each(text), "broken": count, "inertia": real, "reassigned": real, "empty": count,
+        "skipped": real,
     },
     ("stage",),
 )  # fmt: skip

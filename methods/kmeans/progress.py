@@ -1,4 +1,5 @@
-"""What a clustering says while it goes on: iteration, inertia, share reassigned, empty clusters, time left."""
+"""What a clustering says while it goes on: iteration, inertia, share reassigned, empty clusters, share of comparisons
+that bounds spared, time left."""
 
 import time
 
@@ -39,10 +40,12 @@ class Progress:
     def iterated(self, told: Iteration) -> None:
         """After each iteration, on every rank; rank 0 speaks."""
         figures = {"inertia": told.inertia, "reassigned": round(told.reassigned, 6), "empty": told.empty}
+        figures["skipped"] = round(told.skipped, 6)
         self._job.reporter.progress(**figures)
         self._job.reporter.log(told.number, **figures)
         if self._job.world.is_main:
             said = f"inertia {told.inertia:.6g}, {told.reassigned:.2%} reassigned, {told.empty} empty clusters"
+            said += f", {told.skipped:.0%} skipped"
             print(f"{self._stage}, iteration {told.number}: {said}", flush=True)
             self._tell_kept()
 

@@ -48,6 +48,7 @@ class ClusteringResult:
     converged: bool | None
     bytes_per_iteration: int  # that a rank gives to the all-reduce
     reassigned: list[float] | None = None  # share of the features, in each iteration
+    skipped: list[float] | None = None  # share of the comparisons that bounds spared, in each iteration
 
     @classmethod
     def of_clusters(cls, found: Clusters) -> "ClusteringResult":
@@ -61,6 +62,7 @@ class ClusteringResult:
             converged=bool(found.converged),
             bytes_per_iteration=found.bytes_per_iteration,
             reassigned=list(found.reassigned),
+            skipped=list(found.skipped),
         )
 
     @classmethod
@@ -173,6 +175,7 @@ class Writer:
             "inertia": found.inertia,
             "inertia_last": found.inertia_last,
             "reassigned": found.reassigned,
+            "skipped": found.skipped,
             "clusters_empty": int((counts == 0).sum()),
             "sizes": {
                 "least": int(members.min()),

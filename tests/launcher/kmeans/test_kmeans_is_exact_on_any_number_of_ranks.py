@@ -128,9 +128,9 @@ def test_the_bytes_of_an_iteration_are_those_of_the_docstring(worlds):
     for world_size, world in worlds.items():
         for result in world:
             expected = {
-                "l2": 8 * (K * (D + 2) + 1),
-                "weighted": 8 * (K * (D + 3) + 1),
-                "hierarchy": 8 * (18 * (D + 2) + 3),
+                "l2": 8 * (K * (D + 2) + 2),
+                "weighted": 8 * (K * (D + 3) + 2),
+                "hierarchy": 8 * (18 * (D + 2) + 6),
             }
             assert result["bytes"] == (expected if world_size > 1 else dict.fromkeys(expected, 0))
 
