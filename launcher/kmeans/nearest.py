@@ -159,8 +159,8 @@ class Tiles:
             wide = scratch.x[:n]
             wide[:, :d] = x
         if columns is not None and len(columns) < self.k:
-            if len(columns) > FEW and len(columns) % GROUP:  # the last one fills a group
-                every = torch.cat([columns, columns[-1:].expand(-len(columns) % GROUP)])
+            # Whole groups, filled with the last one: in others products of equal centroids are not always equal.
+            every = torch.cat([columns, columns[-1:].expand(-len(columns) % GROUP)])
             packed = torch.index_select(packed, 0, every)
             bias = bias.index_select(0, every)
         top = nearest = None
@@ -172,7 +172,7 @@ class Tiles:
                 torch.mm(some, wide.T, out=scores)
             else:
                 torch.addmm(bias[first : first + TILE], some, wide.T, out=scores)
-            group = GROUP if len(some) % GROUP == 0 and len(some) > FEW else 1
+            group = GROUP if len(some) > FEW else 1
             value, index, best = _best(scores.view(-1, group, n), scratch)
             if top is None:
                 top, nearest = value, index
