@@ -332,8 +332,8 @@ def _most(lost: str, every: int, seen: Seen, restarts: int, setting: Setting) ->
     if lost == NOTHING or (lost == GRACE and setting.grace()):
         return 0
     assert lost in (INTERVAL, GRACE)
-    # The newest checkpoint is older by the steps of a save that was still under way.
-    return max(1, restarts) * every + (every if seen.saving else 0)
+    # The newest checkpoint is older by the steps of each save that was still under way.
+    return (max(1, restarts) + seen.saving) * every
 
 
 class Starts:

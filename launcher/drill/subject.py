@@ -40,7 +40,7 @@ class Seen:
     causes: list[str] = field(default_factory=list)
     ended_s: float | None = None  # from the fault until that start of the run was over
     seconds: float | None = None  # from the fault to the first step of the next start
-    saving: bool = False  # a save was under way when the run was killed
+    saving: int = 0  # how often a save was under way when the run was killed
     problems: list[str] = field(default_factory=list)
 
 
@@ -229,7 +229,7 @@ class DrilledRun:
         self.until(lambda: self.place.over(self.run, generation), "the end of the ranks")
         self.seen.ended_s = time.monotonic() - self._moment
         # A later start, which removes it, takes seconds to begin.
-        self.seen.saving |= self.saving()
+        self.seen.saving += self.saving()
         with contextlib.suppress(Impossible):
             self.until(lambda: not self._left(), "their processes", seconds=GONE_SECONDS)
         self.check(not self._left(), f"processes are left: {self._left()}")
