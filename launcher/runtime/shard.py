@@ -141,7 +141,8 @@ def _stored(path: Path) -> Iterator[memoryview]:
 
 
 def _pages() -> np.ndarray:
-    """uint8 [PIECE] that begins with a page, as what goes past the system's memory must."""
+    """uint8 [PIECE] that begins with a page, as what goes past the system's memory must. Shared, as mmap makes it, or a
+    fork meanwhile could take pages of it along: open(2)."""
     return np.frombuffer(mmap.mmap(-1, PIECE), np.uint8)
 
 

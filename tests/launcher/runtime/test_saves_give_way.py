@@ -1,5 +1,7 @@
 """A save behind the training takes what nobody else wants; one in haste takes its share."""
 
+import errno
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from launcher.run.folder import RunDir
+from launcher.run.manifest import checked
 from launcher.runtime import shard
 from launcher.runtime.checkpoint import LOWEST, Checkpointer, Owners, verify
 from launcher.runtime.dist import World
@@ -65,6 +68,31 @@ def test_in_haste_the_files_are_written_at_once(checkpoints, monkeypatch):
     monkeypatch.setattr(shard, "_write", met)
     checkpoints.begin(1, 10, haste=True)
     assert verify(checkpoints.settle()) == ""
+
+
+@pytest.mark.parametrize("numbers", [1, 100, 4096, 10_000])
+@pytest.mark.parametrize("past_memory", [True, False])
+def test_it_is_the_same_file_of_any_size_whatever_the_file_system_can(tmp_path, monkeypatch, past_memory, numbers):
+    def refused(file, command, *given):
+        if command == fcntl.F_SETFL:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return asked(file, command, *given)
+
+    asked, path, none = fcntl.fcntl, tmp_path / "file", {"abandon": lambda: False}
+    monkeypatch.setattr(shard, "PIECE", 1 << 13)
+    if not past_memory:
+        monkeypatch.setattr(fcntl, "fcntl", refused)
+    entry, _ = shard.write(
+        path, {"owner/numbers": NUMBERS[:numbers], "owner/none": NUMBERS[:0]}, {"owner/a": 1}, **none
+    )
+    shard.read_back(path, entry, **none)
+    assert path.stat().st_size == entry["size"] and checked(path, entry) == entry
+    found = shard.read(path)["owner"]
+    assert torch.equal(found["numbers"], NUMBERS[:numbers]) and found["none"].numel() == 0 and found["a"] == 1
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(OSError, match="reads back otherwise"):
+        shard.read_back(path, entry, **none)
 
 
 def fetched():
