@@ -29,7 +29,7 @@ def overrides(small, method, epochs):
 def saved(run, step):
     """{file: its hash} of the checkpoint at `step`."""
     manifest = json.loads((run / "checkpoints" / f"step_{step:08d}" / "manifest.json").read_text())
-    return {name: entry["sha256"] for name, entry in manifest["files"].items()}
+    return {name: entry["xxh3"] for name, entry in manifest["files"].items()}
 
 
 def trained_longer(world, specs, folder):
