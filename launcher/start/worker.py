@@ -154,9 +154,10 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
         probe(dataset)
         return dataset, judged(spec, dataset)
 
-    # Rank 0 first: it walks the folders and keeps the index that the others then read.
+    # Rank 0 first, where there are folders to walk: it keeps the index that the others then read.
+    first = any(each.listed for each in (spec.data, spec.eval_data) if each is not None)
     show = waiting.shown_by(run.path, ledger.generation) if world.is_main else None
-    datasets = waiting.patiently(build, show) if world.is_main else None
+    datasets = waiting.patiently(build, show) if world.is_main or not first else None
     world.barrier()
     dataset, evaluation = datasets or waiting.patiently(build)
     method.validate(spec.method, len(dataset))

@@ -32,6 +32,7 @@ class DataSet:
     truth: ClassVar[tuple[str, ...]] = ("label",)  # of TRUTHS: what it has
     class_count: ClassVar[int | None] = None  # of its labels, where that is known without looking
     captioned: ClassVar[bool] = False  # whether there may be words beside its images
+    listed: ClassVar[bool] = True  # whether its files are, by one rank, which keeps what the others then read
 
     def check(self, field: str, *, at_hand: bool) -> None:
         """Raises InputError where it cannot be used. field: the name it was set under, "data" or "eval_data"; at_hand:

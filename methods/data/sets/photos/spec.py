@@ -17,6 +17,7 @@ class PhotosData(DataSet):
     """Patches of the photographs that come with installed Python packages: real images without a download."""
 
     class_count: ClassVar = PHOTOGRAPHS
+    listed: ClassVar = False
     name: str = "photos"
     images: int = 6080  # train patches; the test split has a quarter of them
     patch: int = 32  # side in pixels
