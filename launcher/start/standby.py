@@ -13,6 +13,7 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 
+from launcher.errors import SslrunError
 from launcher.plan import containers, script, steps
 from launcher.run import heartbeats
 from launcher.run.folder import RunDir
@@ -62,14 +63,12 @@ class Standby:
             return
         self._words = steps.ranks(spec, run.path, nodes, standby_name(generation), waits=True)
         self._environment = dict(told)
-        self._step = subprocess.Popen(
-            self._words,
-            env={**told, STANDBY: "1"},
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
+        pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+        try:
+            self._step = subprocess.Popen(self._words, env={**told, STANDBY: "1"}, **pipes)
+        except OSError as error:  # no memory, say: the next start is as any other
+            print(f"sslrun: ranks of the next start cannot wait for it: {error.strerror}", flush=True)
+            return
         self._heard = Heard(self._step)
 
     def take(
@@ -118,7 +117,7 @@ def _has_room(spec: RunSpec) -> bool:
 
 
 def _has_begun(run: RunDir, generation: int) -> bool:
-    with contextlib.suppress(OSError):  # it is looked at again
+    with contextlib.suppress(OSError, SslrunError):  # it is looked at again
         return bool(run.history().of(generation).first("first_step"))
     return False
 
