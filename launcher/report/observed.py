@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher.errors import InputError
-from launcher.run import causes, folder, goodput
+from launcher.run import causes, goodput
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Event, History
 from launcher.slurm import notation
@@ -147,10 +147,3 @@ def _newest(runs: Path) -> list[RunDir]:
             with suppress(OSError):
                 times[entry.name] = os.stat(f"{entry.path}/events").st_mtime
     return [RunDir(runs / name) for name in sorted(times, key=times.__getitem__, reverse=True)]
-
-
-def folder_of(given: Path) -> Path:
-    """What `--like` names. Raises InputError where there are no runs."""
-    if not next(folder.every(given), None):
-        raise InputError.of("--like", given, "there are no runs in it", "name a folder of runs, as of runs=")
-    return given

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from launcher.plan.foresight import Forecast
 
 FACTORS = 0.25, 0.5, 1, 2, 4  # of the interval of Young and Daly
-MOST_COUNTS = 3  # of nodes
 CONFIG = "config"  # in place of a folder, for --like
 WIDTH, LABEL = 80, 19
 HEAD = (
@@ -31,9 +30,10 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Outlook:
-    """forecasts: by nodes, then by interval. recommended: the interval that holds the nodes asked for the shortest, of
-    those that were tried; young_daly: theirs, and between: the mean seconds between two blows that cost steps, of a job
-    on these nodes (inf: none does). nodes: those asked for; source: where the weather comes from."""
+    """forecasts: by nodes, then by interval. nodes: those asked for, of a range the most. On these recommended is the
+    interval that holds them for the shortest, of those that were tried, young_daly theirs (None: nothing costs steps),
+    planned the plan's; between: mean seconds between two blows that cost steps, stall: by which a save delays the
+    training. source: where the weather comes from."""
 
     run: str
     nodes: int
@@ -75,12 +75,13 @@ def of(
 ) -> Outlook:
     """like: a folder whose runs tell the weather, or CONFIG; None: the spec's own, where runs of its cluster are.
 
-    Raises InputError as planning does, and where there are no runs in `like`.
+    Raises InputError as planning does, and where no run in `like` tells anything.
     """
     from launcher.plan import foresight
 
+    most = worlds.counts(spec)[0]
     plans = {nodes: planning.make(spec.on(nodes), recipe) for nodes in _counts(spec, recipe)}
-    asked = plans[spec.nodes]
+    asked = plans[most]
     journey = _journey(spec, asked)
     weather = climate.expected(spec, journey.save, journey.step, asked.signal_delay_s)
     weather, source = _as_seen(spec, weather, like)
@@ -90,21 +91,21 @@ def of(
         every = _young_daly(here, weather)
         tried = [plan.checkpoint_every]
         if every:
-            tried += [round(every * factor) for factor in (FACTORS if nodes == spec.nodes else (1,))]
-        elif nodes == spec.nodes:
+            tried += [round(every * factor) for factor in (FACTORS if nodes == most else (1,))]
+        elif nodes == most:
             tried += [round(plan.checkpoint_every * factor) for factor in FACTORS]
-        best = every if nodes == spec.nodes else best
+        best = every if nodes == most else best
         journeys += foresight.with_intervals(here, tried)
     forecasts = foresight.simulate(journeys, weather, seed=seed, say=say)
-    mine = [each for each in forecasts if each.journey.nodes == spec.nodes]
+    mine = [each for each in forecasts if each.journey.nodes == most]
     return Outlook(
         run=spec.run_id,
-        nodes=spec.nodes,
+        nodes=most,
         forecasts=forecasts,
         recommended=foresight.cheapest(mine).journey.every,
         young_daly=best,
         planned=asked.checkpoint_every,
-        between=weather.between(spec.nodes, lossy=True),
+        between=weather.between(most, lossy=True),
         stall=journey.stall,
         weather=weather,
         source=source,
@@ -116,7 +117,7 @@ def _counts(spec: RunSpec, recipe: Recipe) -> list[int]:
     """Of nodes: the range's, or half as many and twice as many, where the run can be laid out on them."""
     if spec.least_nodes is not None:
         found = worlds.counts(spec)[::-1]
-        return sorted({found[0], found[len(found) // 2], found[-1], spec.nodes})
+        return sorted({found[0], found[len(found) // 2], found[-1]})
     if spec.cluster.kind != "slurm":
         return [spec.nodes]
     found = [spec.nodes]
@@ -155,9 +156,10 @@ def _as_seen(spec: RunSpec, weather: Weather, like: str | None) -> tuple[Weather
         return weather, named
     runs = Path(like).expanduser() if like else Path(spec.runs)
     # Whoever names a folder says that its runs are alike, whatever their cluster is called.
-    seen = observed.of_runs(
-        observed.alike(observed.folder_of(runs) if like else runs, None if like else spec.cluster.name)
-    )
+    seen = observed.of_runs(observed.alike(runs, None if like else spec.cluster.name))
+    if like and not seen.node_hours:
+        fix = f"name a folder of runs, as of runs=, or --like={CONFIG}"
+        raise InputError.of("--like", like, "no run in it has started on a cluster", fix)
     if not seen.node_hours:
         return weather, named
     return climate.measured(seen, weather), f"the ledgers of {seen.runs} runs in {runs}, before {named}"

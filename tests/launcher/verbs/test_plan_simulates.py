@@ -122,11 +122,18 @@ def test_the_page_can_be_typed(sslrun, tmp_path, line):
     assert name == "sslrun" and ("simulation" in json.loads(said) if "--json" in words else "as it might go" in said)
 
 
+def test_of_a_range_the_most_that_fits_is_asked_for(sslrun):
+    words = "plan", "method=deepercluster", "nodes=3-10", "--simulate", "--like=config", "--json"
+    found = json.loads(sslrun(*words).out.splitlines()[-1])
+    counts = {case["nodes"] for case in found["simulation"]["cases"]}
+    assert max(counts) == found["nodes"] <= 10 and counts <= {each["nodes"] for each in found["layouts"]}
+
+
 REFUSED = {
     ("--seed=1",): "--seed=1: it is of --simulate",
     ("--like=runs",): "--like=runs: it is of --simulate",
     ("--out=page.html",): "--out=page.html: it is of --simulate",
-    ("--simulate", "--like=/nowhere"): "--like=/nowhere: there are no runs in it",
+    ("--simulate", "--like=/nowhere"): "--like=/nowhere: no run in it has started on a cluster",
     ("--simulate", "--seed=-1"): "--seed=-1: it is negative",
     ("--simulate", "--cfg"): "--cfg: it simulates nothing",
     ("--simulate", "--out=/proc/no/page.html"): "--out=/proc/no/page.html: cannot write there",
