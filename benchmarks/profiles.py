@@ -10,8 +10,8 @@ collectives: from the call of each to its return, votes among them, and what Dis
 rank's own part of the backward pass; so two ranks that are not equally fast wait here. engine: ALL that is left, of
 which --parts tells more. Not counted: clustering, evaluation, checkpoints.
 
-Timers lie around the calls, put there by this file alone. A moment belongs to the innermost of them. They take some
-microseconds a call themselves, most of which count as the engine's; `timers` says how much that is. Wall time, and CPU
+Timers lie around the calls, put there by this file alone. A moment belongs to the innermost of them. What they take
+themselves is known from calls of nothing, and taken off the engine's share as far as it lies there. Wall time, and CPU
 time of the thread that trains, with other threads of its process (heart beats, TensorBoard) in the engine's share of
 one rank. The engine beside a loop without it is benchmarks/engine.py's.
 """
@@ -54,6 +54,7 @@ from methods.engine.throughput import Throughput
 LIMIT = 0.03  # of a step, the engine's own
 SHARES = ("forward", "backward", "optimiser", "data", "photometrics", "collectives")  # the rest is the engine's
 LEFT_OUT = "left out"
+FOREIGN = {*SHARES, LEFT_OUT}  # no part of the engine
 UNCOUNTED = 2  # turns at the beginning
 STALL_SECONDS = 600  # of a heart that beats as in a run
 # What the engine calls, by the part of its share that each is; what none of them takes is "loop".
@@ -77,7 +78,7 @@ class Timers:
     """Of each stage the (wall, CPU) seconds in which it was the innermost one; of this thread alone."""
 
     def __init__(self):
-        self.seconds, self.calls = {}, 0
+        self.seconds, self.halves = {}, 0  # the latter: entries into the engine's parts, and into any from them
         self._thread, self._stack = threading.get_ident(), ["loop"]
         self._last = self._now()
 
@@ -98,8 +99,8 @@ class Timers:
 
     def enter(self, stage):
         self.book()
+        self.halves += (stage not in FOREIGN) + (self._stack[-1] not in FOREIGN)
         self._stack.append(stage)
-        self.calls += 1
 
     def leave(self):
         self.book()
@@ -256,19 +257,19 @@ def rank(number, size, spec, run, options, folder):
         loop.train(job, trainer, lambda *_: None)
     job.heart.stop()
     if world.is_main:
-        cost = _cost(timers) * timers.calls / (len(measured.rows) * options.length)
+        cost = _cost(timers) * timers.halves / 2 / (len(measured.rows) * options.length)
         (Path(folder) / "turns.json").write_text(json.dumps({"turns": measured.rows[UNCOUNTED:], "timers": cost}))
     world.barrier()
     dist.shutdown()
 
 
 def _cost(timers):
-    """Seconds that one timed call takes more than the call."""
+    """CPU seconds that one timed call takes more than the call."""
     count, nothing = 2000, timers.of("nothing", lambda: None)
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(count):
         nothing()
-    return (time.perf_counter() - began) / count
+    return (time.thread_time() - began) / count
 
 
 def measure(method, size, batch, options):
@@ -305,13 +306,13 @@ def total(turn, column):
     return sum(both[column] for stage, both in turn.items() if stage not in (LEFT_OUT, "all threads"))
 
 
-def shares(turn, column, ranks):
-    """{stage: share of the step}, the engine's among them."""
+def shares(turn, column, ranks, timers):
+    """{stage: share of the step}, the engine's among them. timers: seconds that they take of it."""
     whole = total(turn, column)
     found = {stage: turn.get(stage, (0.0, 0.0))[column] / whole for stage in SHARES}
     # Other threads do what is due every so many seconds, however long a step takes beside others' work.
     beside = others(turn) / total(turn, 0) if column and ranks == 1 else 0.0
-    return found | {"engine": 1 - sum(found.values()) + beside}
+    return found | {"engine": 1 - sum(found.values()) + beside - timers / whole}
 
 
 def others(turn):
@@ -337,7 +338,7 @@ def figures(method, ranks, batch, options):
     turns = seen["turns"]
     found = {"method": method, "ranks": ranks, "images a rank": batch, "load": os.getloadavg()[0]}
     for column, clock in enumerate(("wall", "cpu")):
-        of_turns = [shares(turn, column, ranks) for turn in turns]
+        of_turns = [shares(turn, column, ranks, seen["timers"]) for turn in turns]
         found[clock] = {stage: spread([each[stage] for each in of_turns]) for stage in (*SHARES, "engine")}
         found[clock]["step_ms"] = spread([1000 * total(turn, column) for turn in turns])
     return found | {"parts_us": parts(turns), "timers_us": 1e6 * seen["timers"]}
