@@ -8,8 +8,8 @@ in turns of some steps. Limit: 1.05 times the plain loop's time.
 The engine's side: all of `engine.loop.train` between two steps, with uint8 crops and their draws in pinned memory,
 which go to the device and through the photometric stage, neither of which the others have. Not counted: decoding and
 cutting, which benchmarks/data.py measures. --precision fp16 | bf16; --compile: networks through torch.compile, here
-and on the plain side. Peak memory stands beside the plan's for the same batch on one GPU. lightly is measured where it
-can be imported.
+and on the plain side, and no dropped paths. Peak memory stands beside the plan's for the same batch on one GPU. lightly
+is measured where it can be imported.
 """
 
 import argparse
@@ -45,6 +45,7 @@ WHOLE = {
     "dino": ["recipe=paper", "method.teacher_warmup_epochs=0", "method.freeze_epochs=0"],
     "simclr": ["recipe=thesis", "method.batch_norm_group=0"],
 }
+COMPILED = {"dino": ["method.drop_path=0"]}  # its seed is another in each step, for which torch would compile anew
 ALL = ["data=photos", "data.colour=true", "method.global_batch=64", "method.warmup_epochs=0"]
 SMALL = ["method.image_size=32", "method.global_batch=16", "method.hidden=64"]
 SMALLER = {
@@ -145,6 +146,7 @@ def _busy(seen):
 
 def words(method, options):
     given = [f"method={method}", *WHOLE[method], *ALL, f"method.precision={options.precision}"]
+    given += COMPILED.get(method, []) if options.compile else []
     return [*given, *(SMALL + SMALLER[method] if options.small else [])]
 
 
