@@ -50,7 +50,7 @@ EXCEPTIONS = {
     ("launcher/start/worker.py", "_rank"): {"launcher.runtime.dist", "torch"},
     ("launcher/start/worker.py", "_work"): {"methods.evals.alone"},
     ("launcher/start/worker.py", "_train"): {
-        "launcher.runtime.environment", "launcher.runtime.uncompiled",
+        "launcher.runtime.environment",
         "methods.data", "methods.data.broken", "methods.engine.loop", "methods.engine.staging", "methods.evals.during",
         "methods.engine.job", "methods.evals.remarks",
     },

@@ -26,8 +26,9 @@ from launcher.start.handover import Start
 
 FAILED_CODE = 4
 AHEAD = (
-    "launcher.runtime.dist", "launcher.runtime.uncompiled", "methods.engine.loop", "methods.engine.staging",
-    "methods.evals.during", "methods.evals.remarks", "torch.utils.tensorboard",
+    "launcher.runtime.dist", "methods.engine.loop", "methods.engine.staging", "methods.evals.during",
+    "methods.evals.remarks", "torch.utils.tensorboard",
+    "torch._dynamo",  # by torch itself, at an optimiser's first step
 )  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def _work(run: RunDir) -> Callable[..., dict]:
 
 
 def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> dict:
-    from launcher.runtime import environment, uncompiled
+    from launcher.runtime import environment
     from launcher.spec import registry
     from methods import data
     from methods.data.broken import probe
@@ -141,7 +142,6 @@ def _train(run: RunDir, world, ledger: Ledger, stop: StopFlag, heart: Heart) -> 
     from methods.evals.remarks import remarks
 
     heart.opening.passed("imports")
-    uncompiled.leave_alone()
     spec = run.spec()
     before = run.history().last("environment")
     now = environment.describe()

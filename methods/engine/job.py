@@ -12,7 +12,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Ledger
-from launcher.runtime import uncompiled
 from launcher.runtime.checkpoint import Owners
 from launcher.runtime.dist import Vote, World
 from launcher.runtime.health import Heart
@@ -65,7 +64,6 @@ class Job:
         self.owners = Owners(world)
         self.owners.add("data", data)
 
-    @uncompiled.unasked()
     def distribute(self, module: nn.Module, group: Any = None, *, ranks: int | None = None) -> nn.Module:
         """`module` with gradients averaged over `group` (all ranks by default), overlapped with backward."""
         module.to(self.world.device)

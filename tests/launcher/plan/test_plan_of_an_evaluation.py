@@ -55,7 +55,7 @@ def test_epochs_are_steps_where_the_number_of_images_is_known(training):
     photos = resolve(["method=rotnet", "recipe=tiny", "eval_data=photos", "eval_data.images=6080"], planning=True)[0]
     known = evaluation.make(photos, protocols.taken(words, "resnet50")[0]).protocols
     steps = {name: each["steps"] for name, each in known.items()}
-    assert steps == {"sgd": 180 * 60, "finetune": 20 * 2, "linear": 3 * 5}
+    assert steps == {"sgd": 180 * 60, "finetune": 20 * 2, "linear": 3 * 8}
 
 
 def test_steps_are_those_of_the_images_that_are_learnt_from(tmp_path):
@@ -71,7 +71,8 @@ def test_steps_are_those_of_the_images_that_are_learnt_from(tmp_path):
     assert steps("protocol=finetune", "finetune.batch=100000", "finetune.epochs=2") == [(6080, 6080, 2)]
     assert steps("protocol=finetune", "finetune.share=0.05", ranks=8) == [(256, 32, 20)]
     assert steps("protocol=finetune", "finetune.share=0.001", ranks=8), "there is one of each class at least"
-    assert steps("protocol=sgd", "sgd.share=0.1") == [(512, None, 180)]
+    assert steps("protocol=sgd", "sgd.share=0.1") == [(608 // 8, None, 180 * 8)]
+    assert steps("protocol=sgd", "sgd.share=0.1", "sgd.batch=512") == [(512, None, 180)]
     for name, images in (("sgd", (512, None, None)), ("finetune", (256, 256, None))):
         assert steps(f"protocol={name}", f"{name}.subset={tmp_path / 'few.txt'}") == [images]
 
