@@ -47,7 +47,7 @@ VERBS = (
     "eval", "export", "report", "sweep", "doctor", "drill", "kmeans", "shards",
 )  # fmt: skip
 
-SELDOM = 100_000, 20, 20  # new objects until garbage is looked for among them: most of a plan's are modules, and stay
+SELDOM = 100_000, 20, 20  # new objects until garbage is looked for among them: modules, and rows of many runs, stay
 DELETING = ("prune",)
 READING = ("plan", "status", "best", "show", "logs", "report", "sweep")  # nothing is lost where their reader goes
 

@@ -74,8 +74,9 @@ SCORES = ("protocol", "step", "scores", "by", "data")  # of the events that judg
 @dataclass(frozen=True)
 class RunRow:
     """`facts`: the keys of EMPTY. `config`: the run's spec, where it runs now. `work`: `seconds` and `gpu_seconds`, of
-    all its starts, `judged`, the SCORES of what judged its step, and whether others ever `awaited` its end. Both are
-    empty unless they were asked for. `damaged`: it could not be read, and its message says why."""
+    all its starts, `judged`, the SCORES of what judged its step, its spec's `eval_after`, and whether others ever
+    `awaited` its end. Both are empty unless they were asked for. `damaged`: it could not be read; its message says why.
+    """
 
     facts: dict[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -273,6 +274,7 @@ def _work(run: RunDir, facts: Mapping[str, Any], spec: RunSpec) -> dict[str, Any
         "seconds": goodput.worked_seconds(history, heard),
         "gpu_seconds": goodput.worked_gpu_seconds(history, gpus, heard),
         "awaited": bool(history.all("awaited")),
+        "eval_after": [*spec.eval_after],
         "judged": [{name: event[name] for name in SCORES if name in event} for event in judged],
     }
 

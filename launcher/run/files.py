@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from launcher.errors import InputError
 
+NESTED = (dict, list)
 DEEPEST = 32  # JSON objects and lists within one another; ours have six
 LARGEST = 64 * 2**20  # bytes that are read of a file; the ledger of a start has some thousands
 
@@ -79,11 +80,10 @@ def object_in(text: bytes | str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and not _deeper(found, DEEPEST) else None
 
 
-def _deeper(value: Any, depth: int) -> bool:
+def _deeper(value: dict | list, depth: int) -> bool:
     """Whether it is nested deeper: whoever walks through it would come to the end of Python's stack."""
-    if not isinstance(value, dict | list):
-        return False
-    return not depth or any(_deeper(part, depth - 1) for part in (value.values() if isinstance(value, dict) else value))
+    parts = value.values() if isinstance(value, dict) else value
+    return not depth or any(_deeper(part, depth - 1) for part in parts if isinstance(part, NESTED))
 
 
 def names(folder: Path | str) -> list[str]:

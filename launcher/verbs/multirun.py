@@ -53,7 +53,7 @@ def run(options: Namespace) -> int:
         runs = record.create(points, bar)
         name = record.record(options.overrides, points, runs, rows, bar)
         once = {run.path.name: (run, point) for run, point in zip(runs, points, strict=True)}
-        index = RunIndex(runs_folder, config=True, work=True, only=once)
+        index = RunIndex(runs_folder, work=True, only=once)
         before, _ = index.by_name(bar)
     left = [each for name, each in once.items() if not _settled(before.get(name), each[1], columns.get(name))]
     runs, points = [run for run, _ in left], [point for _, point in left]
@@ -85,7 +85,7 @@ def run(options: Namespace) -> int:
 def _settled(row: RunRow | None, point: "Point", asked: Sequence[Sequence[str]] | None) -> bool:
     """Whether nothing is left to do about a run: it is done or in the queue, nobody waits for its end, and nobody wants
     it to be judged afterwards."""
-    if row is None or row.damaged or asked or point.spec.eval_after or row.config["eval_after"]:
+    if row is None or row.damaged or asked or point.spec.eval_after or row.work["eval_after"]:
         return False
     facts = row.facts
     stands = facts["state"] == "done" or (facts["state"] in ACTIVE and facts["job"])
