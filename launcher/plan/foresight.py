@@ -146,7 +146,7 @@ class _Lives:
 
         self._wall, self._held, self._lost, self._saves = np.zeros((4, self.count))
         self._idle, self._hands = np.zeros((2, self.count), int)
-        self._spares = np.full(self.count, weather.spares)
+        self._spares, self._here = np.full(self.count, weather.spares), np.zeros(self.count, bool)
         self._blows = np.zeros((len(self._table), self.count), int)
         self._alive, self._turns = np.arange(self.count), 0
         self._wall += np.where(self._waits, self._drawn(weather.queue, self._alive), 0.0)
@@ -179,6 +179,7 @@ class _Lives:
         weather, i, self._turns = self._weather, self._alive, self._turns + 1
         lasts, which, kept = -np.log1p(-self._uniform(i)), self._uniform(i), self._uniform(i)
         begins, queued, again = (self._drawn(each, i) for each in (weather.start, weather.queue, weather.same_job))
+        begins = np.where(self._here[i], self._drawn(weather.start_here or weather.start, i), begins)
         stops = [self._drawn(each.stops, i) for each in weather.hazards]
         if self._turns == 1:
             begins = np.where(self._waits[i], begins, 0.0)
@@ -228,6 +229,7 @@ class _Lives:
         self._saves[i] += begun + holds + done
         self._hands[i] += failed
         self._blows[kind[~done], i[~done]] += 1
+        self._here[i] = here
         self._idle[i] = np.where(failed, 0, idle)
         self._spares[i] = np.where(here, self._spares[i] - spared, weather.spares)
         self._left[i] = np.where(here, left - ending - again, weather.limit)

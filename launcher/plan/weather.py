@@ -68,7 +68,8 @@ class Hazard:
 
 @dataclass(frozen=True)
 class Weather:
-    """start: from a start to the first step. queue: from an end, or the submission, to the start that Slurm gives.
+    """start: from a start to the first step; start_here: of one in the same job, where that is another (it may find its
+    libraries in memory). queue: from an end, or the submission, to the start that Slurm gives.
     same_job: from an end to the next start in place. limit: of a job, until it is told; inf where there is none.
     spares: nodes in reserve, of which each takes the place of one that is lost. pauses: before the first, second, third
     start in place in a row that follows one which brought nothing. most_idle: such ends in a row after which a person
@@ -76,6 +77,7 @@ class Weather:
 
     hazards: tuple[Hazard, ...] = ()
     start: Spread = Spread((0.0,))
+    start_here: Spread | None = None
     queue: Spread = Spread((0.0,))
     same_job: Spread = Spread((0.0,))
     limit: float = math.inf

@@ -92,6 +92,7 @@ def measured(seen: Observed, prior: Weather) -> Weather:
         prior,
         hazards=found,
         start=_seen(seen.starts, prior.start),
+        start_here=_seen(seen.starts_here, prior.start_here),
         queue=_seen(seen.queue, prior.queue),
         same_job=_seen(seen.same_job, prior.same_job),
         said=said,
@@ -114,5 +115,5 @@ def _measured(seen: Observed, hazard: Hazard) -> Hazard:
     return replace(hazard, per_node_hour=mean, counted=counted, saved=saved, stops=stops)
 
 
-def _seen(seconds: Sequence[float], otherwise: Spread) -> Spread:
+def _seen(seconds: Sequence[float], otherwise: Spread | None) -> Spread | None:
     return Spread.of(seconds) if len(seconds) >= FEWEST else otherwise

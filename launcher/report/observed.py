@@ -24,7 +24,8 @@ LOOKED_AT = 4  # times as many runs of a folder, for those
 @dataclass
 class Observed:
     """What ledgers tell, added up. Seconds; `blows`: {cause: how many}; `saved`: {cause: of each that could cost steps
-    whether it cost none}; `starts`: from a start to its first step; `queue`, `same_job`: from
+    whether it cost none}; `starts`: from a start to its first step, `starts_here`:
+    of those in the same job; `queue`, `same_job`: from
     an end to the next start, the latter without the pause that the launcher itself makes; `stops`: from the safe point
     of a start that was told to stop to its end; `cuts`: from the last step of one that lost some to its end; of each
     run that is done, in its last start, `steps`: a step, `stalls`: what a save delayed it, `closings`: what came after
@@ -35,6 +36,7 @@ class Observed:
     blows: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     saved: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
     starts: list[float] = field(default_factory=list)
+    starts_here: list[float] = field(default_factory=list)
     queue: list[float] = field(default_factory=list)
     same_job: list[float] = field(default_factory=list)
     stops: list[float] = field(default_factory=list)
@@ -51,10 +53,10 @@ class Observed:
             parts[event["generation"]].append(event)
         starts = [part for _, part in sorted((n, History(part)) for n, part in parts.items()) if part.first("start")]
         self.runs += 1
-        for mine in starts:
+        for before, mine in zip((History(), *starts), starts, strict=False):
             ((start, seconds),) = goodput.worked(mine, heard if mine is starts[-1] else 0.0)
             self.node_hours += (len(notation.expand(start.get("nodes") or "")) or 1) * seconds / 3600
-            self._add_start(start, mine)
+            self._add_start(start, mine, here=bool(before.ends.get(before.generation, {}).get("in_place")))
         if starts and (asked := starts[0].first("submitted")):
             self.queue.append(max(0.0, starts[0].first("start")["time"] - asked["time"]))
         pace = self._pace(starts[-1]) if starts else None
@@ -64,10 +66,11 @@ class Observed:
             if end["cause"] != "time_limit" and causes.of(end["cause"]).forgiven != 0:
                 self.blows[end["cause"]] += 1
 
-    def _add_start(self, start: Event, mine: History) -> None:
+    def _add_start(self, start: Event, mine: History, *, here: bool) -> None:
+        """here: the same job had one before."""
         restored, told, end = mine.first("restored"), mine.first("stopped_at_safe_point"), mine.last("end")
         if restored:
-            self.starts.append(max(0.0, restored["time"] - start["time"]))
+            (self.starts_here if here else self.starts).append(max(0.0, restored["time"] - start["time"]))
         if told and end and end["writer"] != "afterwards":
             self.stops.append(max(0.0, end["time"] - told["time"]))
         saves = [each["seconds"] for each in mine.all("checkpoint") if each.get("seconds") is not None]

@@ -121,6 +121,17 @@ def test_what_the_job_mends_itself_waits_in_no_queue_and_a_spare_takes_the_place
     assert waits["place"] < waits["spare"] < 0.7 * waits["queue"]
 
 
+def test_a_start_in_the_same_job_may_be_a_faster_one():
+    """The first start takes 300 s, unless it is struck before they are over; then all is as if none ever had."""
+    here = replace(FAILURES.hazards[0], in_place=True)
+    (found,) = simulate([JOURNEY], Weather((here,), Spread.always(300.0), Spread.always(RESTART)), draws=4000, seed=9)
+    struck, restart = 1 - math.exp(-300.0 / MTBF), MTBF * (math.exp(RESTART / MTBF) - 1)
+    exact = daly(EVERY, SAVE) + MTBF * struck - (1 - struck) * restart
+    assert found.finish.mean() == pytest.approx(exact, abs=error_of(found.finish))
+    (slow,) = simulate([JOURNEY], Weather((here,), Spread.always(300.0)), draws=4000, seed=9)
+    assert slow.finish.mean() > found.finish.mean() + 5 * (300.0 - RESTART)
+
+
 def test_a_person_is_needed_once_what_is_forgiven_is_used_up():
     rarely, often = (
         simulate([JOURNEY], Weather(hazards=(Hazard("killed", rate, in_place=True, forgiven=3),)), seed=5)[0]

@@ -82,7 +82,7 @@ def test_waits_starts_and_gaps_are_those_that_were_seen():
     found = observed(*(weathered(wait=wait) for wait in (600.0, 1200.0, 60.0)))
     weather = climate.measured(found, config())
     assert weather.queue.values == (60.0, 300.0, 300.0, 300.0, 600.0, 1200.0)
-    assert weather.start.values == (60.0, 60.0, 60.0, 90.0, 90.0, 90.0)
+    assert weather.start.values == (60.0, 60.0, 60.0) and weather.start_here.values == (90.0, 90.0, 90.0)
     assert weather.same_job.values == (5.0, 5.0, 5.0)
     stops = {each.cause: each.stops for each in weather.hazards}
     assert stops["preempted"].values == (4.0, 4.0, 4.0)
