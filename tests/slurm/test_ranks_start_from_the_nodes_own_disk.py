@@ -32,7 +32,7 @@ def python(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("shared") / "env"
     subprocess.run([sys._base_executable, "-m", "venv", "--without-pip", folder], check=True)
     site = next(folder.glob("lib/python*/site-packages"))
-    for name in ("submitit", "cloudpickle", "typing_extensions"):
+    for name in ("submitit", "cloudpickle", "typing_extensions", "xxhash"):
         found = Path(importlib.util.find_spec(name).origin)
         if found.name == "__init__.py":
             shutil.copytree(found.parent, site / name)
