@@ -148,7 +148,7 @@ def test_only_counts_and_sums_travel(worlds):
     for size in (2, 3, 4):
         # The shards' sizes, the features' range and mean, the initial centroids, the first assignment, then one
         # all-reduce an iteration.
-        assert worlds[size][0]["traffic"] == [4 * size, 2 * D, 2 * D, K * D] + 6 * [K * (D + 2) + 1]
+        assert worlds[size][0]["traffic"] == [4 * size, 2 * D, 2 * D, K * D] + 6 * [K * (D + 2) + 2]
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
