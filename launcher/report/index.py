@@ -166,7 +166,7 @@ class RunIndex:
         for name, reading in zip(names, shown(found, "reading runs", len(names), show), strict=True):
             if not reading.row:
                 continue
-            rows[name] = reading.row
+            rows[name] = self._asked_for(reading.row)
             if reading.final and looks.get(name):
                 fresh[name] = _remembered(looks[name], None, reading.row)
             else:

@@ -1,8 +1,9 @@
-"""The same for many files or runs, several at once: a shared file system, or a disk that has to write, would make each
-wait for the one before."""
+"""The same for many files or runs, several at once where they wait: for a shared file system, or for a disk that has to
+write. What a local disk has at hand is done sooner one after the other, in half the time of eight threads."""
 
 import collections
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -14,10 +15,18 @@ Show = Callable[[str, int, int], object]  # (what is done, of it so far, all of 
 
 
 def at_once(function: Callable[[Item], Result], items: Iterable[Item], part: int = 1) -> Iterator[Result]:
-    """`function` of each item, in their order and not far ahead of who takes them. part: how many a thread takes at
-    once, where each is done in less time than it takes to hand it over."""
+    """`function` of each item, in their order and not far ahead of who takes them: in this thread until more of the time
+    is waited than worked, and then in THREADS. part: how many a thread takes at once, where each is done in less time
+    than it takes to hand it over."""
     items = iter(items)
     parts = iter(lambda: [*itertools.islice(items, part)], [])
+    for some in parts:
+        began, before = time.perf_counter(), time.thread_time()
+        done = _each(function, some)
+        took, worked = time.perf_counter() - began, time.thread_time() - before
+        yield from done
+        if took > 2 * worked:
+            break
     with ThreadPoolExecutor(THREADS) as pool:
         begun = collections.deque(pool.submit(_each, function, some) for some in itertools.islice(parts, 2 * THREADS))
         while begun:
