@@ -15,8 +15,8 @@ Show = Callable[[str, int, int], object]  # (what is done, of it so far, all of 
 
 
 def at_once(function: Callable[[Item], Result], items: Iterable[Item], part: int = 1) -> Iterator[Result]:
-    """`function` of each item, in their order and not far ahead of who takes them: in this thread until more of the time
-    is waited than worked, and then in THREADS. part: how many a thread takes at once, where each is done in less time
+    """`function` of each item, in their order and not far ahead of who takes them: in this thread until one waits more
+    than it works, and then in THREADS. part: how many a thread takes at once, where each is done in less time
     than it takes to hand it over."""
     items = iter(items)
     parts = iter(lambda: [*itertools.islice(items, part)], [])
