@@ -3,7 +3,7 @@ write. What a local disk has at hand is done sooner one after the other, in half
 
 import collections
 import itertools
-import time
+import resource
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -15,17 +15,17 @@ Show = Callable[[str, int, int], object]  # (what is done, of it so far, all of 
 
 
 def at_once(function: Callable[[Item], Result], items: Iterable[Item], part: int = 1) -> Iterator[Result]:
-    """`function` of each item, in their order and not far ahead of who takes them: in this thread until one waits more
-    than it works, and then in THREADS. part: how many a thread takes at once, where each is done in less time
+    """`function` of each item, in their order and not far ahead of who takes them: in this thread until they wait,
+    and then in THREADS. part: how many a thread takes at once, where each is done in less time
     than it takes to hand it over."""
     items = iter(items)
     parts = iter(lambda: [*itertools.islice(items, part)], [])
     for some in parts:
-        began, before = time.perf_counter(), time.thread_time()
+        before = _waits()
         done = _each(function, some)
-        took, worked = time.perf_counter() - began, time.thread_time() - before
+        waited = _waits() - before
         yield from done
-        if took > 2 * worked:
+        if waited >= len(some):
             break
     with ThreadPoolExecutor(THREADS) as pool:
         begun = collections.deque(pool.submit(_each, function, some) for some in itertools.islice(parts, 2 * THREADS))
@@ -41,6 +41,11 @@ def shown(found: Iterable[Result], stage: str, of: int, show: Show | None, every
         if show and number % every == 0:
             show(stage, number, of)
         yield each
+
+
+def _waits() -> int:
+    """How often this thread has given up its core by itself; that others took it from it says nothing."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 def _each(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
