@@ -54,8 +54,11 @@ def run(options: Namespace) -> int:
         name = record.record(options.overrides, points, runs, rows, bar)
         once = {run.path.name: (run, point) for run, point in zip(runs, points, strict=True)}
         index = RunIndex(runs_folder, work=True, only=once)
-        before, _ = index.by_name(bar)
-    left = [each for name, each in once.items() if not _settled(before.get(name), each[1], columns.get(name))]
+        before, silent = index.by_name(bar)
+    left = [
+        each for name, each in once.items()
+        if not _settled(before.get(name), each[1], columns.get(name), queued=not silent)
+    ]  # fmt: skip
     runs, points = [run for run, _ in left], [point for _, point in left]
     if not left:
         screen.print("nothing is missing", soft_wrap=True)
@@ -82,13 +85,14 @@ def run(options: Namespace) -> int:
     return worst
 
 
-def _settled(row: RunRow | None, point: "Point", asked: Sequence[Sequence[str]] | None) -> bool:
+def _settled(row: RunRow | None, point: "Point", asked: Sequence[Sequence[str]] | None, *, queued: bool) -> bool:
     """Whether nothing is left to do about a run: it is done or in the queue, nobody waits for its end, and nobody wants
-    it to be judged afterwards."""
+    it to be judged afterwards. queued: the queue has said so; the ledger's last word is no answer, its job may be gone.
+    """
     if row is None or row.damaged or asked or point.spec.eval_after or row.work["eval_after"]:
         return False
     facts = row.facts
-    stands = facts["state"] == "done" or (facts["state"] in ACTIVE and facts["job"])
+    stands = facts["state"] == "done" or (queued and facts["state"] in ACTIVE and facts["job"])
     return bool(stands) and not (row.work["awaited"] or facts["behind"])
 
 

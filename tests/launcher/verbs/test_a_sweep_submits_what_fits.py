@@ -53,6 +53,16 @@ def test_five_points_where_three_fit(slurm_said, typed):
     assert "submitted 2 runs as job 8\n" in said and "not submitted" not in said
 
 
+def test_where_the_queue_says_nothing_no_run_counts_as_in_it(slurm_said, typed):
+    """What the ledgers say last is that the runs are waiting; their jobs may be gone."""
+    recorded.limited(slurm_said, 5, "AssocMaxSubmitJobLimit")
+    typed(*SWEEP)
+    slurm_said.says("squeue", recorded.Refused("slurm_load_jobs error: Unable to contact slurm controller"))
+    code, answer, said = typed(*SWEEP)
+    assert code == 3 == answer["exit_code"]
+    assert "Unable to contact slurm controller" in answer["error"] and "nothing is missing" not in said
+
+
 def test_what_is_not_submitted_is_not_judged(slurm_said, typed):
     """Nor is the queue asked to take evaluations behind jobs that there are not."""
     recorded.limited(slurm_said, 3, "QOSGrpSubmitJobsLimit")
