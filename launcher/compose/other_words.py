@@ -1,6 +1,7 @@
 """What people type who know another program, and what it is called here. Nothing is done in its place: they get the
 line to type."""
 
+import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NoReturn
@@ -29,16 +30,16 @@ FIELDS = {
     "gpus": "tasks_per_node", "num_gpus": "tasks_per_node", "ngpus": "tasks_per_node", "world_size": "tasks_per_node",
     "nproc_per_node": "tasks_per_node", "num_nodes": "nodes", "n_nodes": "nodes", "nnodes": "nodes",
     "random_seed": "seed", "output": "runs", "output_dir": "runs", "out": "runs", "save_dir": "runs", "log_dir": "runs",
-    "resume": "continue_from", "checkpoint": "init_from", "weights": "init_from", "pretrained": "init_from",
+    "checkpoint": "init_from", "weights": "init_from", "pretrained": "init_from",
     "evaluate": "eval_after", "config": "recipe", "preset": "recipe", "time": "cluster.timeout_min",
     "partition": "cluster.partition", "account": "cluster.account", "qos": "cluster.qos",
 }  # fmt: skip
 
-# At the root, and of each method: what may be typed with dashes, as programs take it.
-SET = (
+ROOT = (
     "method", "recipe", "data", "eval_data", "cluster", "nodes", "tasks_per_node", "seed", "init_from", "continue_from",
-    "runs", "sweep", *FIELDS.values(),
+    "runs", "sweep", "eval_after",
 )  # fmt: skip
+OPTIONS = ("-m", "--multirun", "--wait", "--anyway", "--json", "--cfg")  # of a launch, without values
 # What has no other name, as there is nothing to be set.
 SAID = dict.fromkeys(
     ("device", "gpu", "cuda", "use_gpu", "accelerator"),
@@ -46,6 +47,9 @@ SAID = dict.fromkeys(
 ) | dict.fromkeys(
     ("strategy", "distributed", "ddp", "backend", "launcher", "master_port", "dist_url", "rank", "local_rank"),
     "ranks are started and find one another by themselves; nodes=N and tasks_per_node=N say how many",
+) | dict.fromkeys(
+    ("resume", "auto_resume", "resume_from"),
+    "the same line again goes on with a run that there is, and so does `sslrun resume RUN`",
 )  # fmt: skip
 
 
@@ -82,27 +86,42 @@ def line(typed: Sequence[str], verbs: Collection[str], methods: Collection[str])
     if first == "help":
         asked = next((word for word in rest if word in verbs), "")
         return _command(asked, "--help") if asked else "sslrun --help"
-    if first in VERBS:
-        return _command(VERBS[first], *rest)
+    if first in VERBS:  # whose short options are others, but for that of `logs`
+        return _command(VERBS[first], *(word for word in rest if word == "-f" or word[:1] != "-" or word[:2] == "--"))
     words = [*_overrides(rest if first in LAUNCH else typed, methods)]
     if not words:
         return "sslrun method=NAME"
-    return _command(*words) if words != [*typed] and all("=" in word or word[:1] == "-" for word in words) else ""
+    known = all(word in OPTIONS or re.match(r"[^-=].*=|--config-dir=", word) for word in words)
+    return _command(*words) if known and words != [*typed] else ""
 
 
 def _overrides(typed: Sequence[str], methods: Collection[str]) -> Iterator[str]:
-    """`--method dino`, `--method=dino`, `method dino` and `dino` as `method=dino`."""
-    left = iter(typed)
-    for word in left:
+    """`--method dino`, `--method=dino`, `method dino` and `dino` as `method=dino`; --lr as what it is called here."""
+    left = [*typed]
+    while left:
+        word = left.pop(0)
         dashes, (name, sign, value) = word[:2] == "--", word.removeprefix("--").partition("=")
         name = name.replace("-", "_")
-        is_field = name in SET or name in FIELDS or "." in name
+        follows = bool(left) and left[0][:1] != "-" and "=" not in left[0]
         if word in methods:
             yield f"method={word}"
-        elif is_field and (sign or dashes or word == "method"):
-            yield f"{name}={value if sign else next(left, '')}"
+        elif (dashes or word == "method") and _is_field(name) and (sign or follows):
+            yield f"{_ours(name)}={value if sign else left.pop(0)}"
         else:
             yield word
+
+
+def _is_field(name: str) -> bool:
+    return name in ROOT or name in FIELDS or name in FIELDS.values() or "." in name
+
+
+def _ours(name: str) -> str:
+    """
+    >>> _ours("lr"), _ours("root"), _ours("num_nodes"), _ours("partition")
+    ('method.lr', 'data.path', 'nodes', 'cluster.partition')
+    """
+    ours = FIELDS.get(name, name)
+    return ours if "." in ours or ours in ROOT else f"{'data' if ours == 'path' else 'method'}.{ours}"
 
 
 def _command(*words: str) -> str:

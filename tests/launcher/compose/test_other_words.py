@@ -20,7 +20,9 @@ COMMANDS = {
     "--method dino": "sslrun method=dino",
     "--method=dino --nodes 8 --json": "sslrun method=dino nodes=8 --json",
     "method=dino --nodes 8": "sslrun method=dino nodes=8",
-    "train dino --lr 0.3": "sslrun method=dino lr=0.3",
+    "train dino --lr 0.3": "sslrun method=dino method.lr=0.3",
+    "train --method dino --batch-size=64 --num_nodes 2": "sslrun method=dino method.global_batch=64 nodes=2",
+    "train dino --root y --partition gpu": "sslrun method=dino data.path=y cluster.partition=gpu",
     "--tasks-per-node 2 method=dino": "sslrun tasks_per_node=2 method=dino",
     "train 'data.path=my images' dino": "sslrun 'data.path=my images' method=dino",
     "help": "sslrun --help",
@@ -31,6 +33,8 @@ COMMANDS = {
     "stop RUN": "sslrun cancel RUN",
     "kill RUN": "sslrun cancel RUN",
     "tail RUN -f": "sslrun logs RUN -f",
+    "kill -9 RUN": "sslrun cancel RUN",
+    "ls -la --json": "sslrun status --json",
     "evaluate RUN protocol=knn": "sslrun eval RUN protocol=knn",
     "restart RUN": "sslrun resume RUN",
     "info RUN": "sslrun show RUN",
@@ -49,6 +53,7 @@ KEYS = {
     "partition": "did you mean cluster.partition?",
     "lr": "did you mean method.lr?",
     "batch_size": "did you mean method.global_batch?",
+    "resume": "the same line again goes on with a run that there is, and so does `sslrun resume RUN`",
     "device": "GPUs are found and used by themselves; tasks_per_node=N takes N of them",
     "ddp": "ranks are started and find one another by themselves; nodes=N and tasks_per_node=N say how many",
 }
@@ -59,7 +64,13 @@ def test_a_command_of_another_program_gets_the_line_to_type(sslrun, typed, meant
     assert sslrun(*shlex.split(typed), code=2).complaint.endswith(f"; type `{meant}`")
 
 
-@pytest.mark.parametrize("typed", ["frobnicate", "frobnicate this", "prun RUN", "run this"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "frobnicate", "frobnicate this", "prun RUN", "run this", "--method", "train --lr --epochs 5", "dino --frob=3",
+        "train --method dino --verbose",
+    ],
+)  # fmt: skip
 def test_what_nobody_understands_gets_the_verbs_and_none_that_deletes(sslrun, typed):
     line = sslrun(*shlex.split(typed), code=2).complaint
     assert "type `" not in line and "did you mean prune" not in line
