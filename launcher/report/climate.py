@@ -43,9 +43,9 @@ def expected(spec: RunSpec, save: float, step: float, signal_delay: float) -> We
     said["failures"] = f"{total - preempted:.4g} a node and day (cluster.interruptions_per_node_day)"
     median, p90 = cluster.queue_minutes or QUEUE_MINUTES
     given = "cluster.queue_minutes" if cluster.queue_minutes else "assumed; set cluster.queue_minutes"
-    said["queue"] = f"half wait at most {median:g} minutes, 90 % at most {p90:g} ({given})"
-    said["start"] = f"{requeue.START_SECONDS:.0f} s from a start to its first step (assumed)"
     slurm = cluster.kind == "slurm"
+    said["queue"] = f"half wait at most {median:g} minutes, 90 % at most {p90:g} ({given})" if slurm else "none"
+    said["start"] = f"{requeue.START_SECONDS:.0f} s from a start to its first step (assumed)"
     return Weather(
         hazards=(
             _hazard("preempted", preempted / 24, saved=float(fits)),

@@ -208,13 +208,23 @@ def _cells(each: "Forecast") -> list[str]:
     return [
         f"{each.journey.nodes}",
         f"{each.journey.every:,}",
-        *(short(each.seconds(level)) or "never" for level in (0.1, 0.5, 0.9)),
+        *(_ends(each.seconds(level)) for level in (0.1, 0.5, 0.9)),
         f"{each.goodput:.2%}",
-        f"{each.lost.mean():,.0f}",
-        f"{held:,.0f}" if held >= 10 else f"{held:.2f}",
+        _count(each.lost.mean()),
+        _count(held) if held >= 10 else f"{held:.2f}",
         f"{starts:,.0f}" if starts >= 10 else f"{starts:.1f}",
-        f"{written / 1000:,.1f}TB" if written >= 10_000 else f"{written:,.{0 if written >= 10 else 2}f}GB",
+        _count(written / 1000) + "TB" if written >= 1e5 else f"{written:,.{0 if written >= 10 else 2}f}GB",
     ]
+
+
+def _ends(seconds: float) -> str:
+    """In at most six characters, below 27 years."""
+    return f"{seconds / 86400:,.0f}d" if 1e3 * 86400 <= seconds < math.inf else short(seconds) or "never"
+
+
+def _count(number: float) -> str:
+    """In at most eight characters, below 100 billion."""
+    return f"{number / 1e6:,.1f}M" if number >= 1e6 else f"{number:,.0f}"
 
 
 def strips(forecasts: "Sequence[Forecast]") -> Iterator[str]:
@@ -243,7 +253,8 @@ def remarks(outlook: Outlook) -> Iterator[str]:
     best, planned = mine[outlook.recommended], mine[outlook.planned]
     kind = "GPU" if best.journey.gpus_per_node else "node"
     saved = (planned.node_hours - best.node_hours) * (best.journey.gpus_per_node or 1)
-    said = f"On {outlook.nodes} nodes a save every {outlook.recommended:,} steps costs least of these"
+    nodes = f"{outlook.nodes} {'node' if outlook.nodes == 1 else 'nodes'}"
+    said = f"On {nodes} a save every {outlook.recommended:,} steps costs least of these"
     if outlook.recommended != outlook.planned:
         said += f" ({saved:,.1f} {kind}-hours less than every {outlook.planned:,}, as planned)"
     yield f"{said}."

@@ -80,6 +80,8 @@ def _refuse_contradictions(options: Namespace, *, sweep: bool) -> None:
     if options.simulate and (sweep or options.cfg):
         reason, fix = ("a sweep is several runs", "give one run") if sweep else ("it simulates nothing", "leave it out")
         raise InputError.of("--simulate" if sweep else "--cfg", ..., reason, fix)
+    if options.like == "":
+        raise InputError.of("--like", "", "it is empty", "name a folder of runs, or leave it out")
     if options.seed is not None and options.seed < 0:
         raise InputError.of("--seed", options.seed, "it is negative", "give 0 or more")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.report import ahead
+from launcher.report import ahead, outlook
 from launcher.report.index import EMPTY, RunRow
 from launcher.run.folder import RunDir
 
@@ -55,8 +55,9 @@ def test_the_same_seed_is_the_same_answer(sslrun, answer):
         SIMULATED,
         ("plan", "method=rotnet", "recipe=tiny", "--simulate"),
         (*PLAN, "cluster.interruptions_per_node_day=0"),
+        (*PLAN, "cluster.interruptions_per_node_day=0", "method.epochs=10000000"),  # ten years of it
     ],
-    ids=["preempted", "here", "undisturbed"],
+    ids=["preempted", "here", "undisturbed", "long"],
 )
 def test_it_fits_80_columns(sslrun, words):
     said = sslrun(*words).out.splitlines()
@@ -70,6 +71,16 @@ def test_a_sentence_says_which_interval_is_best_and_what_young_and_daly_say(sslr
     assert f"Young and Daly: every {simulated['young_daly_every']:,}," in said
     assert "weather: cluster_configs: generic" in said
     assert "Nothing costs steps" in " ".join(sslrun(*PLAN, "cluster.interruptions_per_node_day=0").out.split())
+
+
+def test_what_runs_here_waits_in_no_queue(sslrun):
+    said = sslrun("plan", "method=rotnet", "recipe=tiny", "--simulate").out
+    assert "queue       none\n" in said and "On 1 node a save" in said
+
+
+def test_large_numbers_stay_within_their_columns():
+    assert [outlook._ends(86400 * days) for days in (999.9, 1234.5, 9999)] == ["999.9d", "1,234d", "9,999d"]
+    assert [outlook._count(number) for number in (999_999, 8_372_705, 1e9)] == ["999,999", "8.4M", "1,000.0M"]
 
 
 def test_the_page_has_the_picture(sslrun, tmp_path, answer):
@@ -134,6 +145,7 @@ REFUSED = {
     ("--like=runs",): "--like=runs: it is of --simulate",
     ("--out=page.html",): "--out=page.html: it is of --simulate",
     ("--simulate", "--like=/nowhere"): "--like=/nowhere: no run in it has started on a cluster",
+    ("--simulate", "--like="): "--like=: it is empty",
     ("--simulate", "--seed=-1"): "--seed=-1: it is negative",
     ("--simulate", "--cfg"): "--cfg: it simulates nothing",
     ("--simulate", "--out=/proc/no/page.html"): "--out=/proc/no/page.html: cannot write there",
