@@ -18,7 +18,8 @@ def labelled(evals: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]
         name, settings, data = NAME.fullmatch(said).groups()
         protocol = known.get(name)
         asked = f"{f' {settings}' if settings else ''}{f' on {data}' if data else ''}"
-        shown = {key: label for key, label in (protocol.shown(scores) if protocol else {}).items() if key in scores}
+        named = protocol.shown(scores) if protocol else {}
+        shown = {key: label for key, label in named.items() if isinstance(scores.get(key), int | float)}
         apart = bool(shown) and len(asked) > ROOM
         if apart:
             yield protocol.title + re.sub(r",(?=\w+=)", ", ", asked), ""
