@@ -134,13 +134,15 @@ class Tiles:
         scratch = scratch or Scratch(block, x.shape[1], self.ones, self.k)
         excess = torch.full(wanted.shape, -torch.inf)
         found = []
-        for number, rows in enumerate(x.split(block)):
-            part = slice(number * block, number * block + len(rows))
-            columns = wanted[number].nonzero().flatten()
-            least = own[part], None if scale is None else scale[part]
-            nearest, top, over = self._scan(rows, scratch, columns, least)
-            excess[number, columns] = over
-            found.append((nearest, top))
+        for start in range(0, len(x), block):
+            above, stop = excess[start // block], min(start + block, len(x))
+            columns = wanted[start // block].nonzero().flatten()
+            for first in range(start, stop, scratch.rows):  # where k is large beside d a block may be larger
+                part = slice(first, min(first + scratch.rows, stop))
+                least = own[part], None if scale is None else scale[part]
+                nearest, top, over = self._scan(x[part], scratch, columns, least)
+                above[columns] = torch.maximum(above[columns], over)
+                found.append((nearest, top))
         nearest, top = (torch.cat(column) for column in zip(*found, strict=True))
         return nearest, top, excess
 

@@ -205,6 +205,24 @@ def test_bounds_that_spare_nothing_are_given_up_and_tried_seldom(labels, monkeyp
     assert gaps[-1] > gaps[0] == 1
 
 
+@pytest.mark.parametrize("exponent", [-23, -18])
+def test_squares_that_float32_hardly_holds_exclude_nothing_wrongly(labels, monkeypatch, exponent):
+    monkeypatch.setattr(skipping, "WORTH", 0.0)
+    for metric in ("l2", "cosine"):
+        x = blobs(400, 8, 20) * 10.0**exponent
+        found = [fit(x, 20, metric=metric, deterministic=True, skip=skip) for skip in (True, False)]
+        assert torch.equal(found[0].assignments, found[1].assignments)
+
+
+def test_a_block_may_be_larger_than_the_rows_that_are_scored_at_a_time(labels, monkeypatch):
+    """As with k = 3000 and d = 40: bounds of blocks of 256 rows would take too much memory."""
+    monkeypatch.setattr(skipping, "BLOCK", {"cpu": 64})
+    monkeypatch.setattr("launcher.kmeans.assign.piece_rows", lambda k: 24)
+    found = [fit(blobs(), 40, deterministic=True, skip=skip) for skip in (True, False)]
+    assert torch.equal(found[0].assignments, found[1].assignments)
+    assert max(found[0].skipped) > 0.3
+
+
 def test_small_products_are_left_alone():
     assert max(fit(blobs(), 40).skipped) == 0
 
