@@ -20,6 +20,8 @@ from launcher.kmeans.nearest import ROUNDING, Tiles, blocks
 
 # Relative rounding of distances and bounds themselves in float32, with room for the handful of operations on them.
 LOOSE = 2.0**-20
+LOST = 2.0**-126  # absolute rounding: below this float32 has fewer digits, or takes a number for 0
+DIRECTED = 2.0**-100  # a squared norm above which features are divided by it; rows of a smaller one are always compared
 
 
 class Reach(NamedTuple):
@@ -37,8 +39,8 @@ class Reach(NamedTuple):
 
 def drift(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     """How far each centroid moved, float32 [k], rounded up; of centroids [k, d] as they are compared."""
-    moved = [(after[rows].float() - before[rows].float()).norm(dim=1) for rows in blocks(*after.shape)]
-    return torch.cat(moved) * (1 + LOOSE)
+    moved = [(after[rows].double() - before[rows].double()).norm(dim=1) for rows in blocks(*after.shape)]
+    return torch.cat(moved).float() * (1 + LOOSE)
 
 
 class Bounds:
@@ -74,12 +76,12 @@ class Bounds:
         own, scale, d = finder.scores_of(x, old), None, x.shape[1]
         if self.spherical:
             # On the sphere: |x| = |c| = 1, but for what rounding makes of the centroids.
-            scale = torch.where(squares > 0, 1 / roots, 0.0)
+            scale = torch.where(squares > DIRECTED, 1 / roots, 0.0)
             size, squares = torch.full_like(roots, 2.0), torch.full_like(roots, 2.0)
             room = 2 * ROUNDING * (d + 8) * size.square() + reach.uneven
         else:
             size = roots + reach.largest
-            room = 2 * ROUNDING * (d + 8) * size.square()
+            room = 2 * (d + 8) * (ROUNDING * size.square() + LOST)
         distance = self._distance(squares, own, scale, 4 * room)
         first = start // self._chunk * self._in_chunk
         rows = slice(first, first + -(-len(x) // self._block))

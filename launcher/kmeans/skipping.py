@@ -44,7 +44,7 @@ class Skipping:
         self.reach, moved = Reach.of(finder.compared), drift(last.compared, finder.compared)
         if self.bounds is not None:
             self.bounds.lower(moved)
-            if float((self.bounds.gap > 0).float().mean()) < WORTH:
+            if int(torch.count_nonzero(self.bounds.gap > 0)) < WORTH * self.bounds.gap.numel():
                 self.bounds = None
                 self._tries += FALSE_START
                 self._wait = self._tries // 3
