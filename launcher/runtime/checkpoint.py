@@ -252,8 +252,11 @@ class Checkpointer:
             entry, linked = shard.write(save.beside / name, tensors, values, abandon=save.dropped.is_set, elder=elder)
             return name, shard.Elder(save.target / name, entry, elder.links + 1 if linked else 0)
 
-        with ThreadPoolExecutor(WRITERS if save.haste else 1) as pool:
-            files = dict(pool.map(written, shards))
+        if save.haste:
+            with ThreadPoolExecutor(WRITERS) as pool:
+                files = dict(pool.map(written, shards))
+        else:  # by this thread, of which it is known what it waited for
+            files = dict(map(written, shards))
         save.seconds = time.monotonic() - save.begun - (0 if save.haste else _waited_for_a_core())
         for name, file in files.items() if not save.haste else ():
             if not file.links:

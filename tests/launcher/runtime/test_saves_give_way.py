@@ -11,7 +11,7 @@ import torch
 
 from launcher.run.folder import RunDir
 from launcher.run.manifest import checked
-from launcher.runtime import shard
+from launcher.runtime import checkpoint, shard
 from launcher.runtime.checkpoint import LOWEST, Checkpointer, Owners, verify
 from launcher.runtime.dist import World
 from launcher.runtime.stateful import ValueState
@@ -38,21 +38,24 @@ def niceness():
 def test_who_writes_and_sums_is_the_nicest_and_in_haste_as_the_training(checkpoints, monkeypatch, haste):
     found = {}
 
-    def noted(name):
-        call = getattr(shard, name)
+    def noted(module, name):
+        call = getattr(module, name)
 
         def counted(*given, **more):
             found.setdefault(name, []).append((niceness(), threading.get_ident()))
             return call(*given, **more)
 
-        monkeypatch.setattr(shard, name, counted)
+        monkeypatch.setattr(module, name, counted)
 
     for name in ("_write", "_sum", "read_back"):
-        noted(name)
+        noted(shard, name)
+    noted(checkpoint, "_waited_for_a_core")
     mine = niceness()
     checkpoints.begin(1, 10, haste=haste)
     assert verify(checkpoints.settle()) == ""
     assert niceness() == mine  # of the training, which goes on
+    waited = found.pop("_waited_for_a_core", [])
+    assert {*waited} == (set() if haste else {*found["_write"]})  # of the thread that writes, and no other
     wanted = mine if haste else LOWEST
     assert {nice for calls in found.values() for nice, _ in calls} == {wanted}
     assert set(found) == {"_write", "_sum"} | (set() if haste else {"read_back"})
