@@ -142,7 +142,7 @@ def take_step(
         statistics.after_pass()
         for name, value in {"loss": loss.detach(), **parts}.items():
             value = value / len(batches)
-            scalars[name] = scalars[name] + value if number else value
+            scalars[name] = scalars[name] + value if name in scalars else value  # not every pass need say all
     _agree_on_overflow(job, trainer, scaler)
     for optimizer in trainer.optimizers:
         if _has_gradients(optimizer):

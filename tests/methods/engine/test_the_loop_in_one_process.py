@@ -1,5 +1,6 @@
 """What the loop gives to each step: its learning rate, its images, gradients that are a mean; stopped or not."""
 
+import contextlib
 import itertools
 import signal
 from pathlib import Path
@@ -181,3 +182,13 @@ def test_fp16_whose_gradients_are_no_numbers_at_any_scale_ends_the_run_although_
     monkeypatch.setattr(Toy, "loss", lambda self, batch, step: ((weights_of(self) * 0).sum().sqrt(), {}))
     with pytest.raises(Diverged, match=r"overflow fp16 .* at step 30 on rank 0, .*: use method.precision=bf16"):
         train("method.precision=fp16", "method.epochs=8")
+
+
+def test_a_pass_may_say_what_the_one_before_did_not(train):
+    trainer = train()
+    with contextlib.closing(trainer.steps(0, 0)) as stream:
+        passes = [*next(stream), *next(stream)]
+    loss, said = trainer.loss, iter([{}, {"late": torch.tensor(3.0)}])
+    trainer.loss = lambda batch, step: (loss(batch, step)[0], next(said))
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    assert float(loop.take_step(trainer.job, trainer, scaler, passes, 0, 0.1)["late"]) == 1.5
