@@ -60,13 +60,13 @@ class Settings:
         """Whether one rank comes to hold the features of all images."""
         return False
 
-    def batch_of(self, images: int | None) -> int | None:
+    def batch_of(self, images: int | None, least: int = 1) -> int | None:
         """How many images a step takes, of so many that there are: those asked for, else `usual_batch`, or an eighth of
-        the images where that is fewer. A training of an epoch of one step learns next to nothing."""
+        the images where that is fewer, but `least`. A training of an epoch of one step learns next to nothing."""
         asked = getattr(self, "batch", None)
         if asked is not None or self.usual_batch is None:
             return asked
-        return self.usual_batch if images is None else max(1, min(self.usual_batch, images // EPOCH_STEPS))
+        return self.usual_batch if images is None else max(least, min(self.usual_batch, images // EPOCH_STEPS))
 
     def planned(self, images: int | None, ranks: int = 1) -> "Steps | None":
         """What it learns in, of so many images, on so many ranks; None where there are no such steps."""

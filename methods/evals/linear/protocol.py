@@ -73,7 +73,7 @@ def score(subject: Subject, settings: Linear) -> dict[str, Any]:
     """
     job, classes = subject.job, subject.classes
     dataset, world = subject.splits["train"], job.world
-    settings = replace(settings, batch=settings.batch_of(len(dataset)))
+    settings = replace(settings, batch=settings.batch_of(len(dataset), world.size))
     batch = min(settings.batch, len(dataset)) // world.size * world.size
     if not batch:
         reason = f"{min(settings.batch, len(dataset))} images a step do not share out to {world.size} ranks"

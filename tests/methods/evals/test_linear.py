@@ -13,7 +13,7 @@ from launcher.runtime.health import Heart
 from launcher.runtime.preempt import StopFlag
 from methods.evals import alone as evaluations
 from methods.evals.alone import evaluate
-from methods.evals.linear.protocol import Probes, _judged, _say
+from methods.evals.linear.protocol import Probes, _judged, _say, score
 from methods.evals.linear.spec import Linear
 
 RATES = [0.01, 0.3, 2.0]
@@ -73,6 +73,18 @@ def judged(weights):
         job=SimpleNamespace(world=world), classes=2, features=lambda split: found, sum=lambda values: values
     )
     return _judged(subject, probes, settings)
+
+
+def test_an_eighth_of_few_images_is_still_one_for_each_rank():
+    class Enough(Exception):
+        pass
+
+    def notice(said):
+        raise Enough(said)
+
+    job = SimpleNamespace(world=SimpleNamespace(size=8), notice=notice)
+    with pytest.raises(Enough, match=r"^linear: 7 steps are few to learn from 60 images"):
+        score(SimpleNamespace(job=job, classes=2, splits={"train": range(60)}), Linear(epochs=1))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
