@@ -17,6 +17,7 @@ from launcher.errors import SslrunError
 from launcher.plan import containers, script, steps
 from launcher.run import heartbeats
 from launcher.run.folder import RunDir
+from launcher.spec import registry
 from launcher.spec.runspec import RunSpec
 from launcher.start.handover import STANDBY
 from launcher.start.heard import Heard
@@ -44,10 +45,11 @@ class Standby:
         training: before, a start may end for reasons that the next one has, too, and the CPUs are theirs. Returns at
         once. told: the environment of the next ones, as far as it is known.
 
-        Does nothing where `cluster.standby` says so, where the job's memory is scarce, and with containers, of which a
-        node would hold two.
+        Does nothing where `cluster.standby` says so, where the job's memory is scarce, with containers, of which a node
+        would hold two, and for what is no training, and would be looked at for a first step as long as it takes.
         """
-        if spec.cluster.standby and _has_room(spec) and not containers.contained(spec.cluster):
+        wanted = spec.cluster.standby and _has_room(spec) and not containers.contained(spec.cluster)
+        if wanted and _trains(run, spec):
             self._over = threading.Event()
             self._thread = threading.Thread(target=self._begin, args=(run, spec, nodes, told, self._over), daemon=True)
             self._thread.start()
@@ -114,6 +116,12 @@ def standby_name(generation: int) -> str:
 def _has_room(spec: RunSpec) -> bool:
     asked = script.asked_memory_gb(spec)
     return asked is None or TAKES_GB * spec.tasks_per_node <= SHARE * asked
+
+
+def _trains(run: RunDir, spec: RunSpec) -> bool:
+    with contextlib.suppress(SslrunError):  # whoever cannot load it says so
+        return not run.owner and registry.method(spec.method.name).trains
+    return False
 
 
 def _has_begun(run: RunDir, generation: int) -> bool:

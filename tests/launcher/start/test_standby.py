@@ -1,14 +1,17 @@
 """Ranks of the next start that are there already are taken where they are those that would be started, and all of them
 are ready; else the start begins as any other, and nobody is left."""
 
+import dataclasses
 import time
 
 import pytest
 
 from launcher.run.files import write_json
+from launcher.run.folder import RunDir
 from launcher.run.heartbeats import READY
 from launcher.run.ledger import Ledger
 from launcher.slurm.meeting import Meeting
+from launcher.spec import registry
 from launcher.start import standby
 from launcher.start.ranks import _of_ranks
 from launcher.start.standby import Standby
@@ -118,3 +121,18 @@ def test_none_begins_where_it_is_not_wanted_or_would_not_fit(runs, job, environm
     time.sleep(0.05)
     here.begin_none()
     assert here._step is None
+
+
+@pytest.mark.parametrize("work", ["an evaluation", "a clustering"])
+def test_none_begins_behind_what_has_no_steps(run, environment, monkeypatch, work):
+    spec, looked = run.spec(), []
+    monkeypatch.setattr(standby, "_has_begun", lambda *given: looked.append(given))
+    if work == "an evaluation":
+        monkeypatch.setattr(RunDir, "owner", run)
+    else:
+        spec = dataclasses.replace(spec, method=registry.method("kmeans").config())
+    here = Standby()
+    here.begin_behind(run, spec, NODES, environment(HERE))
+    time.sleep(0.05)
+    here.begin_none()
+    assert not looked
