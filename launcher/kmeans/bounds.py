@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from launcher.kmeans.nearest import ROUNDING, Tiles, blocks
+from launcher.kmeans.nearest import ROUNDING, Scratch, Tiles, blocks
 
 # Relative rounding of distances and bounds themselves in float32, with room for the handful of operations on them.
 LOOSE = 2.0**-20
@@ -92,14 +92,14 @@ class Bounds:
         return Needed(place, rows, wanted, own, scale, squares, self._largest(room), loose)
 
     def nearest(
-        self, finder: Tiles, reach: Reach, x: torch.Tensor, start: int, old: torch.Tensor, own: object
+        self, finder: Tiles, reach: Reach, x: torch.Tensor, start: int, old: torch.Tensor, scratch: Scratch | None
     ) -> tuple[torch.Tensor, int]:
         """(int64 [m], the nearest centroid of each row, among equals the first; how many pairs were compared).
 
-        As `needed`; own: what the worker has for itself.
+        As `needed`; scratch: the worker's, on a CPU.
         """
         need = self.needed(finder, reach, x, start, old)
-        nearest, top, excess = finder.among(x, need.wanted, self._block, need.own, need.scale, own)
+        nearest, top, excess = finder.among(x, need.wanted, self._block, need.own, need.scale, scratch)
         reference = self._distance(need.squares, top, need.scale, 0.0)
         rise = self._largest(reference - self._reference[need.place])
         far, behind = self._largest(reference)[:, None], -excess - need.room[:, None]

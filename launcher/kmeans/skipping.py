@@ -14,7 +14,7 @@ PAIRS = 2.0**25  # below so many multiplications a block, what is done around it
 ROOM = 4  # bounds take at most the features' memory divided by this: where k is large beside d, blocks are larger
 SAMPLE = 8  # blocks
 NEXT = 0.5  # at first, a drift is about this share of the one before; bounds that are made now serve against the next
-FALSE_START = 6  # tries that did not pay, for which bounds count that were made and did not: then the next one waits
+FALSE_START = 6  # bounds that were made and did not pay count like so many tries that did not
 LEAF = 16  # centroids that `line` leaves in any order
 SKETCH = 32  # dimensions in which `line` looks at them
 

@@ -43,7 +43,7 @@ class Problem:
 
     @property
     def reduced_bytes(self) -> float:
-        """Sums, squares and counts of all clusters, and how many features moved."""
+        """Sums, squares and counts of all clusters, how many features moved, and how many pairs were compared."""
         return float(self.sum_bytes * self.m * (self.k * (self.d + 2) + 2))
 
 
