@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from launcher.run.files import opened
+from launcher.run.files import NotOurs, opened
 from launcher.run.manifest import SUMS
 from launcher.run.waiting import refuse_unanswered
 
@@ -175,7 +175,7 @@ def _out_of_memory(file: IO[bytes]) -> None:
 
 def _linked(elder: Elder, path: Path, abandon: Callable[[], bool]) -> bool:
     """Whether `path` is a hard link of `elder` now, which was read back."""
-    with contextlib.suppress(OSError):  # a file system without links; or it is damaged
+    with contextlib.suppress(OSError, NotOurs):  # a file system without links; or it is damaged, or no file any more
         read_back(elder.path, elder.entry, abandon=abandon)
         os.link(elder.path, path, follow_symlinks=False)
         return True

@@ -105,6 +105,14 @@ def test_what_was_damaged_on_the_disk_is_not_linked_but_written(saving):
     assert not are_links(first, second) and verify(first) == f"{STILL} is not what was written"
 
 
+def test_one_that_somebody_put_a_link_in_the_place_of_is_not_linked_but_written(saving, tmp_path):
+    first = saving.save(1)
+    (first / STILL).rename(tmp_path / "elsewhere")
+    (first / STILL).symlink_to(tmp_path / "elsewhere")
+    second = saving.save(2)
+    assert not (second / STILL).is_symlink() and (second / STILL).stat().st_nlink == 1
+
+
 def test_damage_to_a_file_of_two_is_found_in_both(saving):
     first, second = saving.save(1), saving.save(2)
     damage(second / STILL)
