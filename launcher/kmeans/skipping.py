@@ -32,14 +32,16 @@ class Skipping:
     def begin(self, finder, order: torch.Tensor, labels: torch.Tensor, read: Callable) -> None:
         """Before an E-step. finder: of the centroids as they are now; order: int64 [n], the group's rows;
         labels: int64 [n], the last centroids of these; read: rows -> features."""
-        last, self._last = self._last, finder
         if not hasattr(finder, "among") or self._rows == 0:
             return
         k, d = finder.compared.shape
         block = BLOCK[order.device.type]
         while block < self._chunk and 4 * k * self._rows / block > self._room:
             block *= 2
-        if last is None or block * k * d < PAIRS:
+        if block * k * d < PAIRS:
+            return
+        last, self._last = self._last, finder
+        if last is None:
             return
         self.reach, moved = Reach.of(finder.compared), drift(last.compared, finder.compared)
         if self.bounds is not None:
