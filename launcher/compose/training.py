@@ -309,6 +309,9 @@ def _check_shape(config: dict[str, Any]) -> None:
 def _check_data(config: dict[str, Any], keys: tuple[str, ...], *, at_hand: bool) -> None:
     for key in keys:
         data = config[key]
+        if isinstance(data, dict):
+            fix = "begin it with `defaults: [image_folder, _self_]`"
+            raise InputError(f"{key}: its YAML extends no data set; {fix}")
         if data is not None:
             if getattr(data, "path", None):
                 data.path = str(paths.absolute(data.path))

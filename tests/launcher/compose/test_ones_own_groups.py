@@ -5,6 +5,7 @@ import json
 import pytest
 
 from launcher.compose.training import for_evaluation, resolve
+from launcher.errors import InputError
 from launcher.spec.schema import ClusterConfig
 
 LINES = {
@@ -46,6 +47,12 @@ def test_a_cluster_that_names_every_field_is_typed_too(own, tmp_path):
 def test_data_extend_a_set_that_ships(own):
     data = own("method=rotnet", "data=ours", "cluster=generic").data
     assert (data.name, data.path) == ("image_folder", "/data/ours")
+
+
+def test_data_that_extend_none_are_refused_with_what_to_write(own, tmp_path):
+    (tmp_path / "data" / "bare.yaml").write_text("name: image_folder\npath: /data/ours\n")
+    with pytest.raises(InputError, match=r"data: its YAML extends no data set; begin it with `defaults: \[image_f"):
+        own("method=rotnet", "data=bare", "cluster=generic")
 
 
 def test_a_method_extends_one_that_is_registered(own):
