@@ -21,7 +21,7 @@ from launcher.errors import SslrunError
 from launcher.report import behind, readonce, remembered
 from launcher.report.readonce import ReadOnce
 from launcher.report.remembered import PARTS, IndexFile, Remembered
-from launcher.run import files, folder, goodput, ledger, shapes, slow_ranks, state
+from launcher.run import files, folder, goodput, ledger, manifest, shapes, slow_ranks, state
 from launcher.run.at_once import Show, at_once, shown
 from launcher.run.files import cache_folder
 from launcher.run.folder import RunDir
@@ -338,6 +338,6 @@ def _signature(path: str) -> bytes:
 @functools.cache
 def _version() -> int:
     """Of the code that makes rows: those of any other version are not believed."""
-    modules = (commands, fields, files, folder, goodput, ledger, readonce, remembered)
+    modules = (commands, fields, files, folder, goodput, ledger, manifest, readonce, remembered)
     modules += (runspec, schema, shapes, slow_ranks, state, stored)
     return zlib.crc32(b"".join(Path(file).read_bytes() for file in (__file__, *(m.__file__ for m in modules))))

@@ -1,8 +1,9 @@
 """The file of an index: of each run what was made of its files, and the signature that these had then.
 
 It lies in the reader's own cache, never in the folder of runs, where somebody else may have laid a database that does
-what they want. Several processes may write at once. A part of a row is believed only where its own checksum holds, over
-the version of the code that made it, too: what is damaged, or made by another version, is as if it were not there.
+what they want; one that others may write to is as if it were not there. Several processes may write at once. A part of
+a row is believed only where its own checksum holds, over the version of the code that made it, too: what is damaged, or
+made by another version, is as if it were not there.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from launcher.run.files import opened
+from launcher.run.files import opened, refuse_not_ours
 
 LOCK_SECONDS = 0.25  # how long another process's write is waited for; without the index it only takes longer
 PARTS = ("facts", "config", "work")
@@ -65,8 +66,9 @@ class IndexFile:
                 for n, (run, signature) in enumerate(rows)
             }
 
-        with contextlib.suppress(ValueError, TypeError):
-            return (self._with_database(load) if os.path.exists(self._file) else None) or {}
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            self._refuse_not_ours(os.O_RDONLY)
+            return self._with_database(load) or {}
         return {}
 
     def save(self, fresh: Mapping[str, Remembered], gone: Iterable[str]) -> None:
@@ -89,8 +91,16 @@ class IndexFile:
         marks, version = ", ".join("?" * (3 + 2 * len(PARTS))), self._version()
         with contextlib.suppress(OSError, ValueError):
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(opened(self._file, os.O_RDWR | os.O_CREAT))  # 0600: it holds what private runs hold
+            self._refuse_not_ours(os.O_RDWR | os.O_CREAT)  # 0600: it holds what private runs hold
             self._with_database(save)
+
+    def _refuse_not_ours(self, flags: int) -> None:
+        """Raises NotOurs, and OSError where it cannot be opened."""
+        descriptor = opened(self._file, flags)
+        try:
+            refuse_not_ours(self._file, os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
 
     def _with_database(self, work: Callable[[sqlite3.Connection], Result]) -> Result | None:
         """None where the file cannot be used. One that is damaged goes, so that the next write makes a new one."""

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from launcher.plan import kinds
+from launcher.report import index
 from launcher.report.index import RunIndex, place
+from launcher.report.remembered import PARTS, IndexFile
 from launcher.run.folder import every
 from launcher.run.ledger import Ledger
 
@@ -178,6 +180,16 @@ def test_no_flipped_bit_changes_an_answer(warm):
         file.write_bytes(broken)
         assert asked(warm) == right
         assert asked(warm) == right
+
+
+def test_one_that_others_may_write_to_is_not_believed(warm):
+    right, memory = asked(warm), IndexFile(place(warm), index._version)
+    name, row = next(iter(memory.load(PARTS).items()))
+    facts, *others = row.parts
+    memory.save({name: dataclasses.replace(row, parts=({**facts, "step": 999}, *others))}, ())
+    assert 999 in [each.facts["step"] for each in asked(warm)]  # it is ours: its sums hold
+    place(warm).chmod(0o666)
+    assert asked(warm) == right
 
 
 def test_rows_that_another_version_made_are_not_believed(warm):
