@@ -108,7 +108,7 @@ def _forecast(run: RunDir, facts: Mapping[str, Any], seen: "Observed") -> Forese
     layouts = {each["world_size"]: each["checkpoint_every"] for each in plan.get("layouts", ())}
     step = facts["seconds_left"] / (facts["steps"] - facts["step"])
     save = observed.middle(mine.saves, plan["save_seconds"])
-    left = float("inf")
+    left, begun = float("inf"), spec.continue_from.step if spec.continue_from else 0
     with suppress(ValueError):
         left = max(1.0, durations.seconds(facts.get("job_left") or "") - plan["signal_delay_s"])
     journey = Journey(
@@ -119,7 +119,7 @@ def _forecast(run: RunDir, facts: Mapping[str, Any], seen: "Observed") -> Forese
         save=save,
         nodes=facts["granted_nodes"] or spec.nodes,
         done=facts["step"],
-        saved=min(facts["step"], facts["checkpoint_step"] or 0),
+        saved=min(facts["step"], facts["checkpoint_step"] or begun),
         waits=facts["state"] != "running",
         left=left,
     )

@@ -4,13 +4,16 @@ import json
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from launcher.plan import foresight
 from launcher.report import ahead, outlook
 from launcher.report.index import EMPTY, RunRow
 from launcher.run.folder import RunDir
+from launcher.spec.runspec import ContinueFrom
 
 PLAN = "plan", "method=swav", "nodes=64", "--simulate"
 SIMULATED = (*PLAN, "cluster.preemptible=true", "cluster.grace_s=300")
@@ -185,6 +188,20 @@ def test_a_run_under_way_is_foreseen_by_what_befell_it(ledgers):
     assert ahead.of_run(RunDir(run.path), under_way(run, suspended="2026-01-01T00:00:00")) is None
     assert ahead.cell(foreseen).count("-") == 1 and ahead.said(foreseen).startswith("in ")
     assert ahead.cell(None) == ahead.said(None) == ""
+
+
+def test_what_a_run_goes_on_from_is_saved(ledgers, monkeypatch):
+    """It is the last checkpoint of another run, before it has one of its own."""
+    run = weathered(ledgers)
+    spec = replace(run.spec(), continue_from=ContinueFrom("checkpoints/step_000000020", "d", "first", 20, 1))
+    monkeypatch.setattr(RunDir, "spec", lambda _: spec)
+    asked, simulate = [], foresight.simulate
+    monkeypatch.setattr(
+        foresight, "simulate", lambda some, *more, **how: asked.extend(some) or simulate(some, *more, **how)
+    )
+    for own in (None, 25):
+        ahead.of_run(run, under_way(run, checkpoint_step=own))
+    assert [(journey.done, journey.saved) for journey in asked] == [(30, 20), (30, 25)]
 
 
 def test_what_was_foreseen_a_moment_ago_is_not_drawn_again(ledgers, monkeypatch):
