@@ -95,7 +95,9 @@ def _simulate(spec: "RunSpec", recipe: "Recipe", plan: "Plan", options: Namespac
         found = outlook.of(spec, recipe, options.like, seed=options.seed or 0, say=bar)
     file = str(options.out) if options.out else None
     if options.out:
-        page.simulation(found, options.out, shlex.join(["sslrun", "plan", *options.overrides, "--simulate"]))
+        told = {"config-dir": options.config_dir, "like": options.like, "seed": options.seed}
+        more = [f"--{name}={value}" for name, value in told.items() if value is not None]
+        page.simulation(found, options.out, shlex.join(["sslrun", "plan", *options.overrides, "--simulate", *more]))
     if options.json:
         print(json.dumps({**plan.to_json(), "simulation": {**found.to_json(), "page": file}}))
     else:

@@ -95,6 +95,12 @@ def test_the_page_has_the_picture(sslrun, tmp_path, answer):
     assert f"64 x {answer['simulation']['recommended_every']:,}" in text and "<script" not in text
 
 
+def test_the_page_says_all_of_the_line_that_makes_it_again(sslrun, tmp_path):
+    line = "plan", "method=rotnet", "recipe=tiny", "--simulate", "--like=config", "--seed=7"
+    sslrun(*line, f"--out={tmp_path / 'page.html'}")
+    assert " ".join(("sslrun", *line)) in (tmp_path / "page.html").read_text()
+
+
 def weathered(ledgers, *overrides):
     """A run of a cluster that was preempted twice, an hour each, with ten minutes in the queue."""
     run = ledgers.create("method=rotnet", "recipe=tiny", "cluster=h100", *overrides)
