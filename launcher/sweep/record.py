@@ -108,7 +108,7 @@ def record(
     untold = [(run, row) for run, row in zip(runs, rows, strict=True) if _made(run) >= since]
     for _ in shown(at_once(tell, untold), "noting the sweep", len(untold), show):
         pass
-    words = [_masked(word) for word in overrides]
+    words = [masked(word) for word in overrides]
     write_json(folder / f"{name}.json", {"overrides": words, "time": round(time.time(), 3), "points": listed})
     return name
 
@@ -125,7 +125,7 @@ def _made(run: RunDir) -> float:
     return os.stat(f"{run.path}/spec.json").st_mtime
 
 
-def _masked(word: str) -> str:
+def masked(word: str) -> str:
     """An override as everybody may read it who reads the folder."""
     key, sign, _ = word.partition("=")
     return f"{key}={MASK}" if sign and key.lstrip("+~").startswith("cluster.environment") else word

@@ -90,6 +90,7 @@ def _simulate(spec: "RunSpec", recipe: "Recipe", plan: "Plan", options: Namespac
     """How it might go; the plan itself stays in the JSON."""
     from launcher.report import outlook, page
     from launcher.report.bar import Bar
+    from launcher.sweep import record
 
     with Bar("nothing was simulated to its end") as bar:
         found = outlook.of(spec, recipe, options.like, seed=options.seed or 0, say=bar)
@@ -97,7 +98,8 @@ def _simulate(spec: "RunSpec", recipe: "Recipe", plan: "Plan", options: Namespac
     if options.out:
         told = {"config-dir": options.config_dir, "like": options.like, "seed": options.seed}
         more = [f"--{name}={value}" for name, value in told.items() if value is not None]
-        page.simulation(found, options.out, shlex.join(["sslrun", "plan", *options.overrides, "--simulate", *more]))
+        words = map(record.masked, options.overrides)
+        page.simulation(found, options.out, shlex.join(["sslrun", "plan", *words, "--simulate", *more]))
     if options.json:
         print(json.dumps({**plan.to_json(), "simulation": {**found.to_json(), "page": file}}))
     else:

@@ -97,8 +97,10 @@ def test_the_page_has_the_picture(sslrun, tmp_path, answer):
 
 def test_the_page_says_all_of_the_line_that_makes_it_again(sslrun, tmp_path):
     line = "plan", "method=rotnet", "recipe=tiny", "--simulate", "--like=config", "--seed=7"
-    sslrun(*line, f"--out={tmp_path / 'page.html'}")
-    assert " ".join(("sslrun", *line)) in (tmp_path / "page.html").read_text()
+    sslrun(*line, "cluster.environment.KEY=hush", f"--out={tmp_path / 'page.html'}")
+    said = (tmp_path / "page.html").read_text()
+    assert "sslrun plan method=rotnet recipe=tiny" in said and " --simulate --like=config --seed=7" in said
+    assert "cluster.environment.KEY=" in said and "hush" not in said
 
 
 def weathered(ledgers, *overrides):
