@@ -90,12 +90,13 @@ def _simulate(spec: "RunSpec", recipe: "Recipe", plan: "Plan", options: Namespac
     """How it might go; the plan itself stays in the JSON."""
     from launcher.report import outlook, page
     from launcher.report.bar import Bar
-    from launcher.sweep import record
 
     with Bar("nothing was simulated to its end") as bar:
         found = outlook.of(spec, recipe, options.like, seed=options.seed or 0, say=bar)
     file = str(options.out) if options.out else None
     if options.out:
+        from launcher.sweep import record
+
         told = {"config-dir": options.config_dir, "like": options.like, "seed": options.seed}
         more = [f"--{name}={value}" for name, value in told.items() if value is not None]
         words = map(record.masked, options.overrides)
