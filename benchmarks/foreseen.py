@@ -53,7 +53,7 @@ ABOUT = {
 }  # fmt: skip
 
 
-class Weather:
+class Storm:
     """What befalls one run, memoryless in the time in which it works: `preempted` and `killed` come after gaps whose
     means are given in seconds."""
 
@@ -132,11 +132,11 @@ class Reality:
         options = self.options
         run = Run(self._submit(number))
         means = {"preempted": options.preempted_every, "killed": options.killed_every}
-        weather = Weather(self.cluster, run, options.seed + number, means)
-        end = weather.blow()
+        storm = Storm(self.cluster, run, options.seed + number, means)
+        end = storm.blow()
         seconds = end["time"] - run.events("start")[0]["time"]
         told = {"run": run.path.name, "number": number, "seconds": round(seconds, 3), "state": end["state"]}
-        told |= {"strikes": weather.strikes, "load": round(os.getloadavg()[0], 1)}
+        told |= {"strikes": storm.strikes, "load": round(os.getloadavg()[0], 1)}
         with self._line, (self.folder / RESULTS).open("a") as file:
             file.write(json.dumps(told) + "\n")
         print(json.dumps(told), file=sys.stderr, flush=True)

@@ -96,7 +96,7 @@ def _add_ledger(beside: "dict[str, Observed]", run: RunDir) -> None:
     from launcher.report import observed
 
     with suppress(*DAMAGED):
-        beside.setdefault(run.spec().cluster.name, observed.Observed()).add(run.history(), run.spoke())
+        beside.setdefault(run.spec().cluster.name, observed.Observed()).add_run(run)
 
 
 def _forecast(run: RunDir, facts: Mapping[str, Any], seen: "Observed") -> Foreseen:

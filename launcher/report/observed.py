@@ -15,6 +15,7 @@ from launcher.run import causes, goodput
 from launcher.run.folder import RunDir
 from launcher.run.ledger import Event, History
 from launcher.slurm import notation
+from launcher.spec.runspec import FromRun
 from launcher.start import requeue
 
 MOST_RUNS = 50  # whose ledgers are read, the newest first
@@ -24,12 +25,11 @@ LOOKED_AT = 4  # times as many runs of a folder, for those
 @dataclass
 class Observed:
     """What ledgers tell, added up. Seconds; `blows`: {cause: how many}; `saved`: {cause: of each that could cost steps
-    whether it cost none}; `starts`: from a start to its first step, `starts_here`:
-    of those in the same job; `queue`, `same_job`: from
-    an end to the next start, the latter without the pause that the launcher itself makes; `stops`: from the safe point
-    of a start that was told to stop to its end; `cuts`: from the last step of one that lost some to its end; of each
-    run that is done, in its last start, `steps`: a step, `stalls`: what a save delayed it, `closings`: what came after
-    the last."""
+    whether it cost none}; `starts`: from a start to its first step, `starts_here`: of those in the same job; `queue`,
+    `same_job`: from an end to the next start, the latter without the pause that the launcher itself makes; `stops`:
+    from the safe point of a start that was told to stop to its end; `cuts`: from the last step of one that lost some to
+    its end; of each run that is done, in its last start, `steps`: a step, `stalls`: what a save delayed it, `closings`:
+    what came after the last."""
 
     runs: int = 0
     node_hours: float = 0.0
@@ -46,8 +46,13 @@ class Observed:
     stalls: list[float] = field(default_factory=list)
     closings: list[float] = field(default_factory=list)
 
-    def add(self, history: History, heard: float = 0.0) -> None:
-        """heard: as of `goodput.worked_seconds`, where the run works."""
+    def add_run(self, run: RunDir) -> None:
+        awaits = any(isinstance(source, FromRun) for source in run.spec().sources.values())
+        self.add(run.history(), run.spoke(), awaits=awaits)
+
+    def add(self, history: History, heard: float = 0.0, *, awaits: bool = False) -> None:
+        """heard: as of `goodput.worked_seconds`, where the run works. awaits: it waited for other runs first, which is
+        no wait in the queue."""
         parts: dict[int, list[Event]] = defaultdict(list)
         for event in history:
             parts[event["generation"]].append(event)
@@ -57,7 +62,7 @@ class Observed:
             ((start, seconds),) = goodput.worked(mine, heard if mine is starts[-1] else 0.0)
             self.node_hours += (len(notation.expand(start.get("nodes") or "")) or 1) * seconds / 3600
             self._add_start(start, mine, here=bool(before.ends.get(before.generation, {}).get("in_place")))
-        if starts and (asked := starts[0].first("submitted")):
+        if starts and not awaits and (asked := starts[0].first("submitted")):
             self.queue.append(max(0.0, starts[0].first("start")["time"] - asked["time"]))
         pace = self._pace(starts[-1]) if starts else None
         for before, after in itertools.pairwise(starts):
@@ -125,7 +130,7 @@ def of_runs(runs: Iterable[RunDir]) -> Observed:
     seen = Observed()
     for run in runs:
         with suppress(InputError, OSError, ValueError, KeyError, TypeError):
-            seen.add(run.history(), run.spoke())
+            seen.add_run(run)
     return seen
 
 

@@ -1,6 +1,7 @@
 """What a cluster does to runs is counted in their ledgers, and what was not seen is as its config says."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from launcher.report import observed as reading
 from launcher.report.observed import Observed
 from launcher.run.causes import CAUSES
 from launcher.run.ledger import History
+from launcher.spec.runspec import FromRun
 
 HOUR = 3600.0
 
@@ -59,6 +61,14 @@ def observed(*histories):
     for history in histories:
         found.add(history)
     return found
+
+
+@pytest.mark.parametrize(("source", "waits"), [(None, [300.0, 600.0]), (object.__new__(FromRun), [600.0])])
+def test_what_a_run_waited_for_others_is_no_wait_in_the_queue(source, waits):
+    sources = {"init_from": source} if source else {}
+    spec, found = SimpleNamespace(sources=sources), Observed()
+    found.add_run(SimpleNamespace(spec=lambda: spec, history=weathered, spoke=lambda: 0.0))
+    assert sorted(found.queue) == waits
 
 
 def test_blows_are_counted_by_cause_over_the_node_hours_of_all_starts():
