@@ -59,9 +59,15 @@ KEYS = {
 }
 
 
+def complaint(capsys, *typed):
+    assert cli._ended([*typed]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
 @pytest.mark.parametrize(("typed", "meant"), COMMANDS.items())
-def test_a_command_of_another_program_gets_the_line_to_type(sslrun, typed, meant):
-    assert sslrun(*shlex.split(typed), code=2).complaint.endswith(f"; type `{meant}`")
+def test_a_command_of_another_program_gets_the_line_to_type(capsys, typed, meant):
+    assert complaint(capsys, *shlex.split(typed)).endswith(f"; type `{meant}`")
 
 
 @pytest.mark.parametrize(
@@ -71,8 +77,8 @@ def test_a_command_of_another_program_gets_the_line_to_type(sslrun, typed, meant
         "train --method dino --verbose",
     ],
 )  # fmt: skip
-def test_what_nobody_understands_gets_the_verbs_and_none_that_deletes(sslrun, typed):
-    line = sslrun(*shlex.split(typed), code=2).complaint
+def test_what_nobody_understands_gets_the_verbs_and_none_that_deletes(capsys, typed):
+    line = complaint(capsys, *shlex.split(typed))
     assert "type `" not in line and "did you mean prune" not in line
 
 
@@ -83,8 +89,8 @@ def test_no_other_word_is_a_verb_or_leads_to_one_that_deletes():
 
 
 @pytest.mark.parametrize(("key", "said"), KEYS.items())
-def test_a_key_of_another_program_gets_ours(sslrun, key, said):
-    line = sslrun("plan", "method=dino", "recipe=tiny", f"{key}=1", code=2).complaint
+def test_a_key_of_another_program_gets_ours(capsys, key, said):
+    line = complaint(capsys, "plan", "method=dino", "recipe=tiny", f"{key}=1")
     assert line == f"sslrun: {key}=1: there is no such key; {said}"
 
 
@@ -99,6 +105,6 @@ def test_a_key_of_another_program_gets_ours(sslrun, key, said):
         ),
     ],
 )
-def test_a_folder_of_ones_own_gets_the_line_to_type(sslrun, tmp_path, typed, said):
-    line = sslrun("plan", "method=dino", "recipe=tiny", typed.format(tmp=tmp_path), code=2).complaint
+def test_a_folder_of_ones_own_gets_the_line_to_type(capsys, tmp_path, typed, said):
+    line = complaint(capsys, "plan", "method=dino", "recipe=tiny", typed.format(tmp=tmp_path))
     assert line == f"sslrun: {said.format(tmp=tmp_path)}"
