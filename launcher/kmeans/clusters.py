@@ -90,9 +90,10 @@ def fit(
     resume: where the state is kept whenever the centroids have moved; with what an interrupted call of the same
     arguments left there, the result is the same, byte for byte on the same ranks, and no iteration is done twice (the
     one that was interrupted begins anew). `inertia` may then tell of one iteration more, which changed nothing.
-    skip: leave out comparisons that the triangle inequality says cannot win (bounds.py), where that pays; changes no
-    assignment. Bounds take 4 bytes for every 256 features (on a GPU 128) and centroid, and never more than about a
-    quarter of the features' memory; they are not kept for `resume`, so that `skipped` may differ after one.
+    skip: leave out comparisons that the triangle inequality says cannot win (bounds.py), where that pays; with
+    `deterministic` no assignment changes by it. Bounds take 4 bytes for every 256 features (on a GPU 128) and centroid,
+    and never more than about a quarter of the features' memory; they are not kept for `resume`, so that `skipped` may
+    differ after one.
 
     An iteration sends one all-reduce of 8 (k (d + 2) + 2) bytes, 8 k more with weights: float64 sums, squared norms and
     counts of the clusters, how many features moved, and how many pairs were compared; `empty="resample"` also 4 d for
